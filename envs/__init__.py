@@ -1,0 +1,1 @@
+from bellmax.envs.base import Environment, EnvSpec, EnvState, Step, TimeStep
