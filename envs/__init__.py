@@ -1,1 +1,53 @@
-from bellmax.envs.base import Environment, EnvSpec, EnvState, Step, TimeStep
+"""Environments: the contract, vectorisation, adapters, and small tasks with exact answers.
+
+Names are loaded on first use: a command line can read `bellmax.envs.config` without importing jax.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bellmax.envs.base import Environment, EnvSpec, EnvState, Step, TimeStep
+    from bellmax.envs.cartpole import CartPole
+    from bellmax.envs.config import EnvConfig, make_vector_env
+    from bellmax.envs.registry import list_names, make
+    from bellmax.envs.statistics import RunningStatistics
+    from bellmax.envs.vector import VectorEnv, VectorState, VectorTimeStep, vectorise
+
+__all__ = [
+    "CartPole",
+    "EnvConfig",
+    "EnvSpec",
+    "EnvState",
+    "Environment",
+    "RunningStatistics",
+    "Step",
+    "TimeStep",
+    "VectorEnv",
+    "VectorState",
+    "VectorTimeStep",
+    "list_names",
+    "make",
+    "make_vector_env",
+    "vectorise",
+]
+
+_MODULES = {
+    "base": ("Environment", "EnvSpec", "EnvState", "Step", "TimeStep"),
+    "cartpole": ("CartPole",),
+    "config": ("EnvConfig", "make_vector_env"),
+    "registry": ("list_names", "make"),
+    "statistics": ("RunningStatistics",),
+    "vector": ("VectorEnv", "VectorState", "VectorTimeStep", "vectorise"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

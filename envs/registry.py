@@ -1,0 +1,117 @@
+"""Environments by name: `bellmax/<Task>`, `gymnax/<Task>` and `module.path:factory`."""
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from bellmax import UserError
+from bellmax.envs.base import Environment
+
+# Modules are imported when asked for: naming the tasks costs nothing.
+_OWN = {
+    "bellmax/CartPole": ("bellmax.envs.cartpole", "CartPole"),
+    "bellmax/Catch": ("bellmax.envs.catch", "Catch"),
+    "bellmax/DeepSea": ("bellmax.envs.deepsea", "DeepSea"),
+    "bellmax/TwoStateChain": ("bellmax.envs.tabular", "TwoStateChain"),
+}
+_GYMNAX = "gymnax/"
+
+
+def make(name: str, **options: Any) -> Environment:
+    """The environment of that name.
+
+    Args:
+      name: `bellmax/<Task>`, `gymnax/<Task>` (needs the gymnax extra), or `module.path:factory`, a
+        callable of yours that takes the options and returns an Environment.
+      **options: what the task's factory takes, by name.
+
+    Raises:
+      UserError: no such name or option, or something that it needs is not installed.
+    """
+    if name in _OWN:
+        module, attribute = _OWN[name]
+        return _call(name, getattr(importlib.import_module(module), attribute), options)
+    if name.startswith(_GYMNAX):
+        from bellmax.envs import gymnax_adapter
+
+        return gymnax_adapter.make(name.removeprefix(_GYMNAX), **options)
+    if ":" in name:
+        return _call(name, _load_factory(name), options)
+    raise UserError(
+        f"There is no environment {name!r}{suggest(name, list_names())}; "
+        "`gymnax/<Task>` and `module.path:factory` work too."
+    )
+
+
+def list_names(*, with_gymnax: bool = False) -> list[str]:
+    """Names that `make` takes.
+
+    Args:
+      with_gymnax: adds gymnax's own if it is installed, which imports it (5 seconds). Otherwise
+        `gymnax/<Task>` stands for all of them.
+    """
+    if importlib.util.find_spec("gymnax") is None:
+        return sorted(_OWN)
+    if not with_gymnax:
+        return [*sorted(_OWN), f"{_GYMNAX}<Task>"]
+    from bellmax.envs import gymnax_adapter
+
+    return [*sorted(_OWN), *(_GYMNAX + task for task in gymnax_adapter.list_tasks())]
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """`, did you mean 'x'?`-like half of a sentence, or the empty string."""
+    lower = {name.lower(): name for name in known}
+    nearest = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.5)
+    if not nearest:  # `CartPole` for `bellmax/CartPole`
+        nearest = [full for full in lower if full.split("/")[-1] == word.lower()][:1]
+    return f", did you mean {lower[nearest[0]]!r}" if nearest else ""
+
+
+def _load_factory(name: str) -> Callable[..., Environment]:
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"The environment {name!r} needs the module {error.name!r}, which Python cannot find; "
+            "install it or add its folder to PYTHONPATH."
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{name!r} is not of the form module.path:factory.") from error
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        raise UserError(
+            f"The module {module_name!r} has no callable {attribute!r}"
+            f"{suggest(attribute, [n for n in vars(module) if not n.startswith('_')])}."
+        )
+    return factory
+
+
+def _call(name: str, factory: Callable[..., Any], options: dict[str, Any]) -> Environment:
+    """Calls the factory after its options were checked by name."""
+    parameters = inspect.signature(factory).parameters.values()
+    if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+        allowed = [
+            p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.POSITIONAL_ONLY)
+        ]
+        for option in options:
+            if option not in allowed:
+                raise UserError(
+                    f"{name} has no option {option!r}{suggest(option, allowed)}; "
+                    f"it takes {', '.join(allowed) or 'none'}."
+                )
+        missing = [
+            p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL
+        ]
+        if lacking := [option for option in missing if option not in options]:
+            raise UserError(f"{name} needs the option {lacking[0]!r}.")
+    env = factory(**options)
+    if any(not hasattr(env, member) for member in ("spec", "reset", "step")):
+        raise UserError(
+            f"{name} returned a {type(env).__name__}, not an Environment with spec, reset and step."
+        )
+    return env

@@ -1,0 +1,54 @@
+"""Running mean and variance of observations, merged a batch at a time."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# A feature that was constant so far has no scale; its first change must not blow up the network.
+# The bound is Stable-Baselines3's `clip_obs`.
+NORMALISED_BOUND = 10.0
+_EPSILON = 1e-8
+
+
+class RunningStatistics(NamedTuple):
+    """Mean and population variance of what was seen so far.
+
+    count: [] float32, observations seen.
+    mean: [...] float32, one observation's shape.
+    variance: [...] float32.
+    """
+
+    count: jax.Array
+    mean: jax.Array
+    variance: jax.Array
+
+
+def initial_statistics(shape: tuple[int, ...]) -> RunningStatistics:
+    """Nothing seen yet: normalising with these changes nothing but the dtype."""
+    return RunningStatistics(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
+
+
+def merge_statistics(statistics: RunningStatistics, batch: jax.Array) -> RunningStatistics:
+    """Adds a batch [N, ...] of observations.
+
+    Source: Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance", eq. 2.1.
+    Deviation: the variance is kept instead of the sum of squares, so float32 does not overflow.
+    """
+    batch = batch.astype(jnp.float32)
+    total = statistics.count + batch.shape[0]
+    weight = batch.shape[0] / total
+    delta = batch.mean(0) - statistics.mean
+    spread = (1 - weight) * statistics.variance + weight * batch.var(0)
+    return RunningStatistics(
+        count=total,
+        mean=statistics.mean + weight * delta,
+        variance=spread + weight * (1 - weight) * delta**2,
+    )
+
+
+def normalise(statistics: RunningStatistics, batch: jax.Array) -> jax.Array:
+    """Normalises [N, ...] observations to float32 within +-NORMALISED_BOUND."""
+    scale = jax.lax.rsqrt(statistics.variance + _EPSILON)
+    centred = batch.astype(jnp.float32) - statistics.mean[None]
+    return jnp.clip(centred * scale[None], -NORMALISED_BOUND, NORMALISED_BOUND)

@@ -1,0 +1,190 @@
+"""Many copies of one environment as one auto-resetting stream of steps.
+
+Resets come on the *next* step (dm_env's LAST then FIRST): the final observation of an episode is
+in the stream with `is_last`, and the step after it ignores the action and opens a new episode.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from dm_env import specs
+
+from bellmax import UserError
+from bellmax.envs.base import Environment, EnvSpec, EnvState, TimeStep
+from bellmax.envs.statistics import (
+    NORMALISED_BOUND,
+    RunningStatistics,
+    initial_statistics,
+    merge_statistics,
+    normalise,
+)
+from bellmax.envs.wrappers import limit_time, stack_frames
+
+Statistics: TypeAlias = RunningStatistics | tuple[()]
+
+
+class VectorState(NamedTuple):
+    """State of a vector environment; every leaf but `statistics` has a leading [N].
+
+    env_state: pytree, the environments' own states.
+    is_last: [N] bool, the previous step closed an episode, so the next one resets.
+    episode_return: [N] float32, undiscounted and unclipped, of the episode so far.
+    episode_length: [N] int32, environment steps of the episode so far.
+    statistics: of the raw observations seen so far; () without normalisation.
+    """
+
+    env_state: EnvState
+    is_last: jax.Array
+    episode_return: jax.Array
+    episode_length: jax.Array
+    statistics: Statistics
+
+
+class VectorTimeStep(NamedTuple):
+    """What the N environments show after one vector step.
+
+    observation: [N, ...] o_t, normalised if that is asked for.
+    reward: [N] float32, what the previous action earned, clipped if asked for; 0 where `is_first`.
+    discount: [N] float32, 0.0 where the environment terminated, else 1.0 (no gamma in it).
+    is_first: [N] bool, o_t opens an episode.
+    is_last: [N] bool, o_t closes an episode, by termination or by truncation.
+    truncated: [N] bool, a time limit closed it; never where the environment terminated.
+    episode_return: [N] float32, RAW undiscounted return so far; complete where `is_last`.
+    episode_length: [N] int32, environment steps so far; complete where `is_last`.
+    """
+
+    observation: jax.Array
+    reward: jax.Array
+    discount: jax.Array
+    is_first: jax.Array
+    is_last: jax.Array
+    truncated: jax.Array
+    episode_return: jax.Array
+    episode_length: jax.Array
+
+
+class VectorEnv(NamedTuple):
+    """A pair of pure functions over N environments, and what they are.
+
+    spec: of one environment, unbatched, as its agent sees it (after wrappers and normalisation).
+    num_envs: N.
+    reset(key, *, statistics=None) -> (VectorState, VectorTimeStep): every environment from the
+      start. `statistics` carries those of another state on: an evaluation passes the training's.
+    step(state, action [N, ...], key) -> (VectorState, VectorTimeStep).
+    """
+
+    spec: EnvSpec
+    num_envs: int
+    reset: Callable[..., tuple[VectorState, VectorTimeStep]]
+    step: Callable[[VectorState, Any, jax.Array], tuple[VectorState, VectorTimeStep]]
+
+
+def vectorise(
+    env: Environment,
+    num_envs: int,
+    *,
+    time_limit: int | None = None,
+    reward_clip: float | None = None,
+    normalise_observations: bool = False,
+    frame_stack: int = 1,
+    update_statistics: bool = True,
+) -> VectorEnv:
+    """Makes `num_envs` copies of an environment step together, each resetting by itself.
+
+    Args:
+      env: an unbatched environment that never resets itself.
+      num_envs: N >= 1.
+      time_limit: truncates episodes after so many environment steps; the environment's own limit
+        stays if it is shorter.
+      reward_clip: rewards are clipped to [-reward_clip, reward_clip]; episode returns are not.
+      normalise_observations: subtracts the running mean, divides by the running deviation.
+      frame_stack: observations so many steps back are joined on the last axis, oldest first.
+      update_statistics: False freezes the statistics that `reset` was given, for evaluation.
+
+    Returns:
+      A VectorEnv.
+
+    Raises:
+      UserError: an argument is out of range, or the observation cannot be stacked or normalised.
+    """
+    if num_envs < 1:
+        raise UserError(f"num_envs must be at least 1, not {num_envs}.")
+    if reward_clip is not None and not reward_clip > 0:
+        raise UserError(f"reward_clip must be above 0, not {reward_clip}; leave it out for none.")
+    env = stack_frames(limit_time(env, time_limit), frame_stack)
+    raw = env.spec
+    spec = _agent_spec(raw, reward_clip=reward_clip, normalised=normalise_observations)
+
+    def show(state: VectorState, ts: TimeStep, is_first: jax.Array):
+        """Books one step of every environment and says what the agent sees of it."""
+        going = ~is_first
+        terminated = ts.terminated & going
+        is_last = (ts.terminated | ts.truncated) & going
+        reward = jnp.where(is_first, 0.0, ts.reward.astype(jnp.float32))
+        episode_return = jnp.where(is_first, 0.0, state.episode_return + reward)
+        episode_length = jnp.where(is_first, 0, state.episode_length + 1)
+        statistics, observation = state.statistics, ts.observation
+        if isinstance(statistics, RunningStatistics):
+            if update_statistics:
+                statistics = merge_statistics(statistics, observation)
+            observation = normalise(statistics, observation)
+        if reward_clip is not None:
+            reward = jnp.clip(reward, -reward_clip, reward_clip)
+        state = VectorState(state.env_state, is_last, episode_return, episode_length, statistics)
+        return state, VectorTimeStep(
+            observation=observation,
+            reward=reward,
+            discount=1.0 - terminated.astype(jnp.float32),
+            is_first=is_first,
+            is_last=is_last,
+            truncated=is_last & ~terminated,
+            episode_return=episode_return,
+            episode_length=episode_length,
+        )
+
+    def reset(key: jax.Array, *, statistics: Statistics | None = None):
+        env_state, ts = jax.vmap(env.reset)(jax.random.split(key, num_envs))
+        if not normalise_observations:
+            statistics = ()
+        elif not statistics:
+            if not update_statistics:
+                raise ValueError(
+                    "reset needs statistics=... of the training state: they are frozen"
+                )
+            statistics = initial_statistics(raw.observation.shape)
+        zeros = jnp.zeros(num_envs)
+        empty = VectorState(env_state, zeros > 0, zeros, zeros.astype(jnp.int32), statistics)
+        return show(empty, ts, jnp.ones(num_envs, bool))
+
+    def step(state: VectorState, action: jax.Array, key: jax.Array):
+        # One draw serves both: of step and reset of environment i only one result is kept, so no
+        # bit is used twice. Both are computed: `lax.cond` under vmap over seeds is a select anyway.
+        keys = jax.random.split(key, num_envs)
+        is_first = state.is_last
+        stepped = jax.vmap(env.step)(state.env_state, action, keys)
+        fresh = jax.vmap(env.reset)(keys)
+        env_state, ts = jax.tree.map(lambda f, s: _where(is_first, f, s), fresh, stepped)
+        return show(state._replace(env_state=env_state), ts, is_first)
+
+    return VectorEnv(spec, num_envs, reset, step)
+
+
+def _where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Selects along the leading axis."""
+    return jnp.where(condition.reshape(condition.shape + (1,) * (y.ndim - 1)), x, y)
+
+
+def _agent_spec(spec: EnvSpec, *, reward_clip: float | None, normalised: bool) -> EnvSpec:
+    """The spec after reward clipping and normalisation."""
+    if reward_clip is not None:
+        low, high = spec.reward_range or (-reward_clip, reward_clip)
+        clip = (max(min(low, reward_clip), -reward_clip), max(min(high, reward_clip), -reward_clip))
+        spec = spec._replace(reward_range=clip)
+    if normalised:
+        observation = specs.BoundedArray(
+            spec.observation.shape, jnp.float32, -NORMALISED_BOUND, NORMALISED_BOUND, "observation"
+        )
+        spec = spec._replace(observation=observation)
+    return spec

@@ -1,0 +1,109 @@
+"""Environments around one unbatched environment: a time limit, and stacked frames."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from dm_env import specs
+
+from bellmax import UserError
+from bellmax.envs.base import Environment, EnvSpec, EnvState, TimeStep
+
+
+def limit_time(env: Environment, time_limit: int | None) -> Environment:
+    """Truncates episodes after `time_limit` steps, unless the environment does so sooner."""
+    if time_limit is None:
+        return env
+    if time_limit < 1:
+        raise UserError(f"time_limit must be at least 1 environment step, not {time_limit}.")
+    own = env.spec.time_limit
+    return env if own is not None and own <= time_limit else TimeLimit(env, time_limit)
+
+
+def stack_frames(env: Environment, num_frames: int) -> Environment:
+    """Joins the last `num_frames` observations on their last axis, oldest first."""
+    if num_frames < 1:
+        raise UserError(f"frame_stack must be at least 1 (no stacking), not {num_frames}.")
+    if num_frames == 1:
+        return env
+    if not env.spec.observation.shape:
+        raise UserError(f"frame_stack needs an observation with an axis; {env.spec.name} has none.")
+    return FrameStack(env, num_frames)
+
+
+class TimeLimitState(NamedTuple):
+    """env_state: the wrapped environment's. time: [] int32, steps since the reset."""
+
+    env_state: EnvState
+    time: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeLimit:
+    """An environment that truncates after `time_limit` steps; a termination there stays one."""
+
+    env: Environment
+    time_limit: int
+
+    @property
+    def spec(self) -> EnvSpec:
+        return self.env.spec._replace(time_limit=self.time_limit)
+
+    def reset(self, key: jax.Array) -> tuple[TimeLimitState, TimeStep]:
+        env_state, ts = self.env.reset(key)
+        return TimeLimitState(env_state, jnp.zeros((), jnp.int32)), ts
+
+    def step(
+        self, state: TimeLimitState, action: jax.Array, key: jax.Array
+    ) -> tuple[TimeLimitState, TimeStep]:
+        env_state, ts = self.env.step(state.env_state, action, key)
+        time = state.time + 1
+        truncated = ~ts.terminated & (ts.truncated | (time >= self.time_limit))
+        return TimeLimitState(env_state, time), ts._replace(truncated=truncated)
+
+
+class FrameStackState(NamedTuple):
+    """env_state: the wrapped environment's. frames: [..., num_frames * C], oldest first."""
+
+    env_state: EnvState
+    frames: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameStack:
+    """An environment that shows its last observations; a reset fills them with its first one."""
+
+    env: Environment
+    num_frames: int
+
+    @property
+    def spec(self) -> EnvSpec:
+        spec = self.env.spec
+        return spec._replace(observation=_repeat_spec(spec.observation, self.num_frames))
+
+    def reset(self, key: jax.Array) -> tuple[FrameStackState, TimeStep]:
+        env_state, ts = self.env.reset(key)
+        frames = jnp.concatenate([ts.observation] * self.num_frames, axis=-1)
+        return FrameStackState(env_state, frames), ts._replace(observation=frames)
+
+    def step(
+        self, state: FrameStackState, action: jax.Array, key: jax.Array
+    ) -> tuple[FrameStackState, TimeStep]:
+        env_state, ts = self.env.step(state.env_state, action, key)
+        newer = state.frames[..., ts.observation.shape[-1] :]
+        frames = jnp.concatenate([newer, ts.observation], axis=-1)
+        return FrameStackState(env_state, frames), ts._replace(observation=frames)
+
+
+def _repeat_spec(spec: specs.Array, times: int) -> specs.Array:
+    """The spec of so many observations joined on the last axis."""
+    shape = (*spec.shape[:-1], spec.shape[-1] * times)
+    if not isinstance(spec, specs.BoundedArray):
+        return specs.Array(shape, spec.dtype, spec.name)
+    low, high = (
+        np.concatenate([np.broadcast_to(bound, spec.shape)] * times, axis=-1)
+        for bound in (spec.minimum, spec.maximum)
+    )
+    return specs.BoundedArray(shape, spec.dtype, low, high, spec.name)
