@@ -1,0 +1,205 @@
+"""A run's configuration: dataclass defaults, then a preset or YAML file, then the command line."""
+
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge, Interval
+
+from bellmax import UserError
+from bellmax.agents import registry
+from bellmax.envs.config import EnvConfig
+from bellmax.launch import schema
+from bellmax.launch.overrides import merge, parse_overrides
+from bellmax.launch.values import show
+from bellmax.launch.yaml_files import dump_yaml, parse_yaml, read_yaml
+
+STEP_LIMIT = 2**31  # environment steps are counted in int32
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """What the learner remembers."""
+
+    # Steps kept per learner, 2 or more. Mnih et al. 2015 keep 1,000,000 Atari frames.
+    capacity: Annotated[int, Interval(ge=2, lt=STEP_LIMIT)] = 100_000
+    # Whether sequences are drawn by their TD error (arXiv:1511.05952) or uniformly.
+    prioritised: bool = False
+    # Exponent of the priority, 0 (uniform) to 1. PER's proportional variant: 0.6.
+    priority_exponent: Annotated[float, Interval(ge=0, le=1)] = 0.6
+    # Exponent of the importance weights, 0 (no correction) to 1. PER starts at 0.4.
+    importance_exponent: Annotated[float, Interval(ge=0, le=1)] = 0.4
+    # Share of the device's free memory that replay may take, in (0, 1].
+    memory_fraction: Annotated[float, Interval(gt=0, le=1)] = 0.8
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run. `agent_name` is written `agent.name` in files and options."""
+
+    # Name of the agent; it decides which keys `agent` has.
+    agent_name: str = field(metadata={"key": "agent.name"})
+    # Environment steps of the stream per seed, 1 to 2**31 - 1.
+    steps: Annotated[int, Interval(ge=1, lt=STEP_LIMIT)] = 100_000
+    # Environment steps before the first gradient step, 0 or more.
+    warmup_steps: Annotated[int, Interval(ge=0, lt=STEP_LIMIT)] = 1_000
+    # Vector steps between two learning phases, 1 or more.
+    rollout_length: Annotated[int, Interval(ge=1, le=65536)] = 1
+    # Gradient steps in a learning phase, 1 or more.
+    updates_per_rollout: Annotated[int, Interval(ge=1, le=65536)] = 1
+    # Seed of the first learner, 0 or more.
+    seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0
+    # Independent learners in one program (seed, seed + 1, ...), 1 or more.
+    seeds: Annotated[int, Interval(ge=1, le=65536)] = 1
+    # Environment steps between two lines of the log, 1 or more.
+    log_every: Annotated[int, Ge(1)] = 10_000
+    # Environment steps between two evaluations; 0 evaluates only at the end.
+    evaluate_every: Annotated[int, Ge(0)] = 20_000
+    # Episodes in an evaluation, per seed, 1 or more.
+    evaluation_episodes: Annotated[int, Interval(ge=1, le=65536)] = 32
+    # Vector steps after which unfinished evaluation episodes are cut and reported; null takes the
+    # task's time limit, or 27,000 (30 minutes of Atari) where it has none.
+    evaluation_max_steps: Annotated[int, Interval(ge=1, lt=STEP_LIMIT)] | None = None
+    # Environment steps between two checkpoints; 0 saves only at the end.
+    checkpoint_every: Annotated[int, Ge(0)] = 50_000
+    # Newest checkpoints that are kept, 1 or more; the best one is kept besides.
+    keep_checkpoints: Annotated[int, Interval(ge=1, le=1000)] = 2
+    # Whether TensorBoard files are written beside the JSON lines.
+    tensorboard: bool = False
+    # Weights & Biases project to report to; null reports to none.
+    wandb: str | None = None
+    # The agent's own configuration: the dataclass that `agent.name` chooses.
+    agent: Any = None
+    # Which task, how many copies, and what the agent sees of it.
+    env: EnvConfig = field(default_factory=EnvConfig)
+    # What the learner remembers.
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+
+
+def load(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Returns the configuration of a preset or file with command-line overrides on top.
+
+    Args:
+      source: the name of a preset (`<agent>/<task>`), a YAML file, or a run's folder.
+      overrides: as typed, such as ["--agent.learning-rate", "1e-3", "--tensorboard"].
+
+    Raises:
+      UserError: anything in the source or the overrides that does not fit.
+    """
+    mapping, where = _read(str(source))
+    extra = parse_overrides(overrides)
+    if not extra:
+        return _checked(mapping, where)
+    # The file first and alone, so that each message says who is to blame.
+    _from_mapping(mapping, where)
+    return _checked(merge(mapping, extra), "")
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """Returns the configuration as plain values, laid out as `load` reads them."""
+    plain = schema.to_dict(config)
+    name, agent = plain.pop("agent_name"), plain.pop("agent")
+    sections = {key: plain.pop(key) for key in ("env", "replay")}
+    return {**plain, "agent": {"name": name, **agent}, **sections}
+
+
+def to_yaml(config: RunConfig) -> str:
+    """Returns the configuration as the text of a file that `load` accepts."""
+    return dump_yaml(to_dict(config))
+
+
+def list_presets() -> list[str]:
+    """Returns the names of the presets that come with the package, such as `dqn/cartpole`."""
+    folders = [d for d in importlib.resources.files("bellmax.configs").iterdir() if d.is_dir()]
+    files = [(d.name, f.name) for d in folders for f in d.iterdir() if f.name.endswith(".yaml")]
+    return sorted(f"{folder}/{name.removesuffix('.yaml')}" for folder, name in files)
+
+
+def check_replay(config: RunConfig, *, sequence_length: int, batch_size: int) -> None:
+    """Raises UserError where what the agent samples does not fit the run's replay.
+
+    Args:
+      config: the run's configuration.
+      sequence_length: steps in a sequence of the agent's ReplaySpec.
+      batch_size: sequences in a batch of the agent's ReplaySpec.
+    """
+    n = config.env.num_envs
+    needed = sequence_length * n
+    if config.replay.capacity < needed:
+        raise UserError(
+            f"replay.capacity must be at least {needed}, sequences of {sequence_length} steps in "
+            f"each of env.num_envs = {n} environments, got {config.replay.capacity}"
+        )
+    if config.warmup_steps < max(needed, batch_size):
+        raise UserError(
+            f"warmup_steps must be at least {max(needed, batch_size)}, so that replay holds a "
+            f"batch of {batch_size} sequences of {sequence_length} steps from {n} environments, "
+            f"got {config.warmup_steps}"
+        )
+
+
+def _read(source: str) -> tuple[Any, str]:
+    presets = list_presets()
+    if source in presets:
+        folder, name = source.split("/")
+        data = importlib.resources.files("bellmax.configs") / folder / f"{name}.yaml"
+        return parse_yaml(data.read_bytes(), source), source
+    path = Path(source)
+    if path.is_dir() and (path / "config.yaml").exists():
+        path = path / "config.yaml"
+    if path.is_file():
+        return read_yaml(path), str(path)
+    if path.is_dir():
+        raise UserError(f"{source} is a folder without config.yaml; name a preset or a YAML file")
+    if path.suffix in (".yaml", ".yml"):
+        raise UserError(f"there is no file {source}; `bellmax list presets` names the presets")
+    raise schema.unknown("preset or file", source, presets)
+
+
+def _from_mapping(mapping: Any, where: str) -> RunConfig:
+    prefix = f"{where}: " if where else ""
+    if not isinstance(mapping, Mapping):
+        raise UserError(f"{prefix}the file must be a mapping of keys, got {show(mapping)}")
+    agent = mapping.get("agent", {})
+    if not isinstance(agent, Mapping):
+        raise UserError(f"{prefix}agent must be a section of keys, got {show(agent)}")
+    if "agent_name" in mapping or "agent-name" in mapping:
+        raise UserError(f"{prefix}unknown key agent_name; did you mean agent.name?")
+    name, names = agent.get("name"), registry.names()
+    if name is None:
+        raise UserError(f"{prefix}agent.name is missing; choose from {', '.join(names)}")
+    if name not in names:
+        error = schema.unknown("agent", str(name), names)
+        raise UserError(f"{prefix}agent.name: {error}")
+    rest = {key: value for key, value in agent.items() if key != "name"}
+    mapping = {**mapping, "agent_name": name, "agent": rest}
+    agent_class = registry.load(name)[0]
+    return schema.build(RunConfig, mapping, where=where, sections={"agent": agent_class})
+
+
+def _checked(mapping: Any, where: str) -> RunConfig:
+    config = _from_mapping(mapping, where)
+    prefix = f"{where}: " if where else ""
+    n, rollout = config.env.num_envs, config.env.num_envs * config.rollout_length
+    if config.steps < rollout:
+        raise UserError(
+            f"{prefix}steps must be at least env.num_envs * rollout_length = {rollout}, "
+            f"got {config.steps}"
+        )
+    if config.warmup_steps >= config.steps:
+        raise UserError(
+            f"{prefix}warmup_steps must be below steps = {config.steps}, or nothing is learned, "
+            f"got {config.warmup_steps}"
+        )
+    if config.replay.capacity < 2 * n:
+        raise UserError(
+            f"{prefix}replay.capacity must be at least 2 * env.num_envs = {2 * n}, "
+            f"got {config.replay.capacity}"
+        )
+    if config.seed + config.seeds > STEP_LIMIT:
+        raise UserError(
+            f"{prefix}seed + seeds must be at most {STEP_LIMIT}, got seed {config.seed}"
+        )
+    return config
