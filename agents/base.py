@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
+import jax.numpy as jnp
+import optax
 
 from bellmax.envs import Step
 
@@ -87,3 +89,28 @@ class Agent(NamedTuple):
     act: Act
     learn: Callable[[LearnerState, Batch, jax.Array], tuple[LearnerState, LearnOutput]]
     replay: ReplaySpec
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean of values [B] where mask [B] is 1; 0 if it is 1 nowhere."""
+    return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1.0)
+
+
+def update_target(
+    params: Params, target_params: Params, steps: jax.Array, period: int, rate: float
+) -> Params:
+    """Moves the target by `rate` towards params at every `period`-th gradient step, else not.
+
+    Args:
+      params: what is learnt.
+      target_params: same structure.
+      steps: [] int32, gradient steps taken, this one included.
+      period: gradient steps between updates, static.
+      rate: in (0, 1]; 1 copies, smaller is Polyak averaging.
+    """
+    copies = isinstance(rate, float) and rate == 1.0
+    moved = params if copies else optax.incremental_update(params, target_params, rate)
+    if period == 1:
+        return moved
+    due = steps % period == 0
+    return jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, target_params)

@@ -1,0 +1,56 @@
+"""DQN with double Q-learning, dueling heads and n-step returns: the baseline.
+
+    y = r_1 + ... + gamma^{n-1} r_n + gamma^n max_a q_target(s_n, a)            (double: argmax of q)
+    loss = Huber(y - q(s_0, a_0))
+"""
+
+from dataclasses import dataclass
+
+import jax
+
+from bellmax import losses
+from bellmax.agents.base import Agent, Params
+from bellmax.agents.value_based import (
+    TemporalDifference,
+    ValueConfig,
+    make_value_agent,
+    taken,
+    transitions,
+)
+from bellmax.envs import EnvSpec, Step
+from bellmax.networks import Network
+
+
+@dataclass(frozen=True)
+class DQNConfig(ValueConfig):
+    """Hyper-parameters of DQN (Mnih et al. 2015, doi:10.1038/nature14236)."""
+
+    # Choose the bootstrap action with the online network (arXiv:1509.06461).
+    double: bool = False
+
+
+def make_dqn(config: DQNConfig, spec: EnvSpec) -> Agent:
+    """Makes a DQN agent. Learning curves: docs/results.md.
+
+    Deviations from the paper: Adam instead of RMSProp, time limits bootstrap.
+
+    Raises:
+      UserError: the task's actions are not discrete, or the network does not fit.
+    """
+
+    def temporal_difference(
+        network: Network, params: Params, target_params: Params, steps: Step
+    ) -> TemporalDifference:
+        t = transitions(steps, config.discount)
+        q_tm1 = network.apply(params, t.observation).q_values
+        q_t = network.apply(target_params, t.next_observation).q_values
+        if config.double:
+            selector = network.apply(params, t.next_observation).q_values
+            td_error = jax.vmap(losses.double_q_learning)(
+                q_tm1, t.action, t.reward, t.discount, q_t, selector
+            )
+        else:
+            td_error = jax.vmap(losses.q_learning)(q_tm1, t.action, t.reward, t.discount, q_t)
+        return TemporalDifference(td_error, taken(q_tm1, t.action), t.mask)
+
+    return make_value_agent(config, spec, temporal_difference)

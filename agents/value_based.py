@@ -1,0 +1,206 @@
+"""What value-based agents with discrete actions share: everything but the temporal difference."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+import rlax
+from annotated_types import Ge, Gt, Interval
+from dm_env import specs
+
+from bellmax import UserError
+from bellmax.agents.base import (
+    ActorOutput,
+    Agent,
+    Batch,
+    LearnerState,
+    LearnOutput,
+    Memory,
+    Params,
+    ReplaySpec,
+    masked_mean,
+    update_target,
+)
+from bellmax.envs import EnvSpec, Step
+from bellmax.networks import Network, NetworkConfig, make_q_network
+
+
+@dataclass(frozen=True)
+class ValueConfig:
+    """Hyper-parameters that value-based agents share.
+
+    `batch_size`, `n_step`, `target_period` and `network` are static; the other numbers are leaves:
+    an agent can be made under `vmap` with traced values in their place.
+    """
+
+    # Adam's step size; linear decay to final_learning_rate if that is given.
+    learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 2.5e-4
+    # Step size after learning_rate_steps; none keeps it constant.
+    final_learning_rate: Annotated[float, Interval(ge=0, le=1)] | None = None
+    # Length of the step size's decay, in gradient steps.
+    learning_rate_steps: Annotated[int, Ge(1)] = 100_000
+    # Adam's epsilon (optax's default; Atari agents use 0.01 / batch size).
+    adam_epsilon: Annotated[float, Gt(0), Interval(le=1)] = 1e-8
+    # Gradients are scaled down to this global norm; none leaves them.
+    max_gradient_norm: Annotated[float, Gt(0)] | None = None
+    # Gamma, per environment step.
+    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
+    # Rewards summed before the bootstrap, in environment steps (Munchausen and DQN papers: 1).
+    n_step: Annotated[int, Interval(ge=1, le=1000)] = 1
+    # Transitions in a gradient step.
+    batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 128
+    # Probability of a random action at the start.
+    epsilon_start: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    # Probability of a random action after epsilon_steps.
+    epsilon_end: Annotated[float, Interval(ge=0, le=1)] = 0.05
+    # Length of the linear decay of epsilon, in environment steps.
+    epsilon_steps: Annotated[int, Ge(1)] = 10_000
+    # Gradient steps between updates of the target network.
+    target_period: Annotated[int, Ge(1)] = 100
+    # Share of the way that an update moves the target network: 1 copies, 0.005 is Polyak's.
+    target_rate: Annotated[float, Gt(0), Interval(le=1)] = 1.0
+    # Errors beyond this count linearly (Huber loss), in reward units; 0 is the squared loss / 2.
+    huber_delta: Annotated[float, Ge(0)] = 1.0
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+
+
+class Transition(NamedTuple):
+    """A batch of transitions over up to n steps; leaves are [B, ...].
+
+    discount: gamma^m times the product of the steps' discounts, m <= n.
+    mask: [B] float32, 0 where the window starts at a step that closes an episode.
+    """
+
+    observation: jax.Array
+    action: jax.Array
+    reward: jax.Array
+    discount: jax.Array
+    next_observation: jax.Array
+    mask: jax.Array
+
+
+class TemporalDifference(NamedTuple):
+    """td_error, q_value (of the action taken) and mask: [B] each."""
+
+    td_error: jax.Array
+    q_value: jax.Array
+    mask: jax.Array
+
+
+def transitions(steps: Step, discount: float) -> Transition:
+    """Folds sequences [B, n + 1] into n-step transitions that stop at the end of an episode.
+
+    A window that meets the last step of an episode bootstraps from that step's observation (its
+    discount is 0 already if the environment terminated) and takes no reward from beyond.
+    """
+    length = steps.reward.shape[1] - 1
+    reward = steps.reward[:, 0]
+    total_discount = discount * steps.discount[:, 0]
+    is_open = jnp.ones_like(steps.is_last[:, 0])
+    last = jnp.ones_like(steps.action[:, 0], dtype=jnp.int32)
+    for i in range(1, length):
+        is_open = is_open & ~steps.is_last[:, i]
+        reward = reward + jnp.where(is_open, total_discount * steps.reward[:, i], 0.0)
+        factor = jnp.where(is_open, discount * steps.discount[:, i], 1.0)
+        total_discount = total_discount * factor
+        last = last + is_open
+    rows = jnp.arange(last.shape[0])
+    next_observation = steps.observation[:, 1] if length == 1 else steps.observation[rows, last]
+    mask = 1.0 - steps.is_last[:, 0]
+    first = steps.observation[:, 0], steps.action[:, 0]
+    return Transition(*first, reward, total_discount, next_observation, mask)
+
+
+TDFunction = Callable[[Network, Params, Params, Step], TemporalDifference]
+
+
+def make_value_agent(config: ValueConfig, spec: EnvSpec, temporal_difference: TDFunction) -> Agent:
+    """Makes an epsilon-greedy agent from its temporal difference.
+
+    Args:
+      config: the shared hyper-parameters.
+      spec: the task; actions must be discrete.
+      temporal_difference: (network, params, target_params, steps [B, T]) -> TemporalDifference,
+        differentiable in params.
+
+    Returns:
+      The agent: Adam on the (Huber) loss of the error, a target network, uniform weights or those
+      of prioritised replay.
+
+    Raises:
+      UserError: the action space is not discrete, or the network does not fit.
+    """
+    if not isinstance(spec.action, specs.DiscreteArray):
+        raise UserError(f"env.name: {spec.name} has continuous actions; this agent needs discrete")
+    num_actions = spec.action.num_values
+    network = make_q_network(config.network, spec.observation, num_actions)
+    optimizer = make_optimizer(config)
+    epsilon = optax.linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps)
+
+    def init(key: jax.Array) -> LearnerState:
+        params = network.init(key)
+        target = jax.tree.map(jnp.copy, params)
+        return LearnerState(params, target, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+    def act(
+        params: Params,
+        observation: jax.Array,
+        memory: Memory,
+        is_first: jax.Array,
+        key: jax.Array,
+        step: jax.Array,
+        *,
+        evaluate: bool = False,
+    ) -> ActorOutput:
+        greedy = network.apply(params, observation).q_values.argmax(axis=-1).astype(jnp.int32)
+        if evaluate:
+            return ActorOutput(greedy, memory, ())
+        explore_key, action_key = jax.random.split(key)
+        explore = jax.random.uniform(explore_key, greedy.shape) < epsilon(step)
+        random = jax.random.randint(action_key, greedy.shape, 0, num_actions)
+        return ActorOutput(jnp.where(explore, random, greedy), memory, ())
+
+    def learn(state: LearnerState, batch: Batch, key: jax.Array) -> tuple[LearnerState, LearnOutput]:
+        def loss_fn(params: Params) -> tuple[jax.Array, TemporalDifference]:
+            td = temporal_difference(network, params, state.target_params, batch.steps)
+            return masked_mean(huber(td.td_error, config.huber_delta) * batch.weights, td.mask), td
+
+        (loss, td), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        steps = state.steps + 1
+        target = update_target(
+            params, state.target_params, steps, config.target_period, config.target_rate
+        )
+        metrics = {"loss": loss, "q_value": masked_mean(td.q_value, td.mask)}
+        output = LearnOutput(metrics, jnp.abs(td.td_error) * td.mask)
+        return LearnerState(params, target, opt_state, steps), output
+
+    replay = ReplaySpec(sequence_length=config.n_step + 1, batch_size=config.batch_size)
+    return Agent(init, lambda state: state.params, lambda batch_size: (), act, learn, replay)
+
+
+def make_optimizer(config: ValueConfig) -> optax.GradientTransformation:
+    """Adam, with a linear decay of the step size and gradient clipping where configured."""
+    rate: Any = config.learning_rate
+    if config.final_learning_rate is not None:
+        rate = optax.linear_schedule(rate, config.final_learning_rate, config.learning_rate_steps)
+    adam = optax.adam(rate, eps=config.adam_epsilon)
+    if config.max_gradient_norm is None:
+        return adam
+    return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), adam)
+
+
+def huber(error: jax.Array, delta: float) -> jax.Array:
+    """Huber loss of errors [B], or half the square if delta is 0."""
+    if isinstance(delta, (int, float)) and delta == 0:
+        return rlax.l2_loss(error)
+    return rlax.huber_loss(error, delta)
+
+
+def taken(q_values: jax.Array, action: jax.Array) -> jax.Array:
+    """q_values [B, A] of the actions [B] that were taken: [B]."""
+    return jnp.take_along_axis(q_values, action[:, None], axis=1)[:, 0]

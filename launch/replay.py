@@ -1,0 +1,170 @@
+"""Replay of sequences on device: a ring of vector steps, sampled uniformly or by priority.
+
+The storage is time-major, [C, N, ...] for C vector steps of N environments, so that adding is one
+contiguous write. All functions are pure; donate the state to a jitted caller and it is written in
+place. `cursor` and `filled` are the same for every seed, so under `vmap` over seeds they stay
+unbatched (`seed_axes`) and the write stays a slice instead of a scatter.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bellmax.agents.base import Batch
+from bellmax.envs import Step
+from bellmax.launch import sum_tree
+
+
+class ReplayState(NamedTuple):
+    """storage: leaves [C, N, ...]. cursor: [] next slot written. filled: [] slots that hold steps.
+
+    priorities: sum tree over the C * N possible first steps of a sequence, () if uniform.
+    max_priority: [] largest priority seen, to the power of the exponent, () if uniform.
+    """
+
+    storage: Step
+    cursor: jax.Array
+    filled: jax.Array
+    priorities: Any
+    max_priority: Any
+
+
+class Sample(NamedTuple):
+    """batch: sequences [B, T] and weights [B]; indices: [B] int32, for update_priorities."""
+
+    batch: Batch
+    indices: jax.Array
+
+
+class Replay(NamedTuple):
+    """init(step) takes one vector step with leaves [N, ...] (shapes only).
+
+    add(state, steps [L, N, ...]) -> state
+    can_sample(state) -> [] bool, False until a whole sequence is there
+    sample(state, key) -> Sample
+    update_priorities(state, indices [B], priorities [B]) -> state; does nothing if uniform
+    """
+
+    init: Callable[[Step], ReplayState]
+    add: Callable[[ReplayState, Step], ReplayState]
+    can_sample: Callable[[ReplayState], jax.Array]
+    sample: Callable[[ReplayState, jax.Array], Sample]
+    update_priorities: Callable[[ReplayState, jax.Array, jax.Array], ReplayState]
+
+
+seed_axes = ReplayState(storage=0, cursor=None, filled=None, priorities=0, max_priority=0)  # type: ignore[arg-type]
+
+
+def make_replay(
+    *,
+    capacity: int,
+    num_envs: int,
+    rollout_length: int,
+    sequence_length: int,
+    batch_size: int,
+    prioritised: bool = False,
+    priority_exponent: float = 0.6,
+    importance_exponent: float = 0.4,
+) -> Replay:
+    """Makes a replay of sequences.
+
+    Args:
+      capacity: steps kept, over all environments; rounded down to whole rollouts.
+      num_envs: N, streams that are added side by side.
+      rollout_length: L, vector steps added at once.
+      sequence_length: T, steps in a sampled sequence, contiguous in one stream.
+      batch_size: B, sequences in a sample.
+      prioritised: sample in proportion to priority ** priority_exponent, never a sequence that
+        starts at the end of an episode; else uniformly over all sequences.
+      importance_exponent: beta; weights are (probability ** -beta), divided by the batch's largest.
+
+    Returns:
+      Replay, a named tuple of pure functions.
+
+    Raises:
+      ValueError: the capacity holds no sequence.
+
+    Source: Schaul et al. 2016, arXiv:1511.05952 (proportional variant, stratified).
+    """
+    slots = capacity // (num_envs * rollout_length) * rollout_length
+    if slots < sequence_length + rollout_length:
+        raise ValueError(f"capacity {capacity} holds no sequence of {sequence_length} steps")
+    starts = slots * num_envs
+
+    def init(step: Step) -> ReplayState:
+        storage = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape), x.dtype), step)
+        zero = jnp.zeros((), jnp.int32)
+        if not prioritised:
+            return ReplayState(storage, zero, zero, (), ())
+        return ReplayState(storage, zero, zero, sum_tree.init(starts), jnp.ones(()))
+
+    def add(state: ReplayState, steps: Step) -> ReplayState:
+        def write(storage: jax.Array, new: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_update_slice_in_dim(storage, new, state.cursor, axis=0)
+
+        storage = jax.tree.map(write, state.storage, steps)
+        priorities = state.priorities
+        if prioritised:
+            priorities = _rank_new_starts(state._replace(storage=storage))
+        return ReplayState(
+            storage,
+            (state.cursor + rollout_length) % slots,
+            jnp.minimum(state.filled + rollout_length, slots),
+            priorities,
+            state.max_priority,
+        )
+
+    def _rank_new_starts(state: ReplayState) -> jax.Array:
+        """Sequences completed by this write get the largest priority; those cut open get none."""
+        offsets = jnp.arange(1 - sequence_length, rollout_length)
+        slot = (state.cursor + offsets) % slots
+        complete = (offsets <= rollout_length - sequence_length) & (state.filled + offsets >= 0)
+        fresh = complete[:, None] & ~state.storage.is_last[slot]
+        leaves = slot[:, None] * num_envs + jnp.arange(num_envs)[None]
+        values = jnp.where(fresh, state.max_priority, 0.0)
+        return sum_tree.update(state.priorities, leaves.reshape(-1), values.reshape(-1))
+
+    def can_sample(state: ReplayState) -> jax.Array:
+        enough = state.filled >= sequence_length
+        return enough & (sum_tree.total(state.priorities) > 0) if prioritised else enough
+
+    def sample(state: ReplayState, key: jax.Array) -> Sample:
+        if prioritised:
+            indices, probabilities = sum_tree.sample(state.priorities, key, batch_size)
+            weights = (probabilities / jnp.min(probabilities)) ** -importance_exponent
+        else:
+            # The remainder's bias is below starts / 2**32; it saves half of the random bits.
+            bits = jax.random.bits(key, (batch_size,), jnp.uint32)
+            age = bits % ((state.filled - sequence_length + 1) * num_envs).astype(jnp.uint32)
+            oldest = (state.cursor - state.filled) * num_envs
+            indices = (age.astype(jnp.int32) + oldest) % starts
+            weights = jnp.ones((batch_size,))
+        ahead = jnp.arange(sequence_length) * num_envs
+        where = (indices[:, None] + ahead[None]) % starts
+
+        def read(storage: jax.Array) -> jax.Array:
+            return storage.reshape(starts, *storage.shape[2:])[where]
+
+        return Sample(Batch(jax.tree.map(read, state.storage), weights), indices)
+
+    def update_priorities(
+        state: ReplayState, indices: jax.Array, priorities: jax.Array
+    ) -> ReplayState:
+        if not prioritised:
+            return state
+        scaled = (priorities + 1e-6) ** priority_exponent
+        return state._replace(
+            priorities=sum_tree.update(state.priorities, indices, scaled),
+            max_priority=jnp.maximum(state.max_priority, jnp.max(scaled)),
+        )
+
+    return Replay(init, add, can_sample, sample, update_priorities)
+
+
+def size_in_bytes(replay: Replay, step: Step) -> int:
+    """Bytes that the replay's state takes, without allocating it; `step` gives shapes only."""
+    shapes = jax.tree.leaves(jax.eval_shape(replay.init, step))
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in shapes)

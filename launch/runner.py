@@ -1,0 +1,280 @@
+"""The on-device runner: environment, replay and learner of S seeds in one compiled program.
+
+`Runner.advance` is the whole of training: a loop that only fills the replay, then a loop of rollout,
+replay add and gradient steps, both of a length given at run time, so that one compilation serves
+the warm-up, every logging interval and the last, shorter one.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bellmax.agents import Agent, Memory
+from bellmax.agents.base import Batch, LearnerState, LearnOutput
+from bellmax.envs import Step
+from bellmax.envs.vector import VectorEnv, VectorState, VectorTimeStep
+from bellmax.launch import replay as replay_lib
+from bellmax.launch.random import stream
+
+
+class ActorState(NamedTuple):
+    """What acting carries on: the last time step, recurrent memory and true counts [] int32."""
+
+    timestep: VectorTimeStep
+    memory: Memory
+    env_steps: jax.Array
+    episodes: jax.Array
+
+
+class Keys(NamedTuple):
+    """Named streams of randomness; each use folds in the number of the step, so keys never change."""
+
+    act: jax.Array
+    env: jax.Array
+    replay: jax.Array
+    learn: jax.Array
+
+
+class TrainState(NamedTuple):
+    """The whole run as one pytree: what a checkpoint holds.
+
+    Every leaf has a leading axis [S] of seeds except the replay's ring position and `vector_steps`
+    ([] int32, vector steps taken), which all seeds share.
+    """
+
+    learner: LearnerState
+    actor: ActorState
+    env: VectorState
+    replay: replay_lib.ReplayState
+    keys: Keys
+    vector_steps: jax.Array
+
+
+class Interval(NamedTuple):
+    """Sums over one call of `advance`, leaves [S].
+
+    learn: name -> sum over gradient steps of what the agent reports.
+    updates: gradient steps. episodes: episodes that ended. episode_return, episode_length: their
+    sums. finite: True while every loss was finite.
+    """
+
+    learn: dict[str, jax.Array]
+    updates: jax.Array
+    episodes: jax.Array
+    episode_return: jax.Array
+    episode_length: jax.Array
+    finite: jax.Array
+
+
+class Runner(NamedTuple):
+    """init(seeds [S]) -> TrainState; one learner a seed.
+
+    advance(state, warmup, rollouts) -> (state, Interval): `warmup` rollouts without learning, then
+        `rollouts` with; it consumes (donates) the state and stops at the first loss that is not finite.
+    traces: how often `advance` was compiled, as a list that grows.
+    """
+
+    init: Callable[[jax.Array], TrainState]
+    advance: Callable[[TrainState, Any, Any], tuple[TrainState, Interval]]
+    traces: list[int]
+
+
+seed_axes = TrainState(0, 0, 0, replay_lib.seed_axes, 0, None)  # type: ignore[arg-type]
+
+
+def make_runner(
+    agent: Agent,
+    env: VectorEnv,
+    replay: replay_lib.Replay,
+    *,
+    rollout_length: int,
+    updates_per_rollout: int,
+    num_seeds: int = 1,
+) -> Runner:
+    """Makes the runner of one agent on one vector environment.
+
+    Args:
+      agent, env, replay: what to wire; the replay must have been made for these shapes.
+      rollout_length: L, vector steps between learning phases.
+      updates_per_rollout: gradient steps in a learning phase.
+      num_seeds: S, independent learners.
+    """
+    run_collect = _make_collect(agent, env, replay, rollout_length)
+    run_learn = _make_learn(agent, replay, updates_per_rollout)
+    if num_seeds > 1:
+        axes = seed_axes, 0
+        run_collect = jax.vmap(run_collect, in_axes=axes, out_axes=axes)
+        run_learn = jax.vmap(run_learn, in_axes=axes, out_axes=axes)
+    traces: list[int] = []
+
+    def init_one(seed: jax.Array) -> TrainState:
+        root = jax.random.key(seed)
+        env_state, timestep = env.reset(stream(root, "reset"))
+        zero = jnp.zeros((), jnp.int32)
+        actor = ActorState(timestep, agent.initial_memory(env.num_envs), zero, zero)
+        learner = agent.init(stream(root, "parameters"))
+        keys = Keys(*(stream(root, name) for name in Keys._fields))
+        memory = replay.init(example_step(agent, env))
+        return TrainState(learner, actor, env_state, memory, keys, zero)
+
+    def advance(state: TrainState, warmup: jax.Array, rollouts: jax.Array):
+        traces.append(len(traces) + 1)
+        interval = _empty_interval(agent, env, num_seeds)
+        if num_seeds == 1:  # without the axis of length 1 the products inside stay plain ones
+            state, interval = _each(lambda x: x[0], state), jax.tree.map(lambda x: x[0], interval)
+
+        def fill(i: jax.Array, carry: tuple[TrainState, Interval]):
+            return run_collect(*carry)
+
+        def going(carry: tuple[jax.Array, TrainState, Interval]) -> jax.Array:
+            return (carry[0] < rollouts) & jnp.all(carry[2].finite)
+
+        def iterate(carry: tuple[jax.Array, TrainState, Interval]):
+            i, state, interval = carry
+            return i + 1, *run_learn(*run_collect(state, interval))
+
+        state, interval = jax.lax.fori_loop(0, warmup, fill, (state, interval))
+        carry = jnp.zeros((), jnp.int32), state, interval
+        _, state, interval = jax.lax.while_loop(going, iterate, carry)
+        if num_seeds == 1:
+            state, interval = _each(lambda x: x[None], state), _add_axis(interval)
+        return state, interval
+
+    init = jax.jit(jax.vmap(init_one, out_axes=seed_axes))
+    return Runner(init, jax.jit(advance, donate_argnums=0), traces)
+
+
+def _make_collect(agent: Agent, env: VectorEnv, replay: replay_lib.Replay, length: int):
+    """One rollout of `length` vector steps, added to replay."""
+
+    def collect(state: TrainState, interval: Interval) -> tuple[TrainState, Interval]:
+        params = agent.actor_params(state.learner)
+
+        def step(carry: tuple[ActorState, VectorState, Interval], now: jax.Array):
+            actor, env_state, interval = carry
+            seen = actor.timestep
+            key = jax.random.fold_in(state.keys.act, now)
+            output = agent.act(
+                params, seen.observation, actor.memory, seen.is_first, key, now * env.num_envs
+            )
+            key = jax.random.fold_in(state.keys.env, now)
+            env_state, timestep = env.step(env_state, output.action, key)
+            record = Step(
+                seen.observation,
+                output.action,
+                timestep.reward,
+                timestep.discount,
+                seen.is_first,
+                seen.is_last,
+                output.behaviour,
+            )
+            ended = timestep.is_last
+            episodes = jnp.sum(ended, dtype=jnp.int32)
+            actor = ActorState(
+                timestep,
+                output.memory,
+                actor.env_steps + jnp.sum(~seen.is_last, dtype=jnp.int32),
+                actor.episodes + episodes,
+            )
+            interval = interval._replace(
+                episodes=interval.episodes + episodes,
+                episode_return=interval.episode_return + jnp.sum(timestep.episode_return * ended),
+                episode_length=interval.episode_length + jnp.sum(timestep.episode_length * ended),
+            )
+            return (actor, env_state, interval), record
+
+        now = state.vector_steps + jnp.arange(length)
+        carry = state.actor, state.env, interval
+        if length == 1:
+            carry, record = step(carry, now[0])
+            records = _add_axis(record)
+        else:
+            carry, records = jax.lax.scan(step, carry, now)
+        actor, env_state, interval = carry
+        return state._replace(
+            actor=actor,
+            env=env_state,
+            replay=replay.add(state.replay, records),
+            vector_steps=state.vector_steps + length,
+        ), interval
+
+    return collect
+
+
+def _make_learn(agent: Agent, replay: replay_lib.Replay, updates: int):
+    """`updates` gradient steps, each on a fresh sample."""
+
+    def learn(state: TrainState, interval: Interval) -> tuple[TrainState, Interval]:
+        sample_keys = jax.random.split(jax.random.fold_in(state.keys.replay, state.vector_steps), updates)
+        learn_key = jax.random.fold_in(state.keys.learn, state.vector_steps)
+
+        def update(carry: tuple[LearnerState, replay_lib.ReplayState, Interval], i: jax.Array):
+            learner, memory, interval = carry
+            sample = replay.sample(memory, sample_keys[i])
+            key = jax.random.fold_in(learn_key, i)
+            learner, output = agent.learn(learner, sample.batch, key)
+            memory = replay.update_priorities(memory, sample.indices, output.priorities)
+            return (learner, memory, _count(interval, output)), None
+
+        carry = state.learner, state.replay, interval
+        if updates == 1:
+            carry, _ = update(carry, jnp.zeros((), jnp.int32))
+        else:
+            carry, _ = jax.lax.scan(update, carry, jnp.arange(updates))
+        learner, memory, interval = carry
+        return state._replace(learner=learner, replay=memory), interval
+
+    return learn
+
+
+def _count(interval: Interval, output: LearnOutput) -> Interval:
+    return interval._replace(
+        learn={name: interval.learn[name] + value for name, value in output.metrics.items()},
+        updates=interval.updates + 1,
+        finite=interval.finite & jnp.isfinite(output.metrics["loss"]),
+    )
+
+
+def example_step(agent: Agent, env: VectorEnv) -> Step:
+    """Shapes and dtypes of one vector step, leaves [N, ...], without running anything."""
+
+    def one(key: jax.Array) -> Step:
+        state, seen = env.reset(key)
+        params = agent.actor_params(agent.init(key))
+        memory = agent.initial_memory(env.num_envs)
+        now = jnp.zeros((), jnp.int32)
+        output = agent.act(params, seen.observation, memory, seen.is_first, key, now)
+        flags = seen.is_first, seen.is_last
+        return Step(
+            seen.observation, output.action, seen.reward, seen.discount, *flags, output.behaviour
+        )
+
+    return jax.eval_shape(one, jax.random.key(0))
+
+
+def _empty_interval(agent: Agent, env: VectorEnv, num_seeds: int) -> Interval:
+    def learn(key: jax.Array) -> LearnOutput:
+        size, length = agent.replay.batch_size, agent.replay.sequence_length
+        step = example_step(agent, env)
+        steps = jax.tree.map(lambda x: jnp.zeros((size, length, *x.shape[1:]), x.dtype), step)
+        return agent.learn(agent.init(key), Batch(steps, jnp.ones(size)), key)[1]
+
+    names = jax.eval_shape(learn, jax.random.key(0)).metrics
+    zero, count = jnp.zeros(num_seeds), jnp.zeros(num_seeds, jnp.int32)
+    return Interval({name: zero for name in names}, count, count, zero, count, zero == 0)
+
+
+def _each(f: Callable[[jax.Array], jax.Array], state: TrainState) -> TrainState:
+    """Applies f to every leaf that has an axis of seeds."""
+    return jax.tree.map(
+        lambda axis, part: part if axis is None else jax.tree.map(f, part),
+        seed_axes,
+        state,
+        is_leaf=lambda x: x is None,
+    )
+
+
+def _add_axis(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x[None], tree)

@@ -1,0 +1,102 @@
+"""Torsos: from a batch of observations [B, ...] to features [B, D], float32 or bfloat16 inside."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Dtype = Any
+
+
+class MLP(nn.Module):
+    """Dense layers with ReLU on the flattened observation: [B, ...] -> [B, features[-1]]."""
+
+    features: tuple[int, ...] = (120, 84)
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x.reshape(x.shape[0], -1).astype(self.dtype)
+        for width in self.features:
+            x = nn.relu(nn.Dense(width, dtype=self.dtype)(x))
+        return x
+
+
+class PatchConv(nn.Module):
+    """A stride-1 VALID convolution written as shifted slices and one product.
+
+    Equal to `nn.Conv` (the kernel is its kernel, flattened), and faster where images are tiny: the
+    product stays a product under `vmap` over seeds, where a convolution becomes a grouped one.
+    """
+
+    features: int
+    width: int = 3
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        rows, columns = x.shape[1] - self.width + 1, x.shape[2] - self.width + 1
+        shifts = [(i, j) for i in range(self.width) for j in range(self.width)]
+        patches = [x[:, i : i + rows, j : j + columns] for i, j in shifts]
+        return nn.Dense(self.features, dtype=self.dtype)(jnp.concatenate(patches, axis=-1))
+
+
+class MinAtarConv(nn.Module):
+    """One 3x3 convolution of 16 channels and a dense layer of 128: [B, 10, 10, C] -> [B, 128].
+
+    Source: Young and Tian 2019, arXiv:1903.03176.
+    """
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.relu(PatchConv(16, dtype=self.dtype)(x.astype(self.dtype)))
+        return nn.relu(nn.Dense(128, dtype=self.dtype)(x.reshape(x.shape[0], -1)))
+
+
+class NatureConv(nn.Module):
+    """The DQN network: [B, 84, 84, C] -> [B, 512]. Bytes are divided by 255.
+
+    Source: Mnih et al. 2015, doi:10.1038/nature14236.
+    """
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = _unit_interval(x, self.dtype)
+        for features, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+            x = nn.Conv(features, (kernel, kernel), stride, padding="VALID", dtype=self.dtype)(x)
+            x = nn.relu(x)
+        return nn.relu(nn.Dense(512, dtype=self.dtype)(x.reshape(x.shape[0], -1)))
+
+
+class ImpalaResNet(nn.Module):
+    """Residual stages of max-pooled convolutions and a dense layer: [B, H, W, C] -> [B, 256].
+
+    Source: Espeholt et al. 2018, arXiv:1802.01561, figure 3 (right).
+    """
+
+    stages: tuple[int, ...] = (16, 32, 32)
+    blocks: int = 2
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = _unit_interval(x, self.dtype)
+        for features in self.stages:
+            x = nn.Conv(features, (3, 3), dtype=self.dtype)(x)
+            x = nn.max_pool(x, (3, 3), (2, 2), padding="SAME")
+            for _ in range(self.blocks):
+                residual = x
+                x = nn.Conv(features, (3, 3), dtype=self.dtype)(nn.relu(x))
+                x = nn.Conv(features, (3, 3), dtype=self.dtype)(nn.relu(x))
+                x = x + residual
+        x = nn.relu(x).reshape(x.shape[0], -1)
+        return nn.relu(nn.Dense(256, dtype=self.dtype)(x))
+
+
+def _unit_interval(x: jax.Array, dtype: Dtype) -> jax.Array:
+    return x.astype(dtype) / 255 if x.dtype == jnp.uint8 else x.astype(dtype)
