@@ -110,6 +110,11 @@ def to_yaml(config: RunConfig) -> str:
     return dump_yaml(to_dict(config))
 
 
+def dump_value(value: Any) -> str:
+    """Returns one plain value as YAML on one line, as an override would be typed."""
+    return dump_yaml(value, one_line=True).removesuffix("...\n").strip()
+
+
 def list_presets() -> list[str]:
     """Returns the names of the presets that come with the package, such as `dqn/cartpole`."""
     folders = [d for d in importlib.resources.files("bellmax.configs").iterdir() if d.is_dir()]

@@ -31,9 +31,10 @@ for _class in (_Loader, _Dumper):  # both, so that the text "1e-3" keeps its quo
     _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 
 
-def dump_yaml(value: Any) -> str:
+def dump_yaml(value: Any, *, one_line: bool = False) -> str:
     """Returns plain values as YAML, keys in their order, floats exact."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    style: dict[str, Any] = {"default_flow_style": True, "width": 2**31} if one_line else {}
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **style)
 
 
 def read_yaml(path: Path) -> Any:

@@ -1,0 +1,126 @@
+"""The `bellmax` command. What the user can put right is one sentence on stderr, exit code 2.
+
+Nothing here imports jax before a command needs it: `bellmax --help` answers at once.
+"""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import bellmax
+from bellmax import UserError
+from bellmax.launch.commands import COMMANDS, run_folder
+from bellmax.launch.schema import unknown
+
+# Errors of the machine, not of the program: full disk, quota, no permission, read-only disk.
+_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; `{self.prog} --help` says more")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one `bellmax` command.
+
+    Args:
+      argv: the arguments after the program's name; None takes the process's own.
+
+    Returns:
+      The exit code: 0 done, 1 found something wrong or the machine failed, 2 to be put right by
+      the user, 130 interrupted.
+    """
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        return _complain(str(error), getattr(error, "exit_code", 2))
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+    except BrokenPipeError:  # `bellmax list presets | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno not in _MACHINE:
+            raise
+        name = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{name}{error.strerror}; free space or choose another folder", 1)
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        _top_parser().print_help()
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"bellmax {bellmax.__version__}")
+        return 0
+    if argv[0] not in COMMANDS:
+        raise unknown("command", argv[0], COMMANDS)
+    command = COMMANDS[argv[0]]
+    parser = _Parser(prog=f"bellmax {argv[0]}", description=command.help, allow_abbrev=False)
+    command.add(parser)
+    own, overrides = _split(parser, argv[1:]) if command.overrides else (argv[1:], [])
+    wants_help = command.overrides and any(token in ("-h", "--help") for token in own)
+    own = [token for token in own if not (wants_help and token in ("-h", "--help"))]
+    if wants_help and not any(not token.startswith("-") for token in own):
+        own = ["--help"]
+    arguments = parser.parse_args(own)
+    arguments.overrides, arguments.fields = overrides, wants_help
+    if wants_help:
+        return _print_fields(parser, arguments)
+    return command.run(arguments)
+
+
+def _split(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[list[str], list[str]]:
+    """Separates the command's own arguments from `--key value` overrides."""
+    options = {name: a for a in parser._actions for name in a.option_strings}
+    own: list[str] = []
+    overrides: list[str] = []
+    tokens = list(argv)
+    while tokens:
+        token = tokens.pop(0)
+        name, equals, _ = token.partition("=")
+        target = own if name in options or not token.startswith("--") else overrides
+        target.append(token)
+        takes_value = target is overrides or (name in options and options[name].nargs != 0)
+        if takes_value and not equals and tokens and not tokens[0].startswith("--"):
+            target.append(tokens.pop(0))
+    if not any(not token.startswith("-") for token in own) and not set(own) & {"-h", "--help"}:
+        place = next(a.metavar for a in parser._actions if not a.option_strings)
+        raise UserError(f"name {place} first: {parser.prog} {place} [--key value ...]")
+    return own, overrides
+
+
+def _top_parser() -> argparse.ArgumentParser:
+    lines = [f"  {name:<12} {command.help}" for name, command in COMMANDS.items()]
+    return argparse.ArgumentParser(
+        prog="bellmax",
+        usage="bellmax COMMAND ...",
+        description=(bellmax.__doc__ or "").strip(),
+        epilog="\n".join(["commands:", *lines, "", "`bellmax COMMAND --help` says more."]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _print_fields(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    from bellmax.launch.config import load
+    from bellmax.launch.field_help import render
+
+    source = getattr(arguments, "source", None) or str(run_folder(arguments.run))
+    config = load(source, arguments.overrides)
+    parser.print_help()
+    print(f"\nconfiguration, with the values of {source}:\n\n{render(config)}")
+    return 0
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stdout.flush()
+    print(f"bellmax: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

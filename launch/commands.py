@@ -1,0 +1,219 @@
+"""The commands of `bellmax`: what each takes and does. Each imports what it needs when it runs."""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bellmax import UserError
+from bellmax.launch.schema import nearest, unknown
+from bellmax.launch.values import show
+
+
+class InterruptedRun(UserError):
+    """The user stopped a run; the message says how to continue it."""
+
+    exit_code = 130
+
+
+class Command(NamedTuple):
+    """run: takes the parsed arguments; add: declares them; overrides: takes --key value too."""
+
+    help: str
+    run: Callable[[argparse.Namespace], int]
+    add: Callable[[argparse.ArgumentParser], Any]
+    overrides: bool = False
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    out = Path(arguments.out) if arguments.out else _default_folder(arguments.source)
+    _check_writable(out)
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out} holds a run already; continue it with `bellmax resume {out}`")
+    _configure_jax(arguments)
+    from bellmax.launch.config import load
+
+    config = load(arguments.source, arguments.overrides)
+    from bellmax.launch.train import train
+
+    return _interruptible(out, lambda: train(config, out))
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    run = run_folder(arguments.run)
+    _check_writable(run)
+    _configure_jax(arguments)
+    from bellmax.launch.train import resume
+
+    return _interruptible(run, lambda: resume(run, arguments.overrides))
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    run, checkpoint = run_folder(arguments.run), arguments.checkpoint
+    if checkpoint not in ("latest", "best"):
+        if not checkpoint.isdecimal():
+            raise UserError(f"--checkpoint must be latest, best or a step, got {show(checkpoint)}")
+        checkpoint = int(checkpoint)
+    if not 1 <= arguments.episodes <= 65536:
+        raise UserError(f"--episodes must be an integer in [1, 65536], got {arguments.episodes}")
+    _configure_jax(arguments)
+    from bellmax.launch.evaluate import evaluate_run
+
+    return evaluate_run(run, arguments.episodes, checkpoint)
+
+
+def _plot(arguments: argparse.Namespace) -> int:
+    from bellmax.launch.plot import plot_runs
+
+    runs = [run_folder(run) for run in arguments.runs]
+    metric = {"metric": arguments.metric} if arguments.metric else {}
+    for path in plot_runs(runs, Path(arguments.out) if arguments.out else None, **metric):
+        print(path)
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from bellmax import envs
+    from bellmax.agents import registry
+    from bellmax.launch.config import list_presets
+
+    kinds = {"agents": registry.names, "envs": envs.list_names, "presets": list_presets}
+    if arguments.kind not in kinds:
+        raise unknown("list", arguments.kind, kinds)
+    print("\n".join(kinds[arguments.kind]()))
+    return 0
+
+
+def _show_config(arguments: argparse.Namespace) -> int:
+    from bellmax.launch.config import load, to_yaml
+
+    print(to_yaml(load(arguments.source, arguments.overrides)), end="")
+    return 0
+
+
+def _check_env(arguments: argparse.Namespace) -> int:
+    from bellmax import envs
+
+    problems = envs.check_env(arguments.name)
+    print("\n".join(problems) if problems else f"{arguments.name}: nothing wrong found")
+    return 1 if problems else 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from bellmax.launch.doctor import doctor
+
+    lines, code = doctor()
+    print("\n".join(lines))
+    return code
+
+
+def _configure_jax(arguments: argparse.Namespace) -> None:
+    from bellmax.launch.devices import configure_jax
+
+    configure_jax(deterministic=getattr(arguments, "deterministic", False))
+
+
+def _interruptible(run: Path, work: Callable[[], int]) -> int:
+    try:
+        return work()
+    except KeyboardInterrupt:
+        raise InterruptedRun(
+            f"interrupted; the last checkpoint is kept: `bellmax resume {run}` continues from it"
+        ) from None
+
+
+def _default_folder(source: str) -> Path:
+    path = Path(source)
+    named = path.parent if path.name == "config.yaml" else path.with_suffix("")
+    is_file = path.is_absolute() or path.suffix in (".yaml", ".yml")
+    name = named.name if is_file else source.strip("/").replace("/", "-")
+    first = Path("runs") / f"{name or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
+    candidates = [first, *(first.with_name(f"{first.name}-{n}") for n in range(2, 1000))]
+    return next((path for path in candidates if not path.exists()), first)
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuses a folder that cannot be made or written, without making it."""
+    try:
+        there = next(p for p in [folder, *folder.absolute().parents] if os.path.lexists(p))
+    except OSError as error:  # a name that is too long
+        raise UserError(f"{folder} cannot be a run folder: {error.strerror}") from None
+    if not there.is_dir():
+        raise UserError(f"{folder} cannot be a run folder: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} cannot be written: no permission to write in {there}")
+
+
+def run_folder(name: str) -> Path:
+    """Returns the folder of a run; UserError if there is none of that name."""
+    run = Path(name)
+    if run.is_dir() and (run / "config.yaml").is_file():
+        return run
+    if run.is_dir():
+        raise UserError(f"{run} is not a run: it has no config.yaml")
+    parent = run.parent
+    siblings = [str(path) for path in parent.iterdir()] if parent.is_dir() else []
+    near = nearest(name, siblings)
+    raise UserError(f"there is no run {run}" + (f"; did you mean {near}?" if near else ""))
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="PRESET|FILE", help="a preset's name or a YAML file")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="the folder of a run")
+
+
+def _add_deterministic(parser: argparse.ArgumentParser) -> None:
+    text = "use deterministic GPU operations only: bitwise repeatable, slower"
+    parser.add_argument("--deterministic", action="store_true", help=text)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    text = "folder of the run; default: runs/PRESET-DATE-TIME"
+    parser.add_argument("--out", metavar="DIR", help=text)
+    _add_deterministic(parser)
+
+
+def _add_resume(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    _add_deterministic(parser)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument("--episodes", type=int, default=100, metavar="N", help="default: 100")
+    text = "latest (default), best, or a step"
+    parser.add_argument("--checkpoint", default="latest", metavar="WHICH", help=text)
+
+
+def _add_plot(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="folders of runs")
+    parser.add_argument("--out", metavar="DIR", help="where the figures go; default: in the run")
+    parser.add_argument("--metric", metavar="NAME", help="what to plot; default: the return")
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", metavar="agents|envs|presets")
+
+
+def _add_check_env(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="suite/Task or module.path:factory")
+
+
+COMMANDS = {
+    "train": Command("Train an agent: a preset or file, then overrides.", _train, _add_train, True),
+    "resume": Command("Continue a run exactly where it stopped.", _resume, _add_resume, True),
+    "evaluate": Command("Play a trained agent without exploration.", _evaluate, _add_evaluate),
+    "plot": Command("Draw the learning curves of runs.", _plot, _add_plot),
+    "list": Command("Name the agents, environments or presets.", _list, _add_list),
+    "show-config": Command("Print a resolved configuration.", _show_config, _add_source, True),
+    "check-env": Command("Say what is wrong with an environment.", _check_env, _add_check_env),
+    "doctor": Command(
+        "Say what is installed and which devices there are.", _doctor, lambda p: None
+    ),
+}
