@@ -1,0 +1,292 @@
+"""Checkpoints: the whole `TrainState` on disk, atomically, and back bit for bit.
+
+A checkpoint is a folder that orbax wrote, with one file more: META says what the arrays are and
+every file's checksum, so that damage is found before orbax meets it.
+"""
+
+import contextlib
+import errno
+import json
+import logging
+import math
+import os
+import shutil
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from bellmax import UserError
+
+META = "bellmax.json"
+
+
+class CheckpointError(UserError):
+    """A checkpoint could not be written; those written before it are still there."""
+
+
+class Checkpoints:
+    """The checkpoints of one run: `folder/<step>/`, the latest `keep` and the best by metric.
+
+    A save writes beside the others and is renamed into place when it is complete, so a process
+    killed at any moment leaves every earlier checkpoint loadable. Saving step s drops checkpoints
+    with a later step: they belong to a course of training that a resume from before s abandoned.
+
+    Args:
+      folder: created at the first save.
+      keep: >= 1, how many of the latest to keep; the best is kept besides.
+      read_only: leave the leftovers of killed saves alone, for reading a run that is training.
+    """
+
+    def __init__(self, folder: Path, *, keep: int, read_only: bool = False):
+        if keep < 1:
+            raise UserError(f"The number of checkpoints to keep is {keep}; it must be at least 1.")
+        self._folder = Path(folder).absolute()
+        self._keep = keep
+        self._metrics: dict[int, float | None] = {}
+        if not read_only:
+            self._sweep()
+
+    def save(self, step: int, state: Any, *, metric: float | None, extra: dict[str, Any]) -> None:
+        """Writes `state`; when it returns, everything is on disk and no buffer is referred to.
+
+        Args:
+          step: >= 0; an existing checkpoint of this step is replaced.
+          state: pytree of arrays, typed PRNG keys included.
+          metric: higher is better; None or NaN never counts as best.
+          extra: JSON values that travel with the state, see `extra()`.
+
+        Raises:
+          CheckpointError: the disk is full or refuses; earlier checkpoints are kept.
+        """
+        # Copies: a view of a buffer that lives on would stop XLA from reusing it when donated.
+        leaves = _named_leaves(state)
+        host = {name: np.array(_raw(leaf)) for name, leaf in leaves.items()}
+        meta = {
+            "metric": float(metric) if metric is not None and math.isfinite(metric) else None,
+            "extra": extra,
+            "leaves": {name: _describe(leaf) for name, leaf in leaves.items()},
+            "keys": {n: str(jax.random.key_impl(x)) for n, x in leaves.items() if _is_key(x)},
+        }
+        written = self._folder / f"{step}.saving"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _write(written, host, meta)
+            self._discard(step)
+            written.rename(self._folder / str(step))
+        except Exception as error:  # tensorstore reports a full disk as a ValueError
+            self._sweep()
+            kept = max(self.steps(), default=None)
+            raise CheckpointError(
+                f"Checkpoint {step} could not be saved to {self._folder} ({_reason(error)}); "
+                + ("there is no earlier one." if kept is None else f"checkpoint {kept} is kept.")
+            ) from error
+        self._prune(step)
+
+    def steps(self) -> list[int]:
+        """Steps that have a complete checkpoint, ascending."""
+        if not self._folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
+
+    def latest(self) -> int | None:
+        """The newest step saved, or None."""
+        return max(self.steps(), default=None)
+
+    def best(self) -> int | None:
+        """The step with the highest metric (the later of equals), or None if none has one."""
+        scored = [(self._metric(step), step) for step in self.steps()]
+        return max(((m, s) for m, s in scored if m is not None), default=(None, None))[1]
+
+    def extra(self, step: int) -> dict[str, Any]:
+        """The `extra` that was saved with `step`."""
+        return self._meta(step)["extra"]
+
+    def restore(self, step: int, abstract_state: Any) -> Any:
+        """Reads the state saved at `step`, bit for bit.
+
+        Args:
+          step: one of `steps()`.
+          abstract_state: the state, or `jax.eval_shape` of what makes it.
+
+        Returns:
+          The state as uncommitted arrays on the default device, as a jitted function would return
+          them: a function compiled for a fresh state is not compiled again for this one.
+
+        Raises:
+          UserError: no such step, the checkpoint is damaged, or it does not fit `abstract_state`.
+        """
+        if step not in self.steps():
+            saved = ", ".join(map(str, self.steps())) or "none"
+            raise UserError(f"There is no checkpoint {step} in {self._folder}; saved: {saved}.")
+        try:
+            meta = self._meta(step)
+        except UserError as error:
+            older = next((s for s in reversed(self.steps()) if s < step and self._intact(s)), None)
+            rest = "no older one is intact" if older is None else f"checkpoint {older} is intact"
+            raise UserError(f"{str(error).rstrip('.')}; {rest}.") from error
+        _check_fit(step, meta["leaves"], abstract_state)
+        return _rebuild(_read(self._folder / str(step)), meta["keys"], abstract_state)
+
+    def restore_latest_valid(self, abstract_state: Any) -> tuple[int, Any, str | None]:
+        """Reads the newest undamaged checkpoint.
+
+        Returns:
+          (step, state, warning): the warning is a sentence if newer ones had to be passed over.
+        """
+        damaged = []
+        for step in reversed(self.steps()):
+            if self._intact(step):
+                names = ", ".join(damaged)
+                warning = (
+                    f"Checkpoint {names} is damaged; {step} is used instead." if names else None
+                )
+                return step, self.restore(step, abstract_state), warning
+            damaged.append(str(step))
+        raise UserError(f"There is no intact checkpoint in {self._folder}.")
+
+    def _meta(self, step: int) -> dict[str, Any]:
+        """What META of a step holds, after checking every file; UserError if any is altered."""
+        path = self._folder / str(step)
+        try:
+            stored = json.loads((path / META).read_text())
+            if stored["checksum"] != zlib.crc32(json.dumps(stored["meta"]).encode()):
+                raise ValueError(f"{META} has changed")
+            if stored["meta"]["files"] != _checksums(path):
+                raise ValueError("a file is missing or has changed")
+        except Exception as error:  # what a broken file raises depends on where it is broken
+            raise UserError(f"Checkpoint {step} in {self._folder} is damaged.") from error
+        return stored["meta"]
+
+    def _intact(self, step: int) -> bool:
+        try:
+            self._meta(step)
+        except UserError:
+            return False
+        return True
+
+    def _metric(self, step: int) -> float | None:
+        if step not in self._metrics:
+            try:
+                self._metrics[step] = self._meta(step)["metric"]
+            except UserError:  # damaged: it cannot be the best
+                self._metrics[step] = None
+        return self._metrics[step]
+
+    def _sweep(self) -> None:
+        """Removes what killed or failed saves and removals left behind."""
+        for leftover in self._folder.glob("[0-9]*.*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _prune(self, step: int) -> None:
+        """Removes all but the latest and the best; a failure to remove harms nothing."""
+        for later in [s for s in self.steps() if s > step]:
+            self._discard(later)
+        kept = {*self.steps()[-self._keep :], self.best()}
+        for old in [s for s in self.steps() if s not in kept]:
+            self._discard(old)
+
+    def _discard(self, step: int) -> None:
+        """Renames before removing: a half-removed checkpoint must not look like a whole one."""
+        self._metrics.pop(step, None)
+        path = self._folder / str(step)
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path.rename(self._folder / f"{step}.deleted"), ignore_errors=True)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(path)
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+    # The array format has no empty arrays; their shape in META is all there is to know.
+    filled = {name: array for name, array in arrays.items() if array.size}
+    with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(path, ocp.args.PyTreeSave(filled or {"": np.zeros(1)}), force=True)
+    meta = json.loads(json.dumps({**meta, "files": _checksums(path)}))
+    with (path / META).open("w") as file:
+        json.dump({"checksum": zlib.crc32(json.dumps(meta).encode()), "meta": meta}, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != META]
+    return {path.relative_to(folder).as_posix(): _file_checksum(path) for path in files}
+
+
+def _file_checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):  # a replay buffer may be larger than memory has room for
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back orbax's progress reports, which go through absl's logger."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _named_leaves(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _raw(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _describe(leaf: Any) -> str:
+    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+
+
+def _reason(error: Exception) -> str:
+    """The system's word for what went wrong, out of orbax's and tensorstore's longer ones."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOENT)
+    known = [os.strerror(code) for code in codes]
+    text = str(error) or type(error).__name__
+    return next((reason.lower() for reason in known if reason in text), text.splitlines()[0][:200])
+
+
+def _check_fit(step: int, found: dict[str, str], like: Any) -> None:
+    """UserError naming the first leaf that differs."""
+    wanted = {name: _describe(leaf) for name, leaf in _named_leaves(like).items()}
+    for name in [*wanted, *found]:
+        expected, saved = wanted.get(name, "nothing"), found.get(name, "nothing")
+        if expected != saved:
+            raise UserError(
+                f"Checkpoint {step} does not fit this run: {name} should be {expected} and the "
+                f"checkpoint has {saved}; use the configuration of its run."
+            )
+
+
+def _rebuild(arrays: dict[str, np.ndarray], key_impls: dict[str, str], like: Any) -> Any:
+    """The pytree `like` with the arrays read."""
+
+    def leaf(name: str, spec: Any) -> jax.Array:
+        if not spec.size:
+            return jnp.zeros(spec.shape, spec.dtype)
+        array = jnp.array(arrays[name])  # a copy that XLA owns, so that it can be donated
+        impl = key_impls.get(name)
+        return jax.random.wrap_key_data(array, impl=impl) if impl else array
+
+    leaves = [leaf(*item) for item in _named_leaves(like).items()]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)

@@ -1,0 +1,262 @@
+"""Checkpoints come back bit for bit, survive kills and say what is wrong."""
+
+import logging
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bellmax import UserError
+from bellmax.launch.checkpoints import CheckpointError, Checkpoints
+
+
+class State(NamedTuple):
+    learner: Any
+    replay: Any
+    keys: Any
+    counters: Any
+    memory: Any = ()
+
+
+def make_state(width: int = 5) -> State:
+    key = jax.random.key(3)
+    learner = {
+        "Dense_0": {"kernel": jax.random.normal(key, (2, width)).at[0, 0].set(-jnp.nan)},
+        "half": jnp.array([1.5, -0.0], jnp.bfloat16),
+        "none": None,
+    }
+    replay = (jnp.arange(6, dtype=jnp.uint8), jnp.array([True, False]), jnp.zeros((2, 0)))
+    keys = {"env": jax.random.split(key, 2), "other": jax.random.key(1, impl="rbg")}
+    return State(learner, replay, keys, {"steps": jnp.int32(7)})
+
+
+ABSTRACT = jax.eval_shape(make_state)
+
+
+def raw(tree):
+    def bits(leaf):
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        array = np.array(jax.random.key_data(leaf) if is_key else leaf)
+        return str(leaf.dtype), array.shape, array.tobytes()
+
+    return [bits(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def saved(folder: Path, steps, keep: int = 10) -> Checkpoints:
+    checkpoints = Checkpoints(folder, keep=keep)
+    for step in steps:
+        checkpoints.save(step, make_state(), metric=None, extra={"step": step})
+    return checkpoints
+
+
+def test_round_trip_is_bitwise(tmp_path):
+    state = make_state()
+    checkpoints = saved(tmp_path, [5])
+    restored = checkpoints.restore(5, ABSTRACT)
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    assert raw(restored) == raw(state)
+    assert str(jax.random.key_impl(restored.keys["other"])) == "rbg"
+    assert Checkpoints(tmp_path, keep=1).extra(5) == {"step": 5}
+
+
+def test_keeps_the_latest_and_the_best(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step, metric in enumerate([0.0, 9.0, float("nan"), 3.0, None, 1.0]):
+        checkpoints.save(step, {"x": jnp.ones(2)}, metric=metric, extra={})
+    assert checkpoints.steps() == [1, 4, 5]
+    reopened = Checkpoints(tmp_path, keep=2)
+    assert (reopened.best(), reopened.latest()) == (1, 5)
+
+
+def test_no_checkpoints(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "none", keep=1)
+    assert (checkpoints.steps(), checkpoints.latest(), checkpoints.best()) == ([], None, None)
+    with pytest.raises(UserError, match="no checkpoint 3 in .*; saved: none"):
+        checkpoints.restore(3, ABSTRACT)
+    with pytest.raises(UserError, match="no intact checkpoint"):
+        checkpoints.restore_latest_valid(ABSTRACT)
+
+
+def test_saving_again_replaces_and_drops_what_came_later(tmp_path):
+    checkpoints = saved(tmp_path, [1, 2, 3])
+    checkpoints.save(2, {"x": jnp.ones(2)}, metric=1.0, extra={"again": True})
+    assert checkpoints.steps() == [1, 2]
+    assert checkpoints.extra(2) == {"again": True} and checkpoints.best() == 2
+
+
+def test_donated_buffers_are_neither_copied_nor_recompiled_after_save_and_restore(tmp_path):
+    traces = []
+
+    def advance(state):
+        traces.append(1)
+        keys = jax.tree.map(lambda key: jax.random.fold_in(key, 1), state.keys["other"])
+        learner = jax.tree.map(lambda x: x * 2, state.learner)
+        return state._replace(learner=learner, keys={**state.keys, "other": keys})
+
+    chunk = jax.jit(advance, donate_argnums=0)
+    state = chunk(jax.jit(make_state)())
+    address = state.replay[0].unsafe_buffer_pointer()
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, state, metric=None, extra={})
+    state = chunk(state)
+    assert state.replay[0].unsafe_buffer_pointer() == address
+    restored = checkpoints.restore(1, ABSTRACT)
+    assert not any(leaf.committed for leaf in jax.tree.leaves(restored))
+    assert raw(chunk(restored)) == raw(state)
+    assert len(traces) == 1 and chunk._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (
+            lambda: make_state(6),
+            r"learner/Dense_0/kernel should be float32\[2,6\] .* float32\[2,5\]",
+        ),
+        (
+            lambda: make_state()._replace(memory=jnp.ones(3)),
+            r"memory should be float32\[3\].*nothing",
+        ),
+        (lambda: make_state()._replace(replay=()), r"replay/0 should be nothing .* uint8\[6\]"),
+        (
+            lambda: make_state()._replace(counters={"steps": jnp.uint32(0)}),
+            r"steps should be uint32",
+        ),
+    ],
+)
+def test_a_state_that_does_not_fit_is_named(tmp_path, other, words):
+    checkpoints = saved(tmp_path, [4])
+    with pytest.raises(UserError, match=words) as caught:
+        checkpoints.restore(4, jax.eval_shape(other))
+    assert "\n" not in str(caught.value) and "Checkpoint 4" in str(caught.value)
+
+
+def files_of(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def truncate(path: Path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
+def test_no_damage_goes_unseen(tmp_path, damage):
+    """Every single file in turn."""
+    saved(tmp_path / "good", [2])
+    for file in files_of(tmp_path / "good" / "2"):
+        shutil.copytree(tmp_path / "good", tmp_path / "bad")
+        damage(tmp_path / "bad" / file.relative_to(tmp_path / "good"))
+        checkpoints = Checkpoints(tmp_path / "bad", keep=1)
+        if file.stat().st_size:
+            with pytest.raises(UserError, match="Checkpoint 2 in .* is damaged"):
+                checkpoints.restore(2, ABSTRACT)
+        shutil.rmtree(tmp_path / "bad")
+
+
+def test_damage_names_the_step_and_an_intact_one(tmp_path):
+    checkpoints = saved(tmp_path, [1, 2, 3])
+    for step in (2, 3):
+        shutil.rmtree(tmp_path / str(step) / "d")
+    with pytest.raises(UserError, match="Checkpoint 3 in .* is damaged; checkpoint 1 is intact."):
+        checkpoints.restore(3, ABSTRACT)
+    with pytest.raises(UserError, match="Checkpoint 2 in"):
+        checkpoints.restore(2, ABSTRACT)
+    step, state, warning = checkpoints.restore_latest_valid(ABSTRACT)
+    assert step == 1 and raw(state) == raw(make_state())
+    assert warning == "Checkpoint 3, 2 is damaged; 1 is used instead."
+    shutil.rmtree(tmp_path / "1" / "d")
+    with pytest.raises(UserError, match="no older one is intact"):
+        checkpoints.restore(3, ABSTRACT)
+
+
+def test_the_latest_valid_one_comes_without_a_warning(tmp_path):
+    step, _, warning = saved(tmp_path, [1, 2]).restore_latest_valid(ABSTRACT)
+    assert (step, warning) == (2, None)
+
+
+def test_a_damaged_later_checkpoint_does_not_displace_a_new_one(tmp_path):
+    checkpoints = saved(tmp_path, [1, 9], keep=1)
+    saved(tmp_path, [5], keep=1)
+    assert Checkpoints(tmp_path, keep=1).steps() == [5]
+    assert checkpoints.latest() == 5
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import numpy as np
+from bellmax.launch.checkpoints import Checkpoints
+
+checkpoints = Checkpoints(Path(sys.argv[1]), keep=2)
+checkpoints.save(1, {"x": np.arange(10)}, metric=None, extra={})
+noise = np.random.default_rng(0).integers(0, 2**31, (20, 2_000_000), dtype=np.int32)
+print("ready", flush=True)
+for step in range(2, 1000):
+    checkpoints.save(step, {"x": noise}, metric=float(step), extra={})
+"""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.1])
+def test_a_kill_in_the_middle_of_a_save_leaves_the_earlier_ones(tmp_path, delay):
+    process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE)
+    with process:
+        assert process.stdout and process.stdout.readline() == b"ready\n"
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("*.orbax-checkpoint-tmp")) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+    leftovers = list(tmp_path.glob("*.*"))
+    reader = Checkpoints(tmp_path, keep=2, read_only=True)
+    assert list(tmp_path.glob("*.*")) == leftovers
+    assert leftovers and reader.latest() is not None
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    assert not list(tmp_path.glob("*.*"))
+    assert checkpoints.steps() and all(checkpoints._intact(step) for step in checkpoints.steps())
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path):
+    checkpoints = saved(tmp_path, [1])
+    noise = np.random.default_rng(0).integers(0, 2**31, 500_000, dtype=np.int32)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(
+            CheckpointError, match="2 could not be saved .*checkpoint 1 is kept"
+        ) as e:
+            checkpoints.save(2, {"x": noise}, metric=None, extra={})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "file too large" in str(e.value) and "\n" not in str(e.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+    checkpoints.save(2, {"x": noise}, metric=None, extra={})
+    assert checkpoints.steps() == [1, 2]
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_for_the_user(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="there is no earlier one"):
+        Checkpoints(tmp_path / "file" / "run", keep=1).save(1, {}, metric=None, extra={})
+
+
+def test_saving_is_silent(tmp_path, capfd, caplog):
+    with caplog.at_level(logging.INFO):
+        saved(tmp_path, [1]).restore(1, ABSTRACT)
+    assert not caplog.records and capfd.readouterr() == ("", "")
