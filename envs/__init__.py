@@ -9,36 +9,78 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bellmax.envs.base import Environment, EnvSpec, EnvState, Step, TimeStep
     from bellmax.envs.cartpole import CartPole
+    from bellmax.envs.catch import Catch
+    from bellmax.envs.check import check_env
     from bellmax.envs.config import EnvConfig, make_vector_env
+    from bellmax.envs.deepsea import DeepSea
     from bellmax.envs.registry import list_names, make
+    from bellmax.envs.solvers import policy_evaluation, value_iteration
     from bellmax.envs.statistics import RunningStatistics
+    from bellmax.envs.tabular import TabularMDP, TwoStateChain, random_mdp
     from bellmax.envs.vector import VectorEnv, VectorState, VectorTimeStep, vectorise
 
 __all__ = [
     "CartPole",
+    "Catch",
+    "DeepSea",
     "EnvConfig",
     "EnvSpec",
     "EnvState",
     "Environment",
     "RunningStatistics",
     "Step",
+    "TabularMDP",
     "TimeStep",
+    "TwoStateChain",
     "VectorEnv",
     "VectorState",
     "VectorTimeStep",
+    "check_env",
     "list_names",
     "make",
     "make_vector_env",
+    "policy_evaluation",
+    "random_mdp",
+    "value_iteration",
     "vectorise",
 ]
 
 _MODULES = {
-    "base": ("Environment", "EnvSpec", "EnvState", "Step", "TimeStep"),
+    "base": (
+        "Environment",
+        "EnvSpec",
+        "EnvState",
+        "Step",
+        "TimeStep",
+    ),
     "cartpole": ("CartPole",),
-    "config": ("EnvConfig", "make_vector_env"),
-    "registry": ("list_names", "make"),
+    "catch": ("Catch",),
+    "check": ("check_env",),
+    "config": (
+        "EnvConfig",
+        "make_vector_env",
+    ),
+    "deepsea": ("DeepSea",),
+    "registry": (
+        "list_names",
+        "make",
+    ),
+    "solvers": (
+        "policy_evaluation",
+        "value_iteration",
+    ),
     "statistics": ("RunningStatistics",),
-    "vector": ("VectorEnv", "VectorState", "VectorTimeStep", "vectorise"),
+    "tabular": (
+        "TabularMDP",
+        "TwoStateChain",
+        "random_mdp",
+    ),
+    "vector": (
+        "VectorEnv",
+        "VectorState",
+        "VectorTimeStep",
+        "vectorise",
+    ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -71,7 +71,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f", did you mean {lower[nearest[0]]!r}" if nearest else ""
 
 
-def _load_factory(name: str) -> Callable[..., Environment]:
+def _load_factory(name: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -82,7 +82,7 @@ def _load_factory(name: str) -> Callable[..., Environment]:
         ) from error
     except ValueError as error:
         raise UserError(f"{name!r} is not of the form module.path:factory.") from error
-    factory = getattr(module, attribute, None)
+    factory: Any = getattr(module, attribute, None)
     if not callable(factory):
         raise UserError(
             f"The module {module_name!r} has no callable {attribute!r}"

@@ -1,0 +1,129 @@
+"""Says in words what is wrong with an environment."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from dm_env import specs
+
+from bellmax.envs.base import Environment, EnvSpec, TimeStep
+from bellmax.envs.check_rollout import check_rollout, sample_action
+from bellmax.envs.registry import make
+
+
+def check_env(env_or_name: Environment | str, *, seed: int = 0) -> list[str]:
+    """Steps an environment at random and lists what breaks the contract.
+
+    Args:
+      env_or_name: an environment, or a name that `make` takes.
+      seed: of the actions and of the environment.
+
+    Returns:
+      A sentence a problem; empty if none was found. Random steps cannot prove that there is none.
+    """
+    try:
+        env = make(env_or_name) if isinstance(env_or_name, str) else env_or_name
+        spec = env.spec
+    except Exception as error:  # whatever the user's code raises becomes a sentence
+        return [f"It cannot be made: {_words(error)}"]
+    if problems := _check_spec(spec):
+        return problems
+    key = jax.random.key(seed)
+    if problems := _check_eagerly(env, spec, key):
+        return problems  # what follows compiles, and would only repeat these as tracebacks
+    try:
+        return check_rollout(env, spec, key)
+    except Exception as error:
+        return [f"Under jit and vmap it raises {_words(error)}"]
+
+
+def _check_eagerly(env: Environment, spec: EnvSpec, key: jax.Array) -> list[str]:
+    """One reset and one step, each twice, outside of jit."""
+    action = sample_action(spec.action, key)
+    where = "reset"
+    try:
+        state, first = env.reset(key)
+        again = [env.reset(key)]
+        where = "step"
+        new_state, second = env.step(state, action, key)
+        again.append(env.step(state, action, key))
+    except Exception as error:
+        return [f"{where} raises {_words(error)}"]
+    problems = _check_step("reset", first, spec) + _check_step("step", second, spec)
+    problems += _check_state(state, new_state)
+    for where, once, twice in zip(
+        ("reset", "step"), ((state, first), (new_state, second)), again, strict=True
+    ):
+        if not _equal(once, twice):
+            problems.append(f"{where} is not a pure function: the same key gave another result.")
+    return problems
+
+
+def _equal(x: Any, y: Any) -> bool:
+    """Whether two pytrees hold the same numbers."""
+
+    def plain(leaf: Any) -> np.ndarray:
+        typed_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(leaf) if typed_key else leaf)
+
+    leaves = zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
+    return all(np.array_equal(plain(a), plain(b), equal_nan=True) for a, b in leaves)
+
+
+def _words(error: Exception) -> str:
+    """The first line of an exception."""
+    lines = str(error).strip().splitlines() or ["without a message"]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def _check_spec(spec: Any) -> list[str]:
+    if not isinstance(spec, EnvSpec):
+        return [f"spec must be a bellmax.envs.EnvSpec, not a {type(spec).__name__}."]
+    problems = []
+    for name in ("observation", "action"):
+        if not isinstance(part := getattr(spec, name), specs.Array):
+            problems.append(f"spec.{name} must be a dm_env spec, not a {type(part).__name__}.")
+    if spec.time_limit is not None and spec.time_limit < 1:
+        problems.append(f"spec.time_limit must be at least 1, not {spec.time_limit}.")
+    if spec.reward_range is not None and not spec.reward_range[0] <= spec.reward_range[1]:
+        problems.append(f"spec.reward_range must be (low, high), not {spec.reward_range}.")
+    return problems
+
+
+def _check_step(where: str, ts: Any, spec: EnvSpec) -> list[str]:
+    """Shapes and dtypes of one unbatched time step."""
+    if not isinstance(ts, TimeStep):
+        return [f"{where} must return (state, TimeStep), not a {type(ts).__name__} second."]
+    wanted = {
+        "observation": (spec.observation.shape, spec.observation.dtype),
+        "reward": ((), np.dtype(np.float32)),
+        "terminated": ((), np.dtype(bool)),
+        "truncated": ((), np.dtype(bool)),
+    }
+    problems = []
+    for name, (shape, dtype) in wanted.items():
+        value = getattr(ts, name)
+        if not isinstance(value, jax.Array):
+            problems.append(f"{where}: {name} must be a jax array, not a {type(value).__name__}.")
+        elif (value.shape, value.dtype) != (shape, dtype):
+            problems.append(
+                f"{where}: {name} has shape {value.shape} and dtype {value.dtype}, "
+                f"not {shape} and {dtype}."
+            )
+    return problems
+
+
+def _check_state(old: Any, new: Any) -> list[str]:
+    """A scan carries only what keeps its structure, shapes and dtypes."""
+    if jax.tree.structure(old) != jax.tree.structure(new):
+        return ["step returns a state of another structure than reset's: scan cannot carry it."]
+    problems = []
+    for (path, a), b in zip(jax.tree.leaves_with_path(old), jax.tree.leaves(new), strict=True):
+        a, b = (x if isinstance(x, jax.Array) else jnp.asarray(x) for x in (a, b))
+        if (a.shape, a.dtype) != (b.shape, b.dtype):
+            problems.append(
+                f"state{jax.tree_util.keystr(path)} is {a.dtype}{list(a.shape)} after reset but "
+                f"{b.dtype}{list(b.shape)} after step: scan cannot carry it."
+            )
+    return problems
