@@ -1,0 +1,78 @@
+"""Checks of named arguments, on top of chex, whose own message says only "input 0"."""
+
+import math
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+class Spec(NamedTuple):
+    """An argument and what is wanted of it: a letter for each axis, and `float` or `int`."""
+
+    value: Any
+    axes: str
+    kind: type = float
+
+
+def check_arrays(**arguments: Spec) -> None:
+    """Checks rank and dtype of each argument, and that axes of one letter have one size.
+
+    Raises:
+      ValueError: one sentence that names the argument, what came and what is wanted.
+    """
+    sizes: dict[str, tuple[str, int]] = {}
+    for name, (value, axes, kind) in arguments.items():
+        _check_rank_and_dtype(name, value, axes, kind)
+        for axis, size in zip(axes, getattr(value, "shape", ()), strict=False):
+            first, wanted = sizes.setdefault(axis, (name, size))
+            if size != wanted:
+                raise ValueError(
+                    f"{name} has {size} entries along its axis [{axis}], but {first} has {wanted}: "
+                    "they must agree."
+                )
+
+
+def _check_rank_and_dtype(name: str, value: Any, axes: str, kind: type) -> None:
+    wanted = f"rank {len(axes)} ([{', '.join(axes)}]) is wanted; use jax.vmap over other axes"
+    if isinstance(value, list | tuple):
+        raise ValueError(f"{name} is a {type(value).__name__}, but an array of {wanted}.")
+    try:
+        chex.assert_rank(value, len(axes))
+    except AssertionError:
+        shape = jnp.shape(value)
+        came = f"{name} has rank {len(shape)} (shape {shape})"
+        raise ValueError(f"{came}, but {wanted}.") from None
+    try:
+        chex.assert_type(value, kind)
+    except AssertionError:
+        came = f"{name} has dtype {jnp.result_type(value)}"
+        raise ValueError(f"{came}, but an array of {kind.__name__}s is wanted.") from None
+
+
+def check_scalars(*, above_zero: tuple[str, ...] = (), up_to_zero: tuple[str, ...] = (), **values):
+    """Checks that hyper-parameters are scalars, and the range of those whose value is known.
+
+    Traced values and arrays pass the range check: a program that sweeps or differentiates them
+    cannot be stopped by their value.
+
+    Raises:
+      ValueError: one sentence that names the hyper-parameter, what came and what is allowed.
+    """
+    for name, value in values.items():
+        if jnp.shape(value):
+            raise ValueError(f"{name} has shape {jnp.shape(value)}, but a scalar is wanted.")
+        if not isinstance(value, int | float):
+            continue
+        if math.isnan(value):
+            raise ValueError(f"{name} is nan, but a number is wanted.")
+        if name in above_zero and not value > 0:
+            raise ValueError(f"{name} is {value}, but must be above 0.")
+        if name in up_to_zero and value > 0:
+            raise ValueError(f"{name} is {value}, but must be at most 0.")
+
+
+def widen(x: chex.Numeric) -> jax.Array:
+    """`x` in float32, or in its own dtype where that is wider."""
+    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))

@@ -1,0 +1,196 @@
+"""Munchausen value learning, one step: reward the agent for the log-probability of what it did.
+
+Policies are the softmax of *target* values, `pi = softmax(target_q / temperature)`, at t-1 and t.
+`munchausen_n_step.py` has the multi-step form, `munchausen_tabular.py` the exact operator.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import rlax
+
+from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses.value import max_and_soft_excess
+
+
+def check_hyper_parameters(**values: chex.Numeric) -> None:
+    """Checks hyper-parameters of Munchausen losses by their names: scalars, and in range."""
+    check_scalars(**values, above_zero=("temperature",), up_to_zero=("clip",))
+
+
+def scaled_log_policy(q: chex.Array, *, temperature: chex.Numeric) -> jax.Array:
+    """`temperature * log softmax(q / temperature)`, finite however far apart the values are.
+
+    Args:
+      q: [A] float, action values.
+      temperature: above 0, in units of q.
+
+    Returns:
+      [A] float32 or wider, at most 0, in units of q.
+
+    Raises:
+      ValueError: a rank, dtype or range differs from the above; names the argument.
+
+    Source: Vieillard et al. 2020, arXiv:2007.14430.
+    """
+    check_arrays(q=Spec(q, "A"))
+    check_hyper_parameters(temperature=temperature)
+    q_max, excess = max_and_soft_excess(q, temperature)
+    # In this order: q_max + excess would round the excess away for large values.
+    return (widen(q) - q_max) - excess
+
+
+def scaled_log_probability(q: chex.Array, a: chex.Numeric, temperature: chex.Numeric) -> jax.Array:
+    """Entry `a` of `scaled_log_policy`, unchecked: what the one-step and n-step targets share."""
+    q_max, excess = max_and_soft_excess(q, temperature)
+    return (widen(q)[a] - q_max) - excess
+
+
+def munchausen_term(
+    target_q_tm1: chex.Array,
+    a_tm1: chex.Numeric,
+    *,
+    temperature: chex.Numeric = 0.03,
+    clip: chex.Numeric = -1.0,
+) -> jax.Array:
+    """What Munchausen adds to the reward, before alpha: `max(clip, tau * log pi(a_tm1))`.
+
+    The clip acts on the *scaled* log-policy. It needs no upper bound: the scaled log-policy is
+    at most 0 in floating point too.
+
+    Args:
+      target_q_tm1: [A] float, target network's action values at t-1.
+      a_tm1: [] int in [0, A), the action taken at t-1.
+      temperature: above 0, in units of return.
+      clip: lower bound, at most 0, in units of return; -inf for none.
+
+    Returns:
+      [] float32 or wider in [clip, 0], in units of return.
+
+    Raises:
+      ValueError: a rank, dtype or range differs from the above; names the argument.
+
+    Source: Vieillard et al. 2020, arXiv:2007.14430.
+    """
+    check_arrays(target_q_tm1=Spec(target_q_tm1, "A"), a_tm1=Spec(a_tm1, "", int))
+    check_hyper_parameters(temperature=temperature, clip=clip)
+    return jnp.maximum(scaled_log_probability(target_q_tm1, a_tm1, temperature), clip)
+
+
+def munchausen_target(
+    a_tm1: chex.Numeric,
+    r_t: chex.Numeric,
+    discount_t: chex.Numeric,
+    target_q_tm1: chex.Array,
+    target_q_t: chex.Array,
+    *,
+    temperature: chex.Numeric = 0.03,
+    alpha: chex.Numeric = 0.9,
+    clip: chex.Numeric = -1.0,
+) -> jax.Array:
+    """`r_t + alpha * munchausen_term + discount_t * soft_value(target_q_t)`.
+
+    Termination (`discount_t` = 0) masks the bootstrap only, never the Munchausen term.
+
+    Args:
+      a_tm1: [] int in [0, A), the action taken at t-1.
+      r_t: [] float, the reward that it earned.
+      discount_t: [] float, gamma, or 0 where the environment terminated.
+      target_q_tm1: [A] float, target network's action values at t-1.
+      target_q_t: [A] float, target network's action values at t.
+      temperature: above 0, in units of return.
+      alpha: weight of the Munchausen term, in [0, 1]; 0 gives soft Q-learning.
+      clip: lower bound of the unweighted term, at most 0; -inf for none.
+
+    Returns:
+      [] float32 or wider, in units of return. Gradients flow: the caller stops them.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Vieillard et al. 2020, arXiv:2007.14430; defaults of the authors' training code.
+    """
+    check_arrays(
+        a_tm1=Spec(a_tm1, "", int),
+        r_t=Spec(r_t, ""),
+        discount_t=Spec(discount_t, ""),
+        target_q_tm1=Spec(target_q_tm1, "A"),
+        target_q_t=Spec(target_q_t, "A"),
+    )
+    check_hyper_parameters(temperature=temperature, alpha=alpha, clip=clip)
+    log_pi = scaled_log_probability(target_q_tm1, a_tm1, temperature)
+    # The sum over actions of pi * (q - tau * log pi) in closed form: one reduction, no 0 * inf.
+    bootstrap = jnp.add(*max_and_soft_excess(target_q_t, temperature))
+    return widen(r_t) + alpha * jnp.maximum(log_pi, clip) + widen(discount_t) * bootstrap
+
+
+def munchausen_q_learning(
+    q_tm1: chex.Array,
+    a_tm1: chex.Numeric,
+    r_t: chex.Numeric,
+    discount_t: chex.Numeric,
+    target_q_tm1: chex.Array,
+    target_q_t: chex.Array,
+    *,
+    temperature: chex.Numeric = 0.03,
+    alpha: chex.Numeric = 0.9,
+    clip: chex.Numeric = -1.0,
+    stop_target_gradients: bool = True,
+) -> jax.Array:
+    """TD error of Munchausen Q-learning: `munchausen_target - q_tm1[a_tm1]`.
+
+    Args:
+      q_tm1: [A] float, online network's action values at t-1.
+      a_tm1, r_t, discount_t, target_q_tm1, target_q_t: as in `munchausen_target`.
+      temperature, alpha, clip: as in `munchausen_target`.
+      stop_target_gradients: whether the target is a constant to the gradient; False lets
+        hyper-parameters be learned through it.
+
+    Returns:
+      [] float32 or wider, target minus prediction, in units of return.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Vieillard et al. 2020, arXiv:2007.14430.
+    """
+    check_arrays(q_tm1=Spec(q_tm1, "A"), target_q_tm1=Spec(target_q_tm1, "A"))
+    hyper = {"temperature": temperature, "alpha": alpha, "clip": clip}
+    target = munchausen_target(a_tm1, r_t, discount_t, target_q_tm1, target_q_t, **hyper)
+    if stop_target_gradients:
+        target = jax.lax.stop_gradient(target)
+    return target - widen(q_tm1)[a_tm1]
+
+
+def munchausen_loss(
+    q_tm1: chex.Array,
+    a_tm1: chex.Numeric,
+    r_t: chex.Numeric,
+    discount_t: chex.Numeric,
+    target_q_tm1: chex.Array,
+    target_q_t: chex.Array,
+    *,
+    temperature: chex.Numeric = 0.03,
+    alpha: chex.Numeric = 0.9,
+    clip: chex.Numeric = -1.0,
+    huber_delta: chex.Numeric = 1.0,
+    stop_target_gradients: bool = True,
+) -> jax.Array:
+    """Loss of M-DQN on one transition: the Huber loss of the `munchausen_q_learning` TD error.
+
+    Args: as in `munchausen_q_learning`, and
+      huber_delta: above 0, in units of return: a larger TD error is penalised linearly.
+
+    Returns:
+      [] float32 or wider; the caller takes the mean over a batch.
+
+    Raises: as `munchausen_q_learning`.
+
+    Source: Vieillard et al. 2020, arXiv:2007.14430. Calls rlax.huber_loss.
+    """
+    check_scalars(huber_delta=huber_delta, above_zero=("huber_delta",))
+    arrays = (q_tm1, a_tm1, r_t, discount_t, target_q_tm1, target_q_t)
+    hyper = {"temperature": temperature, "alpha": alpha, "clip": clip}
+    td_error = munchausen_q_learning(*arrays, **hyper, stop_target_gradients=stop_target_gradients)
+    # rlax annotates delta as a float; traced values work as well.
+    return jnp.asarray(rlax.huber_loss(td_error, huber_delta))  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,113 @@
+"""Munchausen value learning over several steps, unrolled as Munchausen value iteration implies.
+
+The paper bootstraps after one step. The soft value that it bootstraps from is an expectation,
+`soft_value(q_t) = E_pi[q_t[a_t] - tau * log pi(a_t)]`; sampling a_t and putting the next step's
+target in place of `q_t[a_t]` unrolls it by a step. So every step but the first carries two terms
+for its action: the Munchausen term, clipped and times alpha, and the entropy bonus
+`-tau * log pi`, which is neither.
+Actions of another policy are not corrected for, as in any uncorrected n-step method.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import rlax
+
+from bellmax.losses._checks import Spec, check_arrays, widen
+from bellmax.losses.munchausen import check_hyper_parameters, scaled_log_probability
+from bellmax.losses.value import max_and_soft_excess
+
+
+def munchausen_lambda_returns(
+    a_tm1: chex.Array,
+    r_t: chex.Array,
+    discount_t: chex.Array,
+    target_q_tm1: chex.Array,
+    target_q_t: chex.Array,
+    trace_t: chex.Array,
+    *,
+    temperature: chex.Numeric = 0.03,
+    alpha: chex.Numeric = 0.9,
+    clip: chex.Numeric = -1.0,
+) -> jax.Array:
+    """Munchausen target of every step of a sequence, each unrolled until its trace is cut.
+
+    With `log_pi` the scaled log-probability of the action taken, L the soft value, and i a row:
+    `G[i] = r[i] + alpha * max(clip, log_pi[i])
+    + discount[i] * ((1 - trace[i]) * L[i] + trace[i] * (G[i + 1] - log_pi[i + 1]))`.
+
+    Args:
+      a_tm1: [T] int in [0, A), actions taken.
+      r_t: [T] float, the rewards that they earned.
+      discount_t: [T] float, gamma, or 0 where the environment terminated.
+      target_q_tm1: [T, A] float, target network's values where the action was taken.
+      target_q_t: [T, A] float, target network's values of the observation that followed.
+      trace_t: [T] float in [0, 1]; 0 where that observation is the last of its episode or window:
+        the return bootstraps from it and nothing later enters. The last row always bootstraps.
+        What lies past a cut must still be finite.
+      temperature, alpha, clip: as in `munchausen_target`.
+
+    Returns:
+      [T] float32 or wider, in units of return. Gradients flow: the caller stops them.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Vieillard et al. 2020, arXiv:2007.14430. Deviation: the paper has T = 1 only.
+    """
+    check_arrays(
+        a_tm1=Spec(a_tm1, "T", int),
+        r_t=Spec(r_t, "T"),
+        discount_t=Spec(discount_t, "T"),
+        target_q_tm1=Spec(target_q_tm1, "TA"),
+        target_q_t=Spec(target_q_t, "TA"),
+        trace_t=Spec(trace_t, "T"),
+    )
+    check_hyper_parameters(temperature=temperature, alpha=alpha, clip=clip)
+    r_t, discount_t, trace_t = map(widen, (r_t, discount_t, trace_t))
+    log_pi = jax.vmap(scaled_log_probability, (0, 0, None))(target_q_tm1, a_tm1, temperature)
+    entropy_t = jnp.append(-log_pi[1:], 0.0)
+    # The entropy bonus of the next step, earned only where the trace goes on.
+    r_t = r_t + alpha * jnp.maximum(log_pi, clip) + discount_t * trace_t * entropy_t
+    v_t = jnp.add(*max_and_soft_excess(target_q_t, temperature))
+    return jnp.asarray(rlax.lambda_returns(r_t, discount_t, v_t, trace_t))
+
+
+def n_step_munchausen_q_learning(
+    q_tm1: chex.Array,
+    a_tm1: chex.Array,
+    r_t: chex.Array,
+    discount_t: chex.Array,
+    target_q_tm1: chex.Array,
+    target_q_t: chex.Array,
+    trace_t: chex.Array,
+    *,
+    temperature: chex.Numeric = 0.03,
+    alpha: chex.Numeric = 0.9,
+    clip: chex.Numeric = -1.0,
+    stop_target_gradients: bool = True,
+) -> jax.Array:
+    """TD error of the first step of a window against its n-step Munchausen target, n = T.
+
+    Args:
+      q_tm1: [A] float, online network's values of the window's first observation.
+      a_tm1, r_t, discount_t, target_q_tm1, target_q_t, trace_t: the window, as in
+        `munchausen_lambda_returns`.
+      temperature, alpha, clip: as in `munchausen_target`.
+      stop_target_gradients: whether the target is a constant to the gradient.
+
+    Returns:
+      [] float32 or wider, target minus prediction; T = 1 is `munchausen_q_learning`.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Vieillard et al. 2020, arXiv:2007.14430. Deviation: the paper has T = 1 only.
+    """
+    check_arrays(q_tm1=Spec(q_tm1, "A"))
+    hyper = {"temperature": temperature, "alpha": alpha, "clip": clip}
+    returns = munchausen_lambda_returns(
+        a_tm1, r_t, discount_t, target_q_tm1, target_q_t, trace_t, **hyper
+    )
+    target = jax.lax.stop_gradient(returns[0]) if stop_target_gradients else returns[0]
+    return target - widen(q_tm1)[jnp.asarray(a_tm1)[0]]

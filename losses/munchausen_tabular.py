@@ -1,0 +1,53 @@
+"""Munchausen value iteration: the operator that M-DQN approximates, exact on tables.
+
+Its twin, mirror-descent value iteration, gives the same policies and lives in the tests.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses.munchausen import check_hyper_parameters
+from bellmax.losses.value import max_and_soft_excess
+
+
+def munchausen_value_iteration(
+    q: chex.Array,
+    r: chex.Array,
+    p: chex.Array,
+    *,
+    gamma: chex.Numeric,
+    temperature: chex.Numeric = 0.03,
+    alpha: chex.Numeric = 0.9,
+    clip: chex.Numeric = -1.0,
+) -> jax.Array:
+    """One application of the operator: `r + alpha * max(clip, tau * log pi) + gamma * p @ L`.
+
+    `pi = softmax(q / tau)` is the policy and L its soft value. Without a clip (-inf) the fixed
+    point's policy is optimal for entropy temperature `(1 - alpha) * tau`, and its action gaps are
+    the soft-optimal ones over `1 - alpha`.
+
+    Args:
+      q: [S, A] float, action values, in units of return.
+      r: [S, A] float, expected rewards.
+      p: [S, A, S] float, probabilities of the next state; a row may sum to less than
+        1, and the rest is termination.
+      gamma: discount in [0, 1].
+      temperature, alpha, clip: as in `munchausen_target`.
+
+    Returns:
+      [S, A] float32 or wider.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Vieillard et al. 2020, arXiv:2007.14430.
+    """
+    check_arrays(q=Spec(q, "SA"), r=Spec(r, "SA"), p=Spec(p, "SAS"))
+    check_scalars(gamma=gamma)
+    check_hyper_parameters(temperature=temperature, alpha=alpha, clip=clip)
+    q_max, excess = max_and_soft_excess(q, temperature)
+    log_pi = (widen(q) - q_max[:, None]) - excess[:, None]
+    next_value = jnp.einsum("saz,z->sa", widen(p), q_max + excess, precision="highest")
+    return widen(r) + alpha * jnp.maximum(log_pi, clip) + gamma * next_value
