@@ -1,5 +1,7 @@
 """Says in words what is wrong with an environment."""
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -30,7 +32,7 @@ def check_env(env_or_name: Environment | str, *, seed: int = 0) -> list[str]:
     if problems := _check_spec(spec):
         return problems
     key = jax.random.key(seed)
-    if problems := _check_eagerly(env, spec, key):
+    if problems := _check_traces(env, spec, key):
         return problems  # what follows compiles, and would only repeat these as tracebacks
     try:
         return check_rollout(env, spec, key)
@@ -38,37 +40,47 @@ def check_env(env_or_name: Environment | str, *, seed: int = 0) -> list[str]:
         return [f"Under jit and vmap it raises {_words(error)}"]
 
 
-def _check_eagerly(env: Environment, spec: EnvSpec, key: jax.Array) -> list[str]:
-    """One reset and one step, each twice, outside of jit."""
+def _check_traces(env: Environment, spec: EnvSpec, key: jax.Array) -> list[str]:
+    """Traces reset and step, twice each: nothing is compiled, so this is quick."""
+    problems = []
     action = sample_action(spec.action, key)
+
+    def reset(key):
+        state, ts = env.reset(key)
+        problems.extend(_check_step("reset", ts, spec))
+        return state, ts
+
+    def step(state, action, key):
+        new_state, ts = env.step(state, action, key)
+        problems.extend(_check_step("step", ts, spec) + _check_state(state, new_state))
+        return new_state, ts
+
     where = "reset"
     try:
-        state, first = env.reset(key)
-        again = [env.reset(key)]
+        state, _ = jax.eval_shape(reset, key)
+        pure = {where: _same_traces(env.reset, key)}
         where = "step"
-        new_state, second = env.step(state, action, key)
-        again.append(env.step(state, action, key))
+        jax.eval_shape(step, state, action, key)
+        pure[where] = _same_traces(env.step, state, action, key)
     except Exception as error:
-        return [f"{where} raises {_words(error)}"]
-    problems = _check_step("reset", first, spec) + _check_step("step", second, spec)
-    problems += _check_state(state, new_state)
-    for where, once, twice in zip(
-        ("reset", "step"), ((state, first), (new_state, second)), again, strict=True
-    ):
-        if not _equal(once, twice):
-            problems.append(f"{where} is not a pure function: the same key gave another result.")
+        return [*problems, f"{where} raises {_words(error)}"]
+    for where, same in pure.items():
+        if not same:
+            problems.append(f"{where} is not a pure function: it does something else each time.")
     return problems
 
 
-def _equal(x: Any, y: Any) -> bool:
-    """Whether two pytrees hold the same numbers."""
+def _same_traces(function: Callable[..., Any], *args: Any) -> bool:
+    """Whether Python builds the same program twice: host randomness and counters change it."""
 
-    def plain(leaf: Any) -> np.ndarray:
-        typed_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return np.asarray(jax.random.key_data(leaf) if typed_key else leaf)
+    def trace():
+        closed = jax.make_jaxpr(lambda *args: function(*args))(*args)
+        return re.sub(r"0x[0-9a-f]+", "", str(closed.jaxpr)), closed.consts
 
-    leaves = zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
-    return all(np.array_equal(plain(a), plain(b), equal_nan=True) for a, b in leaves)
+    (text, consts), (other_text, other_consts) = trace(), trace()
+    if text != other_text or len(consts) != len(other_consts):
+        return False
+    return all(np.array_equal(a, b) for a, b in zip(consts, other_consts, strict=True))
 
 
 def _words(error: Exception) -> str:
@@ -120,7 +132,7 @@ def _check_state(old: Any, new: Any) -> list[str]:
         return ["step returns a state of another structure than reset's: scan cannot carry it."]
     problems = []
     for (path, a), b in zip(jax.tree.leaves_with_path(old), jax.tree.leaves(new), strict=True):
-        a, b = (x if isinstance(x, jax.Array) else jnp.asarray(x) for x in (a, b))
+        a, b = (x if hasattr(x, "dtype") else jnp.asarray(x) for x in (a, b))
         if (a.shape, a.dtype) != (b.shape, b.dtype):
             problems.append(
                 f"state{jax.tree_util.keystr(path)} is {a.dtype}{list(a.shape)} after reset but "

@@ -57,8 +57,8 @@ def check_rollout(env: Environment, spec: EnvSpec, key: jax.Array) -> list[str]:
         problems.append("reset: terminated and truncated must both be False.")
     if np.any(later["overdue"]):
         problems.append(
-            f"spec.time_limit is {limit}, but an episode of {limit} steps was neither terminated nor "
-            "truncated at its end."
+            f"spec.time_limit is {limit}, but an episode of {limit} steps ended neither terminated "
+            "nor truncated."
         )
     return problems
 

@@ -14,12 +14,12 @@ _EPSILON = 1e-8
 class RunningStatistics(NamedTuple):
     """Mean and population variance of what was seen so far.
 
-    count: [] float32, observations seen.
+    seen: [] float32, how many.
     mean: [...] float32, one observation's shape.
     variance: [...] float32.
     """
 
-    count: jax.Array
+    seen: jax.Array
     mean: jax.Array
     variance: jax.Array
 
@@ -36,12 +36,12 @@ def merge_statistics(statistics: RunningStatistics, batch: jax.Array) -> Running
     Deviation: the variance is kept instead of the sum of squares, so float32 does not overflow.
     """
     batch = batch.astype(jnp.float32)
-    total = statistics.count + batch.shape[0]
+    total = statistics.seen + batch.shape[0]
     weight = batch.shape[0] / total
     delta = batch.mean(0) - statistics.mean
     spread = (1 - weight) * statistics.variance + weight * batch.var(0)
     return RunningStatistics(
-        count=total,
+        seen=total,
         mean=statistics.mean + weight * delta,
         variance=spread + weight * (1 - weight) * delta**2,
     )

@@ -106,7 +106,8 @@ class TwoStateChain:
     pays a little, leaving it costs, staying in state 1 pays most. Episodes start in either state
     and are truncated after `time_limit` steps; nothing ever terminates.
 
-    True Q at discount g >= 0.75 (there leaving state 0 is best), with v1 = 1 / (1 - g), v0 = g v1 - 1:
+    True Q at discount g >= 0.75 (there leaving state 0 is best), where v1 = 1 / (1 - g) and
+    v0 = g v1 - 1:
       Q(1, stay) = v1    Q(1, switch) = g v0    Q(0, switch) = v0    Q(0, stay) = 0.5 + g v0
     At g = 0.9: 10, 7.2, 8, 7.7. A learner that takes truncation for termination sees, with limit
     L and states independent of time (a uniform policy), a discount of h = g (1 - 1 / L) instead. At
