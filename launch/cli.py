@@ -17,6 +17,11 @@ from bellmax.launch.schema import unknown
 
 # Errors of the machine, not of the program: full disk, quota, no permission, read-only disk.
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+_HELP = {"-h", "--help"}
+_EPILOG = """\
+Any key of the configuration is an option too, such as --agent.learning-rate 1e-3;
+`%(prog)s NAME --help` lists them all with the values that NAME gives them.
+"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,21 +62,27 @@ def _dispatch(argv: list[str]) -> int:
     if argv[0] == "--version":
         print(f"bellmax {bellmax.__version__}")
         return 0
+    if os.getcwd() not in sys.path:  # for `module:factory` of the user's own; last, to hide nothing
+        sys.path.append(os.getcwd())
     if argv[0] not in COMMANDS:
         raise unknown("command", argv[0], COMMANDS)
     command = COMMANDS[argv[0]]
-    parser = _Parser(prog=f"bellmax {argv[0]}", description=command.help, allow_abbrev=False)
+    parser = _Parser(
+        prog=f"bellmax {argv[0]}",
+        description=command.help,
+        epilog=_EPILOG if command.overrides else None,
+        allow_abbrev=False,
+    )
     command.add(parser)
     own, overrides = _split(parser, argv[1:]) if command.overrides else (argv[1:], [])
-    wants_help = command.overrides and any(token in ("-h", "--help") for token in own)
-    own = [token for token in own if not (wants_help and token in ("-h", "--help"))]
-    if wants_help and not any(not token.startswith("-") for token in own):
-        own = ["--help"]
+    wants_help = bool(_HELP & set(own))
+    own = [token for token in own if token not in _HELP]
+    if wants_help and not (command.overrides and own):
+        parser.print_help()
+        return 0
     arguments = parser.parse_args(own)
-    arguments.overrides, arguments.fields = overrides, wants_help
-    if wants_help:
-        return _print_fields(parser, arguments)
-    return command.run(arguments)
+    arguments.overrides = overrides
+    return _print_fields(parser, arguments) if wants_help else command.run(arguments)
 
 
 def _split(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[list[str], list[str]]:
@@ -79,16 +90,18 @@ def _split(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[list[str],
     options = {name: a for a in parser._actions for name in a.option_strings}
     own: list[str] = []
     overrides: list[str] = []
+    names = 0
     tokens = list(argv)
     while tokens:
         token = tokens.pop(0)
         name, equals, _ = token.partition("=")
         target = own if name in options or not token.startswith("--") else overrides
         target.append(token)
+        names += not token.startswith("-")
         takes_value = target is overrides or (name in options and options[name].nargs != 0)
         if takes_value and not equals and tokens and not tokens[0].startswith("--"):
             target.append(tokens.pop(0))
-    if not any(not token.startswith("-") for token in own) and not set(own) & {"-h", "--help"}:
+    if names == 0 and not _HELP & set(own):
         place = next(a.metavar for a in parser._actions if not a.option_strings)
         raise UserError(f"name {place} first: {parser.prog} {place} [--key value ...]")
     return own, overrides

@@ -65,9 +65,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _plot(arguments: argparse.Namespace) -> int:
+    runs = [run_folder(run) for run in arguments.runs]
     from bellmax.launch.plot import plot_runs
 
-    runs = [run_folder(run) for run in arguments.runs]
     metric = {"metric": arguments.metric} if arguments.metric else {}
     for path in plot_runs(runs, Path(arguments.out) if arguments.out else None, **metric):
         print(path)
@@ -81,7 +81,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
     kinds = {"agents": registry.names, "envs": envs.list_names, "presets": list_presets}
     if arguments.kind not in kinds:
-        raise unknown("list", arguments.kind, kinds)
+        raise unknown("kind of list", arguments.kind, kinds)
     print("\n".join(kinds[arguments.kind]()))
     return 0
 
@@ -137,9 +137,10 @@ def _default_folder(source: str) -> Path:
 def _check_writable(folder: Path) -> None:
     """Refuses a folder that cannot be made or written, without making it."""
     try:
-        there = next(p for p in [folder, *folder.absolute().parents] if os.path.lexists(p))
+        folder.exists()
     except OSError as error:  # a name that is too long
         raise UserError(f"{folder} cannot be a run folder: {error.strerror}") from None
+    there = next(p for p in [folder, *folder.absolute().parents] if os.path.lexists(p))
     if not there.is_dir():
         raise UserError(f"{folder} cannot be a run folder: {there} is not a folder")
     if not os.access(there, os.W_OK | os.X_OK):

@@ -16,7 +16,7 @@ from bellmax.launch.overrides import merge, parse_overrides
 from bellmax.launch.values import show
 from bellmax.launch.yaml_files import dump_yaml, parse_yaml, read_yaml
 
-STEP_LIMIT = 2**31  # environment steps are counted in int32
+STEP_LIMIT = 2**31 - 1  # environment steps are counted in int32
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ReplayConfig:
     """What the learner remembers."""
 
     # Steps kept per learner, 2 or more. Mnih et al. 2015 keep 1,000,000 Atari frames.
-    capacity: Annotated[int, Interval(ge=2, lt=STEP_LIMIT)] = 100_000
+    capacity: Annotated[int, Interval(ge=2, le=STEP_LIMIT)] = 100_000
     # Whether sequences are drawn by their TD error (arXiv:1511.05952) or uniformly.
     prioritised: bool = False
     # Exponent of the priority, 0 (uniform) to 1. PER's proportional variant: 0.6.
@@ -42,15 +42,15 @@ class RunConfig:
     # Name of the agent; it decides which keys `agent` has.
     agent_name: str = field(metadata={"key": "agent.name"})
     # Environment steps of the stream per seed, 1 to 2**31 - 1.
-    steps: Annotated[int, Interval(ge=1, lt=STEP_LIMIT)] = 100_000
+    steps: Annotated[int, Interval(ge=1, le=STEP_LIMIT)] = 100_000
     # Environment steps before the first gradient step, 0 or more.
-    warmup_steps: Annotated[int, Interval(ge=0, lt=STEP_LIMIT)] = 1_000
+    warmup_steps: Annotated[int, Interval(ge=0, le=STEP_LIMIT)] = 1_000
     # Vector steps between two learning phases, 1 or more.
     rollout_length: Annotated[int, Interval(ge=1, le=65536)] = 1
     # Gradient steps in a learning phase, 1 or more.
     updates_per_rollout: Annotated[int, Interval(ge=1, le=65536)] = 1
     # Seed of the first learner, 0 or more.
-    seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0
+    seed: Annotated[int, Interval(ge=0, le=STEP_LIMIT)] = 0
     # Independent learners in one program (seed, seed + 1, ...), 1 or more.
     seeds: Annotated[int, Interval(ge=1, le=65536)] = 1
     # Environment steps between two lines of the log, 1 or more.
@@ -61,7 +61,7 @@ class RunConfig:
     evaluation_episodes: Annotated[int, Interval(ge=1, le=65536)] = 32
     # Vector steps after which unfinished evaluation episodes are cut and reported; null takes the
     # task's time limit, or 27,000 (30 minutes of Atari) where it has none.
-    evaluation_max_steps: Annotated[int, Interval(ge=1, lt=STEP_LIMIT)] | None = None
+    evaluation_max_steps: Annotated[int, Interval(ge=1, le=STEP_LIMIT)] | None = None
     # Environment steps between two checkpoints; 0 saves only at the end.
     checkpoint_every: Annotated[int, Ge(0)] = 50_000
     # Newest checkpoints that are kept, 1 or more; the best one is kept besides.
@@ -203,8 +203,8 @@ def _checked(mapping: Any, where: str) -> RunConfig:
             f"{prefix}replay.capacity must be at least 2 * env.num_envs = {2 * n}, "
             f"got {config.replay.capacity}"
         )
-    if config.seed + config.seeds > STEP_LIMIT:
+    if config.seed + config.seeds - 1 > STEP_LIMIT:
         raise UserError(
-            f"{prefix}seed + seeds must be at most {STEP_LIMIT}, got seed {config.seed}"
+            f"{prefix}seed + seeds - 1 must be at most {STEP_LIMIT}, got seed {config.seed}"
         )
     return config

@@ -34,7 +34,7 @@ def configure_jax(*, deterministic: bool = False) -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
     import jax
 
-    if jax.config.jax_compilation_cache_dir is not None or not usable(cache_folder()):
+    if jax.config.values["jax_compilation_cache_dir"] is not None or not usable(cache_folder()):
         return
     jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

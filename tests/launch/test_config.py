@@ -1,0 +1,123 @@
+"""Defaults, then the file, then the command line; and each file that cannot be read says why."""
+
+import pytest
+
+from bellmax import UserError
+from bellmax.launch import config as run_config
+from bellmax.launch.overrides import merge, parse_overrides
+from bellmax.launch.values import FLAG
+from bellmax.launch.yaml_files import dump_yaml, parse_yaml
+
+
+@pytest.fixture
+def preset(tmp_path):
+    path = tmp_path / "preset.yaml"
+    path.write_text("steps: 5_000\nagent:\n  name: dqn\n  learning-rate: 1e-3\n")
+    return path
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(preset):
+    config = run_config.load(preset, ["--steps", "6e3", "--env.num-envs=4", "--tensorboard"])
+    assert config.agent_name == "dqn"
+    assert (config.steps, config.env.num_envs, config.tensorboard) == (6_000, 4, True)
+    assert config.agent.learning_rate == 1e-3
+    assert config.warmup_steps == run_config.RunConfig("dqn").warmup_steps
+
+
+def test_a_resolved_configuration_is_accepted_as_a_file_and_a_run_folder(preset, tmp_path):
+    arguments = ["--agent.discount", "0.123456789012345678", "--env.options.size", "10"]
+    arguments += ["--env.options.text", "'1e-3'", "--agent.network.hidden", "[3,5]"]
+    config = run_config.load(preset, arguments)
+    saved = tmp_path / "run" / "config.yaml"
+    saved.parent.mkdir()
+    saved.write_text(run_config.to_yaml(config))
+    assert run_config.load(saved) == run_config.load(saved.parent) == config
+    assert config.env.options["size"] == 10
+
+
+def test_free_form_numbers_and_texts_survive_a_file():
+    values = {"a": 1e-3, "b": "1e-3", "c": 10, "d": "10", "e": True, "f": "true", "g": 1e22}
+    again = parse_yaml(dump_yaml(values).encode(), "x")
+    assert again == values and [type(v) for v in again.values()] == [
+        type(v) for v in values.values()
+    ]
+    assert parse_yaml(b"{a: 1e-3, b: -2E+5}", "x") == {"a": 1e-3, "b": -2e5}
+
+
+def test_overrides_become_nested_keys_and_the_last_of_two_wins():
+    arguments = ["--a.b-c", "1", "--a.b-c=-2", "--flag", "--x.y=", "--n", "-3"]
+    assert parse_overrides(arguments) == {
+        "a": {"b_c": "-2"},
+        "flag": "true",
+        "x": {"y": ""},
+        "n": "-3",
+    }
+    assert parse_overrides(["--flag"])["flag"] is FLAG
+    assert parse_overrides(["--flag=true"])["flag"] is not FLAG
+
+
+def test_merging_sees_a_key_with_dashes_as_the_same_key():
+    assert merge({"a": {"b-c": 1, "d": 2}}, {"a": {"b_c": 3}}) == {"a": {"b-c": 3, "d": 2}}
+
+
+BROKEN = [
+    (b"", "is empty"),
+    (b"# nothing\n", "is empty"),
+    (b"- 1\n- 2\n", "must be a mapping of keys, got [1, 2]"),
+    (b"just text\n", "must be a mapping of keys, got 'just text'"),
+    (b"steps: 1\nsteps: 2\n", "line 2, column 1: the key steps is given twice"),
+    (b"agent:\n  name: dqn\n  name: dqn\n", "line 3, column 3: the key name is given twice"),
+    (b"steps: [1, 2\nagent: x", "line 2"),
+    (b"steps: 1\n\tagent: 2", "line 2"),
+    (b"\xff\xfe\x00steps", "is not UTF-8 text: byte 0"),
+    (b"steps: \x07", "character 7 is not allowed"),
+    (b"when: 2024-13-45", "month"),
+    (b"x: " + b"[" * 5000, "nested too deeply"),
+    (b"? [1, 2]\n: 3", "line 1"),
+    (b"steps: 10", "agent.name is missing; choose from"),
+    (b"agent:", "agent must be a section of keys, got null"),
+    (b"agent: dqn", "agent must be a section of keys, got 'dqn'"),
+    (b"agent_name: dqn\nagent: {name: dqn}", "unknown key agent_name; did you mean agent.name?"),
+    (b"agent: {name: dqnn}", "unknown agent 'dqnn'; did you mean dqn?"),
+    (b"agent: {name: [dqn]}", "unknown agent"),
+    (b"agent: {name: dqn, name-: 1}", "unknown key 'agent.name_'"),
+]
+
+
+@pytest.mark.parametrize(("data", "sentence"), BROKEN)
+def test_a_broken_file_is_one_sentence_with_its_name(tmp_path, data, sentence):
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(data)
+    with pytest.raises(UserError) as caught:
+        run_config.load(path)
+    message = str(caught.value)
+    assert sentence in message and message.startswith(str(path)) and "\n" not in message.strip()
+
+
+MISFITS = [
+    (["--steps", "5"], "steps must be at least env.num_envs * rollout_length = 8, got 5"),
+    (["--steps", "900"], "warmup_steps must be below steps = 900"),
+    (["--env.num-envs", "100", "--replay.capacity", "150"], "replay.capacity must be at least"),
+    (["--seed", str(2**31 - 1), "--seeds", "2"], "seed + seeds - 1 must be at most"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "sentence"), MISFITS)
+def test_values_that_do_not_go_together_are_refused(preset, overrides, sentence):
+    with pytest.raises(UserError, match="must be") as caught:
+        run_config.load(preset, overrides)
+    assert sentence in str(caught.value)
+
+
+def test_replay_must_hold_what_the_agent_samples(preset):
+    config = run_config.load(preset, ["--replay.capacity", "100", "--warmup-steps", "64"])
+    run_config.check_replay(config, sequence_length=2, batch_size=32)
+    with pytest.raises(UserError, match="replay.capacity must be at least 160"):
+        run_config.check_replay(config, sequence_length=20, batch_size=32)
+    with pytest.raises(UserError, match="warmup_steps must be at least 65"):
+        run_config.check_replay(config, sequence_length=2, batch_size=65)
+
+
+@pytest.mark.parametrize("name", run_config.list_presets())
+def test_every_preset_that_comes_with_the_package_loads(name):
+    assert run_config.load(name).agent_name == name.split("/")[0]
