@@ -92,6 +92,8 @@ def test_extreme_values_stay_finite_and_exact():
     # Large and close: the excess of 0.03 * ln 2 must not be rounded into 1e4.
     close = losses.scaled_log_policy(jnp.array([1e4, 1e4]), temperature=TAU)
     np.testing.assert_allclose(close, -TAU * math.log(2.0), rtol=1e-6)
+    term = losses.munchausen_term(jnp.array([1e4, 1e4]), 0)
+    np.testing.assert_allclose(term, -TAU * math.log(2.0), rtol=1e-6)
 
 
 def test_forbidden_actions_take_no_part():
