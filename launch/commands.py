@@ -194,8 +194,10 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _add_plot(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", metavar="RUN", nargs="+", help="folders of runs")
-    parser.add_argument("--out", metavar="DIR", help="where the figures go; default: in the run")
-    parser.add_argument("--metric", metavar="NAME", help="what to plot; default: the return")
+    text = "file to write, suffix aside; default: RUN/curve, or curves for several runs"
+    parser.add_argument("--out", metavar="FILE", help=text)
+    text = "column of the evaluations or of the training log; default: episode_return"
+    parser.add_argument("--metric", metavar="NAME", help=text)
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
