@@ -29,6 +29,8 @@ META = "bellmax.json"
 class CheckpointError(UserError):
     """A checkpoint could not be written; those written before it are still there."""
 
+    exit_code = 1  # of the command line: the machine failed, not the user
+
 
 class Checkpoints:
     """The checkpoints of one run: `folder/<step>/`, the latest `keep` and the best by metric.
@@ -45,7 +47,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, keep: int, read_only: bool = False):
         if keep < 1:
-            raise UserError(f"The number of checkpoints to keep is {keep}; it must be at least 1.")
+            raise UserError(f"checkpoints to keep must be at least 1, got {keep}")
         self._folder = Path(folder).absolute()
         self._keep = keep
         self._metrics: dict[int, float | None] = {}
@@ -83,8 +85,8 @@ class Checkpoints:
             self._sweep()
             kept = max(self.steps(), default=None)
             raise CheckpointError(
-                f"Checkpoint {step} could not be saved to {self._folder} ({_reason(error)}); "
-                + ("there is no earlier one." if kept is None else f"checkpoint {kept} is kept.")
+                f"checkpoint {step} could not be saved to {self._folder} ({_reason(error)}); "
+                + ("there is no earlier one" if kept is None else f"checkpoint {kept} is kept")
             ) from error
         self._prune(step)
 
@@ -105,7 +107,7 @@ class Checkpoints:
 
     def extra(self, step: int) -> dict[str, Any]:
         """The `extra` that was saved with `step`."""
-        return self._meta(step)["extra"]
+        return self._meta(step, check_files=False)["extra"]
 
     def restore(self, step: int, abstract_state: Any) -> Any:
         """Reads the state saved at `step`, bit for bit.
@@ -123,13 +125,13 @@ class Checkpoints:
         """
         if step not in self.steps():
             saved = ", ".join(map(str, self.steps())) or "none"
-            raise UserError(f"There is no checkpoint {step} in {self._folder}; saved: {saved}.")
+            raise UserError(f"there is no checkpoint {step} in {self._folder}; saved: {saved}")
         try:
             meta = self._meta(step)
         except UserError as error:
             older = next((s for s in reversed(self.steps()) if s < step and self._intact(s)), None)
             rest = "no older one is intact" if older is None else f"checkpoint {older} is intact"
-            raise UserError(f"{str(error).rstrip('.')}; {rest}.") from error
+            raise UserError(f"{error}; {rest}") from error
         _check_fit(step, meta["leaves"], abstract_state)
         return _rebuild(_read(self._folder / str(step)), meta["keys"], abstract_state)
 
@@ -144,23 +146,23 @@ class Checkpoints:
             if self._intact(step):
                 names = ", ".join(damaged)
                 warning = (
-                    f"Checkpoint {names} is damaged; {step} is used instead." if names else None
+                    f"checkpoint {names} is damaged; {step} is used instead" if names else None
                 )
                 return step, self.restore(step, abstract_state), warning
             damaged.append(str(step))
-        raise UserError(f"There is no intact checkpoint in {self._folder}.")
+        raise UserError(f"there is no intact checkpoint in {self._folder}")
 
-    def _meta(self, step: int) -> dict[str, Any]:
-        """What META of a step holds, after checking every file; UserError if any is altered."""
+    def _meta(self, step: int, *, check_files: bool = True) -> dict[str, Any]:
+        """What META of a step holds; UserError if it, or any file it lists, has been altered."""
         path = self._folder / str(step)
         try:
             stored = json.loads((path / META).read_text())
             if stored["checksum"] != zlib.crc32(json.dumps(stored["meta"]).encode()):
                 raise ValueError(f"{META} has changed")
-            if stored["meta"]["files"] != _checksums(path):
+            if check_files and stored["meta"]["files"] != _checksums(path):
                 raise ValueError("a file is missing or has changed")
         except Exception as error:  # what a broken file raises depends on where it is broken
-            raise UserError(f"Checkpoint {step} in {self._folder} is damaged.") from error
+            raise UserError(f"checkpoint {step} in {self._folder} is damaged") from error
         return stored["meta"]
 
     def _intact(self, step: int) -> bool:
@@ -173,7 +175,7 @@ class Checkpoints:
     def _metric(self, step: int) -> float | None:
         if step not in self._metrics:
             try:
-                self._metrics[step] = self._meta(step)["metric"]
+                self._metrics[step] = self._meta(step, check_files=False)["metric"]
             except UserError:  # damaged: it cannot be the best
                 self._metrics[step] = None
         return self._metrics[step]
@@ -273,8 +275,8 @@ def _check_fit(step: int, found: dict[str, str], like: Any) -> None:
         expected, saved = wanted.get(name, "nothing"), found.get(name, "nothing")
         if expected != saved:
             raise UserError(
-                f"Checkpoint {step} does not fit this run: {name} should be {expected} and the "
-                f"checkpoint has {saved}; use the configuration of its run."
+                f"checkpoint {step} does not fit this run: {name} should be {expected} and the "
+                f"checkpoint has {saved}; use the configuration of its run"
             )
 
 

@@ -85,7 +85,7 @@ class MetricsLog:
                 return
             reason = str(error) or type(error).__name__
             with contextlib.suppress(Exception):  # stderr may be gone too: nobody left to tell
-                self._report(f"{name} failed ({reason}); training goes on without it.")
+                self._report(f"{name} failed ({reason}); training goes on without it")
             self._try(name, self._closers[name])
 
 
@@ -99,7 +99,7 @@ def read_metrics(folder: Path) -> list[Row]:
     """
     path = Path(folder) / FILE
     if not path.is_file():
-        raise UserError(f"There is no {FILE} in {folder}; is it the folder of a run?")
+        raise UserError(f"there is no {FILE} in {folder}; is it the folder of a run?")
     lines = path.read_bytes().splitlines()
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -110,7 +110,7 @@ def read_metrics(folder: Path) -> list[Row]:
         except ValueError as error:
             if number == len(lines):
                 break
-            raise UserError(f"Line {number} of {path} is not a row of metrics.") from error
+            raise UserError(f"line {number} of {path} is not a row of metrics") from error
         rows.append(row)
     return rows
 
@@ -130,7 +130,7 @@ def _open_json_lines(path: Path, resume_step: int | None):
         # Unbuffered: a row is in the file when `write` returns, and a failed one is not retried.
         stream = path.open("ab", buffering=0)
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}).") from error
+        raise UserError(f"{path} cannot be written ({error.strerror})") from error
 
     def write(row: Row) -> None:
         line = _line(row)
@@ -144,7 +144,7 @@ def _open_tensorboard(folder: Path, resume_step: int | None):
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
-        raise UserError("TensorBoard needs tensorboardX: pip install tensorboardX.") from error
+        raise UserError("TensorBoard needs tensorboardX: pip install tensorboardX") from error
     purge = None if resume_step is None else resume_step + 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -163,7 +163,7 @@ def _open_wandb(folder: Path, project: str, config: dict[str, Any], resume_step:
         import wandb  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError(
-            'Weights & Biases is not installed: pip install "bellmax[wandb]".'
+            'Weights & Biases is not installed: pip install "bellmax[wandb]"'
         ) from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ def _open_wandb(folder: Path, project: str, config: dict[str, Any], resume_step:
         kept_id.write_text(run.id)
         run.define_metric("*", step_metric="step")
     except Exception as error:
-        raise UserError(f"Weights & Biases could not start ({error}).") from error
+        raise UserError(f"Weights & Biases could not start ({error})") from error
 
     def write(row: Row) -> None:
         # Rows of several seeds share a step and W&B's own step only rises: ours is a column.

@@ -137,7 +137,7 @@ def test_a_state_that_does_not_fit_is_named(tmp_path, other, words):
     checkpoints = saved(tmp_path, [4])
     with pytest.raises(UserError, match=words) as caught:
         checkpoints.restore(4, jax.eval_shape(other))
-    assert "\n" not in str(caught.value) and "Checkpoint 4" in str(caught.value)
+    assert "\n" not in str(caught.value) and "checkpoint 4" in str(caught.value)
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -163,7 +163,7 @@ def test_no_damage_goes_unseen(tmp_path, damage):
         damage(tmp_path / "bad" / file.relative_to(tmp_path / "good"))
         checkpoints = Checkpoints(tmp_path / "bad", keep=1)
         if file.stat().st_size:
-            with pytest.raises(UserError, match="Checkpoint 2 in .* is damaged"):
+            with pytest.raises(UserError, match="checkpoint 2 in .* is damaged"):
                 checkpoints.restore(2, ABSTRACT)
         shutil.rmtree(tmp_path / "bad")
 
@@ -172,13 +172,13 @@ def test_damage_names_the_step_and_an_intact_one(tmp_path):
     checkpoints = saved(tmp_path, [1, 2, 3])
     for step in (2, 3):
         shutil.rmtree(tmp_path / str(step) / "d")
-    with pytest.raises(UserError, match="Checkpoint 3 in .* is damaged; checkpoint 1 is intact."):
+    with pytest.raises(UserError, match="checkpoint 3 in .* is damaged; checkpoint 1 is intact"):
         checkpoints.restore(3, ABSTRACT)
-    with pytest.raises(UserError, match="Checkpoint 2 in"):
+    with pytest.raises(UserError, match="checkpoint 2 in"):
         checkpoints.restore(2, ABSTRACT)
     step, state, warning = checkpoints.restore_latest_valid(ABSTRACT)
     assert step == 1 and raw(state) == raw(make_state())
-    assert warning == "Checkpoint 3, 2 is damaged; 1 is used instead."
+    assert warning == "checkpoint 3, 2 is damaged; 1 is used instead"
     shutil.rmtree(tmp_path / "1" / "d")
     with pytest.raises(UserError, match="no older one is intact"):
         checkpoints.restore(3, ABSTRACT)
@@ -224,7 +224,7 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_earlier_ones(tmp_path, delay)
     leftovers = list(tmp_path.glob("*.*"))
     reader = Checkpoints(tmp_path, keep=2, read_only=True)
     assert list(tmp_path.glob("*.*")) == leftovers
-    assert leftovers and reader.latest() is not None
+    assert reader.latest() is not None and (leftovers or delay)  # later, it may be between saves
     checkpoints = Checkpoints(tmp_path, keep=2)
     assert not list(tmp_path.glob("*.*"))
     assert checkpoints.steps() and all(checkpoints._intact(step) for step in checkpoints.steps())

@@ -75,12 +75,12 @@ def test_a_fresh_log_starts_afresh(tmp_path):
 
 def test_damage_in_the_middle_is_named(tmp_path):
     (tmp_path / metrics.FILE).write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
-    with pytest.raises(UserError, match="Line 2 of"):
+    with pytest.raises(UserError, match="line 2 of"):
         read_metrics(tmp_path)
 
 
 def test_no_metrics_is_an_error_for_the_user(tmp_path):
-    with pytest.raises(UserError, match="There is no metrics.jsonl"):
+    with pytest.raises(UserError, match="there is no metrics.jsonl"):
         read_metrics(tmp_path / "nowhere")
 
 
@@ -135,7 +135,7 @@ def test_a_sink_that_breaks_is_reported_once_and_left_out(tmp_path, wandb_runs):
     log.write(row(2))
     log.write(row(3))
     log.close()
-    assert reports == ["Weights & Biases failed (no network); training goes on without it."]
+    assert reports == ["Weights & Biases failed (no network); training goes on without it"]
     assert wandb_runs[0].rows == [{"train/loss/seed_0": 0.5, "step": 1}]
     assert [r["step"] for r in read_metrics(tmp_path)] == [1, 2, 3]
 
