@@ -103,10 +103,11 @@ def make_runner(
     """
     run_collect = _make_collect(agent, env, replay, rollout_length)
     run_learn = _make_learn(agent, replay, updates_per_rollout)
-    if num_seeds > 1:
-        axes = seed_axes, 0
-        run_collect = jax.vmap(run_collect, in_axes=axes, out_axes=axes)
-        run_learn = jax.vmap(run_learn, in_axes=axes, out_axes=axes)
+    # One seed goes through vmap too: the same operations in the same order as one seed of many, so
+    # that both are bitwise equal on CPU.
+    axes = seed_axes, 0
+    run_collect = jax.vmap(run_collect, in_axes=axes, out_axes=axes)
+    run_learn = jax.vmap(run_learn, in_axes=axes, out_axes=axes)
     traces: list[int] = []
 
     def init_one(seed: jax.Array) -> TrainState:
@@ -122,8 +123,6 @@ def make_runner(
     def advance(state: TrainState, warmup: jax.Array, rollouts: jax.Array):
         traces.append(len(traces) + 1)
         interval = _empty_interval(agent, env, num_seeds)
-        if num_seeds == 1:  # without the axis of length 1 the products inside stay plain ones
-            state, interval = _each(lambda x: x[0], state), jax.tree.map(lambda x: x[0], interval)
 
         def fill(i: jax.Array, carry: tuple[TrainState, Interval]):
             return run_collect(*carry)
@@ -138,8 +137,6 @@ def make_runner(
         state, interval = jax.lax.fori_loop(0, warmup, fill, (state, interval))
         carry = jnp.zeros((), jnp.int32), state, interval
         _, state, interval = jax.lax.while_loop(going, iterate, carry)
-        if num_seeds == 1:
-            state, interval = _each(lambda x: x[None], state), _add_axis(interval)
         return state, interval
 
     init = jax.jit(jax.vmap(init_one, out_axes=seed_axes))
@@ -264,16 +261,6 @@ def _empty_interval(agent: Agent, env: VectorEnv, num_seeds: int) -> Interval:
     names = jax.eval_shape(learn, jax.random.key(0)).metrics
     zero, count = jnp.zeros(num_seeds), jnp.zeros(num_seeds, jnp.int32)
     return Interval({name: zero for name in names}, count, count, zero, count, zero == 0)
-
-
-def _each(f: Callable[[jax.Array], jax.Array], state: TrainState) -> TrainState:
-    """Applies f to every leaf that has an axis of seeds."""
-    return jax.tree.map(
-        lambda axis, part: part if axis is None else jax.tree.map(f, part),
-        seed_axes,
-        state,
-        is_leaf=lambda x: x is None,
-    )
 
 
 def _add_axis(tree: Any) -> Any:

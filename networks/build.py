@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from annotated_types import Len
+from annotated_types import Ge
 from dm_env import specs
 
 from bellmax import UserError
@@ -23,7 +23,7 @@ class NetworkConfig:
     # What turns observations into features; ignored if `module` is given.
     torso: Literal["mlp", "minatar", "nature", "impala"] = "mlp"
     # Widths of the mlp's layers, in units.
-    hidden: Annotated[tuple[int, ...], Len(1)] = (120, 84)
+    hidden: tuple[Annotated[int, Ge(1)], ...] = (120, 84)
     # Separate state-value and advantage streams (arXiv:1511.06581).
     dueling: bool = False
     # Precision inside the network; parameters and outputs stay float32.

@@ -1,0 +1,30 @@
+"""Which agents there are. Names answer without importing jax; an agent is imported when asked for."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from bellmax import UserError
+
+_AGENTS = {
+    "dqn": ("bellmax.agents.dqn", "DQNConfig", "make_dqn"),
+    "munchausen_dqn": ("bellmax.agents.munchausen_dqn", "MunchausenDQNConfig", "make_munchausen_dqn"),
+}
+
+
+def names() -> list[str]:
+    """Names of all agents."""
+    return sorted(_AGENTS)
+
+
+def load(name: str) -> tuple[type, Callable[..., Any]]:
+    """The config class of an agent and its make function (config, env_spec) -> Agent.
+
+    Raises:
+      UserError: there is no agent of that name.
+    """
+    if name not in _AGENTS:
+        raise UserError(f"agent.name: there is no agent {name!r}; there are {', '.join(names())}")
+    module, config, make = _AGENTS[name]
+    loaded = importlib.import_module(module)
+    return getattr(loaded, config), getattr(loaded, make)

@@ -1,0 +1,44 @@
+"""Evaluating the policies of a run's checkpoint."""
+
+from pathlib import Path
+
+from bellmax.launch.checkpoints import Checkpoints
+from bellmax.launch.config import load
+from bellmax.launch.evaluation import evaluation_rows
+from bellmax.launch.experiment import build
+
+
+def evaluate_run(run: Path, episodes: int, checkpoint: str | int = "latest") -> int:
+    """Prints the greedy returns of each seed of a run; returns the exit code.
+
+    Args:
+      run: the run's folder.
+      episodes: episodes a seed.
+      checkpoint: "latest", "best" or a step.
+
+    Raises:
+      UserError: the run has no such checkpoint, or it is damaged.
+    """
+    config = load(run)
+    experiment = build(config, episodes=episodes)
+    checkpoints = Checkpoints(run / "checkpoints", keep=config.keep_checkpoints, read_only=True)
+    if checkpoint == "latest":
+        step, state, warning = checkpoints.restore_latest_valid(experiment.abstract_state())
+        if warning:
+            print(warning)
+    else:
+        best = checkpoints.best() if checkpoint == "best" else int(checkpoint)
+        step = -1 if best is None else best
+        state = checkpoints.restore(step, experiment.abstract_state())
+    rows = evaluation_rows(experiment.evaluate(state, step), experiment.seeds, step)
+    for row in rows:
+        cut = f", {row['cut_episodes']} cut" if row["cut_episodes"] else ""
+        print(
+            f"seed {row['seed']}: mean return {row['episode_return']:.2f} "
+            f"(min {row['episode_return_min']:.2f}, max {row['episode_return_max']:.2f}, "
+            f"{row['episodes']} episodes{cut}) at step {step:,}"
+        )
+    if len(rows) > 1:
+        means = [row["episode_return"] for row in rows]
+        print(f"mean over {len(rows)} seeds: {sum(means) / len(means):.2f}")
+    return 0

@@ -1,0 +1,161 @@
+"""The loop over intervals of a compiled run: all that happens between them is input and output."""
+
+import math
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import psutil
+
+from bellmax import UserError
+from bellmax.launch.checkpoints import Checkpoints
+from bellmax.launch.evaluation import evaluation_rows
+from bellmax.launch.experiment import Experiment
+from bellmax.launch.metrics import MetricsLog
+from bellmax.launch.progress import Progress
+from bellmax.launch.runner import Interval, TrainState
+
+
+class NotFiniteError(UserError):
+    """A loss was NaN or infinite; the message says where and which checkpoint is good."""
+
+    exit_code = 1  # of the command line: the run failed, not the command
+
+
+class Session:
+    """Advances a state to the end of its run, logging, evaluating and saving on the way.
+
+    The stops between intervals depend on the configuration alone, so a resumed run makes those of
+    an uninterrupted one.
+    """
+
+    def __init__(
+        self, experiment: Experiment, checkpoints: Checkpoints, log: MetricsLog, progress: Progress
+    ):
+        self.experiment, self.checkpoints = experiment, checkpoints
+        self.log, self.progress = log, progress
+        config = experiment.config
+        self.steps_per_rollout = config.env.num_envs * config.rollout_length
+        self.total = config.steps // self.steps_per_rollout
+        self.warmup = math.ceil(config.warmup_steps / self.steps_per_rollout)
+        self.log_every = self._rollouts(config.log_every)
+        self.evaluate_every = self._rollouts(config.evaluate_every)
+        self.checkpoint_every = self._rollouts(config.checkpoint_every)
+        self.evaluated: tuple[int, np.ndarray] | None = None
+
+    def advance_to_end(self, state: TrainState) -> TrainState:
+        """Trains to the configured number of steps.
+
+        Raises:
+          NotFiniteError: a loss was not finite; training stopped at that gradient step.
+          CheckpointError: a checkpoint could not be written; the earlier ones are kept.
+        """
+        advance = self._compile(state)
+        rollouts = self._rollouts_taken(state)
+        while rollouts < self.total:
+            stop = self._next_stop(rollouts)
+            warmup = max(min(self.warmup, stop) - rollouts, 0)
+            started = time.perf_counter()
+            state, interval = advance(state, np.int32(warmup), np.int32(stop - rollouts - warmup))
+            interval = jax.device_get(interval)
+            seconds = time.perf_counter() - started
+            self._stop_if_not_finite(state, interval)
+            self._write_interval(state, interval, stop - rollouts, seconds)
+            if rollouts <= self.warmup < stop:
+                age = time.time() - psutil.Process().create_time()
+                self.progress.message(f"first gradient step {age:.1f} s after the program started")
+            rollouts = stop
+            self._keep(state, rollouts)
+        return state
+
+    def evaluate(self, state: TrainState) -> np.ndarray:
+        """Mean episode returns [S] of the greedy policies; logged, and computed once a stop."""
+        step = self._rollouts_taken(state) * self.steps_per_rollout
+        if self.evaluated is None or self.evaluated[0] != step:
+            episodes = self.experiment.evaluate(state, step)
+            rows = evaluation_rows(episodes, self.experiment.seeds, step)
+            for row in rows:
+                self.log.write(row)
+            self.evaluated = step, np.array([row["episode_return"] for row in rows])
+            cut = sum(row["cut_episodes"] for row in rows)
+            self.progress.message(
+                f"step {step:,}: evaluation return {self.evaluated[1].mean():.1f}"
+                + (f", {cut} of {sum(r['episodes'] for r in rows)} episodes cut" if cut else "")
+            )
+        return self.evaluated[1]
+
+    def _rollouts(self, steps: int) -> int:
+        """Length of an interval in rollouts; one of 0 steps is the whole run."""
+        return max(round(steps / self.steps_per_rollout), 1) if steps else self.total
+
+    def _rollouts_taken(self, state: TrainState) -> int:
+        return int(state.vector_steps) // self.experiment.config.rollout_length
+
+    def _next_stop(self, rollouts: int) -> int:
+        """Where the next interval ends; the first gradient step is a stop too, to be timed."""
+        periods = self.log_every, self.evaluate_every, self.checkpoint_every
+        stops = [(rollouts // period + 1) * period for period in periods]
+        if rollouts <= self.warmup:
+            stops.append(self.warmup + 1)
+        return min(*stops, self.total)
+
+    def _compile(self, state: TrainState) -> Any:
+        started = time.perf_counter()
+        length = np.int32(0)
+        advance = self.experiment.runner.advance.lower(state, length, length).compile()
+        self.progress.compiled(time.perf_counter() - started)
+        return advance
+
+    def _keep(self, state: TrainState, rollouts: int) -> None:
+        """Evaluates and saves where it is due; what is saved is evaluated, so best is defined."""
+        saves = rollouts % self.checkpoint_every == 0 or rollouts == self.total
+        if saves or rollouts % self.evaluate_every == 0:
+            returns = self.evaluate(state)
+            if saves:
+                step = rollouts * self.steps_per_rollout
+                self.checkpoints.save(step, state, metric=float(returns.mean()), extra={})
+
+    def _write_interval(
+        self, state: TrainState, interval: Interval, rollouts: int, seconds: float
+    ) -> None:
+        step = self._rollouts_taken(state) * self.steps_per_rollout
+        with np.errstate(invalid="ignore"):  # no episode ended, no gradient step yet
+            columns = {
+                "env_steps": np.asarray(state.actor.env_steps),
+                "gradient_steps": np.asarray(state.learner.steps),
+                "episodes": interval.episodes,
+                "episode_return": interval.episode_return / interval.episodes,
+                "episode_length": interval.episode_length / interval.episodes,
+                **{name: total / interval.updates for name, total in interval.learn.items()},
+            }
+        taken = rollouts * self.steps_per_rollout * len(self.experiment.seeds)
+        rates = {
+            "steps_per_second": taken / seconds,
+            "updates_per_second": float(interval.updates.sum()) / seconds,
+        }
+        for i, seed in enumerate(self.experiment.seeds):
+            row = {name: values[i] for name, values in columns.items()}
+            timing = {"seconds": seconds, **rates}
+            self.log.write({"kind": "train", "step": step, "seed": seed, **row, "timing": timing})
+        self.progress.update(
+            step, **rates, episode_return=columns["episode_return"], loss=columns["loss"]
+        )
+
+    def _stop_if_not_finite(self, state: TrainState, interval: Interval) -> None:
+        if interval.finite.all():
+            return
+        i = int(np.argmin(interval.finite))
+        leaves = jax.tree_util.tree_leaves_with_path(state.learner.params)
+        broken = [path for path, leaf in leaves if not np.isfinite(np.asarray(leaf[i])).all()]
+        where = (
+            f"first bad leaf params/{jax.tree_util.keystr(broken[0], simple=True, separator='/')}"
+            if broken
+            else "every parameter is still finite: the first bad leaf is the loss"
+        )
+        kept = self.checkpoints.latest()
+        rest = "no checkpoint was written yet" if kept is None else f"checkpoint {kept} is kept"
+        raise NotFiniteError(
+            f"the loss of seed {self.experiment.seeds[i]} is not finite at gradient step "
+            f"{int(state.learner.steps[i])} ({where}); {rest}"
+        )

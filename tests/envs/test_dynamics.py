@@ -1,0 +1,143 @@
+"""Our tasks against the reference environments, step by step."""
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from bsuite.environments import catch, deep_sea
+
+from bellmax import UserError
+from bellmax.envs import CartPole, Catch, DeepSea
+from bellmax.envs.cartpole import CartPoleState
+from bellmax.envs.catch import CatchState
+
+
+def test_cartpole_equals_gymnasium():
+    theirs = gymnasium.make("CartPole-v1")
+    ours, rng = CartPole(), np.random.default_rng(0)
+    step, ends = jax.jit(ours.step), 0
+    theirs.reset(seed=0)
+    time = 0
+    for _ in range(600):
+        # The state is handed over at each step, so that roundings do not add up.
+        before = np.array(theirs.unwrapped.state, np.float32)
+        theirs.unwrapped.state = before.astype(np.float64)
+        action = int(rng.integers(2))
+        wanted, reward, terminated, truncated, _ = theirs.step(action)
+        state = CartPoleState(jnp.asarray(before), jnp.int32(time))
+        _, ts = step(state, jnp.int32(action), jax.random.key(0))
+        np.testing.assert_allclose(ts.observation, wanted, rtol=1e-5, atol=1e-6)
+        assert (ts.reward, ts.terminated, ts.truncated) == (reward, terminated, truncated)
+        time += 1
+        if terminated or truncated:
+            theirs.reset()
+            time, ends = 0, ends + 1
+    assert ends > 10
+
+
+def test_cartpole_truncates_like_gymnasium():
+    theirs = gymnasium.make("CartPole-v1")
+    theirs.reset(seed=0)
+    step = jax.jit(CartPole().step)
+    for time in range(500):
+        theirs.unwrapped.state = np.zeros(4)  # a pole that never falls
+        _, _, terminated, truncated, _ = theirs.step(0)
+        _, ts = step(CartPoleState(jnp.zeros(4), jnp.int32(time)), 0, jax.random.key(0))
+        assert (ts.terminated, ts.truncated) == (terminated, truncated)
+    assert truncated
+
+
+@pytest.mark.parametrize("outside", [(2.5, 0), (-2.5, 0), (0, 0.3), (0, -0.3)])
+def test_cartpole_terminates_on_every_side(outside):
+    physics = jnp.array([outside[0], 0.0, outside[1], 0.0], jnp.float32)
+    _, ts = CartPole().step(CartPoleState(physics, jnp.int32(499)), 0, jax.random.key(0))
+    assert ts.terminated and not ts.truncated
+
+
+def test_cartpole_starts_like_gymnasium():
+    _, ts = jax.vmap(CartPole().reset)(jax.random.split(jax.random.key(0), 1000))
+    assert -0.05 <= ts.observation.min() < -0.049 and 0.049 < ts.observation.max() < 0.05
+
+
+class Scripted:
+    """Stands in for the random generator of a bsuite environment."""
+
+    def rand(self):
+        return self.uniform
+
+    def randn(self):
+        return self.normal
+
+
+@pytest.mark.filterwarnings("ignore:Environment is in debug mode")
+@pytest.mark.parametrize(
+    ("size", "deterministic", "randomise"), [(5, True, True), (4, False, True), (6, True, False)]
+)
+def test_deep_sea_equals_bsuite(size, deterministic, randomise):
+    theirs = deep_sea.DeepSea(size, deterministic, randomize_actions=randomise, mapping_seed=3)
+    ours = DeepSea(size, deterministic, randomise, mapping_seed=3)
+    draws = theirs._rng = Scripted()
+    rng, step = np.random.default_rng(0), jax.jit(ours.step)
+    wanted, (state, ts) = theirs.reset(), ours.reset(jax.random.key(0))
+    rewards = []
+    for t in range(300):
+        np.testing.assert_array_equal(ts.observation, wanted.observation)
+        assert ts.terminated == wanted.last() and not ts.truncated
+        if wanted.last():
+            wanted, (state, ts) = theirs.reset(), ours.reset(jax.random.key(0))
+            continue
+        key = jax.random.key(t)
+        slip_key, noise_key = jax.random.split(key)
+        draws.uniform = float(jax.random.uniform(slip_key))
+        draws.normal = float(jax.random.normal(noise_key))
+        # Mostly right, so that the far corner is reached.
+        right = theirs._action_mapping[theirs._row, theirs._column]
+        action = int(right if rng.random() < 0.9 else 1 - right)
+        wanted, (state, ts) = theirs.step(action), step(state, action, key)
+        np.testing.assert_allclose(ts.reward, wanted.reward, rtol=1e-6, atol=1e-6)
+        assert wanted.discount == 1 - float(ts.terminated)
+        rewards.append(wanted.reward)
+    assert max(rewards) > 0.9
+    assert ours.optimal_return == theirs._optimal_return
+
+
+def test_catch_equals_bsuite():
+    theirs, ours, rng = catch.Catch(seed=0), Catch(), np.random.default_rng(0)
+    step = jax.jit(ours.step)
+
+    def reset():
+        wanted = theirs.reset()
+        state, _ = ours.reset(jax.random.key(0))
+        state = CatchState(jnp.int32(theirs._ball_x), state.ball_y, state.paddle_x)
+        np.testing.assert_array_equal(ours._observe(state), wanted.observation)
+        return state
+
+    state, rewards = reset(), []
+    for _ in range(300):
+        action = int(rng.integers(3))
+        wanted = theirs.step(action)
+        state, ts = step(state, action, jax.random.key(0))
+        np.testing.assert_array_equal(ts.observation, wanted.observation)
+        assert ts.reward == wanted.reward and not ts.truncated
+        assert ts.terminated == wanted.last()
+        rewards.append(wanted.reward)
+        if wanted.last():
+            state = reset()
+    assert set(rewards) == {-1, 0, 1}
+
+
+def test_catch_drops_balls_everywhere():
+    state, _ = jax.vmap(Catch().reset)(jax.random.split(jax.random.key(0), 1000))
+    counts = np.bincount(np.asarray(state.ball_x), minlength=5)
+    assert len(counts) == 5 and counts.min() > 150  # 200 expected, deviation 13
+
+
+def test_bad_sizes_are_named():
+    for make, word in (
+        (lambda: DeepSea(1), "size"),
+        (lambda: Catch(rows=1), "rows"),
+        (lambda: CartPole(time_limit=0), "time_limit"),
+    ):
+        with pytest.raises(UserError, match=word):
+            make()

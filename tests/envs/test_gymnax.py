@@ -1,0 +1,125 @@
+"""gymnax's tasks through the adapter."""
+
+import builtins
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bellmax import UserError
+from bellmax.envs import check_env, list_names, make, vectorise
+from bellmax.envs.check_rollout import sample_action
+
+gymnax = pytest.importorskip("gymnax")
+DOWNLOADS = {"gymnax/MNISTBandit-bsuite"}
+NAMES = [n for n in list_names(with_gymnax=True) if n.startswith("gymnax/") and n not in DOWNLOADS]
+
+
+def test_all_tasks_are_listed():
+    assert len(NAMES) + len(DOWNLOADS) == len(gymnax.registered_envs) >= 26
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_task_steps_as_its_spec_says(name):
+    env = make(name)
+    spec = env.spec
+
+    def run(key):
+        state, first = env.reset(key)
+
+        def body(state, key):
+            return env.step(state, sample_action(spec.action, key), key)
+
+        _, rest = jax.lax.scan(body, state, jax.random.split(key, 20))
+        return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
+
+    ts = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 3))
+    assert ts.observation.shape == (3, 21, *spec.observation.shape)
+    assert ts.observation.dtype == spec.observation.dtype
+    assert (ts.reward.dtype, ts.terminated.dtype, ts.truncated.dtype) == ("float32", "bool", "bool")
+    assert spec.time_limit == gymnax.make(env.task)[1].max_steps_in_episode
+    assert not np.any(ts.terminated & ts.truncated)
+    if hasattr(spec.observation, "minimum"):
+        low, high = (
+            np.asarray(b, np.float64) for b in (spec.observation.minimum, spec.observation.maximum)
+        )
+        seen = np.asarray(ts.observation, np.float64)
+        assert np.all(seen >= low - 1e-5 * (1 + abs(low)))
+        assert np.all(seen <= high + 1e-5 * (1 + abs(high)))
+
+
+def test_minatar_is_bool_and_loses_nothing():
+    task, params = gymnax.make("Breakout-MinAtar")
+    env = make("gymnax/Breakout-MinAtar")
+    key = jax.random.key(0)
+    wanted, _ = task.reset_env(key, params)
+    _, ts = env.reset(key)
+    assert ts.observation.dtype == bool
+    np.testing.assert_array_equal(ts.observation.astype(np.float32), wanted)
+
+
+def test_time_limit_truncates_and_the_final_observation_is_shown():
+    env = make("gymnax/MountainCar-v0", max_steps_in_episode=5)
+    assert env.spec.time_limit == 5
+    vector = vectorise(env, 2)
+    state, first = vector.reset(jax.random.key(0))
+
+    def body(state, key):
+        return vector.step(state, jnp.ones(2, jnp.int32), key)
+
+    _, stream = jax.lax.scan(body, state, jax.random.split(jax.random.key(1), 7))
+    np.testing.assert_array_equal(stream.is_last[:, 0], [0, 0, 0, 0, 1, 0, 0])
+    np.testing.assert_array_equal(stream.truncated[:, 0], [0, 0, 0, 0, 1, 0, 0])
+    np.testing.assert_array_equal(stream.is_first[:, 0], [0, 0, 0, 0, 0, 1, 0])
+    np.testing.assert_array_equal(stream.discount, 1.0)
+    # The car rolls on without a jump into the step that is cut; the reset is a jump.
+    position = np.concatenate([first.observation[None], stream.observation])[:, 0, 0]
+    velocity = np.asarray(stream.observation)[:, 0, 1]
+    np.testing.assert_allclose(np.diff(position)[:5], velocity[:5], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gymnax/Pendulum-v1", "gymnax/MemoryChain-bsuite"])
+def test_check_env_passes(name):
+    assert check_env(name) == []
+
+
+def test_constructor_options_reach_the_task():
+    env = make("gymnax/DeepSea-bsuite", size=4)
+    assert env.spec.observation.shape == (4, 4) and env.spec.time_limit == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("gymnax/CartPole-v1", {"max_step_in_episode": 5}, "did you mean 'max_steps_in_episode'"),
+        ("gymnax/CartPol-v1", {}, "did you mean 'CartPole-v1'"),
+        ("gymnax/FrozenLake-misc", {"map_name": "9x9"}, "map_name must be"),
+    ],
+)
+def test_mistakes_are_explained(name, options, words):
+    with pytest.raises(UserError, match=words):
+        make(name, **options)
+
+
+def test_failed_download_is_explained(monkeypatch):
+    def no_network(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("gymnax.utils.load_mnist.load_mnist", no_network)
+    with pytest.raises(UserError, match="MNISTBandit-bsuite .it downloads its data.: no network"):
+        make("gymnax/MNISTBandit-bsuite")
+
+
+def test_missing_gymnax_is_explained(monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name == "gymnax":
+            raise ModuleNotFoundError("No module named 'gymnax'", name="gymnax")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError) as error:
+        make("gymnax/CartPole-v1")
+    assert str(error.value) == 'gymnax is not installed: pip install "bellmax[gymnax]"'

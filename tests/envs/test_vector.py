@@ -1,0 +1,161 @@
+"""The stream of steps: next-step resets, episode ends, clipping, stacking, normalisation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scripted
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bellmax import UserError
+from bellmax.envs import CartPole, EnvConfig, make_vector_env, vectorise
+
+FIELDS = "reward discount is_first is_last truncated episode_return episode_length".split()
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    actions=st.lists(st.lists(st.integers(0, 2), min_size=3, max_size=3), min_size=20, max_size=20),
+    ends_at=st.integers(1, 6),
+    truncates=st.booleans(),
+    clip=st.sampled_from([None, 1.0, 12.0]),
+)
+def test_stream_equals_a_loop(actions, ends_at, truncates, clip):
+    env = scripted.Counter(ends_at, truncates)
+    vector = vectorise(env, 3, reward_clip=clip)
+    stream, _ = scripted.rollout(vector, np.array(actions, np.int32))
+    wanted = scripted.numpy_stream(actions, ends_at=ends_at, truncates=truncates, clip=clip)
+    np.testing.assert_array_equal(stream.observation, wanted[..., :2])
+    for i, name in enumerate(FIELDS):
+        np.testing.assert_array_equal(getattr(stream, name), wanted[..., 2 + i], err_msg=name)
+
+
+def test_convention_by_hand():
+    # Two steps to the limit: o0, o1, o2 (last, cut), then a reset whatever the action.
+    vector = vectorise(scripted.Counter(2, truncates=True), 1, reward_clip=1.0)
+    stream, _ = scripted.rollout(vector, np.array([[1], [1], [1], [2]], np.int32))
+    np.testing.assert_array_equal(stream.observation[:, 0, 0], [0, 1, 2, 0, 1])
+    np.testing.assert_array_equal(stream.is_first[:, 0], [1, 0, 0, 1, 0])
+    np.testing.assert_array_equal(stream.is_last[:, 0], [0, 0, 1, 0, 1])
+    np.testing.assert_array_equal(stream.truncated[:, 0], [0, 0, 1, 0, 0])
+    np.testing.assert_array_equal(stream.discount[:, 0], [1, 1, 1, 1, 0])
+    np.testing.assert_array_equal(stream.reward[:, 0], [0, 1, 1, 0, 1])
+    np.testing.assert_array_equal(stream.episode_return[:, 0], [0, 10, 20, 0, 20])
+
+
+def test_dtypes_and_shapes_stay():
+    vector = vectorise(CartPole(), 4, normalise_observations=True, frame_stack=2, time_limit=3)
+    state, first = vector.reset(jax.random.key(0))
+    new_state, second = vector.step(state, jnp.zeros(4, jnp.int32), jax.random.key(1))
+    for before, after in ((state, new_state), (first, second)):
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), before) == jax.tree.map(
+            lambda x: (x.shape, x.dtype), after
+        )
+    assert second.observation.shape == (4, *vector.spec.observation.shape)
+    assert second.observation.dtype == vector.spec.observation.dtype
+    assert second.reward.dtype == second.discount.dtype == jnp.float32
+    assert second.episode_length.dtype == jnp.int32
+
+
+def test_environments_and_resets_differ():
+    vector = vectorise(CartPole(time_limit=1), 4)
+    stream, _ = scripted.rollout(vector, np.zeros((4, 4), np.int32))
+    starts = stream.observation[stream.is_first]
+    assert len(starts) == 12
+    assert len(np.unique(starts[:, 0])) == 12
+
+
+@pytest.mark.parametrize(("own", "asked", "limit"), [(4, 2, 2), (2, 4, 2), (4, None, 4)])
+def test_shorter_time_limit_counts(own, asked, limit):
+    vector = vectorise(scripted.Counter(own, truncates=True), 1, time_limit=asked)
+    stream, _ = scripted.rollout(vector, np.zeros((10, 1), np.int32))
+    assert vector.spec.time_limit == limit
+    assert set(stream.episode_length[stream.is_last]) == {limit}
+    assert np.all(stream.truncated[stream.is_last])
+
+
+def test_termination_at_the_time_limit_is_a_termination():
+    vector = vectorise(scripted.Counter(3, truncates=False), 1, time_limit=3)
+    stream, _ = scripted.rollout(vector, np.zeros((3, 1), np.int32))
+    assert stream.is_last[3, 0] and not stream.truncated[3, 0] and stream.discount[3, 0] == 0
+
+
+def test_frame_stack_holds_the_last_observations_oldest_first():
+    vector = vectorise(scripted.Counter(3), 1, frame_stack=3)
+    stream, _ = scripted.rollout(vector, np.zeros((5, 1), np.int32))
+    times = stream.observation[:, 0, ::2]
+    wanted = [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3], [0, 0, 0], [0, 0, 1]]
+    np.testing.assert_array_equal(times, wanted)
+    assert vector.spec.observation.shape == (6,)
+
+
+def test_frame_stack_repeats_the_bounds():
+    spec = vectorise(CartPole(), 1, frame_stack=2).spec.observation
+    np.testing.assert_array_equal(spec.maximum[:4], spec.maximum[4:])
+
+
+def test_statistics_equal_numpy():
+    actions = np.random.default_rng(0).integers(0, 2, (50, 3)).astype(np.int32)
+    raw, _ = scripted.rollout(vectorise(scripted.Counter(7), 3), actions)
+    seen, state = scripted.rollout(
+        vectorise(scripted.Counter(7), 3, normalise_observations=True), actions
+    )
+    flat = raw.observation.reshape(-1, 2)
+    np.testing.assert_allclose(state.statistics.mean, flat.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(state.statistics.variance, flat.var(0), rtol=1e-5)
+    assert state.statistics.seen == len(flat)
+    wanted = (raw.observation[-1] - flat.mean(0)) / flat.std(0)
+    np.testing.assert_allclose(seen.observation[-1], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation_freezes_statistics_and_does_not_clip():
+    config = EnvConfig(num_envs=3, normalise_observations=True, reward_clip=0.1)
+    training, evaluation = make_vector_env(config), make_vector_env(config, evaluation=True)
+    actions = np.zeros((20, 3), np.int32)
+    _, trained = scripted.rollout(training, actions)
+    stream, state = scripted.rollout(evaluation, actions, statistics=trained.statistics)
+    jax.tree.map(np.testing.assert_array_equal, state.statistics, trained.statistics)
+    assert stream.reward.max() == 1.0
+    with pytest.raises(ValueError, match="frozen"):
+        evaluation.reset(jax.random.key(0))
+
+
+def test_normalisation_is_bounded():
+    # A feature that was constant and then moves: its deviation is almost 0.
+    vector = vectorise(
+        scripted.Counter(50), 1, normalise_observations=True, update_statistics=False
+    )
+    _, state = scripted.rollout(
+        vectorise(scripted.Counter(50), 1, normalise_observations=True), np.zeros((9, 1), np.int32)
+    )
+    stream, _ = scripted.rollout(vector, np.ones((9, 1), np.int32), statistics=state.statistics)
+    assert np.abs(stream.observation).max() == vector.spec.observation.maximum == 10.0
+
+
+def test_raw_return_with_wrappers_and_many_seeds():
+    vector = vectorise(CartPole(), 2, reward_clip=0.5, time_limit=6)
+
+    def returns(key):
+        state, _ = vector.reset(key)
+        step = lambda s, k: vector.step(s, jnp.zeros(2, jnp.int32), k)  # noqa: E731
+        return jax.lax.scan(step, state, jax.random.split(key, 6))[1]
+
+    seeds = jax.jit(jax.vmap(returns))(jax.random.split(jax.random.key(0), 3))
+    assert seeds.episode_return.shape == (3, 6, 2)
+    np.testing.assert_array_equal(seeds.episode_return[:, -1], 6.0)
+    np.testing.assert_array_equal(seeds.reward, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"num_envs": 0}, "num_envs"),
+        ({"time_limit": 0}, "time_limit"),
+        ({"reward_clip": 0.0}, "reward_clip"),
+        ({"frame_stack": 0}, "frame_stack"),
+    ],
+)
+def test_bad_arguments_are_named(options, word):
+    with pytest.raises(UserError, match=word):
+        vectorise(CartPole(), **({"num_envs": 1} | options))
