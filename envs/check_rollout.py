@@ -67,7 +67,7 @@ def _summary(ts: TimeStep, spec: EnvSpec) -> dict[str, jax.Array]:
     """Scalars that say what was wrong with one step."""
     observation, inside = ts.observation, jnp.ones((), bool)
     if isinstance(spec.observation, specs.BoundedArray):
-        low, high = _widen(spec.observation)
+        low, high = widened_bounds(spec.observation)
         value = observation.astype(jnp.float32)
         inside = jnp.all((value >= low) & (value <= high))
     finite = jnp.all(jnp.isfinite(observation.astype(jnp.float32)))
@@ -80,7 +80,7 @@ def _summary(ts: TimeStep, spec: EnvSpec) -> dict[str, jax.Array]:
     }
 
 
-def _widen(spec: specs.BoundedArray) -> tuple[np.ndarray, np.ndarray]:
+def widened_bounds(spec: specs.BoundedArray) -> tuple[np.ndarray, np.ndarray]:
     """The bounds with room for rounding, float32, in the observation's shape."""
     low, high = (np.asarray(bound, np.float64) for bound in (spec.minimum, spec.maximum))
     low, high = low - _TOLERANCE * (1 + np.abs(low)), high + _TOLERANCE * (1 + np.abs(high))

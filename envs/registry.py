@@ -93,25 +93,29 @@ def _load_factory(name: str) -> Callable[..., Any]:
 
 def _call(name: str, factory: Callable[..., Any], options: dict[str, Any]) -> Environment:
     """Calls the factory after its options were checked by name."""
-    parameters = inspect.signature(factory).parameters.values()
-    if all(p.kind is not p.VAR_KEYWORD for p in parameters):
-        allowed = [
-            p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.POSITIONAL_ONLY)
-        ]
-        for option in options:
-            if option not in allowed:
-                raise UserError(
-                    f"{name} has no option {option!r}{suggest(option, allowed)}; "
-                    f"it takes {', '.join(allowed) or 'none'}."
-                )
-        missing = [
-            p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL
-        ]
-        if lacking := [option for option in missing if option not in options]:
-            raise UserError(f"{name} needs the option {lacking[0]!r}.")
+    _check_options(name, factory, options)
     env = factory(**options)
     if any(not hasattr(env, member) for member in ("spec", "reset", "step")):
         raise UserError(
             f"{name} returned a {type(env).__name__}, not an Environment with spec, reset and step."
         )
     return env
+
+
+def _check_options(name: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:  # some builtins do not say what they take
+        return
+    kinds = {p.kind for p in parameters}
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    allowed = [p.name for p in named]
+    for option in options:
+        if option not in allowed and inspect.Parameter.VAR_KEYWORD not in kinds:
+            raise UserError(
+                f"{name} has no option {option!r}{suggest(option, allowed)}; "
+                f"it takes {', '.join(allowed) or 'none'}."
+            )
+    for parameter in named:
+        if parameter.default is parameter.empty and parameter.name not in options:
+            raise UserError(f"{name} needs the option {parameter.name!r}.")

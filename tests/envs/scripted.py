@@ -92,18 +92,7 @@ def numpy_stream(actions, *, ends_at, truncates, clip):
             if clip is not None:
                 reward = float(np.clip(reward, -clip, clip))
             discount = 0.0 if terminated else 1.0
-            row.append(
-                (
-                    time[i],
-                    total[i],
-                    reward,
-                    discount,
-                    False,
-                    was_last[i],
-                    truncated,
-                    ret[i],
-                    time[i],
-                )
-            )
+            seen = (time[i], total[i])
+            row.append((*seen, reward, discount, False, was_last[i], truncated, ret[i], time[i]))
         rows.append(row)
     return np.array(rows, np.float64)

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dm_env import specs
 
 from bellmax import UserError
 from bellmax.envs import check_env, list_names, make, vectorise
-from bellmax.envs.check_rollout import sample_action
+from bellmax.envs.check_rollout import sample_action, widened_bounds
 
 gymnax = pytest.importorskip("gymnax")
 DOWNLOADS = {"gymnax/MNISTBandit-bsuite"}
@@ -34,19 +35,22 @@ def test_every_task_steps_as_its_spec_says(name):
         _, rest = jax.lax.scan(body, state, jax.random.split(key, 20))
         return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
 
-    ts = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 3))
+    # Compiling is what costs here, so the compiler is told not to try hard.
+    keys = jax.random.split(jax.random.key(0), 3)
+    lowered = jax.jit(jax.vmap(run)).lower(keys)
+    ts = lowered.compile({"xla_backend_optimization_level": 0})(keys)
     assert ts.observation.shape == (3, 21, *spec.observation.shape)
     assert ts.observation.dtype == spec.observation.dtype
     assert (ts.reward.dtype, ts.terminated.dtype, ts.truncated.dtype) == ("float32", "bool", "bool")
-    assert spec.time_limit == gymnax.make(env.task)[1].max_steps_in_episode
+    assert spec.time_limit == env.params.max_steps_in_episode
+    over = np.asarray(ts.terminated | ts.truncated)
     assert not np.any(ts.terminated & ts.truncated)
-    if hasattr(spec.observation, "minimum"):
-        low, high = (
-            np.asarray(b, np.float64) for b in (spec.observation.minimum, spec.observation.maximum)
-        )
-        seen = np.asarray(ts.observation, np.float64)
-        assert np.all(seen >= low - 1e-5 * (1 + abs(low)))
-        assert np.all(seen <= high + 1e-5 * (1 + abs(high)))
+    if isinstance(spec.observation, specs.BoundedArray):
+        # Nothing is promised of the steps after an episode's end.
+        valid = np.cumsum(over, axis=1) - over == 0
+        low, high = widened_bounds(spec.observation)
+        seen = np.asarray(ts.observation)[valid]
+        assert np.all((seen >= low) & (seen <= high))
 
 
 def test_minatar_is_bool_and_loses_nothing():

@@ -27,7 +27,7 @@ def test_factory_of_the_user():
         (
             "bellmax/Cartpole",
             {},
-            "no environment 'bellmax/Cartpole', did you mean 'bellmax/CartPole'",
+            "'bellmax/Cartpole', did you mean 'bellmax/CartPole'",
         ),
         ("CartPole", {}, "did you mean 'bellmax/CartPole'"),
         ("nothing/like-it", {}, "`module.path:factory` work too"),

@@ -123,12 +123,9 @@ def test_evaluation_freezes_statistics_and_does_not_clip():
 
 def test_normalisation_is_bounded():
     # A feature that was constant and then moves: its deviation is almost 0.
-    vector = vectorise(
-        scripted.Counter(50), 1, normalise_observations=True, update_statistics=False
-    )
-    _, state = scripted.rollout(
-        vectorise(scripted.Counter(50), 1, normalise_observations=True), np.zeros((9, 1), np.int32)
-    )
+    env, options = scripted.Counter(50), {"normalise_observations": True}
+    _, state = scripted.rollout(vectorise(env, 1, **options), np.zeros((9, 1), np.int32))
+    vector = vectorise(env, 1, update_statistics=False, **options)
     stream, _ = scripted.rollout(vector, np.ones((9, 1), np.int32), statistics=state.statistics)
     assert np.abs(stream.observation).max() == vector.spec.observation.maximum == 10.0
 
