@@ -4,6 +4,7 @@ Resets come on the *next* step (dm_env's LAST then FIRST): the final observation
 in the stream with `is_last`, and the step after it ignores the action and opens a new episode.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -117,32 +118,7 @@ def vectorise(
     raw = env.spec
     spec = _agent_spec(raw, reward_clip=reward_clip, normalised=normalise_observations)
 
-    def show(state: VectorState, ts: TimeStep, is_first: jax.Array):
-        """Books one step of every environment and says what the agent sees of it."""
-        going = ~is_first
-        terminated = ts.terminated & going
-        is_last = (ts.terminated | ts.truncated) & going
-        reward = jnp.where(is_first, 0.0, ts.reward.astype(jnp.float32))
-        episode_return = jnp.where(is_first, 0.0, state.episode_return + reward)
-        episode_length = jnp.where(is_first, 0, state.episode_length + 1)
-        statistics, observation = state.statistics, ts.observation
-        if isinstance(statistics, RunningStatistics):
-            if update_statistics:
-                statistics = merge_statistics(statistics, observation)
-            observation = normalise(statistics, observation)
-        if reward_clip is not None:
-            reward = jnp.clip(reward, -reward_clip, reward_clip)
-        state = VectorState(state.env_state, is_last, episode_return, episode_length, statistics)
-        return state, VectorTimeStep(
-            observation=observation,
-            reward=reward,
-            discount=1.0 - terminated.astype(jnp.float32),
-            is_first=is_first,
-            is_last=is_last,
-            truncated=is_last & ~terminated,
-            episode_return=episode_return,
-            episode_length=episode_length,
-        )
+    show = functools.partial(_show, reward_clip=reward_clip, update_statistics=update_statistics)
 
     def reset(key: jax.Array, *, statistics: Statistics | None = None):
         env_state, ts = jax.vmap(env.reset)(jax.random.split(key, num_envs))
@@ -169,6 +145,41 @@ def vectorise(
         return show(state._replace(env_state=env_state), ts, is_first)
 
     return VectorEnv(spec, num_envs, reset, step)
+
+
+def _show(
+    state: VectorState,
+    ts: TimeStep,
+    is_first: jax.Array,
+    *,
+    reward_clip: float | None,
+    update_statistics: bool,
+) -> tuple[VectorState, VectorTimeStep]:
+    """Books one step of every environment and says what the agent sees of it."""
+    going = ~is_first
+    terminated = ts.terminated & going
+    is_last = (ts.terminated | ts.truncated) & going
+    reward = jnp.where(is_first, 0.0, ts.reward.astype(jnp.float32))
+    episode_return = jnp.where(is_first, 0.0, state.episode_return + reward)
+    episode_length = jnp.where(is_first, 0, state.episode_length + 1)
+    statistics, observation = state.statistics, ts.observation
+    if isinstance(statistics, RunningStatistics):
+        if update_statistics:
+            statistics = merge_statistics(statistics, observation)
+        observation = normalise(statistics, observation)
+    if reward_clip is not None:
+        reward = jnp.clip(reward, -reward_clip, reward_clip)
+    state = VectorState(state.env_state, is_last, episode_return, episode_length, statistics)
+    return state, VectorTimeStep(
+        observation=observation,
+        reward=reward,
+        discount=1.0 - terminated.astype(jnp.float32),
+        is_first=is_first,
+        is_last=is_last,
+        truncated=is_last & ~terminated,
+        episode_return=episode_return,
+        episode_length=episode_length,
+    )
 
 
 def _where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
