@@ -53,7 +53,7 @@ def check_rollout(env: Environment, spec: EnvSpec, key: jax.Array) -> list[str]:
 
     keys = jax.random.split(key, _NUM_ENVS)
     # Compiling takes longer than running, so the compiler is told not to try hard.
-    compiled = rollout.lower(keys).compile({"xla_backend_optimization_level": 0})
+    compiled = rollout.lower(keys).compile({"xla_backend_optimization_level": "0"})
     first, later = jax.device_get(compiled(keys))
     problems = _in_words("reset", first, spec) + _in_words("step", later, spec)
     if np.any(first["terminated"] | first["truncated"]):

@@ -117,7 +117,6 @@ def vectorise(
     env = stack_frames(limit_time(env, time_limit), frame_stack)
     raw = env.spec
     spec = _agent_spec(raw, reward_clip=reward_clip, normalised=normalise_observations)
-
     show = functools.partial(_show, reward_clip=reward_clip, update_statistics=update_statistics)
 
     def reset(key: jax.Array, *, statistics: Statistics | None = None):
@@ -126,9 +125,7 @@ def vectorise(
             statistics = ()
         elif not statistics:
             if not update_statistics:
-                raise ValueError(
-                    "reset needs statistics=... of the training state: they are frozen"
-                )
+                raise ValueError("statistics are frozen: reset needs a training state's")
             statistics = initial_statistics(raw.observation.shape)
         zeros = jnp.zeros(num_envs)
         empty = VectorState(env_state, zeros > 0, zeros, zeros.astype(jnp.int32), statistics)
