@@ -7,7 +7,6 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-import rlax
 from annotated_types import Ge, Gt, Interval
 from dm_env import specs
 
@@ -163,7 +162,9 @@ def make_value_agent(config: ValueConfig, spec: EnvSpec, temporal_difference: TD
         random = jax.random.randint(action_key, greedy.shape, 0, num_actions)
         return ActorOutput(jnp.where(explore, random, greedy), memory, ())
 
-    def learn(state: LearnerState, batch: Batch, key: jax.Array) -> tuple[LearnerState, LearnOutput]:
+    def learn(
+        state: LearnerState, batch: Batch, key: jax.Array
+    ) -> tuple[LearnerState, LearnOutput]:
         def loss_fn(params: Params) -> tuple[jax.Array, TemporalDifference]:
             td = temporal_difference(network, params, state.target_params, batch.steps)
             return masked_mean(huber(td.td_error, config.huber_delta) * batch.weights, td.mask), td
@@ -197,8 +198,8 @@ def make_optimizer(config: ValueConfig) -> optax.GradientTransformation:
 def huber(error: jax.Array, delta: float) -> jax.Array:
     """Huber loss of errors [B], or half the square if delta is 0."""
     if isinstance(delta, (int, float)) and delta == 0:
-        return rlax.l2_loss(error)
-    return rlax.huber_loss(error, delta)
+        return optax.l2_loss(error)
+    return optax.huber_loss(error, delta=delta)
 
 
 def taken(q_values: jax.Array, action: jax.Array) -> jax.Array:

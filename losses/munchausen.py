@@ -7,9 +7,9 @@ Policies are the softmax of *target* values, `pi = softmax(target_q / temperatur
 import chex
 import jax
 import jax.numpy as jnp
-import rlax
 
 from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses._rlax import rlax
 from bellmax.losses.value import max_and_soft_excess
 
 

@@ -11,9 +11,9 @@ Actions of another policy are not corrected for, as in any uncorrected n-step me
 import chex
 import jax
 import jax.numpy as jnp
-import rlax
 
 from bellmax.losses._checks import Spec, check_arrays, widen
+from bellmax.losses._rlax import rlax
 from bellmax.losses.munchausen import check_hyper_parameters, scaled_log_probability
 from bellmax.losses.value import max_and_soft_excess
 

@@ -10,9 +10,9 @@ its own, as `probs_a_t` is any distribution; soft Q-learning is that plus the po
 import chex
 import jax
 import jax.numpy as jnp
-import rlax
 
 from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses._rlax import rlax
 
 
 def _check_transition(q_tm1, a_tm1, r_t, discount_t, **vectors_t: chex.Array) -> None:
