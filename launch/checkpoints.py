@@ -201,6 +201,16 @@ class Checkpoints:
             shutil.rmtree(path.rename(self._folder / f"{step}.deleted"), ignore_errors=True)
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Replaces a file in one move: a kill or a full disk leaves the old one as it was."""
+    written = path.with_name(f"{path.name}.tmp")
+    with written.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    written.replace(path)
+
+
 def _read(path: Path) -> dict[str, np.ndarray]:
     with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         return checkpointer.restore(path)

@@ -4,19 +4,22 @@ Nothing here imports jax before a command needs it: `bellmax --help` answers at 
 """
 
 import argparse
+import contextlib
 import errno
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 import bellmax
 from bellmax import UserError
-from bellmax.launch.commands import COMMANDS, run_folder
+from bellmax.launch.commands import COMMANDS, Terminated, run_folder
 from bellmax.launch.schema import unknown
 
 # Errors of the machine, not of the program: full disk, quota, no permission, read-only disk.
-_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 _HELP = {"-h", "--help"}
 _EPILOG = """\
 Any key of the configuration is an option too, such as --agent.learning-rate 1e-3;
@@ -37,12 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
       The exit code: 0 done, 1 found something wrong or the machine failed, 2 to be put right by
-      the user, 130 interrupted.
+      the user, 130 interrupted, 143 terminated.
     """
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        with _terminating():
+            return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         return _complain(str(error), getattr(error, "exit_code", 2))
+    except Terminated:
+        return _complain("terminated", 143)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
     except BrokenPipeError:  # `bellmax list presets | head -1`
@@ -53,6 +59,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         name = f"{error.filename}: " if error.filename else ""
         return _complain(f"{name}{error.strerror}; free space or choose another folder", 1)
+
+
+@contextlib.contextmanager
+def _terminating() -> Iterator[None]:
+    """Makes SIGTERM, which clouds send before they take a machine back, an exception."""
+
+    def stop(*_: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough: let what is open be closed
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _dispatch(argv: list[str]) -> int:

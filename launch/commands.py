@@ -12,10 +12,16 @@ from bellmax.launch.schema import nearest, unknown
 from bellmax.launch.values import show
 
 
-class InterruptedRun(UserError):
-    """The user stopped a run; the message says how to continue it."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: whoever runs the machine wants it back. Handled as Ctrl-C is."""
 
-    exit_code = 130
+
+class InterruptedRun(UserError):
+    """A run was stopped from outside; the message says how to continue it."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class Command(NamedTuple):
@@ -30,8 +36,10 @@ class Command(NamedTuple):
 def _train(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out) if arguments.out else _default_folder(arguments.source)
     _check_writable(out)
-    if out.is_dir() and any(out.iterdir()):
+    if (out / "config.yaml").exists():
         raise UserError(f"{out} holds a run already; continue it with `bellmax resume {out}`")
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty; name a new folder with --out")
     _configure_jax(arguments)
     from bellmax.launch.config import load
 
@@ -118,10 +126,12 @@ def _configure_jax(arguments: argparse.Namespace) -> None:
 def _interruptible(run: Path, work: Callable[[], int]) -> int:
     try:
         return work()
-    except KeyboardInterrupt:
-        raise InterruptedRun(
-            f"interrupted; the last checkpoint is kept: `bellmax resume {run}` continues from it"
-        ) from None
+    except KeyboardInterrupt as stop:
+        what, code = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+        rest = "nothing was written yet"
+        if (run / "config.yaml").is_file():
+            rest = f"the last checkpoint is kept: `bellmax resume {run}` continues from it"
+        raise InterruptedRun(f"{what}; {rest}", code) from None
 
 
 def _default_folder(source: str) -> Path:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bellmax import UserError
 from bellmax.launch.checkpoints import Checkpoints
 from bellmax.launch.config import load
 from bellmax.launch.evaluation import evaluation_rows
@@ -27,8 +28,9 @@ def evaluate_run(run: Path, episodes: int, checkpoint: str | int = "latest") -> 
         if warning:
             print(warning)
     else:
-        best = checkpoints.best() if checkpoint == "best" else int(checkpoint)
-        step = -1 if best is None else best
+        step = checkpoints.best() if checkpoint == "best" else int(checkpoint)
+        if step is None:
+            raise UserError(f"no checkpoint of {run} has an evaluation; try --checkpoint latest")
         state = checkpoints.restore(step, experiment.abstract_state())
     rows = evaluation_rows(experiment.evaluate(state, step), experiment.seeds, step)
     for row in rows:

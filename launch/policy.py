@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from bellmax import UserError
 from bellmax.envs.statistics import normalise
+from bellmax.launch.checkpoints import write_whole
 from bellmax.launch.config import load
 from bellmax.launch.experiment import Experiment, build
 from bellmax.launch.runner import TrainState
@@ -24,7 +25,7 @@ def save_policies(experiment: Experiment, state: TrainState, run: Path) -> Path:
     acting = experiment.agent.actor_params(state.learner), state.env.statistics
     for i, seed in enumerate(experiment.seeds):
         one = jax.device_get(jax.tree.map(lambda x, i=i: x[i], acting))
-        (folder / f"seed-{seed}.msgpack").write_bytes(flax.serialization.to_bytes(one))
+        write_whole(folder / f"seed-{seed}.msgpack", flax.serialization.to_bytes(one))
     return folder
 
 
@@ -39,7 +40,7 @@ def load_policy(run: Path, seed: int | None = None) -> Policy:
       act(observations [N, ...]) -> actions [N], deterministic; for feed-forward agents.
 
     Raises:
-      UserError: the run has no policy of that seed.
+      UserError: the run has no policy of that seed, or its file is damaged.
     """
     config = load(run)
     seed = config.seed if seed is None else seed
@@ -50,7 +51,11 @@ def load_policy(run: Path, seed: int | None = None) -> Policy:
     agent, abstract = experiment.agent, experiment.abstract_state()
     acting = agent.actor_params(abstract.learner), abstract.env.statistics
     template = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), acting)
-    params, statistics = flax.serialization.from_bytes(template, path.read_bytes())
+    try:
+        restored: Any = flax.serialization.from_bytes(template, path.read_bytes())
+    except Exception as error:  # what a broken file raises depends on where it is broken
+        raise UserError(f"{path} is damaged; `bellmax resume {run}` writes it again") from error
+    params, statistics = restored
 
     @jax.jit
     def act(observations: jax.Array) -> jax.Array:

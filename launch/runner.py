@@ -56,8 +56,9 @@ class Interval(NamedTuple):
     """Sums over one call of `advance`, leaves [S].
 
     learn: name -> sum over gradient steps of what the agent reports.
-    updates: gradient steps. episodes: episodes that ended. episode_return, episode_length: their
-    sums. finite: True while every loss was finite.
+    updates: gradient steps, up to and with the first whose loss was not finite.
+    episodes: episodes that ended. episode_return, episode_length: their sums.
+    finite: True while every loss was finite.
     """
 
     learn: dict[str, jax.Array]
@@ -77,7 +78,7 @@ class Runner(NamedTuple):
     """
 
     init: Callable[[jax.Array], TrainState]
-    advance: Callable[[TrainState, Any, Any], tuple[TrainState, Interval]]
+    advance: jax.stages.Wrapped
     traces: list[int]
 
 
@@ -204,7 +205,9 @@ def _make_learn(agent: Agent, replay: replay_lib.Replay, updates: int):
     """`updates` gradient steps, each on a fresh sample."""
 
     def learn(state: TrainState, interval: Interval) -> tuple[TrainState, Interval]:
-        sample_keys = jax.random.split(jax.random.fold_in(state.keys.replay, state.vector_steps), updates)
+        sample_keys = jax.random.split(
+            jax.random.fold_in(state.keys.replay, state.vector_steps), updates
+        )
         learn_key = jax.random.fold_in(state.keys.learn, state.vector_steps)
 
         def update(carry: tuple[LearnerState, replay_lib.ReplayState, Interval], i: jax.Array):
@@ -229,7 +232,7 @@ def _make_learn(agent: Agent, replay: replay_lib.Replay, updates: int):
 def _count(interval: Interval, output: LearnOutput) -> Interval:
     return interval._replace(
         learn={name: interval.learn[name] + value for name, value in output.metrics.items()},
-        updates=interval.updates + 1,
+        updates=interval.updates + interval.finite,
         finite=interval.finite & jnp.isfinite(output.metrics["loss"]),
     )
 

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import psutil
 
@@ -28,13 +29,24 @@ class Session:
 
     The stops between intervals depend on the configuration alone, so a resumed run makes those of
     an uninterrupted one.
+
+    Args:
+      experiment, checkpoints, log, progress: what to run and where to put what comes of it.
+      resume_step: of the checkpoint that the run goes on from, whose evaluation is in the log.
     """
 
     def __init__(
-        self, experiment: Experiment, checkpoints: Checkpoints, log: MetricsLog, progress: Progress
+        self,
+        experiment: Experiment,
+        checkpoints: Checkpoints,
+        log: MetricsLog,
+        progress: Progress,
+        *,
+        resume_step: int | None = None,
     ):
         self.experiment, self.checkpoints = experiment, checkpoints
         self.log, self.progress = log, progress
+        self.resume_step = resume_step
         config = experiment.config
         self.steps_per_rollout = config.env.num_envs * config.rollout_length
         self.total = config.steps // self.steps_per_rollout
@@ -51,16 +63,19 @@ class Session:
           NotFiniteError: a loss was not finite; training stopped at that gradient step.
           CheckpointError: a checkpoint could not be written; the earlier ones are kept.
         """
-        advance = self._compile(state)
         rollouts = self._rollouts_taken(state)
+        if rollouts >= self.total:
+            return state
+        advance = self._compile(state)
         while rollouts < self.total:
             stop = self._next_stop(rollouts)
             warmup = max(min(self.warmup, stop) - rollouts, 0)
+            updates = np.array(state.learner.steps)  # a copy: the state is donated
             started = time.perf_counter()
             state, interval = advance(state, np.int32(warmup), np.int32(stop - rollouts - warmup))
             interval = jax.device_get(interval)
             seconds = time.perf_counter() - started
-            self._stop_if_not_finite(state, interval)
+            self._stop_if_not_finite(state, interval, updates)
             self._write_interval(state, interval, stop - rollouts, seconds)
             if rollouts <= self.warmup < stop:
                 age = time.time() - psutil.Process().create_time()
@@ -75,7 +90,7 @@ class Session:
         if self.evaluated is None or self.evaluated[0] != step:
             episodes = self.experiment.evaluate(state, step)
             rows = evaluation_rows(episodes, self.experiment.seeds, step)
-            for row in rows:
+            for row in rows if step != self.resume_step else []:
                 self.log.write(row)
             self.evaluated = step, np.array([row["episode_return"] for row in rows])
             cut = sum(row["cut_episodes"] for row in rows)
@@ -142,12 +157,18 @@ class Session:
             step, **rates, episode_return=columns["episode_return"], loss=columns["loss"]
         )
 
-    def _stop_if_not_finite(self, state: TrainState, interval: Interval) -> None:
-        if interval.finite.all():
+    def _stop_if_not_finite(
+        self, state: TrainState, interval: Interval, updates: np.ndarray
+    ) -> None:
+        """Raises NotFiniteError; `updates` [S] are the gradient steps taken before the interval."""
+        params = jax.device_get(_finite(state.learner.params))
+        # A gradient may break the parameters under a finite loss; such a state is not saved either.
+        healthy = np.logical_and.reduce([interval.finite, *jax.tree.leaves(params)])
+        if healthy.all():
             return
-        i = int(np.argmin(interval.finite))
-        leaves = jax.tree_util.tree_leaves_with_path(state.learner.params)
-        broken = [path for path, leaf in leaves if not np.isfinite(np.asarray(leaf[i])).all()]
+        i = int(np.argmin(healthy))
+        leaves = jax.tree_util.tree_leaves_with_path(params)
+        broken = [path for path, finite in leaves if not finite[i]]
         where = (
             f"first bad leaf params/{jax.tree_util.keystr(broken[0], simple=True, separator='/')}"
             if broken
@@ -155,7 +176,15 @@ class Session:
         )
         kept = self.checkpoints.latest()
         rest = "no checkpoint was written yet" if kept is None else f"checkpoint {kept} is kept"
+        what = "network" if interval.finite[i] else "loss"
+        step = int(updates[i] + interval.updates[i])
         raise NotFiniteError(
-            f"the loss of seed {self.experiment.seeds[i]} is not finite at gradient step "
-            f"{int(state.learner.steps[i])} ({where}); {rest}"
+            f"the {what} of seed {self.experiment.seeds[i]} is not finite at gradient step "
+            f"{step} ({where}); {rest}"
         )
+
+
+@jax.jit
+def _finite(tree: Any) -> Any:
+    """Which seeds [S] have finite numbers only, leaf by leaf."""
+    return jax.tree.map(lambda x: jnp.isfinite(x).all(axis=tuple(range(1, x.ndim))), tree)

@@ -1,8 +1,12 @@
 """Starting and resuming a run: its folder, its parts, and what is left when it ends."""
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
+import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ import jax
 import numpy as np
 
 from bellmax import UserError
-from bellmax.launch.checkpoints import Checkpoints
+from bellmax.launch.checkpoints import Checkpoints, write_whole
 from bellmax.launch.config import RunConfig, load, to_dict, to_yaml
 from bellmax.launch.experiment import Experiment, build, check_memory
 from bellmax.launch.metrics import MetricsLog
@@ -29,16 +33,20 @@ def train(config: RunConfig, out: Path) -> int:
     experiment = build(config)
     message = check_memory(experiment)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "config.yaml").write_text(to_yaml(config))
-    (out / "versions.json").write_text(json.dumps(_versions(), indent=2) + "\n")
-    return _run(experiment, out, None, [message])
+    with _locked(out):
+        write_whole(out / "config.yaml", to_yaml(config).encode())
+        versions = json.dumps(_versions(), indent=2) + "\n"
+        write_whole(out / "versions.json", versions.encode())
+        return _run(experiment, out, None, [message])
 
 
 def resume(run: Path, overrides: list[str]) -> int:
     """Goes on from the newest intact checkpoint of a run; returns the exit code.
 
+    A run that stopped before its first checkpoint starts again.
+
     Raises:
-      UserError: an override would change what was trained so far, or there is no checkpoint.
+      UserError: an override would change what was trained so far, or every checkpoint is damaged.
     """
     before, config = load(run), load(run, overrides)
     new, old = to_dict(config), to_dict(before)
@@ -50,11 +58,39 @@ def resume(run: Path, overrides: list[str]) -> int:
         )
     experiment = build(config)
     message = check_memory(experiment)
-    checkpoints = Checkpoints(run / "checkpoints", keep=config.keep_checkpoints)
+    with _locked(run):
+        start, messages = _start(experiment, run)
+        write_whole(run / "config.yaml", to_yaml(config).encode())
+        return _run(experiment, run, start, [message, *messages])
+
+
+def _start(experiment: Experiment, run: Path) -> tuple[tuple[int, TrainState] | None, list[str]]:
+    """The checkpoint to go on from, None if the run stopped before its first, and what to say."""
+    keep = experiment.config.keep_checkpoints
+    checkpoints = Checkpoints(run / "checkpoints", keep=keep)
+    if not checkpoints.steps() and not (run / "policy").exists():
+        return None, [f"{run} has no checkpoint yet: starting at step 0"]
     step, state, warning = checkpoints.restore_latest_valid(experiment.abstract_state())
-    (run / "config.yaml").write_text(to_yaml(config))
-    messages = [message, f"resuming {run} at step {step:,}", *([warning] if warning else [])]
-    return _run(experiment, run, (step, state), messages)
+    said = [f"resuming {run} at step {step:,}", *([warning] if warning else [])]
+    if step > experiment.config.steps:
+        raise UserError(f"steps must be at least {step}, those that {run} has taken already")
+    return (step, state), said
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Refuses a folder that another process trains in; the lock goes with its process."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is training in {folder}; wait or stop it") from None
+        except OSError:  # some network file systems have no locks of folders
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _run(
@@ -72,7 +108,8 @@ def _run(
     with log, Progress(config.steps, seeds=config.seeds) as progress:
         for message in messages:
             progress.message(message)
-        session = Session(experiment, checkpoints, log, progress)
+        step = start[0] if start else None
+        session = Session(experiment, checkpoints, log, progress, resume_step=step)
         state = session.advance_to_end(start[1] if start else experiment.init())
         folder = save_policies(experiment, state, out)
         returns = session.evaluate(state)
@@ -84,7 +121,17 @@ def _run(
 
 
 def _versions() -> dict[str, Any]:
-    names = ("bellmax", "jax", "jaxlib", "flax", "optax", "rlax", "chex", "orbax-checkpoint", "numpy")
+    names = (
+        "bellmax",
+        "jax",
+        "jaxlib",
+        "flax",
+        "optax",
+        "rlax",
+        "chex",
+        "orbax-checkpoint",
+        "numpy",
+    )
     device = jax.local_devices()[0]
     return {
         "python": platform.python_version(),
