@@ -1,0 +1,140 @@
+"""A bare DQN loop on CartPole: the yardstick of the on-device runner, with no framework.
+
+10 environments, batch 128, one gradient step per 10 environment steps, MLP 120-84, Adam 2.5e-4,
+10,000 transitions of replay, a target copied every 50 gradient steps; gymnax's CartPole.
+
+    python benchmarks/reference_dqn.py [--seeds 1] [--updates 20000] [--rounds 3]
+"""
+
+import argparse
+import functools
+import statistics
+import time
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import optax
+
+ENVS, BATCH, CAPACITY, GAMMA, TARGET_PERIOD, SIZES = 10, 128, 10_000, 0.99, 50, (4, 120, 84, 2)
+env, env_params = gymnax.make("CartPole-v1")
+optimizer = optax.adam(2.5e-4)
+
+
+def init_params(key):
+    keys = jax.random.split(key, len(SIZES) - 1)
+    shapes = zip(keys, SIZES, SIZES[1:], strict=False)
+    return [(jax.random.normal(k, (m, n)) / m**0.5, jnp.zeros(n)) for k, m, n in shapes]
+
+
+def q_values(params, x):
+    for w, b in params[:-1]:
+        x = jax.nn.relu(x @ w + b)
+    w, b = params[-1]
+    return x @ w + b
+
+
+def init(key):
+    """The loop's carry: (params, target, opt_state, replay, observation, env_state, key, i)."""
+    params_key, reset_key, key = jax.random.split(key, 3)
+    params = init_params(params_key)
+    obs, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(reset_key, ENVS), env_params)
+    replay = {
+        "obs": jnp.zeros((CAPACITY, 4)),
+        "action": jnp.zeros(CAPACITY, jnp.int32),
+        "reward": jnp.zeros(CAPACITY),
+        "end": jnp.zeros(CAPACITY),
+        "next_obs": jnp.zeros((CAPACITY, 4)),
+    }
+    target = jax.tree.map(jnp.copy, params)
+    zero = jnp.zeros((), jnp.int32)
+    return params, target, optimizer.init(params), replay, obs, env_state, key, zero
+
+
+def act(params, obs, key, i):
+    explore_key, action_key = jax.random.split(key)
+    epsilon = jnp.clip(1 - i * ENVS / 250_000 * 0.95, 0.05, 1.0)
+    random = jax.random.randint(action_key, (ENVS,), 0, 2)
+    greedy = q_values(params, obs).argmax(-1)
+    return jnp.where(jax.random.uniform(explore_key, (ENVS,)) < epsilon, random, greedy)
+
+
+def env_step(key, state, action):
+    obs, state, reward, terminated, truncated, _ = env.step(key, state, action, env_params)
+    return obs, state, reward, terminated | truncated
+
+
+def update(params, target, opt_state, batch):
+    bootstrap = q_values(target, batch["next_obs"]).max(-1)
+    y = batch["reward"] + GAMMA * (1 - batch["end"]) * bootstrap
+
+    def loss(params):
+        taken = q_values(params, batch["obs"])[jnp.arange(BATCH), batch["action"]]
+        return jnp.mean((taken - y) ** 2)
+
+    updates, opt_state = optimizer.update(jax.grad(loss)(params), opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+
+def iteration(carry, _):
+    params, target, opt_state, replay, obs, env_state, key, i = carry
+    key, act_key, step_key, sample_key = jax.random.split(key, 4)
+    action = act(params, obs, act_key, i)
+    step_keys = jax.random.split(step_key, ENVS)
+    next_obs, env_state, reward, end = jax.vmap(env_step)(step_keys, env_state, action)
+    step = {"obs": obs, "action": action, "reward": reward, "end": end, "next_obs": next_obs}
+    at = (i * ENVS) % CAPACITY
+    replay = {
+        name: jax.lax.dynamic_update_slice_in_dim(kept, step[name].astype(kept.dtype), at, 0)
+        for name, kept in replay.items()
+    }
+    filled = jnp.minimum((i + 1) * ENVS, CAPACITY)
+    index = jax.random.randint(sample_key, (BATCH,), 0, filled)
+    batch = {name: kept[index] for name, kept in replay.items()}
+    params, opt_state = update(params, target, opt_state, batch)
+    due = i % TARGET_PERIOD == 0
+    target = jax.tree.map(lambda new, old: jnp.where(due, new, old), params, target)
+    return (params, target, opt_state, replay, next_obs, env_state, key, i + 1), reward.mean()
+
+
+def run(carry, updates):
+    """`updates` iterations, each of 10 environment steps and one gradient step."""
+    return jax.lax.scan(iteration, carry, None, length=updates)[0]
+
+
+def make(seeds, updates):
+    """Returns `go()`, which runs `updates` more iterations of every seed, compiled and warm."""
+    one = functools.partial(run, updates=updates)
+    keys = jax.random.split(jax.random.key(0), seeds)
+    many_init, many = (jax.vmap(init), jax.vmap(one)) if seeds > 1 else (init, one)
+    carry = jax.jit(many_init)(keys if seeds > 1 else keys[0])
+    compiled = jax.jit(many, donate_argnums=0).lower(carry).compile()
+    held = [jax.block_until_ready(compiled(carry))]
+
+    def go():
+        held[0] = jax.block_until_ready(compiled(held[0]))
+
+    return go
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--updates", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    started = time.perf_counter()
+    go = make(arguments.seeds, arguments.updates)
+    print(f"compiled and run once in {time.perf_counter() - started:.1f} s")
+    rates = []
+    for _ in range(arguments.rounds):
+        started = time.perf_counter()
+        go()
+        rates.append(arguments.seeds * arguments.updates / (time.perf_counter() - started))
+    middle = statistics.median(rates)
+    spread = f"({min(rates):,.0f} to {max(rates):,.0f})"
+    print(f"{middle:,.0f} gradient steps/s {spread}, {middle * ENVS:,.0f} environment steps/s")
+
+
+if __name__ == "__main__":
+    main()

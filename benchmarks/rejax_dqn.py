@@ -1,0 +1,63 @@
+"""rejax's DQN with the hyper-parameters of reference_dqn.py, one turn for each line on stdin.
+
+`speed.py --rejax PYTHON` starts it under the Python that has rejax; it needs no bellmax.
+
+    PYTHON benchmarks/rejax_dqn.py SEEDS UPDATES
+"""
+
+import sys
+
+import jax
+from flax import linen as nn
+from rejax import get_algo
+
+ENVS = 10
+
+
+def make(updates):
+    """The algorithm: an evaluation that is asked for once, and does nothing."""
+    steps = updates * ENVS
+    dqn = get_algo("dqn").create(
+        env="CartPole-v1",
+        num_envs=ENVS,
+        num_epochs=1,
+        batch_size=128,
+        buffer_size=10_000,
+        fill_buffer=1_000,
+        learning_rate=2.5e-4,
+        gamma=0.99,
+        ddqn=False,
+        target_update_freq=50 * ENVS,  # environment steps
+        polyak=0.0,  # a copy
+        exploration_fraction=0.5,
+        total_timesteps=steps,
+        eval_freq=steps,
+        skip_initial_evaluation=True,
+    )
+    agent = dqn.agent.clone(hidden_layer_sizes=(120, 84), activation=nn.relu)
+    return dqn.replace(agent=agent, eval_callback=lambda algo, state, key: ())
+
+
+def main():
+    seeds, updates = int(sys.argv[1]), int(sys.argv[2])
+    dqn = make(updates)
+
+    def advance(state):
+        return dqn.train(train_state=state)[0]
+
+    keys = jax.random.split(jax.random.key(0), seeds)
+    init, train = dqn.init_state, advance
+    if seeds > 1:
+        init, train = jax.vmap(init), jax.vmap(train)
+    state = jax.jit(init)(keys if seeds > 1 else keys[0])
+    train = jax.jit(train)
+    for _ in range(2):  # past the filling of the buffer; types have settled after the first
+        state = jax.block_until_ready(train(state))
+    print("done", flush=True)
+    for _ in sys.stdin:
+        state = jax.block_until_ready(train(state))
+        print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main()

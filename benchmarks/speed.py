@@ -1,0 +1,220 @@
+"""Steady-state speed of bellmax's DQN against a bare loop, and rejax, at equal hyper-parameters.
+
+Sides are compiled once and then take turns, round after round, so that a noisy machine is noisy to
+all of them; medians, and the ratio of each round, are reported.
+
+    python benchmarks/speed.py [--seeds 1 8] [--rounds 7] [--updates 10000] [--out speed.json]
+    python benchmarks/speed.py --rejax PYTHON      PYTHON has rejax "gymnax<1" six jax installed
+    python benchmarks/speed.py --ablate            what logging, evaluation and checkpoints cost
+"""
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import reference_dqn
+
+ENVS = reference_dqn.ENVS
+
+
+def alternate(sides, rounds):
+    """Calls each side in turn, `rounds` times: name -> seconds of each call."""
+    seconds = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, go in sides.items():
+            started = time.perf_counter()
+            go()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def ratios(base, other):
+    """How many times faster `other` is than `base`: median, and the range over rounds."""
+    each = [b / o for b, o in zip(base, other, strict=True)]
+    return {"ratio": statistics.median(each), "ratio_min": min(each), "ratio_max": max(each)}
+
+
+def make_bellmax(seeds, updates):
+    """Returns `go()`: `updates` more iterations of the preset dqn/cartpole, compiled and warm."""
+    from bellmax.launch.config import load
+    from bellmax.launch.experiment import build
+
+    experiment = build(load("dqn/cartpole", ["--seeds", str(seeds)]))
+    state = experiment.init()
+    advance = experiment.runner.advance.lower(state, np.int32(0), np.int32(0)).compile()
+    held = [advance(state, np.int32(1000), np.int32(updates))[0]]
+
+    def go():
+        held[0] = jax.block_until_ready(advance(held[0], np.int32(0), np.int32(updates))[0])
+
+    jax.block_until_ready(held[0])
+    return go
+
+
+class Rejax:
+    """rejax in a process and an environment of its own; it waits between its turns."""
+
+    def __init__(self, python, seeds, updates):
+        worker = Path(__file__).with_name("rejax_dqn.py")
+        command = [python, str(worker), str(seeds), str(updates)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        self._answer()  # compiled and warm
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line.startswith("done"):
+            raise SystemExit(f"rejax_dqn.py stopped: {line or 'see its message above'}")
+
+    def go(self):
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        self._answer()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compare(seeds, updates, rounds, python):
+    """Rows of one table: each side's gradient steps/s and how it compares with the bare loop."""
+    sides = {
+        "bare loop": reference_dqn.make(seeds, updates),
+        "bellmax": make_bellmax(seeds, updates),
+    }
+    rejax = Rejax(python, seeds, updates) if python else None
+    if rejax:
+        sides["rejax"] = rejax.go
+    seconds = alternate(sides, rounds)
+    if rejax:
+        rejax.close()
+    rows = []
+    for name, taken in seconds.items():
+        rate = seeds * updates / statistics.median(taken)
+        row = {"side": name, "seeds": seeds, "gradient_steps_per_second": rate}
+        row |= {"env_steps_per_second": rate * ENVS, "seconds": taken}
+        rows.append(row | ratios(seconds["bare loop"], taken))
+    if rejax:
+        rows[1]["times_rejax"] = ratios(seconds["rejax"], seconds["bellmax"])
+    return rows
+
+
+def ablate(rounds):
+    """Wall clock of the preset's whole run as `bellmax train` makes it, against `advance` alone.
+
+    Both start from the same initialised state and leave compilation out.
+    """
+    sides = {"advance alone": make_advance_alone()}
+    everything = {"log_every": 50_000, "evaluate_every": 50_000, "checkpoint_every": 250_000}
+    parts = {
+        "whole session": everything,
+        "session, no evaluation between": everything | {"evaluate_every": 0},
+        "session, only the end": dict.fromkeys(everything, 0) | {"log_every": 500_000},
+    }
+    for name, intervals in parts.items():
+        sides[name] = make_session(intervals)
+    seconds = alternate(sides, rounds)
+    base = seconds["advance alone"]
+    return [
+        {"side": name, "run_seconds": statistics.median(taken), "seconds": taken}
+        | ratios(base, taken)
+        for name, taken in seconds.items()
+    ]
+
+
+def make_advance_alone():
+    from bellmax.launch.config import load
+    from bellmax.launch.experiment import build
+
+    config = load("dqn/cartpole")
+    experiment = build(config)
+    state = experiment.init()
+    advance = experiment.runner.advance.lower(state, np.int32(0), np.int32(0)).compile()
+    warmup = math.ceil(config.warmup_steps / ENVS)
+    rest = config.steps // ENVS - warmup
+
+    def go():
+        state = experiment.init()
+        jax.block_until_ready(advance(state, np.int32(warmup), np.int32(rest))[0])
+
+    return go
+
+
+def make_session(intervals):
+    """`go()` is a whole `Session` of the preset into a temporary folder; compiles only once."""
+    from bellmax.launch.checkpoints import Checkpoints
+    from bellmax.launch.config import load
+    from bellmax.launch.experiment import build
+    from bellmax.launch.metrics import MetricsLog
+    from bellmax.launch.progress import Progress
+    from bellmax.launch.session import Session
+
+    overrides = [f"--{name}={value}" for name, value in intervals.items()]
+    config = load("dqn/cartpole", overrides)
+    experiment = build(config)
+    state = experiment.init()
+    advance = experiment.runner.advance.lower(state, np.int32(0), np.int32(0)).compile()
+    jax.block_until_ready(experiment.evaluate(state, 0))
+
+    def go():
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoints = Checkpoints(Path(folder) / "checkpoints", keep=config.keep_checkpoints)
+            progress = Progress(config.steps)
+            with MetricsLog(Path(folder)) as log, progress:
+                session = Session(experiment, checkpoints, log, progress)
+                session._compile = lambda state: advance
+                session.advance_to_end(experiment.init())
+
+    return go
+
+
+def table(rows):
+    """The rows as a markdown table: numbers with thousands separators, lists left out."""
+    columns = list(dict.fromkeys(c for row in rows for c in row if not _is_nested(row[c])))
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(_show(row.get(c, "")) for c in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _is_nested(value):
+    return isinstance(value, list | dict)
+
+
+def _show(value):
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--updates", type=int, default=10_000, help="iterations in a turn")
+    parser.add_argument("--rejax", metavar="PYTHON")
+    parser.add_argument("--ablate", action="store_true")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    if arguments.ablate:
+        rows = ablate(arguments.rounds)
+    else:
+        rest = arguments.updates, arguments.rounds, arguments.rejax
+        rows = [row for seeds in arguments.seeds for row in compare(seeds, *rest)]
+    print(table(rows))
+    for row in rows:
+        if "times_rejax" in row:
+            found = "{ratio:.1f} ({ratio_min:.1f} to {ratio_max:.1f})".format(**row["times_rejax"])
+            print(f"\nbellmax with {row['seeds']} seeds is {found} times as fast as rejax")
+    if arguments.out:
+        arguments.out.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
