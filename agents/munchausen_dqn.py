@@ -1,8 +1,9 @@
 """Munchausen DQN: DQN whose reward carries the scaled log-probability of the action taken.
 
-    pi = softmax(q_target / tau)
-    y = r + alpha [tau log pi(a|s)]_{l0}^0 + gamma sum_a' pi(a'|s') (q_target(s', a') - tau log pi(a'|s'))
-    loss = Huber(y - q(s, a))
+pi = softmax(q_target / tau)
+y = r + alpha max(l0, tau log pi(a|s))
+      + gamma sum_a' pi(a'|s') (q_target(s', a') - tau log pi(a'|s'))
+loss = Huber(y - q(s, a))
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from bellmax.networks import Network
 class MunchausenDQNConfig(ValueConfig):
     """Hyper-parameters of M-DQN (Vieillard et al. 2020, arXiv:2007.14430)."""
 
-    # Tau, softmax temperature of the implied policy, in reward units (paper: 0.03, rewards in [-1, 1]).
+    # Tau, softmax temperature of the implied policy, in reward units (paper: 0.03, for rewards in
+    # [-1, 1]).
     temperature: Annotated[float, Gt(0)] = 0.03
     # Alpha, weight of the log-policy in the reward (paper: 0.9).
     alpha: Annotated[float, Interval(ge=0, le=1)] = 0.9
@@ -57,9 +59,9 @@ def make_munchausen_dqn(config: MunchausenDQNConfig, spec: EnvSpec) -> Agent:
             target_q[:, 1:],
             1.0 - steps.is_last[:, 1:],
         )
-        td_error = jax.vmap(
-            lambda *arrays: losses.n_step_munchausen_q_learning(*arrays, **hyper)
-        )(q_tm1, *window)
+        td_error = jax.vmap(lambda *arrays: losses.n_step_munchausen_q_learning(*arrays, **hyper))(
+            q_tm1, *window
+        )
         mask = 1.0 - steps.is_last[:, 0].astype(jnp.float32)
         return TemporalDifference(td_error, taken(q_tm1, steps.action[:, 0]), mask)
 

@@ -8,7 +8,11 @@ from bellmax import UserError
 
 _AGENTS = {
     "dqn": ("bellmax.agents.dqn", "DQNConfig", "make_dqn"),
-    "munchausen_dqn": ("bellmax.agents.munchausen_dqn", "MunchausenDQNConfig", "make_munchausen_dqn"),
+    "munchausen_dqn": (
+        "bellmax.agents.munchausen_dqn",
+        "MunchausenDQNConfig",
+        "make_munchausen_dqn",
+    ),
 }
 
 

@@ -96,10 +96,11 @@ def make_replay(
 
     def init(step: Step) -> ReplayState:
         storage = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape), x.dtype), step)
-        zero = jnp.zeros((), jnp.int32)
+        # Two arrays, not one twice: a buffer cannot be donated twice.
+        cursor, filled = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
         if not prioritised:
-            return ReplayState(storage, zero, zero, (), ())
-        return ReplayState(storage, zero, zero, sum_tree.init(starts), jnp.ones(()))
+            return ReplayState(storage, cursor, filled, (), ())
+        return ReplayState(storage, cursor, filled, sum_tree.init(starts), jnp.ones(()))
 
     def add(state: ReplayState, steps: Step) -> ReplayState:
         def write(storage: jax.Array, new: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
 """A sum tree in one array: draws an index in proportion to its priority in O(log n).
 
-Node 1 is the root, node i has children 2i and 2i+1, the leaves are the last half. Parents are always
+Node 1 is the root, node i has children 2i and 2i+1, the leaves are the last half. Parents are
 recomputed from both children, never adjusted by a difference, so float32 errors do not build up.
 """
 
