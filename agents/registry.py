@@ -1,4 +1,4 @@
-"""Which agents there are. Names answer without importing jax; an agent is imported when asked for."""
+"""Which agents there are; one is imported when it is asked for."""
 
 import importlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Evaluation: whole episodes of the greedy policy, in a compiled function and key stream of its own."""
+"""Evaluation: whole episodes of the greedy policy, in a function and key stream of its own."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

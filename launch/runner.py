@@ -1,8 +1,8 @@
 """The on-device runner: environment, replay and learner of S seeds in one compiled program.
 
-`Runner.advance` is the whole of training: a loop that only fills the replay, then a loop of rollout,
-replay add and gradient steps, both of a length given at run time, so that one compilation serves
-the warm-up, every logging interval and the last, shorter one.
+`Runner.advance` is the whole of training: a loop that only fills the replay, then a loop of
+rollout, replay add and gradient steps, both of a length given at run time, so that one compilation
+serves the warm-up, every logging interval and the last, shorter one.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class ActorState(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """Named streams of randomness; each use folds in the number of the step, so keys never change."""
+    """Named streams of randomness; each use folds in the step's number, so keys never change."""
 
     act: jax.Array
     env: jax.Array
@@ -73,7 +73,7 @@ class Runner(NamedTuple):
     """init(seeds [S]) -> TrainState; one learner a seed.
 
     advance(state, warmup, rollouts) -> (state, Interval): `warmup` rollouts without learning, then
-        `rollouts` with; it consumes (donates) the state and stops at the first loss that is not finite.
+        `rollouts` with; it donates the state and stops at the first loss that is not finite.
     traces: how often `advance` was compiled, as a list that grows.
     """
 
