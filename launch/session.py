@@ -1,7 +1,11 @@
 """The loop over intervals of a compiled run: all that happens between them is input and output."""
 
+import contextlib
 import math
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -129,7 +133,8 @@ class Session:
             returns = self.evaluate(state)
             if saves:
                 step = rollouts * self.steps_per_rollout
-                self.checkpoints.save(step, state, metric=float(returns.mean()), extra={})
+                with _signals_held():
+                    self.checkpoints.save(step, state, metric=float(returns.mean()), extra={})
 
     def _write_interval(
         self, state: TrainState, interval: Interval, rollouts: int, seconds: float
@@ -182,6 +187,33 @@ class Session:
             f"the {what} of seed {self.experiment.seeds[i]} is not finite at gradient step "
             f"{step} ({where}); {rest}"
         )
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Finishes a checkpoint before Ctrl-C or SIGTERM stops the run; a second one does not wait."""
+    if threading.current_thread() is not threading.main_thread():  # it alone has signals
+        yield
+        return
+    came: list[int] = []
+
+    def hold(number: int, _: Any) -> None:
+        came.append(number)
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, hold)
+        yield
+    finally:
+        restore()
+        for number in came:
+            signal.raise_signal(number)
 
 
 @jax.jit
