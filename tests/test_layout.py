@@ -1,0 +1,178 @@
+"""The tree keeps to its design: which folder may import which, and what a file may look like."""
+
+import ast
+import importlib
+import pathlib
+import re
+import sys
+import tomllib
+
+import pytest
+import yaml
+
+import bellmax
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "bellmax"
+MAY_IMPORT = {
+    "losses": {"losses"},
+    "networks": {"networks"},
+    "envs": {"envs"},
+    "agents": {"losses", "networks", "envs", "agents"},
+    "configs": {"configs"},
+    "launch": {"losses", "networks", "envs", "agents", "configs", "launch"},
+}
+# Losses go into any code base that has these.
+LOSSES_MAY_IMPORT = {"jax", "numpy", "chex", "rlax", "bellmax", *sys.stdlib_module_names}
+# Slow to import, or extras: inside the function that needs them.
+LAZY = {
+    *("gymnax", "flashbax", "gymnasium", "bsuite", "wandb", "tensorboardX"),
+    *("matplotlib", "scipy", "rich", "distrax", "tyro"),
+}
+OUTSIDE = {"tests", "benchmarks", "examples"}
+FILES = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """The full dotted names that a tree imports, at whatever depth."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            names |= {f"{base}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            names |= {a.value for a in node.args if isinstance(a, ast.Constant)}
+    return names
+
+
+def on_import(tree: ast.Module) -> ast.Module:
+    """The statements that run when the module is imported: no bodies of functions."""
+
+    class Strip(ast.NodeTransformer):
+        def visit_FunctionDef(self, node):
+            return None
+
+        visit_AsyncFunctionDef = visit_FunctionDef
+        visit_Lambda = visit_FunctionDef
+
+        def visit_If(self, node):
+            if "TYPE_CHECKING" in ast.unparse(node.test):
+                return [self.visit(statement) for statement in node.orelse]
+            return self.generic_visit(node)
+
+    return Strip().visit(tree)
+
+
+def violations(folder: str, source: str) -> list[str]:
+    """What a file of a folder does that it may not, in words."""
+    found = []
+    for name in sorted(imports(ast.parse(source))):
+        first, _, rest = name.partition(".")
+        part = rest.split(".")[0]
+        if first == "":
+            found.append(f"relative import of {name}")
+        elif first == "bellmax" and part in MAY_IMPORT and part not in MAY_IMPORT[folder]:
+            found.append(f"{folder} imports {part}")
+        elif first in MAY_IMPORT or first in OUTSIDE:
+            found.append(f"bare import of {first}")
+        if folder == "losses" and first not in LOSSES_MAY_IMPORT:
+            found.append(f"losses imports {first}")
+    found += [
+        f"{name} at the top of a module"
+        for name in sorted(imports(on_import(ast.parse(source))))
+        if name.split(".")[0] in LAZY
+    ]
+    for node in ast.walk(ast.parse(source)):
+        name = getattr(node, "id", getattr(node, "arg", getattr(node, "attr", None)))
+        if name == "done":
+            found.append(f"line {node.lineno}: a name `done`; say terminated, truncated or is_last")
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_keeps_to_the_design(path):
+    source = path.read_text()
+    assert violations(path.relative_to(ROOT).parts[0], source) == []
+    assert len(source.splitlines()) <= 400
+    assert not source or ast.get_docstring(ast.parse(source)), "a module says what it is for"
+
+
+@pytest.mark.parametrize(
+    ("folder", "source", "expected"),
+    [
+        ("losses", "from bellmax.networks import QHead", "losses imports networks"),
+        ("losses", "from bellmax import envs", "losses imports envs"),
+        ("losses", "def f():\n    import optax", "losses imports optax"),
+        ("losses", "import optax.losses", "losses imports optax"),
+        ("networks", "import bellmax.losses.value as v", "networks imports losses"),
+        ("envs", "importlib.import_module('bellmax.agents.dqn')", "envs imports agents"),
+        ("agents", "if True:\n    from bellmax.launch import cli", "agents imports launch"),
+        ("agents", "import losses", "bare import of losses"),
+        ("launch", "from tests.envs import scripted", "bare import of tests"),
+        ("launch", "from . import runner", "relative import of ..runner"),
+        ("launch", "import scipy.stats", "scipy.stats at the top of a module"),
+        ("launch", "class A:\n    import rich", "rich at the top of a module"),
+        ("launch", "try:\n    import wandb\nfinally: pass", "wandb at the top of a module"),
+        ("envs", "done = True", "line 1: a name `done`"),
+        ("envs", "f(done=1)", "line 1: a name `done`"),
+    ],
+)
+def test_the_walker_finds_what_is_planted(folder, source, expected):
+    assert [line for line in violations(folder, source) if line.startswith(expected)]
+
+
+@pytest.mark.parametrize(
+    ("folder", "source"),
+    [
+        ("envs", "from bellmax import UserError"),
+        ("envs", "def f():\n    import gymnax"),
+        ("launch", "f = lambda: importlib.import_module('rich')"),
+        ("launch", "if TYPE_CHECKING:\n    import rich\nfrom bellmax.losses import q_learning"),
+    ],
+)
+def test_the_walker_lets_the_rest_pass(folder, source):
+    assert violations(folder, source) == []
+
+
+def test_the_source_links_and_the_wheel_name_the_same_folders():
+    entries = {path.name: path for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    links = {name for name, path in entries.items() if path.is_symlink()}
+    assert set(entries) - links == {"__init__.py", "py.typed"}
+    assert links == set(MAY_IMPORT)
+    assert all(entries[name].resolve() == ROOT / name for name in links)
+    wheel = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert set(wheel["sources"]) == links | {"src/bellmax"}
+    files = {f"src/bellmax/{name}" for name in set(entries) - links}
+    assert set(wheel["only-include"]) == links | files
+    banned = PYPROJECT["tool"]["ruff"]["lint"]["flake8-tidy-imports"]["banned-api"]
+    assert set(banned) == links
+
+
+@pytest.mark.parametrize("folder", ["losses", "networks", "envs", "agents"])
+def test_every_public_name_resolves(folder):
+    module = importlib.import_module(f"bellmax.{folder}")
+    assert module.__all__ == sorted(set(module.__all__), key=module.__all__.index)
+    assert not [name for name in module.__all__ if not hasattr(module, name)]
+
+
+def test_there_is_one_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert PYPROJECT["project"]["version"] == bellmax.__version__ == citation["version"]
+    assert f"## {bellmax.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_core_declares_what_it_imports():
+    """Every package that the modules import is a dependency, and every dependency is imported."""
+    distributions = {"yaml": "pyyaml", "orbax": "orbax-checkpoint", "dm_env": "dm-env"}
+    distributions |= {"annotated_types": "annotated-types"}
+    names = {name.split(".")[0] for path in FILES for name in imports(ast.parse(path.read_text()))}
+    names -= {"bellmax", *sys.stdlib_module_names}
+    declared = PYPROJECT["project"]["dependencies"]
+    extras = [*PYPROJECT["project"]["optional-dependencies"]["gymnax"], "wandb"]
+    core, extra = ({re.split(r"[>=<\[ ]", d)[0].lower() for d in ds} for ds in (declared, extras))
+    used = {distributions.get(name, name).lower() for name in names}
+    assert used - extra == core
+    assert not [line for line in declared if line.startswith("jax") and "<" in line]

@@ -1,0 +1,77 @@
+"""What is published works away from the repository: sdist, wheel from it, import, command line."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+FOLDERS = ("agents", "configs", "envs", "launch", "losses", "networks")
+
+
+def build(*arguments, folder):
+    command = [sys.executable, "-m", "hatchling", "build", *arguments]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, made from the source distribution as pip makes it, not from the repository."""
+    folder = tmp_path_factory.mktemp("dist")
+    build("-t", "sdist", "-d", str(folder), folder=ROOT)
+    with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
+        archive.extractall(folder, filter="data")
+    unpacked = next(path for path in folder.iterdir() if path.is_dir())
+    build("-t", "wheel", "-d", str(folder), folder=unpacked)
+    return next(folder.glob("*.whl"))
+
+
+def sources():
+    paths = [p for folder in FOLDERS for p in (ROOT / folder).rglob("*") if p.is_file()]
+    wanted = {p.relative_to(ROOT).as_posix() for p in paths if p.suffix in (".py", ".yaml")}
+    return {f"bellmax/{path}" for path in wanted} | {"bellmax/__init__.py", "bellmax/py.typed"}
+
+
+def test_the_wheel_holds_every_module_preset_and_the_licence_and_nothing_else(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    packaged = {name for name in names if name.startswith("bellmax/")}
+    assert packaged == sources()
+    assert any(name.endswith(".yaml") for name in packaged)
+    rest = {name.split("/", 1)[1] for name in names - packaged}
+    assert rest == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
+
+
+def test_the_installed_wheel_runs_outside_of_the_repository(wheel, tmp_path):
+    """In an environment of its own, where the packages that bellmax needs are ours."""
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
+    site = next((tmp_path / "venv" / "lib").glob("python3*/site-packages"))
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site]
+    subprocess.run([*command, wheel], check=True, timeout=120)
+    # After its own packages the environment sees ours, less the editable install of this tree.
+    import jax
+
+    (site / "ours.pth").write_text(str(pathlib.Path(jax.__file__).parents[1]))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+
+    def run(*arguments):
+        command = [tmp_path / "venv" / "bin" / "python", *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        )
+
+    code = "import bellmax.losses, bellmax.launch.cli; print(bellmax.losses.__file__)"
+    result = run("-W", "error", "-c", code)
+    assert result.returncode == 0, result.stderr
+    assert pathlib.Path(result.stdout.strip()).is_relative_to(site)
+    main = "import sys; from bellmax.launch.cli import main; sys.exit(main())"
+    presets = run("-c", main, "list", "presets")
+    assert presets.returncode == 0, presets.stderr
+    expected = (p.relative_to(ROOT / "configs") for p in (ROOT / "configs").rglob("*.yaml"))
+    assert presets.stdout.split() == sorted(p.with_suffix("").as_posix() for p in expected)
+    shown = run("-c", main, "show-config", "munchausen_dqn/cartpole")
+    assert shown.returncode == 0 and "name: munchausen_dqn" in shown.stdout
