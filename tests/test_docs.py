@@ -1,9 +1,10 @@
 """What the pages say is true: their Python runs, their commands work, their links lead somewhere.
 
 Blocks marked `python` run, those of a page one after the other in one namespace, in an empty
-folder; `python notest` needs what the reader has. Lines of `bash` and `console` blocks that call bellmax
-run in order too, in a folder that holds the page's YAML files and a finished run, `runs/first`;
-training is cut short by the options in SHORT. Of other commands only those in ELSEWHERE may appear.
+folder; `python notest` needs what the reader has. Lines of `bash` and `console` blocks that call
+bellmax run in order too, in a folder that holds the YAML files of the page and a finished run,
+`runs/first`; training is cut short by the options in SHORT. Of other commands only those in
+ELSEWHERE may appear.
 Commands within sentences must name a command that there is.
 """
 
