@@ -1,0 +1,108 @@
+"""A user's own network: what it may be, and a sentence for each way that it does not fit."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dm_env import specs
+
+from bellmax import UserError, networks
+from bellmax.networks import NetworkConfig, make_q_network
+
+KEY = jax.random.key(0)
+
+OWN = """
+import flax.linen as nn
+import jax.numpy as jnp
+from bellmax.networks import DuelingOutput
+
+class Own(nn.Module):
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.num_actions)(x.reshape(x.shape[0], -1))
+
+class Tuple(nn.Module):
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, x):
+        q = nn.Dense(self.num_actions)(x)
+        return DuelingOutput(q, q[:, 0], q)
+
+class TooWide(nn.Module):
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.num_actions + 1)(x)
+
+class Unbatched(nn.Module):
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.num_actions)(x)[0]
+
+class NoActions(nn.Module):
+    pass
+
+class Breaks(nn.Module):
+    num_actions: int
+
+    def __call__(self, x):
+        raise RuntimeError("only images\\nand a second line")
+
+class Strings(nn.Module):
+    num_actions: int
+
+    def __call__(self, x):
+        return "q"
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_networks.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("own_networks", None)
+
+
+def test_own_modules(own):
+    spec = specs.Array((4,), np.float32)
+    for name, kind in [("Own", networks.QOutput), ("Tuple", networks.DuelingOutput)]:
+        network = make_q_network(NetworkConfig(module=f"own_networks:{name}"), spec, 3)
+        output = network.apply(network.init(KEY), jnp.ones((5, 4)))
+        assert isinstance(output, kind) and output.q_values.shape == (5, 3)
+
+
+@pytest.mark.parametrize(
+    "config, shape, words",
+    [
+        ({"module": "own_networks:TooWide"}, (4,), ["(2, 4)", "(2, 3)", "own_networks:TooWide"]),
+        ({"module": "own_networks:Unbatched"}, (4,), ["(3,)", "(2, 3)"]),
+        ({"module": "own_networks:Breaks"}, (4,), ["own_networks:Breaks", "(2, 4)", "only images"]),
+        ({"module": "own_networks:Strings"}, (4,), ["own_networks:Strings"]),
+        ({"module": "own_networks:NoActions"}, (4,), ["num_actions", "package.module:Name"]),
+        ({"module": "own_networks:Absent"}, (4,), ["Absent", "package.module:Name"]),
+        ({"module": "own_networks"}, (4,), ["'own_networks'", "package.module:Name"]),
+        ({"module": "no_such_module:X"}, (4,), ["no_such_module", "package.module:Name"]),
+        ({"module": ":X"}, (4,), ["':X'", "package.module:Name"]),
+        ({"torso": "nature"}, (4,), ["nature", "(4,)", "--agent.network.torso mlp"]),
+        ({"torso": "minatar"}, (4, 4), ["minatar", "(4, 4)"]),
+        ({"torso": "impala"}, (), ["impala", "()"]),
+        ({"torso": "nature"}, (10, 10, 3), ["nature", "(2, 10, 10, 3)"]),
+        ({"torso": "minatar"}, (2, 2, 3), ["minatar", "(2, 2, 2, 3)"]),
+    ],
+    ids=str,
+)
+def test_a_network_that_does_not_fit_is_one_sentence(own, config, shape, words):
+    with pytest.raises(UserError) as caught:
+        make_q_network(NetworkConfig(**config), specs.Array(shape, np.float32), 3)
+    message = str(caught.value)
+    assert message.startswith("agent.network") and "\n" not in message
+    assert all(word in message for word in words), message

@@ -1,0 +1,121 @@
+"""Networks: shapes, scaling and precision."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dm_env import specs
+
+from bellmax import networks
+from bellmax.networks import NetworkConfig, make_q_network
+
+KEY = jax.random.key(0)
+
+
+def run(module, x):
+    params = jax.jit(module.init)(KEY, x)
+    return jax.jit(module.apply)(params, x), params
+
+
+@pytest.mark.parametrize(
+    "module, shape, features",
+    [
+        (networks.MLP((7, 5)), (3, 2, 4), 5),
+        (networks.MLP(()), (3, 2, 4), 8),
+        (networks.MinAtarConv(), (3, 10, 10, 4), 128),
+        (networks.NatureConv(), (3, 84, 84, 4), 512),
+        (networks.ImpalaResNet(), (3, 64, 64, 3), 256),
+        (networks.ImpalaResNet(stages=(4, 8), blocks=1), (3, 9, 7, 2), 256),
+    ],
+    ids=lambda x: getattr(type(x), "__name__", None) if isinstance(x, nn.Module) else None,
+)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.uint8, jnp.bool_])
+def test_torsos_map_batches_to_features(module, shape, features, dtype):
+    def both(key, x):
+        params = module.init(key, x)
+        return module.apply(params, x), params
+
+    output, params = jax.eval_shape(both, KEY, jax.ShapeDtypeStruct(shape, dtype))
+    assert output.shape == (3, features) and output.dtype == jnp.float32
+    assert {p.dtype for p in jax.tree.leaves(params)} <= {np.dtype(np.float32)}
+
+
+def test_parameter_counts_are_the_papers():
+    """Nature DQN: 8*8*4*32+32 + 4*4*32*64+64 + 3*3*64*64+64 + 3136*512+512 = 1,684,128."""
+    for module, shape, wanted in [
+        (networks.NatureConv(), (1, 84, 84, 4), 1_684_128),
+        (networks.MinAtarConv(), (1, 10, 10, 4), 9 * 4 * 16 + 16 + 1024 * 128 + 128),
+    ]:
+        params = jax.eval_shape(module.init, KEY, jax.ShapeDtypeStruct(shape, jnp.float32))
+        assert sum(np.prod(p.shape) for p in jax.tree.leaves(params)) == wanted
+
+
+@pytest.mark.parametrize(
+    "module", [networks.NatureConv(), networks.ImpalaResNet((4,), 1)], ids=["nature", "impala"]
+)
+def test_bytes_are_scaled_to_the_unit_interval(module):
+    bytes_ = np.random.default_rng(0).integers(0, 256, (2, 36, 36, 1), np.uint8)
+    output, params = run(module, jnp.asarray(bytes_))
+    scaled = module.apply(params, jnp.asarray(bytes_ / 255.0, jnp.float32))
+    np.testing.assert_allclose(output, scaled, atol=1e-6)
+    unscaled = module.apply(params, jnp.asarray(bytes_, jnp.float32))
+    assert np.abs(unscaled).max() > 50 * np.abs(output).max() > 0
+
+
+def test_booleans_are_zeros_and_ones():
+    x = np.random.default_rng(0).random((2, 10, 10, 3)) < 0.3
+    for module in (networks.MinAtarConv(), networks.MLP((4,))):
+        output, params = run(module, jnp.asarray(x))
+        np.testing.assert_array_equal(output, module.apply(params, jnp.asarray(x, jnp.float32)))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_patch_convolution_is_a_convolution(width):
+    x = jax.random.normal(KEY, (2, 6, 5, 3))
+    output, params = run(networks.PatchConv(4, width), x)
+    dense = params["params"]["Dense_0"]
+    kernel = dense["kernel"].reshape(width, width, 3, 4)
+    conv = nn.Conv(4, (width, width), padding="VALID")
+    wanted = conv.apply({"params": {"kernel": kernel, "bias": dense["bias"]}}, x)
+    assert output.shape == wanted.shape == (2, 7 - width, 6 - width, 4)
+    np.testing.assert_allclose(output, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_heads(dtype):
+    x = jax.random.normal(KEY, (5, 6))
+    plain, _ = run(networks.QHead(3, dtype), x)
+    assert isinstance(plain, networks.QOutput) and plain.q_values.shape == (5, 3)
+    dueling, params = run(networks.DuelingHead(3, dtype), x)
+    assert isinstance(dueling, networks.DuelingOutput)
+    assert (dueling.value.shape, dueling.advantage.shape) == ((5,), (5, 3))
+    assert {y.dtype for y in (*plain, *dueling)} == {np.dtype(np.float32)}
+    np.testing.assert_allclose(dueling.advantage.mean(-1), np.zeros(5), atol=1e-6)
+    np.testing.assert_allclose(dueling.q_values.mean(-1), dueling.value, atol=1e-5)
+    # Equal shifts of all advantages change nothing.
+    bias = params["params"]["Dense_1"]["bias"]
+    shifted = {**params["params"]["Dense_1"], "bias": bias + 8.0}
+    shifted = {"params": {**params["params"], "Dense_1": shifted}}
+    again = networks.DuelingHead(3, dtype).apply(shifted, x)
+    tolerance = 1e-5 if dtype == jnp.float32 else 0.1
+    np.testing.assert_allclose(again.q_values, dueling.q_values, atol=tolerance)
+
+
+@pytest.mark.parametrize("torso, shape", [("mlp", (6,)), ("minatar", (10, 10, 4))])
+@pytest.mark.parametrize("dueling", [False, True])
+def test_bfloat16_inside_float32_outside(torso, shape, dueling):
+    x = jax.random.normal(KEY, (4, *shape))
+    spec = specs.Array(shape, np.float32)
+    half, full = (
+        make_q_network(NetworkConfig(torso, dueling=dueling, dtype=dtype), spec, 3)
+        for dtype in ("bfloat16", "float32")
+    )
+    params = jax.jit(half.init)(KEY)
+    output = jax.jit(half.apply)(params, x)
+    assert isinstance(output, networks.DuelingOutput if dueling else networks.QOutput)
+    assert output.q_values.shape == (4, 3)
+    leaves = jax.tree.leaves((params, output))
+    assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float32)}
+    error = np.abs(output.q_values - jax.jit(full.apply)(params, x).q_values).max()
+    assert 0 < error < 0.05
