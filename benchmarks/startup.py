@@ -1,0 +1,99 @@
+"""From the shell to the first gradient step, with a cold and with a warm compilation cache.
+
+Runs `bellmax train` as a user would, in processes of its own, and reads the time that the program
+prints; "wall" is measured from outside, until that line appears.
+
+    python benchmarks/startup.py [--preset dqn/cartpole] [--repeats 5] [--out startup.json]
+    python benchmarks/startup.py --imports          the slowest imports of one start
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+LINE = re.compile(r"first gradient step ([\d.]+) s after the program started")
+COMPILED = re.compile(r"compiled in ([\d.]+) s")
+PROGRAM = "import sys; from bellmax.launch.cli import main; sys.exit(main())"
+
+
+def start(preset, cache, *flags):
+    """One start: seconds to the first gradient step as printed, measured outside, and compiling."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, *flags, "-c", PROGRAM, "train", preset, "--out", f"{folder}/run"]
+        env = {**os.environ, "BELLMAX_CACHE": str(cache)}
+        started = time.perf_counter()
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env) as process:
+            lines = []
+            for line in process.stdout:
+                lines.append(line)
+                found = LINE.search(line)
+                if found:
+                    break
+            wall = time.perf_counter() - started
+            process.kill()
+            errors = process.stderr.read()
+        if not found:
+            raise SystemExit(f"{preset} made no gradient step:\n{''.join(lines)}{errors}")
+        compiled = COMPILED.search("".join(lines))
+        compiling = float(compiled[1]) if compiled else float("nan")
+        return {"printed": float(found[1]), "wall": wall, "compile": compiling, "stderr": errors}
+
+
+def measure(preset, repeats):
+    """cold and warm -> what -> seconds of each repeat; the two take turns."""
+    rows = {state: {"printed": [], "wall": [], "compile": []} for state in ("cold", "warm")}
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as cache:
+            for state in ("cold", "warm"):
+                once = start(preset, cache)
+                for name, values in rows[state].items():
+                    values.append(once[name])
+    return rows
+
+
+def imports(preset, count=25):
+    """The slowest modules by cumulative import time, as `python -X importtime` has them."""
+    with tempfile.TemporaryDirectory() as cache:
+        lines = start(preset, cache, "-X", "importtime")["stderr"].splitlines()
+    rows = []
+    for line in lines:
+        parts = line.removeprefix("import time:").split("|")
+        if len(parts) == 3 and parts[1].strip().isdecimal():
+            depth = (len(parts[2]) - len(parts[2].lstrip())) // 2
+            rows.append((int(parts[1]) / 1e6, depth, parts[2].strip()))
+    for seconds, depth, name in sorted(rows, reverse=True)[:count]:
+        print(f"{seconds:6.2f} s  {'  ' * depth}{name}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="dqn/cartpole")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--imports", action="store_true")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    if arguments.imports:
+        imports(arguments.preset)
+        return
+    rows = measure(arguments.preset, arguments.repeats)
+    print("| cache | first gradient step, printed (s) | wall (s) | trace and compile (s) |")
+    print("| --- | --- | --- | --- |")
+    for state, values in rows.items():
+        cells = [
+            f"{statistics.median(v):.1f} ({min(v):.1f} to {max(v):.1f})" for v in values.values()
+        ]
+        print(f"| {state} | " + " | ".join(cells) + " |")
+    if arguments.out:
+        arguments.out.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
