@@ -31,8 +31,8 @@ from bellmax.networks import Network, NetworkConfig, make_q_network
 class ValueConfig:
     """Hyper-parameters that value-based agents share.
 
-    `batch_size`, `n_step`, `target_period` and `network` are static; the other numbers are leaves:
-    an agent can be made under `vmap` with traced values in their place.
+    `batch_size`, `n_step`, `network` and the lengths of schedules (`target_period`, `*_steps`) are
+    static; the other numbers are leaves: an agent can be made under `vmap` with traced values.
     """
 
     # Adam's step size; linear decay to final_learning_rate if that is given.
