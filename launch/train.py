@@ -49,8 +49,9 @@ def resume(run: Path, overrides: list[str]) -> int:
       UserError: an override would change what was trained so far, or every checkpoint is damaged.
     """
     before, config = load(run), load(run, overrides)
-    new, old = to_dict(config), to_dict(before)
-    changed = [key for key in new if new[key] != old[key] and key not in RESUMABLE]
+    new, old = _flat(to_dict(config)), _flat(to_dict(before))
+    names = [*new, *(name for name in old if name not in new)]
+    changed = [name for name in names if new.get(name) != old.get(name) and name not in RESUMABLE]
     if changed:
         raise UserError(
             f"{changed[0]} cannot change when a run is resumed; what can is "
@@ -62,6 +63,15 @@ def resume(run: Path, overrides: list[str]) -> int:
         start, messages = _start(experiment, run)
         write_whole(run / "config.yaml", to_yaml(config).encode())
         return _run(experiment, run, start, [message, *messages])
+
+
+def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys, as options name them."""
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def _start(experiment: Experiment, run: Path) -> tuple[tuple[int, TrainState] | None, list[str]]:
