@@ -121,6 +121,6 @@ OWN = [
 ]
 
 
-@pytest.mark.parametrize("env", OWN, ids=str)
+@pytest.mark.parametrize("env", OWN)
 def test_nothing_is_found_where_nothing_is_wrong(env):
     assert check_env(env) == []
