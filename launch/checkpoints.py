@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import shutil
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -204,11 +205,15 @@ class Checkpoints:
 def write_whole(path: Path, data: bytes) -> None:
     """Replaces a file in one move: a kill or a full disk leaves the old one as it was."""
     written = path.with_name(f"{path.name}.tmp")
-    with written.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    written.replace(path)
+    try:
+        with written.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        written.replace(path)
+    except OSError as error:
+        written.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a write names no file
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -219,7 +224,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def _write(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
     # The array format has no empty arrays; their shape in META is all there is to know.
     filled = {name: array for name, array in arrays.items() if array.size}
-    with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with _quiet(), _unheard(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         checkpointer.save(path, ocp.args.PyTreeSave(filled or {"": np.zeros(1)}), force=True)
     meta = json.loads(json.dumps({**meta, "files": _checksums(path)}))
     with (path / META).open("w") as file:
@@ -251,6 +256,23 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Hides what threads say of an event loop that is closed when the first of many writes fails.
+
+    They say it until the last write has ended, so after a failure they are not heard again.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    yield
+    sys.unraisablehook = before
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:

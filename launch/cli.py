@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
@@ -43,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       the user, 130 interrupted, 143 terminated.
     """
     try:
-        with _terminating():
+        with _terminating(), warnings.catch_warnings():
+            # jax does without an entry of its cache that a full disk or a kill cut short.
+            warnings.filterwarnings("ignore", "Error .* persistent compilation cache")
             return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         return _complain(str(error), getattr(error, "exit_code", 2))
