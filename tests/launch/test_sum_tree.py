@@ -46,3 +46,14 @@ def test_small_trees(size):
     assert sum_tree.total(tree) == 2
     indices, probabilities = sum_tree.sample(tree, jax.random.key(0), 16)
     assert (indices == size - 1).all() and (probabilities == 1).all()
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
+@pytest.mark.parametrize("pattern", [(0, 1), (1, 0), (0, 0, 0, 1), (1, 0, 0, 0)], ids=str)
+def test_draws_on_the_edge_between_leaves_avoid_the_empty_ones(monkeypatch, pattern, uniform):
+    """4095 + (1 - 2^-24) rounds to 4096: the draw is the whole mass; at 0 it is a leaf's edge."""
+    priorities = jnp.tile(jnp.array(pattern, jnp.float32), 2048 // len(pattern))
+    tree = sum_tree.update(sum_tree.init(2048), jnp.arange(2048), priorities)
+    monkeypatch.setattr(jax.random, "uniform", lambda key, shape: jnp.full(shape, uniform))
+    indices, probabilities = sum_tree.sample(tree, jax.random.key(0), 4096)
+    assert (priorities[indices] == 1).all() and (probabilities > 0).all()

@@ -1,0 +1,198 @@
+"""The runner: compiled once, true counts, and bitwise the same however seeds and calls are cut."""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dm_env import specs
+
+from bellmax.agents.dqn import DQNConfig, make_dqn
+from bellmax.envs import CartPole, EnvSpec, TimeStep, vectorise
+from bellmax.launch.replay import make_replay
+from bellmax.launch.runner import make_runner
+from bellmax.networks import NetworkConfig
+
+NUM_ENVS = 3
+AGENT = DQNConfig(network=NetworkConfig(hidden=(8,)), batch_size=16, epsilon_steps=500, n_step=2)
+# (rollout_length, updates_per_rollout, prioritised)
+KINDS = {"plain": (1, 1, False), "long": (4, 3, True)}
+each_kind = pytest.mark.parametrize("kind", KINDS)
+CALLS = ((15, 0), (0, 200))  # (warmup, rollouts)
+
+
+def build(kind, num_seeds=1, env=None, capacity=900, agent_config=AGENT):
+    length, updates, prioritised = KINDS[kind]
+    vector = env or vectorise(CartPole(), NUM_ENVS, time_limit=20)
+    agent = make_dqn(agent_config, vector.spec)
+    replay = make_replay(
+        capacity=capacity,
+        num_envs=vector.num_envs,
+        rollout_length=length,
+        sequence_length=agent.replay.sequence_length,
+        batch_size=agent.replay.batch_size,
+        prioritised=prioritised,
+    )
+    return make_runner(
+        agent,
+        vector,
+        replay,
+        rollout_length=length,
+        updates_per_rollout=updates,
+        num_seeds=num_seeds,
+    )
+
+
+compiled = functools.cache(build)  # (kind, num_seeds): tests share what takes seconds to make
+
+
+def run(kind, seeds, calls, make=compiled):
+    """The last state and the intervals of so many calls."""
+    runner = make(kind, len(seeds))
+    state, intervals = runner.init(jnp.array(seeds)), []
+    for warmup, rollouts in calls:
+        state, interval = runner.advance(state, warmup, rollouts)
+        intervals.append(jax.tree.map(np.asarray, interval))
+    assert runner.traces == [1] and runner.advance._cache_size() == 1
+    return plain(state), intervals
+
+
+def plain(state):
+    """The state with NumPy leaves: keys become their data."""
+
+    def leaf(x):
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if is_key else x)
+
+    return jax.tree.map(leaf, state)
+
+
+def assert_bitwise(a, b):
+    def compare(x, y):
+        assert (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())
+
+    jax.tree.map(compare, a, b)
+
+
+def one_seed(state, i):
+    """Row i as a run of one seed; the ring position and vector_steps, scalars, are shared."""
+    return jax.tree.map(lambda x: x[i : i + 1] if x.ndim else x, state)
+
+
+@each_kind
+def test_one_compilation_serves_every_call(kind):
+    """Warm-up and learning, long and short: `run` asserts it too, at every call of every test."""
+    runner = compiled(kind, 1)
+    state = runner.init(jnp.array([5]))
+    for warmup, rollouts in ((15, 0), (0, 9), (2, 1), (0, 0)):
+        state, _ = runner.advance(state, warmup, rollouts)
+    assert runner.traces == [1] and runner.advance._cache_size() == 1
+
+
+@each_kind
+def test_splitting_an_interval_changes_no_bit(kind):
+    whole, [_, interval] = run(kind, (5,), CALLS)
+    split, [_, *parts] = run(kind, (5,), ((15, 0), (0, 100), (0, 99), (0, 1)))
+    assert_bitwise(whole, split)
+    for name in ("updates", "episodes", "episode_length", "episode_return"):
+        assert getattr(interval, name) == sum(getattr(part, name) for part in parts)
+    assert_bitwise(whole, run(kind, (5,), ((15, 200),))[0])
+
+
+@each_kind
+def test_one_seed_of_eight_is_that_seed_alone(kind):
+    seeds = (9, 2, 5, 1, 0, 7, 8, 3)
+    eight, intervals = run(kind, seeds, CALLS)
+    alone, own = run(kind, (5,), CALLS)
+    assert_bitwise(one_seed(eight, 2), alone)
+    assert_bitwise([jax.tree.map(lambda x: x[2:3], i) for i in intervals], own)
+    kernels = eight.learner.params["params"]["QHead_0"]["Dense_0"]["kernel"]
+    assert len(np.unique(kernels.reshape(8, -1), axis=0)) == 8
+    # Four streams of eight seeds: no two draw the same.
+    assert len(np.unique(np.concatenate(eight.keys), axis=0)) == 32
+
+
+def test_the_same_seed_is_bitwise_the_same_run():
+    assert_bitwise(run("plain", (5,), CALLS), run("plain", (5,), CALLS, make=build))
+
+
+@each_kind
+def test_counts_are_true(kind):
+    length, updates, _ = KINDS[kind]
+    state, [warm, interval] = run(kind, (5,), CALLS)
+    assert state.vector_steps == 215 * length
+    assert state.learner.steps == interval.updates == 200 * updates
+    # Replay holds the whole stream while it is not full: count in it.
+    filled = int(state.replay.filled)
+    assert filled == min(215 * length, 900 // NUM_ENVS // length * length)
+    if kind == "plain":
+        last = state.replay.storage.is_last[0, :filled]
+        assert last.any() and state.actor.env_steps[0] == (~last).sum()
+    ended = warm.episode_length + interval.episode_length
+    running = np.where(state.env.is_last, 0, state.env.episode_length).sum()
+    assert state.actor.env_steps == ended + running
+    assert state.actor.episodes == warm.episodes + interval.episodes > 10
+    # CartPole pays 1 a step, and the time limit of 20 was met.
+    np.testing.assert_array_equal(interval.episode_return, interval.episode_length)
+    assert 8 < ended / state.actor.episodes <= 20
+
+
+def test_warm_up_learns_nothing():
+    runner = compiled("plain", 1)
+    state = runner.init(jnp.array([5]))
+    before = plain(state.learner)
+    state, interval = runner.advance(state, 40, 0)
+    assert_bitwise(before, plain(state.learner))
+    assert interval.updates == 0 and interval.episodes > 0
+    assert {float(x[0]) for x in interval.learn.values()} == {0.0}
+    assert state.actor.env_steps > 0 and state.vector_steps == 40
+
+
+def test_the_state_is_donated():
+    runner = compiled("plain", 1)
+    state = runner.init(jnp.array([5]))
+    pointer = state.replay.storage.observation.unsafe_buffer_pointer()
+    new, _ = runner.advance(state, 2, 3)
+    assert all(x.is_deleted() for x in jax.tree.leaves((state.learner, state.replay)))
+    assert new.replay.storage.observation.unsafe_buffer_pointer() == pointer
+
+
+class Clock(NamedTuple):
+    time: jax.Array
+    cursed: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class NanAt:
+    """One endless episode; reward number `moment` is not a number, for half of the seeds."""
+
+    moment: int
+    spec = EnvSpec("test/Nan", specs.Array((1,), np.float32), specs.DiscreteArray(2))
+
+    def reset(self, key):
+        no = jnp.zeros((), bool)
+        state = Clock(jnp.zeros((), jnp.int32), jax.random.bernoulli(key))
+        return state, TimeStep(jnp.zeros(1), jnp.zeros(()), no, no)
+
+    def step(self, state, action, key):
+        state = state._replace(time=state.time + 1)
+        planted = state.cursed & (state.time == self.moment)
+        no = jnp.zeros((), bool)
+        reward = jnp.where(planted, jnp.nan, 1.0)
+        return state, TimeStep(jnp.ones(1) * jnp.sin(1.0 * state.time), reward, no, no)
+
+
+def test_stops_at_the_first_loss_that_is_not_finite():
+    """Reward 30 can be drawn after 31 vector steps, 10 of them warm-up: at gradient step 21."""
+    config = dataclasses.replace(AGENT, n_step=1, batch_size=512)
+    runner = build("plain", 4, vectorise(NanAt(30), 1), 100, config)
+    state, interval = runner.advance(runner.init(jnp.arange(4)), 10, 500)
+    cursed = np.asarray(state.env.env_state.cursed)[:, 0]
+    assert 0 < cursed.sum() < 4
+    np.testing.assert_array_equal(interval.finite, ~cursed)
+    assert set(np.asarray(interval.updates).tolist()) == {21} and state.vector_steps == 31
+    assert set(np.asarray(state.learner.steps).tolist()) == {21}
+    np.testing.assert_array_equal(np.isnan(interval.learn["loss"]), cursed)
