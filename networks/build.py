@@ -115,6 +115,8 @@ def _check_shape(
     name = config.module or config.torso
     try:
         params = jax.eval_shape(init, jax.random.key(0))
+        if any(leaf.size == 0 for leaf in jax.tree.leaves(params)):  # older jax divides by zero
+            raise ValueError("a layer is left without inputs")
         q_values = jax.eval_shape(apply, params, batch).q_values
         found = tuple(q_values.shape)
     except Exception as error:  # whatever a foreign module raises, the user must read which one
