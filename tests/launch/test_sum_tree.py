@@ -22,13 +22,15 @@ def test_the_tree_stays_exact_after_many_updates():
         return sum_tree.update(tree, *x), None
 
     tree = jax.jit(lambda t: jax.lax.scan(body, t, (order, values))[0])(sum_tree.init(3000))
-    tree = np.asarray(tree)
-    assert tree.shape == (8192,)
-    np.testing.assert_array_equal(tree[4096:7096], leaves)
-    assert not tree[7096:].any()
-    np.testing.assert_array_equal(tree[1:4096], tree[2::2] + tree[3::2])
-    np.testing.assert_allclose(tree[1], leaves.astype(np.float64).sum(), rtol=1e-6)
-    indices, probabilities = sum_tree.sample(jnp.asarray(tree), jax.random.key(0), 4096)
+    levels = [np.asarray(level) for level in tree]
+    np.testing.assert_array_equal(levels[0][:3000], leaves)
+    assert not levels[0][3000:].any()
+    for below, level in zip(levels, levels[1:], strict=False):
+        sums = below.reshape(-1, sum_tree.WIDTH).sum(axis=1, dtype=float)
+        np.testing.assert_allclose(level[: sums.size], sums, rtol=1e-6)
+        assert not level[sums.size :].any()
+    np.testing.assert_allclose(sum_tree.total(tree), leaves.astype(np.float64).sum(), rtol=1e-6)
+    indices, probabilities = sum_tree.sample(tree, jax.random.key(0), 4096)
     assert (leaves[indices] > 0).all()
     np.testing.assert_allclose(probabilities, leaves[indices] / leaves.sum(dtype=float), rtol=1e-5)
     # Draw i comes from the i-th equal share of the total: the running sum's inverse.
