@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from speed import alternate, table
+from timing import alternate, table
 
 from bellmax.agents import registry
 from bellmax.agents.base import ActorOutput, Batch, LearnOutput

@@ -17,7 +17,7 @@ from pathlib import Path
 import flashbax
 import jax
 import jax.numpy as jnp
-from speed import alternate, ratios, table
+from timing import alternate, ratios, table
 
 from bellmax.envs import Step
 from bellmax.launch.replay import make_replay, seed_axes

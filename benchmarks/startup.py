@@ -29,9 +29,12 @@ def start(preset, cache, *flags):
         command = [sys.executable, *flags, "-c", PROGRAM, "train", preset, "--out", f"{folder}/run"]
         env = {**os.environ, "BELLMAX_CACHE": str(cache)}
         started = time.perf_counter()
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env) as process:
-            lines = []
+        pipe, errors = subprocess.PIPE, Path(folder, "errors")  # a file: a full pipe would block
+        with (
+            errors.open("w") as stderr,
+            subprocess.Popen(command, stdout=pipe, stderr=stderr, text=True, env=env) as process,
+        ):
+            lines, found = [], None
             for line in process.stdout:
                 lines.append(line)
                 found = LINE.search(line)
@@ -39,7 +42,7 @@ def start(preset, cache, *flags):
                     break
             wall = time.perf_counter() - started
             process.kill()
-            errors = process.stderr.read()
+        errors = errors.read_text()
         if not found:
             raise SystemExit(f"{preset} made no gradient step:\n{''.join(lines)}{errors}")
         compiled = COMPILED.search("".join(lines))
