@@ -110,6 +110,7 @@ def make_runner(
     run_collect = jax.vmap(run_collect, in_axes=axes, out_axes=axes)
     run_learn = jax.vmap(run_learn, in_axes=axes, out_axes=axes)
     traces: list[int] = []
+    example = example_step(agent, env)
 
     def init_one(seed: jax.Array) -> TrainState:
         root = jax.random.key(seed)
@@ -118,12 +119,12 @@ def make_runner(
         actor = ActorState(timestep, agent.initial_memory(env.num_envs), zero, zero)
         learner = agent.init(stream(root, "parameters"))
         keys = Keys(*(stream(root, name) for name in Keys._fields))
-        memory = replay.init(example_step(agent, env))
+        memory = replay.init(example)
         return TrainState(learner, actor, env_state, memory, keys, zero)
 
     def advance(state: TrainState, warmup: jax.Array, rollouts: jax.Array):
         traces.append(len(traces) + 1)
-        interval = _empty_interval(agent, env, num_seeds)
+        interval = _empty_interval(agent, example, num_seeds)
 
         def fill(i: jax.Array, carry: tuple[TrainState, Interval]):
             return run_collect(*carry)
@@ -254,10 +255,9 @@ def example_step(agent: Agent, env: VectorEnv) -> Step:
     return jax.eval_shape(one, jax.random.key(0))
 
 
-def _empty_interval(agent: Agent, env: VectorEnv, num_seeds: int) -> Interval:
+def _empty_interval(agent: Agent, step: Step, num_seeds: int) -> Interval:
     def learn(key: jax.Array) -> LearnOutput:
         size, length = agent.replay.batch_size, agent.replay.sequence_length
-        step = example_step(agent, env)
         steps = jax.tree.map(lambda x: jnp.zeros((size, length, *x.shape[1:]), x.dtype), step)
         return agent.learn(agent.init(key), Batch(steps, jnp.ones(size)), key)[1]
 
