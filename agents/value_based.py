@@ -157,10 +157,10 @@ def make_value_agent(config: ValueConfig, spec: EnvSpec, temporal_difference: TD
         greedy = network.apply(params, observation).q_values.argmax(axis=-1).astype(jnp.int32)
         if evaluate:
             return ActorOutput(greedy, memory, ())
-        explore_key, action_key = jax.random.split(key)
-        explore = jax.random.uniform(explore_key, greedy.shape) < epsilon(step)
-        random = jax.random.randint(action_key, greedy.shape, 0, num_actions)
-        return ActorOutput(jnp.where(explore, random, greedy), memory, ())
+        # One draw for both: splitting the key and `randint` would cost four more on every step.
+        explore, choice = jax.random.uniform(key, (2, *greedy.shape))
+        random = jnp.minimum(choice * num_actions, num_actions - 1).astype(jnp.int32)
+        return ActorOutput(jnp.where(explore < epsilon(step), random, greedy), memory, ())
 
     def learn(
         state: LearnerState, batch: Batch, key: jax.Array

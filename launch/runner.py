@@ -206,24 +206,21 @@ def _make_learn(agent: Agent, replay: replay_lib.Replay, updates: int):
     """`updates` gradient steps, each on a fresh sample."""
 
     def learn(state: TrainState, interval: Interval) -> tuple[TrainState, Interval]:
-        sample_keys = jax.random.split(
-            jax.random.fold_in(state.keys.replay, state.vector_steps), updates
-        )
-        learn_key = jax.random.fold_in(state.keys.learn, state.vector_steps)
+        keys = state.keys
 
-        def update(carry: tuple[LearnerState, replay_lib.ReplayState, Interval], i: jax.Array):
+        def update(carry: tuple[LearnerState, replay_lib.ReplayState, Interval], _: None):
             learner, memory, interval = carry
-            sample = replay.sample(memory, sample_keys[i])
-            key = jax.random.fold_in(learn_key, i)
+            sample = replay.sample(memory, jax.random.fold_in(keys.replay, learner.steps))
+            key = jax.random.fold_in(keys.learn, learner.steps)
             learner, output = agent.learn(learner, sample.batch, key)
             memory = replay.update_priorities(memory, sample.indices, output.priorities)
             return (learner, memory, _count(interval, output)), None
 
         carry = state.learner, state.replay, interval
         if updates == 1:
-            carry, _ = update(carry, jnp.zeros((), jnp.int32))
+            carry, _ = update(carry, None)
         else:
-            carry, _ = jax.lax.scan(update, carry, jnp.arange(updates))
+            carry, _ = jax.lax.scan(update, carry, length=updates)
         learner, memory, interval = carry
         return state._replace(learner=learner, replay=memory), interval
 
