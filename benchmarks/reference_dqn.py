@@ -34,17 +34,17 @@ def q_values(params, x):
     return x @ w + b
 
 
-def init(key):
+def init(key, capacity=CAPACITY):
     """The loop's carry: (params, target, opt_state, replay, observation, env_state, key, i)."""
     params_key, reset_key, key = jax.random.split(key, 3)
     params = init_params(params_key)
     obs, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(reset_key, ENVS), env_params)
     replay = {
-        "obs": jnp.zeros((CAPACITY, 4)),
-        "action": jnp.zeros(CAPACITY, jnp.int32),
-        "reward": jnp.zeros(CAPACITY),
-        "end": jnp.zeros(CAPACITY),
-        "next_obs": jnp.zeros((CAPACITY, 4)),
+        "obs": jnp.zeros((capacity, 4)),
+        "action": jnp.zeros(capacity, jnp.int32),
+        "reward": jnp.zeros(capacity),
+        "end": jnp.zeros(capacity),
+        "next_obs": jnp.zeros((capacity, 4)),
     }
     target = jax.tree.map(jnp.copy, params)
     zero = jnp.zeros((), jnp.int32)
@@ -83,12 +83,13 @@ def iteration(carry, _):
     step_keys = jax.random.split(step_key, ENVS)
     next_obs, env_state, reward, end = jax.vmap(env_step)(step_keys, env_state, action)
     step = {"obs": obs, "action": action, "reward": reward, "end": end, "next_obs": next_obs}
-    at = (i * ENVS) % CAPACITY
+    capacity = replay["reward"].shape[0]
+    at = (i * ENVS) % capacity
     replay = {
         name: jax.lax.dynamic_update_slice_in_dim(kept, step[name].astype(kept.dtype), at, 0)
         for name, kept in replay.items()
     }
-    filled = jnp.minimum((i + 1) * ENVS, CAPACITY)
+    filled = jnp.minimum((i + 1) * ENVS, capacity)
     index = jax.random.randint(sample_key, (BATCH,), 0, filled)
     batch = {name: kept[index] for name, kept in replay.items()}
     params, opt_state = update(params, target, opt_state, batch)
@@ -102,11 +103,14 @@ def run(carry, updates):
     return jax.lax.scan(iteration, carry, None, length=updates)[0]
 
 
-def make(seeds, updates):
+def make(seeds, updates, capacity=CAPACITY):
     """Returns `go()`, which runs `updates` more iterations of every seed, compiled and warm."""
-    one = functools.partial(run, updates=updates)
+    one, init_one = (
+        functools.partial(run, updates=updates),
+        functools.partial(init, capacity=capacity),
+    )
     keys = jax.random.split(jax.random.key(0), seeds)
-    many_init, many = (jax.vmap(init), jax.vmap(one)) if seeds > 1 else (init, one)
+    many_init, many = (jax.vmap(init_one), jax.vmap(one)) if seeds > 1 else (init_one, one)
     carry = jax.jit(many_init)(keys if seeds > 1 else keys[0])
     compiled = jax.jit(many, donate_argnums=0).lower(carry).compile()
     held = [jax.block_until_ready(compiled(carry))]

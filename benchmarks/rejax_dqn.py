@@ -2,7 +2,7 @@
 
 `speed.py --rejax PYTHON` starts it under the Python that has rejax; it needs no bellmax.
 
-    PYTHON benchmarks/rejax_dqn.py SEEDS UPDATES
+    PYTHON benchmarks/rejax_dqn.py SEEDS UPDATES CAPACITY
 """
 
 import sys
@@ -14,7 +14,7 @@ from rejax import get_algo
 ENVS = 10
 
 
-def make(updates):
+def make(updates, capacity):
     """The algorithm: an evaluation that is asked for once, and does nothing."""
     steps = updates * ENVS
     dqn = get_algo("dqn").create(
@@ -22,7 +22,7 @@ def make(updates):
         num_envs=ENVS,
         num_epochs=1,
         batch_size=128,
-        buffer_size=10_000,
+        buffer_size=capacity,
         fill_buffer=1_000,
         learning_rate=2.5e-4,
         gamma=0.99,
@@ -39,8 +39,8 @@ def make(updates):
 
 
 def main():
-    seeds, updates = int(sys.argv[1]), int(sys.argv[2])
-    dqn = make(updates)
+    seeds, updates, capacity = map(int, sys.argv[1:])
+    dqn = make(updates, capacity)
 
     def advance(state):
         return dqn.train(train_state=state)[0]

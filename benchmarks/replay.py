@@ -1,6 +1,6 @@
 """bellmax's replay against flashbax's, inside a compiled loop of add, sample and priority update.
 
-States are donated and the sides take turns. `item` is flashbax's trajectory buffer with period 1,
+States are donated and the sides take turns. flashbax's is its trajectory buffer with period 1,
 which is what samples single transitions; ours keeps one step a slot too.
 
     python benchmarks/replay.py [--seeds 1 8] [--rounds 7] [--iterations 2000] [--out replay.json]

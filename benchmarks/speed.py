@@ -24,12 +24,12 @@ from timing import alternate, ratios, table
 ENVS = reference_dqn.ENVS
 
 
-def make_bellmax(seeds, updates):
+def make_bellmax(seeds, updates, capacity):
     """Returns `go()`: `updates` more iterations of the preset dqn/cartpole, compiled and warm."""
     from bellmax.launch.config import load
     from bellmax.launch.experiment import build
 
-    experiment = build(load("dqn/cartpole", ["--seeds", str(seeds)]))
+    experiment = build(load("dqn/cartpole", [f"--seeds={seeds}", f"--replay.capacity={capacity}"]))
     state = experiment.init()
     advance = experiment.runner.advance.lower(state, np.int32(0), np.int32(0)).compile()
     held = [advance(state, np.int32(1000), np.int32(updates))[0]]
@@ -44,9 +44,9 @@ def make_bellmax(seeds, updates):
 class Rejax:
     """rejax in a process and an environment of its own; it waits between its turns."""
 
-    def __init__(self, python, seeds, updates):
+    def __init__(self, python, *numbers):
         worker = Path(__file__).with_name("rejax_dqn.py")
-        command = [python, str(worker), str(seeds), str(updates)]
+        command = [python, str(worker), *map(str, numbers)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
         self._answer()  # compiled and warm
@@ -66,13 +66,13 @@ class Rejax:
         self.process.wait()
 
 
-def compare(seeds, updates, rounds, python):
+def compare(seeds, updates, capacity, rounds, python):
     """Rows of one table: each side's gradient steps/s and how it compares with the bare loop."""
     sides = {
-        "bare loop": reference_dqn.make(seeds, updates),
-        "bellmax": make_bellmax(seeds, updates),
+        "bare loop": reference_dqn.make(seeds, updates, capacity),
+        "bellmax": make_bellmax(seeds, updates, capacity),
     }
-    rejax = Rejax(python, seeds, updates) if python else None
+    rejax = Rejax(python, seeds, updates, capacity) if python else None
     if rejax:
         sides["rejax"] = rejax.go
     seconds = alternate(sides, rounds)
@@ -164,6 +164,8 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--updates", type=int, default=10_000, help="iterations in a turn")
+    text = "transitions of replay; rejax's sampling takes time in proportion"
+    parser.add_argument("--capacity", type=int, default=reference_dqn.CAPACITY, help=text)
     parser.add_argument("--rejax", metavar="PYTHON")
     parser.add_argument("--ablate", action="store_true")
     parser.add_argument("--out", type=Path)
@@ -171,7 +173,7 @@ def main():
     if arguments.ablate:
         rows = ablate(arguments.rounds)
     else:
-        rest = arguments.updates, arguments.rounds, arguments.rejax
+        rest = arguments.updates, arguments.capacity, arguments.rounds, arguments.rejax
         rows = [row for seeds in arguments.seeds for row in compare(seeds, *rest)]
     print(table(rows))
     for row in rows:
