@@ -118,7 +118,7 @@ def make_replay(
             state.max_priority,
         )
 
-    def _rank_new_starts(state: ReplayState) -> jax.Array:
+    def _rank_new_starts(state: ReplayState) -> tuple[jax.Array, ...]:
         """Sequences completed by this write get the largest priority; those cut open get none."""
         offsets = jnp.arange(1 - sequence_length, rollout_length)
         slot = (state.cursor + offsets) % slots
