@@ -47,13 +47,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--agent", default="munchausen_dqn")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     parser.add_argument("overrides", nargs="*", help="after --, such as -- --steps 20000")
     arguments = parser.parse_args()
     rows = []
     print("| seed | command to policy (s) | return over 100 episodes | passed |")
     print("| --- | --- | --- | --- |")
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         row = one_seed(f"{arguments.agent}/cartpole", seed, arguments.overrides)
         rows.append(row)
         answer = "yes" if row["passed"] else "no"
