@@ -1,0 +1,52 @@
+"""The promises that all learning rules share, on one-step value learning and Munchausen's."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from contract import CHECKS, Case
+
+from bellmax import losses
+
+KEYS = jax.random.split(jax.random.key(0), 8)
+Q = {"q_tm1": jax.random.normal(KEYS[0], (4,))}
+STEP = {"a_tm1": jnp.int32(2), "r_t": jnp.float32(0.3), "discount_t": jnp.float32(0.9)}
+Q_T = jax.random.normal(KEYS[1], (4,))
+TARGETS = {"target_q_tm1": jax.random.normal(KEYS[2], (4,)) * 0.1, "target_q_t": Q_T}
+MUNCHAUSEN = {"temperature": 0.3, "alpha": 0.8}
+ONE = ("q_tm1",)
+T = 5
+WINDOW = {
+    "a_tm1": jnp.array([0, 1, 3, 2, 0]),
+    "r_t": jax.random.normal(KEYS[3], (T,)),
+    "discount_t": jnp.full(T, 0.9),
+    "target_q_tm1": jax.random.normal(KEYS[4], (T, 4)),
+    "target_q_t": jax.random.normal(KEYS[5], (T, 4)),
+    "trace_t": jnp.array([0.8, 1.0, 0.0, 0.5, 1.0]),
+}
+ALL = (*ONE, "q_t")
+CASES = [
+    Case(losses.q_learning, Q | STEP | {"q_t": Q_T}, ONE, values=ALL),
+    Case(
+        losses.double_q_learning,
+        Q | STEP | {"q_t_value": Q_T, "q_t_selector": TARGETS["target_q_tm1"]},
+        ONE,
+        values=("q_tm1", "q_t_value", "q_t_selector"),
+    ),
+    Case(losses.expected_sarsa, Q | STEP | {"q_t": Q_T, "probs_a_t": jax.nn.softmax(Q_T)}, ONE),
+    Case(losses.soft_q_learning, Q | STEP | {"q_t": Q_T}, ONE, {"temperature": 0.3}, values=ALL),
+    Case(losses.soft_value, {"q": Q_T}, ("q",), {"temperature": 0.3}),
+    Case(losses.scaled_log_policy, {"q": Q_T}, ("q",), {"temperature": 0.3}),
+    Case(losses.munchausen_target, STEP | TARGETS, (), MUNCHAUSEN, values=tuple(TARGETS)),
+    Case(
+        losses.munchausen_q_learning, Q | STEP | TARGETS, ONE, MUNCHAUSEN, values=(*ONE, *TARGETS)
+    ),
+    Case(losses.munchausen_loss, Q | STEP | TARGETS, ONE, MUNCHAUSEN, values=(*ONE, *TARGETS)),
+    Case(losses.munchausen_lambda_returns, WINDOW, (), MUNCHAUSEN, values=("r_t", "target_q_t")),
+    Case(losses.n_step_munchausen_q_learning, Q | WINDOW, ONE, MUNCHAUSEN),
+]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_contract(check, case):
+    check(case)
