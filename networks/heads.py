@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bellmax.networks.dense import dense
+
 
 class QOutput(NamedTuple):
     """q_values: [B, A] float32, in reward units."""
@@ -29,7 +31,7 @@ class QHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> QOutput:
-        return QOutput(nn.Dense(self.num_actions, dtype=self.dtype)(x).astype(jnp.float32))
+        return QOutput(dense(self.num_actions, self.dtype)(x).astype(jnp.float32))
 
 
 class DuelingHead(nn.Module):
@@ -44,7 +46,7 @@ class DuelingHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> DuelingOutput:
-        value = nn.Dense(1, dtype=self.dtype)(x).astype(jnp.float32)
-        advantage = nn.Dense(self.num_actions, dtype=self.dtype)(x).astype(jnp.float32)
+        value = dense(1, self.dtype)(x).astype(jnp.float32)
+        advantage = dense(self.num_actions, self.dtype)(x).astype(jnp.float32)
         advantage = advantage - advantage.mean(axis=-1, keepdims=True)
         return DuelingOutput(value + advantage, value[:, 0], advantage)
