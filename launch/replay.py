@@ -107,26 +107,13 @@ def make_replay(
             return jax.lax.dynamic_update_slice_in_dim(storage, new, state.cursor, axis=0)
 
         storage = jax.tree.map(write, state.storage, steps)
-        priorities = state.priorities
-        if prioritised:
-            priorities = _rank_new_starts(state._replace(storage=storage))
-        return ReplayState(
-            storage,
-            (state.cursor + rollout_length) % slots,
-            jnp.minimum(state.filled + rollout_length, slots),
-            priorities,
-            state.max_priority,
+        state = state._replace(storage=storage)
+        priorities = _rank_new_starts(state, rollout_length, sequence_length) if prioritised else ()
+        return state._replace(
+            cursor=(state.cursor + rollout_length) % slots,
+            filled=jnp.minimum(state.filled + rollout_length, slots),
+            priorities=priorities,
         )
-
-    def _rank_new_starts(state: ReplayState) -> tuple[jax.Array, ...]:
-        """Sequences completed by this write get the largest priority; those cut open get none."""
-        offsets = jnp.arange(1 - sequence_length, rollout_length)
-        slot = (state.cursor + offsets) % slots
-        complete = (offsets <= rollout_length - sequence_length) & (state.filled + offsets >= 0)
-        fresh = complete[:, None] & ~state.storage.is_last[slot]
-        leaves = slot[:, None] * num_envs + jnp.arange(num_envs)[None]
-        values = jnp.where(fresh, state.max_priority, 0.0)
-        return sum_tree.update(state.priorities, leaves.reshape(-1), values.reshape(-1))
 
     def can_sample(state: ReplayState) -> jax.Array:
         enough = state.filled >= sequence_length
@@ -137,11 +124,7 @@ def make_replay(
             indices, probabilities = sum_tree.sample(state.priorities, key, batch_size)
             weights = (probabilities / jnp.min(probabilities)) ** -importance_exponent
         else:
-            # The remainder's bias is below starts / 2**32; it saves half of the random bits.
-            bits = jax.random.bits(key, (batch_size,), jnp.uint32)
-            age = bits % ((state.filled - sequence_length + 1) * num_envs).astype(jnp.uint32)
-            oldest = (state.cursor - state.filled) * num_envs
-            indices = (age.astype(jnp.int32) + oldest) % starts
+            indices = _uniform_starts(state, key, sequence_length, batch_size)
             weights = jnp.ones((batch_size,))
         ahead = jnp.arange(sequence_length) * num_envs
         where = (indices[:, None] + ahead[None]) % starts
@@ -163,6 +146,32 @@ def make_replay(
         )
 
     return Replay(init, add, can_sample, sample, update_priorities)
+
+
+def _rank_new_starts(
+    state: ReplayState, rollout_length: int, sequence_length: int
+) -> tuple[jax.Array, ...]:
+    """Sequences that a write at the cursor completes get the largest priority; others get none."""
+    slots, num_envs = state.storage.is_last.shape
+    offsets = jnp.arange(1 - sequence_length, rollout_length)
+    slot = (state.cursor + offsets) % slots
+    complete = (offsets <= rollout_length - sequence_length) & (state.filled + offsets >= 0)
+    fresh = complete[:, None] & ~state.storage.is_last[slot]
+    leaves = slot[:, None] * num_envs + jnp.arange(num_envs)[None]
+    values = jnp.where(fresh, state.max_priority, 0.0)
+    return sum_tree.update(state.priorities, leaves.reshape(-1), values.reshape(-1))
+
+
+def _uniform_starts(
+    state: ReplayState, key: jax.Array, sequence_length: int, batch_size: int
+) -> jax.Array:
+    """[B] first steps of whole sequences, each equally likely."""
+    slots, num_envs = state.storage.is_last.shape
+    # The remainder's bias is below starts / 2**32; it saves half of the random bits.
+    bits = jax.random.bits(key, (batch_size,), jnp.uint32)
+    age = bits % ((state.filled - sequence_length + 1) * num_envs).astype(jnp.uint32)
+    oldest = (state.cursor - state.filled) * num_envs
+    return (age.astype(jnp.int32) + oldest) % (slots * num_envs)
 
 
 def size_in_bytes(replay: Replay, step: Step) -> int:
