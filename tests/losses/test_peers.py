@@ -29,8 +29,10 @@ def test_quantile_regression_equals_pytorch_in_value_and_gradient(torch_and_loss
     dist = generator.normal(size=(8, quantiles)) * 2
     target = generator.normal(size=(8, atoms)) * 2
     current = torch.tensor(dist, requires_grad=True)
-    # Summed over quantiles, averaged over atoms and batch; its threshold is 1.
-    theirs = quantile_huber_loss(current, torch.tensor(target), sum_over_quantiles=True)
+    # Summed over quantiles, averaged over atoms and batch; its threshold is 1. Its own fractions
+    # would be in float32.
+    fractions = torch.tensor((np.arange(quantiles) + 0.5) / quantiles).view(1, -1, 1)
+    theirs = quantile_huber_loss(current, torch.tensor(target), fractions)
     theirs.backward()
     with jax.enable_x64(True):
         tau = jnp.asarray(losses.quantile_midpoints(quantiles), jnp.float64)
