@@ -5,6 +5,7 @@ prints; "wall" is measured from outside, until that line appears.
 
     python benchmarks/startup.py [--preset dqn/cartpole] [--repeats 5] [--out startup.json]
     python benchmarks/startup.py --imports          the slowest imports of one start
+    python benchmarks/startup.py --losses           bellmax.losses on top of jax, chex and rlax
 """
 
 import argparse
@@ -76,15 +77,33 @@ def imports(preset, count=25):
         print(f"{seconds:6.2f} s  {'  ' * depth}{name}")
 
 
+def losses(repeats):
+    """Seconds that importing the losses adds to importing what they need."""
+    code = (
+        "import warnings, time; warnings.simplefilter('ignore'); import chex, jax, rlax; "
+        "t = time.perf_counter(); import bellmax.losses; print(time.perf_counter() - t)"
+    )
+    command = [sys.executable, "-c", code]
+    times = [
+        float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        for _ in range(repeats)
+    ]
+    print(f"{statistics.median(times):.3f} s ({min(times):.3f} to {max(times):.3f})")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="dqn/cartpole")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--imports", action="store_true")
+    parser.add_argument("--losses", action="store_true")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.imports:
         imports(arguments.preset)
+        return
+    if arguments.losses:
+        losses(arguments.repeats)
         return
     rows = measure(arguments.preset, arguments.repeats)
     print("| cache | first gradient step, printed (s) | wall (s) | trace and compile (s) |")
