@@ -16,6 +16,95 @@ float32 or wider whatever comes in, and all hyper-parameters are keyword-only, m
 where the rule depends on them smoothly, have gradients.
 """
 
+from bellmax.losses.advantage import (
+    VAErrors,
+    behaviour_centred,
+    behaviour_dueling_q_learning,
+    behaviour_likelihood_loss,
+    va_errors,
+    va_learning,
+    va_target,
+)
+from bellmax.losses.advantage_learning import advantage_learning
+from bellmax.losses.advantage_tabular import (
+    VATables,
+    va_update,
+    va_value_iteration,
+)
+from bellmax.losses.bandit import (
+    BanditState,
+    bandit_init,
+    bandit_sample,
+    bandit_update,
+    bandit_update_windowed,
+)
+from bellmax.losses.categorical import (
+    categorical_expected_sarsa,
+    categorical_q_learning,
+    categorical_regression,
+)
+from bellmax.losses.categorical_multi_step import (
+    categorical_retrace,
+    categorical_retrace_target,
+    n_step_categorical_q_learning,
+)
+from bellmax.losses.curiosity import (
+    IntrinsicCuriosity,
+    count_bonus,
+    elliptical_bonus,
+    elliptical_bonus_init,
+    intrinsic_curiosity,
+    rnd_error,
+)
+from bellmax.losses.deterministic_policy import (
+    clipped_double_q_learning,
+    clipped_double_q_target,
+    deterministic_policy_gradient,
+    smoothed_target_action,
+)
+from bellmax.losses.distributional import (
+    distributional_lambda_target,
+    distributional_n_step_target,
+    distributional_retrace_target,
+)
+from bellmax.losses.distributional_greedy import (
+    greedy_distributional_retrace,
+    greedy_distributional_retrace_every,
+    greedy_distributional_retrace_target,
+    n_step_quantile_q_learning,
+)
+from bellmax.losses.distributional_retrace import (
+    distributional_retrace,
+    distributional_retrace_every,
+)
+from bellmax.losses.expectile_regression import (
+    expectile_loss,
+    expectile_td_loss,
+)
+from bellmax.losses.expectile_tabular import (
+    expectile,
+    expectile_bellman_operator,
+    expectile_value_operator,
+    worst_case_kernel,
+)
+from bellmax.losses.intrinsic_reward import (
+    ReturnNormaliser,
+    RewardNormaliser,
+    RunningMoments,
+    return_normaliser_init,
+    return_normaliser_update,
+    reward_normaliser_init,
+    reward_normaliser_update,
+    running_moments_init,
+    running_moments_update,
+    standardise,
+)
+from bellmax.losses.multi_step import (
+    off_policy_returns,
+    off_policy_td,
+    retrace,
+    v_trace,
+)
 from bellmax.losses.munchausen import (
     munchausen_loss,
     munchausen_q_learning,
@@ -27,7 +116,53 @@ from bellmax.losses.munchausen_n_step import (
     munchausen_lambda_returns,
     n_step_munchausen_q_learning,
 )
+from bellmax.losses.munchausen_quantile import (
+    munchausen_quantile_q_learning,
+    munchausen_quantile_target,
+)
 from bellmax.losses.munchausen_tabular import munchausen_value_iteration
+from bellmax.losses.policy import (
+    Vmpo,
+    categorical_entropy,
+    clipped_surrogate_loss,
+    clipped_value_loss,
+    generalised_advantages,
+    vmpo_loss,
+)
+from bellmax.losses.q_lambda import (
+    lambda_returns,
+    n_step_q_learning,
+    n_step_returns,
+    peng_q_lambda,
+    watkins_q_lambda,
+)
+from bellmax.losses.quantile import (
+    WeightedAtoms,
+    quantile_expected_sarsa,
+    quantile_midpoints,
+    quantile_q_learning,
+    quantile_regression,
+)
+from bellmax.losses.quantile_tabular import quantile_td
+from bellmax.losses.self_prediction import (
+    horizon_losses,
+    horizon_mask,
+    normalised_prediction_loss,
+    prediction_uncertainty,
+    self_prediction_loss,
+)
+from bellmax.losses.soft_actor_critic import (
+    soft_actor_critic_target,
+    tanh_gaussian_log_prob,
+    temperature_loss,
+)
+from bellmax.losses.traces import (
+    importance_sampling_coefficients,
+    q_lambda_coefficients,
+    retrace_coefficients,
+    tree_backup_coefficients,
+    watkins_coefficients,
+)
 from bellmax.losses.value import (
     double_q_learning,
     expected_sarsa,
@@ -37,17 +172,110 @@ from bellmax.losses.value import (
 )
 
 __all__ = [
+    "BanditState",
+    "IntrinsicCuriosity",
+    "ReturnNormaliser",
+    "RewardNormaliser",
+    "RunningMoments",
+    "VAErrors",
+    "VATables",
+    "Vmpo",
+    "WeightedAtoms",
+    "advantage_learning",
+    "bandit_init",
+    "bandit_sample",
+    "bandit_update",
+    "bandit_update_windowed",
+    "behaviour_centred",
+    "behaviour_dueling_q_learning",
+    "behaviour_likelihood_loss",
+    "categorical_entropy",
+    "categorical_expected_sarsa",
+    "categorical_q_learning",
+    "categorical_regression",
+    "categorical_retrace",
+    "categorical_retrace_target",
+    "clipped_double_q_learning",
+    "clipped_double_q_target",
+    "clipped_surrogate_loss",
+    "clipped_value_loss",
+    "count_bonus",
+    "deterministic_policy_gradient",
+    "distributional_lambda_target",
+    "distributional_n_step_target",
+    "distributional_retrace",
+    "distributional_retrace_every",
+    "distributional_retrace_target",
     "double_q_learning",
+    "elliptical_bonus",
+    "elliptical_bonus_init",
     "expected_sarsa",
+    "expectile",
+    "expectile_bellman_operator",
+    "expectile_loss",
+    "expectile_td_loss",
+    "expectile_value_operator",
+    "generalised_advantages",
+    "greedy_distributional_retrace",
+    "greedy_distributional_retrace_every",
+    "greedy_distributional_retrace_target",
+    "horizon_losses",
+    "horizon_mask",
+    "importance_sampling_coefficients",
+    "intrinsic_curiosity",
+    "lambda_returns",
     "munchausen_lambda_returns",
     "munchausen_loss",
     "munchausen_q_learning",
+    "munchausen_quantile_q_learning",
+    "munchausen_quantile_target",
     "munchausen_target",
     "munchausen_term",
     "munchausen_value_iteration",
+    "n_step_categorical_q_learning",
     "n_step_munchausen_q_learning",
+    "n_step_q_learning",
+    "n_step_quantile_q_learning",
+    "n_step_returns",
+    "normalised_prediction_loss",
+    "off_policy_returns",
+    "off_policy_td",
+    "peng_q_lambda",
+    "prediction_uncertainty",
+    "q_lambda_coefficients",
     "q_learning",
+    "quantile_expected_sarsa",
+    "quantile_midpoints",
+    "quantile_q_learning",
+    "quantile_regression",
+    "quantile_td",
+    "retrace",
+    "retrace_coefficients",
+    "return_normaliser_init",
+    "return_normaliser_update",
+    "reward_normaliser_init",
+    "reward_normaliser_update",
+    "rnd_error",
+    "running_moments_init",
+    "running_moments_update",
     "scaled_log_policy",
+    "self_prediction_loss",
+    "smoothed_target_action",
+    "soft_actor_critic_target",
     "soft_q_learning",
     "soft_value",
+    "standardise",
+    "tanh_gaussian_log_prob",
+    "temperature_loss",
+    "tree_backup_coefficients",
+    "v_trace",
+    "va_errors",
+    "va_learning",
+    "va_target",
+    "va_update",
+    "va_value_iteration",
+    "vmpo_loss",
+    "watkins_coefficients",
+    "watkins_q_lambda",
+    "worst_case_kernel",
 ]

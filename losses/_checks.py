@@ -51,7 +51,15 @@ def _check_rank_and_dtype(name: str, value: Any, axes: str, kind: type) -> None:
         raise ValueError(f"{came}, but an array of {kind.__name__}s is wanted.") from None
 
 
-def check_scalars(*, above_zero: tuple[str, ...] = (), up_to_zero: tuple[str, ...] = (), **values):
+def check_scalars(
+    *,
+    above_zero: tuple[str, ...] = (),
+    from_zero: tuple[str, ...] = (),
+    up_to_zero: tuple[str, ...] = (),
+    below_one: tuple[str, ...] = (),
+    up_to_one: tuple[str, ...] = (),
+    **values,
+):
     """Checks that hyper-parameters are scalars, and the range of those whose value is known.
 
     Traced values and arrays pass the range check: a program that sweeps or differentiates them
@@ -69,8 +77,14 @@ def check_scalars(*, above_zero: tuple[str, ...] = (), up_to_zero: tuple[str, ..
             raise ValueError(f"{name} is nan, but a number is wanted.")
         if name in above_zero and not value > 0:
             raise ValueError(f"{name} is {value}, but must be above 0.")
+        if name in from_zero and value < 0:
+            raise ValueError(f"{name} is {value}, but must be at least 0.")
         if name in up_to_zero and value > 0:
             raise ValueError(f"{name} is {value}, but must be at most 0.")
+        if name in below_one and not value < 1:
+            raise ValueError(f"{name} is {value}, but must be below 1.")
+        if name in up_to_one and value > 1:
+            raise ValueError(f"{name} is {value}, but must be at most 1.")
 
 
 def widen(x: chex.Numeric) -> jax.Array:

@@ -1,0 +1,177 @@
+"""Exponential-weights bandit: chooses one of K settings, such as levels of pessimism, by results.
+
+An arm is drawn at the start of an episode, acts through it, and is fed how much the return rose.
+All is in a NamedTuple that the caller carries: one for each environment or seed under `jax.vmap`.
+There are two updates: `bandit_update` as papers write it, for feedback of the order of 1, and
+`bandit_update_windowed` as published code does it, which normalises feedback of any size.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+
+
+class BanditState(NamedTuple):
+    """State of a bandit; its policy is `softmax(weights)`.
+
+    weights: [K] float, log-preferences of the arms.
+    recent: [W] float, the last feedbacks, newest last.
+    filled: [] int, how many feedbacks `recent` holds, at most W.
+    """
+
+    weights: jax.Array
+    recent: jax.Array
+    filled: jax.Array
+
+
+def bandit_init(num_arms: int, *, window: int = 5) -> BanditState:
+    """A bandit that prefers no arm.
+
+    Args:
+      num_arms: K, at least 1.
+      window: W, at least 1; how many feedbacks `bandit_update_windowed` normalises over.
+
+    Returns:
+      `BanditState`.
+
+    Raises:
+      ValueError: a number is below 1; names the argument.
+
+    Source: Moskovitz et al. 2021, arXiv:2102.03765, whose code has a window of 5.
+    """
+    for name, value in {"num_arms": num_arms, "window": window}.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}, but must be at least 1.")
+    return BanditState(jnp.zeros(num_arms), jnp.zeros(window), jnp.zeros((), jnp.int32))
+
+
+def bandit_sample(state: BanditState, key: chex.PRNGKey) -> jax.Array:
+    """Draws an arm from `softmax(state.weights)`.
+
+    Args:
+      state: the bandit.
+      key: consumed.
+
+    Returns:
+      [] int32 in [0, K).
+
+    Raises:
+      ValueError: the weights have another rank or dtype; names the argument.
+
+    Source: Moskovitz et al. 2021, arXiv:2102.03765.
+    """
+    check_arrays(weights=Spec(state.weights, "K"))
+    return jax.random.categorical(key, widen(state.weights)).astype(jnp.int32)
+
+
+def _check(state: BanditState, arm: chex.Numeric, feedback: chex.Numeric) -> None:
+    check_arrays(
+        weights=Spec(state.weights, "K"),
+        recent=Spec(state.recent, "W"),
+        filled=Spec(state.filled, "", int),
+        arm=Spec(arm, "", int),
+        feedback=Spec(feedback, ""),
+    )
+
+
+def bandit_update(
+    state: BanditState,
+    arm: chex.Numeric,
+    feedback: chex.Numeric,
+    *,
+    step_size: chex.Numeric = 0.1,
+    floor: chex.Numeric = 0.0,
+) -> BanditState:
+    """The papers' rule: `weights[arm] += step_size * feedback / max(p[arm], floor)`.
+
+    Dividing by the probability makes the expected step of every arm its own expected feedback.
+    Feedback in hundreds, such as raw returns, decides for one arm at once: scale it first.
+
+    Args:
+      state: the bandit.
+      arm: [] int in [0, K), the arm that was played.
+      feedback: [] float, what it achieved: the return less that of the episode before.
+      step_size: above 0, over the unit of feedback.
+      floor: least divisor, in [0, 1]; the papers have none.
+
+    Returns:
+      `BanditState`; `recent` and `filled` are as they were.
+
+    Raises:
+      ValueError: a rank, dtype or range differs from the above; names the argument.
+
+    Source: Moskovitz et al. 2021, arXiv:2102.03765; Clavier et al. 2024, arXiv:2406.04081.
+    """
+    _check(state, arm, feedback)
+    check_scalars(step_size=step_size, floor=floor, above_zero=("step_size",), from_zero=("floor",))
+    weights = widen(state.weights)
+    divisor = jnp.maximum(jax.nn.softmax(weights)[arm], floor)
+    step = jnp.asarray(step_size * widen(feedback) / divisor, weights.dtype)
+    return BanditState(weights.at[arm].add(step), widen(state.recent), state.filled)
+
+
+def _normalised(recent: jax.Array, filled: jax.Array) -> jax.Array:
+    """The newest feedback, less the mean of the window and over its deviation."""
+    held = jnp.arange(recent.size) >= recent.size - filled
+    # Relative to the newest: equal feedbacks then differ by exactly 0 and not by rounding, which
+    # the division would blow up to the size of a real difference.
+    offsets = jnp.where(held, recent - recent[-1], 0.0)
+    mean = jnp.sum(offsets) / filled
+    variance = jnp.sum(jnp.where(held, (offsets - mean) ** 2, 0.0)) / filled
+    differ = variance > 0.0
+    return jnp.where(differ, -mean / jnp.sqrt(jnp.where(differ, variance, 1.0)), 0.0)
+
+
+def bandit_update_windowed(
+    state: BanditState,
+    arm: chex.Numeric,
+    feedback: chex.Numeric,
+    *,
+    step_size: chex.Numeric = 0.1,
+    decay: chex.Numeric = 0.9,
+    floor: chex.Numeric = 1e-4,
+) -> BanditState:
+    """The rule of the TOP code: normalise over a window, decay the played arm, then step it.
+
+    With z the feedback less the mean and over the standard deviation of the last W (itself
+    among them), `w = decay * weights[arm]` becomes `w + step_size * z / max(exp(w), floor)`. The
+    divisor is *not* the arm's probability: the exponential is never normalised. Other arms keep
+    their weights. A single feedback, and feedbacks that are all equal, give z = 0.
+
+    Args:
+      state: the bandit.
+      arm: [] int in [0, K), the arm that was played.
+      feedback: [] float, what it achieved, in any unit.
+      step_size: above 0; the TOP agent's 0.1.
+      decay: in [0, 1].
+      floor: least divisor, above 0.
+
+    Returns:
+      `BanditState`.
+
+    Raises:
+      ValueError: a rank, dtype or range differs from the above; names the argument.
+
+    Source: code of Moskovitz et al. 2021, arXiv:2102.03765. Deviation: equal feedbacks, which
+    divide by 0 there.
+    """
+    _check(state, arm, feedback)
+    check_scalars(
+        step_size=step_size,
+        decay=decay,
+        floor=floor,
+        above_zero=("step_size", "floor"),
+        from_zero=("decay",),
+        up_to_one=("decay",),
+    )
+    weights, recent = widen(state.weights), widen(state.recent)
+    recent = jnp.roll(recent, -1).at[-1].set(jnp.asarray(feedback, recent.dtype))
+    filled = jnp.minimum(state.filled + 1, recent.size)
+    decayed = decay * weights[arm]
+    step = step_size * _normalised(recent, filled) / jnp.maximum(jnp.exp(decayed), floor)
+    weights = weights.at[arm].set(jnp.asarray(decayed + step, weights.dtype))
+    return BanditState(weights, recent, filled)

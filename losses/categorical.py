@@ -1,0 +1,161 @@
+"""Distributions on a fixed grid (C51): one-step losses, and the projection that all share.
+
+A target is projected onto the grid and compared by cross-entropy. rlax projects; its losses are
+not called because they end in `rlax.categorical_cross_entropy`, which is deprecated, warns, and
+gives NaN for the negative masses of a corrected multi-step target. It also lacks expected SARSA.
+Grids rise; their spacing is free.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from bellmax.losses._checks import Spec, check_arrays, widen
+from bellmax.losses._rlax import rlax
+
+
+def check_prediction(q_atoms_tm1, q_logits_tm1, a_tm1) -> None:
+    """Checks the prediction of one step."""
+    check_arrays(
+        q_atoms_tm1=Spec(q_atoms_tm1, "M"),
+        q_logits_tm1=Spec(q_logits_tm1, "AM"),
+        a_tm1=Spec(a_tm1, "", int),
+    )
+
+
+def categorical_regression(
+    atoms_tm1: chex.Array,
+    logits_tm1: chex.Array,
+    target: chex.Array,
+    weights: chex.Array,
+    *,
+    stop_target_gradients: bool = True,
+) -> jax.Array:
+    """Cross-entropy of one distribution on a grid against weighted target atoms.
+
+    The target is projected onto the grid: each atom's weight goes to its two neighbours in
+    proportion, beyond the ends to the end. The loss is linear in the weights: signed ones are
+    allowed, keep their mass, and give the gradient `mass * softmax(logits) - projected target`.
+
+    Args:
+      atoms_tm1: [M] float, rising, the grid in units of return.
+      logits_tm1: [M] float, finite logits of the probabilities on it.
+      target: [K] float, target atoms in units of return.
+      weights: [K] float summing to 1, signed allowed.
+      stop_target_gradients: whether the projected target is a constant to the gradient.
+
+    Returns:
+      [] float32 or wider, a loss; at its least the target's entropy, not 0.
+
+    Raises:
+      ValueError: a rank, dtype or size differs from the above; names the argument.
+
+    Source: Bellemare et al. 2017, arXiv:1707.06887, algorithm 1. Deviation: signed weights, as
+    Gruslys et al. 2018, arXiv:1704.04651. Calls rlax.categorical_l2_project.
+    """
+    check_arrays(
+        atoms_tm1=Spec(atoms_tm1, "M"),
+        logits_tm1=Spec(logits_tm1, "M"),
+        target=Spec(target, "K"),
+        weights=Spec(weights, "K"),
+    )
+    atoms_tm1, logits_tm1, target, weights = map(widen, (atoms_tm1, logits_tm1, target, weights))
+    masses = jnp.asarray(rlax.categorical_l2_project(target, weights, atoms_tm1))
+    if stop_target_gradients:
+        masses = jax.lax.stop_gradient(masses)
+    return -jnp.sum(masses * jax.nn.log_softmax(logits_tm1))
+
+
+def means(q_atoms: chex.Array, q_logits: chex.Array) -> jax.Array:
+    """[..., A] means of categorical distributions, from [L] atoms and [..., A, L] logits."""
+    probs = jax.nn.softmax(widen(q_logits))
+    return jnp.einsum("...l,l->...", probs, widen(q_atoms), precision="highest")
+
+
+def categorical_expected_sarsa(
+    q_atoms_tm1: chex.Array,
+    q_logits_tm1: chex.Array,
+    a_tm1: chex.Numeric,
+    r_t: chex.Numeric,
+    discount_t: chex.Numeric,
+    q_atoms_t: chex.Array,
+    q_logits_t: chex.Array,
+    probs_a_t: chex.Array,
+    *,
+    stop_target_gradients: bool = True,
+) -> jax.Array:
+    """Loss against the mixture of all actions' distributions, weighed by the policy.
+
+    Args:
+      q_atoms_tm1: [M] float, rising, the grid of the prediction, in units of return.
+      q_logits_tm1: [A, M] float, logits of each action's distribution at t-1.
+      a_tm1: [] int in [0, A), the action taken at t-1.
+      r_t: [] float, the reward that it earned.
+      discount_t: [] float, gamma, or 0 where the environment terminated.
+      q_atoms_t: [L] float, rising, the grid at t, usually the same.
+      q_logits_t: [A, L] float, logits at t, usually of the target network.
+      probs_a_t: [A] float, the policy's probabilities at t, summing to 1.
+      stop_target_gradients: whether the target is a constant to the gradient.
+
+    Returns:
+      [] float32 or wider, a loss.
+
+    Raises:
+      ValueError: a rank, dtype or size differs from the above; names the argument.
+
+    Source: Bellemare et al. 2017, arXiv:1707.06887, with an expectation over actions.
+    """
+    check_prediction(q_atoms_tm1, q_logits_tm1, a_tm1)
+    check_arrays(
+        q_logits_tm1=Spec(q_logits_tm1, "AM"),
+        r_t=Spec(r_t, ""),
+        discount_t=Spec(discount_t, ""),
+        q_atoms_t=Spec(q_atoms_t, "L"),
+        q_logits_t=Spec(q_logits_t, "AL"),
+        probs_a_t=Spec(probs_a_t, "A"),
+    )
+    probs_t = jax.nn.softmax(widen(q_logits_t))
+    mixture = jnp.einsum("a,al->l", widen(probs_a_t), probs_t, precision="highest")
+    target = widen(r_t) + widen(discount_t) * widen(q_atoms_t)
+    prediction = (q_atoms_tm1, widen(q_logits_tm1)[a_tm1])
+    return categorical_regression(
+        *prediction, target, mixture, stop_target_gradients=stop_target_gradients
+    )
+
+
+def categorical_q_learning(
+    q_atoms_tm1: chex.Array,
+    q_logits_tm1: chex.Array,
+    a_tm1: chex.Numeric,
+    r_t: chex.Numeric,
+    discount_t: chex.Numeric,
+    q_atoms_t: chex.Array,
+    q_logits_t: chex.Array,
+    *,
+    q_t_selector: chex.Array | None = None,
+    stop_target_gradients: bool = True,
+) -> jax.Array:
+    """Loss of C51: the target is the distribution of the action with the highest mean.
+
+    Args:
+      q_atoms_tm1, q_logits_tm1, a_tm1, r_t, discount_t, q_atoms_t, q_logits_t,
+        stop_target_gradients: as in `categorical_expected_sarsa`.
+      q_t_selector: [A] float, values at t whose argmax selects the action (the first of equals);
+        None means the means of q_logits_t. The online network's make it double Q-learning.
+
+    Returns:
+      [] float32 or wider, a loss.
+
+    Raises:
+      ValueError: a rank, dtype or size differs from the above; names the argument.
+
+    Source: Bellemare et al. 2017, arXiv:1707.06887, algorithm 1; van Hasselt et al. 2015,
+    arXiv:1509.06461. Same as rlax.categorical_q_learning and rlax.categorical_double_q_learning.
+    """
+    check_arrays(q_atoms_t=Spec(q_atoms_t, "L"), q_logits_t=Spec(q_logits_t, "AL"))
+    selector = means(q_atoms_t, q_logits_t) if q_t_selector is None else q_t_selector
+    check_arrays(q_logits_t=Spec(q_logits_t, "AL"), q_t_selector=Spec(selector, "A"))
+    selector = jnp.asarray(selector)
+    pi_t = jax.nn.one_hot(jnp.argmax(selector), selector.size)
+    arrays = (q_atoms_tm1, q_logits_tm1, a_tm1, r_t, discount_t, q_atoms_t, q_logits_t, pi_t)
+    return categorical_expected_sarsa(*arrays, stop_target_gradients=stop_target_gradients)

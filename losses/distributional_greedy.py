@@ -1,0 +1,192 @@
+"""Distributional multi-step learning of the greedy policy: Retrace without mu, n-step QR-DQN.
+
+For a deterministic policy Retrace's `c` is lambda where the taken action is greedy, as mu is at
+most 1, and 0 elsewhere. So its target is an ordinary mixture: step k weighs, on the greedy action's
+distribution only, what the trace has left there, and no weight is negative. With lambda 1 it is a
+single n-step target that bootstraps at the first action that is not greedy: T N atoms, of which
+N have weight. `distributional_n_step_target` gives just these for `trace_t` times greedy.
+
+The greedy action is the first of equals. The means of `dist_q_t` choose it unless a selector is
+given; the online network's values make it double Q-learning.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from bellmax.losses._checks import Spec, check_arrays, widen
+from bellmax.losses.distributional import (
+    Anchor,
+    distributional_lambda_target,
+    distributional_n_step_target,
+)
+from bellmax.losses.distributional_retrace import check_every, check_first, regress
+from bellmax.losses.quantile import WeightedAtoms
+from bellmax.losses.traces import check_lambda
+
+
+def _greedy(dist_q_t: chex.Array, q_t_selector: chex.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Greedy actions [T] and their atoms [T, N]."""
+    check_arrays(dist_q_t=Spec(dist_q_t, "TNA"))
+    dist_q_t = widen(dist_q_t)
+    q_t = jnp.mean(dist_q_t, axis=1) if q_t_selector is None else q_t_selector
+    check_arrays(dist_q_t=Spec(dist_q_t, "TNA"), q_t_selector=Spec(q_t, "TA"))
+    best = jnp.argmax(q_t, axis=-1)
+    return best, jnp.take_along_axis(dist_q_t, best[:, None, None], axis=-1)[:, :, 0]
+
+
+def greedy_distributional_retrace_target(
+    r_t: chex.Array,
+    discount_t: chex.Array,
+    dist_q_t: chex.Array,
+    a_t: chex.Array,
+    trace_t: chex.Array,
+    *,
+    q_t_selector: chex.Array | None = None,
+    lambda_: chex.Numeric = 1.0,
+    anchor: Anchor = 0,
+) -> WeightedAtoms:
+    """`distributional_retrace_target` for the greedy policy, in T N atoms where that has T N A.
+
+    Args:
+      r_t, discount_t, trace_t, anchor: as in `distributional_retrace_target`.
+      dist_q_t: [T, N, A] float, atoms of each action's return where step i led to.
+      a_t: [T] int in [0, A), the action taken there; the last is not used.
+      q_t_selector: [T, A] float, values whose argmax is greedy; None means the means of dist_q_t.
+      lambda_: in [0, 1]; 0 gives the one-step target.
+
+    Returns:
+      Atoms and weights [T N], or [T, T N]: float32 or wider, weights at least 0. Gradients flow:
+      the caller stops them.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Tang et al. 2022, arXiv:2207.07570, its Retrace for a greedy policy, simplified.
+    """
+    best, dist_v_t = _greedy(dist_q_t, q_t_selector)
+    check_arrays(dist_q_t=Spec(dist_q_t, "TNA"), a_t=Spec(a_t, "T", int))
+    check_lambda(lambda_)
+    lambda_t = jnp.multiply(lambda_, (best == a_t).astype(dist_v_t.dtype))
+    window = (r_t, discount_t, dist_v_t, lambda_t, trace_t)
+    return distributional_lambda_target(*window, anchor=anchor)
+
+
+def greedy_distributional_retrace(
+    dist_q_tm1: chex.Array,
+    tau_tm1: chex.Array,
+    a_tm1: chex.Numeric,
+    r_t: chex.Array,
+    discount_t: chex.Array,
+    dist_q_t: chex.Array,
+    a_t: chex.Array,
+    trace_t: chex.Array,
+    *,
+    q_t_selector: chex.Array | None = None,
+    lambda_: chex.Numeric = 1.0,
+    huber_kappa: chex.Numeric = 1.0,
+    divide_by_kappa: bool = False,
+    stop_target_gradients: bool = True,
+    method: str = "auto",
+) -> jax.Array:
+    """Loss of a window's first step against its `greedy_distributional_retrace_target`.
+
+    Args:
+      dist_q_tm1, tau_tm1, a_tm1: the first step, as in `distributional_retrace`.
+      r_t, discount_t, a_t, trace_t: the window, as in `greedy_distributional_retrace_target`.
+      dist_q_t: [T, M, A] float, atoms where each step led to, usually of the target network.
+      q_t_selector, lambda_: as in `greedy_distributional_retrace_target`.
+      huber_kappa, divide_by_kappa, stop_target_gradients, method: as in `quantile_regression`.
+
+    Returns:
+      [] float32 or wider, a loss. T = 1, or lambda_ 0, is `quantile_q_learning`.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Tang et al. 2022, arXiv:2207.07570.
+    """
+    check_first(dist_q_tm1, tau_tm1, a_tm1, dist_q_t)
+    choice = {"q_t_selector": q_t_selector, "lambda_": lambda_}
+    target = greedy_distributional_retrace_target(r_t, discount_t, dist_q_t, a_t, trace_t, **choice)
+    options = {"huber_kappa": huber_kappa, "divide_by_kappa": divide_by_kappa, "method": method}
+    options |= {"stop_target_gradients": stop_target_gradients}
+    return regress(dist_q_tm1, tau_tm1, a_tm1, target, **options)
+
+
+def greedy_distributional_retrace_every(
+    dist_q_tm1: chex.Array,
+    tau_tm1: chex.Array,
+    a_tm1: chex.Array,
+    r_t: chex.Array,
+    discount_t: chex.Array,
+    dist_q_t: chex.Array,
+    a_t: chex.Array,
+    trace_t: chex.Array,
+    *,
+    q_t_selector: chex.Array | None = None,
+    lambda_: chex.Numeric = 1.0,
+    huber_kappa: chex.Numeric = 1.0,
+    divide_by_kappa: bool = False,
+    stop_target_gradients: bool = True,
+    method: str = "auto",
+) -> jax.Array:
+    """`greedy_distributional_retrace` of every step, each against the rest of the window.
+
+    Args:
+      dist_q_tm1, tau_tm1, a_tm1: [T, N, A], [T, N] and [T], as in `distributional_retrace_every`.
+      All others: as in `greedy_distributional_retrace`.
+
+    Returns:
+      [T] float32 or wider, losses. Takes memory for T T M atoms.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Tang et al. 2022, arXiv:2207.07570.
+    """
+    check_every(dist_q_tm1, tau_tm1, a_tm1, dist_q_t)
+    choice = {"q_t_selector": q_t_selector, "lambda_": lambda_}
+    targets = greedy_distributional_retrace_target(
+        r_t, discount_t, dist_q_t, a_t, trace_t, **choice, anchor="every"
+    )
+    options = {"huber_kappa": huber_kappa, "divide_by_kappa": divide_by_kappa, "method": method}
+    options |= {"stop_target_gradients": stop_target_gradients}
+    one = lambda *row: regress(*row, **options)  # noqa: E731
+    return jax.vmap(one)(dist_q_tm1, tau_tm1, a_tm1, targets)
+
+
+def n_step_quantile_q_learning(
+    dist_q_tm1: chex.Array,
+    tau_tm1: chex.Array,
+    a_tm1: chex.Numeric,
+    r_t: chex.Array,
+    discount_t: chex.Array,
+    dist_q_t: chex.Array,
+    trace_t: chex.Array,
+    *,
+    q_t_selector: chex.Array | None = None,
+    huber_kappa: chex.Numeric = 1.0,
+    divide_by_kappa: bool = False,
+    stop_target_gradients: bool = True,
+    method: str = "auto",
+) -> jax.Array:
+    """Loss of QR-DQN with an uncorrected n-step target, n = T: biased off-policy.
+
+    Args:
+      All: as in `greedy_distributional_retrace`.
+
+    Returns:
+      [] float32 or wider, a loss. T = 1 is `quantile_q_learning`.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Hessel et al. 2017, arXiv:1710.02298, for quantiles.
+    """
+    check_first(dist_q_tm1, tau_tm1, a_tm1, dist_q_t)
+    _, dist_v_t = _greedy(dist_q_t, q_t_selector)
+    target = distributional_n_step_target(r_t, discount_t, dist_v_t, trace_t)
+    options = {"huber_kappa": huber_kappa, "divide_by_kappa": divide_by_kappa, "method": method}
+    options |= {"stop_target_gradients": stop_target_gradients}
+    return regress(dist_q_tm1, tau_tm1, a_tm1, target, **options)

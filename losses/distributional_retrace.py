@@ -1,0 +1,134 @@
+"""Quantile losses against distributional Retrace: of the first step of a window, or of every one.
+
+QR-DQN-Retrace is `distributional_retrace` with `retrace_coefficients`; other coefficients make it
+distributional Q(lambda), tree backup or expected SARSA. The loss is linear in the target, so
+signed weights give an unbiased gradient, of a loss that is bounded below but may have several
+minima: log a one-step loss as well. For the greedy policy `distributional_greedy.py` is cheaper
+and needs no `mu`.
+"""
+
+import chex
+import jax
+
+from bellmax.losses._checks import Spec, check_arrays, widen
+from bellmax.losses.distributional import distributional_retrace_target
+from bellmax.losses.quantile import WeightedAtoms, quantile_regression
+
+
+def check_first(dist_q_tm1, tau_tm1, a_tm1, dist_q_t) -> None:
+    """Checks the prediction of one step against the window that follows."""
+    check_arrays(
+        dist_q_tm1=Spec(dist_q_tm1, "NA"),
+        tau_tm1=Spec(tau_tm1, "N"),
+        a_tm1=Spec(a_tm1, "", int),
+        dist_q_t=Spec(dist_q_t, "TMA"),
+    )
+
+
+def check_every(dist_q_tm1, tau_tm1, a_tm1, dist_q_t) -> None:
+    """Checks the predictions of all steps of a window."""
+    check_arrays(
+        dist_q_tm1=Spec(dist_q_tm1, "TNA"),
+        tau_tm1=Spec(tau_tm1, "TN"),
+        a_tm1=Spec(a_tm1, "T", int),
+        dist_q_t=Spec(dist_q_t, "TMA"),
+    )
+
+
+def regress(dist_q_tm1, tau_tm1, a_tm1, target: WeightedAtoms, **options) -> jax.Array:
+    """`quantile_regression` of the taken action's distribution against a target, unchecked."""
+    dist_tm1 = widen(dist_q_tm1)[:, a_tm1]
+    return quantile_regression(dist_tm1, tau_tm1, target.atoms, weights=target.weights, **options)
+
+
+def distributional_retrace(
+    dist_q_tm1: chex.Array,
+    tau_tm1: chex.Array,
+    a_tm1: chex.Numeric,
+    r_t: chex.Array,
+    discount_t: chex.Array,
+    dist_q_t: chex.Array,
+    a_t: chex.Array,
+    pi_t: chex.Array,
+    c_t: chex.Array,
+    trace_t: chex.Array,
+    *,
+    huber_kappa: chex.Numeric = 1.0,
+    divide_by_kappa: bool = False,
+    stop_target_gradients: bool = True,
+    method: str = "auto",
+) -> jax.Array:
+    """Loss of a window's first step against its `distributional_retrace_target`.
+
+    Args:
+      dist_q_tm1: [N, A] float, quantile values at the first step, in units of return.
+      tau_tm1: [N] float in (0, 1), the fractions that they estimate.
+      a_tm1: [] int in [0, A), the action taken there; it has no coefficient.
+      r_t, discount_t, a_t, pi_t, c_t, trace_t: the window, as in `distributional_retrace_target`.
+      dist_q_t: [T, M, A] float, atoms where each step led to, usually of the target network.
+      huber_kappa, divide_by_kappa, stop_target_gradients, method: as in `quantile_regression`.
+
+    Returns:
+      [] float32 or wider, a loss. T = 1 is `quantile_expected_sarsa`.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Tang et al. 2022, arXiv:2207.07570.
+    """
+    check_first(dist_q_tm1, tau_tm1, a_tm1, dist_q_t)
+    target = distributional_retrace_target(r_t, discount_t, dist_q_t, a_t, pi_t, c_t, trace_t)
+    return regress(
+        dist_q_tm1,
+        tau_tm1,
+        a_tm1,
+        target,
+        huber_kappa=huber_kappa,
+        divide_by_kappa=divide_by_kappa,
+        stop_target_gradients=stop_target_gradients,
+        method=method,
+    )
+
+
+def distributional_retrace_every(
+    dist_q_tm1: chex.Array,
+    tau_tm1: chex.Array,
+    a_tm1: chex.Array,
+    r_t: chex.Array,
+    discount_t: chex.Array,
+    dist_q_t: chex.Array,
+    a_t: chex.Array,
+    pi_t: chex.Array,
+    c_t: chex.Array,
+    trace_t: chex.Array,
+    *,
+    huber_kappa: chex.Numeric = 1.0,
+    divide_by_kappa: bool = False,
+    stop_target_gradients: bool = True,
+    method: str = "auto",
+) -> jax.Array:
+    """`distributional_retrace` of every step, each against the rest of the window.
+
+    Args:
+      dist_q_tm1: [T, N, A] float, quantile values where each action was taken.
+      tau_tm1: [T, N] float in (0, 1), the fractions that they estimate.
+      a_tm1: [T] int in [0, A), the actions.
+      r_t, discount_t, dist_q_t, a_t, pi_t, c_t, trace_t: as in `distributional_retrace`.
+      huber_kappa, divide_by_kappa, stop_target_gradients, method: as in `quantile_regression`.
+
+    Returns:
+      [T] float32 or wider, losses. Later steps see shorter windows. Takes memory for T T M A
+      atoms.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Tang et al. 2022, arXiv:2207.07570.
+    """
+    check_every(dist_q_tm1, tau_tm1, a_tm1, dist_q_t)
+    window = (r_t, discount_t, dist_q_t, a_t, pi_t, c_t, trace_t)
+    targets = distributional_retrace_target(*window, anchor="every")
+    options = {"huber_kappa": huber_kappa, "divide_by_kappa": divide_by_kappa, "method": method}
+    options |= {"stop_target_gradients": stop_target_gradients}
+    one = lambda *row: regress(*row, **options)  # noqa: E731
+    return jax.vmap(one)(dist_q_tm1, tau_tm1, a_tm1, targets)

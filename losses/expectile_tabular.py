@@ -1,0 +1,189 @@
+"""Expectiles of discrete distributions, exactly, and the Bellman operator that they make.
+
+For alpha <= 1/2 an expectile is a worst case: the smallest mean over distributions whose density
+with respect to the nominal one varies by at most a factor (1 - alpha) / alpha. So the operator is
+that of a robust MDP, each state and action having its own such set of kernels. It contracts at
+gamma in the largest absolute difference, for every alpha.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses.expectile_regression import check_alpha
+
+
+def _centre_and_above(values, probs, alpha) -> tuple[jax.Array, jax.Array]:
+    """[] a constant near the expectile, and [M] bool, which outcomes lie above the expectile.
+
+    The expectile is the mean under weights alpha above itself and 1 - alpha elsewhere. Over all
+    ways to split the sorted values in two, that mean is smallest at the expectile's own, or
+    largest where alpha > 1/2. To first order the expectile does not depend on the split, so its
+    gradient does not pass here.
+    """
+    values, probs = jax.lax.stop_gradient((values, probs))
+    alpha = jax.lax.stop_gradient(jnp.asarray(alpha, values.dtype))
+    # Relative to the mean, so that a large common offset does not round the differences away.
+    centre = jnp.sum(probs * values) / jnp.sum(probs)
+    order = jnp.argsort(values)
+    probs, offsets = probs[order], (values - centre)[order]
+    total_p, total = jnp.cumsum(probs), jnp.cumsum(probs * offsets)
+    below_p, below = jnp.pad(total_p, (1, 0)), jnp.pad(total, (1, 0))
+    weights = alpha * (total_p[-1] - below_p) + (1.0 - alpha) * below_p
+    means = (alpha * (total[-1] - below) + (1.0 - alpha) * below) / weights
+    split = jnp.where(alpha <= 0.5, jnp.min(means), jnp.max(means))
+    return centre, values - centre > split
+
+
+def _expectile(values: jax.Array, probs: jax.Array, alpha: chex.Numeric) -> jax.Array:
+    centre, above = _centre_and_above(values, probs, alpha)
+    weights = jnp.where(above, alpha, 1.0 - alpha) * probs
+    return centre + jnp.sum(weights * (values - centre)) / jnp.sum(weights)
+
+
+def expectile(values: chex.Array, probs: chex.Array, *, alpha: chex.Numeric) -> jax.Array:
+    """The alpha-expectile m of a discrete distribution, exactly.
+
+    It solves `alpha * E[max(x - m, 0)] = (1 - alpha) * E[max(m - x, 0)]`: the mean at alpha = 1/2,
+    the smallest value as alpha falls to 0, the largest as it rises to 1.
+
+    Args:
+      values: [M] float, outcomes in any order, finite.
+      probs: [M] float, at least 0, summing to 1; only their ratios matter.
+      alpha: above 0 and below 1.
+
+    Returns:
+      [] float32 or wider, in units of values. Has gradients in all three; that of the values is
+      `worst_case_kernel`.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Newey and Powell 1987.
+    """
+    check_arrays(values=Spec(values, "M"), probs=Spec(probs, "M"))
+    check_alpha(alpha)
+    return _expectile(widen(values), widen(probs), alpha)
+
+
+def worst_case_kernel(values: chex.Array, probs: chex.Array, *, alpha: chex.Numeric) -> jax.Array:
+    """The probabilities under which the mean of values is their alpha-expectile.
+
+    For alpha <= 1/2 no distribution q with `max(q / probs) <= (1 - alpha) / alpha * min(q / probs)`
+    has a smaller mean; for alpha > 1/2 none, with the fraction inverted, has a larger one.
+
+    Args:
+      values, probs, alpha: as in `expectile`.
+
+    Returns:
+      [M] float32 or wider, summing to 1. Has gradients in probs and alpha.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Clavier et al. 2024, arXiv:2406.04081 (dual form of expectiles).
+    """
+    check_arrays(values=Spec(values, "M"), probs=Spec(probs, "M"))
+    check_alpha(alpha)
+    values, probs = widen(values), widen(probs)
+    _, above = _centre_and_above(values, probs, alpha)
+    weights = jnp.where(above, alpha, 1.0 - alpha) * probs
+    return weights / jnp.sum(weights)
+
+
+def _check_mdp(r, p, gamma, alpha, terminal, **arguments: Spec) -> None:
+    reward = Spec(r, "SAS" if jnp.ndim(r) == 3 else "SA")
+    ends = {} if terminal is None else {"terminal": Spec(terminal, "S", bool)}
+    check_arrays(**arguments, r=reward, p=Spec(p, "SAS"), **ends)
+    check_scalars(gamma=gamma, from_zero=("gamma",), up_to_one=("gamma",))
+    check_alpha(alpha)
+
+
+def _returns(r, v, gamma, terminal) -> jax.Array:
+    """[S, A, S, ...], reward plus discounted value of every next state, or state and action."""
+    r, v = widen(r), widen(v)
+    if terminal is not None:
+        v = jnp.where(jnp.reshape(terminal, (-1,) + (1,) * (v.ndim - 1)), jnp.zeros_like(v), v)
+    wanted = 2 + v.ndim
+    return jnp.reshape(r, r.shape + (1,) * (wanted - r.ndim)) + gamma * v[None, None]
+
+
+def _backup(returns: jax.Array, probs: jax.Array, alpha: chex.Numeric) -> jax.Array:
+    """[S, A], the expectile over all axes but the first two."""
+    of_one = lambda x, p: _expectile(jnp.ravel(x), jnp.ravel(p), alpha)  # noqa: E731
+    return jax.vmap(jax.vmap(of_one))(returns, probs)
+
+
+def expectile_bellman_operator(
+    q: chex.Array,
+    r: chex.Array,
+    p: chex.Array,
+    *,
+    gamma: chex.Numeric,
+    alpha: chex.Numeric,
+    pi: chex.Array | None = None,
+    terminal: chex.Array | None = None,
+) -> jax.Array:
+    """One application: the alpha-expectile of `r + gamma * q[s', a']` for each state and action.
+
+    With a policy it is taken over s' and a' together, as `expectile_td_loss` does on samples: a
+    stochastic policy is distrusted too. For control it is over s', and a' is greedy.
+
+    Args:
+      q: [S, A] float, action values, in units of return.
+      r: [S, A] float, rewards, or [S, A, S] where they depend on the next state.
+      p: [S, A, S] float, probabilities of the next state, rows summing to 1.
+      gamma: discount in [0, 1].
+      alpha: above 0 and below 1; 1/2 is the ordinary operator.
+      pi: [S, A] float, the policy to evaluate, rows summing to 1; None is control.
+      terminal: [S] bool, states that end the episode when entered, worth 0; None for none.
+
+    Returns:
+      [S, A] float32 or wider.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Clavier et al. 2024, arXiv:2406.04081. Deviation: control, and policies over actions
+    inside the expectile; `expectile_value_operator` has them outside.
+    """
+    policy = {} if pi is None else {"pi": Spec(pi, "SA")}
+    _check_mdp(r, p, gamma, alpha, terminal, q=Spec(q, "SA"), **policy)
+    q, p = widen(q), widen(p)
+    if pi is None:
+        return _backup(_returns(r, jnp.max(q, axis=-1), gamma, terminal), p, alpha)
+    return _backup(_returns(r, q, gamma, terminal), p[..., None] * widen(pi)[None, None], alpha)
+
+
+def expectile_value_operator(
+    v: chex.Array,
+    r: chex.Array,
+    p: chex.Array,
+    pi: chex.Array,
+    *,
+    gamma: chex.Numeric,
+    alpha: chex.Numeric,
+    terminal: chex.Array | None = None,
+) -> jax.Array:
+    """One application: the mean over pi of the alpha-expectile over s' of `r + gamma * v[s']`.
+
+    Pessimistic about the environment alone. With a deterministic policy it is
+    `expectile_bellman_operator` at the policy's actions.
+
+    Args:
+      v: [S] float, state values, in units of return.
+      pi: [S, A] float, the policy to evaluate, rows summing to 1.
+      r, p, gamma, alpha, terminal: as in `expectile_bellman_operator`.
+
+    Returns:
+      [S] float32 or wider.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Clavier et al. 2024, arXiv:2406.04081.
+    """
+    _check_mdp(r, p, gamma, alpha, terminal, v=Spec(v, "S"), pi=Spec(pi, "SA"))
+    q = _backup(_returns(r, v, gamma, terminal), widen(p), alpha)
+    return jnp.einsum("sa,sa->s", widen(pi), q, precision="highest")

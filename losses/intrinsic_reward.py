@@ -1,0 +1,281 @@
+"""From prediction errors to intrinsic rewards: running scales, as pure pairs of init and update.
+
+| state | update | for |
+|---|---|---|
+| `RewardNormaliser` | `reward_normaliser_update` | BYOL-Explore: moving scale, clipped |
+| `ReturnNormaliser` | `return_normaliser_update` | RND: scale of the discounted intrinsic return |
+| `RunningMoments` | `running_moments_update` | RND: observations, through `standardise` |
+
+These see a whole batch at once, as its statistics are what they are for. Entries with mask 0 are
+in no statistic and get the reward 0: put it where there was no transition. Rewards are constants
+to the gradient. With data split over devices, `axis_name` names the axis to sum statistics over,
+so that every device keeps the same state. States keep the dtype that they were made with.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+
+
+class RewardNormaliser(NamedTuple):
+    """Moving averages of raw rewards, each [] float; divide by `weight` to undo the start at 0.
+
+    Attributes:
+      mean: of raw rewards.
+      mean_square: of their squares.
+      threshold: of rewards divided by their scale: what prioritised clipping takes off.
+      weight: of the constant 1, so `1 - decay ** updates`.
+    """
+
+    mean: jax.Array
+    mean_square: jax.Array
+    threshold: jax.Array
+    weight: jax.Array
+
+
+class RunningMoments(NamedTuple):
+    """Mean and variance of all that was ever seen.
+
+    Attributes:
+      seen: [] float, number of entries. Float32 stops counting where a batch is 1e-7 of it.
+      mean: [...] float, of one entry's shape.
+      variance: [...] float, of one entry's shape; divided by `seen`.
+    """
+
+    seen: jax.Array
+    mean: jax.Array
+    variance: jax.Array
+
+
+class ReturnNormaliser(NamedTuple):
+    """Discounted sums of past intrinsic rewards, and their moments.
+
+    Attributes:
+      returns: [B] float, one environment each; carried over chunks and episode ends.
+      moments: of all returns so far, scalar.
+    """
+
+    returns: jax.Array
+    moments: RunningMoments
+
+
+def _check_alike(**arrays: chex.Array) -> None:
+    """Checks that arrays are floats of one shape, whatever it is."""
+    first, *_ = arrays.values()
+    axes = "abcdefghijklmnopqrstuvwxyz"[: jnp.ndim(first)]
+    check_arrays(**{name: Spec(value, axes) for name, value in arrays.items()})
+
+
+def _cast_like(state, wanted):
+    return jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), state, wanted)
+
+
+def _sum(x: jax.Array, axis_name: str | None) -> jax.Array:
+    return jax.lax.psum(x, axis_name) if axis_name else x
+
+
+def reward_normaliser_init(dtype: jnp.dtype | type = jnp.float32) -> RewardNormaliser:
+    """The state of `reward_normaliser_update` before any reward: zeros."""
+    return RewardNormaliser(*jnp.zeros((4,), dtype))
+
+
+def reward_normaliser_update(
+    state: RewardNormaliser,
+    uncertainty: chex.Array,
+    mask: chex.Array,
+    *,
+    decay: chex.Numeric = 0.99,
+    eps: chex.Numeric = 1e-8,
+    clip: bool = True,
+    axis_name: str | None = None,
+) -> tuple[RewardNormaliser, jax.Array]:
+    """Divides by the moving standard deviation, then keeps what is above the moving mean.
+
+    `scaled = uncertainty / sqrt(variance + eps)`, then `max(scaled - threshold, 0)`, where the
+    threshold is the moving mean of `scaled`. Both averages take this batch in first, and neither
+    is biased towards their start. One factor on all rewards changes nothing.
+
+    Args:
+      state: as the last update returned it.
+      uncertainty: [...] float, raw rewards, at least 0; any shape, the whole batch.
+      mask: [...] float, of the same shape; 0 leaves an entry out. A batch of zeros leaves the
+        state as it is.
+      decay: of the averages, in [0, 1), for each batch.
+      eps: above 0, added to the variance, in units of uncertainty^2.
+      clip: whether to clip ("prioritisation"); False gives `scaled`, whose mean is not taken off.
+      axis_name: axis of devices that hold parts of the batch.
+
+    Returns:
+      The next state, and the reward: [...] float32 or wider, at least 0, without a unit.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Guo et al. 2022, arXiv:2206.08332; the order of updates is that of public code.
+    """
+    _check_alike(uncertainty=uncertainty, mask=mask)
+    in_unit = {"from_zero": ("decay",), "below_one": ("decay",)}
+    check_scalars(decay=decay, eps=eps, above_zero=("eps",), **in_unit)
+    valid = jnp.asarray(mask) != 0
+    raw = jax.lax.stop_gradient(jnp.where(valid, widen(uncertainty), 0.0))
+    count = _sum(jnp.sum(valid), axis_name)
+    # With nothing valid, averages must not move.
+    rate = jnp.where(count > 0, 1.0 - decay, 0.0)
+
+    def average(old, x):
+        mean = _sum(jnp.sum(x), axis_name) / jnp.maximum(count, 1)
+        return old + rate * (mean - old)
+
+    mean, mean_square = average(state.mean, raw), average(state.mean_square, jnp.square(raw))
+    weight = state.weight + rate * (1.0 - state.weight)
+    positive = jnp.where(weight > 0, weight, 1.0)
+    variance = mean_square / positive - jnp.square(mean / positive)
+    scaled = raw / jnp.sqrt(jnp.maximum(variance, 0.0) + eps)
+    threshold = average(state.threshold, scaled)
+    reward = jnp.maximum(scaled - threshold / positive, 0.0) if clip else scaled
+    new_state = _cast_like(RewardNormaliser(mean, mean_square, threshold, weight), state)
+    return new_state, jnp.where(valid, reward, 0.0)
+
+
+def running_moments_init(
+    shape: tuple[int, ...] = (), dtype: jnp.dtype | type = jnp.float32
+) -> RunningMoments:
+    """Moments of nothing yet: zeros; `shape` is that of one entry."""
+    return RunningMoments(jnp.zeros((), dtype), jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+
+def running_moments_update(
+    state: RunningMoments,
+    x: chex.Array,
+    mask: chex.Array,
+    *,
+    axis_name: str | None = None,
+) -> RunningMoments:
+    """Takes a batch into the moments, exactly: any split of the data into batches is the same.
+
+    Args:
+      state: as the last update returned it.
+      x: [..., *shape] float, the batch; its last axes are those of one entry.
+      mask: [...] float, the leading axes of x; 0 leaves an entry out.
+      axis_name: axis of devices that hold parts of the batch.
+
+    Returns:
+      The next state. Gradients flow, to x too.
+
+    Raises:
+      ValueError: a rank, dtype or size differs from the above; names the argument.
+
+    Source: Chan et al. 1983; for RND, Burda et al. 2018, arXiv:1810.12894.
+    """
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    lead, entry = letters[: jnp.ndim(mask)], letters[::-1][: jnp.ndim(state.mean)]
+    arrays = {"mean": Spec(state.mean, entry), "mask": Spec(mask, lead)}
+    check_arrays(**arrays, x=Spec(x, lead + entry))
+    x, valid = widen(x), jnp.asarray(mask) != 0
+    axes = tuple(range(jnp.ndim(mask)))
+    valid = jnp.reshape(valid, valid.shape + (1,) * jnp.ndim(state.mean))
+
+    new = _sum(jnp.sum(valid), axis_name)
+
+    def average(y):
+        return _sum(jnp.sum(jnp.where(valid, y, 0.0), axis=axes), axis_name) / jnp.maximum(new, 1)
+
+    mean = average(x)
+    # Around the batch's own mean: the difference of two squares would cancel.
+    centre = jnp.reshape(mean, (1,) * len(axes) + mean.shape)
+    variance = average(jnp.square(x - centre))
+    seen = state.seen + new
+    share = new / jnp.maximum(seen, 1)
+    delta = mean - state.mean
+    spread = jnp.square(delta) * share * (1.0 - share)
+    variance = (1.0 - share) * state.variance + share * variance + spread
+    return _cast_like(RunningMoments(seen, state.mean + share * delta, variance), state)
+
+
+def standardise(
+    state: RunningMoments,
+    x: chex.Array,
+    *,
+    clip: chex.Numeric = 5.0,
+    eps: chex.Numeric = 1e-8,
+) -> jax.Array:
+    """`(x - mean) / sqrt(variance + eps)`, clipped: what RND's two networks see.
+
+    Args:
+      state: moments, filled before learning starts (RND: by steps of a random policy).
+      x: [*shape] float, one entry.
+      clip: above 0, in standard deviations; inf for none.
+      eps: above 0, in units of x^2.
+
+    Returns:
+      [*shape] float32 or wider in [-clip, clip].
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Burda et al. 2018, arXiv:1810.12894, which applies it to RND's input only.
+    """
+    _check_alike(mean=state.mean, x=x)
+    check_scalars(clip=clip, eps=eps, above_zero=("clip", "eps"))
+    standard = (widen(x) - state.mean) / jnp.sqrt(state.variance + eps)
+    return jnp.clip(standard, -jnp.asarray(clip), clip)
+
+
+def return_normaliser_init(
+    environments: int, dtype: jnp.dtype | type = jnp.float32
+) -> ReturnNormaliser:
+    """The state of `return_normaliser_update` at the start of training: zeros."""
+    return ReturnNormaliser(jnp.zeros((environments,), dtype), running_moments_init((), dtype))
+
+
+def return_normaliser_update(
+    state: ReturnNormaliser,
+    r_t: chex.Array,
+    mask: chex.Array,
+    *,
+    discount: chex.Numeric = 0.99,
+    eps: chex.Numeric = 1e-8,
+    axis_name: str | None = None,
+) -> tuple[ReturnNormaliser, jax.Array]:
+    """Divides by the running standard deviation of the discounted intrinsic return.
+
+    The return is of the past, `R <- discount * R + r_t`, forwards in time, in each environment. It
+    ignores episode ends and goes on from chunk to chunk. No mean is taken off, nothing clipped.
+
+    Args:
+      state: as the last update returned it.
+      r_t: [T, B] float, raw intrinsic rewards of one chunk, in the order of time.
+      mask: [T, B] float; at 0 the return stays as it is and the reward is 0.
+      discount: of the intrinsic return, in [0, 1).
+      eps: above 0, added to the variance, in units of r_t^2.
+      axis_name: axis of devices that hold parts of the environments.
+
+    Returns:
+      The next state, and the reward: [T, B] float32 or wider, without a unit.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Burda et al. 2018, arXiv:1810.12894, and its published code.
+    """
+    arrays = {"r_t": Spec(r_t, "TB"), "mask": Spec(mask, "TB")}
+    check_arrays(**arrays, returns=Spec(state.returns, "B"))
+    in_unit = {"from_zero": ("discount",), "below_one": ("discount",)}
+    check_scalars(discount=discount, eps=eps, above_zero=("eps",), **in_unit)
+    valid = jnp.asarray(mask) != 0
+    r_t = jax.lax.stop_gradient(jnp.where(valid, widen(r_t), 0.0))
+
+    def step(returns, row):
+        r, on = row
+        returns = jnp.where(on, discount * returns + r, returns)
+        return returns, returns
+
+    start = jnp.asarray(state.returns, jnp.result_type(state.returns, r_t))
+    last, returns = jax.lax.scan(step, start, (r_t, valid))
+    moments = running_moments_update(state.moments, returns, mask, axis_name=axis_name)
+    reward = r_t / jnp.sqrt(moments.variance + eps)
+    return _cast_like(ReturnNormaliser(last, moments), state), reward

@@ -1,0 +1,139 @@
+"""Munchausen learning of return distributions: M-IQN, and the same for QR-DQN's quantiles.
+
+Policies are softmaxes of mean values, `pi = softmax(mean over quantiles / temperature)`. The
+target is one atom for each target quantile j, with the expectation over actions *inside* it:
+`r + alpha * term + discount * sum over a of pi(a) * (z[j, a] - tau * log pi(a))`. That averages
+the actions' quantiles at one fraction. It is not the mixture of their distributions, which has M A
+atoms, a larger spread and the same mean; the paper's code averages, and so does this.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from bellmax.losses._checks import Spec, check_arrays, widen
+from bellmax.losses.munchausen import check_hyper_parameters, munchausen_term, scaled_log_policy
+from bellmax.losses.quantile import quantile_regression
+
+
+def munchausen_quantile_target(
+    a_tm1: chex.Numeric,
+    r_t: chex.Numeric,
+    discount_t: chex.Numeric,
+    target_dist_q_tm1: chex.Array,
+    target_dist_q_t: chex.Array,
+    *,
+    target_dist_q_t_policy: chex.Array | None = None,
+    temperature: chex.Numeric = 0.03,
+    alpha: chex.Numeric = 0.9,
+    clip: chex.Numeric = -1.0,
+) -> jax.Array:
+    """Target atoms of M-IQN, one for each target quantile; their mean is `munchausen_target`'s.
+
+    Termination (`discount_t` = 0) masks the bootstrap only, never the Munchausen term.
+
+    Args:
+      a_tm1: [] int in [0, A), the action taken at t-1.
+      r_t: [] float, the reward that it earned.
+      discount_t: [] float, gamma, or 0 where the environment terminated.
+      target_dist_q_tm1: [K, A] float, target network's quantile values at t-1: their mean makes
+        the policy of the Munchausen term.
+      target_dist_q_t: [M, A] float, target network's quantile values at t: the bootstrap. Each
+        row is at one fraction.
+      target_dist_q_t_policy: [L, A] float, those at t whose mean makes the policy; None means
+        `target_dist_q_t`. M-IQN draws K other fractions for it, as it does at t-1.
+      temperature: above 0, in units of return.
+      alpha: weight of the Munchausen term, in [0, 1].
+      clip: lower bound of the unweighted term, at most 0; -inf for none.
+
+    Returns:
+      [M] float32 or wider, in units of return. Gradients flow: the caller stops them.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Vieillard et al. 2020, arXiv:2007.14430, and the authors' training code.
+    """
+    policy = target_dist_q_t if target_dist_q_t_policy is None else target_dist_q_t_policy
+    check_arrays(
+        a_tm1=Spec(a_tm1, "", int),
+        r_t=Spec(r_t, ""),
+        discount_t=Spec(discount_t, ""),
+        target_dist_q_tm1=Spec(target_dist_q_tm1, "KA"),
+        target_dist_q_t=Spec(target_dist_q_t, "MA"),
+        target_dist_q_t_policy=Spec(policy, "LA"),
+    )
+    check_hyper_parameters(temperature=temperature, alpha=alpha, clip=clip)
+    q_tm1, q_t = (jnp.mean(widen(dist), axis=0) for dist in (target_dist_q_tm1, policy))
+    term = munchausen_term(q_tm1, a_tm1, temperature=temperature, clip=clip)
+    log_pi = scaled_log_policy(q_t, temperature=temperature)
+    pi = jnp.exp(log_pi / temperature)
+    # Values and log-policy of an action that is not allowed are -inf: no 0 * inf.
+    soft_values = jnp.where(pi[None, :] > 0.0, widen(target_dist_q_t) - log_pi[None, :], 0.0)
+    bootstrap = jnp.sum(pi[None, :] * soft_values, axis=1)
+    return widen(r_t) + alpha * term + widen(discount_t) * bootstrap
+
+
+def munchausen_quantile_q_learning(
+    dist_q_tm1: chex.Array,
+    tau_tm1: chex.Array,
+    a_tm1: chex.Numeric,
+    r_t: chex.Numeric,
+    discount_t: chex.Numeric,
+    target_dist_q_tm1: chex.Array,
+    target_dist_q_t: chex.Array,
+    *,
+    target_dist_q_t_policy: chex.Array | None = None,
+    temperature: chex.Numeric = 0.03,
+    alpha: chex.Numeric = 0.9,
+    clip: chex.Numeric = -1.0,
+    huber_kappa: chex.Numeric = 1.0,
+    divide_by_kappa: bool = False,
+    stop_target_gradients: bool = True,
+    method: str = "auto",
+) -> jax.Array:
+    """Loss of M-IQN on one transition: `quantile_regression` on `munchausen_quantile_target`.
+
+    Args:
+      dist_q_tm1: [N, A] float, online network's quantile values at t-1, in units of return.
+      tau_tm1: [N] float in (0, 1), the fractions that they estimate.
+      a_tm1, r_t, discount_t, target_dist_q_tm1, target_dist_q_t: as in
+        `munchausen_quantile_target`.
+      target_dist_q_t_policy, temperature, alpha, clip: as there.
+      huber_kappa, divide_by_kappa, stop_target_gradients, method: as in `quantile_regression`;
+        the authors divide by kappa, which is 1.
+
+    Returns:
+      [] float32 or wider, a loss.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Vieillard et al. 2020, arXiv:2007.14430, and the authors' training code.
+    """
+    check_arrays(
+        dist_q_tm1=Spec(dist_q_tm1, "NA"),
+        tau_tm1=Spec(tau_tm1, "N"),
+        a_tm1=Spec(a_tm1, "", int),
+        target_dist_q_tm1=Spec(target_dist_q_tm1, "KA"),
+    )
+    target = munchausen_quantile_target(
+        a_tm1,
+        r_t,
+        discount_t,
+        target_dist_q_tm1,
+        target_dist_q_t,
+        target_dist_q_t_policy=target_dist_q_t_policy,
+        temperature=temperature,
+        alpha=alpha,
+        clip=clip,
+    )
+    return quantile_regression(
+        widen(dist_q_tm1)[:, a_tm1],
+        tau_tm1,
+        target,
+        huber_kappa=huber_kappa,
+        divide_by_kappa=divide_by_kappa,
+        stop_target_gradients=stop_target_gradients,
+        method=method,
+    )

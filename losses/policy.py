@@ -1,0 +1,261 @@
+"""Policy losses: V-MPO, PPO's clipped surrogate and value loss, entropy, advantages.
+
+rlax has the first two and the recursion of the last; they are called. Ours are what they lack: the
+per-step form of PPO (rlax takes the mean), V-MPO's masks and the cut of a trace at a time limit.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses._rlax import rlax
+
+
+def generalised_advantages(
+    v_tm1: chex.Array,
+    r_t: chex.Array,
+    discount_t: chex.Array,
+    v_t: chex.Array,
+    trace_t: chex.Array,
+    *,
+    lambda_: chex.Numeric = 0.95,
+    stop_target_gradients: bool = True,
+) -> jax.Array:
+    """Generalised advantage estimates: the lambda-return of every step, minus its value.
+
+    `A[i] = r[i] + discount[i] * v_t[i] - v_tm1[i] + discount[i] * lambda * trace[i] * A[i + 1]`.
+    Termination drops the bootstrap. A time limit bootstraps from the true final observation and
+    cuts the trace. For returns that ignore episodes, as RND's intrinsic ones, let `discount_t` be
+    gamma and `trace_t` 1 everywhere: a reset then counts as a step that earned nothing.
+
+    Args:
+      v_tm1: [T] float, values where the actions were taken, in units of return.
+      r_t: [T] float, the rewards that they earned.
+      discount_t: [T] float, gamma, or 0 where the environment terminated.
+      v_t: [T] float, values of the observations that followed.
+      trace_t: [T] float in [0, 1], 0 where that observation is the last of its episode. What lies
+        past a cut must still be finite.
+      lambda_: in [0, 1]; 0 gives one-step TD errors.
+      stop_target_gradients: whether the lambda-return is a constant to the gradient, so that half
+        the squared estimate is a value loss.
+
+    Returns:
+      [T] float32 or wider, in units of return. The lambda-return is the estimate plus v_tm1.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Schulman et al. 2015, arXiv:1506.02438, eq. 16. Calls rlax.vtrace, on-policy: rlax's
+    own form takes one row of values, so v_t[i] would have to be v_tm1[i + 1].
+    """
+    arrays = {"v_tm1": v_tm1, "r_t": r_t, "discount_t": discount_t, "v_t": v_t, "trace_t": trace_t}
+    check_arrays(**{name: Spec(value, "T") for name, value in arrays.items()})
+    check_scalars(lambda_=lambda_, from_zero=("lambda_",), up_to_one=("lambda_",))
+    v_tm1, r_t, discount_t, v_t, trace_t = map(widen, arrays.values())
+    arrays = (v_tm1, v_t, r_t, discount_t, jnp.ones_like(r_t), lambda_ * trace_t)
+    return jnp.asarray(rlax.vtrace(*arrays, stop_target_gradients=stop_target_gradients))
+
+
+def clipped_surrogate_loss(
+    log_pi_a_t: chex.Numeric,
+    log_mu_a_t: chex.Numeric,
+    adv_t: chex.Numeric,
+    *,
+    epsilon: chex.Numeric = 0.2,
+    stop_target_gradients: bool = True,
+) -> jax.Array:
+    """PPO's policy loss of one step: `-min(rho * adv, clip(rho, 1 - epsilon, 1 + epsilon) * adv)`.
+
+    Args:
+      log_pi_a_t: [] float, log-probability of the taken action now.
+      log_mu_a_t: [] float, its log-probability when it was taken; a constant to the gradient.
+      adv_t: [] float, its advantage, often standardised over the batch by the caller.
+      epsilon: at least 0, how far rho = pi / mu may move before its gradient ends.
+      stop_target_gradients: whether the advantage is a constant to the gradient.
+
+    Returns:
+      [] float32 or wider; the caller takes the mean.
+
+    Raises:
+      ValueError: a rank, dtype or range differs from the above; names the argument.
+
+    Source: Schulman et al. 2017, arXiv:1707.06347, eq. 7. Calls rlax.clipped_surrogate_pg_loss.
+    """
+    arrays = {"log_pi_a_t": log_pi_a_t, "log_mu_a_t": log_mu_a_t, "adv_t": adv_t}
+    check_arrays(**{name: Spec(value, "") for name, value in arrays.items()})
+    check_scalars(epsilon=epsilon, from_zero=("epsilon",))
+    log_pi, log_mu, adv_t = map(widen, arrays.values())
+    # exp overflows at 88, and 0 times its gradient is nan; no ratio of use is above e^30.
+    rho = jnp.exp(jnp.minimum(log_pi - jax.lax.stop_gradient(log_mu), 30.0))
+    # rlax takes the mean over steps; one step is its own.
+    loss = rlax.clipped_surrogate_pg_loss(
+        rho[None],
+        adv_t[None],
+        epsilon,  # pyright: ignore[reportArgumentType] - rlax annotates a float.
+        stop_target_gradients,
+    )
+    return jnp.asarray(loss)
+
+
+def clipped_value_loss(
+    v_tm1: chex.Numeric,
+    behaviour_v_tm1: chex.Numeric,
+    target: chex.Numeric,
+    *,
+    epsilon: chex.Numeric = 0.2,
+    stop_target_gradients: bool = True,
+) -> jax.Array:
+    """PPO's value loss of one step: the worse of the value and the value kept near the old one.
+
+    `0.5 * max((v - target)^2, (old + clip(v - old, -epsilon, epsilon) - target)^2)`.
+
+    Args:
+      v_tm1: [] float, value now, in units of return.
+      behaviour_v_tm1: [] float, value when the data was collected; a constant to the gradient.
+      target: [] float, usually the lambda-return.
+      epsilon: at least 0, in units of return; inf gives half the squared error.
+      stop_target_gradients: whether the target is a constant to the gradient.
+
+    Returns:
+      [] float32 or wider, in units of return^2.
+
+    Raises:
+      ValueError: a rank, dtype or range differs from the above; names the argument.
+
+    Source: the published code of Schulman et al. 2017, arXiv:1707.06347; the paper lacks it.
+    """
+    arrays = {"v_tm1": v_tm1, "behaviour_v_tm1": behaviour_v_tm1, "target": target}
+    check_arrays(**{name: Spec(value, "") for name, value in arrays.items()})
+    check_scalars(epsilon=epsilon, from_zero=("epsilon",))
+    v, old, target = map(widen, arrays.values())
+    old = jax.lax.stop_gradient(old)
+    target = jax.lax.stop_gradient(target) if stop_target_gradients else target
+    near = old + jnp.clip(v - old, -jnp.asarray(epsilon), epsilon)
+    return jnp.maximum(
+        jnp.asarray(rlax.l2_loss(v, target)), jnp.asarray(rlax.l2_loss(near, target))
+    )
+
+
+def categorical_entropy(logits_t: chex.Array) -> jax.Array:
+    """Entropy of `softmax(logits_t)`, in nats.
+
+    Args:
+      logits_t: [A] float; -inf marks an action that is not allowed.
+
+    Returns:
+      [] float32 or wider in [0, log A].
+
+    Raises:
+      ValueError: a rank or dtype differs from the above; names the argument.
+
+    Source: Williams and Peng 1991. rlax's takes the mean over steps, and its per-step form warns
+    of its removal.
+    """
+    check_arrays(logits_t=Spec(logits_t, "A"))
+    logits_t = widen(logits_t)
+    log_pi = jax.nn.log_softmax(logits_t)
+    allowed = jnp.isfinite(log_pi)
+    # Twice: a 0 * inf in the branch not taken would still be nan in the gradient.
+    log_pi = jnp.where(allowed, log_pi, 0.0)
+    return -jnp.sum(jnp.where(allowed, jnp.exp(log_pi), 0.0) * log_pi)
+
+
+class Vmpo(NamedTuple):
+    """V-MPO's loss and its parts, [N] float: the mean over N of each is the batch's.
+
+    Attributes:
+      loss: `policy_loss + temperature_loss + kl_loss + alpha_loss`.
+      policy_loss: weighted maximum likelihood; gradient to the policy.
+      temperature_loss: dual of the weights' constraint; gradient to the temperature.
+      kl_loss: alpha * KL; gradient to the policy.
+      alpha_loss: alpha * (epsilon_alpha - KL); gradient to alpha.
+      weights: of the samples in policy_loss, summing to 1; 0 below the top fraction.
+    """
+
+    loss: jax.Array
+    policy_loss: jax.Array
+    temperature_loss: jax.Array
+    kl_loss: jax.Array
+    alpha_loss: jax.Array
+    weights: jax.Array
+
+
+def vmpo_loss(
+    log_pi_a_t: chex.Array,
+    adv_t: chex.Array,
+    kl_t: chex.Array,
+    temperature: chex.Numeric,
+    alpha: chex.Numeric,
+    mask: chex.Array,
+    *,
+    epsilon_temperature: chex.Numeric = 0.1,
+    epsilon_alpha: chex.Numeric = 0.01,
+    top_fraction: float = 0.5,
+) -> Vmpo:
+    """V-MPO's policy improvement on a batch: imitate the better half, within a KL trust region.
+
+    With psi the softmax of `adv / temperature` over the top fraction of advantages:
+    `-sum psi * log_pi`, `temperature * (epsilon_temperature + log mean exp(adv / temperature))`
+    over the same samples, and `alpha * (epsilon_alpha - kl) + alpha * kl` with the gradient of the
+    first to alpha and of the second to the policy. Weights are of the batch as a whole, so it takes
+    all samples flat: N is time times batch.
+
+    Args:
+      log_pi_a_t: [N] float, log-probabilities of the taken actions under the policy that learns.
+      adv_t: [N] float, their advantages; constants to the policy.
+      kl_t: [N] float, KL(old policy || policy) at each sample, in nats.
+      temperature: [] float above 0, learned, in units of advantage.
+      alpha: [] float above 0, learned, in units of advantage for a nat.
+      mask: [N] float, 0 where there was no transition. The top fraction is of all N.
+      epsilon_temperature: above 0, bound of the weights' KL, in nats.
+      epsilon_alpha: above 0, bound of kl_t, in nats.
+      top_fraction: in (0, 1], share of the samples that is imitated; not traced.
+
+    Returns:
+      `Vmpo`, float32 or wider; masked entries of policy_loss, kl_loss, alpha_loss are 0.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Song et al. 2019, arXiv:1909.12238. Calls rlax.vmpo_loss. Differences from it: masks
+    hold for the KL, and masked advantages cannot drown the others (rlax counts them as 0).
+    """
+    vectors = {"log_pi_a_t": log_pi_a_t, "adv_t": adv_t, "kl_t": kl_t, "mask": mask}
+    check_arrays(**{name: Spec(value, "N") for name, value in vectors.items()})
+    check_arrays(temperature=Spec(temperature, ""), alpha=Spec(alpha, ""))
+    bounds = {"epsilon_temperature": epsilon_temperature, "epsilon_alpha": epsilon_alpha}
+    ranges = {"above_zero": (*bounds, "top_fraction"), "up_to_one": ("top_fraction",)}
+    check_scalars(**bounds, top_fraction=top_fraction, **ranges)
+    log_pi, adv, kl = map(widen, (log_pi_a_t, adv_t, kl_t))
+    if top_fraction * adv.size < 1:
+        came = f"top_fraction is {top_fraction}, of N = {adv.size} samples"
+        raise ValueError(f"{came}, but at least one sample must be left.")
+    adv = jax.lax.stop_gradient(adv)
+    valid = jnp.asarray(mask) != 0
+    # The temperature loss is equivariant to a shift. After this one no advantage is above the 0
+    # that rlax reads masked ones as, so no weight underflows.
+    top = jnp.max(jnp.where(valid, adv, -jnp.inf))
+    top = jnp.where(jnp.isfinite(top), top, 0.0)
+    penalties = [
+        # rlax annotates the bound as a float; traced values work as well.
+        rlax.LagrangePenalty(widen(value), widen(bound))  # pyright: ignore[reportArgumentType]
+        for value, bound in [(temperature, epsilon_temperature), (alpha, epsilon_alpha)]
+    ]
+    _, parts = rlax.vmpo_loss(
+        jnp.where(valid, log_pi, 0.0),
+        jnp.where(valid, adv - top, 0.0),
+        penalties[0],
+        [(jnp.where(valid, kl, 0.0), penalties[1])],
+        restarting_weights=valid.astype(adv.dtype),
+        top_k_fraction=top_fraction,
+    )
+    policy_loss, weights = jnp.asarray(parts.policy_loss), jnp.asarray(parts.normalized_weights)
+    temperature_loss = jnp.where(jnp.any(valid), parts.temperature_loss + top, 0.0)
+    temperature_loss = jnp.broadcast_to(temperature_loss, adv.shape)
+    share = valid * (valid.size / jnp.maximum(jnp.sum(valid), 1))
+    kl_loss, alpha_loss = (share * jnp.asarray(x) for x in (parts.kl_loss, parts.alpha_loss))
+    loss = policy_loss + temperature_loss + kl_loss + alpha_loss
+    return Vmpo(loss, policy_loss, temperature_loss, kl_loss, alpha_loss, weights)

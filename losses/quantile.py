@@ -1,0 +1,229 @@
+"""Quantile regression of return distributions, and the one-step losses of QR-DQN and IQN.
+
+A distribution is N values, each an estimate of the quantile at its fraction `tau`; a target is M
+atoms with weights. The loss is linear in the target's measure, so weights may be signed: an
+unbiased estimate of a mixture, as off-policy corrections give, has an unbiased gradient.
+
+rlax's losses have no weights, build a table of N x M differences and refuse a traced threshold, so
+the regression is written out, and tests hold it equal to rlax's. One convention differs, at ties
+and only for `huber_kappa=0`: an atom equal to a value counts as above it, since `u < 0` is strict,
+and pulls with `tau`; rlax differentiates `abs(u)` there and gets 0.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses._rlax import rlax
+from bellmax.losses.quantile_sorted import penalty, sorted_quantile_regression, sorting_pays
+
+METHODS = ("auto", "pairwise", "sorted")
+
+
+class WeightedAtoms(NamedTuple):
+    """A distribution of returns, or a signed measure of total mass 1.
+
+    Attributes:
+      atoms: [M] float, in units of return; in any order, ties allowed.
+      weights: [M] float, summing to 1; an entry may be negative.
+    """
+
+    atoms: jax.Array
+    weights: jax.Array
+
+
+def quantile_midpoints(n: int) -> jax.Array:
+    """The fractions that N quantiles of equal mass estimate: `(2 i - 1) / (2 N)`, i from 1 to N.
+
+    Args:
+      n: number of quantiles, at least 1; not traced, as it is a shape.
+
+    Returns:
+      [N] float in (0, 1), rising.
+
+    Raises:
+      ValueError: n is below 1.
+
+    Source: Dabney et al. 2018, arXiv:1710.10044, lemma 2.
+    """
+    if n < 1:
+        raise ValueError(f"n is {n}, but at least 1 quantile is wanted.")
+    return (jnp.arange(n) + 0.5) / n
+
+
+def _pairwise(theta, tau, z, w, kappa: chex.Numeric, divide_by_kappa: bool) -> jax.Array:
+    u = z[None, :] - theta[:, None]
+    # The derivative of a comparison is 0: the indicator is a constant to the gradient.
+    slope = tau[:, None] - (u < 0.0).astype(u.dtype)
+
+    def huber(k):
+        return jnp.abs(slope) * jnp.asarray(rlax.huber_loss(u, k))
+
+    return jnp.sum(penalty(kappa, lambda: slope * u, huber, divide_by_kappa) * w[None, :])
+
+
+def quantile_regression(
+    dist_tm1: chex.Array,
+    tau_tm1: chex.Array,
+    target: chex.Array,
+    *,
+    weights: chex.Array | None = None,
+    huber_kappa: chex.Numeric = 1.0,
+    divide_by_kappa: bool = False,
+    stop_target_gradients: bool = True,
+    method: str = "auto",
+) -> jax.Array:
+    """Quantile-regression loss of one distribution against weighted target atoms.
+
+    With `u = target[j] - dist_tm1[i]`, the sum over i and j of
+    `weights[j] * |tau_tm1[i] - 1{u < 0}| * huber(u)`.
+
+    Args:
+      dist_tm1: [N] float, quantile values at t-1, in units of return; in any order.
+      tau_tm1: [N] float in (0, 1), the fraction that each value estimates. Gradients flow to it:
+        stop them where a network proposes the fractions.
+      target: [M] float, target atoms, in units of return.
+      weights: [M] float summing to 1, signed allowed; None means 1/M each.
+      huber_kappa: finite, at least 0, in units of return: errors above it are penalised linearly;
+        at 0 all are, by `|u|` (the pinball loss).
+      divide_by_kappa: whether `huber` is divided by `huber_kappa`, as IQN does and QR-DQN does
+        not; makes the loss continuous at 0, and changes nothing at 0 and 1.
+      stop_target_gradients: whether target and weights are constants to the gradient.
+      method: "pairwise" is O(N M), "sorted" O((N + M) log N); "auto" takes the one that
+        `quantile_sorted.py` expects to be faster. They differ by rounding, which is said there.
+
+    Returns:
+      [] float32 or wider, a loss: summed over N, averaged over M by the weights.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Dabney et al. 2018, arXiv:1710.10044, eq. 10. Deviation: weights.
+    """
+    check_arrays(dist_tm1=Spec(dist_tm1, "N"), tau_tm1=Spec(tau_tm1, "N"), target=Spec(target, "M"))
+    if weights is not None:
+        check_arrays(target=Spec(target, "M"), weights=Spec(weights, "M"))
+    check_scalars(huber_kappa=huber_kappa, from_zero=("huber_kappa",))
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}, but must be one of {', '.join(METHODS)}.")
+    theta, tau, z = map(widen, (dist_tm1, tau_tm1, target))
+    w = jnp.full_like(z, 1.0 / z.size) if weights is None else widen(weights)
+    if stop_target_gradients:
+        z, w = jax.lax.stop_gradient((z, w))
+    by_sorting = method == "sorted" or (method == "auto" and sorting_pays(theta.size, z.size))
+    regression = sorted_quantile_regression if by_sorting else _pairwise
+    return regression(theta, tau, z, w, huber_kappa, divide_by_kappa)
+
+
+def quantile_q_learning(
+    dist_q_tm1: chex.Array,
+    tau_tm1: chex.Array,
+    a_tm1: chex.Numeric,
+    r_t: chex.Numeric,
+    discount_t: chex.Numeric,
+    dist_q_t: chex.Array,
+    *,
+    dist_q_t_selector: chex.Array | None = None,
+    huber_kappa: chex.Numeric = 1.0,
+    divide_by_kappa: bool = False,
+    stop_target_gradients: bool = True,
+    method: str = "auto",
+) -> jax.Array:
+    """Loss of QR-DQN: the target is the distribution of the action with the highest mean.
+
+    Args:
+      dist_q_tm1: [N, A] float, quantile values of each action at t-1, in units of return.
+      tau_tm1: [N] float in (0, 1), the fractions that they estimate.
+      a_tm1: [] int in [0, A), the action taken at t-1.
+      r_t: [] float, the reward that it earned.
+      discount_t: [] float, gamma, or 0 where the environment terminated.
+      dist_q_t: [M, A] float, quantile values at t, usually of the target network; M may be N.
+      dist_q_t_selector: [K, A] float, values at t whose mean selects the action (the first of
+        equals); None means `dist_q_t`. The online network's make it double Q-learning.
+      huber_kappa, divide_by_kappa, stop_target_gradients, method: as in `quantile_regression`.
+
+    Returns:
+      [] float32 or wider, a loss.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Dabney et al. 2018, arXiv:1710.10044, algorithm 1.
+    """
+    selector = dist_q_t if dist_q_t_selector is None else dist_q_t_selector
+    check_arrays(
+        dist_q_tm1=Spec(dist_q_tm1, "NA"),
+        tau_tm1=Spec(tau_tm1, "N"),
+        a_tm1=Spec(a_tm1, "", int),
+        r_t=Spec(r_t, ""),
+        discount_t=Spec(discount_t, ""),
+        dist_q_t=Spec(dist_q_t, "MA"),
+        dist_q_t_selector=Spec(selector, "KA"),
+    )
+    a_t = jnp.argmax(jnp.mean(widen(selector), axis=0))
+    target = widen(r_t) + widen(discount_t) * widen(dist_q_t)[:, a_t]
+    return quantile_regression(
+        widen(dist_q_tm1)[:, a_tm1],
+        tau_tm1,
+        target,
+        huber_kappa=huber_kappa,
+        divide_by_kappa=divide_by_kappa,
+        stop_target_gradients=stop_target_gradients,
+        method=method,
+    )
+
+
+def quantile_expected_sarsa(
+    dist_q_tm1: chex.Array,
+    tau_tm1: chex.Array,
+    a_tm1: chex.Numeric,
+    r_t: chex.Numeric,
+    discount_t: chex.Numeric,
+    dist_q_t: chex.Array,
+    probs_a_t: chex.Array,
+    *,
+    huber_kappa: chex.Numeric = 1.0,
+    divide_by_kappa: bool = False,
+    stop_target_gradients: bool = True,
+    method: str = "auto",
+) -> jax.Array:
+    """Loss against the mixture of all actions' distributions: M A atoms weighing `probs_a_t / M`.
+
+    Args:
+      dist_q_tm1, tau_tm1, a_tm1, r_t, discount_t, dist_q_t: as in `quantile_q_learning`.
+      probs_a_t: [A] float, the policy's probabilities at t, summing to 1.
+      huber_kappa, divide_by_kappa, stop_target_gradients, method: as in `quantile_regression`.
+
+    Returns:
+      [] float32 or wider, a loss.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: the one-step target of Tang et al. 2022, arXiv:2207.07570. rlax has the same, one
+    quantile loss an action.
+    """
+    check_arrays(
+        dist_q_tm1=Spec(dist_q_tm1, "NA"),
+        tau_tm1=Spec(tau_tm1, "N"),
+        a_tm1=Spec(a_tm1, "", int),
+        r_t=Spec(r_t, ""),
+        discount_t=Spec(discount_t, ""),
+        dist_q_t=Spec(dist_q_t, "MA"),
+        probs_a_t=Spec(probs_a_t, "A"),
+    )
+    atoms = widen(r_t) + widen(discount_t) * widen(dist_q_t)
+    probs = widen(probs_a_t)
+    return quantile_regression(
+        widen(dist_q_tm1)[:, a_tm1],
+        tau_tm1,
+        jnp.ravel(atoms),
+        weights=jnp.ravel(jnp.broadcast_to(probs[None, :] / atoms.shape[0], atoms.shape)),
+        huber_kappa=huber_kappa,
+        divide_by_kappa=divide_by_kappa,
+        stop_target_gradients=stop_target_gradients,
+        method=method,
+    )

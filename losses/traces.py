@@ -1,0 +1,160 @@
+"""Trace coefficients: how much of what was seen after step i + 1 enters the target of step i.
+
+A multi-step off-policy target corrects its bootstrap by what was then seen, times `c_t`:
+`G[i] = r[i] + discount[i] * (<pi[i], q[i]> + c[i] * (G[i + 1] - q[i, a[i]]))`. The methods differ
+in `c_t` only, so each is a function here, and `off_policy_returns`, `distributional_retrace` and
+`categorical_retrace` take its result. Row i is of step i + 1: `a_t[i]` was taken there, with
+probability `mu_t[i]` by the policy that acted. The last row is of the end of the window, where
+nothing more was seen: targets do not use it.
+
+Masks are not part of it: the targets multiply `c_t` by `trace_t`. The expected target is a
+contraction for every `pi` and `mu` where `0 <= c <= pi / mu`.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+
+
+def check_lambda(lambda_: chex.Numeric) -> None:
+    """Checks that lambda_ is a scalar in [0, 1]."""
+    check_scalars(lambda_=lambda_, from_zero=("lambda_",), up_to_one=("lambda_",))
+
+
+def _taken(pi_t: chex.Array, a_t: chex.Array) -> jax.Array:
+    return jnp.take_along_axis(widen(pi_t), jnp.asarray(a_t)[:, None], axis=-1)[:, 0]
+
+
+def retrace_coefficients(
+    a_t: chex.Array,
+    pi_t: chex.Array,
+    mu_t: chex.Array,
+    *,
+    lambda_: chex.Numeric = 1.0,
+    cap: chex.Numeric = 1.0,
+) -> jax.Array:
+    """Retrace, `c_t = lambda * min(cap, pi_t[a_t] / mu_t)`: safe for every behaviour.
+
+    Args:
+      a_t: [T] int in [0, A), actions taken.
+      pi_t: [T, A] float, probabilities of the target policy, summing to 1 over actions.
+      mu_t: [T] float in [0, 1], probability of a_t when it was chosen. Nothing is added to it: 0 is
+        read as the limit, so c_t is lambda * cap where pi_t[a_t] > 0 and 0 where it is not.
+      lambda_: in [0, 1]; 0 gives one-step expected SARSA.
+      cap: above 0; the paper's 1 keeps the variance bounded.
+
+    Returns:
+      [T] float32 or wider in [0, lambda * cap].
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Munos et al. 2016, arXiv:1606.02647, section 3. Deviation: cap.
+    """
+    check_arrays(a_t=Spec(a_t, "T", int), pi_t=Spec(pi_t, "TA"), mu_t=Spec(mu_t, "T"))
+    check_scalars(cap=cap, above_zero=("cap",))
+    check_lambda(lambda_)
+    pi_a_t = _taken(pi_t, a_t)
+    # min(cap, x / y) as x / max(x / cap, y): exactly cap when capped, and no overflow on the way.
+    divisor = jnp.maximum(pi_a_t / cap, widen(mu_t))
+    ratio = jnp.where(divisor > 0, pi_a_t / jnp.where(divisor > 0, divisor, 1.0), 0.0)
+    return jnp.multiply(lambda_, ratio)
+
+
+def importance_sampling_coefficients(
+    a_t: chex.Array, pi_t: chex.Array, mu_t: chex.Array, *, lambda_: chex.Numeric = 1.0
+) -> jax.Array:
+    """Per-decision importance sampling, `c_t = lambda * pi_t[a_t] / mu_t`: unbounded variance.
+
+    Args:
+      a_t, pi_t, lambda_: as in `retrace_coefficients`.
+      mu_t: [T] float in [0, 1], probability of a_t when it was chosen. Where it is 0 no ratio
+        exists, and c_t is 0: the trace is cut.
+
+    Returns:
+      [T] float32 or wider, at least 0.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Precup et al. 2000; Munos et al. 2016, arXiv:1606.02647, table 1. Deviation: lambda_.
+    """
+    check_arrays(a_t=Spec(a_t, "T", int), pi_t=Spec(pi_t, "TA"), mu_t=Spec(mu_t, "T"))
+    check_lambda(lambda_)
+    mu_t = widen(mu_t)
+    ratio = jnp.where(mu_t > 0, _taken(pi_t, a_t) / jnp.where(mu_t > 0, mu_t, 1.0), 0.0)
+    return jnp.multiply(lambda_, ratio)
+
+
+def tree_backup_coefficients(
+    a_t: chex.Array, pi_t: chex.Array, *, lambda_: chex.Numeric = 1.0
+) -> jax.Array:
+    """Tree backup, `c_t = lambda * pi_t[a_t]`: needs no `mu`, cuts traces even on-policy.
+
+    Args:
+      a_t, pi_t, lambda_: as in `retrace_coefficients`.
+
+    Returns:
+      [T] float32 or wider in [0, lambda].
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Precup et al. 2000; Munos et al. 2016, arXiv:1606.02647, table 1.
+    """
+    check_arrays(a_t=Spec(a_t, "T", int), pi_t=Spec(pi_t, "TA"))
+    check_lambda(lambda_)
+    return jnp.multiply(lambda_, _taken(pi_t, a_t))
+
+
+def q_lambda_coefficients(a_t: chex.Array, *, lambda_: chex.Numeric = 1.0) -> jax.Array:
+    """Harutyunyan's Q(lambda), `c_t = lambda`: never cuts, safe only near on-policy.
+
+    The expected target is a contraction where `lambda * max_x |pi - mu|_1 < (1 - gamma) / gamma`.
+    Distributions get negative weights from it, in expectation too.
+
+    Args:
+      a_t: [T] int, actions taken; only T matters.
+      lambda_: in [0, 1].
+
+    Returns:
+      [T] float32 or wider, each lambda.
+
+    Raises:
+      ValueError: a rank, dtype or range differs from the above; names the argument.
+
+    Source: Harutyunyan et al. 2016, arXiv:1602.04951.
+    """
+    check_arrays(a_t=Spec(a_t, "T", int))
+    check_lambda(lambda_)
+    return jnp.full(jnp.shape(a_t), widen(lambda_))
+
+
+def watkins_coefficients(
+    a_t: chex.Array, q_t: chex.Array, *, lambda_: chex.Numeric = 1.0
+) -> jax.Array:
+    """Watkins' Q(lambda), `c_t = lambda` where a_t is greedy and 0 where it is not.
+
+    Retrace for the greedy policy, which needs no `mu`. An action that ties for the maximum is
+    greedy.
+
+    Args:
+      a_t: [T] int in [0, A), actions taken.
+      q_t: [T, A] float, the action values that make the policy.
+      lambda_: in [0, 1].
+
+    Returns:
+      [T] float32 or wider, each 0 or lambda.
+
+    Raises:
+      ValueError: a rank, dtype, size or range differs from the above; names the argument.
+
+    Source: Watkins 1989; Sutton and Barto 2018, section 12.10.
+    """
+    check_arrays(a_t=Spec(a_t, "T", int), q_t=Spec(q_t, "TA"))
+    check_lambda(lambda_)
+    q_t = widen(q_t)
+    greedy = _taken(q_t, a_t) >= jnp.max(q_t, axis=-1)
+    return jnp.multiply(lambda_, greedy.astype(q_t.dtype))

@@ -1,0 +1,232 @@
+"""Distributions on a grid: worked numbers, rlax, loops in float64, signed targets and ends."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bellmax import losses
+from bellmax.losses._rlax import rlax
+
+T, A, L = 5, 3, 11
+GRID = np.linspace(-4.0, 4.0, L)
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def window(seed=0, t=T):
+    generator = np.random.default_rng(seed)
+    a_t, pi_t = generator.integers(A, size=t), generator.dirichlet(np.ones(A), size=t)
+    mu_t = generator.uniform(0.1, 1.0, size=t)
+    return {
+        "q_atoms_tm1": np.sort(generator.uniform(-5.0, 5.0, size=9)),
+        "q_logits_tm1": generator.normal(size=(A, 9)),
+        "a_tm1": np.int64(generator.integers(A)),
+        "r_t": generator.normal(size=t),
+        "discount_t": generator.uniform(0.7, 1.0, size=t),
+        "q_atoms_t": GRID,
+        "q_logits_t": generator.normal(size=(t, A, L)),
+        "a_t": a_t,
+        "pi_t": pi_t,
+        "c_t": np.asarray(losses.retrace_coefficients(a_t, pi_t, mu_t, lambda_=0.9)),
+        "trace_t": np.ones(t),
+    }
+
+
+FIRST = ("q_atoms_tm1", "q_logits_tm1", "a_tm1")
+RETRACE = (
+    *("r_t", "discount_t", "q_atoms_t", "q_logits_t"),
+    *("a_t", "pi_t", "c_t", "trace_t"),
+)
+N_STEP = ("r_t", "discount_t", "q_atoms_t", "q_logits_t", "trace_t")
+
+
+def pick(w, *names):
+    return [jnp.asarray(w[name]) for name in names]
+
+
+RULES = {
+    "retrace": lambda w: jax.jit(losses.categorical_retrace)(*pick(w, *FIRST, *RETRACE)),
+    "n-step": lambda w: jax.jit(losses.n_step_categorical_q_learning)(*pick(w, *FIRST, *N_STEP)),
+}
+
+
+def softmax(logits):
+    odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return odds / odds.sum(axis=-1, keepdims=True)
+
+
+def project(measure, grid):
+    """Each weight to the two neighbours of its atom; beyond the ends, to the end."""
+    masses = np.zeros(len(grid))
+    for z, weight in measure:
+        z = min(max(z, grid[0]), grid[-1])
+        above = min(int(np.searchsorted(grid, z, side="right")), len(grid) - 1)
+        share = (z - grid[above - 1]) / (grid[above] - grid[above - 1])
+        masses[above - 1] += (1 - share) * weight
+        masses[above] += share * weight
+    return masses
+
+
+def cross_entropy(w, measure):
+    log_probs = np.log(softmax(w["q_logits_tm1"][w["a_tm1"]]))
+    return -np.sum(project(measure, w["q_atoms_tm1"]) * log_probs)
+
+
+def loop_retrace(w):
+    measure, shift, scale, trace = [], 0.0, 1.0, 1.0
+    for k in range(len(w["r_t"])):
+        shift, scale = shift + scale * w["r_t"][k], scale * w["discount_t"][k]
+        c = w["c_t"][k] * w["trace_t"][k] if k < len(w["r_t"]) - 1 else 0.0
+        for b in range(A):
+            weight = trace * (w["pi_t"][k, b] - c * (b == w["a_t"][k]))
+            probs = softmax(w["q_logits_t"][k, b])
+            measure += [(shift + scale * z, weight * p) for z, p in zip(GRID, probs, strict=True)]
+        trace *= c
+    return measure
+
+
+def test_a_signed_target_is_compared_where_rlax_gives_nan():
+    labels, logits = jnp.array([-0.2, 0.7, 0.5]), jnp.array([0.1, 0.2, 0.3])
+    grid = jnp.array([0.0, 1.0, 2.0])
+    # log sum exp = 1.3019428482; less -0.2 * 0.1 + 0.7 * 0.2 + 0.5 * 0.3 = 0.27
+    loss = losses.categorical_regression(grid, logits, grid, labels)
+    np.testing.assert_allclose(loss, 1.0319428482, atol=1e-10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert jnp.isnan(rlax.categorical_cross_entropy(labels, logits))
+    gradient = jax.grad(losses.categorical_regression, 1)(grid, logits, grid, labels)
+    np.testing.assert_allclose(gradient, jax.nn.softmax(logits) - labels, atol=1e-12)
+
+
+def test_worked_projection():
+    # 0.25 lies a quarter of the way from 0 to 1; 9 is beyond the end.
+    grid, logits = jnp.array([0.0, 1.0, 3.0]), jnp.array([0.0, 1.0, 3.0])
+    target, weights = jnp.array([0.25, 9.0, 2.0]), jnp.array([0.4, 0.8, -0.2])
+    # Masses 0.3, 0.1 - 0.1, 0.8 - 0.1.
+    expected = -np.dot([0.3, 0.0, 0.7], jax.nn.log_softmax(logits))
+    got = losses.categorical_regression(grid, logits, target, weights)
+    np.testing.assert_allclose(got, expected, atol=1e-12)
+
+
+@pytest.mark.peer
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+@pytest.mark.parametrize("seed", range(3))
+def test_one_step_equals_rlax(seed):
+    w = window(seed)
+    first, selector = pick(w, *FIRST), jnp.asarray(w["pi_t"][0])
+    step = [jnp.asarray(x) for x in (w["r_t"][0], w["discount_t"][0], GRID, w["q_logits_t"][0])]
+    got = losses.categorical_q_learning(*first, *step)
+    np.testing.assert_allclose(got, rlax.categorical_q_learning(*first, *step), rtol=1e-12)
+    got = losses.categorical_q_learning(*first, *step, q_t_selector=selector)
+    theirs = rlax.categorical_double_q_learning(*first, *step, selector)
+    np.testing.assert_allclose(got, theirs, rtol=1e-12)
+
+
+def test_expected_sarsa_is_the_mean_over_actions_and_its_greedy_case_is_q_learning():
+    w = window()
+    first = pick(w, *FIRST)
+    step = [jnp.asarray(x) for x in (w["r_t"][0], w["discount_t"][0], GRID, w["q_logits_t"][0])]
+    by_action = [
+        losses.categorical_q_learning(*first, *step, q_t_selector=jnp.eye(A)[b]) for b in range(A)
+    ]
+    got = losses.categorical_expected_sarsa(*first, *step, jnp.asarray(w["pi_t"][0]))
+    np.testing.assert_allclose(got, np.dot(w["pi_t"][0], by_action), rtol=1e-12)
+    best = int(np.argmax(softmax(w["q_logits_t"][0]) @ GRID))
+    np.testing.assert_allclose(losses.categorical_q_learning(*first, *step), by_action[best])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_retrace_equals_the_loop(seed):
+    w = window(seed)
+    w["trace_t"][3], w["trace_t"][1] = [(1.0, 1.0), (0.0, 1.0), (1.0, 0.5)][seed]
+    w["discount_t"][2] *= seed != 2
+    measure = loop_retrace(w)
+    target = losses.categorical_retrace_target(*pick(w, *RETRACE))
+    np.testing.assert_allclose(np.sum(target.weights), 1.0, atol=1e-12)
+    masses = project(zip(*map(np.asarray, target), strict=True), w["q_atoms_tm1"])
+    assert seed or np.min(masses) < 0.0
+    np.testing.assert_allclose(masses, project(measure, w["q_atoms_tm1"]), atol=1e-12)
+    np.testing.assert_allclose(RULES["retrace"](w), cross_entropy(w, measure), atol=1e-12)
+    # Within the grid the mean is the scalar target's.
+    q_t = jnp.asarray(softmax(w["q_logits_t"]) @ GRID)
+    scalar = losses.off_policy_returns(
+        *pick(w, "r_t", "discount_t"), q_t, *pick(w, "a_t", "pi_t", "c_t", "trace_t")
+    )
+    np.testing.assert_allclose(np.dot(*target), scalar[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("cut", [None, 1, 4])
+def test_n_step_equals_the_loop(cut):
+    w, end = window(), T - 1 if cut is None else cut
+    w["trace_t"][end] = 0.0 if cut is not None else 1.0
+    shift, scale = 0.0, 1.0
+    for k in range(end + 1):
+        shift, scale = shift + scale * w["r_t"][k], scale * w["discount_t"][k]
+    probs = softmax(w["q_logits_t"][end])
+    best = probs[np.argmax(probs @ GRID)]
+    measure = [(shift + scale * z, p) for z, p in zip(GRID, best, strict=True)]
+    np.testing.assert_allclose(RULES["n-step"](w), cross_entropy(w, measure), atol=1e-12)
+    other = losses.n_step_categorical_q_learning(
+        *pick(w, *FIRST, *N_STEP), q_t_selector=-jnp.asarray(softmax(w["q_logits_t"]) @ GRID)
+    )
+    worst = probs[np.argmin(probs @ GRID)]
+    measure = [(shift + scale * z, p) for z, p in zip(GRID, worst, strict=True)]
+    np.testing.assert_allclose(other, cross_entropy(w, measure), atol=1e-12)
+
+
+def test_one_step_limits_of_windows():
+    w = window(t=1)
+    first, step = pick(w, *FIRST), [x[0] for x in pick(w, "r_t", "discount_t")]
+    step += [jnp.asarray(GRID), jnp.asarray(w["q_logits_t"][0])]
+    sarsa = losses.categorical_expected_sarsa(*first, *step, jnp.asarray(w["pi_t"][0]))
+    np.testing.assert_allclose(RULES["retrace"](w), sarsa, rtol=1e-13)
+    np.testing.assert_allclose(
+        RULES["n-step"](w), losses.categorical_q_learning(*first, *step), rtol=1e-13
+    )
+
+
+@pytest.mark.parametrize("ends", ["trace_t", "discount_t"])
+@pytest.mark.parametrize("name", RULES)
+def test_what_lies_past_an_end_does_not_matter(name, ends):
+    """Bit for bit, however large; and it does matter where nothing ends."""
+    w, other = window(), window(1)
+    ended = {**w, ends: np.where(np.arange(T) == 2, 0.0, w[ends])}
+
+    def replaced(w):
+        mixed = dict(w)
+        for key in set(RETRACE) - {"q_atoms_t", ends}:
+            scale = 1e30 if key == "r_t" else 1
+            mixed[key] = np.concatenate([w[key][:3], other[key][3:] * scale])
+        return mixed
+
+    rule = RULES[name]
+    np.testing.assert_array_equal(rule(ended), rule(replaced(ended)))
+    assert rule(w) != rule(replaced(w))
+
+
+REGRESSIONS = jax.jit(jax.vmap(losses.categorical_regression, (None, 0, None, None)))
+
+
+@settings(deadline=None, max_examples=50, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1), spread=st.floats(0.1, 20.0))
+def test_projection_keeps_mass_and_within_the_grid_the_mean(seed, spread):
+    generator = np.random.default_rng(seed)
+    atoms, weights = generator.normal(size=(2, 6)) * np.array([[spread], [1.0]])
+    weights[-1] = 1.0 - weights[:-1].sum()
+    # Uniform logits make the loss log M times the mass; one raised logit reads one mass.
+    grid, logits = jnp.asarray(GRID), jnp.concatenate([jnp.zeros((1, L)), jnp.eye(L)])
+    got = REGRESSIONS(grid, logits, jnp.asarray(atoms), jnp.asarray(weights))
+    np.testing.assert_allclose(got[0], np.log(L), atol=1e-12)
+    masses = np.log(L - 1 + np.e) - np.asarray(got[1:])
+    np.testing.assert_allclose(masses, project(zip(atoms, weights, strict=True), GRID), atol=1e-11)
+    inside = np.clip(atoms, GRID[0], GRID[-1])
+    np.testing.assert_allclose(np.dot(masses, GRID), np.dot(inside, weights), atol=1e-10)

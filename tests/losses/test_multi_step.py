@@ -1,0 +1,242 @@
+"""Multi-step value learning: worked numbers, loops in float64, limits, rlax."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bellmax import losses
+from bellmax.losses._rlax import rlax
+
+Q = np.array([[1.0, 2.0], [0.0, 0.5], [3.0, -1.0]])
+A_T, R, D = np.array([0, 1, 0]), np.array([1.0, 0.0, 2.0]), np.array([0.9, 0.9, 0.0])
+PI, MU = np.array([[0.2, 0.8], [0.5, 0.5], [1.0, 0.0]]), np.array([0.5, 0.25, 0.8])
+ONES = np.ones(3)
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def random_sequence(seed=0, t=6, a=4):
+    generator = np.random.default_rng(seed)
+    return {
+        "q_tm1": generator.normal(size=(t, a)),
+        "a_tm1": generator.integers(a, size=t),
+        "r_t": generator.normal(size=t),
+        "discount_t": generator.uniform(0.5, 1.0, size=t),
+        "q_t": generator.normal(size=(t, a)),
+        "a_t": generator.integers(a, size=t),
+        "pi_t": generator.dirichlet(np.ones(a), size=t),
+        "mu_t": generator.uniform(0.1, 1.0, size=t),
+        "trace_t": np.ones(t),
+    }
+
+
+def pick(sequence, *names):
+    return [jnp.asarray(sequence[name]) for name in names]
+
+
+PREDICTION = ("q_tm1", "a_tm1", "r_t", "discount_t", "q_t")
+METHODS = {
+    "retrace": lambda s: losses.retrace(
+        *pick(s, *PREDICTION, "a_t", "pi_t", "mu_t", "trace_t"), lambda_=0.9
+    ),
+    "peng": lambda s: losses.peng_q_lambda(*pick(s, *PREDICTION, "trace_t"), lambda_=0.8),
+    "watkins": lambda s: losses.watkins_q_lambda(
+        *pick(s, *PREDICTION, "a_t", "trace_t"), lambda_=0.8
+    ),
+    "n-step": lambda s: losses.n_step_q_learning(*pick(s, *PREDICTION, "trace_t"), n=4),
+    "v-trace": lambda s: losses.v_trace(
+        jnp.asarray(s["q_tm1"][:, 0]),
+        *pick(s, "r_t", "discount_t"),
+        jnp.asarray(s["q_t"][:, 0]),
+        *pick(s, "mu_t", "trace_t"),
+        lambda_=0.9,
+        clip_rho=0.7,
+    ),
+}
+
+
+def coefficients(name):
+    return {
+        "importance": losses.importance_sampling_coefficients(A_T, PI, MU),
+        "retrace": losses.retrace_coefficients(A_T, PI, MU, lambda_=0.9),
+        "tree": losses.tree_backup_coefficients(A_T, PI),
+        "q-lambda": losses.q_lambda_coefficients(A_T, lambda_=0.9),
+        "one-step": losses.q_lambda_coefficients(A_T, lambda_=0.0),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # Last row: 2 + 0. Row 1: 0.9 * (0.25 + c * (2 - 0.5)). Row 0: 1 + 0.9 * (1.8 + c * (G - 1))
+        pytest.param("importance", [3.313, 2.925, 2.0], id="importance"),  # c = 0.4, 2
+        pytest.param("retrace", [2.76256, 1.44, 2.0], id="retrace"),  # c = 0.36, 0.9
+        pytest.param("tree", [2.602, 0.9, 2.0], id="tree"),  # c = 0.2, 0.5
+        pytest.param("q-lambda", [2.9764, 1.44, 2.0], id="q-lambda"),  # c = 0.9, 0.9
+        pytest.param("one-step", [2.62, 0.225, 2.0], id="one-step"),
+    ],
+)
+def test_worked_corrected_returns(name, expected):
+    returns = losses.off_policy_returns(R, D, Q, A_T, PI, coefficients(name), ONES)
+    np.testing.assert_allclose(returns, expected, atol=1e-12)
+    error = losses.off_policy_td(Q, A_T, R, D, Q, A_T, PI, coefficients(name), ONES)
+    np.testing.assert_allclose(error, np.array(expected) - [1.0, 0.5, 3.0], atol=1e-12)
+
+
+def test_worked_uncorrected_returns():
+    # Row 1 of Peng's: 0.9 * (0.1 * 0.5 + 0.9 * 2). Row 0: 1 + 0.9 * (0.1 * 2 + 0.9 * 1.665).
+    zero = np.zeros_like(Q), A_T, R, D, Q, ONES
+    peng = losses.peng_q_lambda(*zero, lambda_=0.9)
+    np.testing.assert_allclose(peng, [2.52865, 1.665, 2.0], atol=1e-12)
+    returns = losses.lambda_returns(R, D, Q.max(axis=-1), ONES, lambda_=0.9)
+    np.testing.assert_allclose(returns, peng, atol=1e-12)
+    for n, expected in {3: [2.62, 1.8, 2.0], 2: [1.405, 1.8, 2.0], 1: [2.8, 0.45, 2.0]}.items():
+        np.testing.assert_allclose(losses.n_step_q_learning(*zero, n=n), expected, atol=1e-12)
+    np.testing.assert_array_equal(
+        losses.n_step_q_learning(*zero, n=99), losses.n_step_q_learning(*zero, n=3)
+    )
+    # At row 0 the action is not greedy: 1 + 0.9 * 2. At row 1 it is: 0.9 * (0.1 * 0.5 + 0.9 * 2).
+    watkins = losses.watkins_q_lambda(*zero[:5], A_T, ONES, lambda_=0.9)
+    np.testing.assert_allclose(watkins, [2.8, 1.665, 2.0], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: losses.q_lambda_coefficients(A_T, lambda_=1.1), "lambda_ is 1.1"),
+        (lambda: losses.retrace_coefficients(A_T, PI, MU, lambda_=-0.1), "lambda_ is -0.1"),
+        (lambda: losses.retrace_coefficients(A_T, PI, MU, cap=0.0), "cap is 0.0"),
+        (lambda: losses.n_step_returns(R, D, R, ONES, n=0), "n is 0, but must be at least 1"),
+        (lambda: losses.v_trace(R, R, D, R, R, ONES, clip_rho=0.0), "clip_rho is 0.0"),
+        (lambda: losses.retrace_coefficients(A_T, PI[:2], MU), "pi_t has 2 entries"),
+    ],
+)
+def test_a_value_out_of_range_is_named(call, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        call()
+
+
+def loop_mixture(s, v, c, correct):
+    """Forward sum over bootstraps, from each row; the losses recurse backwards instead."""
+    t, returns = len(v), []
+    for i in range(t):
+        total, scale, trace = 0.0, 1.0, 1.0
+        for k in range(i, t):
+            total += trace * scale * s["r_t"][k]
+            scale *= s["discount_t"][k]
+            go_on = c[k] * s["trace_t"][k] if k < t - 1 else 0.0
+            taken = s["q_t"][k, s["a_t"][k]] if correct else v[k]
+            total += trace * scale * (v[k] - go_on * taken)
+            trace *= go_on
+        returns.append(total)
+    return np.array(returns) - s["q_tm1"][np.arange(t), s["a_tm1"]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_equals_the_loop(seed):
+    s = random_sequence(seed)
+    s["trace_t"][seed + 1], s["discount_t"][4 - seed], s["trace_t"][3 - seed] = 0.0, 0.0, 0.5
+    rows = np.arange(6)
+    pi_a = s["pi_t"][rows, s["a_t"]]
+    v, best = s["q_t"].max(axis=-1), s["q_t"].argmax(axis=-1)
+    c = 0.9 * np.array([min(1.0, pi / mu) for pi, mu in zip(pi_a, s["mu_t"], strict=True)])
+    expected = {
+        "retrace": loop_mixture(s, np.sum(s["pi_t"] * s["q_t"], axis=-1), c, correct=True),
+        "peng": loop_mixture(s, v, np.full(6, 0.8), correct=False),
+        "watkins": loop_mixture(s, v, 0.8 * (best == s["a_t"]), correct=False),
+    }
+    for name, error in expected.items():
+        np.testing.assert_allclose(METHODS[name](s), error, atol=1e-12)
+    s["trace_t"] = np.ceil(s["trace_t"])
+    n_step = []
+    for i in range(6):
+        total, scale = 0.0, 1.0
+        for k in range(i, min(i + 4, 6)):
+            total, scale = total + scale * s["r_t"][k], scale * s["discount_t"][k]
+            if s["trace_t"][k] == 0.0:
+                break
+        n_step.append(total + scale * v[k] - s["q_tm1"][i, s["a_tm1"][i]])
+    np.testing.assert_allclose(METHODS["n-step"](s), n_step, atol=1e-12)
+
+
+def test_v_trace_equals_the_sum_in_the_paper():
+    s = random_sequence(3)
+    s["trace_t"][2] = 0.0
+    s["mu_t"] *= 2.0  # read as ratios: some above the clips
+    v, v_t = s["q_tm1"][:, 0], s["q_t"][:, 0]
+    expected = []
+    for i in range(6):
+        total, factor = 0.0, 1.0
+        for k in range(i, 6):
+            rho = min(0.7, s["mu_t"][k])
+            total += factor * rho * (s["r_t"][k] + s["discount_t"][k] * v_t[k] - v[k])
+            factor *= s["discount_t"][k] * 0.9 * min(1.0, s["mu_t"][k]) * s["trace_t"][k]
+        expected.append(total)
+    np.testing.assert_allclose(METHODS["v-trace"](s), expected, atol=1e-12)
+
+
+def test_limits():
+    s = random_sequence()
+    window = pick(s, *PREDICTION)
+    one_step = jax.vmap(losses.q_learning)(*window)
+    expected = jax.vmap(losses.expected_sarsa)(*window, jnp.asarray(s["pi_t"]))
+    tails = pick(s, "a_t", "trace_t")
+    got = losses.retrace(*window, *pick(s, "a_t", "pi_t", "mu_t", "trace_t"), lambda_=0.0)
+    np.testing.assert_allclose(got, expected, atol=1e-14)
+    for got in (
+        losses.peng_q_lambda(*window, tails[1], lambda_=0.0),
+        losses.watkins_q_lambda(*window, *tails, lambda_=0.0),
+        losses.n_step_q_learning(*window, tails[1], n=1),
+        losses.peng_q_lambda(*window, jnp.zeros(6), lambda_=1.0),
+    ):
+        np.testing.assert_allclose(got, one_step, atol=1e-14)
+    np.testing.assert_allclose(
+        losses.peng_q_lambda(*window, tails[1], lambda_=1.0),
+        losses.n_step_q_learning(*window, tails[1], n=6),
+        atol=1e-14,
+    )
+    # Watkins' is Retrace for the greedy policy, whatever acted.
+    greedy = jax.nn.one_hot(jnp.argmax(window[-1], axis=-1), 4)
+    np.testing.assert_allclose(
+        losses.watkins_q_lambda(*window, *tails, lambda_=0.7),
+        losses.retrace(*window, tails[0], greedy, *pick(s, "mu_t", "trace_t"), lambda_=0.7),
+        atol=1e-14,
+    )
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1), ended=st.integers(0, 5), scale=st.floats(0.0, 3.0))
+def test_consistent_values_have_no_error_for_any_trace(seed, ended, scale):
+    """Where each taken value is its one-step target, corrections have nothing to correct."""
+    s = random_sequence(seed)
+    s["discount_t"][ended] = 0.0
+    for k in reversed(range(6)):
+        target = s["r_t"][k] + s["discount_t"][k] * np.sum(s["pi_t"][k] * s["q_t"][k])
+        s["q_tm1"][k, s["a_tm1"][k]] = target
+        if k:
+            # The row before looks ahead to this value: set it before that row's target.
+            s["q_t"][k - 1, s["a_t"][k - 1]] = target
+    c_t = scale * s["mu_t"]
+    window = pick(s, *PREDICTION, "a_t", "pi_t")
+    error = jax.jit(losses.off_policy_td)(*window, jnp.asarray(c_t), jnp.asarray(s["trace_t"]))
+    np.testing.assert_allclose(error, 0.0, atol=1e-10)
+
+
+@pytest.mark.peer
+def test_equals_rlax():
+    s = random_sequence(5)
+    q_tm1, a_tm1, r_t, discount_t, q_t, a_t, pi_t, mu_t = pick(
+        s, *PREDICTION, "a_t", "pi_t", "mu_t"
+    )
+    theirs = rlax.retrace(q_tm1, q_t, a_tm1, a_t, r_t, discount_t, pi_t, mu_t, 0.9, eps=0.0)
+    np.testing.assert_allclose(METHODS["retrace"](s), theirs, atol=1e-14)
+    zero = jnp.zeros_like(jnp.asarray(Q))
+    row = rlax.retrace(zero, *map(jnp.asarray, (Q, A_T, A_T, R, D, PI, MU)), 0.9)
+    np.testing.assert_allclose(row, [2.76256, 1.44, 2.0], atol=1e-7)

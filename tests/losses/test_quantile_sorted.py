@@ -1,0 +1,169 @@
+"""The sorted form of quantile regression equals the pairwise one, ties and rounding included."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bellmax.losses import quantile_midpoints, quantile_regression, quantile_sorted
+from bellmax.losses.quantile_sorted import sorting_pays
+
+KAPPAS = pytest.mark.parametrize("kappa", [0.0, 1e-3, 0.5, 3.0, 1e4])
+
+
+@functools.partial(jax.jit, static_argnames="method")
+def value_and_gradients(dist, tau, target, weights, kappa, method):
+    """With respect to all arguments; a traced kappa takes both branches."""
+
+    def loss(dist, tau, target, weights, kappa):
+        return quantile_regression(
+            dist,
+            tau,
+            target,
+            weights=weights,
+            huber_kappa=kappa,
+            stop_target_gradients=False,
+            method=method,
+        )
+
+    return jax.value_and_grad(loss, (0, 1, 2, 3, 4))(dist, tau, target, weights, kappa)
+
+
+def both(*args):
+    return [value_and_gradients(*args, method=method) for method in ("pairwise", "sorted")]
+
+
+def close(got, wanted, tolerance):
+    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * (1 + np.abs(y).max()))
+
+
+def example(n, m, spread=1.0, offset=0.0, seed=0):
+    generator = np.random.default_rng(seed)
+    dist, target = (offset + spread * generator.normal(size=size) for size in (n, m))
+    weights = generator.normal(size=m) + 0.5
+    return dist, generator.uniform(0.01, 0.99, size=n), target, weights / weights.sum()
+
+
+@KAPPAS
+@pytest.mark.parametrize(("n", "m"), [(1, 50), (50, 1), (7, 201)])
+def test_equals_pairwise_in_float64(kappa, n, m):
+    with jax.enable_x64(True):
+        arrays = tuple(map(jnp.asarray, example(n, m)))
+        pairwise, by_sorting = both(*arrays, jnp.float64(kappa))
+        close(by_sorting, pairwise, 1e-10)
+
+
+HALVES = st.integers(-6, 6).map(lambda i: i / 2)
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(
+    st.lists(HALVES, min_size=5, max_size=5),
+    st.lists(HALVES, min_size=9, max_size=9),
+    st.lists(HALVES, min_size=9, max_size=9),
+    st.integers(0, 4).map(lambda i: i / 2),
+)
+def test_equals_pairwise_at_ties(dist, target, weights, kappa):
+    """On a grid of halves: equal values, equal atoms, errors of exactly 0 and of exactly kappa."""
+    args = map(jnp.array, (dist, [0.1, 0.3, 0.5, 0.7, 0.9], target, weights))
+    pairwise, by_sorting = both(*args, jnp.float32(kappa))
+    close(by_sorting[0], pairwise[0], 1e-5)
+    # Dist, tau and weights. What is left has kinks at ties: each form picks a subgradient.
+    for i in (0, 1, 3):
+        close(by_sorting[1][i], pairwise[1][i], 1e-5)
+
+
+@pytest.mark.parametrize("method", ["pairwise", "sorted"])
+def test_an_atom_that_equals_a_value_counts_as_above(method):
+    # F is strict, so F(1) = 0 and the gradient of kappa = 0 is -tau; at kappa > 0 it is 0.
+    def gradient(kappa):
+        loss = functools.partial(quantile_regression, huber_kappa=kappa, method=method)
+        return jax.grad(loss)(jnp.ones(2), jnp.array([0.2, 0.7]), jnp.ones(3))
+
+    np.testing.assert_allclose(gradient(0.0), [-0.2, -0.7], rtol=1e-6)
+    np.testing.assert_allclose(gradient(1.0), [0.0, 0.0], atol=1e-6)
+
+
+@KAPPAS
+@pytest.mark.parametrize(("offset", "spread"), [(0.0, 1.0), (1e4, 1.0), (-1e4, 30.0)])
+def test_float32_keeps_its_digits(kappa, offset, spread):
+    """Errors relative to the largest entry, against pairwise in float64 on the same numbers."""
+    rows = tuple(np.float32(x) for x in example(64, 300, spread, offset))
+    got = value_and_gradients(*map(jnp.asarray, rows), jnp.float32(kappa), method="sorted")
+    with jax.enable_x64(True):
+        wide = tuple(jnp.asarray(x, jnp.float64) for x in rows)
+        exact = value_and_gradients(*wide, jnp.float64(np.float32(kappa)), method="pairwise")
+    # Rounding is about eps * spread / kappa; the atoms here range over 6 spreads.
+    tolerance = 1e-5 if kappa == 0.0 else 1e-5 + 2e-7 * spread / kappa
+    for x, y in zip(
+        jax.tree.leaves((got[0], got[1][:2])),
+        jax.tree.leaves((exact[0], exact[1][:2])),
+        strict=True,
+    ):
+        np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * np.abs(y).max())
+
+
+def test_far_values_and_a_wide_threshold_do_not_amplify_rounding():
+    """Empty windows are exact zeros: their rounding would be multiplied by t**2 or kappa**2."""
+    dist, tau, target, weights = (np.float32(x) for x in example(9, 40))
+    near = dist, tau, target, weights
+    far = np.concatenate([dist + 1e6, dist - 1e6]), np.tile(tau, 2), target, weights
+    pairwise, by_sorting = both(*map(jnp.asarray, far), jnp.float32(0.5))
+    close((by_sorting[0], by_sorting[1][0]), (pairwise[0], pairwise[1][0]), 1e-5)
+    # Here the pairwise one, of rlax's Huber loss, is exact in float64 only.
+    got = value_and_gradients(*map(jnp.asarray, near), jnp.float32(1e6), method="sorted")
+    with jax.enable_x64(True):
+        near = (jnp.asarray(x, jnp.float64) for x in near)
+        exact = value_and_gradients(*near, jnp.float64(1e6), method="pairwise")
+    close((got[0], got[1][0]), (exact[0], exact[1][0]), 1e-5)
+
+
+def test_second_and_forward_derivatives():
+    with jax.enable_x64(True):
+        dist, tau, target, weights = map(jnp.asarray, example(6, 20))
+
+        @functools.partial(jax.jit, static_argnames="method")
+        def second(dist, kappa, method):
+            def loss(dist, kappa):
+                options = {"weights": weights, "huber_kappa": kappa, "method": method}
+                return quantile_regression(dist, tau, target, **options)
+
+            return jax.jacfwd(jax.grad(loss, (0, 1)), (0, 1))(dist, kappa)
+
+        wanted = jax.tree.leaves(second(dist, 0.8, "pairwise"))
+        assert len(wanted) == 4 and all(bool(jnp.any(x != 0.0)) for x in wanted)
+        close(second(dist, 0.8, "sorted"), wanted, 1e-12)
+
+
+def test_batches_and_bfloat16():
+    rows = [jnp.stack(arrays) for arrays in zip(*(example(8, 30, seed=i) for i in range(3)))]  # noqa: B905
+    half = [x.astype(jnp.bfloat16) for x in rows]
+    pairwise, by_sorting = (
+        jax.vmap(functools.partial(value_and_gradients, kappa=0.5, method=method))(*half)
+        for method in ("pairwise", "sorted")
+    )
+    assert by_sorting[0].dtype == jnp.float32 and by_sorting[1][0].dtype == jnp.bfloat16
+    close(by_sorting[0], pairwise[0], 1e-5)
+    close(*(x[1][0].astype(jnp.float32) for x in (by_sorting, pairwise)), 1e-2)
+
+
+def test_auto_takes_the_form_that_pays(monkeypatch):
+    assert not sorting_pays(201, 201) and sorting_pays(201, 402)
+    assert not sorting_pays(8, 100_000)  # few values: the pairwise table is small
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not sorting_pays(201, 2010) and sorting_pays(4000, 4000)
+    monkeypatch.undo()
+
+    def has_sort(**options):
+        args = jnp.zeros(201), quantile_midpoints(201), jnp.zeros(402)
+        text = str(jax.make_jaxpr(functools.partial(quantile_regression, **options))(*args))
+        return "sort" in text
+
+    assert has_sort() and has_sort(method="sorted") and not has_sort(method="pairwise")
+    monkeypatch.setattr(quantile_sorted, "CPU_DIFFERENCES", 10**9)
+    assert not has_sort()

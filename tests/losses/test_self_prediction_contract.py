@@ -1,0 +1,44 @@
+"""The promises that all learning rules share, on BYOL-Explore's losses, and their messages."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from contract import CHECKS, Case
+
+from bellmax import losses
+
+LINKS = {"transition_t": jnp.array([1.0, 0.0, 1.0, 1.0])}
+PREDICTIONS = jax.random.normal(jax.random.key(0), (3, 4, 4))
+TARGETS = jax.random.normal(jax.random.key(1), (5, 4))
+MASK = losses.horizon_mask(LINKS["transition_t"], horizons=3)
+ERRORS = {"errors": losses.horizon_losses(PREDICTIONS, TARGETS, MASK), "mask": MASK}
+PAIR = {"prediction": PREDICTIONS[0, 0], "target": TARGETS[0]}
+CHUNK = {"predictions": PREDICTIONS, "targets": TARGETS, "mask": MASK}
+CASES = [
+    Case(losses.normalised_prediction_loss, PAIR, ("prediction",), {"eps": 1e-2}, {}, tuple(PAIR)),
+    Case(losses.horizon_mask, LINKS, static={"horizons": 3}, values=tuple(LINKS)),
+    Case(losses.horizon_losses, CHUNK, ("predictions",), {"eps": 1e-2}),
+    Case(losses.self_prediction_loss, ERRORS, ("errors",)),
+    Case(losses.prediction_uncertainty, ERRORS, values=("errors",)),
+]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_contract(check, case):
+    check(case)
+
+
+def test_errors_name_the_argument():
+    predictions, targets, mask = PREDICTIONS, TARGETS, MASK
+    with pytest.raises(ValueError, match=r"targets has 4 entries.*4 starts: one more"):
+        losses.horizon_losses(predictions, targets[1:], mask)
+    with pytest.raises(ValueError, match=r"mask has 2 entries.*\[K\]"):
+        losses.horizon_losses(predictions, targets, mask[:2])
+    with pytest.raises(ValueError, match="horizons is 0"):
+        losses.horizon_mask(jnp.ones(4), horizons=0)
+    for eps in (0.0, -1.0):
+        with pytest.raises(ValueError, match="eps is"):
+            losses.normalised_prediction_loss(targets[0], targets[1], eps=eps)
+        with pytest.raises(ValueError, match="eps is"):
+            losses.horizon_losses(predictions, targets, mask, eps=eps)
