@@ -6,16 +6,19 @@ evaluated. `discount_t` is gamma times the environment's discount, so 0 only whe
 *terminated*; a time limit leaves it at gamma, and `q_t` is then evaluated at the true final
 observation. `target_` marks values of the target network.
 
-Axes. Every function takes one example: `[A]` action values, `[]` actions, rewards and discounts.
+Axes. A learning rule takes one example: `[A]` action values, `[]` actions, rewards and discounts.
 Functions of sequences put time first, `[T, ...]`: row i is the transition from step i to step
 i + 1, and `trace_t[i]` is 0 where step i + 1 is the last of its episode. There is no batch axis:
-the caller maps (`jax.vmap`), weighs and reduces.
+the caller maps (`jax.vmap`), weighs and reduces. What needs a batch says so: `vmpo_loss`, whose
+weights are of a batch, and the running scales of intrinsic rewards.
 
 Functions return a TD error, target minus prediction, unless they say otherwise. Arithmetic is in
-float32 or wider whatever comes in, and all hyper-parameters are keyword-only, may be traced and,
-where the rule depends on them smoothly, have gradients.
+float32 or wider whatever comes in. Hyper-parameters are keyword-only; those that are numbers of the
+rule may be traced and, where it depends on them smoothly, have gradients; those that set a shape or
+choose a form (`n`, `horizons`, `method`, `reduce`, flags) may not.
 """
 
+from bellmax.losses.action_gap import advantage_learning
 from bellmax.losses.advantage import (
     VAErrors,
     behaviour_centred,
@@ -25,7 +28,6 @@ from bellmax.losses.advantage import (
     va_learning,
     va_target,
 )
-from bellmax.losses.advantage_learning import advantage_learning
 from bellmax.losses.advantage_tabular import (
     VATables,
     va_update,
@@ -73,7 +75,7 @@ from bellmax.losses.distributional_greedy import (
     greedy_distributional_retrace_target,
     n_step_quantile_q_learning,
 )
-from bellmax.losses.distributional_retrace import (
+from bellmax.losses.distributional_off_policy import (
     distributional_retrace,
     distributional_retrace_every,
 )

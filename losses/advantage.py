@@ -22,8 +22,9 @@ from bellmax.losses._checks import Spec, check_arrays, widen
 class VAErrors(NamedTuple):
     """TD errors of VA-learning; the loss is the sum of half their squares, or Huber's of each.
 
-    value: [] float, target minus the state's value.
-    advantage: [] float, target minus baseline minus the advantage of the action taken.
+    Attributes:
+      value: [] float, target minus the state's value.
+      advantage: [] float, target minus baseline minus the advantage of the action taken.
     """
 
     value: jax.Array

@@ -12,8 +12,9 @@ from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
 class VATables(NamedTuple):
     """Tables of VA-learning; action values are `v[:, None] + advantage`.
 
-    v: [S] float, in units of return.
-    advantage: [S, A] float, in units of return.
+    Attributes:
+      v: [S] float, in units of return.
+      advantage: [S, A] float, in units of return.
     """
 
     v: jax.Array

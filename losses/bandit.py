@@ -18,9 +18,10 @@ from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
 class BanditState(NamedTuple):
     """State of a bandit; its policy is `softmax(weights)`.
 
-    weights: [K] float, log-preferences of the arms.
-    recent: [W] float, the last feedbacks, newest last.
-    filled: [] int, how many feedbacks `recent` holds, at most W.
+    Attributes:
+      weights: [K] float, log-preferences of the arms.
+      recent: [W] float, the last feedbacks, newest last.
+      filled: [] int, how many feedbacks `recent` holds, at most W.
     """
 
     weights: jax.Array
@@ -107,7 +108,13 @@ def bandit_update(
     Source: Moskovitz et al. 2021, arXiv:2102.03765; Clavier et al. 2024, arXiv:2406.04081.
     """
     _check(state, arm, feedback)
-    check_scalars(step_size=step_size, floor=floor, above_zero=("step_size",), from_zero=("floor",))
+    check_scalars(
+        step_size=step_size,
+        floor=floor,
+        above_zero=("step_size",),
+        from_zero=("floor",),
+        up_to_one=("floor",),
+    )
     weights = widen(state.weights)
     divisor = jnp.maximum(jax.nn.softmax(weights)[arm], floor)
     step = jnp.asarray(step_size * widen(feedback) / divisor, weights.dtype)

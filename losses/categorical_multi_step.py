@@ -124,8 +124,9 @@ def n_step_categorical_q_learning(
     It bootstraps from the greedy action at the first cut or the end of the window.
 
     Args:
-      q_atoms_tm1, q_logits_tm1, a_tm1, r_t, discount_t, q_atoms_t, q_logits_t, trace_t,
+      q_atoms_tm1, q_logits_tm1, a_tm1, r_t, discount_t, q_atoms_t, q_logits_t,
         stop_target_gradients: as in `categorical_retrace`.
+      trace_t: [T] float, 0 where the target bootstraps; any other value goes on.
       q_t_selector: [T, A] float, values whose argmax is greedy (the first of equals); None means
         the means of q_logits_t.
 

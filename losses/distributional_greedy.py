@@ -20,7 +20,7 @@ from bellmax.losses.distributional import (
     distributional_lambda_target,
     distributional_n_step_target,
 )
-from bellmax.losses.distributional_retrace import check_every, check_first, regress
+from bellmax.losses.distributional_off_policy import check_every, check_first, regress
 from bellmax.losses.quantile import WeightedAtoms
 from bellmax.losses.traces import check_lambda
 
@@ -174,7 +174,8 @@ def n_step_quantile_q_learning(
     """Loss of QR-DQN with an uncorrected n-step target, n = T: biased off-policy.
 
     Args:
-      All: as in `greedy_distributional_retrace`.
+      trace_t: [T] float, 0 where the target bootstraps; any other value goes on.
+      All others: as in `greedy_distributional_retrace`.
 
     Returns:
       [] float32 or wider, a loss. T = 1 is `quantile_q_learning`.

@@ -79,7 +79,16 @@ def _sum(x: jax.Array, axis_name: str | None) -> jax.Array:
 
 
 def reward_normaliser_init(dtype: jnp.dtype | type = jnp.float32) -> RewardNormaliser:
-    """The state of `reward_normaliser_update` before any reward: zeros."""
+    """The state of `reward_normaliser_update` before any reward.
+
+    Args:
+      dtype: of every leaf.
+
+    Returns:
+      `RewardNormaliser` of zeros.
+
+    Source: Guo et al. 2022, arXiv:2206.08332.
+    """
     return RewardNormaliser(*jnp.zeros((4,), dtype))
 
 
@@ -144,7 +153,17 @@ def reward_normaliser_update(
 def running_moments_init(
     shape: tuple[int, ...] = (), dtype: jnp.dtype | type = jnp.float32
 ) -> RunningMoments:
-    """Moments of nothing yet: zeros; `shape` is that of one entry."""
+    """The state of `running_moments_update` before any entry.
+
+    Args:
+      shape: of one entry.
+      dtype: of every leaf.
+
+    Returns:
+      `RunningMoments` of zeros.
+
+    Source: Chan, Golub and LeVeque 1983.
+    """
     return RunningMoments(jnp.zeros((), dtype), jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
 
@@ -228,7 +247,17 @@ def standardise(
 def return_normaliser_init(
     environments: int, dtype: jnp.dtype | type = jnp.float32
 ) -> ReturnNormaliser:
-    """The state of `return_normaliser_update` at the start of training: zeros."""
+    """The state of `return_normaliser_update` at the start of training.
+
+    Args:
+      environments: B, streams of rewards side by side.
+      dtype: of every leaf.
+
+    Returns:
+      `ReturnNormaliser` of zeros.
+
+    Source: Burda et al. 2018, arXiv:1810.12894.
+    """
     return ReturnNormaliser(jnp.zeros((environments,), dtype), running_moments_init((), dtype))
 
 

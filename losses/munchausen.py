@@ -15,7 +15,8 @@ from bellmax.losses.value import max_and_soft_excess
 
 def check_hyper_parameters(**values: chex.Numeric) -> None:
     """Checks hyper-parameters of Munchausen losses by their names: scalars, and in range."""
-    check_scalars(**values, above_zero=("temperature",), up_to_zero=("clip",))
+    ranges = {"from_zero": ("alpha",), "up_to_one": ("alpha",)}
+    check_scalars(**values, above_zero=("temperature",), up_to_zero=("clip",), **ranges)
 
 
 def scaled_log_policy(q: chex.Array, *, temperature: chex.Numeric) -> jax.Array:

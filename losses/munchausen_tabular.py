@@ -45,7 +45,7 @@ def munchausen_value_iteration(
     Source: Vieillard et al. 2020, arXiv:2007.14430.
     """
     check_arrays(q=Spec(q, "SA"), r=Spec(r, "SA"), p=Spec(p, "SAS"))
-    check_scalars(gamma=gamma)
+    check_scalars(gamma=gamma, from_zero=("gamma",), up_to_one=("gamma",))
     check_hyper_parameters(temperature=temperature, alpha=alpha, clip=clip)
     q_max, excess = max_and_soft_excess(q, temperature)
     log_pi = (widen(q) - q_max[:, None]) - excess[:, None]

@@ -24,7 +24,7 @@ def generalised_advantages(
     lambda_: chex.Numeric = 0.95,
     stop_target_gradients: bool = True,
 ) -> jax.Array:
-    """Generalised advantage estimates: the lambda-return of every step, minus its value.
+    """Generalised advantage estimates: a sum of one-step TD errors, each discounted by the trace.
 
     `A[i] = r[i] + discount[i] * v_t[i] - v_tm1[i] + discount[i] * lambda * trace[i] * A[i + 1]`.
     Termination drops the bootstrap. A time limit bootstraps from the true final observation and
@@ -39,11 +39,12 @@ def generalised_advantages(
       trace_t: [T] float in [0, 1], 0 where that observation is the last of its episode. What lies
         past a cut must still be finite.
       lambda_: in [0, 1]; 0 gives one-step TD errors.
-      stop_target_gradients: whether the lambda-return is a constant to the gradient, so that half
+      stop_target_gradients: whether the target is a constant to the gradient, so that half
         the squared estimate is a value loss.
 
     Returns:
-      [T] float32 or wider, in units of return. The lambda-return is the estimate plus v_tm1.
+      [T] float32 or wider, in units of return. Where `v_t[i]` is `v_tm1[i + 1]`, the
+      estimate plus v_tm1 is the lambda-return.
 
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.

@@ -88,8 +88,8 @@ def n_step_returns(
     Source: Sutton and Barto 2018, eq. 7.1. Calls rlax.n_step_bootstrapped_returns.
     """
     _check_values(r_t=r_t, discount_t=discount_t, v_t=v_t, trace_t=trace_t)
-    if n < 1:
-        raise ValueError(f"n is {n}, but must be at least 1.")
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"n is {n}, but must be an int of at least 1.")
     r_t, discount_t, v_t, trace_t = map(widen, (r_t, discount_t, v_t, trace_t))
     # rlax unrolls n steps in Python and pads by n: more than the window holds changes nothing.
     n = min(n, r_t.shape[0])

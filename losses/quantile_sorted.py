@@ -7,7 +7,8 @@ M) log N) instead of O(N M). The values are sorted and not the atoms, since the 
 part on a CPU and N is the smaller number.
 
 Where each wins on a CPU: milliseconds of a gradient, kappa = 1, weights, batch 32, medians of 31
-rounds on two busy cores (`benchmarks/quantile.py`). Pairwise jumps where its table leaves the cache.
+rounds on two busy cores (`benchmarks/quantile.py`). Pairwise jumps once its table leaves the
+cache.
 
     N    M      pairwise  sorted         N    M      pairwise  sorted
     32   1,024    0.5      1.6           201  201      1.3      1.7

@@ -55,7 +55,7 @@ def advantage_learning(
         target_q_tm1=Spec(target_q_tm1, "A"),
         target_q_t=Spec(target_q_t, "A"),
     )
-    check_scalars(alpha=alpha)
+    check_scalars(alpha=alpha, from_zero=("alpha",), below_one=("alpha",))
     q_tm1, r_t, discount_t = map(widen, (q_tm1, r_t, discount_t))
     target_q_tm1, target_q_t = map(widen, (target_q_tm1, target_q_t))
     # Part of the reward, so that rlax stops its gradient with the rest of the target's.
