@@ -11,10 +11,11 @@ import jax
 from bellmax import losses
 from bellmax.agents.base import Agent, Params
 from bellmax.agents.value_based import (
-    TemporalDifference,
     ValueConfig,
+    ValueLoss,
     make_value_agent,
     taken,
+    td_loss,
     transitions,
 )
 from bellmax.envs import EnvSpec, Step
@@ -38,9 +39,9 @@ def make_dqn(config: DQNConfig, spec: EnvSpec) -> Agent:
       UserError: the task's actions are not discrete, or the network does not fit.
     """
 
-    def temporal_difference(
+    def loss_function(
         network: Network, params: Params, target_params: Params, steps: Step
-    ) -> TemporalDifference:
+    ) -> ValueLoss:
         t = transitions(steps, config.discount)
         q_tm1 = network.apply(params, t.observation).q_values
         q_t = network.apply(target_params, t.next_observation).q_values
@@ -51,6 +52,6 @@ def make_dqn(config: DQNConfig, spec: EnvSpec) -> Agent:
             )
         else:
             td_error = jax.vmap(losses.q_learning)(q_tm1, t.action, t.reward, t.discount, q_t)
-        return TemporalDifference(td_error, taken(q_tm1, t.action), t.mask)
+        return td_loss(td_error, taken(q_tm1, t.action), t.mask, config.huber_delta)
 
-    return make_value_agent(config, spec, temporal_difference)
+    return make_value_agent(config, spec, loss_function)

@@ -15,7 +15,14 @@ from annotated_types import Gt, Interval, Le
 
 from bellmax import losses
 from bellmax.agents.base import Agent, Params
-from bellmax.agents.value_based import TemporalDifference, ValueConfig, make_value_agent, taken
+from bellmax.agents.value_based import (
+    ValueConfig,
+    ValueLoss,
+    apply_sequence,
+    make_value_agent,
+    taken,
+    td_loss,
+)
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network
 
@@ -44,13 +51,11 @@ def make_munchausen_dqn(config: MunchausenDQNConfig, spec: EnvSpec) -> Agent:
     """
     hyper = {"temperature": config.temperature, "alpha": config.alpha, "clip": config.clip}
 
-    def temporal_difference(
+    def loss_function(
         network: Network, params: Params, target_params: Params, steps: Step
-    ) -> TemporalDifference:
-        batch, length = steps.reward.shape
+    ) -> ValueLoss:
         q_tm1 = network.apply(params, steps.observation[:, 0]).q_values
-        flat = steps.observation.reshape(batch * length, *steps.observation.shape[2:])
-        target_q = network.apply(target_params, flat).q_values.reshape(batch, length, -1)
+        target_q = apply_sequence(network, target_params, steps.observation).q_values
         window = (
             steps.action[:, :-1],
             steps.reward[:, :-1],
@@ -63,6 +68,6 @@ def make_munchausen_dqn(config: MunchausenDQNConfig, spec: EnvSpec) -> Agent:
             q_tm1, *window
         )
         mask = 1.0 - steps.is_last[:, 0].astype(jnp.float32)
-        return TemporalDifference(td_error, taken(q_tm1, steps.action[:, 0]), mask)
+        return td_loss(td_error, taken(q_tm1, steps.action[:, 0]), mask, config.huber_delta)
 
-    return make_value_agent(config, spec, temporal_difference)
+    return make_value_agent(config, spec, loss_function)

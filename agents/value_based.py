@@ -1,4 +1,4 @@
-"""What value-based agents with discrete actions share: everything but the temporal difference."""
+"""What value-based agents with discrete actions share: everything but the loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from bellmax.agents.base import (
     update_target,
 )
 from bellmax.envs import EnvSpec, Step
-from bellmax.networks import Network, NetworkConfig, make_q_network
+from bellmax.networks import Head, Network, NetworkConfig, make_q_network
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,17 @@ class Transition(NamedTuple):
     mask: jax.Array
 
 
-class TemporalDifference(NamedTuple):
-    """td_error, q_value (of the action taken) and mask: [B] each."""
+class ValueLoss(NamedTuple):
+    """What an agent says of a batch of sequences; each [B] float32.
 
-    td_error: jax.Array
+    loss: to be minimised, before importance weights.
+    priority: at least 0, for prioritised replay.
+    q_value: of the action taken, for the logs.
+    mask: how much the sequence counts; 0 where it starts at a step that closes an episode.
+    """
+
+    loss: jax.Array
+    priority: jax.Array
     q_value: jax.Array
     mask: jax.Array
 
@@ -113,21 +120,36 @@ def transitions(steps: Step, discount: float) -> Transition:
     return Transition(*first, reward, total_discount, next_observation, mask)
 
 
-TDFunction = Callable[[Network, Params, Params, Step], TemporalDifference]
+LossFunction = Callable[[Network, Params, Params, Step], ValueLoss]
 
 
-def make_value_agent(config: ValueConfig, spec: EnvSpec, temporal_difference: TDFunction) -> Agent:
-    """Makes an epsilon-greedy agent from its temporal difference.
+def td_loss(td_error: jax.Array, q_value: jax.Array, mask: jax.Array, delta: float) -> ValueLoss:
+    """The (Huber) loss of a TD error; all [B]."""
+    return ValueLoss(huber(td_error, delta), jnp.abs(td_error), q_value, mask)
+
+
+def make_value_agent(
+    config: ValueConfig,
+    spec: EnvSpec,
+    loss_function: LossFunction,
+    *,
+    head: Head | None = None,
+    keep_log_prob: bool = False,
+) -> Agent:
+    """Makes an epsilon-greedy agent from its loss.
 
     Args:
       config: the shared hyper-parameters.
       spec: the task; actions must be discrete.
-      temporal_difference: (network, params, target_params, steps [B, T]) -> TemporalDifference,
+      loss_function: (network, params, target_params, steps [B, T]) -> ValueLoss, its loss
         differentiable in params.
+      head: what the loss reads of the network beside q-values.
+      keep_log_prob: whether replay keeps the log-probability that the actor gave to its action,
+        as `steps.behaviour` [B, T].
 
     Returns:
-      The agent: Adam on the (Huber) loss of the error, a target network, uniform weights or those
-      of prioritised replay.
+      The agent: Adam on the mean loss, a target network, uniform weights or those of prioritised
+      replay.
 
     Raises:
       UserError: the action space is not discrete, or the network does not fit.
@@ -135,7 +157,7 @@ def make_value_agent(config: ValueConfig, spec: EnvSpec, temporal_difference: TD
     if not isinstance(spec.action, specs.DiscreteArray):
         raise UserError(f"env.name: {spec.name} has continuous actions; this agent needs discrete")
     num_actions = spec.action.num_values
-    network = make_q_network(config.network, spec.observation, num_actions)
+    network = make_q_network(config.network, spec.observation, num_actions, head)
     optimizer = make_optimizer(config)
     epsilon = optax.linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps)
 
@@ -156,28 +178,34 @@ def make_value_agent(config: ValueConfig, spec: EnvSpec, temporal_difference: TD
     ) -> ActorOutput:
         greedy = network.apply(params, observation).q_values.argmax(axis=-1).astype(jnp.int32)
         if evaluate:
-            return ActorOutput(greedy, memory, ())
+            return ActorOutput(greedy, memory, jnp.zeros(greedy.shape) if keep_log_prob else ())
         # One draw for both: splitting the key and `randint` would cost four more on every step.
         explore, choice = jax.random.uniform(key, (2, *greedy.shape))
         random = jnp.minimum(choice * num_actions, num_actions - 1).astype(jnp.int32)
-        return ActorOutput(jnp.where(explore < epsilon(step), random, greedy), memory, ())
+        rate = epsilon(step)
+        action = jnp.where(explore < rate, random, greedy)
+        if not keep_log_prob:
+            return ActorOutput(action, memory, ())
+        # A random action may be the greedy one too; of equal values the first is greedy.
+        probability = rate / num_actions + (1.0 - rate) * (action == greedy)
+        return ActorOutput(action, memory, jnp.log(probability))
 
     def learn(
         state: LearnerState, batch: Batch, key: jax.Array
     ) -> tuple[LearnerState, LearnOutput]:
-        def loss_fn(params: Params) -> tuple[jax.Array, TemporalDifference]:
-            td = temporal_difference(network, params, state.target_params, batch.steps)
-            return masked_mean(huber(td.td_error, config.huber_delta) * batch.weights, td.mask), td
+        def loss_fn(params: Params) -> tuple[jax.Array, ValueLoss]:
+            each = loss_function(network, params, state.target_params, batch.steps)
+            return masked_mean(each.loss * batch.weights, each.mask), each
 
-        (loss, td), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        (loss, each), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         steps = state.steps + 1
         target = update_target(
             params, state.target_params, steps, config.target_period, config.target_rate
         )
-        metrics = {"loss": loss, "q_value": masked_mean(td.q_value, td.mask)}
-        output = LearnOutput(metrics, jnp.abs(td.td_error) * td.mask)
+        metrics = {"loss": loss, "q_value": masked_mean(each.q_value, each.mask)}
+        output = LearnOutput(metrics, each.priority * each.mask)
         return LearnerState(params, target, opt_state, steps), output
 
     replay = ReplaySpec(sequence_length=config.n_step + 1, batch_size=config.batch_size)
@@ -205,3 +233,10 @@ def huber(error: jax.Array, delta: float) -> jax.Array:
 def taken(q_values: jax.Array, action: jax.Array) -> jax.Array:
     """q_values [B, A] of the actions [B] that were taken: [B]."""
     return jnp.take_along_axis(q_values, action[:, None], axis=1)[:, 0]
+
+
+def apply_sequence(network: Network, params: Params, observation: jax.Array) -> Any:
+    """The network on observations [B, T, ...]: its output with leaves [B, T, ...]."""
+    batch, length = observation.shape[:2]
+    output = network.apply(params, observation.reshape(batch * length, *observation.shape[2:]))
+    return jax.tree.map(lambda x: x.reshape(batch, length, *x.shape[1:]), output)

@@ -1,13 +1,31 @@
 """Flax modules and the named tuples that they return."""
 
-from bellmax.networks.build import Network, NetworkConfig, QNetwork, make_q_network
-from bellmax.networks.heads import DuelingHead, DuelingOutput, QHead, QOutput
+from bellmax.networks.build import (
+    Head,
+    Network,
+    NetworkConfig,
+    QNetwork,
+    make_q_network,
+    quantile_head,
+    va_head,
+)
+from bellmax.networks.heads import (
+    DuelingHead,
+    DuelingOutput,
+    QHead,
+    QOutput,
+    QuantileHead,
+    QuantileOutput,
+    VAHead,
+    VAOutput,
+)
 from bellmax.networks.torsos import MLP, ImpalaResNet, MinAtarConv, NatureConv, PatchConv
 
 __all__ = [
     "MLP",
     "DuelingHead",
     "DuelingOutput",
+    "Head",
     "ImpalaResNet",
     "MinAtarConv",
     "NatureConv",
@@ -17,5 +35,11 @@ __all__ = [
     "QHead",
     "QNetwork",
     "QOutput",
+    "QuantileHead",
+    "QuantileOutput",
+    "VAHead",
+    "VAOutput",
     "make_q_network",
+    "quantile_head",
+    "va_head",
 ]

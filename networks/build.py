@@ -12,7 +12,7 @@ from annotated_types import Ge
 from dm_env import specs
 
 from bellmax import UserError
-from bellmax.networks.heads import DuelingHead, QHead, QOutput
+from bellmax.networks.heads import DuelingHead, QHead, QOutput, QuantileHead, VAHead
 from bellmax.networks.torsos import MLP, ImpalaResNet, MinAtarConv, NatureConv
 
 
@@ -39,11 +39,44 @@ class Network(NamedTuple):
     apply: Callable[[Any, jax.Array], Any]
 
 
+class Head(NamedTuple):
+    """What an agent needs of a network's output, and the head that gives it.
+
+    Attributes:
+      module: (num_actions, dtype) -> flax module from features [B, D] to the output.
+      outputs: name of each field that is read -> its shape without the batch; "A" is num_actions.
+      arguments: what a user's own module is given beside num_actions.
+    """
+
+    module: Callable[[int, Any], nn.Module]
+    outputs: dict[str, tuple[int | str, ...]] = {"q_values": ("A",)}
+    arguments: dict[str, Any] = {}
+
+
+def quantile_head(num_quantiles: int) -> Head:
+    """`QuantileHead` of N quantiles: the output has `quantiles` [B, N, A]."""
+    return Head(
+        lambda actions, dtype: QuantileHead(actions, num_quantiles, dtype),
+        outputs={"q_values": ("A",), "quantiles": (num_quantiles, "A")},
+        arguments={"num_quantiles": num_quantiles},
+    )
+
+
+def va_head(uniform: bool) -> Head:
+    """`VAHead`: the output has `value` [B], `advantage` and `behaviour_logits` [B, A]."""
+    each = ("A",)
+    return Head(
+        lambda actions, dtype: VAHead(actions, uniform, dtype),
+        outputs={"q_values": each, "value": (), "advantage": each, "behaviour_logits": each},
+    )
+
+
 class QNetwork(nn.Module):
-    """A torso and a Q head: observations [B, ...] -> QOutput or DuelingOutput."""
+    """A torso and a head: observations [B, ...] -> the head's named tuple."""
 
     config: NetworkConfig
     num_actions: int
+    head: Callable[[int, Any], nn.Module]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Any:
@@ -54,27 +87,35 @@ class QNetwork(nn.Module):
             "nature": lambda: NatureConv(dtype),
             "impala": lambda: ImpalaResNet(dtype=dtype),
         }
-        head = DuelingHead if self.config.dueling else QHead
-        return head(self.num_actions, dtype)(torsos[self.config.torso]()(x))
+        return self.head(self.num_actions, dtype)(torsos[self.config.torso]()(x))
 
 
-def make_q_network(config: NetworkConfig, observation: specs.Array, num_actions: int) -> Network:
+def make_q_network(
+    config: NetworkConfig, observation: specs.Array, num_actions: int, head: Head | None = None
+) -> Network:
     """Builds the q-network of a config for one observation spec.
 
     Args:
-      config: which torso and head, or the user's own module.
+      config: which torso, or the user's own module.
       observation: spec of one observation, unbatched.
       num_actions: A.
+      head: what the agent reads of the output; None means q-values, from a plain or a dueling head.
 
     Returns:
-      Network whose apply maps [B, *observation.shape] to a named tuple with `q_values` [B, A].
+      Network whose apply maps [B, *observation.shape] to a named tuple with `q_values` [B, A] and
+      what else the head has.
 
     Raises:
       UserError: the module cannot be found or built, does not take these observations, or
         answers with another shape; the sentence gives both shapes.
     """
+    if head is None:
+        plain = DuelingHead if config.dueling else QHead
+        head = Head(lambda actions, dtype: plain(actions, dtype), {"q_values": ("A",)})
+    elif config.dueling:
+        raise UserError("agent.network.dueling: this agent has a head of its own; leave it false")
     if config.module is None:
-        module: Any = QNetwork(config, num_actions)
+        module: Any = QNetwork(config, num_actions, head.module)
         wanted_rank = {"mlp": None, "minatar": 3, "nature": 3, "impala": 3}[config.torso]
         if wanted_rank is not None and len(observation.shape) != wanted_rank:
             raise UserError(
@@ -82,7 +123,7 @@ def make_q_network(config: NetworkConfig, observation: specs.Array, num_actions:
                 f"observations have shape {tuple(observation.shape)}; use --agent.network.torso mlp"
             )
     else:
-        module = _load_module(config.module, num_actions)
+        module = _load_module(config.module, {"num_actions": num_actions, **head.arguments})
     dummy = jnp.zeros((1, *observation.shape), observation.dtype)
 
     def init(key: jax.Array) -> Any:
@@ -92,23 +133,32 @@ def make_q_network(config: NetworkConfig, observation: specs.Array, num_actions:
         output = module.apply(params, observations)
         return output if hasattr(output, "q_values") else QOutput(output)
 
-    _check_shape(config, init, apply, observation, num_actions)
+    shapes = {
+        name: tuple(num_actions if axis == "A" else axis for axis in shape)
+        for name, shape in head.outputs.items()
+    }
+    _check_shapes(config, init, apply, observation, shapes)
     return Network(init, apply)
 
 
-def _load_module(path: str, num_actions: int) -> Any:
+def _load_module(path: str, arguments: dict[str, Any]) -> Any:
     where, _, name = path.partition(":")
     try:
-        return getattr(importlib.import_module(where), name)(num_actions=num_actions)
+        return getattr(importlib.import_module(where), name)(**arguments)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
+        given = ", ".join(f"{key}={value}" for key, value in arguments.items())
         raise UserError(
-            f"agent.network.module: cannot build {path!r} as Name(num_actions={num_actions}): "
+            f"agent.network.module: cannot build {path!r} as Name({given}): "
             f"{error}; give it as package.module:Name"
         ) from error
 
 
-def _check_shape(
-    config: NetworkConfig, init: Any, apply: Any, observation: specs.Array, num_actions: int
+def _check_shapes(
+    config: NetworkConfig,
+    init: Any,
+    apply: Any,
+    observation: specs.Array,
+    shapes: dict[str, tuple[int | str, ...]],
 ) -> None:
     """Traces the network on a batch of 2 without computing anything."""
     batch = jax.ShapeDtypeStruct((2, *observation.shape), observation.dtype)
@@ -117,15 +167,18 @@ def _check_shape(
         params = jax.eval_shape(init, jax.random.key(0))
         if any(leaf.size == 0 for leaf in jax.tree.leaves(params)):  # older jax divides by zero
             raise ValueError("a layer is left without inputs")
-        q_values = jax.eval_shape(apply, params, batch).q_values
-        found = tuple(q_values.shape)
+        output = jax.eval_shape(apply, params, batch)
     except Exception as error:  # whatever a foreign module raises, the user must read which one
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"agent.network: {name} does not take observations of shape {batch.shape}: {reason}"
         ) from error
-    if found != (2, num_actions):
-        raise UserError(
-            f"agent.network: {name} maps observations {batch.shape} to q-values of shape {found}, "
-            f"but {(2, num_actions)} [batch, actions] is needed"
-        )
+    for field, shape in shapes.items():
+        if not hasattr(output, field):
+            raise UserError(f"agent.network: the output of {name} has no {field!r}, which is read")
+        found, wanted = tuple(getattr(output, field).shape), (2, *shape)
+        if found != wanted:
+            raise UserError(
+                f"agent.network: {name} maps observations {batch.shape} to {field} of shape "
+                f"{found}, but {wanted} is needed, the batch first"
+            )

@@ -6,8 +6,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bellmax.networks.dense import dense
-
 
 class QOutput(NamedTuple):
     """q_values: [B, A] float32, in reward units."""
@@ -23,6 +21,23 @@ class DuelingOutput(NamedTuple):
     advantage: jax.Array
 
 
+class QuantileOutput(NamedTuple):
+    """q_values: [B, A], their mean over N; quantiles: [B, N, A], in reward units. All float32."""
+
+    q_values: jax.Array
+    quantiles: jax.Array
+
+
+class VAOutput(NamedTuple):
+    """q_values: [B, A] = value + advantage; value: [B]; advantage: [B, A], zero mean under the
+    behaviour; behaviour_logits: [B, A], of the behaviour policy. All float32."""
+
+    q_values: jax.Array
+    value: jax.Array
+    advantage: jax.Array
+    behaviour_logits: jax.Array
+
+
 class QHead(nn.Module):
     """[B, D] -> QOutput, one linear layer."""
 
@@ -31,7 +46,7 @@ class QHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> QOutput:
-        return QOutput(dense(self.num_actions, self.dtype)(x).astype(jnp.float32))
+        return QOutput(nn.Dense(self.num_actions, dtype=self.dtype)(x).astype(jnp.float32))
 
 
 class DuelingHead(nn.Module):
@@ -46,7 +61,52 @@ class DuelingHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> DuelingOutput:
-        value = dense(1, self.dtype)(x).astype(jnp.float32)
-        advantage = dense(self.num_actions, self.dtype)(x).astype(jnp.float32)
+        value = nn.Dense(1, dtype=self.dtype)(x).astype(jnp.float32)
+        advantage = nn.Dense(self.num_actions, dtype=self.dtype)(x).astype(jnp.float32)
         advantage = advantage - advantage.mean(axis=-1, keepdims=True)
         return DuelingOutput(value + advantage, value[:, 0], advantage)
+
+
+class QuantileHead(nn.Module):
+    """[B, D] -> QuantileOutput, one linear layer.
+
+    Source: Dabney et al. 2018, arXiv:1710.10044.
+    """
+
+    num_actions: int
+    num_quantiles: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> QuantileOutput:
+        width = self.num_quantiles * self.num_actions
+        flat = nn.Dense(width, dtype=self.dtype)(x).astype(jnp.float32)
+        quantiles = flat.reshape(-1, self.num_quantiles, self.num_actions)
+        return QuantileOutput(quantiles.mean(axis=1), quantiles)
+
+
+class VAHead(nn.Module):
+    """[B, D] -> VAOutput: value, advantage centred by the behaviour, and the behaviour's logits.
+
+    The behaviour is learned by likelihood on features that it does not shape, or uniform: then its
+    logits are 0 and the advantage is centred as a dueling head's.
+
+    Source: Tang et al. 2023, arXiv:2305.18161.
+    """
+
+    num_actions: int
+    uniform: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> VAOutput:
+        value = nn.Dense(1, dtype=self.dtype)(x).astype(jnp.float32)
+        raw = nn.Dense(self.num_actions, dtype=self.dtype)(x).astype(jnp.float32)
+        if self.uniform:
+            logits = jnp.zeros_like(raw)
+        else:
+            features = jax.lax.stop_gradient(x)
+            logits = nn.Dense(self.num_actions, dtype=self.dtype)(features).astype(jnp.float32)
+        behaviour = jax.lax.stop_gradient(jax.nn.softmax(logits))
+        advantage = raw - jnp.sum(behaviour * raw, axis=-1, keepdims=True)
+        return VAOutput(value + advantage, value[:, 0], advantage, logits)
