@@ -13,6 +13,12 @@ _AGENTS = {
         "MunchausenDQNConfig",
         "make_munchausen_dqn",
     ),
+    "qr_dqn_retrace": (
+        "bellmax.agents.qr_dqn_retrace",
+        "QRDQNRetraceConfig",
+        "make_qr_dqn_retrace",
+    ),
+    "va_learning": ("bellmax.agents.va_learning", "VALearningConfig", "make_va_learning"),
 }
 
 

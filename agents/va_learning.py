@@ -1,0 +1,94 @@
+"""VA-learning: the value and the advantage of a state, each bootstrapped from the same target.
+
+y = r_1 + ... + gamma^n (V_target(s_n) + max_a A_target(s_n, a)),   E_mu A = 0
+loss = Huber(y - V(s)) + Huber(y - V_target(s) - A(s, a)) - log mu(a|s)
+behaviour dueling: loss = Huber(y - V(s) - A(s, a)) - log mu(a|s)
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+from annotated_types import Interval
+
+from bellmax import losses
+from bellmax.agents.base import Agent, Params
+from bellmax.agents.value_based import (
+    ValueConfig,
+    ValueLoss,
+    apply_sequence,
+    huber,
+    make_value_agent,
+)
+from bellmax.envs import EnvSpec, Step
+from bellmax.networks import Network, va_head
+
+
+@dataclass(frozen=True)
+class VALearningConfig(ValueConfig):
+    """Hyper-parameters of VA-learning (Tang et al. 2023, arXiv:2305.18161)."""
+
+    # `va` regresses V and A apart, `behaviour_dueling` their sum: equal in expectation.
+    loss: Literal["va", "behaviour_dueling"] = "va"
+    # What centres A: the `learned` behaviour of the data, or the `uniform` policy. Uniform with
+    # behaviour_dueling is a dueling network (arXiv:1511.06581).
+    behaviour: Literal["learned", "uniform"] = "learned"
+    # `uncorrected` sums n_step rewards whatever was done, `retrace` cuts at actions not greedy.
+    trace: Literal["uncorrected", "retrace"] = "uncorrected"
+    # Lambda, decay of Retrace's traces.
+    trace_decay: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    # Choose the bootstrap action with the online network (arXiv:1509.06461).
+    double: bool = False
+
+
+def make_va_learning(config: VALearningConfig, spec: EnvSpec) -> Agent:
+    """Makes a VA-learning agent.
+
+    Not known of the paper, whose body was not at hand: the weights of the three losses (1 each),
+    the baseline of A's target (V of the target network) and the network.
+
+    Raises:
+      UserError: the task's actions are not discrete, or the network does not fit.
+    """
+
+    def make_target(after, selector, steps: Step) -> jax.Array:
+        """[] target of the window's first step; leaves of `after` are [K, ...]."""
+        greedy = jnp.argmax(selector, axis=-1)
+        q_t = after.value[:, None] + after.advantage
+        v_t = jnp.take_along_axis(q_t, greedy[:, None], axis=-1)[:, 0]
+        trace = 1.0 - steps.is_last[1:]
+        if config.trace == "retrace":
+            trace = trace * config.trace_decay * (steps.action[1:] == greedy)
+        discount = config.discount * steps.discount[:-1]
+        return losses.lambda_returns(steps.reward[:-1], discount, v_t, trace)[0]
+
+    def loss_function(
+        network: Network, params: Params, target_params: Params, steps: Step
+    ) -> ValueLoss:
+        online = network.apply(params, steps.observation[:, 0])
+        after = apply_sequence(network, target_params, steps.observation[:, 1:])
+        selector = after.advantage
+        if config.double:
+            selector = apply_sequence(network, params, steps.observation[:, 1:]).advantage
+        target = jax.lax.stop_gradient(jax.vmap(make_target)(after, selector, steps))
+        action = steps.action[:, 0]
+        advantage = jnp.take_along_axis(online.advantage, action[:, None], axis=1)[:, 0]
+        q_value = online.value + advantage
+        if config.loss == "va":
+            baseline = network.apply(target_params, steps.observation[:, 0]).value
+            errors = jax.vmap(losses.va_errors)(
+                online.value, online.advantage, action, baseline, target
+            )
+            loss = huber(errors.value, config.huber_delta)
+            loss = loss + huber(errors.advantage, config.huber_delta)
+        else:
+            loss = huber(target - q_value, config.huber_delta)
+        if config.behaviour == "learned":
+            likelihood = jax.vmap(losses.behaviour_likelihood_loss)
+            loss = loss + likelihood(online.behaviour_logits, action)
+        mask = 1.0 - steps.is_last[:, 0].astype(jnp.float32)
+        return ValueLoss(loss, jnp.abs(target - q_value), q_value, mask)
+
+    head = va_head(uniform=config.behaviour == "uniform")
+    return make_value_agent(config, spec, loss_function, head=head)

@@ -1,0 +1,353 @@
+"""QR-DQN-Retrace and VA-learning: exact values, gradients by hand, what the actor stores."""
+
+import dataclasses
+import itertools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from windows import KEY, NUM_ACTIONS, SPEC, random_steps
+
+from bellmax import UserError, losses
+from bellmax.agents.base import Batch
+from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig, make_qr_dqn_retrace
+from bellmax.agents.va_learning import VALearningConfig, make_va_learning
+from bellmax.envs import TwoStateChain, random_mdp, value_iteration, vectorise
+from bellmax.launch.replay import make_replay
+from bellmax.launch.runner import make_runner
+from bellmax.networks import NetworkConfig, QuantileOutput, VAOutput
+
+N, GAMMA = 5, 0.9
+CHAIN = TwoStateChain()
+
+
+class LinearQuantiles(nn.Module):
+    """A table of quantiles for one-hot observations."""
+
+    num_actions: int
+    num_quantiles: int
+
+    @nn.compact
+    def __call__(self, x):
+        flat = nn.Dense(self.num_quantiles * self.num_actions, use_bias=False)(x)
+        quantiles = flat.reshape(-1, self.num_quantiles, self.num_actions)
+        return QuantileOutput(quantiles.mean(1), quantiles)
+
+
+class LinearVA(nn.Module):
+    """Tables of V, f and the behaviour's logits for one-hot observations."""
+
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, x):
+        value = nn.Dense(1, use_bias=False)(x)
+        raw = nn.Dense(self.num_actions, use_bias=False)(x)
+        logits = nn.Dense(self.num_actions, use_bias=False)(x)
+        mu = jax.lax.stop_gradient(jax.nn.softmax(logits))
+        advantage = raw - jnp.sum(mu * raw, axis=-1, keepdims=True)
+        return VAOutput(value + advantage, value[:, 0], advantage, logits)
+
+
+def network(name):
+    return NetworkConfig(module=f"{__name__}:{name}")
+
+
+QR = QRDQNRetraceConfig(network=network("LinearQuantiles"), num_quantiles=N, batch_size=16)
+VA = VALearningConfig(network=network("LinearVA"), batch_size=16)
+SHARED = {
+    "discount": GAMMA,
+    "batch_size": 256,
+    "learning_rate": 0.1,
+    "final_learning_rate": 1e-4,
+    "learning_rate_steps": 3000,
+    "target_period": 20,
+    "epsilon_end": 1.0,
+}
+
+
+def learnt(make, config, env):
+    """Parameters of a linear agent after training on a vectorised task, and the agent's network."""
+    vector = vectorise(env, 32)
+    agent = make(config, vector.spec)
+    replay = make_replay(
+        capacity=32_000,
+        num_envs=32,
+        rollout_length=1,
+        sequence_length=agent.replay.sequence_length,
+        batch_size=config.batch_size,
+    )
+    runner = make_runner(agent, vector, replay, rollout_length=1, updates_per_rollout=1)
+    state, interval = runner.advance(runner.init(jnp.arange(1)), 1000, config.learning_rate_steps)
+    assert bool(interval.finite.all()) and runner.traces == [1]
+    return jax.tree.map(lambda x: x[0], state.learner.params)["params"]
+
+
+def q_table(params, config):
+    if isinstance(config, QRDQNRetraceConfig):
+        kernel = params["Dense_0"]["kernel"]
+        return np.asarray(kernel.reshape(len(kernel), N, -1).mean(1), np.float64)
+    value, raw, logits = (params[f"Dense_{i}"]["kernel"] for i in range(3))
+    mu = jax.nn.softmax(logits)
+    return np.asarray(value + raw - jnp.sum(mu * raw, -1, keepdims=True), np.float64)
+
+
+def chain_config(config, **changed):
+    return dataclasses.replace(config, **SHARED, **changed)
+
+
+# The chain's returns are certain, so the distribution is a point and kappa does not move its mean.
+ON_THE_CHAIN = {
+    "qr_dqn": (make_qr_dqn_retrace, chain_config(QR, trace="one_step")),
+    "retrace": (make_qr_dqn_retrace, chain_config(QR, n_step=3)),
+    "retrace_every": (make_qr_dqn_retrace, chain_config(QR, n_step=3, anchor="every")),
+    "va": (make_va_learning, chain_config(VA, huber_delta=0.0)),
+    "behaviour_dueling": (
+        make_va_learning,
+        # Longer: its target moves with the behaviour, which is learnt too.
+        dataclasses.replace(
+            chain_config(VA, huber_delta=0.0, loss="behaviour_dueling"), learning_rate_steps=6000
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("make, config", ON_THE_CHAIN.values(), ids=ON_THE_CHAIN)
+def test_time_limits_are_not_deaths(make, config):
+    found = q_table(learnt(make, config, CHAIN), config)
+    np.testing.assert_allclose(found, CHAIN.true_q(GAMMA), atol=1e-2)
+
+
+class Deaths:
+    """The control: the chain, whose truncations are reported as terminations."""
+
+    spec = CHAIN.spec
+    reset = staticmethod(CHAIN.reset)
+
+    @staticmethod
+    def step(state, action, key):
+        state, ts = CHAIN.step(state, action, key)
+        ended = ts.terminated | ts.truncated
+        return state, ts._replace(terminated=ended, truncated=jnp.zeros((), bool))
+
+
+@pytest.mark.parametrize("name", ["retrace", "va"])
+def test_control_truncation_as_termination_leads_elsewhere(name):
+    make, config = ON_THE_CHAIN[name]
+    found = q_table(learnt(make, config, Deaths()), config)
+    assert np.abs(found - CHAIN.true_q(GAMMA)).min() > 1
+
+
+@pytest.mark.parametrize("options", [{"target_epsilon": 0.0}, {"n_step": 1, "trace": "one_step"}])
+def test_retrace_finds_the_optimal_policy_of_a_random_mdp(options):
+    mdp = random_mdp(jax.random.key(3), 6, 3, branching=2, time_limit=10)
+    config = chain_config(QR, **{"n_step": 3} | options)
+    found = q_table(learnt(make_qr_dqn_retrace, config, mdp), config)
+    exact = value_iteration(mdp.p, mdp.r, GAMMA)
+    # Huber's quantiles are not the law's, so means are near the values, not at them.
+    np.testing.assert_allclose(found, exact, atol=0.1 * np.abs(exact).max())
+    np.testing.assert_array_equal(found.argmax(-1), exact.argmax(-1))
+
+
+def gradient_of(make, config, steps, params, target_params):
+    """The gradient of one learning step: Adam's first moment is a tenth of it."""
+    agent = make(config, SPEC)
+    state = agent.init(KEY)._replace(params=params, target_params=target_params)
+    weights = jnp.ones(len(steps.reward))
+    state, output = jax.jit(agent.learn)(state, Batch(steps, weights), KEY)
+    return jax.tree.map(lambda m: 10 * np.asarray(m), state.opt_state[0].mu["params"]), output
+
+
+def random_params(agent, seed):
+    leaves, tree = jax.tree.flatten(agent.init(KEY).params)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    new = [jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(tree, new)
+
+
+def retrace_target_by_hand(config, s, b, dist, log_prob):
+    """Atoms and weights for the first step of window b, action by action in float64."""
+    shift, scale, trace, atoms, weights = 0.0, 1.0, 1.0, [], []
+    for k in range(config.n_step):
+        shift += scale * s.reward[b, k]
+        scale *= config.discount * s.discount[b, k]
+        ended = k + 1 == config.n_step or s.is_last[b, k + 1]
+        greedy, action = dist[k].mean(0).argmax(), int(s.action[b, k + 1])
+        pi = np.full(NUM_ACTIONS, config.target_epsilon / NUM_ACTIONS)
+        pi[greedy] += 1 - config.target_epsilon
+        ratio = (
+            1.0 if config.trace == "q_lambda" else min(1, pi[action] / np.exp(log_prob[b, k + 1]))
+        )
+        c = 0.0 if ended else config.trace_decay * ratio
+        for j in range(NUM_ACTIONS):
+            atoms += list(shift + scale * dist[k][:, j])
+            weights += [trace * (pi[j] - c * (j == action)) / N] * N
+        trace *= c
+        if ended:
+            break
+    assert abs(sum(weights) - 1) < 1e-9
+    return np.array(atoms), np.array(weights)
+
+
+@pytest.mark.parametrize("trace", ["retrace", "q_lambda"])
+@pytest.mark.parametrize("decay, target_epsilon", [(1.0, 0.0), (0.7, 0.0), (0.9, 0.3)])
+def test_a_gradient_step_of_retrace_is_the_tabular_rule(trace, decay, target_epsilon):
+    config = dataclasses.replace(
+        QR, n_step=3, trace=trace, trace_decay=decay, target_epsilon=target_epsilon
+    )
+    agent = make_qr_dqn_retrace(config, SPEC)
+    params, target_params = random_params(agent, 1), random_params(agent, 2)
+    steps = random_steps(4)
+    log_prob = np.log(np.random.default_rng(0).uniform(0.2, 0.9, steps.reward.shape))
+    if trace == "retrace" and target_epsilon:
+        steps = steps._replace(behaviour=jnp.asarray(log_prob, jnp.float32))
+    elif trace == "retrace":
+        log_prob = np.zeros_like(log_prob)  # a greedy target needs none: pi is 0 or 1
+    found, output = gradient_of(make_qr_dqn_retrace, config, steps, params, target_params)
+    s = jax.tree.map(lambda x: np.asarray(x, float), steps)
+    kernel, target = (
+        np.asarray(p["params"]["Dense_0"]["kernel"], float).reshape(4, N, NUM_ACTIONS)
+        for p in (params, target_params)
+    )
+    tau = (np.arange(N) + 0.5) / N
+    gradient, loss = np.zeros_like(kernel), 0.0
+    count = (1 - s.is_last[:, 0]).sum()
+    for b in np.flatnonzero(s.is_last[:, 0] == 0):
+        dist = np.einsum("kd,dna->kna", s.observation[b, 1:], target)
+        z, w = retrace_target_by_hand(config, s, b, dist, log_prob)
+        action = int(s.action[b, 0])
+        theta = np.einsum("d,dn->n", s.observation[b, 0], kernel[:, :, action])
+        for i, j in itertools.product(range(N), range(len(z))):
+            u = z[j] - theta[i]
+            slope = abs(tau[i] - (u < 0)) * w[j]
+            loss += slope * (0.5 * u * u if abs(u) < 1 else abs(u) - 0.5) / count
+            gradient[:, i, action] -= slope * np.clip(u, -1, 1) * s.observation[b, 0] / count
+    np.testing.assert_allclose(output.metrics["loss"], loss, rtol=2e-5)
+    np.testing.assert_allclose(
+        found["Dense_0"]["kernel"].reshape(gradient.shape), gradient, atol=2e-5
+    )
+
+
+@pytest.mark.parametrize("loss", ["va", "behaviour_dueling"])
+def test_a_gradient_step_of_va_is_the_tabular_rule(loss):
+    """`-gradient` of V and f at one transition is what the tables move by, over the step size."""
+    config = dataclasses.replace(VA, loss=loss, huber_delta=0.0)
+    agent = make_va_learning(config, SPEC)
+    params, target_params = random_params(agent, 1), random_params(agent, 2)
+    one = jax.tree.map(lambda x: x[:1], random_steps(2))
+    state, action = 2, 1
+    eye = jnp.eye(4)
+    one = one._replace(
+        observation=eye[jnp.array([[state, 3]])],
+        action=jnp.array([[action, 0]]),
+        reward=jnp.array([[0.5, 0.0]]),
+        discount=jnp.ones((1, 2)),
+        is_last=jnp.zeros((1, 2), bool),
+    )
+    found, _ = gradient_of(make_va_learning, config, one, params, target_params)
+    moved = -found["Dense_0"]["kernel"][state]
+    tables = [
+        [np.asarray(p["params"][f"Dense_{i}"]["kernel"], float) for i in range(3)]
+        for p in (params, target_params)
+    ]
+
+    def parts(table, row):
+        value, raw, logits = (x[row] for x in table)
+        mu = np.exp(logits - logits.max())
+        mu /= mu.sum()
+        return value[0], raw - mu @ raw, mu
+
+    value, advantage, mu = parts(tables[0], state)
+    next_value, next_advantage, _ = parts(tables[1], 3)
+    target = 0.5 + config.discount * (next_value + next_advantage.max())
+    if loss == "va":
+        delta_v = target - value
+        delta_a = target - parts(tables[1], state)[0] - advantage[action]
+    else:
+        delta_v = delta_a = target - value - advantage[action]
+    np.testing.assert_allclose(moved[0], delta_v, rtol=1e-5)
+    chosen = np.eye(NUM_ACTIONS)[action]
+    np.testing.assert_allclose(
+        -found["Dense_1"]["kernel"][state], delta_a * (chosen - mu), rtol=1e-4
+    )
+    # The behaviour follows the likelihood of the action only.
+    np.testing.assert_allclose(
+        -found["Dense_2"]["kernel"][state], chosen - mu, rtol=1e-4, atol=1e-6
+    )
+    for name in ("Dense_0", "Dense_1", "Dense_2"):
+        rows = np.arange(4) != state
+        np.testing.assert_array_equal(found[name]["kernel"][rows], 0)
+
+
+def test_uniform_behaviour_dueling_is_a_dueling_network():
+    from bellmax.networks import DuelingHead, VAHead
+
+    x = jax.random.normal(KEY, (6, 8))
+    ours, dueling = VAHead(NUM_ACTIONS, uniform=True), DuelingHead(NUM_ACTIONS)
+    params = ours.init(KEY, x)
+    np.testing.assert_allclose(
+        ours.apply(params, x).q_values, dueling.apply(params, x).q_values, atol=1e-6
+    )
+
+
+def test_the_actor_stores_what_it_did_with_which_probability():
+    """Where all values tie, the first action is greedy, and a random draw may choose it too."""
+    config = dataclasses.replace(QR, target_epsilon=0.1, epsilon_start=0.4, epsilon_end=0.4)
+    agent = make_qr_dqn_retrace(config, SPEC)
+    params = jax.tree.map(jnp.zeros_like, agent.init(KEY).params)
+    many = 30_000
+    output = agent.act(params, jnp.ones((many, 4)), (), jnp.zeros(many, bool), KEY, jnp.int32(0))
+    stored, action = np.exp(output.behaviour), np.asarray(output.action)
+    wanted = np.array([0.6 + 0.4 / 3, 0.4 / 3, 0.4 / 3])
+    np.testing.assert_allclose(stored, wanted[action], rtol=1e-5)
+    frequency = np.bincount(action, minlength=3) / many
+    np.testing.assert_allclose(frequency, wanted, atol=4 * np.sqrt(0.25 / many))
+
+
+@pytest.mark.parametrize(
+    "changed, sentence",
+    [
+        ({"trace": "one_step", "n_step": 3}, "agent.n_step: 3, but agent.trace one_step"),
+        ({"trace": "uncorrected", "target_epsilon": 0.1}, "agent.target_epsilon: must be 0"),
+        ({"network": NetworkConfig(dueling=True)}, "agent.network.dueling: this agent has a head"),
+        ({"network": network("LinearVA")}, "cannot build .*num_quantiles=5"),
+    ],
+)
+def test_options_that_contradict_are_refused(changed, sentence):
+    with pytest.raises(UserError, match=sentence):
+        make_qr_dqn_retrace(dataclasses.replace(QR, **changed), SPEC)
+
+
+def test_a_network_without_what_the_agent_reads_is_refused():
+    config = NetworkConfig(module="windows:Linear")
+    with pytest.raises(UserError, match="has no 'value'"):
+        make_va_learning(dataclasses.replace(VA, network=config), SPEC)
+
+
+def test_the_loss_of_one_step_is_that_of_the_library():
+    config = dataclasses.replace(QR, trace="one_step")
+    agent = make_qr_dqn_retrace(config, SPEC)
+    params, target_params = random_params(agent, 1), random_params(agent, 2)
+    steps = random_steps(2)
+    _, output = gradient_of(make_qr_dqn_retrace, config, steps, params, target_params)
+    kernels = [
+        p["params"]["Dense_0"]["kernel"].reshape(4, N, NUM_ACTIONS) for p in (params, target_params)
+    ]
+    dist, dist_t = (
+        jnp.einsum("bd,dna->bna", steps.observation[:, i], kernel, precision="highest")
+        for i, kernel in enumerate(kernels)
+    )
+    each = jax.vmap(losses.quantile_q_learning, (0, None, 0, 0, 0, 0))(
+        dist,
+        losses.quantile_midpoints(N),
+        steps.action[:, 0],
+        steps.reward[:, 0],
+        config.discount * steps.discount[:, 0],
+        dist_t,
+    )
+    mask = 1.0 - steps.is_last[:, 0]
+    np.testing.assert_allclose(
+        output.metrics["loss"], jnp.sum(each * mask) / jnp.sum(mask), rtol=1e-5
+    )
