@@ -205,13 +205,12 @@ def measure(row, rounds):
             compiled = jax.jit(function).lower(*row.arrays).compile()
 
             def go(compiled=compiled):
-                for _ in range(10):
-                    jax.block_until_ready(compiled(*row.arrays))
+                jax.block_until_ready(compiled(*row.arrays))
 
             go()
             sides[name, kind] = go
     seconds = alternate(sides, rounds)
-    middle = {side: 1e5 * statistics.median(each) for side, each in seconds.items()}
+    middle = {side: 1e6 * statistics.median(each) for side, each in seconds.items()}
     line = {"loss": row.name, "shapes": row.shape, "against": row.other_name}
     for kind in ("forward", "gradient"):
         line[f"{kind}, us"] = middle["ours", kind]
@@ -222,7 +221,7 @@ def measure(row, rounds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--rounds", type=int, default=51)
     parser.add_argument("--only", choices=ROWS)
     arguments = parser.parse_args()
     families = [ROWS[arguments.only]] if arguments.only else ROWS.values()

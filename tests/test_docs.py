@@ -8,6 +8,7 @@ ELSEWHERE may appear.
 Commands within sentences must name a command that there is.
 """
 
+import importlib.util
 import pathlib
 import re
 import shlex
@@ -115,6 +116,8 @@ def test_commands_work(page, tmp_path, first_run):
         if name := re.match(r"# (\S+\.yaml)\n", text):
             (tmp_path / name[1]).write_text(text)
     for command in commands(page):
+        if "minatar" in command and importlib.util.find_spec("gymnax") is None:
+            continue  # an extra, which caps jax below 0.12
         if command.startswith("bellmax "):
             bellmax(shlex.split(command)[1:], tmp_path)
 
