@@ -23,8 +23,13 @@ from bellmax.agents.base import (
     masked_mean,
     update_target,
 )
+from bellmax.agents.optimizer import make_optimizer
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Head, Network, NetworkConfig, make_q_network
+
+# A CPU takes a window step by step where one step of the batch has this many values: activations of
+# a whole window of images need memory that is fresh at every call, which costs as much as the work.
+CPU_VALUES = 200_000
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,13 @@ def make_value_agent(
         raise UserError(f"env.name: {spec.name} has continuous actions; this agent needs discrete")
     num_actions = spec.action.num_values
     network = make_q_network(config.network, spec.observation, num_actions, head)
-    optimizer = make_optimizer(config)
+    optimizer = make_optimizer(
+        config.learning_rate,
+        final_learning_rate=config.final_learning_rate,
+        learning_rate_steps=config.learning_rate_steps,
+        adam_epsilon=config.adam_epsilon,
+        max_gradient_norm=config.max_gradient_norm,
+    )
     epsilon = optax.linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps)
 
     def init(key: jax.Array) -> LearnerState:
@@ -212,17 +223,6 @@ def make_value_agent(
     return Agent(init, lambda state: state.params, lambda batch_size: (), act, learn, replay)
 
 
-def make_optimizer(config: ValueConfig) -> optax.GradientTransformation:
-    """Adam, with a linear decay of the step size and gradient clipping where configured."""
-    rate: Any = config.learning_rate
-    if config.final_learning_rate is not None:
-        rate = optax.linear_schedule(rate, config.final_learning_rate, config.learning_rate_steps)
-    adam = optax.adam(rate, eps=config.adam_epsilon)
-    if config.max_gradient_norm is None:
-        return adam
-    return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), adam)
-
-
 def huber(error: jax.Array, delta: float) -> jax.Array:
     """Huber loss of errors [B], or half the square if delta is 0."""
     if isinstance(delta, (int, float)) and delta == 0:
@@ -238,5 +238,9 @@ def taken(q_values: jax.Array, action: jax.Array) -> jax.Array:
 def apply_sequence(network: Network, params: Params, observation: jax.Array) -> Any:
     """The network on observations [B, T, ...]: its output with leaves [B, T, ...]."""
     batch, length = observation.shape[:2]
+    if length > 1 and observation.size >= length * CPU_VALUES and jax.default_backend() == "cpu":
+        # Not in a loop of XLA's: the gradient of a convolution takes nine times as long in one.
+        each = [network.apply(params, observation[:, t]) for t in range(length)]
+        return jax.tree.map(lambda *x: jnp.stack(x, axis=1), *each)
     output = network.apply(params, observation.reshape(batch * length, *observation.shape[2:]))
     return jax.tree.map(lambda x: x.reshape(batch, length, *x.shape[1:]), output)

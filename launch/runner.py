@@ -105,7 +105,7 @@ def make_runner(
     run_collect = _make_collect(agent, env, replay, rollout_length)
     run_learn = _make_learn(agent, replay, updates_per_rollout)
     # One seed goes through vmap too: the same operations in the same order as one seed of many, so
-    # that both are bitwise equal on CPU.
+    # that both are equal, to the bit wherever XLA rounds them alike.
     axes = seed_axes, 0
     run_collect = jax.vmap(run_collect, in_axes=axes, out_axes=axes)
     run_learn = jax.vmap(run_learn, in_axes=axes, out_axes=axes)

@@ -16,6 +16,10 @@ cache.
     64   1,024    1.2      2.0           201  1,005    9.5      4.7
     64   2,048    9.3      3.5           201  2,010   59        9.0
 
+Within a gradient step of a whole network the table costs more than alone, its memory being touched
+afresh at every step: with 201 values against 201 atoms, sorting takes 2 to 3 ms where pairwise
+takes 4 to 10 (`benchmarks/learner.py`); with 160 and 160 they are equal.
+
 On a GPU nothing was measured. Pairwise is one fused pass there, and the sum over gaps is a scatter,
 whose order of additions a GPU does not fix: results then differ from run to run by rounding.
 
@@ -36,7 +40,7 @@ from bellmax.losses._checks import widen
 
 # Sorting pays on a CPU from this many values, and from this many differences N * M on. Measured.
 CPU_VALUES = 64
-CPU_DIFFERENCES = 80_000
+CPU_DIFFERENCES = 40_000
 # Not measured: a guess that leaves pairwise to accelerators until a batch of 32 would need 2 GB for
 # its differences, should they not be fused away.
 ACCELERATOR_DIFFERENCES = 16_000_000

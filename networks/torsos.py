@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bellmax.networks.dense import dense
+
 Dtype = Any
 
 
@@ -19,7 +21,7 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = x.reshape(x.shape[0], -1).astype(self.dtype)
         for width in self.features:
-            x = nn.relu(nn.Dense(width, dtype=self.dtype)(x))
+            x = nn.relu(dense(width, self.dtype)(x))
         return x
 
 
@@ -39,7 +41,7 @@ class PatchConv(nn.Module):
         rows, columns = x.shape[1] - self.width + 1, x.shape[2] - self.width + 1
         shifts = [(i, j) for i in range(self.width) for j in range(self.width)]
         patches = [x[:, i : i + rows, j : j + columns] for i, j in shifts]
-        return nn.Dense(self.features, dtype=self.dtype)(jnp.concatenate(patches, axis=-1))
+        return dense(self.features, self.dtype)(jnp.concatenate(patches, axis=-1))
 
 
 class MinAtarConv(nn.Module):
@@ -53,7 +55,7 @@ class MinAtarConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nn.relu(PatchConv(16, dtype=self.dtype)(x.astype(self.dtype)))
-        return nn.relu(nn.Dense(128, dtype=self.dtype)(x.reshape(x.shape[0], -1)))
+        return nn.relu(dense(128, self.dtype)(x.reshape(x.shape[0], -1)))
 
 
 class NatureConv(nn.Module):
@@ -70,7 +72,7 @@ class NatureConv(nn.Module):
         for features, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
             x = nn.Conv(features, (kernel, kernel), stride, padding="VALID", dtype=self.dtype)(x)
             x = nn.relu(x)
-        return nn.relu(nn.Dense(512, dtype=self.dtype)(x.reshape(x.shape[0], -1)))
+        return nn.relu(dense(512, self.dtype)(x.reshape(x.shape[0], -1)))
 
 
 class ImpalaResNet(nn.Module):
@@ -95,7 +97,7 @@ class ImpalaResNet(nn.Module):
                 x = nn.Conv(features, (3, 3), dtype=self.dtype)(nn.relu(x))
                 x = x + residual
         x = nn.relu(x).reshape(x.shape[0], -1)
-        return nn.relu(nn.Dense(256, dtype=self.dtype)(x))
+        return nn.relu(dense(256, self.dtype)(x))
 
 
 def _unit_interval(x: jax.Array, dtype: Dtype) -> jax.Array:

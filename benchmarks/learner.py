@@ -1,0 +1,266 @@
+"""A gradient step at the shapes of Atari: QR-DQN-Retrace against the step of DQN Zoo's QR-DQN.
+
+Nature network on 84x84x4 bytes, N=201, batch 32, Adam 5e-5 after clipping the gradient to norm 10.
+The other side is haiku and rlax (`pip install dm-haiku`), with the settings of DQN Zoo. From the
+same parameters and batch, one step of both must give the same loss, gradient and parameters, or
+the script stops. Steps are compiled once, states donated, and take turns.
+
+The share of the loss is the time of the agent's own `learn` with a network that does nothing (the
+observations are its outputs): targets, loss and their gradient, and Adam on N A numbers.
+
+glibc gives the memory of a step back and takes it anew at every call, which costs time; it keeps it
+with MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=8589934592 in the environment. Report
+both.
+
+    python benchmarks/learner.py [--actions 18] [--rounds 41] [--more] [--out learner.json]
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import rlax
+from dm_env import specs
+from timing import alternate, ratios, table
+
+from bellmax.agents.base import Batch
+from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig, make_qr_dqn_retrace
+from bellmax.envs import EnvSpec, Step
+from bellmax.networks import NetworkConfig, QuantileOutput
+
+try:
+    import haiku as hk
+except ImportError:
+    raise SystemExit("benchmarks/learner.py compares with haiku: pip install dm-haiku") from None
+
+N, BATCH, SHAPE, GAMMA = 201, 32, (84, 84, 4), 0.99
+LEARNING_RATE, ADAM_EPSILON, MAX_NORM = 5e-5, 0.01 / 32, 10.0
+TOLERANCE = 1e-4  # of the largest entry, of sums over thousands of float32
+KEY = jax.random.key(0)
+ZOO = "DQN Zoo's"
+SIDES: dict[str, dict[str, Any]] = {
+    "one_step": {"trace": "one_step"},
+    "Retrace K=5": {"n_step": 5},
+}
+MORE: dict[str, dict[str, Any]] = {
+    "Retrace K=3": {"n_step": 3},
+    "Retrace K=5, every step learns": {"n_step": 5, "anchor": "every"},
+    "Retrace K=5, target epsilon 0.01": {"n_step": 5, "target_epsilon": 0.01},
+}
+
+
+class Given(nn.Module):
+    """A network without work: the observation is the output, but for a shift that is learnt."""
+
+    num_actions: int
+    num_quantiles: int
+
+    @nn.compact
+    def __call__(self, x):
+        shift = self.param("shift", nn.initializers.zeros, x.shape[1:])
+        return QuantileOutput((x + shift).mean(axis=1), x + shift)
+
+
+def make_agent(num_actions, options, given=False):
+    """The agent of one side; `given` replaces the network."""
+    network = {"module": f"{__name__}:Given"} if given else {"torso": "nature"}
+    config = QRDQNRetraceConfig(
+        num_quantiles=N,
+        batch_size=BATCH,
+        discount=GAMMA,
+        learning_rate=LEARNING_RATE,
+        adam_epsilon=ADAM_EPSILON,
+        max_gradient_norm=MAX_NORM,
+        target_period=2500,  # DQN Zoo: every 40,000 frames, with a step every 16
+        network=NetworkConfig(**network),
+        **options,
+    )
+    pixels = specs.Array(SHAPE, np.uint8)
+    observation = specs.Array((N, num_actions), np.float32) if given else pixels
+    action = specs.DiscreteArray(num_actions)
+    return make_qr_dqn_retrace(config, EnvSpec("atari shapes", observation, action))
+
+
+def make_batch(num_actions, length, given=False):
+    """Random steps [B, length], a few of them the last of an episode, but never the first."""
+    rng = np.random.default_rng(0)
+    rows = BATCH, length
+    if given:
+        observation = rng.normal(size=(*rows, N, num_actions)).astype(np.float32)
+    else:
+        observation = rng.integers(0, 256, (*rows, *SHAPE), np.uint8)
+    is_last = rng.random(rows) < 0.02
+    is_last[:, 0] = False
+    steps = Step(
+        observation=observation,
+        action=rng.integers(0, num_actions, rows, np.int32),
+        reward=rng.integers(-1, 2, rows).astype(np.float32),
+        discount=(rng.random(rows) > 0.02).astype(np.float32),
+        is_first=np.zeros(rows, bool),
+        is_last=is_last,
+        behaviour=np.full(rows, -np.log(num_actions), np.float32),
+    )
+    return jax.device_put(Batch(steps, np.ones(BATCH, np.float32)))
+
+
+def make_zoo(num_actions):
+    """`init(key) -> (params, opt_state)` and `step(params, opt_state, target_params, batch)`."""
+
+    def forward(x):
+        x = x.astype(jnp.float32) / 255.0
+        for channels, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+            x = jax.nn.relu(hk.Conv2D(channels, kernel, stride, padding="VALID")(x))
+        x = jax.nn.relu(hk.Linear(512)(hk.Flatten()(x)))
+        return hk.Linear(N * num_actions)(x).reshape(-1, N, num_actions)
+
+    network = hk.without_apply_rng(hk.transform(forward))
+    adam = optax.adam(LEARNING_RATE, eps=ADAM_EPSILON)
+    optimizer = optax.chain(optax.clip_by_global_norm(MAX_NORM), adam)
+    tau = (jnp.arange(N) + 0.5) / N
+    each_loss = jax.vmap(rlax.quantile_q_learning, in_axes=(0, None, 0, 0, 0, 0, 0, None))
+
+    def loss_fn(params, target_params, steps):
+        dist_tm1 = network.apply(params, steps.observation[:, 0])
+        dist_t = network.apply(target_params, steps.observation[:, 1])
+        step = steps.action[:, 0], steps.reward[:, 0], GAMMA * steps.discount[:, 0]
+        return jnp.mean(each_loss(dist_tm1, tau, *step, dist_t, dist_t, 1.0))
+
+    def init(key):
+        params = network.init(key, jnp.zeros((1, *SHAPE), jnp.uint8))
+        return params, optimizer.init(params)
+
+    def step(params, opt_state, target_params, batch):
+        loss, gradient = jax.value_and_grad(loss_fn)(params, target_params, batch.steps)
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    return init, step
+
+
+def to_haiku(params):
+    """A flax tree of NatureConv and QuantileHead under haiku's names, the same arrays."""
+    torso, head = params["params"]["NatureConv_0"], params["params"]["QuantileHead_0"]
+    layers = {f"conv2_d_{i}" if i else "conv2_d": torso[f"Conv_{i}"] for i in range(3)}
+    layers |= {"linear": torso["Dense_0"], "linear_1": head["Dense_0"]}
+    return {name: {"w": x["kernel"], "b": x["bias"]} for name, x in layers.items()}
+
+
+def check_same_step(num_actions):
+    """How far one step of both sides differs, as shares of the largest entry.
+
+    Adam's first moment after one step is a tenth of the clipped gradient.
+
+    Raises:
+      SystemExit: they do not compute the same.
+    """
+    agent = make_agent(num_actions, SIDES["one_step"])
+    batch = make_batch(num_actions, agent.replay.sequence_length)
+    init, step = make_zoo(num_actions)
+    keys = jax.random.split(jax.random.key(1))
+    state = jax.jit(agent.init)(keys[0])
+    state = state._replace(target_params=jax.jit(agent.init)(keys[1]).params)
+    params, target_params = to_haiku(state.params), to_haiku(state.target_params)
+    opt_state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(init, KEY)[1])
+    params, opt_state, loss = jax.jit(step)(params, opt_state, target_params, batch)
+    state, output = jax.jit(agent.learn)(state, batch, KEY)
+    pairs = {
+        "loss": (output.metrics["loss"], loss),
+        "gradient": (to_haiku(state.opt_state[1][0].mu), opt_state[1][0].mu),
+        "parameters": (to_haiku(state.params), params),
+    }
+
+    def difference(x, y):
+        return float(jnp.max(jnp.abs(x - y)) / jnp.max(jnp.abs(y)))
+
+    found = {
+        name: max(jax.tree.leaves(jax.tree.map(difference, *pair))) for name, pair in pairs.items()
+    }
+    if not max(found.values()) < TOLERANCE:
+        raise SystemExit(f"the two steps differ, so their times mean nothing: {found}")
+    return found
+
+
+def zoo_side(num_actions):
+    """`go()`: one gradient step, parameters and optimiser state donated."""
+    init, step = make_zoo(num_actions)
+    params, opt_state = jax.jit(init)(KEY)
+    target_params = jax.tree.map(jnp.copy, params)
+    batch = make_batch(num_actions, 2)
+    jitted = jax.jit(step, donate_argnums=(0, 1))
+    compiled = jitted.lower(params, opt_state, target_params, batch).compile()
+    held = [(params, opt_state)]
+
+    def go():
+        *state, loss = compiled(*held[0], target_params, batch)
+        held[0] = jax.block_until_ready((state, loss))[0]
+
+    go()
+    return go
+
+
+def agent_side(num_actions, options, given=False):
+    """`go()`: one `learn` of the agent, its whole state donated."""
+    agent = make_agent(num_actions, options, given)
+    batch = make_batch(num_actions, agent.replay.sequence_length, given)
+    state = jax.jit(agent.init)(KEY)
+    compiled = jax.jit(agent.learn, donate_argnums=0).lower(state, batch, KEY).compile()
+    held = [state]
+
+    def go():
+        held[0] = jax.block_until_ready(compiled(held[0], batch, KEY))[0]
+
+    go()
+    return go
+
+
+def compare(num_actions, options, rounds):
+    """Rows of the table, and the seconds of every call."""
+    made = {ZOO: zoo_side(num_actions)}
+    for name, changed in options.items():
+        made[name] = agent_side(num_actions, changed)
+        made[name, "loss"] = agent_side(num_actions, changed, given=True)
+    seconds = alternate(made, rounds)
+    middle = {name: statistics.median(each) for name, each in seconds.items()}
+    rows = []
+    for name in (ZOO, *options):
+        row = {"step": name, "A": num_actions, "ms": 1e3 * middle[name]}
+        of_zoo = ratios(seconds[name], seconds[ZOO])
+        row |= {"of DQN Zoo's": of_zoo["ratio"], "least": of_zoo["ratio_min"]}
+        row |= {"most": of_zoo["ratio_max"]}
+        if name != ZOO:
+            row["loss, ms"] = 1e3 * middle[name, "loss"]
+            row["loss, share"] = middle[name, "loss"] / middle[name]
+        rows.append(row)
+    return rows, {" ".join(np.atleast_1d(name)): each for name, each in seconds.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--actions", type=int, nargs="+", default=[18])
+    parser.add_argument("--rounds", type=int, default=41)
+    parser.add_argument("--more", action="store_true", help="other forms of Retrace too")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    results = []
+    for num_actions in arguments.actions:
+        found = check_same_step(num_actions)
+        print(f"A={num_actions}: one step of DQN Zoo's and ours differs by", end=" ")
+        print(", ".join(f"{value:.1e} ({name})" for name, value in found.items()))
+        options = SIDES | (MORE if arguments.more else {})
+        rows, seconds = compare(num_actions, options, arguments.rounds)
+        results.append({"rows": rows, "seconds": seconds, "differences": found})
+    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, N={N}, batch {BATCH}\n")
+    print(table([row for result in results for row in result["rows"]]))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""The linear layer of every torso and head: flax's, with the gradient of its kernel laid out."""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+Dtype = Any
+
+
+def dense(features: int, dtype: Dtype) -> nn.Dense:
+    """`nn.Dense` of `features` units, inside a module's `__call__`; reverse-mode gradients only.
+
+    jax transposes a product to its right factor as `g^T x`, transposed again. Under `vmap` over
+    seeds XLA leaves that second transposition to whatever reads the gradient, so that Adam walks
+    each kernel across the grain: 4 % of a whole iteration of dqn/cartpole.
+    """
+    return nn.Dense(features, dtype=dtype, dot_general=_dot_general)
+
+
+def _dot_general(x: jax.Array, kernel: jax.Array, dimensions: Any, precision: Any = None, **_: Any):
+    assert dimensions == (((x.ndim - 1,), (0,)), ((), ())), "nn.Dense contracts the last axis"
+    return _product(x, kernel, precision)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
+    return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), precision)
+
+
+def _forward(x: jax.Array, kernel: jax.Array, precision: Any):
+    return _product(x, kernel, precision), (x, kernel)
+
+
+def _backward(precision: Any, saved: tuple[jax.Array, jax.Array], g: jax.Array):
+    x, kernel = saved
+    leading = tuple(range(x.ndim - 1))
+    to_x = jax.lax.dot_general(g, kernel, (((g.ndim - 1,), (1,)), ((), ())), precision)
+    to_kernel = jax.lax.dot_general(x, g, ((leading, leading), ((), ())), precision)
+    return to_x, to_kernel
+
+
+_product.defvjp(_forward, _backward)
