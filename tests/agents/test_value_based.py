@@ -10,9 +10,11 @@ from dm_env import specs
 from windows import AGENTS, KEY, NUM_ACTIONS, SMALL, SPEC, every_agent, learn_once, random_steps
 
 from bellmax import UserError
+from bellmax.agents import value_based
 from bellmax.agents.base import Batch, masked_mean, update_target
 from bellmax.agents.dqn import DQNConfig, make_dqn
-from bellmax.agents.value_based import transitions
+from bellmax.agents.value_based import apply_sequence, transitions
+from bellmax.networks import NetworkConfig, make_q_network
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
@@ -140,3 +142,23 @@ def test_continuous_actions_are_refused(make, config):
     spec = SPEC._replace(action=specs.BoundedArray((2,), np.float32, -1, 1))
     with pytest.raises(UserError, match="test/Any has continuous actions"):
         make(config, spec)
+
+
+@pytest.mark.parametrize("differentiated", [False, True])
+def test_windows_taken_step_by_step_are_windows_taken_at_once(monkeypatch, differentiated):
+    network = make_q_network(NetworkConfig(hidden=(8,)), SPEC.observation, NUM_ACTIONS)
+    params = network.init(KEY)
+    observation = jax.random.normal(KEY, (5, 3, *SPEC.observation.shape))
+
+    def run():
+        def total(params):
+            q_values = apply_sequence(network, params, observation).q_values
+            return jnp.sum(jnp.sin(q_values)), q_values
+
+        return jax.grad(total, has_aux=True)(params) if differentiated else total(params)
+
+    at_once = run()
+    monkeypatch.setattr(value_based, "CPU_VALUES", 1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), at_once, run())
+    program = str(jax.make_jaxpr(lambda p: apply_sequence(network, p, observation))(params))
+    assert program.count(" dot_general[") == 3 * 2  # it was step by step, two layers each
