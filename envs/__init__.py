@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bellmax.envs.check import check_env
     from bellmax.envs.config import EnvConfig, make_vector_env
     from bellmax.envs.deepsea import DeepSea
+    from bellmax.envs.pixel_catch import PixelCatch
     from bellmax.envs.registry import list_names, make
     from bellmax.envs.solvers import policy_evaluation, value_iteration
     from bellmax.envs.statistics import RunningStatistics
@@ -27,6 +28,7 @@ __all__ = [
     "EnvSpec",
     "EnvState",
     "Environment",
+    "PixelCatch",
     "RunningStatistics",
     "Step",
     "TabularMDP",
@@ -61,6 +63,7 @@ _MODULES = {
         "make_vector_env",
     ),
     "deepsea": ("DeepSea",),
+    "pixel_catch": ("PixelCatch",),
     "registry": (
         "list_names",
         "make",

@@ -15,6 +15,7 @@ _OWN = {
     "bellmax/CartPole": ("bellmax.envs.cartpole", "CartPole"),
     "bellmax/Catch": ("bellmax.envs.catch", "Catch"),
     "bellmax/DeepSea": ("bellmax.envs.deepsea", "DeepSea"),
+    "bellmax/PixelCatch": ("bellmax.envs.pixel_catch", "PixelCatch"),
     "bellmax/TwoStateChain": ("bellmax.envs.tabular", "TwoStateChain"),
 }
 _GYMNAX = "gymnax/"

@@ -15,6 +15,48 @@ from bellmax.launch import commands, devices
 from bellmax.launch.cli import main
 
 PRESET = "steps: 5000\nagent: {name: dqn, learning_rate: 1e-3}\nenv: {name: bellmax/CartPole}\n"
+QUANTILES = """
+steps: 5000
+agent: {name: qr_dqn_retrace, n_step: 3, num_quantiles: 4}
+env: {name: bellmax/CartPole}
+"""
+VA = "steps: 5000\nagent: {name: va_learning}\nenv: {name: bellmax/CartPole}\n"
+# What a user may have written; the agents read `quantiles` [B, 4, 2], or `value` [B] and others.
+OWN = """
+import flax.linen as nn
+import numpy as np
+from bellmax.envs import CartPole
+from bellmax.networks import QuantileOutput, VAOutput
+from dm_env import specs
+
+class Plain(nn.Module):
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.num_actions)(x)
+
+class NoQuantiles(Plain):
+    num_quantiles: int = 1
+
+class Transposed(NoQuantiles):
+    @nn.compact
+    def __call__(self, x):
+        flat = nn.Dense(self.num_actions * self.num_quantiles)(x)
+        quantiles = flat.reshape(-1, self.num_actions, self.num_quantiles)
+        return QuantileOutput(quantiles.mean(2), quantiles)
+
+class ColumnValue(Plain):
+    @nn.compact
+    def __call__(self, x):
+        q = nn.Dense(self.num_actions)(x)
+        return VAOutput(q, q[:, :1], q, q)
+
+class Continuous(CartPole):
+    @property
+    def spec(self):
+        return super().spec._replace(action=specs.BoundedArray((1,), np.float32, -1, 1))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +64,11 @@ def elsewhere(tmp_path, monkeypatch):
     """A folder with one good file, one run and one plain file; jax's settings are left alone."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(devices, "configure_jax", lambda *, deterministic: None)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "good.yaml").write_text(PRESET)
+    (tmp_path / "qr.yaml").write_text(QUANTILES)
+    (tmp_path / "va.yaml").write_text(VA)
+    (tmp_path / "own.py").write_text(OWN)
     (tmp_path / "plain").write_text("a file")
     (tmp_path / "run1").mkdir()
     (tmp_path / "run1" / "config.yaml").write_text(PRESET)
@@ -92,6 +138,53 @@ MISTAKES = [
     ("show-config good.yaml --stepz 3", ["'stepz'", "did you mean steps?"]),
     ("check-env", ["NAME", "required"]),
     ("doctor now", ["unrecognized arguments: now"]),
+    ("train qr.yaml --agent.trace retrce", ["agent.trace", "did you mean retrace?"]),
+    ("train qr.yaml --agent.trace one_step", ["agent.n_step: 3", "agent.trace one_step"]),
+    (
+        "train qr.yaml --agent.trace uncorrected --agent.target-epsilon 0.1",
+        ["agent.target_epsilon: must be 0", "uncorrected"],
+    ),
+    (
+        "train qr.yaml --agent.trace one_step --agent.n-step 1 --agent.target-epsilon 0.1",
+        ["agent.target_epsilon: must be 0", "one_step"],
+    ),
+    ("train qr.yaml --agent.target-epsilon 2", ["agent.target_epsilon", "[0, 1]", "'2'"]),
+    ("train qr.yaml --agent.trace-decay -0.1", ["agent.trace_decay", "[0, 1]", "'-0.1'"]),
+    ("train qr.yaml --agent.num-quantiles 0", ["agent.num_quantiles", "[1, 10000]", "'0'"]),
+    ("train qr.yaml --agent.num-quantiles 20.5", ["agent.num_quantiles", "an integer"]),
+    ("train qr.yaml --agent.huber-delta -1", ["agent.huber_delta", ">= 0", "'-1'"]),
+    ("train qr.yaml --agent.n-step 0", ["agent.n_step", "[1, 1000]", "'0'"]),
+    ("train qr.yaml --agent.selector onlin", ["agent.selector", "did you mean online?"]),
+    ("train qr.yaml --agent.anchor evry", ["agent.anchor", "did you mean every?"]),
+    ("train qr.yaml --agent.quantiles 8", ["did you mean agent.num_quantiles?"]),
+    ("train qr.yaml --agent.double", ["'agent.double'"]),
+    ("train qr.yaml --agent.network.dueling", ["agent.network.dueling", "a head of its own"]),
+    ("train qr.yaml --agent.network.module own:Plain", ["own:Plain", "num_quantiles=4"]),
+    ("train qr.yaml --agent.network.module own:NoQuantiles", ["has no 'quantiles'"]),
+    (
+        "train qr.yaml --agent.network.module own:Transposed",
+        ["quantiles of shape (2, 2, 4)", "(2, 4, 2) is needed"],
+    ),
+    ("train qr.yaml --agent.network.torso nature", ["needs images", "(4,)"]),
+    ("train qr.yaml --env.name own:Continuous", ["bellmax/CartPole has continuous actions"]),
+    (
+        "train qr.yaml --env.num-envs 10 --replay.capacity 30",
+        ["replay.capacity must be at least 40", "sequences of 4 steps"],
+    ),
+    ("train qr.yaml --warmup-steps 8", ["warmup_steps must be at least 128"]),
+    ("train va.yaml --agent.loss behavior_dueling", ["did you mean behaviour_dueling?"]),
+    ("train va.yaml --agent.behaviour unifrom", ["agent.behaviour", "did you mean uniform?"]),
+    ("train va.yaml --agent.trace one_step", ["agent.trace", "uncorrected", "retrace"]),
+    ("train va.yaml --agent.trace-decay 1.01", ["agent.trace_decay", "[0, 1]"]),
+    ("train va.yaml --agent.doubel", ["did you mean agent.double?"]),
+    ("train va.yaml --agent.target-epsilon 0.1", ["'agent.target_epsilon'"]),
+    ("train va.yaml --agent.network.dueling", ["agent.network.dueling", "a head of its own"]),
+    ("train va.yaml --agent.network.module own:Plain", ["own:Plain", "has no 'value'"]),
+    (
+        "train va.yaml --agent.network.module own:ColumnValue",
+        ["value of shape (2, 1)", "(2,) is needed"],
+    ),
+    ("train va.yaml --env.name own:Continuous", ["bellmax/CartPole has continuous actions"]),
 ]
 
 

@@ -139,10 +139,14 @@ def flip(run, step):
 
 # A ring of three vector steps: each batch of 64 holds the newest transition. Vector step 100 earns
 # the NaN and is learned from after one more; 16 warm up: learning phase 100 + 1 - 16 meets it.
-@pytest.mark.parametrize(("updates", "step"), [(1, 85), (3, 3 * 84 + 1)])
-def test_a_nan_loss_stops_the_run_at_its_gradient_step(run, tmp_path, capsys, updates, step):
+NANS = [("dqn", 1, 85), ("dqn", 3, 3 * 84 + 1), ("qr_dqn_retrace", 1, 85), ("va_learning", 1, 85)]
+
+
+@pytest.mark.parametrize(("agent", "updates", "step"), NANS)
+def test_a_nan_loss_stops_the_run_at_its_gradient_step(run, tmp_path, capsys, agent, updates, step):
     out = tmp_path / "nan"
     options = f"{NAN} --checkpoint-every 160 --log-every 80 --updates-per-rollout {updates}".split()
+    options += ["--agent.name", agent]
     line = complaint(capsys, ["train", "small.yaml", "--out", out, *options], 1)
     assert f"the loss of seed 0 is not finite at gradient step {step} (" in line, line
     assert "first bad leaf params/" in line and line.endswith("checkpoint 320 is kept")

@@ -36,6 +36,20 @@ agent: {name: munchausen_dqn, batch_size: 32, n_step: 2, network: {hidden: [32]}
 env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8, normalise_observations: true}
 replay: {capacity: 2000, prioritised: true}
 """,
+    # Windows of four steps, with the log-probabilities of what the actor did in replay.
+    "qr_dqn_retrace": """
+seeds: 2
+agent:
+  {name: qr_dqn_retrace, num_quantiles: 8, n_step: 3, target_epsilon: 0.1, batch_size: 16,
+   max_gradient_norm: 10, network: {hidden: [16]}}
+env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8, normalise_observations: true}
+replay: {capacity: 2000, prioritised: true}
+""",
+    "va_learning": """
+agent: {name: va_learning, batch_size: 16, n_step: 2, network: {hidden: [32]}}
+env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8}
+replay: {capacity: 2000, prioritised: true}
+""",
 }
 COMMON = f"""
 steps: {ENDS}
@@ -155,6 +169,8 @@ def assert_same(run, whole):
     steps, leftovers = saved(run)
     assert (steps, leftovers) == (saved(whole)[0], []) and steps[-1] == ENDS
     abstract = build(load(whole)).abstract_state()
+    log_probs = jax.tree.leaves(abstract.replay.storage.behaviour)
+    assert len(log_probs) == (load(whole).agent_name == "qr_dqn_retrace")
     for step in steps:
         states = [
             jax.tree_util.tree_leaves_with_path(

@@ -206,3 +206,23 @@ def test_every_preset_fits_together(preset):
         lambda x: (x.shape, x.dtype), state
     )
     assert experiment.replay_bytes < 2 * 10**9
+
+
+@pytest.mark.parametrize("preset", [p for p in list_presets() if p.endswith("/pixel_catch")])
+def test_presets_at_atari_shapes_take_gradient_steps(preset):
+    """Frames are stored as stacks of bytes; the Nature torso has 1,684,128 parameters."""
+    config = load(preset, ["--replay.capacity", "200", "--warmup-steps", "64"])
+    experiment = build(config)
+    state = experiment.init()
+    frames = state.replay.storage.observation
+    assert (frames.shape, frames.dtype) == ((1, 50, 4, 84, 84, 4), np.uint8)
+    before = jax.device_get(state.learner.params)
+    torso = jax.tree.leaves(before["params"]["NatureConv_0"])
+    assert sum(leaf.size for leaf in torso) == 1_684_128
+    state, interval = experiment.runner.advance(state, 16, 2)
+    assert interval.updates == 2 and bool(interval.finite.all())
+    moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), before, state.learner.params)
+    assert 0 < max(jax.tree.leaves(moved)) < 1e-3
+    state, _ = experiment.runner.advance(state, 10, 0)
+    stored = np.asarray(state.replay.storage.observation)
+    assert set(np.unique(stored[:, :28])) == {0, 255}

@@ -1,0 +1,64 @@
+"""Catch drawn at the size of an Atari frame: agents at Atari's shapes, on device."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from dm_env import specs
+
+from bellmax import UserError
+from bellmax.envs.base import EnvSpec, TimeStep
+from bellmax.envs.catch import Catch, CatchState
+
+SIZE = 84  # pixels, height and width of a preprocessed Atari frame
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelCatch:
+    """`Catch`, seen as one grey frame: [84, 84, 1] uint8, 255 where the ball and the paddle are.
+
+    Every cell of the board becomes a rectangle; where 84 is no multiple of the board, rectangles
+    differ by one pixel. `frame_stack: 4` makes the [84, 84, 4] of Atari agents.
+
+    Source: Mnih et al. 2014, arXiv:1406.6247; frame size: Mnih et al. 2015,
+    doi:10.1038/nature14236.
+    """
+
+    rows: int = 10
+    columns: int = 5
+
+    def __post_init__(self):
+        if not (2 <= self.rows <= SIZE and 1 <= self.columns <= SIZE):
+            raise UserError(
+                f"PixelCatch needs rows from 2 to {SIZE} and columns from 1 to {SIZE}, not "
+                f"{self.rows} and {self.columns}."
+            )
+
+    @property
+    def spec(self) -> EnvSpec:
+        shape = (SIZE, SIZE, 1)
+        frame = specs.BoundedArray(shape, np.uint8, 0, 255, "observation")
+        return self._catch.spec._replace(name="bellmax/PixelCatch", observation=frame)
+
+    def reset(self, key: jax.Array) -> tuple[CatchState, TimeStep]:
+        state, timestep = self._catch.reset(key)
+        return state, timestep._replace(observation=self._draw(state))
+
+    def step(
+        self, state: CatchState, action: jax.Array, key: jax.Array
+    ) -> tuple[CatchState, TimeStep]:
+        state, timestep = self._catch.step(state, action, key)
+        return state, timestep._replace(observation=self._draw(state))
+
+    @property
+    def _catch(self) -> Catch:
+        return Catch(self.rows, self.columns)
+
+    def _draw(self, state: CatchState) -> jax.Array:
+        """The frame; comparing pixels' cells is cheaper than gathering from a drawn board."""
+        row = (jnp.arange(SIZE) * self.rows // SIZE)[:, None, None]
+        column = (jnp.arange(SIZE) * self.columns // SIZE)[None, :, None]
+        ball = (row == state.ball_y) & (column == state.ball_x)
+        paddle = (row == self.rows - 1) & (column == state.paddle_x)
+        return jnp.where(ball | paddle, 255, 0).astype(jnp.uint8)

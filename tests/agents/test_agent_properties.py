@@ -1,0 +1,155 @@
+"""What holds for DQN and Munchausen DQN holds for QR-DQN-Retrace and VA-learning too."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dm_env import specs
+from test_quantile_and_va import QR, VA, random_params
+from windows import KEY, NUM_ACTIONS, SPEC, random_steps
+
+from bellmax import UserError
+from bellmax.agents.base import Batch
+from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace, needs_behaviour
+from bellmax.agents.va_learning import make_va_learning
+
+EPSILON = {"n_step": 3, "target_epsilon": 0.2, "trace_decay": 0.9}
+AGENTS = {
+    "one_step": (make_qr_dqn_retrace, replace(QR, trace="one_step")),
+    "retrace": (make_qr_dqn_retrace, replace(QR, n_step=3)),
+    "retrace_online": (make_qr_dqn_retrace, replace(QR, n_step=2, selector="online")),
+    "retrace_epsilon": (make_qr_dqn_retrace, replace(QR, **EPSILON)),
+    "retrace_every": (make_qr_dqn_retrace, replace(QR, **EPSILON, anchor="every")),
+    "q_lambda": (make_qr_dqn_retrace, replace(QR, n_step=3, trace="q_lambda", trace_decay=0.8)),
+    "uncorrected": (make_qr_dqn_retrace, replace(QR, n_step=3, trace="uncorrected")),
+    "va": (make_va_learning, replace(VA, n_step=2)),
+    "va_retrace": (make_va_learning, replace(VA, n_step=3, trace="retrace", double=True)),
+    "dueling": (make_va_learning, replace(VA, loss="behaviour_dueling")),
+}
+every_agent = pytest.mark.parametrize("make, config", AGENTS.values(), ids=AGENTS)
+
+
+def window(config, garbage=0.0, seed=0):
+    """Windows; garbage is in all that a closing step says: also its action and its probability."""
+    steps = random_steps(config.n_step + 1, garbage=garbage)
+    rng = np.random.default_rng(seed)
+    other = (steps.action + 1) % NUM_ACTIONS
+    steps = steps._replace(action=jnp.where(steps.is_last & (garbage > 0), other, steps.action))
+    if getattr(config, "target_epsilon", 0) and needs_behaviour(config):
+        log_prob = np.log(rng.uniform(0.2, 0.9, steps.reward.shape)).astype(np.float32)
+        log_prob = np.where(steps.is_last, -garbage, log_prob)
+        steps = steps._replace(behaviour=jnp.asarray(log_prob))
+    return steps
+
+
+def learn_once(make, config, steps, weights=None):
+    """State, output and gradient of one step from parameters and a target network at random."""
+    agent = make(config, SPEC)
+    params, target = random_params(agent, 1), random_params(agent, 2)
+    state = agent.init(KEY)._replace(params=params, target_params=target)
+    weights = jnp.ones(len(steps.reward)) if weights is None else jnp.asarray(weights, jnp.float32)
+    state, output = jax.jit(agent.learn)(state, Batch(steps, weights), KEY)
+    leaves = jax.tree.leaves(state.opt_state[0].mu)
+    return state, output, np.concatenate([10 * np.asarray(leaf).ravel() for leaf in leaves])
+
+
+@every_agent
+def test_weights_scale_each_window_of_the_loss_and_not_the_priorities(make, config):
+    """A batch is the weighted mean of its windows, each learned alone."""
+    steps = window(config)
+    rng = np.random.default_rng(1)
+    _, plain, gradient = learn_once(make, config, steps)
+    _, halved, half = learn_once(make, config, steps, np.full(16, 0.5))
+    np.testing.assert_allclose(half, gradient / 2, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(halved.metrics["loss"], plain.metrics["loss"] / 2, rtol=1e-5)
+    np.testing.assert_array_equal(plain.priorities, halved.priorities)
+    agent, weights = make(config, SPEC), rng.random(16)
+    params, target = random_params(agent, 1), random_params(agent, 2)
+    state = agent.init(KEY)._replace(params=params, target_params=target)
+    alone = jax.jit(jax.vmap(lambda one: agent.learn(state, Batch(one, jnp.ones(1)), KEY)[1]))(
+        jax.tree.map(lambda x: x[:, None], steps)
+    )
+    # How much each window counts: 0 where no step of it that learns is open.
+    anchors = config.n_step if getattr(config, "anchor", "first") == "every" else 1
+    share = 1 - np.asarray(steps.is_last)[:, :anchors].mean(axis=1)
+    loss = np.asarray(alone.metrics["loss"], np.float64)
+    _, output, _ = learn_once(make, config, steps, weights)
+    # The mean divides by what counts, but by 1 at least: alone, its loss has its share in it.
+    expected = (loss * weights).sum() / share.sum()
+    np.testing.assert_allclose(output.metrics["loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(alone.priorities[:, 0], output.priorities, rtol=1e-5, atol=1e-7)
+    if make is make_qr_dqn_retrace:
+        np.testing.assert_allclose(output.priorities, loss, rtol=1e-5, atol=1e-7)
+
+
+@every_agent
+def test_what_lies_at_and_beyond_an_episode_end_does_not_matter(make, config):
+    """Windows that start at a closing step add nothing; what it says is not read."""
+    clean, dirty = window(config), window(config, garbage=1e6)
+    assert bool(clean.is_last[:, 0].any()) and bool((clean.action != dirty.action).any())
+    _, ours, gradient = learn_once(make, config, clean)
+    _, theirs, same = learn_once(make, config, dirty)
+    np.testing.assert_array_equal(gradient, same)
+    np.testing.assert_array_equal(ours.priorities, theirs.priorities)
+    np.testing.assert_array_equal(ours.metrics["loss"], theirs.metrics["loss"])
+    if getattr(config, "anchor", "first") == "every":
+        return  # a window that starts at a closing step learns from its later steps
+    np.testing.assert_array_equal(ours.metrics["q_value"], theirs.metrics["q_value"])
+    kept = np.flatnonzero(~np.asarray(clean.is_last[:, 0]))
+    _, fewer, alone = learn_once(make, config, jax.tree.map(lambda x: x[kept], clean))
+    np.testing.assert_allclose(alone, gradient, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(fewer.metrics["q_value"], ours.metrics["q_value"], rtol=1e-4)
+    closing = jax.tree.map(lambda x: x[np.asarray(clean.is_last[:, 0])], clean)
+    state, output, gradient = learn_once(make, config, closing)
+    assert not gradient.any() and not output.priorities.any() and output.metrics["loss"] == 0
+    agent = make(config, SPEC)
+    jax.tree.map(np.testing.assert_array_equal, state.params, random_params(agent, 1))
+
+
+SWEEP = {
+    "learning_rate": 0.05,
+    "max_gradient_norm": 0.01,
+    "discount": 0.5,
+    "target_rate": 0.3,
+    "huber_delta": 0.2,
+    "trace_decay": 0.3,
+}
+
+
+@pytest.mark.parametrize("name", ["retrace_epsilon", "va_retrace"])
+def test_every_agent_of_a_sweep_learns_as_alone(name):
+    """Row i changes the i-th hyper-parameter; all of them are traced.
+
+    `target_epsilon` is none of them: whether it is 0 decides what replay keeps.
+    """
+    make, config = AGENTS[name]
+    config = replace(config, learning_rate=0.1, max_gradient_norm=1.0, target_rate=0.9)
+    # Adam undoes a change of the gradient's size, unless its epsilon is large.
+    config = replace(config, target_period=2, trace_decay=0.8, adam_epsilon=0.01)
+    batch = Batch(window(config), jnp.ones(16))
+
+    def learnt(**changes):
+        agent = make(replace(config, **changes), SPEC)
+        state = agent.init(KEY)._replace(params=random_params(agent, 1))
+        state, _ = jax.lax.scan(lambda s, _: agent.learn(s, batch, KEY), state, length=5)
+        return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(state.params)])
+
+    rows = {n: np.full(len(SWEEP), getattr(config, n)) for n in SWEEP}
+    for i, n in enumerate(SWEEP):
+        rows[n][i] = SWEEP[n]
+    together = jax.jit(jax.vmap(lambda row: learnt(**row)))(rows)
+    unchanged = jax.jit(learnt)()
+    for row, n in zip(together, SWEEP, strict=True):
+        assert np.abs(row - unchanged).max() > 1e-3, n
+        alone = jax.jit(lambda n=n: learnt(**{n: SWEEP[n]}))()
+        np.testing.assert_allclose(row, alone, rtol=1e-4, atol=1e-5, err_msg=n)
+
+
+@pytest.mark.parametrize("name", ["retrace", "va"])
+def test_continuous_actions_are_refused(name):
+    make, config = AGENTS[name]
+    spec = SPEC._replace(action=specs.BoundedArray((2,), np.float32, -1, 1))
+    with pytest.raises(UserError, match="test/Any has continuous actions"):
+        make(config, spec)
