@@ -5,12 +5,13 @@ target = sum_k c_1 ... c_{k-1} (nu_k - c_k nu_k with A = a_k),  c = lambda min(1
 loss = quantile Huber(target, Z(s_0, a_0))
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Interval
+from annotated_types import Gt, Interval, Le
 
 from bellmax import UserError, losses
 from bellmax.agents.base import Agent, Params
@@ -19,7 +20,6 @@ from bellmax.agents.value_based import (
     ValueLoss,
     apply_sequence,
     make_value_agent,
-    taken,
 )
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network, quantile_head
@@ -45,6 +45,15 @@ class QRDQNRetraceConfig(ValueConfig):
     selector: Literal["target", "online"] = "target"
     # Which steps of the window learn: the first, or every one from what is left of the window.
     anchor: Literal["first", "every"] = "first"
+    # M-QR-DQN: the scaled log-policy in the reward, a softmax policy in the bootstrap
+    # (arXiv:2007.14430; needs trace one_step, selector target, anchor first).
+    munchausen: bool = False
+    # Tau, softmax temperature of that policy, in reward units.
+    temperature: Annotated[float, Gt(0)] = 0.03
+    # Alpha, weight of the log-policy in the reward.
+    alpha: Annotated[float, Interval(ge=0, le=1)] = 0.9
+    # l0, lower clip of the scaled log-policy tau log pi, in reward units.
+    clip: Annotated[float, Le(0)] = -1.0
 
 
 def make_qr_dqn_retrace(config: QRDQNRetraceConfig, spec: EnvSpec) -> Agent:
@@ -59,11 +68,10 @@ def make_qr_dqn_retrace(config: QRDQNRetraceConfig, spec: EnvSpec) -> Agent:
         raise UserError(f"agent.n_step: {config.n_step}, but agent.trace one_step learns from 1")
     if config.trace in ("uncorrected", "one_step") and config.target_epsilon:
         raise UserError(f"agent.target_epsilon: must be 0 for agent.trace {config.trace}")
+    rule = config.trace, config.selector, config.anchor
+    if config.munchausen and rule != ("one_step", "target", "first"):
+        raise UserError("agent.munchausen: needs trace one_step, selector target, anchor first")
     tau = losses.quantile_midpoints(config.num_quantiles)
-    anchor = 0 if config.anchor == "first" else "every"
-
-    def make_targets(*window: Any) -> losses.WeightedAtoms:
-        return make_target(config, anchor, *window)
 
     def loss_one(dist_tm1: jax.Array, target: losses.WeightedAtoms) -> jax.Array:
         weights, kappa = target.weights, config.huber_delta
@@ -75,30 +83,26 @@ def make_qr_dqn_retrace(config: QRDQNRetraceConfig, spec: EnvSpec) -> Agent:
         network: Network, params: Params, target_params: Params, steps: Step
     ) -> ValueLoss:
         # Where anchors are, and where each transition led.
-        before = jax.tree.map(lambda x: x[:, :-1] if anchor == "every" else x[:, :1], steps)
+        anchors = -1 if config.anchor == "every" else 1
+        before = jax.tree.map(lambda x: x[:, :anchors], steps)
         after = jax.tree.map(lambda x: x[:, 1:], steps)
         online = apply_sequence(network, params, before.observation)
         led_to = apply_sequence(network, target_params, after.observation)
-        selector = led_to.q_values
-        if config.selector == "online":
-            selector = apply_sequence(network, params, after.observation).q_values
-        targets = jax.vmap(make_targets)(
-            steps.reward[:, :-1],
-            config.discount * steps.discount[:, :-1],
-            led_to.quantiles,
-            selector,
-            after.action,
-            after.behaviour,
-            1.0 - after.is_last,
-        )
-        if anchor == 0:
-            targets = jax.tree.map(lambda x: x[:, None], targets)
+        if config.munchausen:
+            targets = munchausen_targets(config, network, target_params, steps, led_to.quantiles)
+        else:
+            selector = led_to.q_values
+            if config.selector == "online":
+                selector = apply_sequence(network, params, after.observation).q_values
+            targets = window_targets(config, steps, led_to.quantiles, selector)
         dist_tm1 = jnp.take_along_axis(online.quantiles, before.action[:, :, None, None], axis=-1)
-        each = jax.vmap(jax.vmap(loss_one))(dist_tm1[..., 0], targets)
+        dist_tm1 = dist_tm1[..., 0]
+        each = jax.vmap(jax.vmap(loss_one))(dist_tm1, targets)
         open_steps = 1.0 - before.is_last
         mask = jnp.mean(open_steps, axis=1)
         loss = jnp.mean(each * open_steps, axis=1) / jnp.maximum(mask, 1e-6)
-        q_value = taken(online.q_values[:, 0], before.action[:, 0])
+        q_value = jnp.mean(dist_tm1.mean(axis=-1) * open_steps, axis=1)
+        q_value = q_value / jnp.maximum(mask, 1e-6)
         return ValueLoss(loss, jnp.abs(jax.lax.stop_gradient(loss)), q_value, mask)
 
     return make_value_agent(
@@ -108,6 +112,47 @@ def make_qr_dqn_retrace(config: QRDQNRetraceConfig, spec: EnvSpec) -> Agent:
         head=quantile_head(config.num_quantiles),
         keep_log_prob=needs_behaviour(config),
     )
+
+
+def window_targets(
+    config: QRDQNRetraceConfig, steps: Step, dist_q: jax.Array, selector: jax.Array
+) -> losses.WeightedAtoms:
+    """Targets of the T steps that learn, leaves [B, T, M].
+
+    dist_q [B, K, N, A] is where the K transitions led, selector [B, K, A] what chooses there.
+    """
+    after = jax.tree.map(lambda x: x[:, 1:], steps)
+    anchor = 0 if config.anchor == "first" else "every"
+    targets = jax.vmap(lambda *window: make_target(config, anchor, *window))(
+        steps.reward[:, :-1],
+        config.discount * steps.discount[:, :-1],
+        dist_q,
+        selector,
+        after.action,
+        after.behaviour,
+        1.0 - after.is_last,
+    )
+    return jax.tree.map(lambda x: x[:, None], targets) if anchor == 0 else targets
+
+
+def munchausen_targets(
+    config: QRDQNRetraceConfig,
+    network: Network,
+    target_params: Params,
+    steps: Step,
+    dist_t: jax.Array,
+) -> losses.WeightedAtoms:
+    """M-QR-DQN's targets, leaves [B, 1, N]; dist_t [B, 1, N, A] is where the first steps led."""
+    hyper = {"temperature": config.temperature, "alpha": config.alpha, "clip": config.clip}
+    atoms = jax.vmap(functools.partial(losses.munchausen_quantile_target, **hyper))(
+        steps.action[:, 0],
+        steps.reward[:, 0],
+        config.discount * steps.discount[:, 0],
+        network.apply(target_params, steps.observation[:, 0]).quantiles,
+        dist_t[:, 0],
+    )
+    weights = jnp.full_like(atoms, 1.0 / config.num_quantiles)
+    return losses.WeightedAtoms(atoms[:, None], weights[:, None])
 
 
 def needs_behaviour(config: QRDQNRetraceConfig) -> bool:

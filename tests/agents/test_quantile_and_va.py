@@ -1,6 +1,7 @@
 """QR-DQN-Retrace and VA-learning: exact values, gradients by hand, what the actor stores."""
 
 import dataclasses
+import functools
 import itertools
 
 import flax.linen as nn
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_exact import munchausen_q
 from windows import KEY, NUM_ACTIONS, SPEC, random_steps
 
 from bellmax import UserError, losses
@@ -311,6 +313,8 @@ def test_the_actor_stores_what_it_did_with_which_probability():
     [
         ({"trace": "one_step", "n_step": 3}, "agent.n_step: 3, but agent.trace one_step"),
         ({"trace": "uncorrected", "target_epsilon": 0.1}, "agent.target_epsilon: must be 0"),
+        ({"munchausen": True}, "agent.munchausen: needs trace one_step"),
+        ({"munchausen": True, "trace": "one_step", "selector": "online"}, "selector target"),
         ({"network": NetworkConfig(dueling=True)}, "agent.network.dueling: this agent has a head"),
         ({"network": network("LinearVA")}, "cannot build .*num_quantiles=5"),
     ],
@@ -326,28 +330,38 @@ def test_a_network_without_what_the_agent_reads_is_refused():
         make_va_learning(dataclasses.replace(VA, network=config), SPEC)
 
 
-def test_the_loss_of_one_step_is_that_of_the_library():
-    config = dataclasses.replace(QR, trace="one_step")
+@pytest.mark.parametrize("munchausen", [False, True])
+def test_the_loss_of_one_step_is_that_of_the_library(munchausen):
+    config = dataclasses.replace(QR, trace="one_step", munchausen=munchausen, temperature=0.2)
     agent = make_qr_dqn_retrace(config, SPEC)
     params, target_params = random_params(agent, 1), random_params(agent, 2)
     steps = random_steps(2)
     _, output = gradient_of(make_qr_dqn_retrace, config, steps, params, target_params)
-    kernels = [
-        p["params"]["Dense_0"]["kernel"].reshape(4, N, NUM_ACTIONS) for p in (params, target_params)
-    ]
-    dist, dist_t = (
-        jnp.einsum("bd,dna->bna", steps.observation[:, i], kernel, precision="highest")
-        for i, kernel in enumerate(kernels)
-    )
-    each = jax.vmap(losses.quantile_q_learning, (0, None, 0, 0, 0, 0))(
-        dist,
-        losses.quantile_midpoints(N),
-        steps.action[:, 0],
-        steps.reward[:, 0],
-        config.discount * steps.discount[:, 0],
-        dist_t,
-    )
+
+    def dist(p, i):
+        kernel = p["params"]["Dense_0"]["kernel"].reshape(4, N, NUM_ACTIONS)
+        return jnp.einsum("bd,dna->bna", steps.observation[:, i], kernel, precision="highest")
+
+    tau = losses.quantile_midpoints(N)
+    taken = steps.action[:, 0], steps.reward[:, 0], config.discount * steps.discount[:, 0]
+    if munchausen:
+        hyper = {"temperature": 0.2, "alpha": config.alpha, "clip": config.clip}
+        loss = functools.partial(losses.munchausen_quantile_q_learning, **hyper)
+        arguments = dist(params, 0), tau, *taken, dist(target_params, 0), dist(target_params, 1)
+    else:
+        loss = losses.quantile_q_learning
+        arguments = dist(params, 0), tau, *taken, dist(target_params, 1)
+    axes = [0, None] + [0] * (len(arguments) - 2)
+    each = jax.vmap(loss, axes)(*arguments)
     mask = 1.0 - steps.is_last[:, 0]
     np.testing.assert_allclose(
         output.metrics["loss"], jnp.sum(each * mask) / jnp.sum(mask), rtol=1e-5
     )
+
+
+def test_munchausen_quantiles_find_the_soft_values_of_the_chain():
+    config = chain_config(QR, trace="one_step", munchausen=True, temperature=0.3)
+    found = q_table(learnt(make_qr_dqn_retrace, config, CHAIN), config)
+    exact = munchausen_q(CHAIN.mdp.p, CHAIN.mdp.r, config, GAMMA)
+    np.testing.assert_allclose(found, exact, atol=1e-2)
+    assert np.abs(exact - CHAIN.true_q(GAMMA)).max() > 0.5

@@ -148,6 +148,7 @@ MISTAKES = [
         "train qr.yaml --agent.trace one_step --agent.n-step 1 --agent.target-epsilon 0.1",
         ["agent.target_epsilon: must be 0", "one_step"],
     ),
+    ("train qr.yaml --agent.munchausen", ["agent.munchausen: needs trace one_step"]),
     ("train qr.yaml --agent.target-epsilon 2", ["agent.target_epsilon", "[0, 1]", "'2'"]),
     ("train qr.yaml --agent.trace-decay -0.1", ["agent.trace_decay", "[0, 1]", "'-0.1'"]),
     ("train qr.yaml --agent.num-quantiles 0", ["agent.num_quantiles", "[1, 10000]", "'0'"]),
