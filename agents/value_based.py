@@ -23,7 +23,7 @@ from bellmax.agents.base import (
     masked_mean,
     update_target,
 )
-from bellmax.agents.optimizer import make_optimizer
+from bellmax.agents.optimizer import scale_by_adam
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Head, Network, NetworkConfig, make_q_network
 
@@ -163,13 +163,7 @@ def make_value_agent(
         raise UserError(f"env.name: {spec.name} has continuous actions; this agent needs discrete")
     num_actions = spec.action.num_values
     network = make_q_network(config.network, spec.observation, num_actions, head)
-    optimizer = make_optimizer(
-        config.learning_rate,
-        final_learning_rate=config.final_learning_rate,
-        learning_rate_steps=config.learning_rate_steps,
-        adam_epsilon=config.adam_epsilon,
-        max_gradient_norm=config.max_gradient_norm,
-    )
+    optimizer = make_optimizer(config)
     epsilon = optax.linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps)
 
     def init(key: jax.Array) -> LearnerState:
@@ -221,6 +215,17 @@ def make_value_agent(
 
     replay = ReplaySpec(sequence_length=config.n_step + 1, batch_size=config.batch_size)
     return Agent(init, lambda state: state.params, lambda batch_size: (), act, learn, replay)
+
+
+def make_optimizer(config: ValueConfig) -> optax.GradientTransformation:
+    """Adam, with a linear decay of the step size and gradient clipping where configured."""
+    rate: Any = config.learning_rate
+    if config.final_learning_rate is not None:
+        rate = optax.linear_schedule(rate, config.final_learning_rate, config.learning_rate_steps)
+    adam = optax.chain(scale_by_adam(config.adam_epsilon), optax.scale_by_learning_rate(rate))
+    if config.max_gradient_norm is None:
+        return adam
+    return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), adam)
 
 
 def huber(error: jax.Array, delta: float) -> jax.Array:

@@ -186,8 +186,7 @@ def value_rates(seed: int, gamma: float, iterations: int = 10) -> tuple[float, f
     problem = small_problem(seed, 0.5)
     r, p, mu = problem.r, problem.p, problem.mu
     with jax.enable_x64(True):
-        step = jax.jit(functools.partial(losses.va_value_iteration, gamma=gamma))
-        advance = lambda tables: step(tables, r, p, mu)  # noqa: E731
+        advance = jax.jit(lambda x: losses.va_value_iteration(x, r, p, mu, gamma=gamma))
         zeros = losses.VATables(jnp.zeros(len(r)), jnp.zeros(r.shape))
         fixed = zeros
         for _ in range(int(np.ceil(32 / (1 - gamma)))):

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from bellmax import losses
-from bellmax.envs import policy_evaluation, random_mdp, value_iteration
+from bellmax.envs import random_mdp, value_iteration
 
 
 class Problem(NamedTuple):
@@ -231,8 +231,3 @@ def fixed_point(
         if moved == 0:
             break
     return atoms, moved
-
-
-def means(problem: Problem, gamma: float) -> np.ndarray:
-    """[S, A] the exact values of pi."""
-    return policy_evaluation(problem.p, problem.r, problem.pi, gamma)

@@ -6,10 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-Dtype = Any
 
-
-def dense(features: int, dtype: Dtype) -> nn.Dense:
+def dense(features: int, dtype: Any) -> nn.Dense:
     """`nn.Dense` of `features` units, inside a module's `__call__`; reverse-mode gradients only.
 
     jax transposes a product to its right factor as `g^T x`, transposed again. Under `vmap` over

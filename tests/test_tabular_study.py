@@ -14,6 +14,8 @@ import tabular_contraction as contraction
 import tabular_distributions as distributions
 import tabular_problems as problems
 
+from bellmax.envs import policy_evaluation
+
 GAMMA = 0.9
 SEEDS = range(200, 204)
 SETTING = distributions.Setting(states=4, actions=2, updates=2000, points=10)
@@ -42,13 +44,16 @@ def test_the_exact_law_has_the_exact_means_and_the_quantiles_of_simulated_return
     made = problem(0.0)
     grid = problems.make_grid(made, GAMMA)
     law = problems.exact_law(grid, made, 1e-7)
-    np.testing.assert_allclose(law @ grid.z, problems.means(made, GAMMA), atol=1e-5)
+    np.testing.assert_allclose(
+        law @ grid.z, policy_evaluation(made.p, made.r, made.pi, GAMMA), atol=1e-5
+    )
     steps, many = 120, 4000
     keys = jax.random.split(jax.random.key(0), many)
     single = problems.stack([made])
     single = jax.tree.map(lambda x: x[0], single)
-    run = lambda key: problems.walk(key, single, jnp.int32(1), jnp.int32(0), steps)  # noqa: E731
-    states, actions = jax.jit(jax.vmap(run))(keys)
+    start = jnp.int32(1), jnp.int32(0)
+    run = jax.jit(jax.vmap(lambda key: problems.walk(key, single, *start, steps)))
+    states, actions = run(keys)
     returns = made.r[np.asarray(states), np.asarray(actions)] @ GAMMA ** np.arange(steps)
     fine = problems.quantiles(grid, law, many)[1, 0]
     spread = np.std(returns)

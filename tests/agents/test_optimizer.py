@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from bellmax.agents.optimizer import make_optimizer
+from bellmax.agents.value_based import ValueConfig, make_optimizer
 
 STEPS = 50
 
@@ -26,7 +26,9 @@ def path(optimizer):
 @pytest.mark.parametrize("epsilon", [1e-8, 3.125e-4, 1.0])
 @pytest.mark.parametrize("norm", [None, 10.0])
 def test_adam_is_optax_adam(epsilon, norm):
-    ours = make_optimizer(1e-2, adam_epsilon=epsilon, max_gradient_norm=norm)
+    ours = make_optimizer(
+        ValueConfig(learning_rate=1e-2, adam_epsilon=epsilon, max_gradient_norm=norm)
+    )
     theirs = optax.adam(1e-2, eps=epsilon)
     if norm is not None:
         theirs = optax.chain(optax.clip_by_global_norm(norm), theirs)
@@ -35,7 +37,9 @@ def test_adam_is_optax_adam(epsilon, norm):
 
 
 def test_the_step_size_decays_to_the_last():
-    ours = make_optimizer(1e-2, final_learning_rate=0.0, learning_rate_steps=10)
+    ours = make_optimizer(
+        ValueConfig(learning_rate=1e-2, final_learning_rate=0.0, learning_rate_steps=10)
+    )
     theirs = optax.adam(optax.linear_schedule(1e-2, 0.0, 10))
     for a, b in zip(path(ours), path(theirs), strict=True):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), a, b)
