@@ -14,7 +14,11 @@ Memory: TypeAlias = Any  # () for a feed-forward agent
 
 
 class LearnerState(NamedTuple):
-    """All that learning changes. `steps` is [] int32, gradient steps taken."""
+    """All that learning changes.
+
+    params, target_params, opt_state, extra: pytrees, the agent's own.
+    steps: [] int32, gradient steps taken; the same for every seed of a run.
+    """
 
     params: Params
     target_params: Params
@@ -49,6 +53,19 @@ class LearnOutput(NamedTuple):
     priorities: jax.Array
 
 
+class Outcome(NamedTuple):
+    """What became of a rollout's actions; leaves [L, N, ...], L vector steps of N environments.
+
+    memory: as `act` returned it with the action.
+    episode_return: [L, N] float32, raw and undiscounted, of the episode up to the step's reward.
+    ended: [L, N] bool, the step was its episode's last: the return is complete.
+    """
+
+    memory: Memory
+    episode_return: jax.Array
+    ended: jax.Array
+
+
 class ReplaySpec(NamedTuple):
     """sequence_length: T, in steps (an n-step method needs n + 1). batch_size: B, in sequences."""
 
@@ -81,6 +98,8 @@ class Agent(NamedTuple):
     act(params, observation [N, ...], memory, is_first [N], key, step [], evaluate=) -> ActorOutput;
         `step` counts environment steps so far; `evaluate` switches exploration off
     learn(learner_state, batch, key) -> (learner_state, LearnOutput): one gradient step
+    observe(learner_state, Outcome) -> learner_state, after every rollout; None for an agent that
+        learns from its replay alone
     """
 
     init: Callable[[jax.Array], LearnerState]
@@ -89,6 +108,7 @@ class Agent(NamedTuple):
     act: Act
     learn: Callable[[LearnerState, Batch, jax.Array], tuple[LearnerState, LearnOutput]]
     replay: ReplaySpec
+    observe: Callable[[LearnerState, Outcome], LearnerState] | None = None
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ from bellmax import UserError
 
 _AGENTS = {
     "dqn": ("bellmax.agents.dqn", "DQNConfig", "make_dqn"),
+    "expectrl": ("bellmax.agents.expectrl", "ExpectRLConfig", "make_expectrl"),
     "munchausen_dqn": (
         "bellmax.agents.munchausen_dqn",
         "MunchausenDQNConfig",
@@ -18,6 +19,7 @@ _AGENTS = {
         "QRDQNRetraceConfig",
         "make_qr_dqn_retrace",
     ),
+    "td3": ("bellmax.agents.td3", "TD3Config", "make_td3"),
     "va_learning": ("bellmax.agents.va_learning", "VALearningConfig", "make_va_learning"),
 }
 

@@ -12,14 +12,13 @@ import argparse
 import json
 import math
 import statistics
-import subprocess
 import tempfile
 from pathlib import Path
 
 import jax
 import numpy as np
 import reference_dqn
-from timing import alternate, ratios, table
+from timing import Peer, alternate, ratios, table
 
 ENVS = reference_dqn.ENVS
 
@@ -41,38 +40,15 @@ def make_bellmax(seeds, updates, capacity):
     return go
 
 
-class Rejax:
-    """rejax in a process and an environment of its own; it waits between its turns."""
-
-    def __init__(self, python, *numbers):
-        worker = Path(__file__).with_name("rejax_dqn.py")
-        command = [python, str(worker), *map(str, numbers)]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-        self._answer()  # compiled and warm
-
-    def _answer(self):
-        line = self.process.stdout.readline()
-        if not line.startswith("done"):
-            raise SystemExit(f"rejax_dqn.py stopped: {line or 'see its message above'}")
-
-    def go(self):
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        self._answer()
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def compare(seeds, updates, capacity, rounds, python):
     """Rows of one table: each side's gradient steps/s and how it compares with the bare loop."""
     sides = {
         "bare loop": reference_dqn.make(seeds, updates, capacity),
         "bellmax": make_bellmax(seeds, updates, capacity),
     }
-    rejax = Rejax(python, seeds, updates, capacity) if python else None
+    worker = Path(__file__).with_name("rejax_dqn.py")
+    command = [python, worker, seeds, updates, capacity]
+    rejax = Peer(command) if python else None
     if rejax:
         sides["rejax"] = rejax.go
     seconds = alternate(sides, rounds)

@@ -14,7 +14,7 @@ import numpy as np
 import tabular_advantage as advantage
 import tabular_contraction as contraction
 import tabular_distributions as distributions
-from tabular_report import (
+from report import (
     draw,
     dress,
     interval,

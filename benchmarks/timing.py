@@ -1,7 +1,9 @@
 """What the benchmarks share: sides that take turns, their ratios, and a table of results."""
 
 import statistics
+import subprocess
 import time
+from pathlib import Path
 
 
 def alternate(sides, rounds):
@@ -13,6 +15,34 @@ def alternate(sides, rounds):
             go()
             seconds[name].append(time.perf_counter() - started)
     return seconds
+
+
+class Peer:
+    """Another project in a process and an environment of its own; it waits between its turns.
+
+    The command answers a line "done" when it is compiled and warm, and one for each line it reads.
+    """
+
+    def __init__(self, command):
+        self.command = list(map(str, command))
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(self.command, stdin=pipe, stdout=pipe, text=True)
+        self._answer()
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line.startswith("done"):
+            script = Path(self.command[1]).name
+            raise SystemExit(f"{script} stopped: {line or 'see its message above'}")
+
+    def go(self):
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        self._answer()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def ratios(base, other):

@@ -7,13 +7,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bellmax.envs.base import Environment, EnvSpec, EnvState, Step, TimeStep
+    from bellmax.envs.base import Environment, EnvSpec, EnvState, Parametric, Step, TimeStep
     from bellmax.envs.cartpole import CartPole
     from bellmax.envs.catch import Catch
     from bellmax.envs.check import check_env
     from bellmax.envs.config import EnvConfig, make_vector_env
     from bellmax.envs.deepsea import DeepSea
+    from bellmax.envs.pendulum import Pendulum
     from bellmax.envs.pixel_catch import PixelCatch
+    from bellmax.envs.randomised import Randomised, RandomisedState
     from bellmax.envs.registry import list_names, make
     from bellmax.envs.solvers import policy_evaluation, value_iteration
     from bellmax.envs.statistics import RunningStatistics
@@ -28,7 +30,11 @@ __all__ = [
     "EnvSpec",
     "EnvState",
     "Environment",
+    "Parametric",
+    "Pendulum",
     "PixelCatch",
+    "Randomised",
+    "RandomisedState",
     "RunningStatistics",
     "Step",
     "TabularMDP",
@@ -52,6 +58,7 @@ _MODULES = {
         "Environment",
         "EnvSpec",
         "EnvState",
+        "Parametric",
         "Step",
         "TimeStep",
     ),
@@ -63,7 +70,12 @@ _MODULES = {
         "make_vector_env",
     ),
     "deepsea": ("DeepSea",),
+    "pendulum": ("Pendulum",),
     "pixel_catch": ("PixelCatch",),
+    "randomised": (
+        "Randomised",
+        "RandomisedState",
+    ),
     "registry": (
         "list_names",
         "make",

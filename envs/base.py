@@ -1,6 +1,7 @@
 """The environment contract: what a task is, and what the stream of its steps looks like."""
 
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 from dm_env import specs
@@ -49,6 +50,30 @@ class Environment(Protocol):
     def step(
         self, state: EnvState, action: jax.Array, key: jax.Array
     ) -> tuple[EnvState, TimeStep]: ...
+
+
+@runtime_checkable
+class Parametric(Environment, Protocol):
+    """A task with numbers that can be changed, such as masses, without making it anew."""
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """The nominal value of what may be changed, by name, in the task's own units."""
+        ...
+
+    def with_parameters(self, values: Mapping[str, jax.Array | float]) -> Environment:
+        """The task with these values; parameters that are not named have their nominal value.
+
+        Nothing persists: values given to an earlier call are forgotten. The spec stays the nominal
+        one.
+
+        Args:
+          values: [] float each, traced or not: `jax.vmap` over values makes a batch of tasks.
+
+        Raises:
+          UserError: a name that is not in `parameters`.
+        """
+        ...
 
 
 class Step(NamedTuple):

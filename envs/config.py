@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Gt, Interval
 
 if TYPE_CHECKING:
+    from bellmax.envs.base import Environment
     from bellmax.envs.vector import VectorEnv
 
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 class EnvConfig:
     """Which task, how many copies of it, and what its agent gets to see."""
 
-    # Task: bellmax/<Task>, gymnax/<Task>, or module.path:factory of your own.
+    # Task: bellmax/<Task>, gymnax/<Task>, brax/<task>, or module.path:factory of your own.
     name: str = "bellmax/CartPole"
     # Environments that step together, 1 to 65536.
     num_envs: Annotated[int, Interval(ge=1, le=65536)] = 8
@@ -29,10 +30,18 @@ class EnvConfig:
     frame_stack: Annotated[int, Interval(ge=1, le=64)] = 1
     # Options of the task itself, by name, such as size: 20 for bellmax/DeepSea.
     options: dict[str, int | float | bool | str] = field(default_factory=dict)
+    # Parameters of the task, by name, that are drawn anew each episode, uniformly within low,high
+    # (in the parameter's own unit, low <= high), such as friction: [0.1, 3] for brax/hopper.
+    # Evaluations draw too. The others keep their nominal value.
+    randomise: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def make_vector_env(
-    config: EnvConfig, *, num_envs: int | None = None, evaluation: bool = False
+    config: EnvConfig,
+    *,
+    num_envs: int | None = None,
+    evaluation: bool = False,
+    env: "Environment | None" = None,
 ) -> "VectorEnv":
     """The vector environment that a configuration describes.
 
@@ -41,15 +50,21 @@ def make_vector_env(
       num_envs: takes the place of config.num_envs.
       evaluation: rewards stay unclipped and normalisation is frozen: give `reset` the training
         state's `statistics`.
+      env: takes the place of config.name, config.options and config.randomise.
 
     Raises:
-      UserError: the task or one of its options does not exist, or a value is out of range.
+      UserError: the task, an option or a parameter of it does not exist, or a value is out of
+        range.
     """
+    from bellmax.envs.randomised import Randomised
     from bellmax.envs.registry import make
     from bellmax.envs.vector import vectorise
 
+    if env is None:
+        env = make(config.name, **config.options)
+        env = Randomised(env, config.randomise) if config.randomise else env  # type: ignore[arg-type]
     return vectorise(
-        make(config.name, **config.options),
+        env,
         config.num_envs if num_envs is None else num_envs,
         time_limit=config.time_limit,
         reward_clip=None if evaluation else config.reward_clip,

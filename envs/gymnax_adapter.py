@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
-from bellmax.envs.registry import suggest
+from bellmax.envs.registry import check_parameters, suggest
 
 # gymnax gives these as float32; as bool they take a quarter of the replay.
 _BINARY = ("Catch-bsuite", "DeepSea-bsuite")
@@ -44,7 +45,10 @@ def make(task: str, **options: Any) -> "GymnaxEnv":
             raise UserError(f"gymnax/{task} has no option {name!r}{near}; it takes {allowed}.")
     if constructor := {name: options[name] for name in arguments if name in options}:
         env, params = _construct(task, **constructor)
-    params = params.replace(**{name: options[name] for name in fields if name in options})
+    given = {name: options[name] for name in fields if name in options}
+    # `m: 2` is an int from YAML; what is a float stays one, and so a parameter.
+    given |= {n: float(v) for n, v in given.items() if isinstance(getattr(params, n), float)}
+    params = params.replace(**given)
     return GymnaxEnv(task, env, params)
 
 
@@ -60,11 +64,15 @@ class GymnaxEnv:
     Observations that only hold 0 and 1 (MinAtar's) come as bool, discrete ones as a float32
     one-hot, all others as float32. Where gymnax reports a termination and a time limit in one step,
     it is a termination.
+
+    task: gymnax's name of it. env: gymnax's object. params: its nominal `EnvParams`.
+    changed: [] float32 by name, what takes the place of fields of `params`.
     """
 
     task: str
     env: Any
     params: Any
+    changed: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
 
     @property
     def spec(self) -> EnvSpec:
@@ -75,9 +83,20 @@ class GymnaxEnv:
             time_limit=int(self.params.max_steps_in_episode),
         )
 
+    @property
+    def parameters(self) -> dict[str, float]:
+        """The float fields of gymnax's `EnvParams`."""
+        return {name: v for name, v in vars(self.params).items() if isinstance(v, float)}
+
+    def with_parameters(self, values: Mapping[str, jax.Array | float]) -> "GymnaxEnv":
+        """As `Parametric` says. Fields that gymnax derives from others are not derived anew."""
+        check_parameters(f"gymnax/{self.task}", values, self.parameters)
+        changed = {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
+        return dataclasses.replace(self, changed=changed)
+
     def reset(self, key: jax.Array) -> tuple[EnvState, TimeStep]:
         with jax.numpy_rank_promotion("allow"):  # gymnax relies on it
-            observation, state = self.env.reset_env(key, self.params)
+            observation, state = self.env.reset_env(key, self._current)
         no = jnp.zeros((), bool)
         ts = TimeStep(self._observe(observation), jnp.zeros(()), terminated=no, truncated=no)
         return jax.tree.map(_strong, state), ts
@@ -85,9 +104,9 @@ class GymnaxEnv:
     def step(self, state: EnvState, action: jax.Array, key: jax.Array) -> tuple[EnvState, TimeStep]:
         # Not `step`, which resets by itself and so hides the final observation.
         with jax.numpy_rank_promotion("allow"):
-            out = self.env.step_env(key, state, action, self.params)
+            out = self.env.step_env(key, state, action, self._current)
             observation, new_state, reward, terminated, _ = out
-            late = self.env.is_truncated(new_state, self.params)
+            late = self.env.is_truncated(new_state, self._current)
         terminated = jnp.asarray(terminated, bool).reshape(())
         ts = TimeStep(
             observation=self._observe(observation),
@@ -115,6 +134,10 @@ class GymnaxEnv:
         return specs.BoundedArray(space.shape, np.float32, low, high, "observation")
 
     @property
+    def _current(self) -> Any:
+        return self.params.replace(**self.changed)
+
+    @property
     def _binary(self) -> bool:
         return self.task in _BINARY or self.task.endswith(_BINARY_SUFFIX)
 
@@ -140,7 +163,7 @@ def _construct(task: str, **arguments: Any) -> tuple[Any, Any]:
 def _action_spec(space: Any) -> specs.Array:
     if hasattr(space, "n"):
         return specs.DiscreteArray(int(space.n), np.int32, "action")
-    low, high = (np.asarray(bound, np.float32) for bound in (space.low, space.high))
+    low, high = (np.full(space.shape, bound, np.float32) for bound in (space.low, space.high))
     return specs.BoundedArray(space.shape, np.float32, low, high, "action")
 
 

@@ -1,4 +1,4 @@
-"""Environments by name: `bellmax/<Task>`, `gymnax/<Task>` and `module.path:factory`."""
+"""Environments by name: `bellmax/<Task>`, `gymnax/<Task>`, `brax/<task>`, `module.path:factory`."""
 
 import difflib
 import importlib
@@ -15,18 +15,21 @@ _OWN = {
     "bellmax/CartPole": ("bellmax.envs.cartpole", "CartPole"),
     "bellmax/Catch": ("bellmax.envs.catch", "Catch"),
     "bellmax/DeepSea": ("bellmax.envs.deepsea", "DeepSea"),
+    "bellmax/Pendulum": ("bellmax.envs.pendulum", "Pendulum"),
     "bellmax/PixelCatch": ("bellmax.envs.pixel_catch", "PixelCatch"),
     "bellmax/TwoStateChain": ("bellmax.envs.tabular", "TwoStateChain"),
 }
 _GYMNAX = "gymnax/"
+_BRAX = "brax/"
 
 
 def make(name: str, **options: Any) -> Environment:
     """The environment of that name.
 
     Args:
-      name: `bellmax/<Task>`, `gymnax/<Task>` (needs the gymnax extra), or `module.path:factory`, a
-        callable of yours that takes the options and returns an Environment.
+      name: `bellmax/<Task>`, `gymnax/<Task>` or `brax/<task>` (need the extra of that name), or
+        `module.path:factory`, a callable of yours that takes the options and returns an
+        Environment.
       **options: what the task's factory takes, by name.
 
     Raises:
@@ -39,11 +42,15 @@ def make(name: str, **options: Any) -> Environment:
         from bellmax.envs import gymnax_adapter
 
         return gymnax_adapter.make(name.removeprefix(_GYMNAX), **options)
+    if name.startswith(_BRAX):
+        from bellmax.envs import brax_adapter
+
+        return brax_adapter.make(name.removeprefix(_BRAX), **options)
     if ":" in name:
         return _call(name, _load_factory(name), options)
     raise UserError(
         f"There is no environment {name!r}{suggest(name, list_names())}; "
-        "`gymnax/<Task>` and `module.path:factory` work too."
+        "`gymnax/<Task>`, `brax/<task>` and `module.path:factory` work too."
     )
 
 
@@ -52,15 +59,17 @@ def list_names(*, with_gymnax: bool = False) -> list[str]:
 
     Args:
       with_gymnax: adds gymnax's own if it is installed, which imports it (5 seconds). Otherwise
-        `gymnax/<Task>` stands for all of them.
+        `gymnax/<Task>` stands for all of them, and `brax/<task>` for those of brax, if installed.
     """
-    if importlib.util.find_spec("gymnax") is None:
-        return sorted(_OWN)
-    if not with_gymnax:
-        return [*sorted(_OWN), f"{_GYMNAX}<Task>"]
-    from bellmax.envs import gymnax_adapter
+    names = sorted(_OWN)
+    if importlib.util.find_spec("gymnax") is not None:
+        if with_gymnax:
+            from bellmax.envs import gymnax_adapter
 
-    return [*sorted(_OWN), *(_GYMNAX + task for task in gymnax_adapter.list_tasks())]
+            names += [_GYMNAX + task for task in gymnax_adapter.list_tasks()]
+        else:
+            names.append(f"{_GYMNAX}<Task>")
+    return names + [f"{_BRAX}<task>"] * (importlib.util.find_spec("brax") is not None)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -70,6 +79,21 @@ def suggest(word: str, known: Iterable[str]) -> str:
     if not nearest:  # `CartPole` for `bellmax/CartPole`
         nearest = [full for full in lower if full.split("/")[-1] == word.lower()][:1]
     return f", did you mean {lower[nearest[0]]!r}" if nearest else ""
+
+
+def check_parameters(task: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Says which of these names is no parameter of the task.
+
+    Raises:
+      UserError: one of `names` is not in `known`.
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"{task} has no parameter {name!r}{suggest(name, known)}; "
+                f"it has {', '.join(known) or 'none'}."
+            )
 
 
 def _load_factory(name: str) -> Callable[..., Any]:

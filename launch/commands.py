@@ -64,12 +64,50 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         if not checkpoint.isdecimal():
             raise UserError(f"--checkpoint must be latest, best or a step, got {show(checkpoint)}")
         checkpoint = int(checkpoint)
-    if not 1 <= arguments.episodes <= 65536:
-        raise UserError(f"--episodes must be an integer in [1, 65536], got {arguments.episodes}")
+    episodes = arguments.episodes
+    if episodes is None:
+        episodes = 10 if arguments.robust else 100
+    if not 1 <= episodes <= 65536:
+        raise UserError(f"--episodes must be an integer in [1, 65536], got {episodes}")
+    if arguments.robust:
+        return _evaluate_robust(arguments, run, episodes, checkpoint)
+    for name in ("box", "parameter", "points", "upper_end", "out"):
+        if getattr(arguments, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} needs --robust")
     _configure_jax(arguments)
     from bellmax.launch.evaluate import evaluate_run
 
-    return evaluate_run(run, arguments.episodes, checkpoint)
+    return evaluate_run(run, episodes, checkpoint)
+
+
+def _evaluate_robust(
+    arguments: argparse.Namespace, run: Path, episodes: int, checkpoint: str | int
+) -> int:
+    from bellmax.launch.uncertainty import UPPER_ENDS, make_axes, own_box
+
+    box, points = arguments.box or "2d", 10 if arguments.points is None else arguments.points
+    if arguments.parameter and arguments.box:
+        raise UserError("--box and --parameter exclude each other: a published box, or your own")
+    upper_end = arguments.upper_end or "included"
+    if upper_end not in UPPER_ENDS:
+        raise unknown("--upper-end", upper_end, UPPER_ENDS)
+    if arguments.parameter:
+        box = own_box(arguments.parameter)
+        make_axes(box, points)  # says what is wrong before jax is there
+    elif points < 2:
+        raise UserError(f"--points must be at least 2, got {points}")
+    _configure_jax(arguments)
+    from bellmax.launch.robust_report import robust_run
+
+    return robust_run(
+        run,
+        box,
+        points=points,
+        upper_end=upper_end,
+        episodes=episodes,
+        checkpoint=checkpoint,
+        out=Path(arguments.out) if arguments.out else None,
+    )
 
 
 def _plot(arguments: argparse.Namespace) -> int:
@@ -197,9 +235,23 @@ def _add_resume(parser: argparse.ArgumentParser) -> None:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     _add_run(parser)
-    parser.add_argument("--episodes", type=int, default=100, metavar="N", help="default: 100")
+    text = "a seed, default: 100; with --robust a cell and seed, default: 10"
+    parser.add_argument("--episodes", type=int, metavar="N", help=text)
     text = "latest (default), best, or a step"
     parser.add_argument("--checkpoint", default="latest", metavar="WHICH", help=text)
+    text = "play on a grid of perturbed tasks: mean, worst case and CVaR over its cells"
+    parser.add_argument("--robust", action="store_true", help=text)
+    text = "a published uncertainty box of the task: 1d, 2d (default), 3d, ..."
+    parser.add_argument("--box", metavar="NAME", help=text)
+    text = "a range of your own in the place of --box, such as torso_mass=0.1,3; 1 to 3 of them"
+    parser.add_argument("--parameter", action="append", metavar="NAME=LOW,HIGH", help=text)
+    text = "of the grid, of each parameter, 2 or more; default: 10"
+    parser.add_argument("--points", type=int, metavar="N", help=text)
+    text = "included (default): both ends are points, as M2TD3's code has it; excluded: the upper "
+    text += "one is none, as in that of RRLS"
+    parser.add_argument("--upper-end", metavar="WHICH", help=text)
+    text = "table and pictures of --robust, suffix aside; default: RUN/robust-BOX"
+    parser.add_argument("--out", metavar="FILE", help=text)
 
 
 def _add_plot(parser: argparse.ArgumentParser) -> None:

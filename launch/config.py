@@ -117,7 +117,8 @@ def dump_value(value: Any) -> str:
 
 def list_presets() -> list[str]:
     """Returns the names of the presets that come with the package, such as `dqn/cartpole`."""
-    folders = [d for d in importlib.resources.files("bellmax.configs").iterdir() if d.is_dir()]
+    entries = importlib.resources.files("bellmax.configs").iterdir()
+    folders = [d for d in entries if d.is_dir() and d.name != "uncertainty"]
     files = [(d.name, f.name) for d in folders for f in d.iterdir() if f.name.endswith(".yaml")]
     return sorted(f"{folder}/{name.removesuffix('.yaml')}" for folder, name in files)
 

@@ -6,7 +6,8 @@ from bellmax import UserError
 from bellmax.launch.checkpoints import Checkpoints
 from bellmax.launch.config import load
 from bellmax.launch.evaluation import evaluation_rows
-from bellmax.launch.experiment import build
+from bellmax.launch.experiment import Experiment, build
+from bellmax.launch.runner import TrainState
 
 
 def evaluate_run(run: Path, episodes: int, checkpoint: str | int = "latest") -> int:
@@ -20,18 +21,10 @@ def evaluate_run(run: Path, episodes: int, checkpoint: str | int = "latest") -> 
     Raises:
       UserError: the run has no such checkpoint, or it is damaged.
     """
-    config = load(run)
-    experiment = build(config, episodes=episodes)
-    checkpoints = Checkpoints(run / "checkpoints", keep=config.keep_checkpoints, read_only=True)
-    if checkpoint == "latest":
-        step, state, warning = checkpoints.restore_latest_valid(experiment.abstract_state())
-        if warning:
-            print(warning)
-    else:
-        step = checkpoints.best() if checkpoint == "best" else int(checkpoint)
-        if step is None:
-            raise UserError(f"no checkpoint of {run} has an evaluation; try --checkpoint latest")
-        state = checkpoints.restore(step, experiment.abstract_state())
+    experiment = build(load(run), episodes=episodes)
+    step, state, warning = restore(run, experiment, checkpoint)
+    if warning:
+        print(warning)
     rows = evaluation_rows(experiment.evaluate(state, step), experiment.seeds, step)
     for row in rows:
         cut = f", {row['cut_episodes']} cut" if row["cut_episodes"] else ""
@@ -44,3 +37,29 @@ def evaluate_run(run: Path, episodes: int, checkpoint: str | int = "latest") -> 
         means = [row["episode_return"] for row in rows]
         print(f"mean over {len(rows)} seeds: {sum(means) / len(means):.2f}")
     return 0
+
+
+def restore(
+    run: Path, experiment: Experiment, checkpoint: str | int = "latest"
+) -> tuple[int, TrainState, str | None]:
+    """Reads a checkpoint of a run.
+
+    Args:
+      run: the run's folder.
+      experiment: what `build` made of the run's own configuration.
+      checkpoint: "latest", "best" or a step.
+
+    Returns:
+      (step, state, warning): the warning is a sentence if newer ones had to be passed over.
+
+    Raises:
+      UserError: the run has no such checkpoint, or it is damaged.
+    """
+    keep = experiment.config.keep_checkpoints
+    checkpoints = Checkpoints(run / "checkpoints", keep=keep, read_only=True)
+    if checkpoint == "latest":
+        return checkpoints.restore_latest_valid(experiment.abstract_state())
+    step = checkpoints.best() if checkpoint == "best" else int(checkpoint)
+    if step is None:
+        raise UserError(f"no checkpoint of {run} has an evaluation; try --checkpoint latest")
+    return step, checkpoints.restore(step, experiment.abstract_state()), None

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from bellmax.agents import Agent, Memory
-from bellmax.agents.base import Batch, LearnerState, LearnOutput
+from bellmax.agents.base import Batch, LearnerState, LearnOutput, Outcome
 from bellmax.envs import Step
 from bellmax.envs.vector import VectorEnv, VectorState, VectorTimeStep
 from bellmax.launch import replay as replay_lib
@@ -40,8 +40,8 @@ class Keys(NamedTuple):
 class TrainState(NamedTuple):
     """The whole run as one pytree: what a checkpoint holds.
 
-    Every leaf has a leading axis [S] of seeds except the replay's ring position and `vector_steps`
-    ([] int32, vector steps taken), which all seeds share.
+    Every leaf has a leading axis [S] of seeds except what all seeds share: the replay's ring
+    position, the learner's `steps` and `vector_steps` ([] int32, vector steps taken).
     """
 
     learner: LearnerState
@@ -82,7 +82,9 @@ class Runner(NamedTuple):
     traces: list[int]
 
 
-seed_axes = TrainState(0, 0, 0, replay_lib.seed_axes, 0, None)  # type: ignore[arg-type]
+# What all seeds share stays a scalar under `vmap`, so that a `lax.cond` on it is not a select.
+learner_axes = LearnerState(0, 0, 0, None, 0)  # type: ignore[arg-type]
+seed_axes = TrainState(learner_axes, 0, 0, replay_lib.seed_axes, 0, None)  # type: ignore[arg-type]
 
 
 def make_runner(
@@ -151,7 +153,7 @@ def _make_collect(agent: Agent, env: VectorEnv, replay: replay_lib.Replay, lengt
     def collect(state: TrainState, interval: Interval) -> tuple[TrainState, Interval]:
         params = agent.actor_params(state.learner)
 
-        def step(carry: tuple[ActorState, VectorState, Interval], now: jax.Array):
+        def step(carry: tuple[ActorState, VectorState, Interval], now: jax.Array) -> Any:
             actor, env_state, interval = carry
             seen = actor.timestep
             key = jax.random.fold_in(state.keys.act, now)
@@ -170,6 +172,7 @@ def _make_collect(agent: Agent, env: VectorEnv, replay: replay_lib.Replay, lengt
                 output.behaviour,
             )
             ended = timestep.is_last
+            outcome = Outcome(output.memory, timestep.episode_return, ended)
             episodes = jnp.sum(ended, dtype=jnp.int32)
             actor = ActorState(
                 timestep,
@@ -182,17 +185,19 @@ def _make_collect(agent: Agent, env: VectorEnv, replay: replay_lib.Replay, lengt
                 episode_return=interval.episode_return + jnp.sum(timestep.episode_return * ended),
                 episode_length=interval.episode_length + jnp.sum(timestep.episode_length * ended),
             )
-            return (actor, env_state, interval), record
+            return (actor, env_state, interval), (record, outcome if agent.observe else ())
 
         now = state.vector_steps + jnp.arange(length)
         carry = state.actor, state.env, interval
         if length == 1:
-            carry, record = step(carry, now[0])
-            records = _add_axis(record)
+            carry, both = step(carry, now[0])
+            records, outcomes = _add_axis(both)
         else:
-            carry, records = jax.lax.scan(step, carry, now)
+            carry, (records, outcomes) = jax.lax.scan(step, carry, now)
         actor, env_state, interval = carry
+        learner = agent.observe(state.learner, outcomes) if agent.observe else state.learner
         return state._replace(
+            learner=learner,
             actor=actor,
             env=env_state,
             replay=replay.add(state.replay, records),

@@ -74,7 +74,7 @@ class Session:
         while rollouts < self.total:
             stop = self._next_stop(rollouts)
             warmup = max(min(self.warmup, stop) - rollouts, 0)
-            updates = np.array(state.learner.steps)  # a copy: the state is donated
+            updates = int(state.learner.steps)
             started = time.perf_counter()
             state, interval = advance(state, np.int32(warmup), np.int32(stop - rollouts - warmup))
             interval = jax.device_get(interval)
@@ -143,7 +143,7 @@ class Session:
         with np.errstate(invalid="ignore"):  # no episode ended, no gradient step yet
             columns = {
                 "env_steps": np.asarray(state.actor.env_steps),
-                "gradient_steps": np.asarray(state.learner.steps),
+                "gradient_steps": np.full(interval.updates.shape, state.learner.steps),
                 "episodes": interval.episodes,
                 "episode_return": interval.episode_return / interval.episodes,
                 "episode_length": interval.episode_length / interval.episodes,
@@ -162,10 +162,8 @@ class Session:
             step, **rates, episode_return=columns["episode_return"], loss=columns["loss"]
         )
 
-    def _stop_if_not_finite(
-        self, state: TrainState, interval: Interval, updates: np.ndarray
-    ) -> None:
-        """Raises NotFiniteError; `updates` [S] are the gradient steps taken before the interval."""
+    def _stop_if_not_finite(self, state: TrainState, interval: Interval, updates: int) -> None:
+        """Raises NotFiniteError; `updates` are the gradient steps taken before the interval."""
         params = jax.device_get(_finite(state.learner.params))
         # A gradient may break the parameters under a finite loss; such a state is not saved either.
         healthy = np.logical_and.reduce([interval.finite, *jax.tree.leaves(params)])
@@ -182,7 +180,7 @@ class Session:
         kept = self.checkpoints.latest()
         rest = "no checkpoint was written yet" if kept is None else f"checkpoint {kept} is kept"
         what = "network" if interval.finite[i] else "loss"
-        step = int(updates[i] + interval.updates[i])
+        step = updates + int(interval.updates[i])
         raise NotFiniteError(
             f"the {what} of seed {self.experiment.seeds[i]} is not finite at gradient step "
             f"{step} ({where}); {rest}"

@@ -9,6 +9,13 @@ from bellmax.networks.build import (
     quantile_head,
     va_head,
 )
+from bellmax.networks.continuous import (
+    Actor,
+    ContinuousNetworkConfig,
+    Critic,
+    make_actor,
+    make_critics,
+)
 from bellmax.networks.heads import (
     DuelingHead,
     DuelingOutput,
@@ -23,6 +30,9 @@ from bellmax.networks.torsos import MLP, ImpalaResNet, MinAtarConv, NatureConv, 
 
 __all__ = [
     "MLP",
+    "Actor",
+    "ContinuousNetworkConfig",
+    "Critic",
     "DuelingHead",
     "DuelingOutput",
     "Head",
@@ -39,6 +49,8 @@ __all__ = [
     "QuantileOutput",
     "VAHead",
     "VAOutput",
+    "make_actor",
+    "make_critics",
     "make_q_network",
     "quantile_head",
     "va_head",

@@ -33,10 +33,13 @@ class NetworkConfig:
 
 
 class Network(NamedTuple):
-    """init(key) -> params; apply(params, observations [B, ...]) -> output named tuple."""
+    """init(key) -> params; apply(params, observations [B, ...]) -> output named tuple.
+
+    A critic's apply takes actions [B, D] too.
+    """
 
     init: Callable[[jax.Array], Any]
-    apply: Callable[[Any, jax.Array], Any]
+    apply: Callable[..., Any]
 
 
 class Head(NamedTuple):

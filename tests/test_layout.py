@@ -26,7 +26,7 @@ MAY_IMPORT = {
 LOSSES_MAY_IMPORT = {"jax", "numpy", "chex", "rlax", "bellmax", *sys.stdlib_module_names}
 # Slow to import, or extras: inside the function that needs them.
 LAZY = {
-    *("gymnax", "flashbax", "gymnasium", "bsuite", "wandb", "tensorboardX"),
+    *("gymnax", "brax", "mujoco", "flashbax", "gymnasium", "bsuite", "wandb", "tensorboardX"),
     *("matplotlib", "scipy", "rich", "distrax", "tyro"),
 }
 OUTSIDE = {"tests", "benchmarks", "examples"}
@@ -171,7 +171,8 @@ def test_core_declares_what_it_imports():
     names = {name.split(".")[0] for path in FILES for name in imports(ast.parse(path.read_text()))}
     names -= {"bellmax", *sys.stdlib_module_names}
     declared = PYPROJECT["project"]["dependencies"]
-    extras = [*PYPROJECT["project"]["optional-dependencies"]["gymnax"], "wandb"]
+    optional = PYPROJECT["project"]["optional-dependencies"]
+    extras = [*optional["gymnax"], *optional["brax"], "wandb"]
     core, extra = ({re.split(r"[>=<\[ ]", d)[0].lower() for d in ds} for ds in (declared, extras))
     used = {distributions.get(name, name).lower() for name in names}
     assert used - extra == core

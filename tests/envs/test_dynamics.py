@@ -8,9 +8,10 @@ import pytest
 from bsuite.environments import catch, deep_sea
 
 from bellmax import UserError
-from bellmax.envs import CartPole, Catch, DeepSea
+from bellmax.envs import CartPole, Catch, DeepSea, Pendulum
 from bellmax.envs.cartpole import CartPoleState
 from bellmax.envs.catch import CatchState
+from bellmax.envs.pendulum import PendulumState
 
 
 def test_cartpole_equals_gymnasium():
@@ -58,6 +59,54 @@ def test_cartpole_terminates_on_every_side(outside):
 def test_cartpole_starts_like_gymnasium():
     _, ts = jax.vmap(CartPole().reset)(jax.random.split(jax.random.key(0), 1000))
     assert -0.05 <= ts.observation.min() < -0.049 and 0.049 < ts.observation.max() < 0.05
+
+
+@pytest.mark.parametrize("changed", [{}, {"mass": 2.0, "length": 0.7, "gravity": 4.0}], ids=str)
+def test_pendulum_equals_gymnasium(changed):
+    """Torques beyond the bounds, speeds at them, and angles many turns away among the steps."""
+    theirs = gymnasium.make("Pendulum-v1", max_episode_steps=2000).unwrapped
+    theirs.reset(seed=0)
+    theirs.m, theirs.l = changed.get("mass", 1.0), changed.get("length", 1.0)
+    theirs.g = changed.get("gravity", 10.0)
+    ours, rng = Pendulum().with_parameters(changed), np.random.default_rng(0)
+    step, fast = jax.jit(ours.step), 0
+    for time in range(300):
+        before = np.array(rng.uniform([-20.0, -8.0], [20.0, 8.0]), np.float32)
+        theirs.state = before.astype(np.float64)
+        action = rng.uniform(-3.0, 3.0, 1).astype(np.float32)
+        wanted, reward, terminated, truncated, _ = theirs.step(action)
+        state = PendulumState(*jnp.asarray(before), jnp.int32(time % 200))
+        state, ts = step(state, jnp.asarray(action), jax.random.key(0))
+        np.testing.assert_allclose(ts.observation, wanted, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(ts.reward, reward, rtol=1e-4, atol=1e-4)
+        assert not (ts.terminated or terminated or truncated)
+        assert ts.truncated == (time % 200 == 199)
+        low, high = ours.spec.reward_range
+        assert low <= ts.reward <= high
+        fast += abs(float(state.speed)) == 8.0
+    assert fast > 3
+
+
+def test_pendulum_starts_like_gymnasium():
+    _, ts = jax.vmap(Pendulum().reset)(jax.random.split(jax.random.key(0), 4000))
+    angle = np.arctan2(ts.observation[:, 1], ts.observation[:, 0])
+    for values, bound in ((angle, np.pi), (ts.observation[:, 2], 1.0)):
+        assert -bound <= values.min() < -0.98 * bound and 0.98 * bound < values.max() <= bound
+        np.testing.assert_allclose(values.std(), bound / np.sqrt(3), rtol=0.05)
+
+
+def test_a_batch_of_pendulums_is_each_alone():
+    masses = jnp.array([0.5, 1.0, 2.0])
+    state, _ = Pendulum().reset(jax.random.key(3))
+    go = lambda env: env.step(state, jnp.ones(1), jax.random.key(0))[1]  # noqa: E731
+    many = jax.vmap(lambda mass: go(Pendulum().with_parameters({"mass": mass})))(masses)
+    alone = [go(Pendulum(mass=float(mass))) for mass in masses]
+    np.testing.assert_allclose(many.observation, [a.observation for a in alone], rtol=1e-6)
+    assert len(np.unique(many.observation[:, 2])) == 3
+    with pytest.raises(UserError, match="no parameter 'masss', did you mean 'mass'"):
+        Pendulum().with_parameters({"masss": 1.0})
+    with pytest.raises(UserError, match="length must be above 0, not 0"):
+        Pendulum(length=0.0)
 
 
 class Scripted:

@@ -2,6 +2,7 @@
 
 import builtins
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from dm_env import specs
 
 from bellmax import UserError
-from bellmax.envs import check_env, list_names, make, vectorise
+from bellmax.envs import Parametric, check_env, list_names, make, vectorise
 from bellmax.envs.check_rollout import sample_action, widened_bounds
 
 gymnax = pytest.importorskip("gymnax")
@@ -86,6 +87,72 @@ def test_time_limit_truncates_and_the_final_observation_is_shown():
 @pytest.mark.parametrize("name", ["gymnax/Pendulum-v1", "gymnax/MemoryChain-bsuite"])
 def test_check_env_passes(name):
     assert check_env(name) == []
+
+
+@pytest.mark.parametrize("name", ["Pendulum-v1", "MountainCarContinuous-v0", "Reacher-misc"])
+def test_continuous_actions_have_finite_bounds_of_their_own_shape(name):
+    spec = make(f"gymnax/{name}").spec.action
+    assert spec.dtype == np.float32 and len(spec.shape) == 1
+    assert spec.minimum.shape == spec.maximum.shape == spec.shape
+    assert np.all(np.isfinite(spec.minimum)) and np.all(spec.minimum < spec.maximum)
+
+
+@pytest.mark.parametrize("changed", [{}, {"m": 0.3}, {"l": 1.7, "g": 4.0}])
+def test_pendulum_equals_gymnasium(changed):
+    theirs = gymnasium.make("Pendulum-v1").unwrapped
+    theirs.reset(seed=0)
+    for name, value in changed.items():
+        setattr(theirs, name, value)
+    env, rng = make("gymnax/Pendulum-v1").with_parameters(changed), np.random.default_rng(0)
+    state, _ = env.reset(jax.random.key(0))
+    step = jax.jit(env.step)
+    for time in range(100):
+        angle, speed = rng.uniform([-4, -8], [4, 8]).astype(np.float32)
+        action = rng.uniform(-3, 3, 1).astype(np.float32)  # beyond the torque that there is
+        theirs.state = np.array([angle, speed], np.float64)
+        wanted, reward, terminated, _, _ = theirs.step(action)
+        state = state.replace(theta=angle, theta_dot=speed, time=jnp.int32(time))
+        _, ts = step(state, action, jax.random.key(0))
+        np.testing.assert_allclose(ts.observation, wanted, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(ts.reward, reward, rtol=1e-5, atol=1e-5)
+        assert not ts.terminated and not terminated and not ts.truncated
+    _, ts = step(state.replace(time=jnp.int32(199)), action, jax.random.key(0))
+    assert ts.truncated and not ts.terminated
+
+
+def test_parameters_are_the_float_fields():
+    env = make("gymnax/Pendulum-v1", m=2)  # an int, as YAML reads it
+    nominal = {"max_speed": 8.0, "max_torque": 2.0, "dt": 0.05, "g": 10.0, "m": 2.0, "l": 1.0}
+    assert env.parameters == nominal and isinstance(env, Parametric)
+    assert make("gymnax/Breakout-MinAtar").parameters == {}
+
+
+def test_parameters_that_are_not_named_are_nominal_again():
+    env = make("gymnax/Pendulum-v1")
+    again = env.with_parameters({"m": 3.0}).with_parameters({"g": 5.0})
+    assert again._current.m == env.params.m == 1.0 and again._current.g == 5.0
+    assert again.parameters == env.parameters and env._current.g == 10.0
+
+
+def test_a_batch_of_parameters_equals_each_alone():
+    env = make("gymnax/Pendulum-v1")
+
+    def run(mass):
+        changed = env.with_parameters({"m": mass})
+        state, first = changed.reset(jax.random.key(0))
+        _, ts = changed.step(state, jnp.ones(1), jax.random.key(1))
+        return first.observation, ts.observation
+
+    masses = jnp.array([0.5, 1.0, 2.0])
+    firsts, seconds = jax.vmap(run)(masses)
+    assert len(np.unique(seconds[:, 2])) == 3 and len(np.unique(firsts[:, 2])) == 1
+    for i, mass in enumerate(masses):
+        np.testing.assert_allclose(seconds[i], run(mass)[1], rtol=1e-6)
+
+
+def test_unknown_parameter_is_explained():
+    with pytest.raises(UserError, match="no parameter 'gravit'.* did you mean 'gravity'"):
+        make("gymnax/CartPole-v1").with_parameters({"gravit": 1.0})
 
 
 def test_constructor_options_reach_the_task():

@@ -9,13 +9,13 @@ from bellmax import UserError
 from bellmax.envs import EnvConfig, list_names, make, make_vector_env
 
 OWN = [
-    *("bellmax/CartPole", "bellmax/Catch", "bellmax/DeepSea", "bellmax/PixelCatch"),
-    "bellmax/TwoStateChain",
+    *("bellmax/CartPole", "bellmax/Catch", "bellmax/DeepSea", "bellmax/Pendulum"),
+    *("bellmax/PixelCatch", "bellmax/TwoStateChain"),
 ]
 
 
 def test_own_names_are_listed_and_made():
-    assert list_names()[:5] == OWN
+    assert list_names()[:6] == OWN
     for name in OWN:
         assert make(name).spec.name == name
 

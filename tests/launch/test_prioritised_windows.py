@@ -156,7 +156,7 @@ def test_training_keeps_the_priorities_that_numpy_does(shape):
     state = runner.init(jnp.array([seed]))
     sample = jax.jit(replay.sample)
     for turn in range(-5, 3 * slots // length):
-        learner = jax.tree.map(lambda x: np.array(x[0]), state.learner)
+        learner = jax.tree.map(lambda x: np.array(x[0] if x.ndim else x), state.learner)
         slot = int(state.replay.cursor)
         key = jax.random.fold_in(state.keys.replay[0], learner.steps)
         state, interval = runner.advance(state, int(turn < 0), int(turn >= 0))

@@ -50,6 +50,19 @@ agent: {name: va_learning, batch_size: 16, n_step: 2, network: {hidden: [32]}}
 env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8}
 replay: {capacity: 2000, prioritised: true}
 """,
+    # Two networks, an actor that is updated every other step, and a bandit fed by episodes.
+    "expectrl": """
+seeds: 2
+agent:
+  {name: expectrl, alpha: auto, batch_size: 32, random_steps: 500, network: {hidden: [16]}}
+env: {name: bellmax/Pendulum, num_envs: 4, time_limit: 30, normalise_observations: true}
+replay: {capacity: 2000, prioritised: true}
+""",
+    "td3": """
+agent: {name: td3, batch_size: 32, policy_delay: 3, random_steps: 500, network: {hidden: [32]}}
+env: {name: bellmax/Pendulum, num_envs: 4, time_limit: 30, frame_stack: 8}
+replay: {capacity: 2000}
+""",
 }
 COMMON = f"""
 steps: {ENDS}

@@ -139,7 +139,7 @@ def test_evaluation_is_that_of_training_and_load_policy_acts_by_it(run, capsys, 
     seen = jax.random.normal(jax.random.key(0), (50, 4))
     for i, seed in enumerate((5, 6, 7)):
         learner, statistics = jax.tree.map(
-            lambda x, i=i: x[i], (state.learner, state.env.statistics)
+            lambda x, i=i: x[i] if x.ndim else x, (state.learner, state.env.statistics)
         )
         scale = np.sqrt(np.asarray(statistics.variance) + 1e-8)
         normal = np.clip((seen - statistics.mean[None]) / scale[None], -10, 10)

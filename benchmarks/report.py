@@ -1,4 +1,4 @@
-"""How the tabular studies are shown: curves with intervals, PNG and SVG, and cells of tables."""
+"""How studies are shown: curves with intervals, PNG and SVG, and cells of tables."""
 
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def thousands(axes) -> None:
 
 
 def draw(axes, x, values, label: str, number: int, style: str = "-", marker: str = "") -> None:
-    """The mean over MDPs of values [M, P], and its 95 % bootstrap interval as a band."""
+    """The mean over MDPs or seeds of values [M, P], and its 95 % bootstrap interval as a band."""
     colour = COLOURS[number % len(COLOURS)]
     bands = np.array([bootstrap_interval(at) for at in np.asarray(values).T])
     axes.fill_between(x, *bands.T, color=colour, alpha=0.2, linewidth=0)

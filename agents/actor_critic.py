@@ -1,0 +1,288 @@
+"""What agents with a deterministic policy and continuous actions share: TD3 but for its critics.
+
+a' = clip(pi_target(s') + clip(noise)),  y from r + gamma q_target(s', a')
+loss = critic_loss(q(s, a), y);  every `policy_delay` gradient steps  max_pi q(s, pi(s))
+
+With K heads there are K policies and K values on shared trunks: each head has the target of its
+own policy, and the actor of head k climbs the value of head k.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from annotated_types import Ge, Gt, Interval
+from dm_env import specs
+
+from bellmax import UserError, losses
+from bellmax.agents.base import (
+    Act,
+    ActorOutput,
+    Agent,
+    Batch,
+    LearnerState,
+    LearnOutput,
+    Memory,
+    Params,
+    ReplaySpec,
+    masked_mean,
+)
+from bellmax.agents.optimizer import scale_by_adam
+from bellmax.envs import EnvSpec
+from bellmax.networks import ContinuousNetworkConfig, Network, make_actor, make_critics
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig:
+    """Hyper-parameters that these agents share (defaults of Fujimoto et al. 2018).
+
+    `batch_size`, `policy_delay` and `network` are static; the other numbers are leaves: an agent
+    can be made under `vmap` with traced values.
+    """
+
+    # Adam's step size, of actor and critics.
+    learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 3e-4
+    # Gamma, per environment step.
+    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
+    # Transitions in a gradient step.
+    batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 256
+    # Environment steps at the start whose actions are uniformly random.
+    random_steps: Annotated[int, Ge(0)] = 25_000
+    # Deviation of the noise on the actor's actions, in units of half the action's range.
+    exploration_noise: Annotated[float, Ge(0)] = 0.1
+    # Deviation of the noise on the target policy's actions, in units of half the action's range.
+    target_noise: Annotated[float, Ge(0)] = 0.2
+    # That noise is clipped to plus or minus this, in the same units.
+    target_noise_clip: Annotated[float, Ge(0)] = 0.5
+    # Gradient steps of the critics to one of the actor and of the target networks.
+    policy_delay: Annotated[int, Ge(1)] = 2
+    # Share of the way that an update moves the target networks (Polyak's tau).
+    target_rate: Annotated[float, Gt(0), Interval(le=1)] = 0.005
+    network: ContinuousNetworkConfig = field(default_factory=ContinuousNetworkConfig)
+
+
+class ActorCritic(NamedTuple):
+    """A pair of trees: the actor's and the critics'."""
+
+    actor: Any
+    critics: Any
+
+
+class CriticLoss(NamedTuple):
+    """loss: [B], summed over critics and heads. error: [B] >= 0, for prioritised replay."""
+
+    loss: jax.Array
+    error: jax.Array
+
+
+# (q_tm1 [B, C, K], r_t [B], discount_t [B] with gamma, q_t [B, C, K]) -> CriticLoss
+CriticRule = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], CriticLoss]
+
+
+class Parts(NamedTuple):
+    """What acting and learning read. low, high: [D] bounds of an action, in the task's units."""
+
+    config: ActorCriticConfig
+    actor: Network
+    critics: Network
+    num_heads: int
+    low: np.ndarray
+    high: np.ndarray
+
+
+def make_actor_critic_agent(
+    config: ActorCriticConfig,
+    spec: EnvSpec,
+    critic_loss: CriticRule,
+    *,
+    num_critics: int = 1,
+    num_heads: int = 1,
+) -> Agent:
+    """Makes an agent from the loss of its critics.
+
+    Actions are stored in the task's units, clipped to its bounds. The critics are updated first and
+    the actor then climbs the first of the new ones; targets move with the actor, as in the authors'
+    code. Time limits bootstrap.
+
+    Args:
+      config: the shared hyper-parameters.
+      spec: the task; actions must be a vector with finite bounds.
+      critic_loss: differentiable in its first argument.
+      num_critics: C.
+      num_heads: K. With more than one, the actor's memory is the head that acts, [N] int32.
+
+    Returns:
+      The agent. Metrics are `loss` of the critics and the mean `q_value` of the actions taken.
+
+    Raises:
+      UserError: the action space does not fit.
+    """
+    action = check_action(spec)
+    actor = make_actor(config.network, spec.observation, action, num_heads)
+    critics = make_critics(config.network, spec.observation, action, num_critics, num_heads)
+    parts = Parts(config, actor, critics, num_heads, *bounds(action))
+    adam = optax.chain(scale_by_adam(1e-8), optax.scale_by_learning_rate(config.learning_rate))
+    learn_critics = _make_learn_critics(parts, adam, critic_loss)
+    learn_actor = _make_learn_actor(parts, adam)
+
+    def init(key: jax.Array) -> LearnerState:
+        actor_key, critic_key = jax.random.split(key)
+        params = ActorCritic(actor.init(actor_key), critics.init(critic_key))
+        opt_state = ActorCritic(adam.init(params.actor), adam.init(params.critics))
+        target = jax.tree.map(jnp.copy, params)
+        return LearnerState(params, target, opt_state, jnp.zeros((), jnp.int32))
+
+    def learn(
+        state: LearnerState, batch: Batch, key: jax.Array
+    ) -> tuple[LearnerState, LearnOutput]:
+        state, output = learn_critics(state, batch, key)
+        if config.policy_delay == 1:
+            return learn_actor(state, batch), output
+        due = state.steps % config.policy_delay == 0
+        return jax.lax.cond(due, learn_actor, lambda state, _: state, state, batch), output
+
+    def initial_memory(batch_size: int) -> Memory:
+        return () if num_heads == 1 else jnp.zeros(batch_size, jnp.int32)
+
+    replay = ReplaySpec(sequence_length=2, batch_size=config.batch_size)
+    act = _make_act(parts)
+    return Agent(init, lambda state: state.params.actor, initial_memory, act, learn, replay)
+
+
+def _make_act(parts: Parts) -> Act:
+    config, low, high = parts.config, parts.low, parts.high
+
+    def act(
+        params: Params,
+        observation: jax.Array,
+        memory: Memory,
+        is_first: jax.Array,
+        key: jax.Array,
+        step: jax.Array,
+        *,
+        evaluate: bool = False,
+    ) -> ActorOutput:
+        actions = parts.actor.apply(params, observation)
+        rows = jnp.arange(actions.shape[0])
+        action = actions[:, 0] if parts.num_heads == 1 else actions[rows, memory]
+        if not evaluate:
+            noise_key, random_key = jax.random.split(key)
+            noise = config.exploration_noise * jax.random.normal(noise_key, action.shape)
+            action = jnp.clip(action + (0.5 * (high - low))[None] * noise, low[None], high[None])
+            random = jax.random.uniform(random_key, action.shape, minval=low, maxval=high)
+            action = jnp.where(step < config.random_steps, random, action)
+        return ActorOutput(action, memory, ())
+
+    return act
+
+
+def _own_values(
+    parts: Parts, params: Params, observation: jax.Array, actions: jax.Array
+) -> jax.Array:
+    """[B, C, K] value k of action k, actions [B, K, D]."""
+    if parts.num_heads == 1:
+        return parts.critics.apply(params, observation, actions[:, 0])
+    value = lambda action: parts.critics.apply(params, observation, action)  # noqa: E731
+    each = jax.vmap(value, in_axes=1, out_axes=3)(actions)
+    return jnp.diagonal(each, axis1=2, axis2=3)
+
+
+def _target_values(
+    parts: Parts, target: ActorCritic, observation: jax.Array, key: jax.Array
+) -> jax.Array:
+    """[B, C, K] of the smoothed target policies; heads share the noise."""
+    config = parts.config
+    actions = parts.actor.apply(target.actor, observation)
+    noise = config.target_noise * jax.random.normal(key, actions[:, 0].shape)
+
+    def smooth(action: jax.Array, noise: jax.Array) -> jax.Array:
+        limits = {"minimum": parts.low, "maximum": parts.high}
+        clip = config.target_noise_clip
+        return losses.smoothed_target_action(action, noise, noise_clip=clip, **limits)
+
+    smoothed = jax.vmap(jax.vmap(smooth), in_axes=(1, None), out_axes=1)(actions, noise)
+    return _own_values(parts, target.critics, observation, smoothed)
+
+
+def _make_learn_critics(
+    parts: Parts, adam: optax.GradientTransformation, critic_loss: CriticRule
+) -> Callable[[LearnerState, Batch, jax.Array], tuple[LearnerState, LearnOutput]]:
+    def learn_critics(state: LearnerState, batch: Batch, key: jax.Array):
+        steps = jax.tree.map(lambda x: x[:, 0], batch.steps)
+        mask = 1.0 - steps.is_last
+        q_t = _target_values(parts, state.target_params, batch.steps.observation[:, 1], key)
+        discount = parts.config.discount * steps.discount
+
+        def loss_fn(params: Params) -> tuple[jax.Array, LearnOutput]:
+            q_tm1 = parts.critics.apply(params, steps.observation, steps.action)
+            each = critic_loss(q_tm1, steps.reward, discount, q_t)
+            loss = masked_mean(each.loss * batch.weights, mask)
+            q_value = masked_mean(q_tm1.mean(axis=(1, 2)), mask)
+            return loss, LearnOutput({"loss": loss, "q_value": q_value}, each.error * mask)
+
+        gradients, output = jax.grad(loss_fn, has_aux=True)(state.params.critics)
+        updates, opt_state = adam.update(gradients, state.opt_state.critics)
+        critics = optax.apply_updates(state.params.critics, updates)
+        state = state._replace(
+            params=state.params._replace(critics=critics),
+            opt_state=state.opt_state._replace(critics=opt_state),
+            steps=state.steps + 1,
+        )
+        return state, output
+
+    return learn_critics
+
+
+def _make_learn_actor(
+    parts: Parts, adam: optax.GradientTransformation
+) -> Callable[[LearnerState, Batch], LearnerState]:
+    """One step of the actor, and of the targets after it."""
+
+    def learn_actor(state: LearnerState, batch: Batch) -> LearnerState:
+        observation = batch.steps.observation[:, 0]
+        mask = 1.0 - batch.steps.is_last[:, 0]
+
+        def loss_fn(params: Params) -> jax.Array:
+            actions = parts.actor.apply(params, observation)
+            values = _own_values(parts, state.params.critics, observation, actions)
+            return -masked_mean(values[:, 0].sum(axis=-1), mask)
+
+        gradients = jax.grad(loss_fn)(state.params.actor)
+        updates, opt_state = adam.update(gradients, state.opt_state.actor)
+        params = state.params._replace(actor=optax.apply_updates(state.params.actor, updates))
+        rate = parts.config.target_rate
+        return state._replace(
+            params=params,
+            target_params=optax.incremental_update(params, state.target_params, rate),
+            opt_state=state.opt_state._replace(actor=opt_state),
+        )
+
+    return learn_actor
+
+
+def check_action(spec: EnvSpec) -> specs.BoundedArray:
+    """The task's action spec if it is a vector with finite bounds.
+
+    Raises:
+      UserError: it is not.
+    """
+    action: Any = spec.action
+    if isinstance(action, specs.DiscreteArray):
+        raise UserError(f"env.name: {spec.name} has discrete actions; this agent needs continuous")
+    if not isinstance(action, specs.BoundedArray) or not np.isfinite(bounds(action)).all():
+        raise UserError(f"env.name: actions of {spec.name} need finite bounds, to scale them")
+    if len(action.shape) != 1:
+        raise UserError(
+            f"env.name: an action of {spec.name} has shape {action.shape}, but a vector is needed"
+        )
+    return action
+
+
+def bounds(action: specs.BoundedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest action, each float32 [D]."""
+    low, high = (np.broadcast_to(x, action.shape) for x in (action.minimum, action.maximum))
+    return low.astype(np.float32), high.astype(np.float32)

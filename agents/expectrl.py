@@ -1,0 +1,150 @@
+"""ExpectRL: one critic that learns an expectile of its target, below the mean where alpha < 1/2.
+
+delta = r + gamma q_target(s', a') - q(s, a)
+loss = 2 |alpha - 1{delta < 0}| delta^2
+
+AutoExpectRL (`alpha: auto`) learns a policy and a value for each of several alphas, on shared
+trunks, from all data; a bandit draws the one that acts through an episode by how much the return
+rose on the episode before.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from annotated_types import Ge, Gt, Interval, MinLen
+
+from bellmax import losses
+from bellmax.agents.actor_critic import ActorCriticConfig, CriticLoss, make_actor_critic_agent
+from bellmax.agents.base import ActorOutput, Agent, LearnerState, Memory, Outcome, Params
+from bellmax.envs import EnvSpec
+
+Alpha = Annotated[float, Interval(gt=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class ExpectRLConfig(ActorCriticConfig):
+    """Hyper-parameters of ExpectRL (Clavier et al. 2024, arXiv:2406.04081)."""
+
+    # Expectile of the target that the critic learns: 0.5 the mean, smaller is pessimistic; `auto`
+    # is AutoExpectRL.
+    alpha: Alpha | Literal["auto"] = 0.4
+    # The expectiles that `auto` chooses from.
+    alphas: Annotated[tuple[Alpha, ...], MinLen(1)] = (0.2, 0.3, 0.4, 0.5)
+    # Rule of the bandit: the papers' `exponential` weights, or `windowed` as in TOP's code, which
+    # normalises feedback of any size.
+    bandit: Literal["exponential", "windowed"] = "windowed"
+    # Step size of the bandit.
+    bandit_step_size: Annotated[float, Gt(0)] = 0.1
+    # What `windowed` leaves of the played arm's weight at each update.
+    bandit_decay: Annotated[float, Interval(ge=0, le=1)] = 0.9
+    # Episodes that `windowed` normalises over.
+    bandit_window: Annotated[int, Ge(1)] = 5
+    # Feedback of `exponential` is divided by this, in units of return.
+    bandit_scale: Annotated[float, Gt(0)] = 1.0
+    # Least probability of an arm that `exponential` divides by (papers: none, which overflows).
+    bandit_floor: Annotated[float, Interval(gt=0, le=1)] = 0.01
+
+
+class Chooser(NamedTuple):
+    """The bandit. last_return: [] of the episode before. episodes: [] int32, seen so far."""
+
+    bandit: losses.BanditState
+    last_return: jax.Array
+    episodes: jax.Array
+
+
+def make_expectrl(config: ExpectRLConfig, spec: EnvSpec) -> Agent:
+    """Makes an ExpectRL agent; `alpha: auto` makes it AutoExpectRL.
+
+    Not known of the paper, whose body was not at hand: the values of alpha, the bandit's numbers,
+    whether heads share the target's noise (they do here), how an evaluation chooses (here the arm
+    of the largest weight), and the loss over heads (here their sum).
+
+    Raises:
+      UserError: the task's actions are not a vector with finite bounds.
+    """
+    auto = config.alpha == "auto"
+    alphas = jnp.asarray(config.alphas if auto else (config.alpha,))
+    rule = jax.vmap(_loss, in_axes=(0, None, None, 0, 0))  # over heads
+
+    def critic_loss(
+        q_tm1: jax.Array, r_t: jax.Array, discount_t: jax.Array, q_t: jax.Array
+    ) -> CriticLoss:
+        each, errors = jax.vmap(rule, in_axes=(0, 0, 0, 0, None))(
+            q_tm1[:, 0], r_t, discount_t, q_t[:, 0], alphas
+        )
+        return CriticLoss(each.sum(axis=1), errors.mean(axis=1))
+
+    agent = make_actor_critic_agent(config, spec, critic_loss, num_heads=len(alphas))
+    return _with_bandit(config, agent) if auto else agent
+
+
+def _loss(
+    q_tm1: jax.Array, r_t: jax.Array, discount_t: jax.Array, q_t: jax.Array, alpha: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Loss and absolute TD error of one head on one transition."""
+    loss = losses.expectile_td_loss(q_tm1, r_t, discount_t, q_t, alpha=alpha)
+    error = jnp.abs(r_t + discount_t * q_t - q_tm1)
+    return loss, jax.lax.stop_gradient(error)
+
+
+def _with_bandit(config: ExpectRLConfig, agent: Agent) -> Agent:
+    """The agent whose acting head a bandit draws at the start of each episode."""
+
+    def init(key: jax.Array) -> LearnerState:
+        bandit = losses.bandit_init(len(config.alphas), window=config.bandit_window)
+        chooser = Chooser(bandit, jnp.zeros(()), jnp.zeros((), jnp.int32))
+        return agent.init(key)._replace(extra=chooser)
+
+    def actor_params(state: LearnerState) -> Params:
+        return agent.actor_params(state), state.extra.bandit
+
+    def act(
+        params: Params,
+        observation: jax.Array,
+        memory: Memory,
+        is_first: jax.Array,
+        key: jax.Array,
+        step: jax.Array,
+        *,
+        evaluate: bool = False,
+    ) -> ActorOutput:
+        actor, bandit = params
+        key, arm_key = jax.random.split(key)
+        if evaluate:
+            arm = jnp.full_like(memory, jnp.argmax(bandit.weights))
+        else:
+            keys = jax.random.split(arm_key, memory.shape[0])
+            drawn = jax.vmap(losses.bandit_sample, in_axes=(None, 0))(bandit, keys)
+            arm = jnp.where(is_first, drawn, memory)
+        return agent.act(actor, observation, arm, is_first, key, step, evaluate=evaluate)
+
+    def feed(chooser: Chooser, arm: jax.Array, episode_return: jax.Array) -> Chooser:
+        rise = episode_return - chooser.last_return
+        step_size = config.bandit_step_size
+        if config.bandit == "windowed":
+            decay = config.bandit_decay
+            fed = losses.bandit_update_windowed(
+                chooser.bandit, arm, rise, step_size=step_size, decay=decay
+            )
+        else:
+            rise, floor = rise / config.bandit_scale, config.bandit_floor
+            fed = losses.bandit_update(chooser.bandit, arm, rise, step_size=step_size, floor=floor)
+        # The first episode has none before it that it could improve on.
+        is_first = chooser.episodes == 0
+        bandit: Any = jax.tree.map(lambda o, n: jnp.where(is_first, o, n), chooser.bandit, fed)
+        return Chooser(bandit, episode_return, chooser.episodes + 1)
+
+    def observe(state: LearnerState, outcome: Outcome) -> LearnerState:
+        """Feeds every episode that ended, in the order of time and then of environments."""
+        arms, returns, ended = (jnp.ravel(x) for x in outcome)
+        (rows,) = jnp.nonzero(ended, size=ended.size, fill_value=0)
+
+        def one(i: jax.Array, chooser: Chooser) -> Chooser:
+            return feed(chooser, arms[rows[i]], returns[rows[i]])
+
+        return state._replace(extra=jax.lax.fori_loop(0, jnp.sum(ended), one, state.extra))
+
+    return agent._replace(init=init, actor_params=actor_params, act=act, observe=observe)

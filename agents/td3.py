@@ -1,0 +1,46 @@
+"""TD3: two critics, of which the target takes the smaller value.
+
+y = r + gamma min_c q_target_c(s', a')
+loss = sum_c (y - q_c(s, a))^2
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+from annotated_types import Interval
+
+from bellmax import losses
+from bellmax.agents.actor_critic import ActorCriticConfig, CriticLoss, make_actor_critic_agent
+from bellmax.agents.base import Agent
+from bellmax.envs import EnvSpec
+
+
+@dataclass(frozen=True)
+class TD3Config(ActorCriticConfig):
+    """Hyper-parameters of TD3 (Fujimoto et al. 2018, arXiv:1802.09477)."""
+
+    # Critics; 1 is DDPG with smoothing and delay.
+    num_critics: Annotated[int, Interval(ge=1, le=64)] = 2
+    # What the target takes of the critics: the smallest value, or the mean of all.
+    reduce: Literal["min", "mean"] = "min"
+
+
+def make_td3(config: TD3Config, spec: EnvSpec) -> Agent:
+    """Makes a TD3 agent.
+
+    Raises:
+      UserError: the task's actions are not a vector with finite bounds.
+    """
+
+    def critic_loss(
+        q_tm1: jax.Array, r_t: jax.Array, discount_t: jax.Array, q_t: jax.Array
+    ) -> CriticLoss:
+        errors = jax.vmap(
+            lambda *arrays: losses.clipped_double_q_learning(*arrays, reduce=config.reduce)
+        )(q_tm1[:, :, 0], r_t, discount_t, q_t[:, :, 0])
+        error = jax.lax.stop_gradient(jnp.abs(errors).mean(axis=1))
+        return CriticLoss(jnp.sum(errors**2, axis=1), error)
+
+    return make_actor_critic_agent(config, spec, critic_loss, num_critics=config.num_critics)

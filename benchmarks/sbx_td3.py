@@ -1,0 +1,46 @@
+"""SBX's TD3 at Hopper's shapes, so many gradient steps for each line on stdin.
+
+`actor_critic.py --sbx PYTHON` starts it under the Python that has sbx-rl; it needs no bellmax.
+
+    PYTHON benchmarks/sbx_td3.py UPDATES
+"""
+
+import sys
+
+import gymnasium
+import jax
+import numpy as np
+from sbx import TD3
+
+
+class Still(gymnasium.Env):
+    """Hopper's shapes and nothing else."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (11,), np.float32)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.np_random.normal(size=11).astype(np.float32), {}
+
+    def step(self, action):
+        return self.np_random.normal(size=11).astype(np.float32), 1.0, False, False, {}
+
+
+def main():
+    updates = int(sys.argv[1])
+    numbers = {"learning_rate": 3e-4, "batch_size": 256, "policy_delay": 2, "buffer_size": 100_000}
+    shape = {"net_arch": [256, 256]}
+    model = TD3("MlpPolicy", Still(), **numbers, policy_kwargs=shape, learning_starts=2_000)
+    model.learn(2_000)  # fills replay
+    model.train(updates, 256)
+    jax.block_until_ready(model.policy.qf_state.params)
+    print("done", flush=True)
+    for _ in sys.stdin:
+        model.train(updates, 256)
+        jax.block_until_ready(model.policy.qf_state.params)
+        print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main()

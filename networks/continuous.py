@@ -1,0 +1,116 @@
+"""Networks for continuous actions: deterministic actors, and ensembles of critics.
+
+Both may have K heads on one trunk: K policies, and K values of one action. Actions are in the
+environment's units outside; inside, the actor ends in a tanh and the critic reads them in [-1, 1].
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from annotated_types import Ge
+from dm_env import specs
+
+from bellmax.networks.build import Network
+from bellmax.networks.dense import dense
+from bellmax.networks.torsos import MLP
+
+
+@dataclass(frozen=True)
+class ContinuousNetworkConfig:
+    """Shapes of actor and critics: all static."""
+
+    # Widths of the layers of the actor and of each critic, in units.
+    hidden: tuple[Annotated[int, Ge(1)], ...] = (256, 256)
+    # Precision inside the networks; parameters and outputs stay float32.
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class Actor(nn.Module):
+    """[B, ...] -> [B, K, D] float32 in [-1, 1]: K policies on one trunk."""
+
+    hidden: tuple[int, ...]
+    num_heads: int
+    action_size: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = MLP(self.hidden, self.dtype)(x)
+        x = dense(self.num_heads * self.action_size, self.dtype)(x).astype(jnp.float32)
+        return jnp.tanh(x).reshape(-1, self.num_heads, self.action_size)
+
+
+class Critic(nn.Module):
+    """Observations [B, ...] and actions [B, D] in [-1, 1] -> [B, K] float32, in reward units."""
+
+    hidden: tuple[int, ...]
+    num_heads: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, action: jax.Array) -> jax.Array:
+        x = jnp.concatenate([x.reshape(x.shape[0], -1).astype(jnp.float32), action], axis=-1)
+        x = MLP(self.hidden, self.dtype)(x)
+        return dense(self.num_heads, self.dtype)(x).astype(jnp.float32)
+
+
+def make_actor(
+    config: ContinuousNetworkConfig,
+    observation: specs.Array,
+    action: specs.BoundedArray,
+    num_heads: int = 1,
+) -> Network:
+    """The actor: apply(params, observations [B, ...]) -> actions [B, K, D], in the task's units."""
+    module = Actor(tuple(config.hidden), num_heads, action.shape[0], jnp.dtype(config.dtype))
+    centre, half = _centre(action), _half(action)
+
+    def init(key: jax.Array) -> Any:
+        return module.init(key, jnp.zeros((1, *observation.shape), observation.dtype))
+
+    def apply(params: Any, observations: jax.Array) -> jax.Array:
+        return centre + half * module.apply(params, observations)
+
+    return Network(init, apply)
+
+
+def make_critics(
+    config: ContinuousNetworkConfig,
+    observation: specs.Array,
+    action: specs.BoundedArray,
+    num_critics: int = 1,
+    num_heads: int = 1,
+) -> Network:
+    """C critics: apply(params, observations [B, ...], actions [B, D]) -> values [B, C, K].
+
+    Parameters have a leading [C].
+    """
+    module = Critic(tuple(config.hidden), num_heads, jnp.dtype(config.dtype))
+    centre, half = _centre(action), _half(action)
+
+    def init(key: jax.Array) -> Any:
+        seen = jnp.zeros((1, *observation.shape), observation.dtype)
+        act = jnp.zeros((1, *action.shape))
+        return jax.vmap(lambda k: module.init(k, seen, act))(jax.random.split(key, num_critics))
+
+    def apply(params: Any, observations: jax.Array, actions: jax.Array) -> jax.Array:
+        scaled = (actions - centre[0]) / half[0]
+        each: Any = jax.vmap(lambda p: module.apply(p, observations, scaled))(params)
+        return jnp.swapaxes(each, 0, 1)
+
+    return Network(init, apply)
+
+
+def _centre(action: specs.BoundedArray) -> np.ndarray:
+    """[1, 1, D] middle of the action's range."""
+    middle = (action.minimum + action.maximum) / 2
+    return np.broadcast_to(middle, action.shape).astype(np.float32)[None, None]
+
+
+def _half(action: specs.BoundedArray) -> np.ndarray:
+    """[1, 1, D] half of the action's range."""
+    half = (action.maximum - action.minimum) / 2
+    return np.broadcast_to(half, action.shape).astype(np.float32)[None, None]

@@ -1,0 +1,460 @@
+"""Robust evaluation: exact numbers on a task whose return is a known function of its parameters."""
+
+import dataclasses
+import json
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dm_env import specs
+
+from bellmax import UserError
+from bellmax.agents.dqn import DQNConfig, make_dqn
+from bellmax.envs import EnvConfig, EnvSpec, TimeStep, make, vectorise
+from bellmax.launch import devices, robust
+from bellmax.launch.cli import main
+from bellmax.launch.config import list_presets, load
+from bellmax.launch.evaluate import restore
+from bellmax.launch.evaluation import Episodes, make_evaluator
+from bellmax.launch.experiment import build
+from bellmax.launch.robust import Robustness, evaluate_robust, make_cell_evaluator, summarise
+from bellmax.launch.robust_plot import draw
+from bellmax.launch.uncertainty import (
+    Box,
+    make_axes,
+    make_cells,
+    own_box,
+    published_box,
+    published_boxes,
+)
+from bellmax.networks import NetworkConfig
+
+STEPS = 4
+BONUS = 5.0
+NOMINAL = {"theta": 4.0, "slope": 0.5, "root": 1.0}
+
+
+class Walk(NamedTuple):
+    time: jax.Array
+    start: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Hill:
+    """Pays -(theta - 1)^2 + slope + sqrt(root) - 1 a step, four times.
+
+    While it is plain it pays 5 more, so that its nominal parameters set are not the plain task.
+    With `noise` a draw at the reset, one at the step and the action count too, and episodes with
+    theta below 0.5 take two steps.
+    """
+
+    noise: bool = False
+    bonus: float = BONUS
+    theta: jax.Array | float = NOMINAL["theta"]
+    slope: jax.Array | float = NOMINAL["slope"]
+    root: jax.Array | float = NOMINAL["root"]
+    spec = EnvSpec(
+        "Hill", specs.Array((2,), np.float32), specs.DiscreteArray(2, np.int32), time_limit=STEPS
+    )
+    parameters = NOMINAL
+
+    def with_parameters(self, values):
+        return type(self)(self.noise, 0.0 if values else BONUS, **values)
+
+    def _show(self, state, reward):
+        over = state.time >= STEPS
+        observation = jnp.stack([state.time.astype(jnp.float32), state.start])
+        fell = (state.time >= 2) & (self.theta < 0.5) & self.noise
+        return state, TimeStep(observation, jnp.asarray(reward, jnp.float32), fell, over & ~fell)
+
+    def reset(self, key):
+        return self._show(Walk(jnp.zeros((), jnp.int32), jax.random.normal(key)), 0.0)
+
+    def step(self, state, action, key):
+        reward = -((self.theta - 1.0) ** 2) + self.slope + jnp.sqrt(self.root) - 1.0
+        reward += self.bonus
+        luck = self.slope * state.start * action + jax.random.normal(key)
+        return self._show(state._replace(time=state.time + 1), reward + luck * self.noise)
+
+
+class Computed(Hill):
+    """The same with a spec that computes with jax: it must not be asked within a trace."""
+
+    @property
+    def spec(self):
+        low = jnp.full(2, -100.0)
+        return Hill.spec._replace(observation=specs.BoundedArray((2,), np.float32, low, -low))
+
+
+class Rigid:
+    """The same without parameters."""
+
+    spec, reset, step = Hill.spec, Hill.reset, Hill.step
+    _show, noise, theta, slope, root, bonus = Hill._show, False, 1.0, 1.0, 1.0, 0.0
+
+
+CONFIG = f"""
+steps: 80
+warmup_steps: 40
+seeds: 2
+evaluation_episodes: 2
+agent: {{name: dqn, batch_size: 8, network: {{hidden: [4]}}}}
+env:
+  name: "{__name__}:Hill"
+  num_envs: 4
+  normalise_observations: true
+  randomise: {{theta: [5, 6]}}
+replay: {{capacity: 64}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def jax_as_it_is(monkeypatch):
+    monkeypatch.setattr(devices, "configure_jax", lambda *, deterministic: None)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of two seeds on Hill."""
+    folder = tmp_path_factory.mktemp("robust")
+    (folder / "hill.yaml").write_text(CONFIG)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "configure_jax", lambda *, deterministic: None)
+        assert main(["train", str(folder / "hill.yaml"), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def renamed(run, folder, task):
+    """The run as if it had trained on another task of this file."""
+    copy = folder / "run"
+    copy.mkdir()
+    (copy / "checkpoints").symlink_to(run / "checkpoints")
+    text = (run / "config.yaml").read_text()
+    (copy / "config.yaml").write_text(text.replace(f"{__name__}:Hill", f"{__name__}:{task}"))
+    return copy
+
+
+def paid(theta, slope=NOMINAL["slope"], root=NOMINAL["root"]):
+    return STEPS * (-((theta - 1.0) ** 2) + slope + np.sqrt(root) - 1.0)
+
+
+# Boxes and grids
+
+
+def test_the_published_numbers():
+    hopper = published_boxes()["brax/hopper"]
+    assert hopper["2d"].ranges == {"friction": (0.1, 3.0), "torso_mass": (0.1, 3.0)}
+    assert hopper["3d"].ranges["thigh_mass"] == (0.1, 4.0)
+    assert published_box("brax/inverted_pendulum", "1d").ranges == {"pole_mass": (1.0, 31.0)}
+    standup = published_boxes()["brax/humanoidstandup"]
+    assert standup["3d"].ranges["right_shin_mass"] == standup["3d_m2td3"].ranges["left_thigh_mass"]
+    for task, boxes in published_boxes().items():
+        assert {"1d", "2d"} <= set(boxes) and not any(name in list_presets() for name in boxes)
+        for name, box in boxes.items():
+            assert box.name == name and len(box.ranges) == int(name[0]), (task, name)
+            assert all(0 < low < high for low, high in box.ranges.values())
+        wider = boxes.get("3d", boxes["2d"]).ranges
+        assert set(boxes["1d"].ranges) < set(boxes["2d"].ranges) <= set(wider)
+
+
+def test_boxes_are_no_presets():
+    assert list_presets() and not [name for name in list_presets() if "uncertainty" in name]
+
+
+@pytest.mark.parametrize("task", published_boxes())
+def test_published_boxes_name_parameters_that_there_are(task):
+    pytest.importorskip(task.partition("/")[0])
+    env = make(task)
+    for box in published_boxes()[task].values():
+        assert set(box.ranges) <= set(env.parameters), box.name
+
+
+def test_the_upper_end_is_in_or_out():
+    box = Box("b", {"x": (0.1, 3.0)})
+    assert make_axes(box, 3)["x"].tolist() == [0.1, 1.55, 3.0]
+    np.testing.assert_allclose(make_axes(box, 10)["x"], 0.1 + 2.9 * np.arange(10) / 9)
+    excluded = make_axes(box, 10, "excluded")["x"]
+    # RRLS: numpy.arange(low, high, (high - low) / points); its last point of [0.1, 3] is 2.71.
+    np.testing.assert_allclose(excluded, np.arange(0.1, 3.0, (3.0 - 0.1) / 10))
+    assert len(excluded) == 10 and excluded[-1] == pytest.approx(2.71)
+
+
+def test_cells_are_every_combination_the_last_fastest():
+    cells = make_cells({"a": np.array([1.0, 2.0]), "b": np.array([5.0, 6.0])})
+    assert cells["a"].tolist() == [1, 1, 2, 2] and cells["b"].tolist() == [5, 6, 5, 6]
+
+
+# Statistics
+
+
+@pytest.mark.parametrize(("count", "tail"), [(9, 1), (10, 1), (25, 3), (100, 10), (1000, 100)])
+def test_the_summary_by_sorting(count, tail):
+    returns = np.random.default_rng(count).normal(size=(3, count))
+    summary = summarise(returns)
+    for i, row in enumerate(returns):
+        in_order = sorted(row.tolist())
+        assert summary.cvar[i] == pytest.approx(sum(in_order[:tail]) / tail)
+        assert summary.worst[i] == in_order[0] == row[summary.worst_cell[i]]
+        assert summary.mean[i] == pytest.approx(sum(in_order) / count)
+        # The mean beyond the 10 % quantile, where a tenth is a whole number of cells.
+        if count % 10 == 0:
+            cut = np.quantile(row, 0.1, method="inverted_cdf")
+            assert summary.cvar[i] == pytest.approx(row[row <= cut].mean())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_the_worst_and_hides_behind_no_mean(bad):
+    returns = np.arange(20.0).reshape(2, 10)
+    returns[0, 7] = bad
+    summary = summarise(returns)
+    assert np.isnan([summary.mean[0], summary.worst[0], summary.cvar[0]]).all()
+    assert summary.worst_cell[0] == 7
+    assert (summary.mean[1], summary.worst[1], summary.cvar[1]) == (14.5, 10.0, 10.0)
+
+
+# Evaluation
+
+
+@pytest.mark.parametrize("upper_end", ["included", "excluded"])
+def test_every_number_is_the_known_one(run, upper_end):
+    box = Box("own", {"theta": (0.0, 2.0), "slope": (0.0, 1.0)})
+    result = evaluate_robust(run, box, points=5, upper_end=upper_end, episodes=3)
+    ends = [4, 4] if upper_end == "included" else [5, 5]
+    theta, slope = (high * np.arange(5) / end for high, end in zip([2.0, 1.0], ends, strict=True))
+    wanted = paid(theta[:, None], slope[None, :]).reshape(-1)
+    np.testing.assert_allclose(result.returns, np.stack([wanted] * 2), atol=1e-5)
+    assert result.episodes.episode_return.shape == (25, 2, 3) and result.seeds == [0, 1]
+    assert result.episodes.episode_return.dtype == np.float64
+    assert (result.episodes.episode_length == STEPS).all() and not result.episodes.cut.any()
+    # theta is nominally 4, outside of the box.
+    np.testing.assert_allclose(result.nominal_returns, [paid(4.0) + STEPS * BONUS] * 2)
+    summary = summarise(result.returns)
+    np.testing.assert_allclose(summary.worst, wanted.min(), atol=1e-5)
+    assert summary.worst_cell.tolist() == [0, 0] and wanted.argmin() == 0
+    np.testing.assert_allclose(summary.cvar, np.sort(wanted)[:3].mean(), atol=1e-5)
+    np.testing.assert_allclose(summary.mean, wanted.mean(), atol=1e-5)
+
+
+def test_a_grid_in_chunks_is_each_cell_by_itself(run, tmp_path, monkeypatch):
+    """With noise, a policy and normalisation that matter, and episodes of unequal length."""
+    noisy = renamed(run, tmp_path, "Hill")
+    text = (noisy / "config.yaml").read_text()
+    (noisy / "config.yaml").write_text(text.replace("options: {}", "options: {noise: true}"))
+    monkeypatch.setattr(robust, "MAX_ENVIRONMENTS", 2 * 3 * 4)  # at most 4 of 9 cells
+    box, told = Box("own", {"theta": (0.0, 2.0), "slope": (0.5, 3.0)}), []
+    result = evaluate_robust(noisy, box, points=3, episodes=3, report=told.append)
+    assert told == [f"{n} of 9 cells evaluated" for n in (3, 6, 9)]
+    config = load(noisy)
+    assert config.env.options == {"noise": True}
+    experiment = build(config)
+    step, state, _ = restore(noisy, experiment)
+    acting = experiment.agent.actor_params(state.learner), state.env.statistics
+
+    def alone(values):
+        env = Hill(True, 0.0 if values else BONUS, **(NOMINAL | values))
+        vector_env = vectorise(env, 3, normalise_observations=True, update_statistics=False)
+        evaluator = make_evaluator(experiment.agent, vector_env, None)
+        return jax.device_get(evaluator(*acting, jnp.arange(2), jnp.int32(step)))
+
+    cells = make_cells(result.axes)
+    for i in (0, 5, 7):
+        one = alone({name: float(x[i]) for name, x in cells.items()})
+        for field in Episodes._fields:
+            ours, theirs = getattr(result.episodes, field)[i], getattr(one, field)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        result.nominal_episodes.episode_return, alone({}).episode_return, rtol=1e-6
+    )
+    lengths = result.episodes.episode_length.reshape(3, -1)
+    assert (lengths[0] == 2).all() and (lengths[1:] == STEPS).all()
+    assert np.ptp(result.episodes.episode_return, axis=-1).min() > 0.01
+
+
+def test_a_spec_is_not_computed_within_the_trace():
+    env = Computed()
+    agent = make_dqn(DQNConfig(network=NetworkConfig(hidden=(4,))), env.spec)
+    params = agent.actor_params(jax.vmap(agent.init)(jax.random.split(jax.random.key(0), 1)))
+    evaluate = make_cell_evaluator(agent, env, EnvConfig(time_limit=2), 3, None)
+    values = {"theta": jnp.array([1.0, 3.0])}
+    found = evaluate(values, params, (), jnp.arange(1), jnp.int32(0)).episode_return
+    wanted = np.stack([np.full((1, 3), paid(theta) / 2) for theta in (1.0, 3.0)])
+    np.testing.assert_allclose(found, wanted)
+
+
+# The command
+
+
+def test_the_command_writes_a_table_and_pictures(run, capsys):
+    argv = ["evaluate", str(run), "--robust", "--parameter", "theta=0,2", "--points", "5"]
+    assert main([*argv, "--parameter", "slope=0,1", "--episodes", "2"]) == 0
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    # Worst: theta 0 or 2, slope 0, where a step pays -1. Tenth of 25 cells: three; -4, -4 and -3.
+    # Mean over theta of -(theta - 1)^2 is -0.5 and of slope 0.5.
+    assert "box theta-slope: 25 cells (theta 0 to 2, slope 0 to 1), 2 episodes a cell" in lines[0]
+    answer = "mean 0.00, worst -4.00 at theta 0, slope 0, CVaR 10% -3.67, nominal -14.00"
+    assert lines[1:3] == [f"seed 0: {answer}", f"seed 1: {answer}"]
+    assert lines[3].startswith("2 seeds, 95 % intervals: mean 0.00 [0.00, 0.00], worst -4.00 [")
+    stem = run / "robust-theta-slope"
+    paths = [stem.with_name(stem.name + suffix) for suffix in (".jsonl", ".png", ".svg")]
+    assert lines[4:] == [str(path) for path in paths]
+    assert paths[1].read_bytes().startswith(b"\x89PNG") and "<svg" in paths[2].read_text()
+    rows = [json.loads(line) for line in paths[0].read_text().splitlines()]
+    assert [row["kind"] for row in rows] == ["nominal"] * 2 + ["cell"] * 50
+    assert [row["seed"] for row in rows] == [0, 1] * 26
+    assert rows[0]["parameters"] == {"theta": 4.0, "slope": 0.5}
+    for row in rows:
+        values = row["parameters"]
+        bonus = STEPS * BONUS if row["kind"] == "nominal" else 0.0
+        assert row["episode_return"] == pytest.approx(paid(**values) + bonus, abs=1e-5)
+        assert row["episodes"] == 2 and row["episode_length"] == STEPS
+        assert row["not_finite_episodes"] == row["cut_episodes"] == 0 and row["step"] == 80
+    assert len({tuple(row["parameters"].values()) for row in rows}) == 26
+
+
+def test_out_names_the_files_and_excluded_leaves_the_upper_end_out(run, tmp_path):
+    out = tmp_path / "below" / "mine.png"
+    argv = ["evaluate", str(run), "--robust", "--parameter", "theta=1,3", "--points", "4"]
+    assert main([*argv, "--upper-end", "excluded", "--episodes", "1", "--out", str(out)]) == 0
+    names = sorted(path.name for path in out.parent.iterdir())
+    assert names == ["mine.jsonl", "mine.png", "mine.svg"]
+    rows = [json.loads(line) for line in out.with_suffix(".jsonl").read_text().splitlines()]
+    thetas = [row["parameters"]["theta"] for row in rows if row["kind"] == "cell"]
+    assert thetas == [1.0, 1.0, 1.5, 1.5, 2.0, 2.0, 2.5, 2.5]
+
+
+def test_returns_that_are_not_finite_are_reported(run, tmp_path, capsys):
+    argv = ["evaluate", str(run), "--robust", "--parameter", "root=-1,1", "--points", "5"]
+    assert main([*argv, "--episodes", "2", "--out", str(tmp_path / "nan")]) == 1
+    line = capsys.readouterr().out.splitlines()[1]
+    assert "mean nan, worst nan at root -1, CVaR 10% nan, nominal -14.00" in line
+    assert "2 cells have returns that are not finite, first at root -1" in line
+    rows = [json.loads(line) for line in (tmp_path / "nan.jsonl").read_text().splitlines()]
+    assert [r["episode_return"] is None for r in rows] == [False] * 2 + [True] * 4 + [False] * 6
+    assert [r["not_finite_episodes"] for r in rows[2:6]] == [2] * 4
+
+
+# (arguments after the run, what the sentence must contain)
+MISTAKES = [
+    ("--box 2d", ["--box needs --robust"]),
+    ("--points 3", ["--points needs --robust"]),
+    ("--parameter theta=0,1", ["--parameter needs --robust"]),
+    ("--upper-end excluded", ["--upper-end needs --robust"]),
+    ("--out x", ["--out needs --robust"]),
+    ("--robust", [":Hill has no published", "brax/hopper", "gymnax/Pendulum-v1", "--parameter"]),
+    ("--robust --box 2d --parameter theta=0,1", ["--box and --parameter exclude each other"]),
+    ("--robust --points 1", ["--points must be at least 2, got 1"]),
+    ("--robust --parameter theta=0,1 --points 1", ["--points must be at least 2, got 1"]),
+    ("--robust --parameter theta=0,1 --points 100001", ["--points 100001", "100,000"]),
+    ("--robust --upper-end exclude", ["--upper-end", "did you mean excluded?"]),
+    ("--robust --parameter thta=0,1", ["no parameter 'thta'", "did you mean 'theta'"]),
+    ("--robust --parameter theta=1,0", ["theta must have LOW < HIGH, got 1,0"]),
+    ("--robust --parameter theta=1,1", ["theta must have LOW < HIGH, got 1,1"]),
+    ("--robust --parameter theta=1", ["NAME=LOW,HIGH", "'theta=1'"]),
+    ("--robust --parameter theta=0,nan", ["NAME=LOW,HIGH", "'theta=0,nan'"]),
+    ("--robust --parameter =0,1", ["NAME=LOW,HIGH", "'=0,1'"]),
+    ("--robust --parameter theta=0,1 --parameter theta=0,2", ["theta is given twice"]),
+    (
+        "--robust --parameter a=0,1 --parameter b=0,1 --parameter c=0,1 --parameter d=0,1",
+        ["1 to 3 times, got 4"],
+    ),
+    ("--robust --episodes 0", ["--episodes", "[1, 65536]", "got 0"]),
+    ("--robust --parameter theta=0,1 --checkpoint 7", ["there is no checkpoint 7", "saved: 80"]),
+    ("--robust --parameter theta=0,1 --out {run}/config.yaml/x", ["--out", "cannot be written"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "parts"), MISTAKES)
+def test_a_mistake_is_one_sentence(run, capsys, arguments, parts):
+    argv = arguments.replace("{run}", str(run)).split(" ")
+    assert main(["evaluate", str(run), *argv]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and len(captured.err.splitlines()) == 1
+    assert not [part for part in parts if part not in captured.err], captured.err
+
+
+def test_a_task_without_parameters_and_a_run_without_checkpoints_are_told(run, tmp_path):
+    with pytest.raises(UserError, match=":Rigid has no parameters that can be changed"):
+        evaluate_robust(renamed(run, tmp_path, "Rigid"), "2d")
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "config.yaml").write_text((run / "config.yaml").read_text())
+    with pytest.raises(UserError, match="no intact checkpoint"):
+        evaluate_robust(bare, own_box(["theta=0,1"]))
+
+
+def test_an_unknown_box_suggests_one():
+    with pytest.raises(
+        UserError, match="unknown box of brax/hopper '1d_m2td'; did you mean 1d_m2td3"
+    ):
+        published_box("brax/hopper", "1d_m2td")
+
+
+# Pictures
+
+
+def made_up(names, points=4, seeds=3):
+    """A result with random returns over [0, 1] for each name, nominally 2 and 1."""
+    axes = make_axes(Box("b", dict.fromkeys(names, (0.0, 1.0))), points)
+    generator = np.random.default_rng(0)
+
+    def episodes(*shape):
+        zeros = np.zeros(shape, int)
+        return Episodes(generator.normal(size=shape), zeros, zeros > 0)
+
+    nominal = dict(zip(names, (2.0, 1.0, 0.7), strict=False))
+    box = Box("b", dict.fromkeys(names, (0.0, 1.0)))
+    cells = episodes(points ** len(names), seeds, 5)
+    seeds = list(range(seeds))
+    return Robustness("task", box, 9, seeds, axes, nominal, cells, episodes(len(seeds), 5))
+
+
+def lines(axes):
+    return {line.get_label(): np.ravel(line.get_xydata()).tolist() for line in axes.lines}
+
+
+def test_one_parameter_is_a_curve():
+    result = made_up(["a"])
+    (axes,) = draw(result).axes
+    curves = [line.get_ydata() for line in axes.lines]
+    np.testing.assert_allclose(curves[:3], result.returns)
+    np.testing.assert_allclose(curves[3], result.returns.mean(axis=0))
+    assert lines(axes)["nominal"] == [2.0, result.nominal_returns.mean()]
+    assert axes.get_xlabel() == "a" and "95 % interval" in axes.get_ylabel()
+
+
+def test_two_parameters_are_a_heat_map():
+    result = made_up(["a", "b"])
+    axes = draw(result).axes[0]
+    shown = axes.collections[0].get_array().reshape(4, 4)  # rows are b
+    means = result.returns.mean(axis=0).reshape(4, 4)
+    np.testing.assert_allclose(shown, means.T)
+    i, j = np.unravel_index(means.argmin(), means.shape)
+    grid = result.axes["a"]
+    assert lines(axes) == {"nominal": [2.0, 1.0], "worst": [grid[i], grid[j]]}
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("a", "b") and axes.get_xlim()[1] > 2.0
+
+
+def test_three_parameters_are_a_heat_map_for_each_value_of_the_third():
+    result = made_up(["a", "b", "c"])
+    figure = draw(result)
+    panels = figure.axes[:4]
+    means = result.returns.mean(axis=0).reshape(4, 4, 4)
+    for i, axes in enumerate(panels):
+        shown = axes.collections[0]
+        np.testing.assert_allclose(shown.get_array().reshape(4, 4), means[:, :, i].T)
+        assert shown.get_clim() == (means.min(), means.max())
+        assert axes.get_title() == f"c {result.axes['c'][i]:.3g}"
+        assert ("nominal" in lines(axes)) == (i == 2)  # 0.7 is nearest to 0.667
+        assert ("worst" in lines(axes)) == (i == means.argmin() % 4)
+
+
+def test_a_cell_that_is_not_finite_is_left_blank_and_is_the_worst():
+    result = made_up(["a", "b"])
+    result.episodes.episode_return[6, 1, 0] = np.nan  # a = 1/3, b = 2/3
+    axes = draw(result).axes[0]
+    mask = axes.collections[0].get_array().mask.reshape(4, 4)
+    assert mask.sum() == 1 and mask[2, 1]
+    np.testing.assert_allclose(lines(axes)["worst"], [1 / 3, 2 / 3])
