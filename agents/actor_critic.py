@@ -38,7 +38,7 @@ from bellmax.networks import ContinuousNetworkConfig, Network, make_actor, make_
 
 @dataclass(frozen=True)
 class ActorCriticConfig:
-    """Hyper-parameters that these agents share (defaults of Fujimoto et al. 2018).
+    """Hyper-parameters that these agents share (defaults of TD3's authors' code).
 
     `batch_size`, `policy_delay` and `network` are static; the other numbers are leaves: an agent
     can be made under `vmap` with traced values.
