@@ -12,22 +12,18 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.agents.dqn import DQNConfig, make_dqn
-from bellmax.envs import EnvConfig, EnvSpec, TimeStep, make, vectorise
+from bellmax.envs import EnvConfig, EnvSpec, TimeStep, vectorise
 from bellmax.launch import devices, robust
 from bellmax.launch.cli import main
-from bellmax.launch.config import list_presets, load
+from bellmax.launch.config import load
 from bellmax.launch.evaluate import restore
 from bellmax.launch.evaluation import Episodes, make_evaluator
 from bellmax.launch.experiment import build
-from bellmax.launch.robust import Robustness, evaluate_robust, make_cell_evaluator, summarise
-from bellmax.launch.robust_plot import draw
+from bellmax.launch.robust import evaluate_robust, make_cell_evaluator, summarise
 from bellmax.launch.uncertainty import (
     Box,
-    make_axes,
     make_cells,
     own_box,
-    published_box,
-    published_boxes,
 )
 from bellmax.networks import NetworkConfig
 
@@ -141,52 +137,6 @@ def paid(theta, slope=NOMINAL["slope"], root=NOMINAL["root"]):
 
 
 # Boxes and grids
-
-
-def test_the_published_numbers():
-    hopper = published_boxes()["brax/hopper"]
-    assert hopper["2d"].ranges == {"friction": (0.1, 3.0), "torso_mass": (0.1, 3.0)}
-    assert hopper["3d"].ranges["thigh_mass"] == (0.1, 4.0)
-    assert published_box("brax/inverted_pendulum", "1d").ranges == {"pole_mass": (1.0, 31.0)}
-    standup = published_boxes()["brax/humanoidstandup"]
-    assert standup["3d"].ranges["right_shin_mass"] == standup["3d_m2td3"].ranges["left_thigh_mass"]
-    for task, boxes in published_boxes().items():
-        assert {"1d", "2d"} <= set(boxes) and not any(name in list_presets() for name in boxes)
-        for name, box in boxes.items():
-            assert box.name == name and len(box.ranges) == int(name[0]), (task, name)
-            assert all(0 < low < high for low, high in box.ranges.values())
-        wider = boxes.get("3d", boxes["2d"]).ranges
-        assert set(boxes["1d"].ranges) < set(boxes["2d"].ranges) <= set(wider)
-
-
-def test_boxes_are_no_presets():
-    assert list_presets() and not [name for name in list_presets() if "uncertainty" in name]
-
-
-@pytest.mark.parametrize("task", published_boxes())
-def test_published_boxes_name_parameters_that_there_are(task):
-    pytest.importorskip(task.partition("/")[0])
-    env = make(task)
-    for box in published_boxes()[task].values():
-        assert set(box.ranges) <= set(env.parameters), box.name
-
-
-def test_the_upper_end_is_in_or_out():
-    box = Box("b", {"x": (0.1, 3.0)})
-    assert make_axes(box, 3)["x"].tolist() == [0.1, 1.55, 3.0]
-    np.testing.assert_allclose(make_axes(box, 10)["x"], 0.1 + 2.9 * np.arange(10) / 9)
-    excluded = make_axes(box, 10, "excluded")["x"]
-    # RRLS: numpy.arange(low, high, (high - low) / points); its last point of [0.1, 3] is 2.71.
-    np.testing.assert_allclose(excluded, np.arange(0.1, 3.0, (3.0 - 0.1) / 10))
-    assert len(excluded) == 10 and excluded[-1] == pytest.approx(2.71)
-
-
-def test_cells_are_every_combination_the_last_fastest():
-    cells = make_cells({"a": np.array([1.0, 2.0]), "b": np.array([5.0, 6.0])})
-    assert cells["a"].tolist() == [1, 1, 2, 2] and cells["b"].tolist() == [5, 6, 5, 6]
-
-
-# Statistics
 
 
 @pytest.mark.parametrize(("count", "tail"), [(9, 1), (10, 1), (25, 3), (100, 10), (1000, 100)])
@@ -383,78 +333,3 @@ def test_a_task_without_parameters_and_a_run_without_checkpoints_are_told(run, t
     (bare / "config.yaml").write_text((run / "config.yaml").read_text())
     with pytest.raises(UserError, match="no intact checkpoint"):
         evaluate_robust(bare, own_box(["theta=0,1"]))
-
-
-def test_an_unknown_box_suggests_one():
-    with pytest.raises(
-        UserError, match="unknown box of brax/hopper '1d_m2td'; did you mean 1d_m2td3"
-    ):
-        published_box("brax/hopper", "1d_m2td")
-
-
-# Pictures
-
-
-def made_up(names, points=4, seeds=3):
-    """A result with random returns over [0, 1] for each name, nominally 2 and 1."""
-    axes = make_axes(Box("b", dict.fromkeys(names, (0.0, 1.0))), points)
-    generator = np.random.default_rng(0)
-
-    def episodes(*shape):
-        zeros = np.zeros(shape, int)
-        return Episodes(generator.normal(size=shape), zeros, zeros > 0)
-
-    nominal = dict(zip(names, (2.0, 1.0, 0.7), strict=False))
-    box = Box("b", dict.fromkeys(names, (0.0, 1.0)))
-    cells = episodes(points ** len(names), seeds, 5)
-    seeds = list(range(seeds))
-    return Robustness("task", box, 9, seeds, axes, nominal, cells, episodes(len(seeds), 5))
-
-
-def lines(axes):
-    return {line.get_label(): np.ravel(line.get_xydata()).tolist() for line in axes.lines}
-
-
-def test_one_parameter_is_a_curve():
-    result = made_up(["a"])
-    (axes,) = draw(result).axes
-    curves = [line.get_ydata() for line in axes.lines]
-    np.testing.assert_allclose(curves[:3], result.returns)
-    np.testing.assert_allclose(curves[3], result.returns.mean(axis=0))
-    assert lines(axes)["nominal"] == [2.0, result.nominal_returns.mean()]
-    assert axes.get_xlabel() == "a" and "95 % interval" in axes.get_ylabel()
-
-
-def test_two_parameters_are_a_heat_map():
-    result = made_up(["a", "b"])
-    axes = draw(result).axes[0]
-    shown = axes.collections[0].get_array().reshape(4, 4)  # rows are b
-    means = result.returns.mean(axis=0).reshape(4, 4)
-    np.testing.assert_allclose(shown, means.T)
-    i, j = np.unravel_index(means.argmin(), means.shape)
-    grid = result.axes["a"]
-    assert lines(axes) == {"nominal": [2.0, 1.0], "worst": [grid[i], grid[j]]}
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("a", "b") and axes.get_xlim()[1] > 2.0
-
-
-def test_three_parameters_are_a_heat_map_for_each_value_of_the_third():
-    result = made_up(["a", "b", "c"])
-    figure = draw(result)
-    panels = figure.axes[:4]
-    means = result.returns.mean(axis=0).reshape(4, 4, 4)
-    for i, axes in enumerate(panels):
-        shown = axes.collections[0]
-        np.testing.assert_allclose(shown.get_array().reshape(4, 4), means[:, :, i].T)
-        assert shown.get_clim() == (means.min(), means.max())
-        assert axes.get_title() == f"c {result.axes['c'][i]:.3g}"
-        assert ("nominal" in lines(axes)) == (i == 2)  # 0.7 is nearest to 0.667
-        assert ("worst" in lines(axes)) == (i == means.argmin() % 4)
-
-
-def test_a_cell_that_is_not_finite_is_left_blank_and_is_the_worst():
-    result = made_up(["a", "b"])
-    result.episodes.episode_return[6, 1, 0] = np.nan  # a = 1/3, b = 2/3
-    axes = draw(result).axes[0]
-    mask = axes.collections[0].get_array().mask.reshape(4, 4)
-    assert mask.sum() == 1 and mask[2, 1]
-    np.testing.assert_allclose(lines(axes)["worst"], [1 / 3, 2 / 3])
