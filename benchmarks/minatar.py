@@ -3,7 +3,7 @@
 Each family of agents learns each game under one protocol, its seeds vmapped in one program. The
 score of a run is the mean of its evaluations in the last quarter of training; over games, scores
 are divided by the mean of the family's first agent and reported as an interquartile mean with a
-bootstrap interval stratified by game. Runs that are complete in DIR are not repeated.
+bootstrap interval stratified by game. Runs that are complete in DIR are not repeated, others go on.
 
     python benchmarks/minatar.py --runs DIR [--games breakout ...] [--families quantiles ...]
 """
@@ -49,12 +49,15 @@ def command(game: str, agent: str, arguments: argparse.Namespace) -> list[str]:
 
 
 def train(folder: Path, words: list[str]) -> None:
-    """Runs `bellmax train` into the folder; its output goes to FOLDER.log."""
+    """Runs `bellmax train` into the folder, or goes on with what is there; logs to FOLDER.log."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    train = [sys.executable, "-c", PROGRAM, "train", *words, "--out", str(folder)]
-    print("bellmax train", *words, flush=True)
+    words = ["train", *words, "--out", str(folder)]
+    if (folder / "config.yaml").is_file():
+        words = ["resume", str(folder)]
+    print("bellmax", *words, flush=True)
     with Path(f"{folder}.log").open("w") as log:
-        if subprocess.run(train, stdout=log, stderr=log).returncode:
+        bellmax = [sys.executable, "-c", PROGRAM, *words]
+        if subprocess.run(bellmax, stdout=log, stderr=log).returncode:
             raise SystemExit(f"a run failed; the end of {folder}.log says why")
 
 
