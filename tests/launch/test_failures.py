@@ -200,8 +200,10 @@ def test_a_damaged_checkpoint_is_passed_over(run, capsys):
 def test_signals_stop_a_run_with_a_sentence_and_it_can_be_resumed(folder, tmp_path):
     run = tmp_path / "stopped"
     command = ["train", "small.yaml", "--out", run, "--steps", 4_000_000]
+    # A shell without job control has what it runs in the background ignore Ctrl-C, heirs too.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     for number, word, code in [(signal.SIGTERM, "terminated", 143), (2, "interrupted", 130)]:
-        process = start(folder, *command, cwd=folder)
+        process = start(folder, *command, cwd=folder, prepare=heed)
         newest = checkpoints(run).latest() or 0
         while (checkpoints(run).latest() or 0) <= newest and process.poll() is None:
             time.sleep(0.005)
