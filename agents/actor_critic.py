@@ -33,7 +33,13 @@ from bellmax.agents.base import (
 )
 from bellmax.agents.optimizer import scale_by_adam
 from bellmax.envs import EnvSpec
-from bellmax.networks import ContinuousNetworkConfig, Network, make_actor, make_critics
+from bellmax.networks import (
+    ContinuousNetworkConfig,
+    Network,
+    action_bounds,
+    make_actor,
+    make_critics,
+)
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ def make_actor_critic_agent(
     action = check_action(spec)
     actor = make_actor(config.network, spec.observation, action, num_heads)
     critics = make_critics(config.network, spec.observation, action, num_critics, num_heads)
-    parts = Parts(config, actor, critics, num_heads, *bounds(action))
+    parts = Parts(config, actor, critics, num_heads, *action_bounds(action))
     adam = optax.chain(scale_by_adam(1e-8), optax.scale_by_learning_rate(config.learning_rate))
     learn_critics = _make_learn_critics(parts, adam, critic_loss)
     learn_actor = _make_learn_actor(parts, adam)
@@ -186,8 +192,9 @@ def _own_values(
     """[B, C, K] value k of action k, actions [B, K, D]."""
     if parts.num_heads == 1:
         return parts.critics.apply(params, observation, actions[:, 0])
-    value = lambda action: parts.critics.apply(params, observation, action)  # noqa: E731
-    each = jax.vmap(value, in_axes=1, out_axes=3)(actions)
+    each = jax.vmap(parts.critics.apply, in_axes=(None, None, 1), out_axes=3)(
+        params, observation, actions
+    )
     return jnp.diagonal(each, axis1=2, axis2=3)
 
 
@@ -273,16 +280,10 @@ def check_action(spec: EnvSpec) -> specs.BoundedArray:
     action: Any = spec.action
     if isinstance(action, specs.DiscreteArray):
         raise UserError(f"env.name: {spec.name} has discrete actions; this agent needs continuous")
-    if not isinstance(action, specs.BoundedArray) or not np.isfinite(bounds(action)).all():
+    if not isinstance(action, specs.BoundedArray) or not np.isfinite(action_bounds(action)).all():
         raise UserError(f"env.name: actions of {spec.name} need finite bounds, to scale them")
     if len(action.shape) != 1:
         raise UserError(
             f"env.name: an action of {spec.name} has shape {action.shape}, but a vector is needed"
         )
     return action
-
-
-def bounds(action: specs.BoundedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest action, each float32 [D]."""
-    low, high = (np.broadcast_to(x, action.shape) for x in (action.minimum, action.maximum))
-    return low.astype(np.float32), high.astype(np.float32)

@@ -72,7 +72,10 @@ def measure(run: Path) -> dict[str, np.ndarray]:
         follows = reward[:, t] + hyper.discount * discount[:, t] * follows
         returns[:, t] = follows
     counted = going & (np.arange(LENGTH) < LENGTH // 2)[None, :, None]
-    mean = lambda x: (x * counted).sum(axis=(1, 2)) / counted.sum(axis=(1, 2))  # noqa: E731
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return (x * counted).sum(axis=(1, 2)) / counted.sum(axis=(1, 2))
+
     return {"value": mean(value), "return": mean(returns), "difference": mean(value - returns)}
 
 

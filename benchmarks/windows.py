@@ -67,7 +67,10 @@ def measure(run: Path) -> dict[str, np.ndarray]:
     targets, stays, counted = jax.device_get(
         sample(state.replay, state.learner.target_params, keys)
     )
-    mean = lambda x: np.sum(x * counted, axis=1) / counted.sum(axis=1)  # noqa: E731
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return np.sum(x * counted, axis=1) / counted.sum(axis=1)
+
     step = targets["one_step"]
     found = {"uncut after 1": mean(stays[..., 0]), "uncut after 2": mean(stays[..., -1])}
     found["one-step target"] = mean(step)

@@ -17,6 +17,7 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec, TimeStep
+from bellmax.envs.dtypes import own_dtypes, same_dtypes
 from bellmax.envs.registry import check_parameters, suggest
 
 BACKENDS = ("spring", "generalized", "positional", "mjx")
@@ -124,7 +125,7 @@ class BraxEnv:
         observation = jnp.asarray(brax_state.obs, jnp.float32)
         state = BraxState(brax_state.pipeline_state, jnp.zeros((), jnp.int32))
         ts = TimeStep(observation, jnp.zeros(()), terminated=no, truncated=no)
-        return jax.tree.map(_strong, state), ts
+        return own_dtypes(state), ts
 
     def step(
         self, state: BraxState, action: jax.Array, key: jax.Array
@@ -147,7 +148,7 @@ class BraxEnv:
             terminated=terminated,
             truncated=~terminated & late,
         )
-        return BraxState(jax.tree.map(_like, state.physics, after.pipeline_state), time), ts
+        return BraxState(same_dtypes(state.physics, after.pipeline_state), time), ts
 
     def _current(self) -> Any:
         """brax's object with the changed parameters; the nominal one stays as it is."""
@@ -249,11 +250,3 @@ def _no_log() -> Iterator[None]:
         yield
     finally:
         mujoco.set_mju_user_warning(before)
-
-
-def _strong(leaf: Any) -> jax.Array:
-    return jnp.asarray(leaf, jnp.asarray(leaf).dtype)
-
-
-def _like(old: jax.Array, new: Any) -> jax.Array:
-    return jnp.asarray(new, old.dtype)

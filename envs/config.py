@@ -1,12 +1,12 @@
 """The environment's part of a run's configuration. Reading it imports no jax."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from annotated_types import Gt, Interval
 
 if TYPE_CHECKING:
-    from bellmax.envs.base import Environment
+    from bellmax.envs.base import Environment, Parametric
     from bellmax.envs.vector import VectorEnv
 
 
@@ -62,7 +62,8 @@ def make_vector_env(
 
     if env is None:
         env = make(config.name, **config.options)
-        env = Randomised(env, config.randomise) if config.randomise else env  # type: ignore[arg-type]
+        if config.randomise:
+            env = Randomised(cast("Parametric", env), config.randomise)
     return vectorise(
         env,
         config.num_envs if num_envs is None else num_envs,

@@ -12,6 +12,7 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
+from bellmax.envs.dtypes import own_dtypes, same_dtypes
 from bellmax.envs.registry import check_parameters, suggest
 
 # gymnax gives these as float32; as bool they take a quarter of the replay.
@@ -99,7 +100,7 @@ class GymnaxEnv:
             observation, state = self.env.reset_env(key, self._current)
         no = jnp.zeros((), bool)
         ts = TimeStep(self._observe(observation), jnp.zeros(()), terminated=no, truncated=no)
-        return jax.tree.map(_strong, state), ts
+        return own_dtypes(state), ts
 
     def step(self, state: EnvState, action: jax.Array, key: jax.Array) -> tuple[EnvState, TimeStep]:
         # Not `step`, which resets by itself and so hides the final observation.
@@ -114,7 +115,7 @@ class GymnaxEnv:
             terminated=terminated,
             truncated=jnp.asarray(late, bool).reshape(()) & ~terminated,
         )
-        return jax.tree.map(_like, state, new_state), ts
+        return same_dtypes(state, new_state), ts
 
     def _observe(self, observation: jax.Array) -> jax.Array:
         space = self.env.observation_space(self.params)
@@ -165,12 +166,3 @@ def _action_spec(space: Any) -> specs.Array:
         return specs.DiscreteArray(int(space.n), np.int32, "action")
     low, high = (np.full(space.shape, bound, np.float32) for bound in (space.low, space.high))
     return specs.BoundedArray(space.shape, np.float32, low, high, "action")
-
-
-def _strong(leaf: Any) -> jax.Array:
-    """An array of its own dtype: gymnax's `time=0` is a Python int, and its type a weak one."""
-    return jnp.asarray(leaf, jnp.asarray(leaf).dtype)
-
-
-def _like(old: jax.Array, new: Any) -> jax.Array:
-    return jnp.asarray(new, old.dtype)

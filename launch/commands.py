@@ -83,7 +83,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _evaluate_robust(
     arguments: argparse.Namespace, run: Path, episodes: int, checkpoint: str | int
 ) -> int:
-    from bellmax.launch.uncertainty import UPPER_ENDS, make_axes, own_box
+    from bellmax.launch.uncertainty import UPPER_ENDS, check_points, own_box
 
     box, points = arguments.box or "2d", 10 if arguments.points is None else arguments.points
     if arguments.parameter and arguments.box:
@@ -91,11 +91,9 @@ def _evaluate_robust(
     upper_end = arguments.upper_end or "included"
     if upper_end not in UPPER_ENDS:
         raise unknown("--upper-end", upper_end, UPPER_ENDS)
+    check_points(points)  # before a run is read and jax is there
     if arguments.parameter:
         box = own_box(arguments.parameter)
-        make_axes(box, points)  # says what is wrong before jax is there
-    elif points < 2:
-        raise UserError(f"--points must be at least 2, got {points}")
     _configure_jax(arguments)
     from bellmax.launch.robust_report import robust_run
 

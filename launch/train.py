@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import importlib.metadata
 import json
 import os
 import platform
@@ -16,6 +15,7 @@ import numpy as np
 from bellmax import UserError
 from bellmax.launch.checkpoints import Checkpoints, write_whole
 from bellmax.launch.config import RunConfig, load, to_dict, to_yaml
+from bellmax.launch.doctor import version
 from bellmax.launch.experiment import Experiment, build, check_memory
 from bellmax.launch.metrics import MetricsLog
 from bellmax.launch.plot import plot_runs
@@ -142,19 +142,14 @@ def _versions() -> dict[str, Any]:
         "orbax-checkpoint",
         "numpy",
     )
+    simulators = ("gymnax", "brax", "mujoco", "mujoco-mjx")  # trajectories change with them
     device = jax.local_devices()[0]
     return {
         "python": platform.python_version(),
-        **{name: _version(name) for name in names},
+        **{name: version(name) for name in names},  # None for bellmax run from a source tree
+        **{name: version(name) for name in simulators if version(name)},
         "platform": device.platform,
         "device": device.device_kind,
         "devices": jax.device_count(),
         "machine": platform.machine(),
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree
-        return None

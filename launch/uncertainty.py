@@ -89,8 +89,7 @@ def make_axes(box: Box, points: int, upper_end: UpperEnd = "included") -> dict[s
     Raises:
       UserError: fewer than 2 points, or more cells than 100,000.
     """
-    if points < 2:
-        raise UserError(f"--points must be at least 2, got {points}")
+    check_points(points)
     if points ** len(box.ranges) > MAX_CELLS:
         raise UserError(
             f"--points {points} makes {points ** len(box.ranges):,} cells of {len(box.ranges)} "
@@ -100,6 +99,12 @@ def make_axes(box: Box, points: int, upper_end: UpperEnd = "included") -> dict[s
         name: np.linspace(low, high, points, endpoint=upper_end == "included")
         for name, (low, high) in box.ranges.items()
     }
+
+
+def check_points(points: int) -> None:
+    """Raises UserError if a parameter would have fewer than 2 points."""
+    if points < 2:
+        raise UserError(f"--points must be at least 2, got {points}")
 
 
 def make_cells(axes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

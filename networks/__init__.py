@@ -13,6 +13,7 @@ from bellmax.networks.continuous import (
     Actor,
     ContinuousNetworkConfig,
     Critic,
+    action_bounds,
     make_actor,
     make_critics,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "QuantileOutput",
     "VAHead",
     "VAOutput",
+    "action_bounds",
     "make_actor",
     "make_critics",
     "make_q_network",

@@ -66,7 +66,7 @@ def make_actor(
 ) -> Network:
     """The actor: apply(params, observations [B, ...]) -> actions [B, K, D], in the task's units."""
     module = Actor(tuple(config.hidden), num_heads, action.shape[0], jnp.dtype(config.dtype))
-    centre, half = _centre(action), _half(action)
+    centre, half = _centre_and_half(action)
 
     def init(key: jax.Array) -> Any:
         return module.init(key, jnp.zeros((1, *observation.shape), observation.dtype))
@@ -89,7 +89,7 @@ def make_critics(
     Parameters have a leading [C].
     """
     module = Critic(tuple(config.hidden), num_heads, jnp.dtype(config.dtype))
-    centre, half = _centre(action), _half(action)
+    centre, half = _centre_and_half(action)
 
     def init(key: jax.Array) -> Any:
         seen = jnp.zeros((1, *observation.shape), observation.dtype)
@@ -104,13 +104,13 @@ def make_critics(
     return Network(init, apply)
 
 
-def _centre(action: specs.BoundedArray) -> np.ndarray:
-    """[1, 1, D] middle of the action's range."""
-    middle = (action.minimum + action.maximum) / 2
-    return np.broadcast_to(middle, action.shape).astype(np.float32)[None, None]
+def action_bounds(action: specs.BoundedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest action, each float32 [D]."""
+    low, high = (np.broadcast_to(x, action.shape) for x in (action.minimum, action.maximum))
+    return low.astype(np.float32), high.astype(np.float32)
 
 
-def _half(action: specs.BoundedArray) -> np.ndarray:
-    """[1, 1, D] half of the action's range."""
-    half = (action.maximum - action.minimum) / 2
-    return np.broadcast_to(half, action.shape).astype(np.float32)[None, None]
+def _centre_and_half(action: specs.BoundedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Middle of the action's range and half of its width, each [1, 1, D]."""
+    low, high = action_bounds(action)
+    return ((low + high) / 2)[None, None], ((high - low) / 2)[None, None]

@@ -98,7 +98,10 @@ def test_pendulum_starts_like_gymnasium():
 def test_a_batch_of_pendulums_is_each_alone():
     masses = jnp.array([0.5, 1.0, 2.0])
     state, _ = Pendulum().reset(jax.random.key(3))
-    go = lambda env: env.step(state, jnp.ones(1), jax.random.key(0))[1]  # noqa: E731
+
+    def go(env):
+        return env.step(state, jnp.ones(1), jax.random.key(0))[1]
+
     many = jax.vmap(lambda mass: go(Pendulum().with_parameters({"mass": mass})))(masses)
     alone = [go(Pendulum(mass=float(mass))) for mass in masses]
     np.testing.assert_allclose(many.observation, [a.observation for a in alone], rtol=1e-6)

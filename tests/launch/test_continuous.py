@@ -37,8 +37,8 @@ def test_the_policy_is_that_of_the_best_head(run):
     assert weights.shape == (2, 4) and np.abs(weights).max() > 0
     seen = jax.random.normal(jax.random.key(0), (20, 3))
     for i, seed in enumerate((3, 4)):
-        pick = lambda x, i=i: x[i] if x.ndim else x  # noqa: E731
-        learner, statistics = jax.tree.map(pick, (state.learner, state.env.statistics))
+        whole = state.learner, state.env.statistics
+        learner, statistics = jax.tree.map(lambda x, i=i: x[i] if x.ndim else x, whole)
         scale = np.sqrt(np.asarray(statistics.variance) + 1e-8)
         normal = np.clip((seen - statistics.mean[None]) / scale[None], -10, 10)
         # The head's own column, computed from the parameters.

@@ -236,7 +236,12 @@ class NanAt:
     """One endless episode; reward number `moment` is not a number, for half of the seeds."""
 
     moment: int
-    spec = EnvSpec("test/Nan", specs.Array((1,), np.float32), specs.DiscreteArray(2))
+    continuous: bool = False
+
+    @property
+    def spec(self):
+        action = Pendulum().spec.action if self.continuous else specs.DiscreteArray(2)
+        return EnvSpec("test/Nan", specs.Array((1,), np.float32), action)
 
     def reset(self, key):
         no = jnp.zeros((), bool)
@@ -251,10 +256,12 @@ class NanAt:
         return state, TimeStep(jnp.ones(1) * jnp.sin(1.0 * state.time), reward, no, no)
 
 
-@pytest.mark.parametrize("kind", ["plain", "retrace", "va"])
+@pytest.mark.parametrize("kind", ["plain", "retrace", "va", "td3"])
 def test_stops_at_the_first_loss_that_is_not_finite(kind):
     """Reward 30 can be drawn after 31 vector steps, 10 of them warm-up: at gradient step 21."""
-    runner = build(kind, 4, vectorise(NanAt(30), 1), 100, batch_size=512, n_step=1)
+    env = vectorise(NanAt(30, continuous=kind == "td3"), 1)
+    changed = {} if kind == "td3" else {"n_step": 1}
+    runner = build(kind, 4, env, 100, batch_size=512, **changed)
     state, interval = runner.advance(runner.init(jnp.arange(4)), 10, 500)
     cursed = np.asarray(state.env.env_state.cursed)[:, 0]
     assert 0 < cursed.sum() < 4
