@@ -6,8 +6,10 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
+from dm_env import specs
 
-from bellmax.envs import Step
+from bellmax import UserError
+from bellmax.envs import EnvSpec, Step
 
 Params: TypeAlias = Any
 Memory: TypeAlias = Any  # () for a feed-forward agent
@@ -32,10 +34,14 @@ class Batch(NamedTuple):
 
     steps: every leaf is [B, T, ...].
     weights: [B] float32 importance weights, ones under uniform replay.
+    memory: [B, ...] the actor's before the first step; () from replay, which does not keep it.
+    extra: [B, ...] what the agent's `prepare` made of a rollout.
     """
 
     steps: Step
     weights: jax.Array
+    memory: Memory = ()
+    extra: Any = ()
 
 
 class ActorOutput(NamedTuple):
@@ -67,7 +73,11 @@ class Outcome(NamedTuple):
 
 
 class ReplaySpec(NamedTuple):
-    """sequence_length: T, in steps (an n-step method needs n + 1). batch_size: B, in sequences."""
+    """sequence_length: T, in steps (an n-step method needs n + 1). batch_size: B, in sequences.
+
+    on_policy: there is no replay. A batch is a rollout of B environments, of the run's
+    `rollout_length` steps and the one after them, whose action, reward and discount mean nothing.
+    """
 
     sequence_length: int
     batch_size: int
@@ -100,6 +110,9 @@ class Agent(NamedTuple):
     learn(learner_state, batch, key) -> (learner_state, LearnOutput): one gradient step
     observe(learner_state, Outcome) -> learner_state, after every rollout; None for an agent that
         learns from its replay alone
+    prepare(learner_state, Batch, memory) -> (learner_state, Batch, memory), on-policy only: once a
+        rollout, with all environments in the batch and their memory after it, before gradient steps
+        on parts of what it returns
     """
 
     init: Callable[[jax.Array], LearnerState]
@@ -109,6 +122,20 @@ class Agent(NamedTuple):
     learn: Callable[[LearnerState, Batch, jax.Array], tuple[LearnerState, LearnOutput]]
     replay: ReplaySpec
     observe: Callable[[LearnerState, Outcome], LearnerState] | None = None
+    prepare: Callable[[LearnerState, Batch, Memory], tuple[LearnerState, Batch, Memory]] | None = (
+        None
+    )
+
+
+def count_actions(spec: EnvSpec) -> int:
+    """The number of discrete actions of a task.
+
+    Raises:
+      UserError: its actions are not discrete.
+    """
+    if not isinstance(spec.action, specs.DiscreteArray):
+        raise UserError(f"env.name: {spec.name} has continuous actions; this agent needs discrete")
+    return spec.action.num_values
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:

@@ -8,9 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from annotated_types import Ge, Gt, Interval
-from dm_env import specs
 
-from bellmax import UserError
 from bellmax.agents.base import (
     ActorOutput,
     Agent,
@@ -20,6 +18,7 @@ from bellmax.agents.base import (
     Memory,
     Params,
     ReplaySpec,
+    count_actions,
     masked_mean,
     update_target,
 )
@@ -159,9 +158,7 @@ def make_value_agent(
     Raises:
       UserError: the action space is not discrete, or the network does not fit.
     """
-    if not isinstance(spec.action, specs.DiscreteArray):
-        raise UserError(f"env.name: {spec.name} has continuous actions; this agent needs discrete")
-    num_actions = spec.action.num_values
+    num_actions = count_actions(spec)
     network = make_q_network(config.network, spec.observation, num_actions, head)
     optimizer = make_optimizer(config)
     epsilon = optax.linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps)

@@ -146,6 +146,26 @@ def check_replay(config: RunConfig, *, sequence_length: int, batch_size: int) ->
         )
 
 
+def check_rollout(config: RunConfig, *, batch_size: int) -> None:
+    """Raises UserError where the gradient steps of an on-policy agent do not fit the rollout.
+
+    Args:
+      config: the run's configuration.
+      batch_size: environments in a batch of the agent's ReplaySpec.
+    """
+    n, updates = config.env.num_envs, config.updates_per_rollout
+    if n % batch_size:
+        raise UserError(
+            f"agent.batch_size must divide env.num_envs = {n}, as a gradient step takes so many "
+            f"environments, got {batch_size}"
+        )
+    if updates % (n // batch_size):
+        raise UserError(
+            f"updates_per_rollout must be a multiple of {n // batch_size} (env.num_envs = {n} over "
+            f"agent.batch_size = {batch_size}), so that all environments count alike, got {updates}"
+        )
+
+
 def _read(source: str) -> tuple[Any, str]:
     presets = list_presets()
     if source in presets:

@@ -7,7 +7,7 @@ from bellmax.launch.checkpoints import Checkpoints
 from bellmax.launch.config import load
 from bellmax.launch.evaluation import evaluation_rows
 from bellmax.launch.experiment import Experiment, build
-from bellmax.launch.runner import TrainState
+from bellmax.launch.train_state import TrainState
 
 
 def evaluate_run(run: Path, episodes: int, checkpoint: str | int = "latest") -> int:

@@ -10,9 +10,10 @@ from bellmax import UserError
 from bellmax.agents import Agent, registry
 from bellmax.envs import make_vector_env
 from bellmax.launch import replay as replay_lib
-from bellmax.launch.config import RunConfig, check_replay
+from bellmax.launch.config import RunConfig, check_replay, check_rollout
 from bellmax.launch.evaluation import Evaluator, make_evaluator
-from bellmax.launch.runner import Runner, TrainState, example_step, make_runner
+from bellmax.launch.runner import Runner, example_step, make_runner
+from bellmax.launch.train_state import TrainState
 
 
 class Experiment(NamedTuple):
@@ -56,21 +57,7 @@ def build(config: RunConfig, *, episodes: int | None = None) -> Experiment:
     env = make_vector_env(config.env)
     _, make_agent = registry.load(config.agent_name)
     agent = make_agent(config.agent, env.spec)
-    spec = agent.replay
-    check_replay(config, sequence_length=spec.sequence_length, batch_size=spec.batch_size)
-    try:
-        replay = replay_lib.make_replay(
-            capacity=config.replay.capacity,
-            num_envs=config.env.num_envs,
-            rollout_length=config.rollout_length,
-            sequence_length=spec.sequence_length,
-            batch_size=spec.batch_size,
-            prioritised=config.replay.prioritised,
-            priority_exponent=config.replay.priority_exponent,
-            importance_exponent=config.replay.importance_exponent,
-        )
-    except ValueError as error:
-        raise UserError(f"replay.capacity: {error}") from error
+    replay = _make_replay(config, agent)
     runner = make_runner(
         agent,
         env,
@@ -82,9 +69,32 @@ def build(config: RunConfig, *, episodes: int | None = None) -> Experiment:
     episodes = config.evaluation_episodes if episodes is None else episodes
     evaluation_env = make_vector_env(config.env, num_envs=episodes, evaluation=True)
     evaluator = make_evaluator(agent, evaluation_env, config.evaluation_max_steps)
-    size = replay_lib.size_in_bytes(replay, example_step(agent, env)) * config.seeds
+    one = replay_lib.size_in_bytes(replay, example_step(agent, env)) if replay else 0
+    size = one * config.seeds
     seeds = list(range(config.seed, config.seed + config.seeds))
     return Experiment(config, agent, runner, evaluator, seeds, size)
+
+
+def _make_replay(config: RunConfig, agent: Agent) -> replay_lib.Replay | None:
+    """The replay of a configuration; None for an on-policy agent."""
+    spec = agent.replay
+    if spec.on_policy:
+        check_rollout(config, batch_size=spec.batch_size)
+        return None
+    check_replay(config, sequence_length=spec.sequence_length, batch_size=spec.batch_size)
+    try:
+        return replay_lib.make_replay(
+            capacity=config.replay.capacity,
+            num_envs=config.env.num_envs,
+            rollout_length=config.rollout_length,
+            sequence_length=spec.sequence_length,
+            batch_size=spec.batch_size,
+            prioritised=config.replay.prioritised,
+            priority_exponent=config.replay.priority_exponent,
+            importance_exponent=config.replay.importance_exponent,
+        )
+    except ValueError as error:
+        raise UserError(f"replay.capacity: {error}") from error
 
 
 def check_memory(experiment: Experiment) -> str:
@@ -93,6 +103,8 @@ def check_memory(experiment: Experiment) -> str:
     Raises:
       UserError: it would take more than replay.memory_fraction of the free memory.
     """
+    if experiment.agent.replay.on_policy:
+        return "no replay: the agent learns from its rollouts"
     size, fraction = experiment.replay_bytes, experiment.config.replay.memory_fraction
     free, where = _free_memory()
     if size > fraction * free:

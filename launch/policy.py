@@ -13,7 +13,7 @@ from bellmax.envs.statistics import normalise
 from bellmax.launch.checkpoints import write_whole
 from bellmax.launch.config import load
 from bellmax.launch.experiment import Experiment, build
-from bellmax.launch.runner import TrainState
+from bellmax.launch.train_state import TrainState
 
 Policy = Callable[[Any], jax.Array]
 

@@ -2,7 +2,8 @@
 
 `Runner.advance` is the whole of training: a loop that only fills the replay, then a loop of
 rollout, replay add and gradient steps, both of a length given at run time, so that one compilation
-serves the warm-up, every logging interval and the last, shorter one.
+serves the warm-up, every logging interval and the last, shorter one. On-policy agents have no
+replay and learn from the rollout itself.
 """
 
 from collections.abc import Callable
@@ -11,62 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bellmax.agents import Agent, Memory
-from bellmax.agents.base import Batch, LearnerState, LearnOutput, Outcome
+from bellmax.agents import Agent
+from bellmax.agents.base import Batch, LearnOutput, Outcome
 from bellmax.envs import Step
-from bellmax.envs.vector import VectorEnv, VectorState, VectorTimeStep
+from bellmax.envs.vector import VectorEnv, VectorState
 from bellmax.launch import replay as replay_lib
+from bellmax.launch.learning import from_replay, from_rollout
 from bellmax.launch.random import stream
-
-
-class ActorState(NamedTuple):
-    """What acting carries on: the last time step, recurrent memory and true counts [] int32."""
-
-    timestep: VectorTimeStep
-    memory: Memory
-    env_steps: jax.Array
-    episodes: jax.Array
-
-
-class Keys(NamedTuple):
-    """Named streams of randomness; each use folds in the step's number, so keys never change."""
-
-    act: jax.Array
-    env: jax.Array
-    replay: jax.Array
-    learn: jax.Array
-
-
-class TrainState(NamedTuple):
-    """The whole run as one pytree: what a checkpoint holds.
-
-    Every leaf has a leading axis [S] of seeds except what all seeds share: the replay's ring
-    position, the learner's `steps` and `vector_steps` ([] int32, vector steps taken).
-    """
-
-    learner: LearnerState
-    actor: ActorState
-    env: VectorState
-    replay: replay_lib.ReplayState
-    keys: Keys
-    vector_steps: jax.Array
-
-
-class Interval(NamedTuple):
-    """Sums over one call of `advance`, leaves [S].
-
-    learn: name -> sum over gradient steps of what the agent reports.
-    updates: gradient steps, up to and with the first whose loss was not finite.
-    episodes: episodes that ended. episode_return, episode_length: their sums.
-    finite: True while every loss was finite.
-    """
-
-    learn: dict[str, jax.Array]
-    updates: jax.Array
-    episodes: jax.Array
-    episode_return: jax.Array
-    episode_length: jax.Array
-    finite: jax.Array
+from bellmax.launch.train_state import ActorState, Interval, Keys, Rollout, TrainState, seed_axes
 
 
 class Runner(NamedTuple):
@@ -82,15 +35,10 @@ class Runner(NamedTuple):
     traces: list[int]
 
 
-# What all seeds share stays a scalar under `vmap`, so that a `lax.cond` on it is not a select.
-learner_axes = LearnerState(0, 0, 0, None, 0)  # type: ignore[arg-type]
-seed_axes = TrainState(learner_axes, 0, 0, replay_lib.seed_axes, 0, None)  # type: ignore[arg-type]
-
-
 def make_runner(
     agent: Agent,
     env: VectorEnv,
-    replay: replay_lib.Replay,
+    replay: replay_lib.Replay | None,
     *,
     rollout_length: int,
     updates_per_rollout: int,
@@ -99,18 +47,32 @@ def make_runner(
     """Makes the runner of one agent on one vector environment.
 
     Args:
-      agent, env, replay: what to wire; the replay must have been made for these shapes.
+      agent, env, replay: what to wire; the replay must have been made for these shapes, and is None
+        for an on-policy agent.
       rollout_length: L, vector steps between learning phases.
       updates_per_rollout: gradient steps in a learning phase.
       num_seeds: S, independent learners.
     """
-    run_collect = _make_collect(agent, env, replay, rollout_length)
-    run_learn = _make_learn(agent, replay, updates_per_rollout)
+    collect = _make_collect(agent, env, rollout_length)
+    if replay is None:
+        keep, learn = from_rollout(agent, env.num_envs, updates_per_rollout)
+    else:
+        keep, learn = from_replay(agent, replay, updates_per_rollout)
+
+    def fill_one(state: TrainState, interval: Interval) -> tuple[TrainState, Interval]:
+        state, interval, rollout = collect(state, interval)
+        return keep(state, rollout), interval
+
+    def iterate_one(state: TrainState, interval: Interval) -> tuple[TrainState, Interval]:
+        state, interval, rollout = collect(state, interval)
+        return learn(keep(state, rollout), rollout, interval)
+
     # One seed goes through vmap too: the same operations in the same order as one seed of many, so
     # that both are equal, to the bit wherever XLA rounds them alike.
-    axes = seed_axes, 0
-    run_collect = jax.vmap(run_collect, in_axes=axes, out_axes=axes)
-    run_learn = jax.vmap(run_learn, in_axes=axes, out_axes=axes)
+    state_axes = seed_axes(replay is None)
+    axes = state_axes, 0
+    run_fill = jax.vmap(fill_one, in_axes=axes, out_axes=axes)
+    run_iterate = jax.vmap(iterate_one, in_axes=axes, out_axes=axes)
     traces: list[int] = []
     example = example_step(agent, env)
 
@@ -121,7 +83,7 @@ def make_runner(
         actor = ActorState(timestep, agent.initial_memory(env.num_envs), zero, zero)
         learner = agent.init(stream(root, "parameters"))
         keys = Keys(*(stream(root, name) for name in Keys._fields))
-        memory = replay.init(example)
+        memory = () if replay is None else replay.init(example)
         return TrainState(learner, actor, env_state, memory, keys, zero)
 
     def advance(state: TrainState, warmup: jax.Array, rollouts: jax.Array):
@@ -129,28 +91,28 @@ def make_runner(
         interval = _empty_interval(agent, example, num_seeds)
 
         def fill(i: jax.Array, carry: tuple[TrainState, Interval]):
-            return run_collect(*carry)
+            return run_fill(*carry)
 
         def going(carry: tuple[jax.Array, TrainState, Interval]) -> jax.Array:
             return (carry[0] < rollouts) & jnp.all(carry[2].finite)
 
         def iterate(carry: tuple[jax.Array, TrainState, Interval]):
             i, state, interval = carry
-            return i + 1, *run_learn(*run_collect(state, interval))
+            return i + 1, *run_iterate(state, interval)
 
         state, interval = jax.lax.fori_loop(0, warmup, fill, (state, interval))
         carry = jnp.zeros((), jnp.int32), state, interval
         _, state, interval = jax.lax.while_loop(going, iterate, carry)
         return state, interval
 
-    init = jax.jit(jax.vmap(init_one, out_axes=seed_axes))
+    init = jax.jit(jax.vmap(init_one, out_axes=state_axes))
     return Runner(init, jax.jit(advance, donate_argnums=0), traces)
 
 
-def _make_collect(agent: Agent, env: VectorEnv, replay: replay_lib.Replay, length: int):
-    """One rollout of `length` vector steps, added to replay."""
+def _make_collect(agent: Agent, env: VectorEnv, length: int):
+    """One rollout of `length` vector steps."""
 
-    def collect(state: TrainState, interval: Interval) -> tuple[TrainState, Interval]:
+    def collect(state: TrainState, interval: Interval) -> tuple[TrainState, Interval, Rollout]:
         params = agent.actor_params(state.learner)
 
         def step(carry: tuple[ActorState, VectorState, Interval], now: jax.Array) -> Any:
@@ -196,48 +158,13 @@ def _make_collect(agent: Agent, env: VectorEnv, replay: replay_lib.Replay, lengt
             carry, (records, outcomes) = jax.lax.scan(step, carry, now)
         actor, env_state, interval = carry
         learner = agent.observe(state.learner, outcomes) if agent.observe else state.learner
-        return state._replace(
-            learner=learner,
-            actor=actor,
-            env=env_state,
-            replay=replay.add(state.replay, records),
-            vector_steps=state.vector_steps + length,
-        ), interval
+        rollout = Rollout(records, state.actor.memory)
+        state = state._replace(
+            learner=learner, actor=actor, env=env_state, vector_steps=state.vector_steps + length
+        )
+        return state, interval, rollout
 
     return collect
-
-
-def _make_learn(agent: Agent, replay: replay_lib.Replay, updates: int):
-    """`updates` gradient steps, each on a fresh sample."""
-
-    def learn(state: TrainState, interval: Interval) -> tuple[TrainState, Interval]:
-        keys = state.keys
-
-        def update(carry: tuple[LearnerState, replay_lib.ReplayState, Interval], _: None):
-            learner, memory, interval = carry
-            sample = replay.sample(memory, jax.random.fold_in(keys.replay, learner.steps))
-            key = jax.random.fold_in(keys.learn, learner.steps)
-            learner, output = agent.learn(learner, sample.batch, key)
-            memory = replay.update_priorities(memory, sample.indices, output.priorities)
-            return (learner, memory, _count(interval, output)), None
-
-        carry = state.learner, state.replay, interval
-        if updates == 1:
-            carry, _ = update(carry, None)
-        else:
-            carry, _ = jax.lax.scan(update, carry, length=updates)
-        learner, memory, interval = carry
-        return state._replace(learner=learner, replay=memory), interval
-
-    return learn
-
-
-def _count(interval: Interval, output: LearnOutput) -> Interval:
-    return interval._replace(
-        learn={name: interval.learn[name] + value for name, value in output.metrics.items()},
-        updates=interval.updates + interval.finite,
-        finite=interval.finite & jnp.isfinite(output.metrics["loss"]),
-    )
 
 
 def example_step(agent: Agent, env: VectorEnv) -> Step:
@@ -261,7 +188,11 @@ def _empty_interval(agent: Agent, step: Step, num_seeds: int) -> Interval:
     def learn(key: jax.Array) -> LearnOutput:
         size, length = agent.replay.batch_size, agent.replay.sequence_length
         steps = jax.tree.map(lambda x: jnp.zeros((size, length, *x.shape[1:]), x.dtype), step)
-        return agent.learn(agent.init(key), Batch(steps, jnp.ones(size)), key)[1]
+        state, memory = agent.init(key), agent.initial_memory(size)
+        batch = Batch(steps, jnp.ones(size), memory)
+        if agent.prepare is not None:
+            state, batch, _ = agent.prepare(state, batch, memory)
+        return agent.learn(state, batch, key)[1]
 
     names = jax.eval_shape(learn, jax.random.key(0)).metrics
     zero, count = jnp.zeros(num_seeds), jnp.zeros(num_seeds, jnp.int32)

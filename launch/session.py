@@ -19,7 +19,7 @@ from bellmax.launch.evaluation import evaluation_rows
 from bellmax.launch.experiment import Experiment
 from bellmax.launch.metrics import MetricsLog
 from bellmax.launch.progress import Progress
-from bellmax.launch.runner import Interval, TrainState
+from bellmax.launch.train_state import Interval, TrainState
 
 
 class NotFiniteError(UserError):

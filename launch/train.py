@@ -21,8 +21,8 @@ from bellmax.launch.metrics import MetricsLog
 from bellmax.launch.plot import plot_runs
 from bellmax.launch.policy import save_policies
 from bellmax.launch.progress import Progress
-from bellmax.launch.runner import TrainState
 from bellmax.launch.session import Session
+from bellmax.launch.train_state import TrainState
 
 # What a resumed run may change: nothing that the state or the steps taken so far depend on.
 RESUMABLE = ("steps", "keep_checkpoints", "tensorboard", "wandb")

@@ -5,7 +5,9 @@ from bellmax.networks.build import (
     Network,
     NetworkConfig,
     QNetwork,
+    Torso,
     make_q_network,
+    make_torso,
     quantile_head,
     va_head,
 )
@@ -17,6 +19,7 @@ from bellmax.networks.continuous import (
     make_actor,
     make_critics,
 )
+from bellmax.networks.dense import dense
 from bellmax.networks.heads import (
     DuelingHead,
     DuelingOutput,
@@ -26,6 +29,14 @@ from bellmax.networks.heads import (
     QuantileOutput,
     VAHead,
     VAOutput,
+)
+from bellmax.networks.recurrent import (
+    GRU,
+    RecurrentMemory,
+    RecurrentNetwork,
+    RecurrentNetworkConfig,
+    RecurrentParams,
+    make_recurrent_network,
 )
 from bellmax.networks.torsos import MLP, ImpalaResNet, MinAtarConv, NatureConv, PatchConv
 
@@ -56,4 +67,13 @@ __all__ = [
     "make_q_network",
     "quantile_head",
     "va_head",
+    "GRU",
+    "RecurrentMemory",
+    "RecurrentNetwork",
+    "RecurrentNetworkConfig",
+    "RecurrentParams",
+    "make_recurrent_network",
+    "Torso",
+    "make_torso",
+    "dense",
 ]

@@ -15,13 +15,15 @@ from bellmax import UserError
 from bellmax.networks.heads import DuelingHead, QHead, QOutput, QuantileHead, VAHead
 from bellmax.networks.torsos import MLP, ImpalaResNet, MinAtarConv, NatureConv
 
+Torso = Literal["mlp", "minatar", "nature", "impala"]
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """Shapes of a network: all static."""
 
     # What turns observations into features; ignored if `module` is given.
-    torso: Literal["mlp", "minatar", "nature", "impala"] = "mlp"
+    torso: Torso = "mlp"
     # Widths of the mlp's layers, in units.
     hidden: tuple[Annotated[int, Ge(1)], ...] = (120, 84)
     # Separate state-value and advantage streams (arXiv:1511.06581).
@@ -84,13 +86,28 @@ class QNetwork(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> Any:
         dtype = jnp.dtype(self.config.dtype)
-        torsos: dict[str, Callable[[], nn.Module]] = {
-            "mlp": lambda: MLP(tuple(self.config.hidden), dtype),
-            "minatar": lambda: MinAtarConv(dtype),
-            "nature": lambda: NatureConv(dtype),
-            "impala": lambda: ImpalaResNet(dtype=dtype),
-        }
-        return self.head(self.num_actions, dtype)(torsos[self.config.torso]()(x))
+        torso = make_torso(self.config.torso, self.config.hidden, dtype)
+        return self.head(self.num_actions, dtype)(torso(x))
+
+
+def make_torso(name: Torso, hidden: tuple[int, ...], dtype: Any) -> nn.Module:
+    """The torso of a name, inside a module's `__call__`; `hidden` are the widths of an mlp."""
+    torsos: dict[str, Callable[[], nn.Module]] = {
+        "mlp": lambda: MLP(tuple(hidden), dtype),
+        "minatar": lambda: MinAtarConv(dtype),
+        "nature": lambda: NatureConv(dtype),
+        "impala": lambda: ImpalaResNet(dtype=dtype),
+    }
+    return torsos[name]()
+
+
+def check_torso(name: Torso, observation: specs.Array) -> None:
+    """Raises UserError if a torso for images is to take what is not [height, width, channels]."""
+    if name != "mlp" and len(observation.shape) != 3:
+        raise UserError(
+            f"agent.network.torso: {name} needs images [height, width, channels], but "
+            f"observations have shape {tuple(observation.shape)}; use --agent.network.torso mlp"
+        )
 
 
 def make_q_network(
@@ -119,12 +136,7 @@ def make_q_network(
         raise UserError("agent.network.dueling: this agent has a head of its own; leave it false")
     if config.module is None:
         module: Any = QNetwork(config, num_actions, head.module)
-        wanted_rank = {"mlp": None, "minatar": 3, "nature": 3, "impala": 3}[config.torso]
-        if wanted_rank is not None and len(observation.shape) != wanted_rank:
-            raise UserError(
-                f"agent.network.torso: {config.torso} needs images [height, width, channels], but "
-                f"observations have shape {tuple(observation.shape)}; use --agent.network.torso mlp"
-            )
+        check_torso(config.torso, observation)
     else:
         module = _load_module(config.module, {"num_actions": num_actions, **head.arguments})
     dummy = jnp.zeros((1, *observation.shape), observation.dtype)

@@ -1,0 +1,162 @@
+"""BYOL-Explore: curiosity about what a world model cannot yet predict in its own latents.
+
+b_t = GRU(b_{t-1}, [f(o_t), a_{t-1}]),  b_{t,0} = b_t,  b_{t,k} = GRU'(b_{t,k-1}, a_{t+k-1})
+L(t, k) = |u(g(b_{t,k})) - u(f_target(o_{t+k}))|^2,  u(x) = x / |x|
+world-model loss of t: mean over k of L(t, k);  raw reward of reaching o_t: sum over k of L(t-k, k)
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from annotated_types import Ge, Interval
+
+from bellmax import losses
+from bellmax.agents.base import Agent, Memory, Params, count_actions
+from bellmax.agents.intrinsic import Chunk, Intrinsic, IntrinsicConfig, mean_over, transitions
+from bellmax.agents.on_policy import CuriousConfig, make_on_policy_agent
+from bellmax.envs import EnvSpec
+from bellmax.networks import GRU, dense, make_recurrent_network
+
+
+@dataclass(frozen=True)
+class BYOLExploreConfig(CuriousConfig):
+    """Hyper-parameters of BYOL-Explore (Guo et al. 2022, arXiv:2206.08332)."""
+
+    # Steps ahead that are predicted, in environment steps.
+    horizon: Annotated[int, Interval(ge=1, le=1000)] = 8
+    # What an update of the target encoder keeps of it; 1 leaves it random, as RND's.
+    target_decay: Annotated[float, Interval(ge=0, le=1)] = 0.99
+    # Widths of the predictor's hidden layers, in units.
+    predictor_hidden: tuple[Annotated[int, Ge(1)], ...] = (256,)
+    # Whether encoder and memory are those that policy and value read, trained by both losses.
+    shared: bool = True
+    # Weight of the world-model loss.
+    world_model_cost: Annotated[float, Ge(0)] = 1.0
+    intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
+
+
+class WorldModelParams(NamedTuple):
+    """open_loop: the GRU over actions. encoder, cell: () where the agent's are shared."""
+
+    open_loop: Params
+    predictor: Params
+    encoder: Params = ()
+    cell: Params = ()
+
+
+def make_byol_explore(config: BYOLExploreConfig, spec: EnvSpec) -> Agent:
+    """Makes the actor-critic with BYOL-Explore's bonus.
+
+    Not known of the paper, whose body was not at hand: sizes, `target_decay`, the division of the
+    loss by the number of horizons, and what happens at the ends of episodes: here the memory starts
+    anew, nothing is predicted past an end, and the last observation itself may be predicted.
+
+    Raises:
+      UserError: the task's actions are not discrete, or the torso does not fit its observations.
+    """
+    return make_on_policy_agent(config, spec, byol_bonus(config, spec), config.intrinsic)
+
+
+class Predictor(nn.Module):
+    """Beliefs [..., M] -> predicted latents [..., D]."""
+
+    hidden: tuple[int, ...]
+    latent_size: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for width in self.hidden:
+            x = nn.relu(dense(width, jnp.float32)(x))
+        return dense(self.latent_size, jnp.float32)(x)
+
+
+def byol_bonus(config: BYOLExploreConfig, spec: EnvSpec) -> Intrinsic:
+    """The world model as a bonus; with `shared` false any agent can call it.
+
+    The state is the target encoder's parameters.
+    """
+    num_actions = count_actions(spec)
+    net = make_recurrent_network(config.network, spec.observation, num_actions)
+    open_loop = GRU(config.network.memory_size)
+    predictor = Predictor(tuple(config.predictor_hidden), config.network.latent_size)
+
+    def init(key: jax.Array, encoder: Params) -> tuple[WorldModelParams, Params]:
+        keys = jax.random.split(key, 3)
+        belief = jnp.zeros((1, config.network.memory_size))
+        params = WorldModelParams(
+            open_loop.init(keys[0], belief, jnp.zeros((1, num_actions)), method="both"),
+            predictor.init(keys[1], belief),
+        )
+        if not config.shared:
+            own = net.init(keys[2])
+            params = params._replace(encoder=own.encoder, cell=own.cell)
+            encoder = own.encoder
+        return params, jax.tree.map(jnp.copy, encoder)
+
+    def initial_memory(batch_size: int) -> Memory:
+        return () if config.shared else net.initial_memory(batch_size)
+
+    def believe(params: WorldModelParams, chunk: Chunk) -> jax.Array:
+        """[T, B, M] beliefs, the agent's or the world model's own."""
+        if config.shared:
+            return chunk.beliefs
+        steps = chunk.steps
+        latents = net.encode(params.encoder, steps.observation)
+        return net.unroll(params.cell, latents, steps.action, steps.is_first, chunk.memory)
+
+    def predict(params: WorldModelParams, beliefs: jax.Array, actions: jax.Array) -> jax.Array:
+        """[K, S, B, D], in entry [k - 1, t] that of step t + k; beliefs [S, B, M]."""
+        taken = jax.nn.one_hot(actions, num_actions)
+        projected: Any = open_loop.apply(params.open_loop, taken, method="project")
+        # Past the chunk any action will do: what it leads to is masked.
+        padded = jnp.concatenate([projected, jnp.zeros_like(projected)], axis=0)
+        starts = jnp.arange(actions.shape[0])
+
+        def ahead(belief: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+            row = jnp.minimum(starts + k, padded.shape[0] - 1)
+            new: Any = open_loop.apply(params.open_loop, belief, padded[row])
+            return new, new
+
+        _, opened = jax.lax.scan(ahead, beliefs, jnp.arange(config.horizon))
+        predictions: Any = predictor.apply(params.predictor, opened)
+        return predictions
+
+    def errors(
+        params: WorldModelParams, target: Params, chunk: Chunk, beliefs: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Errors and their mask, each [K, S, B]."""
+        predictions = predict(params, beliefs[:-1], chunk.steps.action[:-1])
+        targets = net.encode(target, chunk.steps.observation)
+
+        def one(predictions: jax.Array, targets: jax.Array, transition: jax.Array):
+            mask = losses.horizon_mask(transition, horizons=config.horizon)
+            return losses.horizon_losses(predictions, targets, mask), mask
+
+        each = jax.vmap(one, in_axes=(2, 1, 1), out_axes=2)
+        return each(predictions, targets, transitions(chunk.steps))
+
+    def reward(params: WorldModelParams, state: Params, encoder: Params, chunk: Chunk):
+        del encoder
+        beliefs = believe(params, chunk)
+        found = errors(params, state, chunk, beliefs)
+        raw = jax.vmap(losses.prediction_uncertainty, in_axes=2, out_axes=1)(*found)
+        memory = chunk.memory
+        if not config.shared:
+            # The next chunk begins at this one's last step.
+            memory = memory._replace(belief=beliefs[-2], action=chunk.steps.action[-2])
+        return state, memory, raw
+
+    def loss(params: WorldModelParams, state: Params, chunk: Chunk) -> jax.Array:
+        found = errors(params, state, chunk, believe(params, chunk))
+        each = jax.vmap(losses.self_prediction_loss, in_axes=2, out_axes=1)(*found)
+        return config.world_model_cost * mean_over(each, transitions(chunk.steps))
+
+    def update(params: WorldModelParams, state: Params, encoder: Params) -> Params:
+        new = encoder if config.shared else params.encoder
+        return optax.incremental_update(new, state, 1.0 - config.target_decay)
+
+    return Intrinsic(init, initial_memory, reward, loss, update)

@@ -1,0 +1,115 @@
+"""ICM: surprise at the next latent, in latents that tell which action was taken.
+
+inverse loss = -log p(a | z, z'),  forward loss = |f(z, a) - z'|^2 / 2,  the raw reward
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from annotated_types import Ge, Interval
+
+from bellmax import losses
+from bellmax.agents.base import Agent, Memory, Params, count_actions
+from bellmax.agents.intrinsic import (
+    Chunk,
+    Intrinsic,
+    IntrinsicConfig,
+    mean_over,
+    no_memory,
+    transitions,
+)
+from bellmax.agents.on_policy import CuriousConfig, make_on_policy_agent
+from bellmax.envs import EnvSpec
+from bellmax.networks import dense, make_torso
+
+
+@dataclass(frozen=True)
+class ICMConfig(CuriousConfig):
+    """Hyper-parameters of ICM (Pathak et al. 2017, arXiv:1705.05363)."""
+
+    # Widths of the mlp's layers in its encoder, where the agent's torso is an mlp, in units.
+    icm_hidden: tuple[Annotated[int, Ge(1)], ...] = (256,)
+    # Size of a latent.
+    icm_latent_size: Annotated[int, Ge(1)] = 32
+    # Units of the one hidden layer of the forward and of the inverse model.
+    icm_model_hidden: Annotated[int, Ge(1)] = 256
+    # Weight of the forward loss beside the inverse one.
+    forward_weight: Annotated[float, Interval(ge=0, le=1)] = 0.2
+    intrinsic: IntrinsicConfig = field(default_factory=lambda: IntrinsicConfig(normaliser="scaled"))
+
+
+def make_icm(config: ICMConfig, spec: EnvSpec) -> Agent:
+    """Makes the actor-critic with ICM's bonus.
+
+    Deviation: the forward loss does not train the encoder, which else has a way to shrink it.
+
+    Raises:
+      UserError: the task's actions are not discrete, or the torso does not fit its observations.
+    """
+    return make_on_policy_agent(config, spec, icm_bonus(config, spec), config.intrinsic)
+
+
+class ForwardInverse(nn.Module):
+    """Observations and the next ones [B, ...], actions [B] -> logits [B, A], predicted latents and
+    next latents [B, D]."""
+
+    config: ICMConfig
+    num_actions: int
+
+    @nn.compact
+    def __call__(
+        self, before: jax.Array, after: jax.Array, action: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        config = self.config
+        both = jnp.concatenate([before, after], axis=0).astype(jnp.float32)
+        features = make_torso(config.network.torso, config.icm_hidden, jnp.float32)(both)
+        z_tm1, z_t = jnp.split(dense(config.icm_latent_size, jnp.float32)(features), 2)
+
+        def model(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
+            joined = jnp.concatenate([x, y], axis=-1)
+            hidden = nn.relu(dense(config.icm_model_hidden, jnp.float32)(joined))
+            return dense(size, jnp.float32)(hidden)
+
+        taken = jax.nn.one_hot(action, self.num_actions)
+        logits = model(z_tm1, z_t, self.num_actions)
+        return logits, model(jax.lax.stop_gradient(z_tm1), taken, config.icm_latent_size), z_t
+
+
+def icm_bonus(config: ICMConfig, spec: EnvSpec) -> Intrinsic:
+    """ICM as a bonus of its own, which any agent can call."""
+    num_actions, shape = count_actions(spec), spec.observation.shape
+    model = ForwardInverse(config, num_actions)
+
+    def init(key: jax.Array, encoder: Params) -> tuple[Params, Any]:
+        del encoder
+        seen = jnp.zeros((1, *shape))
+        return model.init(key, seen, seen, jnp.zeros(1, jnp.int32)), ()
+
+    def evaluate(params: Params, chunk: Chunk) -> losses.IntrinsicCuriosity:
+        """Leaves [S, B]."""
+        steps = chunk.steps
+        lead, action = steps.action[:-1].shape, steps.action[:-1].reshape(-1)
+        pair = (x.reshape(-1, *shape) for x in (steps.observation[:-1], steps.observation[1:]))
+        outputs: Any = model.apply(params, *pair, action)
+        logits, predicted, z_t = outputs
+
+        def one(logits: jax.Array, action: jax.Array, predicted: jax.Array, z_t: jax.Array):
+            weight = config.forward_weight
+            return losses.intrinsic_curiosity(logits, action, predicted, z_t, beta=weight, eta=1.0)
+
+        each = jax.vmap(one)(logits, action, predicted, z_t)
+        return jax.tree.map(lambda x: x.reshape(lead), each)
+
+    def reward(params: Params, state: Any, encoder: Params, chunk: Chunk):
+        del encoder
+        memory: Memory = ()
+        return state, memory, evaluate(params, chunk).reward
+
+    def loss(params: Params, state: Any, chunk: Chunk) -> jax.Array:
+        del state
+        return mean_over(evaluate(params, chunk).loss, transitions(chunk.steps))
+
+    return Intrinsic(init, no_memory, reward, loss, lambda params, state, encoder: state)

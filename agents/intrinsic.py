@@ -1,0 +1,121 @@
+"""Intrinsic rewards: what a bonus for exploring is made of, and how it becomes a reward.
+
+A bonus is an `Intrinsic`, a named tuple of pure functions that any agent can call: RND, ICM and
+counts are here, the world model of BYOL-Explore in `byol_explore.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from annotated_types import Ge, Interval
+
+from bellmax import losses
+from bellmax.agents.base import Memory, Params
+from bellmax.envs import Step
+
+
+class Chunk(NamedTuple):
+    """Streams of B environments, time-major: T = S + 1 steps, of which S were acted on.
+
+    steps: leaves [T, B, ...]; action, reward and discount of the last step mean nothing.
+    memory: [B, ...] the bonus' own, before the first step.
+    latents, beliefs: [T, B, ...] the agent's, for a bonus that shares its representation; else ().
+    """
+
+    steps: Step
+    memory: Memory = ()
+    latents: Any = ()
+    beliefs: Any = ()
+
+
+class Intrinsic(NamedTuple):
+    """A bonus for exploring.
+
+    init(key, encoder) -> (params, state): what gradients move, and what else there is to carry.
+        `encoder` are the agent's parameters, for a bonus that shares them.
+    initial_memory(B) -> what is carried for each environment, () for most.
+    reward(params, state, encoder, chunk) -> (state, memory, raw rewards [S, B]): once for each
+        chunk, in order; of the step from t to t + 1 in row t. Rows of steps that close an episode
+        mean nothing.
+    loss(params, state, chunk) -> []: to be minimised, on any part of the environments.
+    update(params, state, encoder) -> state: after each gradient step.
+    """
+
+    init: Callable[[jax.Array, Params], tuple[Params, Any]]
+    initial_memory: Callable[[int], Memory]
+    reward: Callable[[Params, Any, Params, Chunk], tuple[Any, Memory, jax.Array]]
+    loss: Callable[[Params, Any, Chunk], jax.Array]
+    update: Callable[[Params, Any, Params], Any]
+
+
+@dataclass(frozen=True)
+class IntrinsicConfig:
+    """How a raw bonus becomes a reward, and how much it counts."""
+
+    # Weight of the intrinsic reward beside the extrinsic one.
+    scale: Annotated[float, Ge(0)] = 0.1
+    # `clipped`: BYOL-Explore's, divided by the moving deviation and cut at the moving mean;
+    # `scaled`: the same without the cut; `return`: RND's, divided by the deviation of the
+    # discounted intrinsic return; `none`: as it is.
+    normaliser: Literal["clipped", "scaled", "return", "none"] = "clipped"
+    # Decay of the moving averages of `clipped` and `scaled`, for each rollout.
+    normaliser_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.99
+    # Discount of the return that `return` divides by.
+    normaliser_discount: Annotated[float, Interval(ge=0, lt=1)] = 0.99
+
+
+class Normaliser(NamedTuple):
+    """From raw rewards to rewards without a unit.
+
+    init() -> state
+    initial_memory(B) -> what is carried for each environment
+    update(state, memory, raw [S, B], mask [S, B]) -> (state, memory, rewards [S, B])
+    """
+
+    init: Callable[[], Any]
+    initial_memory: Callable[[int], Memory]
+    update: Callable[[Any, Memory, jax.Array, jax.Array], tuple[Any, Memory, jax.Array]]
+
+
+def make_normaliser(config: IntrinsicConfig) -> Normaliser:
+    """The normaliser that a config names; masked entries get 0."""
+
+    def moving(state: Any, memory: Memory, raw: jax.Array, mask: jax.Array):
+        state, reward = losses.reward_normaliser_update(
+            state, raw, mask, decay=config.normaliser_decay, clip=config.normaliser == "clipped"
+        )
+        return state, memory, reward
+
+    def by_return(moments: Any, returns: jax.Array, raw: jax.Array, mask: jax.Array):
+        state = losses.ReturnNormaliser(returns, moments)
+        discount = config.normaliser_discount
+        state, reward = losses.return_normaliser_update(state, raw, mask, discount=discount)
+        return state.moments, state.returns, reward
+
+    def none(state: Any, memory: Memory, raw: jax.Array, mask: jax.Array):
+        return state, memory, jax.lax.stop_gradient(raw) * mask
+
+    if config.normaliser == "none":
+        return Normaliser(lambda: (), lambda batch_size: (), none)
+    if config.normaliser == "return":
+        return Normaliser(losses.running_moments_init, jnp.zeros, by_return)
+    return Normaliser(losses.reward_normaliser_init, lambda batch_size: (), moving)
+
+
+def transitions(steps: Step) -> jax.Array:
+    """[S, B] float32, 1 where step t + 1 follows from step t, 0 where step t closes an episode."""
+    return 1.0 - steps.is_last[:-1].astype(jnp.float32)
+
+
+def mean_over(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean of values where mask is 1, of one shape; 0 if it is 1 nowhere."""
+    return jnp.sum(jnp.where(mask != 0, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1.0)
+
+
+def no_memory(batch_size: int) -> Memory:
+    """The memory of a bonus that has none."""
+    del batch_size
+    return ()

@@ -1,0 +1,343 @@
+"""A recurrent actor-critic that learns from its own rollouts, by V-MPO or PPO, curious or not.
+
+A rollout is prepared once: the values and the intrinsic rewards of all environments, advantages and
+targets. Gradient steps on parts of the environments then unroll the memory anew from where the
+rollout began. One reward counts, extrinsic and intrinsic together, and so does one value.
+"""
+
+import functools
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from annotated_types import Ge, Gt, Interval
+
+from bellmax import losses
+from bellmax.agents.base import (
+    Act,
+    ActorOutput,
+    Agent,
+    Batch,
+    LearnerState,
+    LearnOutput,
+    Memory,
+    Params,
+    ReplaySpec,
+    count_actions,
+)
+from bellmax.agents.intrinsic import (
+    Chunk,
+    Intrinsic,
+    IntrinsicConfig,
+    Normaliser,
+    make_normaliser,
+    mean_over,
+    transitions,
+)
+from bellmax.agents.optimizer import scale_by_adam
+from bellmax.envs import EnvSpec, Step
+from bellmax.networks import (
+    RecurrentMemory,
+    RecurrentNetwork,
+    RecurrentNetworkConfig,
+    RecurrentParams,
+    make_recurrent_network,
+)
+
+
+@dataclass(frozen=True)
+class OnPolicyConfig:
+    """Hyper-parameters of the actor-critic, with or without curiosity.
+
+    `batch_size`, `policy_loss` and `network` are static; the other numbers are leaves: an agent can
+    be made under `vmap` with traced values.
+    """
+
+    # How the policy improves: `vmpo` (arXiv:1909.12238) or `ppo` (arXiv:1707.06347).
+    policy_loss: Literal["vmpo", "ppo"] = "vmpo"
+    # Adam's step size.
+    learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 3e-4
+    # Gradients are scaled down to this global norm; none leaves them.
+    max_gradient_norm: Annotated[float, Gt(0)] | None = 1.0
+    # Gamma, per environment step, of both rewards.
+    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
+    # Lambda of the generalised advantages, 0 (one step) to 1 (whole returns).
+    advantage_decay: Annotated[float, Interval(ge=0, le=1)] = 0.95
+    # Environments in a gradient step; it divides env.num_envs.
+    batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 16
+    # Weight of the extrinsic reward; 0 is the reward-free setting.
+    extrinsic_scale: Annotated[float, Ge(0)] = 1.0
+    # Weight of the policy's entropy, in units of standardised advantage for a nat.
+    entropy_cost: Annotated[float, Ge(0)] = 0.0
+    # Weight of the value loss.
+    value_cost: Annotated[float, Ge(0)] = 0.5
+    # PPO: how far the ratio of probabilities may move.
+    clip_epsilon: Annotated[float, Gt(0)] = 0.2
+    # V-MPO: bound on the KL of the weights of the samples, in nats.
+    epsilon_temperature: Annotated[float, Gt(0)] = 0.1
+    # V-MPO: bound on the KL from the policy that acted to the one that learns, in nats.
+    epsilon_alpha: Annotated[float, Gt(0)] = 0.01
+    network: RecurrentNetworkConfig = field(default_factory=RecurrentNetworkConfig)
+
+
+@dataclass(frozen=True)
+class CuriousConfig(OnPolicyConfig):
+    """The same with an intrinsic reward."""
+
+    intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
+
+
+class OnPolicyParams(NamedTuple):
+    """intrinsic: the bonus' own. duals: [2], V-MPO's temperature and alpha before softplus."""
+
+    network: RecurrentParams
+    intrinsic: Any
+    duals: jax.Array
+
+
+class Bonus(NamedTuple):
+    """States of the bonus and of its normaliser; both () without curiosity."""
+
+    state: Any
+    normaliser: Any
+
+
+class OnPolicyMemory(NamedTuple):
+    """actor: what acting carries on. intrinsic, returns: what bonus and normaliser do."""
+
+    actor: RecurrentMemory
+    intrinsic: Memory
+    returns: Memory
+
+
+class Prepared(NamedTuple):
+    """advantage, target: [B, S] of standardised advantages and of values. reward: [B, S], the
+    intrinsic one without its weight."""
+
+    advantage: jax.Array
+    target: jax.Array
+    reward: jax.Array
+
+
+class Parts(NamedTuple):
+    """What acting and learning read."""
+
+    config: OnPolicyConfig
+    network: RecurrentNetwork
+    intrinsic: Intrinsic
+    normaliser: Normaliser
+    scale: float
+
+
+NO_BONUS = Intrinsic(
+    init=lambda key, encoder: ((), ()),
+    initial_memory=lambda batch_size: (),
+    reward=lambda params, state, encoder, chunk: ((), (), jnp.zeros(chunk.steps.reward[:-1].shape)),
+    loss=lambda params, state, chunk: jnp.zeros(()),
+    update=lambda params, state, encoder: (),
+)
+
+
+def make_on_policy(config: OnPolicyConfig, spec: EnvSpec) -> Agent:
+    """Makes the actor-critic without curiosity.
+
+    Raises:
+      UserError: the task's actions are not discrete, or the torso does not fit its observations.
+    """
+    unpaid = IntrinsicConfig(scale=0.0, normaliser="none")
+    return make_on_policy_agent(config, spec, NO_BONUS, unpaid)
+
+
+def make_on_policy_agent(
+    config: OnPolicyConfig, spec: EnvSpec, intrinsic: Intrinsic, reward: IntrinsicConfig
+) -> Agent:
+    """Makes the actor-critic that is paid a bonus.
+
+    Deviations from V-MPO: advantages are standardised over each batch of environments (the paper
+    has PopArt), the old policy is the one that acted, and one optimiser moves the dual variables.
+
+    Args:
+      config: the actor-critic's hyper-parameters.
+      spec: the task.
+      intrinsic: the bonus.
+      reward: how the bonus counts.
+
+    Raises:
+      UserError: the task's actions are not discrete, or the torso does not fit its observations.
+    """
+    num_actions = count_actions(spec)
+    network = make_recurrent_network(config.network, spec.observation, num_actions)
+    parts = Parts(config, network, intrinsic, make_normaliser(reward), reward.scale)
+    clip = config.max_gradient_norm
+    adam = optax.chain(
+        optax.identity() if clip is None else optax.clip_by_global_norm(clip),
+        scale_by_adam(1e-8),
+        optax.scale_by_learning_rate(config.learning_rate),
+    )
+
+    def init(key: jax.Array) -> LearnerState:
+        network_key, bonus_key = jax.random.split(key)
+        net = network.init(network_key)
+        own, state = intrinsic.init(bonus_key, net.encoder)
+        params = OnPolicyParams(net, own, jnp.zeros(2))
+        extra = Bonus(state, parts.normaliser.init())
+        return LearnerState(params, (), adam.init(params), jnp.zeros((), jnp.int32), extra)
+
+    def initial_memory(batch_size: int) -> Memory:
+        return OnPolicyMemory(
+            network.initial_memory(batch_size),
+            intrinsic.initial_memory(batch_size),
+            parts.normaliser.initial_memory(batch_size),
+        )
+
+    def learn(
+        state: LearnerState, batch: Batch, key: jax.Array
+    ) -> tuple[LearnerState, LearnOutput]:
+        del key
+        gradients, metrics = jax.grad(_loss, argnums=1, has_aux=True)(
+            parts, state.params, state.extra, batch
+        )
+        updates, opt_state = adam.update(gradients, state.opt_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        bonus = intrinsic.update(params.intrinsic, state.extra.state, params.network.encoder)
+        new = LearnerState(
+            params, (), opt_state, state.steps + 1, state.extra._replace(state=bonus)
+        )
+        return new, LearnOutput(metrics, jnp.zeros(batch.weights.shape))
+
+    return Agent(
+        init,
+        lambda state: state.params.network,
+        initial_memory,
+        _make_act(network),
+        learn,
+        ReplaySpec(sequence_length=2, batch_size=config.batch_size, on_policy=True),
+        prepare=lambda state, batch, memory: _prepare(parts, state, batch, memory),
+    )
+
+
+def _make_act(network: RecurrentNetwork) -> Act:
+    def act(
+        params: Params,
+        observation: jax.Array,
+        memory: Memory,
+        is_first: jax.Array,
+        key: jax.Array,
+        step: jax.Array,
+        *,
+        evaluate: bool = False,
+    ) -> ActorOutput:
+        del step
+        latents = network.encode(params.encoder, observation)
+        belief = network.step(params.cell, latents, is_first, memory.actor)
+        logits, _ = network.heads(params.heads, belief)
+        if evaluate:
+            action = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        else:
+            action = jax.random.categorical(key, logits).astype(jnp.int32)
+        memory = memory._replace(actor=RecurrentMemory(belief, action))
+        return ActorOutput(action, memory, jax.nn.log_softmax(logits))
+
+    return act
+
+
+def _prepare(
+    parts: Parts, state: LearnerState, batch: Batch, memory: OnPolicyMemory
+) -> tuple[LearnerState, Batch, OnPolicyMemory]:
+    """Rewards, advantages and targets of a rollout, by the parameters that collected it."""
+    config, params, bonus = parts.config, state.params, state.extra
+    chunk = _unroll(parts, params.network, batch)
+    _, values = parts.network.heads(params.network.heads, chunk.beliefs)
+    steps, mask = chunk.steps, transitions(chunk.steps)
+    bonus_state, carried, raw = parts.intrinsic.reward(
+        params.intrinsic, bonus.state, params.network.encoder, chunk
+    )
+    normaliser, returns, reward = parts.normaliser.update(
+        bonus.normaliser, memory.returns, raw, mask
+    )
+    rule = functools.partial(losses.generalised_advantages, lambda_=config.advantage_decay)
+    advantage = jax.vmap(rule, in_axes=1, out_axes=1)(
+        values[:-1],
+        config.extrinsic_scale * steps.reward[:-1] + parts.scale * reward,
+        config.discount * steps.discount[:-1],
+        values[1:],
+        1.0 - steps.is_last[1:],
+    )
+    extra = Prepared(advantage.T, (advantage + values[:-1]).T, reward.T)
+    memory = memory._replace(intrinsic=carried, returns=returns)
+    return state._replace(extra=Bonus(bonus_state, normaliser)), batch._replace(extra=extra), memory
+
+
+def _unroll(parts: Parts, network: RecurrentParams, batch: Batch) -> Chunk:
+    """The batch along time, with what the network makes of it."""
+    steps: Step = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), batch.steps)
+    latents = parts.network.encode(network.encoder, steps.observation)
+    memory = batch.memory
+    beliefs = parts.network.unroll(
+        network.cell, latents, steps.action, steps.is_first, memory.actor
+    )
+    return Chunk(steps, memory.intrinsic, latents, beliefs)
+
+
+def _loss(
+    parts: Parts, params: OnPolicyParams, bonus: Bonus, batch: Batch
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Loss of policy, value and bonus on some environments of a prepared rollout."""
+    config = parts.config
+    chunk = _unroll(parts, params.network, batch)
+    logits, values = parts.network.heads(params.network.heads, chunk.beliefs[:-1])
+    steps, mask = chunk.steps, transitions(chunk.steps)
+    prepared: Prepared = jax.tree.map(jnp.transpose, batch.extra)
+    policy_loss, kl = _policy_loss(config, params.duals, logits, steps, prepared.advantage, mask)
+    value_loss = 0.5 * mean_over(jnp.square(values - prepared.target), mask)
+    entropy = mean_over(jax.vmap(jax.vmap(losses.categorical_entropy))(logits), mask)
+    intrinsic_loss = parts.intrinsic.loss(params.intrinsic, bonus.state, chunk)
+    loss = policy_loss + config.value_cost * value_loss - config.entropy_cost * entropy
+    loss = loss + intrinsic_loss
+    metrics = {
+        "loss": loss,
+        "policy_loss": policy_loss,
+        "value_loss": value_loss,
+        "entropy": entropy,
+        "kl": kl,
+        "intrinsic_loss": intrinsic_loss,
+        "intrinsic_reward": mean_over(prepared.reward, mask),
+    }
+    return loss, metrics
+
+
+def _policy_loss(
+    config: OnPolicyConfig,
+    duals: jax.Array,
+    logits: jax.Array,
+    steps: Step,
+    advantage: jax.Array,
+    mask: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """The loss and the KL from the policy that acted, both [], of logits [S, B, A]."""
+    action, old = steps.action[:-1], steps.behaviour[:-1]
+    new = jax.nn.log_softmax(logits)
+    kl = jnp.sum(jnp.exp(old) * (old - new), axis=-1)
+    taken = jax.nn.one_hot(action, new.shape[-1])
+    log_pi, log_mu = (jnp.sum(x * taken, axis=-1) for x in (new, old))
+    centred = advantage - mean_over(advantage, mask)
+    standard = centred / jnp.sqrt(mean_over(jnp.square(centred), mask) + 1e-8)
+    if config.policy_loss == "ppo":
+        rule = jax.vmap(
+            lambda *row: losses.clipped_surrogate_loss(*row, epsilon=config.clip_epsilon)
+        )
+        return mean_over(jax.vmap(rule)(log_pi, log_mu, standard), mask), mean_over(kl, mask)
+    temperature, alpha = jax.nn.softplus(duals) + 1e-6
+    vmpo = losses.vmpo_loss(
+        log_pi.reshape(-1),
+        standard.reshape(-1),
+        kl.reshape(-1),
+        temperature,
+        alpha,
+        mask.reshape(-1),
+        epsilon_temperature=config.epsilon_temperature,
+        epsilon_alpha=config.epsilon_alpha,
+    )
+    return jnp.mean(vmpo.loss), mean_over(kl, mask)

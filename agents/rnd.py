@@ -1,0 +1,111 @@
+"""RND: a network learns what a random one puts out; where it errs, nobody has been.
+
+raw reward of reaching o = |predictor(o) - random(o)|^2, and the predictor's loss
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from annotated_types import Ge, Gt
+
+from bellmax import losses
+from bellmax.agents.base import Agent, Memory, Params
+from bellmax.agents.intrinsic import (
+    Chunk,
+    Intrinsic,
+    IntrinsicConfig,
+    mean_over,
+    no_memory,
+    transitions,
+)
+from bellmax.agents.on_policy import CuriousConfig, make_on_policy_agent
+from bellmax.envs import EnvSpec
+from bellmax.networks import dense, make_torso
+
+
+@dataclass(frozen=True)
+class RNDConfig(CuriousConfig):
+    """Hyper-parameters of RND (Burda et al. 2018, arXiv:1810.12894)."""
+
+    # Widths of the mlp's layers in both networks, where the agent's torso is an mlp, in units.
+    rnd_hidden: tuple[Annotated[int, Ge(1)], ...] = (256,)
+    # Units of the random features.
+    rnd_features: Annotated[int, Ge(1)] = 128
+    # Observations are clipped to plus or minus so many standard deviations.
+    observation_clip: Annotated[float, Gt(0)] = 5.0
+    intrinsic: IntrinsicConfig = field(default_factory=lambda: IntrinsicConfig(normaliser="return"))
+
+
+class RNDState(NamedTuple):
+    """target: parameters of the random network. moments: of all observations so far."""
+
+    target: Params
+    moments: losses.RunningMoments
+
+
+def make_rnd(config: RNDConfig, spec: EnvSpec) -> Agent:
+    """Makes the actor-critic with RND's bonus.
+
+    Deviations: one value of both rewards, whose intrinsic part ends with the episode as the other
+    does (the paper: two, and one endless); the predictor learns from every step.
+
+    Raises:
+      UserError: the task's actions are not discrete, or the torso does not fit its observations.
+    """
+    return make_on_policy_agent(config, spec, rnd_bonus(config, spec), config.intrinsic)
+
+
+class RandomFeatures(nn.Module):
+    """[B, ...] -> [B, features]: the agent's torso, `extra` hidden layers and a linear one."""
+
+    config: RNDConfig
+    extra: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = make_torso(self.config.network.torso, self.config.rnd_hidden, jnp.float32)(x)
+        for _ in range(self.extra):
+            x = nn.relu(dense(self.config.rnd_features, jnp.float32)(x))
+        return dense(self.config.rnd_features, jnp.float32)(x)
+
+
+def rnd_bonus(config: RNDConfig, spec: EnvSpec) -> Intrinsic:
+    """RND as a bonus of its own, which any agent can call."""
+    shape = spec.observation.shape
+    target_net, predictor = RandomFeatures(config, 0), RandomFeatures(config, 1)
+
+    def init(key: jax.Array, encoder: Params) -> tuple[Params, RNDState]:
+        del encoder
+        keys = jax.random.split(key)
+        seen = jnp.zeros((1, *shape))
+        moments = losses.running_moments_init(shape)
+        return predictor.init(keys[0], seen), RNDState(target_net.init(keys[1], seen), moments)
+
+    def errors(params: Params, state: RNDState, chunk: Chunk) -> jax.Array:
+        """[S, B] of the observations that steps led to."""
+        reached = chunk.steps.observation[1:]
+        lead = reached.shape[:2]
+        flat = reached.reshape(-1, *shape).astype(jnp.float32)
+
+        def scale(x: jax.Array) -> jax.Array:
+            return losses.standardise(state.moments, x, clip=config.observation_clip)
+
+        seen = jax.vmap(scale)(flat)
+        outputs: Any = predictor.apply(params, seen), target_net.apply(state.target, seen)
+        return jax.vmap(losses.rnd_error)(*outputs).reshape(lead)
+
+    def reward(params: Params, state: RNDState, encoder: Params, chunk: Chunk):
+        del encoder
+        reached = chunk.steps.observation[1:].astype(jnp.float32)
+        moments = losses.running_moments_update(state.moments, reached, transitions(chunk.steps))
+        state = state._replace(moments=moments)
+        memory: Memory = ()
+        return state, memory, errors(params, state, chunk)
+
+    def loss(params: Params, state: RNDState, chunk: Chunk) -> jax.Array:
+        return mean_over(errors(params, state, chunk), transitions(chunk.steps))
+
+    return Intrinsic(init, no_memory, reward, loss, lambda params, state, encoder: state)
