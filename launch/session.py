@@ -149,6 +149,8 @@ class Session:
                 "episode_length": interval.episode_length / interval.episodes,
                 **{name: total / interval.updates for name, total in interval.learn.items()},
             }
+        if isinstance(state.env.visited, jax.Array):
+            columns["coverage"] = np.asarray(state.env.visited.sum(axis=1))
         taken = rollouts * self.steps_per_rollout * len(self.experiment.seeds)
         rates = {
             "steps_per_second": taken / seconds,

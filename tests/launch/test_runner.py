@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 from dm_env import specs
 
+from bellmax.agents.byol_explore import BYOLExploreConfig, make_byol_explore
 from bellmax.agents.dqn import DQNConfig, make_dqn
 from bellmax.agents.expectrl import ExpectRLConfig, make_expectrl
+from bellmax.agents.on_policy import OnPolicyConfig, make_on_policy
 from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig, make_qr_dqn_retrace
+from bellmax.agents.rnd import RNDConfig, make_rnd
 from bellmax.agents.td3 import TD3Config, make_td3
 from bellmax.agents.va_learning import VALearningConfig, make_va_learning
 from bellmax.envs import CartPole, EnvSpec, Pendulum, TimeStep, vectorise
 from bellmax.launch.replay import make_replay
 from bellmax.launch.runner import make_runner
-from bellmax.networks import ContinuousNetworkConfig, NetworkConfig
+from bellmax.networks import ContinuousNetworkConfig, NetworkConfig, RecurrentNetworkConfig
 
 NUM_ENVS = 3
 SMALL = {"network": NetworkConfig(hidden=(8,)), "batch_size": 16, "epsilon_steps": 500}
@@ -32,7 +35,13 @@ VA = VALearningConfig(**PRESET)
 WIDE = {"network": ContinuousNetworkConfig(hidden=(64, 64)), "batch_size": 256, "random_steps": 60}
 TD3 = TD3Config(**WIDE)
 AUTO = ExpectRLConfig(**WIDE, alpha="auto")
+RECURRENT = RecurrentNetworkConfig(hidden=(16,), latent_size=8, memory_size=8, head_hidden=())
+BYOL = BYOLExploreConfig(network=RECURRENT, batch_size=1, horizon=3, policy_loss="ppo")
+RND = RNDConfig(network=RECURRENT, batch_size=1, rnd_hidden=(16,), rnd_features=8)
 MAKE = {
+    BYOLExploreConfig: make_byol_explore,
+    OnPolicyConfig: make_on_policy,
+    RNDConfig: make_rnd,
     DQNConfig: make_dqn,
     QRDQNRetraceConfig: make_qr_dqn_retrace,
     VALearningConfig: make_va_learning,
@@ -52,7 +61,13 @@ KINDS = {
     "td3": (1, 1, False, TD3),
     # A bandit in the learner's state, an arm in the actor's memory.
     "auto": (4, 3, True, AUTO),
+    # No replay; memory in the actor's state, a target encoder and a normaliser in the learner's.
+    "byol": (6, 3, False, BYOL),
+    "vmpo": (5, 2, False, OnPolicyConfig(network=RECURRENT, batch_size=3)),
+    # What RND keeps of each environment is in the actor's memory too.
+    "rnd": (4, 3, False, RND),
 }
+ON_POLICY = ("byol", "vmpo", "rnd")
 each_kind = pytest.mark.parametrize("kind", KINDS)
 CALLS = ((15, 0), (0, 200))  # (warmup, rollouts)
 
@@ -62,13 +77,17 @@ def build(kind, num_seeds=1, env=None, capacity=900, **changed):
     task = Pendulum() if kind in ("td3", "auto") else CartPole()
     vector = env or vectorise(task, NUM_ENVS, time_limit=20)
     agent = MAKE[type(config)](replace(config, **changed), vector.spec)
-    replay = make_replay(
-        capacity=capacity,
-        num_envs=vector.num_envs,
-        rollout_length=length,
-        sequence_length=agent.replay.sequence_length,
-        batch_size=agent.replay.batch_size,
-        prioritised=prioritised,
+    replay = (
+        None
+        if agent.replay.on_policy
+        else make_replay(
+            capacity=capacity,
+            num_envs=vector.num_envs,
+            rollout_length=length,
+            sequence_length=agent.replay.sequence_length,
+            batch_size=agent.replay.batch_size,
+            prioritised=prioritised,
+        )
     )
     return make_runner(
         agent,
@@ -171,9 +190,10 @@ def test_counts_are_true(kind):
     state, [warm, interval] = run(kind, (5,), CALLS)
     assert state.vector_steps == 215 * length
     assert state.learner.steps == interval.updates == 200 * updates
-    # Replay holds the whole stream while it is not full: count in it.
-    filled = int(state.replay.filled)
-    assert filled == min(215 * length, 900 // NUM_ENVS // length * length)
+    if kind not in ON_POLICY:
+        # Replay holds the whole stream while it is not full: count in it.
+        filled = int(state.replay.filled)
+        assert filled == min(215 * length, 900 // NUM_ENVS // length * length)
     if kind == "plain":
         last = state.replay.storage.is_last[0, :filled]
         assert last.any() and state.actor.env_steps[0] == (~last).sum()
@@ -182,7 +202,7 @@ def test_counts_are_true(kind):
     assert state.actor.env_steps == ended + running
     assert state.actor.episodes == warm.episodes + interval.episodes > 10
     # CartPole pays 1 a step, and the time limit of 20 was met.
-    if state.replay.storage.action.dtype == np.int32:
+    if kind not in ("td3", "auto"):
         np.testing.assert_array_equal(interval.episode_return, interval.episode_length)
     assert 8 < ended / state.actor.episodes <= 20
 
@@ -269,3 +289,14 @@ def test_stops_at_the_first_loss_that_is_not_finite(kind):
     assert set(np.asarray(interval.updates).tolist()) == {21} and state.vector_steps == 31
     assert state.learner.steps == 21
     np.testing.assert_array_equal(np.isnan(interval.learn["loss"]), cursed)
+
+
+def test_stops_after_the_first_rollout_whose_loss_is_not_finite():
+    """Reward 30 ends the third rollout that learns: at its first gradient step, the seventh."""
+    runner = build("byol", 4, vectorise(NanAt(30), 1))
+    state, interval = runner.advance(runner.init(jnp.arange(4)), 2, 500)
+    cursed = np.asarray(state.env.env_state.cursed)[:, 0]
+    assert 0 < cursed.sum() < 4
+    np.testing.assert_array_equal(interval.finite, ~cursed)
+    np.testing.assert_array_equal(interval.updates, np.where(cursed, 7, 9))
+    assert state.vector_steps == 30 and state.learner.steps == 9

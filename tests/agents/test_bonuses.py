@@ -1,0 +1,193 @@
+"""RND, ICM and counts as bonuses: known rewards, and what their gradients may reach."""
+
+from collections import Counter
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dm_env import specs
+
+from bellmax.agents.count_bonus import CountBonusConfig, count_bonus, make_count_bonus
+from bellmax.agents.icm import ICMConfig, icm_bonus, make_icm
+from bellmax.agents.intrinsic import Chunk
+from bellmax.agents.rnd import RNDConfig, make_rnd, rnd_bonus
+from bellmax.envs import DeepSea, EnvSpec, Step, vectorise
+from bellmax.launch.runner import make_runner
+from bellmax.networks import RecurrentNetworkConfig
+
+SPEC = EnvSpec("test/Any", specs.Array((2, 2), np.float32), specs.DiscreteArray(3))
+T, B = 6, 2
+
+
+def make_chunk(observation, is_last=None, action=None):
+    shape = observation.shape[:2]
+    zeros = jnp.zeros(shape)
+    is_last = zeros > 0 if is_last is None else is_last
+    action = jnp.zeros(shape, jnp.int32) if action is None else action
+    return Chunk(Step(observation, action, zeros, zeros + 1.0, zeros > 0, is_last, ()))
+
+
+def random_chunk(seed=0):
+    keys = jax.random.split(jax.random.key(seed), 2)
+    is_last = jnp.zeros((T + 1, B), bool).at[2, 1].set(True)
+    observation = jax.random.normal(keys[0], (T + 1, B, 2, 2)) * 3.0 + 1.0
+    return make_chunk(observation, is_last, jax.random.randint(keys[1], (T + 1, B), 0, 3))
+
+
+def test_counts_are_those_of_a_table():
+    bonus = count_bonus(CountBonusConfig(), EnvSpec("x", specs.Array((2,), np.int32), SPEC.action))
+    params, state = bonus.init(jax.random.key(0), ())
+    counter = Counter()
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        observation = rng.integers(-1, 2, (T + 1, B, 2)).astype(np.int32)
+        is_last = rng.random((T + 1, B)) < 0.2
+        reached = [
+            (tuple(observation[t + 1, i].tolist()), t, i)
+            for t in range(T)
+            for i in range(B)
+            if not is_last[t, i]
+        ]
+        counter.update(o for o, _, _ in reached)
+        chunk = make_chunk(jnp.asarray(observation), jnp.asarray(is_last))
+        state, _, raw = bonus.reward(params, state, (), chunk)
+        for o, t, i in reached:
+            np.testing.assert_allclose(raw[t, i], counter[o] ** -0.5, rtol=1e-5)
+    assert state.sum() == counter.total() and jnp.sum(state > 0) == len(counter)
+
+
+def test_cells_of_a_deep_sea_share_counters_as_rarely_as_chance_has_it():
+    """Of 1600^2 / 2 pairs one in 2^20: 1.2; more than four have a chance below 1 %."""
+    size = 40
+    spec = DeepSea(size=size).spec
+    bonus = count_bonus(CountBonusConfig(), spec)
+    _, state = bonus.init(jax.random.key(0), ())
+    cells = jnp.eye(size * size).reshape(size, size, size, size)
+    # Step 0 is not reached by an action.
+    chunk = make_chunk(jnp.concatenate([cells[:1], cells]))
+    state, _, _ = bonus.reward((), state, (), chunk)
+    assert state.sum() == size * size and state.max() <= 2
+    assert jnp.sum(state == 2) <= 4
+
+
+def test_rnd_pays_nothing_where_the_predictor_is_the_target():
+    bonus = rnd_bonus(RNDConfig(rnd_hidden=(8,), rnd_features=4), SPEC)
+    params, state = bonus.init(jax.random.key(0), ())
+    layers, random = params["params"], state.target["params"]
+    # The predictor has one more hidden layer: an identity, and its input is made positive.
+    layers = {
+        "MLP_0": random["MLP_0"],
+        "Dense_0": jax.tree.map(lambda x: x * 1.0, random["Dense_0"]),
+        "Dense_1": {"kernel": jnp.eye(4), "bias": jnp.zeros(4) - 50.0},
+    }
+    layers["Dense_0"]["bias"] = layers["Dense_0"]["bias"] + 50.0
+    _, _, raw = bonus.reward({"params": layers}, state, (), random_chunk())
+    np.testing.assert_allclose(raw, 0.0, atol=1e-8)
+    _, _, raw = bonus.reward(params, state, (), random_chunk())
+    assert raw.min() > 1e-3
+
+
+def test_rnd_sees_observations_in_deviations_of_all_so_far():
+    config = RNDConfig(rnd_hidden=(8,), rnd_features=4)
+    bonus = rnd_bonus(config, SPEC)
+    params, state = bonus.init(jax.random.key(0), ())
+    reached = []
+    for seed in range(3):
+        chunk = random_chunk(seed)
+        state, _, raw = bonus.reward(params, state, (), chunk)
+        on = ~np.asarray(chunk.steps.is_last)[:-1]
+        reached.append(np.asarray(chunk.steps.observation)[1:][on])
+    seen = np.concatenate(reached)
+    np.testing.assert_allclose(state.moments.mean, seen.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(state.moments.variance, seen.var(axis=0), rtol=1e-4)
+    # Another unit and origin of the observations change nothing.
+    again = rnd_bonus(config, SPEC)
+    other = state._replace(moments=again.init(jax.random.key(0), ())[1].moments)
+    for seed in range(3):
+        chunk = random_chunk(seed)
+        steps = chunk.steps._replace(observation=chunk.steps.observation * 10.0 - 7.0)
+        other, _, shifted = again.reward(params, other, (), chunk._replace(steps=steps))
+    np.testing.assert_allclose(shifted, raw, rtol=1e-3)
+
+
+def test_only_the_predictor_of_rnd_learns():
+    bonus = rnd_bonus(RNDConfig(rnd_hidden=(8,), rnd_features=4), SPEC)
+    params, state = bonus.init(jax.random.key(0), ())
+    state, _, raw = bonus.reward(params, state, (), random_chunk())
+    loss = bonus.loss(params, state, random_chunk())
+    on = ~np.asarray(random_chunk().steps.is_last)[:-1]
+    np.testing.assert_allclose(loss, np.asarray(raw)[on].mean(), rtol=1e-5)
+    to_params, to_state = jax.grad(bonus.loss, argnums=(0, 1))(params, state, random_chunk())
+    assert all(jnp.any(x != 0) for x in jax.tree.leaves(to_params))
+    assert not any(jnp.any(x != 0) for x in jax.tree.leaves(to_state.target))
+    assert bonus.update(params, state, ()) is state
+
+
+def test_icm_by_hand():
+    config = ICMConfig(icm_hidden=(8,), icm_latent_size=4, icm_model_hidden=6, forward_weight=0.3)
+    bonus = icm_bonus(config, SPEC)
+    params, state = bonus.init(jax.random.key(0), ())
+    chunk = random_chunk()
+    layers, steps = jax.tree.map(np.asarray, (params["params"], chunk.steps))
+
+    def layer(x, name, inner=layers):
+        return x @ inner[name]["kernel"] + inner[name]["bias"]
+
+    def encode(o):
+        hidden = np.maximum(layer(o.reshape(-1), "Dense_0", layers["MLP_0"]), 0.0)
+        return layer(hidden, "Dense_0")
+
+    _, _, raw = bonus.reward(params, state, (), chunk)
+    totals = []
+    for t in range(T):
+        for i in range(B):
+            z, z_next = (encode(steps.observation[t + k, i]) for k in (0, 1))
+            logits = np.concatenate([z, z_next])
+            logits = layer(np.maximum(layer(logits, "Dense_1"), 0.0), "Dense_2")
+            action = steps.action[t, i]
+            inverse = np.log(np.exp(logits).sum()) - logits[action]
+            joined = np.concatenate([z, np.eye(3)[action]])
+            predicted = layer(np.maximum(layer(joined, "Dense_3"), 0.0), "Dense_4")
+            forward = 0.5 * np.square(predicted - z_next).sum()
+            np.testing.assert_allclose(raw[t, i], forward, rtol=1e-4)
+            if not steps.is_last[t, i]:
+                totals.append(0.7 * inverse + 0.3 * forward)
+    np.testing.assert_allclose(bonus.loss(params, state, chunk), np.mean(totals), rtol=1e-4)
+
+
+def test_the_forward_loss_of_icm_leaves_the_encoder_alone():
+    config = ICMConfig(icm_hidden=(8,), icm_latent_size=4, icm_model_hidden=6)
+
+    def encoder_gradient(weight):
+        bonus = icm_bonus(replace(config, forward_weight=weight), SPEC)
+        params, state = bonus.init(jax.random.key(0), ())
+        gradient = jax.grad(bonus.loss)(params, state, random_chunk())["params"]
+        return max(float(jnp.abs(x).max()) for x in jax.tree.leaves(gradient["MLP_0"]))
+
+    assert encoder_gradient(1.0) == 0.0 and encoder_gradient(0.0) > 0.0
+
+
+NETWORK = RecurrentNetworkConfig(hidden=(16,), latent_size=8, memory_size=8, head_hidden=())
+CURIOUS = [
+    (make_rnd, RNDConfig(rnd_hidden=(16,), rnd_features=8)),
+    (make_icm, ICMConfig(icm_hidden=(16,), icm_latent_size=4, icm_model_hidden=16)),
+    (make_count_bonus, CountBonusConfig(hash_bits=12)),
+]
+
+
+@pytest.mark.parametrize(("make", "config"), CURIOUS)
+def test_each_bonus_fades_on_what_is_seen_again_and_again(make, config):
+    """The raw bonus of a DeepSea of 3 x 3, of whose 6 cells none stays new."""
+    env = vectorise(DeepSea(size=3), 4)
+    fixed = replace(config.intrinsic, normaliser="none", scale=0.0)
+    settings = {"network": NETWORK, "batch_size": 4, "learning_rate": 3e-3}
+    agent = make(replace(config, **settings, intrinsic=fixed), env.spec)
+    runner = make_runner(agent, env, None, rollout_length=8, updates_per_rollout=4, num_seeds=2)
+    state, interval = runner.advance(runner.init(jnp.arange(2)), 0, 5)
+    early = interval.learn["intrinsic_reward"] / interval.updates
+    state, _ = runner.advance(state, 0, 150)
+    _, interval = runner.advance(state, 0, 5)
+    late = interval.learn["intrinsic_reward"] / interval.updates
+    assert (late < 0.3 * early).all() and (early > 0).all()
