@@ -76,7 +76,8 @@ class ReplaySpec(NamedTuple):
     """sequence_length: T, in steps (an n-step method needs n + 1). batch_size: B, in sequences.
 
     on_policy: there is no replay. A batch is a rollout of B environments, of the run's
-    `rollout_length` steps and the one after them, whose action, reward and discount mean nothing.
+    `rollout_length` steps and the one after them, whose action, reward and discount mean nothing;
+    sequence_length is the least that will do.
     """
 
     sequence_length: int

@@ -69,7 +69,10 @@ class OnPolicyConfig:
     batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 16
     # Weight of the extrinsic reward; 0 is the reward-free setting.
     extrinsic_scale: Annotated[float, Ge(0)] = 1.0
-    # Weight of the policy's entropy, in units of standardised advantage for a nat.
+    # Advantages are divided by the root of the moving average of their squares: its decay, for
+    # each rollout.
+    scale_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.999
+    # Weight of the policy's entropy, in units of scaled advantage for a nat.
     entropy_cost: Annotated[float, Ge(0)] = 0.0
     # Weight of the value loss.
     value_cost: Annotated[float, Ge(0)] = 0.5
@@ -97,11 +100,13 @@ class OnPolicyParams(NamedTuple):
     duals: jax.Array
 
 
-class Bonus(NamedTuple):
-    """States of the bonus and of its normaliser; both () without curiosity."""
+class Extra(NamedTuple):
+    """bonus, normaliser: their states, () without curiosity. scale: [2], moving averages of the
+    advantages' squares and of 1."""
 
-    state: Any
+    bonus: Any
     normaliser: Any
+    scale: jax.Array
 
 
 class OnPolicyMemory(NamedTuple):
@@ -113,8 +118,8 @@ class OnPolicyMemory(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """advantage, target: [B, S] of standardised advantages and of values. reward: [B, S], the
-    intrinsic one without its weight."""
+    """advantage: [B, S] in units of their moving deviation. target: [B, S], of values.
+    reward: [B, S], the intrinsic one without its weight."""
 
     advantage: jax.Array
     target: jax.Array
@@ -155,8 +160,9 @@ def make_on_policy_agent(
 ) -> Agent:
     """Makes the actor-critic that is paid a bonus.
 
-    Deviations from V-MPO: advantages are standardised over each batch of environments (the paper
-    has PopArt), the old policy is the one that acted, and one optimiser moves the dual variables.
+    Deviations from V-MPO: advantages have a moving scale (the paper has PopArt), the old policy is
+    the one that acted, and one optimiser moves the dual variables. From PPO: that scale is not the
+    batch's own, which would blow up what is left once everything is as expected.
 
     Args:
       config: the actor-critic's hyper-parameters.
@@ -182,7 +188,7 @@ def make_on_policy_agent(
         net = network.init(network_key)
         own, state = intrinsic.init(bonus_key, net.encoder)
         params = OnPolicyParams(net, own, jnp.zeros(2))
-        extra = Bonus(state, parts.normaliser.init())
+        extra = Extra(state, parts.normaliser.init(), jnp.zeros(2))
         return LearnerState(params, (), adam.init(params), jnp.zeros((), jnp.int32), extra)
 
     def initial_memory(batch_size: int) -> Memory:
@@ -201,10 +207,9 @@ def make_on_policy_agent(
         )
         updates, opt_state = adam.update(gradients, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
-        bonus = intrinsic.update(params.intrinsic, state.extra.state, params.network.encoder)
-        new = LearnerState(
-            params, (), opt_state, state.steps + 1, state.extra._replace(state=bonus)
-        )
+        bonus = intrinsic.update(params.intrinsic, state.extra.bonus, params.network.encoder)
+        extra = state.extra._replace(bonus=bonus)
+        new = LearnerState(params, (), opt_state, state.steps + 1, extra)
         return new, LearnOutput(metrics, jnp.zeros(batch.weights.shape))
 
     return Agent(
@@ -213,7 +218,7 @@ def make_on_policy_agent(
         initial_memory,
         _make_act(network),
         learn,
-        ReplaySpec(sequence_length=2, batch_size=config.batch_size, on_policy=True),
+        ReplaySpec(sequence_length=3, batch_size=config.batch_size, on_policy=True),
         prepare=lambda state, batch, memory: _prepare(parts, state, batch, memory),
     )
 
@@ -247,15 +252,15 @@ def _prepare(
     parts: Parts, state: LearnerState, batch: Batch, memory: OnPolicyMemory
 ) -> tuple[LearnerState, Batch, OnPolicyMemory]:
     """Rewards, advantages and targets of a rollout, by the parameters that collected it."""
-    config, params, bonus = parts.config, state.params, state.extra
+    config, params, before = parts.config, state.params, state.extra
     chunk = _unroll(parts, params.network, batch)
     _, values = parts.network.heads(params.network.heads, chunk.beliefs)
     steps, mask = chunk.steps, transitions(chunk.steps)
     bonus_state, carried, raw = parts.intrinsic.reward(
-        params.intrinsic, bonus.state, params.network.encoder, chunk
+        params.intrinsic, before.bonus, params.network.encoder, chunk
     )
     normaliser, returns, reward = parts.normaliser.update(
-        bonus.normaliser, memory.returns, raw, mask
+        before.normaliser, memory.returns, raw, mask
     )
     rule = functools.partial(losses.generalised_advantages, lambda_=config.advantage_decay)
     advantage = jax.vmap(rule, in_axes=1, out_axes=1)(
@@ -265,9 +270,13 @@ def _prepare(
         values[1:],
         1.0 - steps.is_last[1:],
     )
-    extra = Prepared(advantage.T, (advantage + values[:-1]).T, reward.T)
+    square = jnp.stack([mean_over(jnp.square(advantage), mask), jnp.ones(())])
+    scale = before.scale + (1.0 - config.scale_decay) * (square - before.scale)
+    unit = jnp.sqrt(scale[0] / scale[1]) + 1e-8
+    prepared = Prepared((advantage / unit).T, (advantage + values[:-1]).T, reward.T)
     memory = memory._replace(intrinsic=carried, returns=returns)
-    return state._replace(extra=Bonus(bonus_state, normaliser)), batch._replace(extra=extra), memory
+    extra = Extra(bonus_state, normaliser, scale)
+    return state._replace(extra=extra), batch._replace(extra=prepared), memory
 
 
 def _unroll(parts: Parts, network: RecurrentParams, batch: Batch) -> Chunk:
@@ -282,7 +291,7 @@ def _unroll(parts: Parts, network: RecurrentParams, batch: Batch) -> Chunk:
 
 
 def _loss(
-    parts: Parts, params: OnPolicyParams, bonus: Bonus, batch: Batch
+    parts: Parts, params: OnPolicyParams, extra: Extra, batch: Batch
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Loss of policy, value and bonus on some environments of a prepared rollout."""
     config = parts.config
@@ -293,7 +302,7 @@ def _loss(
     policy_loss, kl = _policy_loss(config, params.duals, logits, steps, prepared.advantage, mask)
     value_loss = 0.5 * mean_over(jnp.square(values - prepared.target), mask)
     entropy = mean_over(jax.vmap(jax.vmap(losses.categorical_entropy))(logits), mask)
-    intrinsic_loss = parts.intrinsic.loss(params.intrinsic, bonus.state, chunk)
+    intrinsic_loss = parts.intrinsic.loss(params.intrinsic, extra.bonus, chunk)
     loss = policy_loss + config.value_cost * value_loss - config.entropy_cost * entropy
     loss = loss + intrinsic_loss
     metrics = {
@@ -322,17 +331,15 @@ def _policy_loss(
     kl = jnp.sum(jnp.exp(old) * (old - new), axis=-1)
     taken = jax.nn.one_hot(action, new.shape[-1])
     log_pi, log_mu = (jnp.sum(x * taken, axis=-1) for x in (new, old))
-    centred = advantage - mean_over(advantage, mask)
-    standard = centred / jnp.sqrt(mean_over(jnp.square(centred), mask) + 1e-8)
     if config.policy_loss == "ppo":
         rule = jax.vmap(
             lambda *row: losses.clipped_surrogate_loss(*row, epsilon=config.clip_epsilon)
         )
-        return mean_over(jax.vmap(rule)(log_pi, log_mu, standard), mask), mean_over(kl, mask)
+        return mean_over(jax.vmap(rule)(log_pi, log_mu, advantage), mask), mean_over(kl, mask)
     temperature, alpha = jax.nn.softplus(duals) + 1e-6
     vmpo = losses.vmpo_loss(
         log_pi.reshape(-1),
-        standard.reshape(-1),
+        advantage.reshape(-1),
         kl.reshape(-1),
         temperature,
         alpha,

@@ -7,12 +7,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bellmax.envs.base import Environment, EnvSpec, EnvState, Parametric, Step, TimeStep
+    from bellmax.envs.base import (
+        Countable,
+        Environment,
+        EnvSpec,
+        EnvState,
+        Parametric,
+        Step,
+        TimeStep,
+    )
     from bellmax.envs.cartpole import CartPole
     from bellmax.envs.catch import Catch
     from bellmax.envs.check import check_env
     from bellmax.envs.config import EnvConfig, make_vector_env
     from bellmax.envs.deepsea import DeepSea
+    from bellmax.envs.noisy_tv import NoisyGrid
     from bellmax.envs.pendulum import Pendulum
     from bellmax.envs.pixel_catch import PixelCatch
     from bellmax.envs.randomised import Randomised, RandomisedState
@@ -25,11 +34,13 @@ if TYPE_CHECKING:
 __all__ = [
     "CartPole",
     "Catch",
+    "Countable",
     "DeepSea",
     "EnvConfig",
     "EnvSpec",
     "EnvState",
     "Environment",
+    "NoisyGrid",
     "Parametric",
     "Pendulum",
     "PixelCatch",
@@ -55,6 +66,7 @@ __all__ = [
 
 _MODULES = {
     "base": (
+        "Countable",
         "Environment",
         "EnvSpec",
         "EnvState",
@@ -70,6 +82,7 @@ _MODULES = {
         "make_vector_env",
     ),
     "deepsea": ("DeepSea",),
+    "noisy_tv": ("NoisyGrid",),
     "pendulum": ("Pendulum",),
     "pixel_catch": ("PixelCatch",),
     "randomised": (

@@ -76,6 +76,24 @@ class Parametric(Environment, Protocol):
         ...
 
 
+@runtime_checkable
+class Countable(Environment, Protocol):
+    """A task that says which of finitely many cells a state is in, to count what was visited."""
+
+    @property
+    def num_cells(self) -> int:
+        """How many cells there are; not all of them need be within reach."""
+        ...
+
+    def cell(self, env_state: EnvState) -> jax.Array:
+        """The cell of one unbatched state, [] int32 in [0, num_cells).
+
+        It is of the state that this environment's own `reset` and `step` return, not of what a
+        wrapper made of it.
+        """
+        ...
+
+
 class Step(NamedTuple):
     """One observation and what was done at it: the unit of the stream, of replay and of learning.
 

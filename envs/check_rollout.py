@@ -10,7 +10,7 @@ from dm_env import specs
 from bellmax.envs.base import Environment, EnvSpec, TimeStep
 
 _NUM_ENVS, _NUM_STEPS = 4, 256
-_MAX_LIMIT_STEPS = 20_000  # a longer time limit than this is taken on trust
+_MAX_LIMIT_STEPS = 5_000  # a longer time limit than this is taken on trust
 _TOLERANCE = 1e-5  # of bounds, relative: float32 cosines exceed 1 by a rounding
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class EnvConfig:
     """Which task, how many copies of it, and what its agent gets to see."""
 
-    # Task: bellmax/<Task>, gymnax/<Task>, brax/<task>, or module.path:factory of your own.
+    # Task: bellmax/<Task>, gymnax/<Task>, brax/<task>, xminigrid/<Task>, craftax/<Task>, or
+    # module.path:factory of your own.
     name: str = "bellmax/CartPole"
     # Environments that step together, 1 to 65536.
     num_envs: Annotated[int, Interval(ge=1, le=65536)] = 8
@@ -26,6 +27,9 @@ class EnvConfig:
     reward_clip: Annotated[float, Gt(0)] | None = None
     # Whether observations are shifted and scaled by their running mean and deviation.
     normalise_observations: bool = False
+    # Whether the log counts the different cells that training has visited, `coverage`, for tasks
+    # whose states can be counted: bellmax/DeepSea, bellmax/NoisyGrid, xminigrid.
+    coverage: bool = False
     # Observations joined on the last axis, 1 (only the newest) to 64.
     frame_stack: Annotated[int, Interval(ge=1, le=64)] = 1
     # Options of the task itself, by name, such as size: 20 for bellmax/DeepSea.
@@ -72,4 +76,5 @@ def make_vector_env(
         normalise_observations=config.normalise_observations,
         frame_stack=config.frame_stack,
         update_statistics=not evaluation,
+        coverage=config.coverage and not evaluation,
     )

@@ -72,6 +72,15 @@ class DeepSea:
         return np.random.RandomState(self.mapping_seed).binomial(1, 0.5, shape).astype(np.int32)
 
     @property
+    def num_cells(self) -> int:
+        """(size + 1) * size: the row below the bottom is one more. In reach: column <= row."""
+        return (self.size + 1) * self.size
+
+    def cell(self, env_state: DeepSeaState) -> jax.Array:
+        """[] int32, row * size + column."""
+        return env_state.row * self.size + env_state.column
+
+    @property
     def _cost(self) -> float:
         return self.unscaled_move_cost / self.size
 

@@ -1,4 +1,4 @@
-"""Environments by name: `bellmax/<Task>`, `gymnax/<Task>`, `brax/<task>`, `module.path:factory`."""
+"""Environments by name: `bellmax/<Task>`, `<suite>/<Task>` of an extra, `module.path:factory`."""
 
 import difflib
 import importlib
@@ -15,21 +15,22 @@ _OWN = {
     "bellmax/CartPole": ("bellmax.envs.cartpole", "CartPole"),
     "bellmax/Catch": ("bellmax.envs.catch", "Catch"),
     "bellmax/DeepSea": ("bellmax.envs.deepsea", "DeepSea"),
+    "bellmax/NoisyGrid": ("bellmax.envs.noisy_tv", "NoisyGrid"),
     "bellmax/Pendulum": ("bellmax.envs.pendulum", "Pendulum"),
     "bellmax/PixelCatch": ("bellmax.envs.pixel_catch", "PixelCatch"),
     "bellmax/TwoStateChain": ("bellmax.envs.tabular", "TwoStateChain"),
 }
-_GYMNAX = "gymnax/"
-_BRAX = "brax/"
+# Each has an extra and an adapter of its name, and writes its tasks so.
+_SUITES = {"gymnax": "<Task>", "brax": "<task>", "craftax": "<Task>", "xminigrid": "<Task>"}
 
 
 def make(name: str, **options: Any) -> Environment:
     """The environment of that name.
 
     Args:
-      name: `bellmax/<Task>`, `gymnax/<Task>` or `brax/<task>` (need the extra of that name), or
-        `module.path:factory`, a callable of yours that takes the options and returns an
-        Environment.
+      name: `bellmax/<Task>`; `gymnax/<Task>`, `brax/<task>`, `craftax/<Task>` or
+        `xminigrid/<Task>` (need the extra of that name); or `module.path:factory`, a callable of
+        yours that takes the options and returns an Environment.
       **options: what the task's factory takes, by name.
 
     Raises:
@@ -38,19 +39,15 @@ def make(name: str, **options: Any) -> Environment:
     if name in _OWN:
         module, attribute = _OWN[name]
         return _call(name, getattr(importlib.import_module(module), attribute), options)
-    if name.startswith(_GYMNAX):
-        from bellmax.envs import gymnax_adapter
-
-        return gymnax_adapter.make(name.removeprefix(_GYMNAX), **options)
-    if name.startswith(_BRAX):
-        from bellmax.envs import brax_adapter
-
-        return brax_adapter.make(name.removeprefix(_BRAX), **options)
+    suite, _, task = name.partition("/")
+    if suite in _SUITES and task:
+        return importlib.import_module(f"bellmax.envs.{suite}_adapter").make(task, **options)
     if ":" in name:
         return _call(name, _load_factory(name), options)
+    written = ", ".join(f"`{suite}/{task}`" for suite, task in _SUITES.items())
     raise UserError(
         f"There is no environment {name!r}{suggest(name, list_names())}; "
-        "`gymnax/<Task>`, `brax/<task>` and `module.path:factory` work too."
+        f"{written} and `module.path:factory` work too."
     )
 
 
@@ -59,17 +56,20 @@ def list_names(*, with_gymnax: bool = False) -> list[str]:
 
     Args:
       with_gymnax: adds gymnax's own if it is installed, which imports it (5 seconds). Otherwise
-        `gymnax/<Task>` stands for all of them, and `brax/<task>` for those of brax, if installed.
+        `gymnax/<Task>` stands for all of them. So do `brax/<task>`, `craftax/<Task>` and
+        `xminigrid/<Task>` for theirs, each if it is installed.
     """
     names = sorted(_OWN)
-    if importlib.util.find_spec("gymnax") is not None:
-        if with_gymnax:
+    for suite, task in _SUITES.items():
+        if importlib.util.find_spec(suite) is None:
+            continue
+        if suite == "gymnax" and with_gymnax:
             from bellmax.envs import gymnax_adapter
 
-            names += [_GYMNAX + task for task in gymnax_adapter.list_tasks()]
+            names += [f"gymnax/{task}" for task in gymnax_adapter.list_tasks()]
         else:
-            names.append(f"{_GYMNAX}<Task>")
-    return names + [f"{_BRAX}<task>"] * (importlib.util.find_spec("brax") is not None)
+            names.append(f"{suite}/{task}")
+    return names
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -93,6 +93,21 @@ def check_parameters(task: str, names: Iterable[str], known: Iterable[str]) -> N
             raise UserError(
                 f"{task} has no parameter {name!r}{suggest(name, known)}; "
                 f"it has {', '.join(known) or 'none'}."
+            )
+
+
+def check_options(task: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Says which of these names is no option of the task.
+
+    Raises:
+      UserError: one of `names` is not in `known`.
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"{task} has no option {name!r}{suggest(name, known)}; "
+                f"it takes {', '.join(known) or 'none'}."
             )
 
 
@@ -135,12 +150,8 @@ def _check_options(name: str, factory: Callable[..., Any], options: dict[str, An
     kinds = {p.kind for p in parameters}
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     allowed = [p.name for p in named]
-    for option in options:
-        if option not in allowed and inspect.Parameter.VAR_KEYWORD not in kinds:
-            raise UserError(
-                f"{name} has no option {option!r}{suggest(option, allowed)}; "
-                f"it takes {', '.join(allowed) or 'none'}."
-            )
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        check_options(name, options, allowed)
     for parameter in named:
         if parameter.default is parameter.empty and parameter.name not in options:
             raise UserError(f"{name} needs the option {parameter.name!r}.")

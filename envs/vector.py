@@ -14,6 +14,7 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.envs.base import Environment, EnvSpec, EnvState, TimeStep
+from bellmax.envs.coverage import Cell, find_cells
 from bellmax.envs.statistics import (
     NORMALISED_BOUND,
     RunningStatistics,
@@ -34,6 +35,7 @@ class VectorState(NamedTuple):
     episode_return: [N] float32, undiscounted and unclipped, of the episode so far.
     episode_length: [N] int32, environment steps of the episode so far.
     statistics: of the raw observations seen so far; () without normalisation.
+    visited: [C] bool, the cells of a Countable task where any of the N was; () if not asked for.
     """
 
     env_state: EnvState
@@ -41,6 +43,7 @@ class VectorState(NamedTuple):
     episode_return: jax.Array
     episode_length: jax.Array
     statistics: Statistics
+    visited: Any = ()
 
 
 class VectorTimeStep(NamedTuple):
@@ -91,6 +94,7 @@ def vectorise(
     normalise_observations: bool = False,
     frame_stack: int = 1,
     update_statistics: bool = True,
+    coverage: bool = False,
 ) -> VectorEnv:
     """Makes `num_envs` copies of an environment step together, each resetting by itself.
 
@@ -103,21 +107,26 @@ def vectorise(
       normalise_observations: subtracts the running mean, divides by the running deviation.
       frame_stack: observations so many steps back are joined on the last axis, oldest first.
       update_statistics: False freezes the statistics that `reset` was given, for evaluation.
+      coverage: keeps which cells of a Countable task were visited, final observations included.
 
     Returns:
       A VectorEnv.
 
     Raises:
-      UserError: an argument is out of range, or the observation cannot be stacked or normalised.
+      UserError: an argument is out of range, the observation cannot be stacked or normalised, or
+        the task's states cannot be counted.
     """
     if num_envs < 1:
         raise UserError(f"num_envs must be at least 1, not {num_envs}.")
     if reward_clip is not None and not reward_clip > 0:
         raise UserError(f"reward_clip must be above 0, not {reward_clip}; leave it out for none.")
     env = stack_frames(limit_time(env, time_limit), frame_stack)
+    num_cells, cell = find_cells(env) if coverage else (0, None)
     raw = env.spec
     spec = _agent_spec(raw, reward_clip=reward_clip, normalised=normalise_observations)
-    show = functools.partial(_show, reward_clip=reward_clip, update_statistics=update_statistics)
+    show = functools.partial(
+        _show, reward_clip=reward_clip, update_statistics=update_statistics, cell=cell
+    )
 
     def reset(key: jax.Array, *, statistics: Statistics | None = None):
         env_state, ts = jax.vmap(env.reset)(jax.random.split(key, num_envs))
@@ -128,7 +137,9 @@ def vectorise(
                 raise ValueError("statistics are frozen: reset needs a training state's")
             statistics = initial_statistics(raw.observation.shape)
         zeros = jnp.zeros(num_envs)
-        empty = VectorState(env_state, zeros > 0, zeros, zeros.astype(jnp.int32), statistics)
+        visited = jnp.zeros(num_cells, bool) if coverage else ()
+        counts = zeros.astype(jnp.int32)
+        empty = VectorState(env_state, zeros > 0, zeros, counts, statistics, visited)
         return show(empty, ts, jnp.ones(num_envs, bool))
 
     def step(state: VectorState, action: jax.Array, key: jax.Array):
@@ -151,6 +162,7 @@ def _show(
     *,
     reward_clip: float | None,
     update_statistics: bool,
+    cell: Cell | None,
 ) -> tuple[VectorState, VectorTimeStep]:
     """Books one step of every environment and says what the agent sees of it."""
     going = ~is_first
@@ -166,7 +178,15 @@ def _show(
         observation = normalise(statistics, observation)
     if reward_clip is not None:
         reward = jnp.clip(reward, -reward_clip, reward_clip)
-    state = VectorState(state.env_state, is_last, episode_return, episode_length, statistics)
+    state = state._replace(
+        is_last=is_last,
+        episode_return=episode_return,
+        episode_length=episode_length,
+        statistics=statistics,
+    )
+    if cell is not None:
+        cells = jax.vmap(cell)(state.env_state)
+        state = state._replace(visited=state.visited.at[cells].set(True))
     return state, VectorTimeStep(
         observation=observation,
         reward=reward,

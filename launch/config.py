@@ -146,13 +146,19 @@ def check_replay(config: RunConfig, *, sequence_length: int, batch_size: int) ->
         )
 
 
-def check_rollout(config: RunConfig, *, batch_size: int) -> None:
+def check_rollout(config: RunConfig, *, sequence_length: int, batch_size: int) -> None:
     """Raises UserError where the gradient steps of an on-policy agent do not fit the rollout.
 
     Args:
       config: the run's configuration.
+      sequence_length: least steps of the agent's ReplaySpec, the one after the rollout included.
       batch_size: environments in a batch of the agent's ReplaySpec.
     """
+    if config.rollout_length < sequence_length - 1:
+        raise UserError(
+            f"rollout_length must be at least {sequence_length - 1}, as the agent learns from "
+            f"rollouts alone, got {config.rollout_length}"
+        )
     n, updates = config.env.num_envs, config.updates_per_rollout
     if n % batch_size:
         raise UserError(

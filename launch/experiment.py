@@ -79,7 +79,7 @@ def _make_replay(config: RunConfig, agent: Agent) -> replay_lib.Replay | None:
     """The replay of a configuration; None for an on-policy agent."""
     spec = agent.replay
     if spec.on_policy:
-        check_rollout(config, batch_size=spec.batch_size)
+        check_rollout(config, sequence_length=spec.sequence_length, batch_size=spec.batch_size)
         return None
     check_replay(config, sequence_length=spec.sequence_length, batch_size=spec.batch_size)
     try:

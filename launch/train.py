@@ -142,7 +142,14 @@ def _versions() -> dict[str, Any]:
         "orbax-checkpoint",
         "numpy",
     )
-    simulators = ("gymnax", "brax", "mujoco", "mujoco-mjx")  # trajectories change with them
+    simulators = (
+        "gymnax",
+        "brax",
+        "mujoco",
+        "mujoco-mjx",
+        "craftax",
+        "xminigrid",
+    )  # trajectories change with them
     device = jax.local_devices()[0]
     return {
         "python": platform.python_version(),

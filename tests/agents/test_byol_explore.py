@@ -236,7 +236,7 @@ def test_novelty_fades_and_the_unseen_is_above_the_mean():
         latents = net.encode(params.encoder, steps.observation)
         beliefs = net.unroll(params.cell, latents, steps.action, steps.is_first, batch.memory.actor)
         chunk = Chunk(steps, (), latents, beliefs)
-        return float(chunk_reward(state.params.intrinsic, state.extra.state, (), chunk)[2].mean())
+        return float(chunk_reward(state.params.intrinsic, state.extra.bonus, (), chunk)[2].mean())
 
     novelty = [raw(state, left)]
     for _ in range(3):

@@ -111,12 +111,13 @@ def test_prepared_advantages_are_those_of_a_loop(extrinsic):
     open_steps = ~np.asarray(batch.steps.is_last)[:, :-1]
     total = extrinsic * np.asarray(batch.steps.reward)[:, :-1] + 0.5 * 2.0
     expected = advantages_by_hand(config, batch, values, total)
+    unit = np.sqrt(np.square(expected[open_steps]).mean())  # of the first rollout: its own
     found = np.where(open_steps, prepared.extra.advantage, 0.0)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found, expected / unit, rtol=1e-4, atol=1e-5)
     target = np.where(open_steps, prepared.extra.target - values[:-1].T, 0.0)
     np.testing.assert_allclose(target, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(prepared.extra.reward, np.where(open_steps, 2.0, 0.0))
-    assert new.extra.state == 1 and memory.actor is batch.memory.actor
+    assert new.extra.bonus == 1 and memory.actor is batch.memory.actor
     np.testing.assert_array_equal(
         new.params.network.heads["params"]["Dense_0"]["kernel"],
         state.params.network.heads["params"]["Dense_0"]["kernel"],
@@ -138,7 +139,6 @@ def test_the_loss_is_that_of_the_equations(policy_loss):
     old = np.asarray(batch.steps.behaviour[:, :-1]).swapaxes(0, 1)[on]
     action = np.asarray(batch.steps.action[:, :-1]).T[on]
     advantage = np.asarray(batch.extra.advantage).T[on]
-    advantage = (advantage - advantage.mean()) / advantage.std()
     rows = np.arange(on.sum())
     kl = (np.exp(old) * (old - new)).sum(axis=1)
     if policy_loss == "ppo":
@@ -162,6 +162,25 @@ def test_the_loss_is_that_of_the_equations(policy_loss):
     np.testing.assert_allclose(metrics["kl"], kl.mean(), rtol=1e-4)
 
 
+def test_the_scale_of_advantages_moves_slowly():
+    """Ten times the rewards, in the second rollout, are ten times the advantages, nearly."""
+    config = OnPolicyConfig(network=SMALL, scale_decay=0.9, batch_size=B)
+    agent = make_on_policy(config, SPEC)
+    state, batch = agent.init(jax.random.key(1)), make_batch(agent)
+    # Values of 0: rewards alone make the advantages.
+    heads = jax.tree.map(jnp.zeros_like, state.params.network.heads)
+    network = state.params.network._replace(heads=heads)
+    state = state._replace(params=state.params._replace(network=network))
+    more = batch._replace(steps=batch.steps._replace(reward=10.0 * batch.steps.reward))
+    state, one, _ = agent.prepare(state, batch, batch.memory)
+    state, ten, _ = agent.prepare(state, more, batch.memory)
+    # Mean squares 1 and 100, weights 0.9 * 0.1 and 0.1.
+    ratio = 10.0 / np.sqrt((0.09 * 1 + 0.1 * 100) / 0.19)
+    on = ~np.asarray(batch.steps.is_last)[:, :-1]
+    expected = np.asarray(one.extra.advantage)[on] * ratio
+    np.testing.assert_allclose(np.asarray(ten.extra.advantage)[on], expected, rtol=1e-4)
+
+
 def test_a_bonus_is_learned_with_the_agent_and_updated_after_each_step():
     config = OnPolicyConfig(network=SMALL, batch_size=B, learning_rate=0.1)
     reward = IntrinsicConfig(scale=0.5, normaliser="none")
@@ -172,7 +191,7 @@ def test_a_bonus_is_learned_with_the_agent_and_updated_after_each_step():
     np.testing.assert_allclose(output.metrics["intrinsic_loss"], 9.0)
     np.testing.assert_allclose(output.metrics["intrinsic_reward"], 2.0)
     np.testing.assert_allclose(new.params.intrinsic, 0.1, rtol=1e-4)  # Adam's first step
-    assert new.extra.state == 101 and new.steps == 1
+    assert new.extra.bonus == 101 and new.steps == 1
 
 
 @pytest.mark.parametrize("name", ["return", "scaled", "clipped"])

@@ -8,7 +8,7 @@ import pytest
 from bsuite.environments import catch, deep_sea
 
 from bellmax import UserError
-from bellmax.envs import CartPole, Catch, DeepSea, Pendulum
+from bellmax.envs import CartPole, Catch, Countable, DeepSea, Pendulum
 from bellmax.envs.cartpole import CartPoleState
 from bellmax.envs.catch import CatchState
 from bellmax.envs.pendulum import PendulumState
@@ -136,6 +136,7 @@ def test_deep_sea_equals_bsuite(size, deterministic, randomise):
     for t in range(300):
         np.testing.assert_array_equal(ts.observation, wanted.observation)
         assert ts.terminated == wanted.last() and not ts.truncated
+        assert ours.cell(state) == theirs._row * size + theirs._column < ours.num_cells
         if wanted.last():
             wanted, (state, ts) = theirs.reset(), ours.reset(jax.random.key(0))
             continue
@@ -152,6 +153,7 @@ def test_deep_sea_equals_bsuite(size, deterministic, randomise):
         rewards.append(wanted.reward)
     assert max(rewards) > 0.9
     assert ours.optimal_return == theirs._optimal_return
+    assert isinstance(ours, Countable) and not isinstance(Catch(), Countable)
 
 
 def test_catch_equals_bsuite():

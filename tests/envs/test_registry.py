@@ -9,13 +9,13 @@ from bellmax import UserError
 from bellmax.envs import EnvConfig, list_names, make, make_vector_env
 
 OWN = [
-    *("bellmax/CartPole", "bellmax/Catch", "bellmax/DeepSea", "bellmax/Pendulum"),
-    *("bellmax/PixelCatch", "bellmax/TwoStateChain"),
+    *("bellmax/CartPole", "bellmax/Catch", "bellmax/DeepSea", "bellmax/NoisyGrid"),
+    *("bellmax/Pendulum", "bellmax/PixelCatch", "bellmax/TwoStateChain"),
 ]
 
 
 def test_own_names_are_listed_and_made():
-    assert list_names()[:6] == OWN
+    assert list_names()[:7] == OWN
     for name in OWN:
         assert make(name).spec.name == name
 
@@ -33,7 +33,8 @@ def test_factory_of_the_user():
             "'bellmax/Cartpole', did you mean 'bellmax/CartPole'",
         ),
         ("CartPole", {}, "did you mean 'bellmax/CartPole'"),
-        ("nothing/like-it", {}, "`module.path:factory` work too"),
+        ("nothing/like-it", {}, "`xminigrid/<Task>` and `module.path:factory` work too"),
+        ("gymnax/", {}, "There is no environment 'gymnax/'"),
         ("bellmax/DeepSea", {"siz": 4}, "no option 'siz', did you mean 'size'; it takes size, det"),
         ("scripted:Counte", {}, "no callable 'Counte', did you mean 'Counter'"),
         ("no_such_module:Counter", {}, "needs the module 'no_such_module'"),

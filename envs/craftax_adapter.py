@@ -1,0 +1,119 @@
+"""craftax's symbolic tasks under the environment contract. Imported when a task is made."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from dm_env import specs
+
+from bellmax import UserError
+from bellmax.envs.base import EnvSpec, EnvState, TimeStep
+from bellmax.envs.dtypes import own_dtypes, same_dtypes
+from bellmax.envs.registry import check_options, suggest
+
+CLASSIC, FULL = "Craftax-Classic-Symbolic-v1", "Craftax-Symbolic-v1"
+_NEVER = int(np.iinfo(np.int32).max)
+
+
+def make(task: str, **options: Any) -> "CraftaxEnv":
+    """A craftax task, `Craftax-Classic-Symbolic-v1` or `Craftax-Symbolic-v1`.
+
+    Args:
+      task: one of `list_tasks()`.
+      **options: numbers of craftax's `EnvParams`, such as max_timesteps, the time limit in
+        environment steps.
+
+    Raises:
+      UserError: craftax is not installed, or it has no such task or option.
+    """
+    tasks = list_tasks()
+    if task not in tasks:
+        raise UserError(f"craftax has no task {task!r} here{suggest(task, tasks)}.")
+    env = _construct(task)
+    nominal = {name: v for name, v in vars(env.default_params).items() if np.isscalar(v)}
+    check_options(f"craftax/{task}", options, nominal)
+    for name, value in options.items():
+        # An int stands for a float, as YAML reads it; nothing else stands for another.
+        wanted: Any = (int, float) if isinstance(nominal[name], float) else type(nominal[name])
+        if not isinstance(value, wanted) or isinstance(value, bool) is not (wanted is bool):
+            kind = type(nominal[name]).__name__
+            raise UserError(f"{name} of craftax/{task} must be of type {kind}, not {value!r}.")
+    params = env.default_params.replace(**options)
+    if params.max_timesteps < 1:
+        raise UserError(
+            f"max_timesteps must be at least 1 environment step, not {params.max_timesteps}."
+        )
+    return CraftaxEnv(task, env, params)
+
+
+def list_tasks() -> list[str]:
+    """craftax's tasks that the adapter has, without the prefix `craftax/`."""
+    return [CLASSIC, FULL]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CraftaxEnv:
+    """One symbolic craftax task, without craftax's automatic resets.
+
+    Observations are flat float32, [1345] of the classic game and [8268] of the full one; the
+    actions are 17 and 43. Rewards are for achievements, and 0.1 a point of health. Death, lava and
+    a beaten boss terminate; max_timesteps truncates, unless that step terminates.
+
+    task: craftax's name of it. env: craftax's object. params: its `EnvParams`.
+    """
+
+    task: str
+    env: Any
+    params: Any
+
+    @property
+    def spec(self) -> EnvSpec:
+        shape = self.env.observation_space(self.params).shape
+        observation = specs.Array(shape, np.float32, "observation")
+        if self.task == CLASSIC:  # the full game leaves the bounds that craftax 1.6.1 declares
+            observation = specs.BoundedArray(shape, np.float32, 0.0, 1.0, "observation")
+        return EnvSpec(
+            name=f"craftax/{self.task}",
+            observation=observation,
+            action=specs.DiscreteArray(self.env.num_actions, np.int32, "action"),
+            time_limit=int(self.params.max_timesteps),
+        )
+
+    def reset(self, key: jax.Array) -> tuple[EnvState, TimeStep]:
+        with jax.numpy_rank_promotion("allow"):  # craftax relies on it
+            observation, state = self.env.reset_env(key, self.params)
+        no = jnp.zeros((), bool)
+        ts = TimeStep(observation.astype(jnp.float32), jnp.zeros(()), terminated=no, truncated=no)
+        return own_dtypes(_without_key(state)), ts
+
+    def step(self, state: EnvState, action: jax.Array, key: jax.Array) -> tuple[EnvState, TimeStep]:
+        with jax.numpy_rank_promotion("allow"):
+            out = self.env.step_env(key, state, action, self.params)
+            observation, new_state, reward, _, _ = (
+                out  # its fourth does not tell the two ends apart
+            )
+            unlimited = self.params.replace(max_timesteps=_NEVER)
+            terminated = jnp.asarray(self.env.is_terminal(new_state, unlimited), bool).reshape(())
+        ts = TimeStep(
+            observation=observation.astype(jnp.float32),
+            reward=jnp.asarray(reward, jnp.float32).reshape(()),
+            terminated=terminated,
+            truncated=~terminated & (new_state.timestep >= self.params.max_timesteps),
+        )
+        return same_dtypes(state, _without_key(new_state)), ts
+
+
+def _without_key(state: Any) -> Any:
+    """Without the key that only the noise of nights in pixels is drawn from."""
+    return state.replace(state_rng=())
+
+
+def _construct(task: str) -> Any:
+    try:
+        from craftax.craftax_env import make_craftax_env_from_name
+
+        return make_craftax_env_from_name(task, auto_reset=False)
+    except ModuleNotFoundError as error:
+        raise UserError(f'{error.name} is not installed: pip install "bellmax[craftax]"') from error
