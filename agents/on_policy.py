@@ -59,6 +59,8 @@ class OnPolicyConfig:
     policy_loss: Literal["vmpo", "ppo"] = "vmpo"
     # Adam's step size.
     learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 3e-4
+    # Adam's epsilon; with a smaller one a policy that has nothing more to learn drifts.
+    adam_epsilon: Annotated[float, Gt(0), Interval(le=1)] = 1e-5
     # Gradients are scaled down to this global norm; none leaves them.
     max_gradient_norm: Annotated[float, Gt(0)] | None = 1.0
     # Gamma, per environment step, of both rewards.
@@ -179,7 +181,7 @@ def make_on_policy_agent(
     clip = config.max_gradient_norm
     adam = optax.chain(
         optax.identity() if clip is None else optax.clip_by_global_norm(clip),
-        scale_by_adam(1e-8),
+        scale_by_adam(config.adam_epsilon),
         optax.scale_by_learning_rate(config.learning_rate),
     )
 

@@ -9,18 +9,15 @@ bootstrap interval stratified by game. Runs that are complete in DIR are not rep
 """
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 from report import draw, dress, interval, legend, panels, save, thousands
+from runs import evaluations, train
 from timing import table
 
-from bellmax.launch.metrics import read_metrics
 from bellmax.launch.statistics import bootstrap_interval, interquartile_mean
 
-PROGRAM = "import sys; from bellmax.launch.cli import main; sys.exit(main())"
 GAMES = ("asterix", "breakout", "freeway", "space_invaders")
 # A shorter decay of epsilon than the presets', which are for 10M steps. All else is the presets'.
 PROTOCOL = "--agent.epsilon-steps 100000"
@@ -46,30 +43,6 @@ def command(game: str, agent: str, arguments: argparse.Namespace) -> list[str]:
     shared = f"--seed {arguments.first_seed} --seeds {arguments.seeds} --steps {arguments.steps}"
     shared += f" --evaluate-every {every} --evaluation-episodes 20 --log-every {logs}"
     return [f"{preset}/minatar_{game}", *options, *PROTOCOL.split(), *shared.split()]
-
-
-def train(folder: Path, words: list[str]) -> None:
-    """Runs `bellmax train` into the folder, or goes on with what is there; logs to FOLDER.log."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    words = ["train", *words, "--out", str(folder)]
-    if (folder / "config.yaml").is_file():
-        words = ["resume", str(folder)]
-    print("bellmax", *words, flush=True)
-    with Path(f"{folder}.log").open("w") as log:
-        bellmax = [sys.executable, "-c", PROGRAM, *words]
-        if subprocess.run(bellmax, stdout=log, stderr=log).returncode:
-            raise SystemExit(f"a run failed; the end of {folder}.log says why")
-
-
-def evaluations(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """([P] steps, [seeds, P] returns) of a run, P = 0 if it has none yet."""
-    if not (folder / "metrics.jsonl").is_file():
-        return np.zeros(0), np.zeros((0, 0))
-    rows = [row for row in read_metrics(folder) if row["kind"] == "evaluation"]
-    steps = sorted({row["step"] for row in rows})
-    seeds = sorted({row["seed"] for row in rows})
-    returns = {(row["seed"], row["step"]): row["episode_return"] for row in rows}
-    return np.array(steps), np.array([[returns[seed, step] for step in steps] for seed in seeds])
 
 
 def score(steps: np.ndarray, returns: np.ndarray, end: int) -> np.ndarray:

@@ -1,21 +1,34 @@
-"""Policies on their own: one small file a seed, and the function that acts by it."""
+"""Policies on their own: one small file a seed, and the functions that act by it."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.serialization
 import jax
 import jax.numpy as jnp
 
 from bellmax import UserError
+from bellmax.agents import Memory
 from bellmax.envs.statistics import normalise
 from bellmax.launch.checkpoints import write_whole
 from bellmax.launch.config import load
 from bellmax.launch.experiment import Experiment, build
 from bellmax.launch.train_state import TrainState
 
-Policy = Callable[[Any], jax.Array]
+
+class Policy(NamedTuple):
+    """A trained agent that acts greedily on N environments at once.
+
+    initial_memory(N) -> memory before the first observation; () for most feed-forward agents.
+    act(observation [N, ...], memory, is_first [N], key) -> (action [N] or [N, D], memory):
+        observations as the task shows them (frames stacked as in training, not normalised);
+        `is_first` is True where one opens an episode, where the memory starts anew. Compiled once
+        for each N; bellmax's own agents draw nothing from the key.
+    """
+
+    initial_memory: Callable[[int], Memory]
+    act: Callable[[Any, Memory, Any, jax.Array], tuple[jax.Array, Memory]]
 
 
 def save_policies(experiment: Experiment, state: TrainState, run: Path) -> Path:
@@ -37,7 +50,7 @@ def load_policy(run: Path, seed: int | None = None) -> Policy:
       seed: of the learner; the run's first one by default.
 
     Returns:
-      act(observations [N, ...]) -> actions [N], deterministic; for feed-forward agents.
+      A Policy; it plays as `bellmax evaluate` does.
 
     Raises:
       UserError: the run has no policy of that seed, or its file is damaged.
@@ -58,11 +71,13 @@ def load_policy(run: Path, seed: int | None = None) -> Policy:
     params, statistics = restored
 
     @jax.jit
-    def act(observations: jax.Array) -> jax.Array:
-        count = observations.shape[0]
+    def act(
+        observation: jax.Array, memory: Memory, is_first: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Memory]:
         if statistics:
-            observations = normalise(statistics, observations)
-        seen = observations, agent.initial_memory(count), jnp.zeros(count, bool)
-        return agent.act(params, *seen, jax.random.key(0), jnp.int32(0), evaluate=True).action
+            observation = normalise(statistics, observation)
+        seen = observation, memory, is_first
+        output = agent.act(params, *seen, key, jnp.int32(0), evaluate=True)
+        return output.action, output.memory
 
-    return act
+    return Policy(agent.initial_memory, act)

@@ -190,7 +190,7 @@ def test_a_bonus_is_learned_with_the_agent_and_updated_after_each_step():
     new, output = agent.learn(state, batch, jax.random.key(0))
     np.testing.assert_allclose(output.metrics["intrinsic_loss"], 9.0)
     np.testing.assert_allclose(output.metrics["intrinsic_reward"], 2.0)
-    np.testing.assert_allclose(new.params.intrinsic, 0.1, rtol=1e-4)  # Adam's first step
+    np.testing.assert_allclose(new.params.intrinsic, 0.1, rtol=1e-3)  # Adam's first step
     assert new.extra.bonus == 101 and new.steps == 1
 
 

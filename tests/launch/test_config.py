@@ -4,6 +4,7 @@ import pytest
 
 from bellmax import UserError
 from bellmax.launch import config as run_config
+from bellmax.launch.experiment import build
 from bellmax.launch.overrides import merge, parse_overrides
 from bellmax.launch.values import FLAG
 from bellmax.launch.yaml_files import dump_yaml, parse_yaml
@@ -116,6 +117,65 @@ def test_replay_must_hold_what_the_agent_samples(preset):
         run_config.check_replay(config, sequence_length=20, batch_size=32)
     with pytest.raises(UserError, match="warmup_steps must be at least 65"):
         run_config.check_replay(config, sequence_length=2, batch_size=65)
+
+
+ON_POLICY = """
+warmup_steps: 0
+rollout_length: 4
+updates_per_rollout: 6
+agent: {name: NAME, batch_size: 4, network: {hidden: [4]}}
+env: {name: bellmax/DeepSea, num_envs: 12}
+"""
+ON_POLICY_AGENTS = ("byol_explore", "count_bonus", "icm", "on_policy", "rnd")
+# (overrides, what the sentence says); 12 environments in parts of 4, so 3 gradient steps an epoch.
+ROLLOUTS = [
+    (
+        ["--agent.batch-size", "5"],
+        "agent.batch_size must divide env.num_envs = 12, as a gradient step takes so many "
+        "environments, got 5",
+    ),
+    (["--agent.batch-size", "24"], "agent.batch_size must divide env.num_envs = 12"),
+    (
+        ["--updates-per-rollout", "4"],
+        "updates_per_rollout must be a multiple of 3 (env.num_envs = 12 over agent.batch_size = "
+        "4), so that all environments count alike, got 4",
+    ),
+    (["--updates-per-rollout", "1"], "updates_per_rollout must be a multiple of 3"),
+    (
+        ["--rollout-length", "1"],
+        "rollout_length must be at least 2, as the agent learns from rollouts alone, got 1",
+    ),
+]
+
+
+@pytest.fixture
+def on_policy(tmp_path):
+    def write(name):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(ON_POLICY.replace("NAME", name))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(("overrides", "sentence"), ROLLOUTS)
+def test_gradient_steps_must_fit_the_rollout(on_policy, overrides, sentence):
+    source = on_policy("on_policy")
+    for fits in ([], ["--agent.batch-size", "12"], ["--rollout-length", "2"]):
+        assert build(run_config.load(source, fits)).agent.replay.on_policy
+    with pytest.raises(UserError) as caught:
+        build(run_config.load(source, overrides))
+    assert str(caught.value).startswith(sentence) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ON_POLICY_AGENTS)
+def test_on_policy_agents_refuse_continuous_actions(on_policy, name):
+    config = run_config.load(on_policy(name), ["--env.name", "bellmax/Pendulum"])
+    with pytest.raises(UserError) as caught:
+        build(config)
+    assert str(caught.value) == (
+        "env.name: bellmax/Pendulum has continuous actions; this agent needs discrete"
+    )
 
 
 @pytest.mark.parametrize("name", run_config.list_presets())

@@ -48,7 +48,10 @@ def test_the_policy_is_that_of_the_best_head(run):
         out = hidden @ tree["Dense_0"]["kernel"] + tree["Dense_0"]["bias"][None]
         arm = int(np.argmax(weights[i]))
         expected = 2 * np.tanh(out[:, arm : arm + 1])
-        np.testing.assert_allclose(load_policy(run, seed)(seen), expected, rtol=1e-4, atol=1e-5)
+        policy = load_policy(run, seed)
+        first, key = np.ones(20, bool), jax.random.key(0)
+        action, _ = policy.act(seen, policy.initial_memory(20), first, key)
+        np.testing.assert_allclose(action, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_each_episode_has_a_mass_of_its_own(run):

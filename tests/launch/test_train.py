@@ -147,8 +147,14 @@ def test_evaluation_is_that_of_training_and_load_policy_acts_by_it(run, capsys, 
         params = experiment.agent.actor_params(learner)
         arguments = params, normal, memory, first, jax.random.key(9), jax.numpy.int32(0)
         expected = experiment.agent.act(*arguments, evaluate=True).action
-        np.testing.assert_array_equal(load_policy(run, seed)(seen), expected)
-    np.testing.assert_array_equal(load_policy(run)(seen), load_policy(run, 5)(seen))
+        policy = load_policy(run, seed)
+        assert policy.initial_memory(50) == ()
+        action, memory = policy.act(seen, (), first, jax.random.key(0))
+        np.testing.assert_array_equal(action, expected)
+        assert memory == ()
+    seen = seen, (), first, jax.random.key(0)
+    actions = [load_policy(run, seed).act(*seen)[0] for seed in (None, 5)]
+    np.testing.assert_array_equal(*actions)
     with pytest.raises(UserError, match="no policy .*seed-8"):
         load_policy(run, 8)
 

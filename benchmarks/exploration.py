@@ -1,0 +1,119 @@
+"""Which bonus finds the reward of a DeepSea, and after how many steps?
+
+Every agent learns every size with seeds of its own, vmapped in one program, by the preset of the
+task but for the size and the length. A seed has solved a size at the first evaluation whose greedy
+policy earns at least 0.9. Runs that are complete in DIR are not repeated, others go on.
+
+    python benchmarks/exploration.py --runs DIR [--sizes 10 20] [--agents byol_explore ...]
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from report import dress, legend, median_of, panels, save, thousands
+from runs import column, evaluations, train
+from scipy.stats import binomtest
+from timing import table
+
+from bellmax.launch.plot import COLOURS
+
+BYOL = "byol_explore/deepsea"
+AGENTS = {
+    "byol_explore": BYOL,
+    "rnd": "rnd/deepsea",
+    "icm": "icm/deepsea",
+    "count_bonus": "count_bonus/deepsea",
+    "on_policy": "on_policy/deepsea",
+    "munchausen_dqn": "munchausen_dqn/deepsea --env.coverage",
+    "vmpo": f"{BYOL} --agent.policy-loss vmpo",
+    "horizon_1": f"{BYOL} --agent.horizon 1",
+    "horizon_8": f"{BYOL} --agent.horizon 8",
+    "no_clipping": f"{BYOL} --agent.intrinsic.normaliser scaled",
+    "random_target": f"{BYOL} --agent.target-decay 1",
+    "not_shared": f"{BYOL} --agent.shared false",
+}
+PLAIN = ("byol_explore", "rnd", "icm", "count_bonus", "on_policy", "munchausen_dqn")
+# Environment steps by size, chosen on the seeds 100 to 102.
+STEPS = {10: 200_000, 20: 500_000, 30: 1_500_000, 40: 3_000_000}
+SOLVED = 0.9
+
+
+def command(agent: str, size: int, arguments: argparse.Namespace) -> list[str]:
+    steps = arguments.steps or STEPS[size]
+    every = steps // 25
+    options = f"--env.options.size {size} --steps {steps} --evaluate-every {every}"
+    options += f" --evaluation-episodes 4 --log-every {every} --checkpoint-every {steps}"
+    seeds = f"--seed {arguments.first_seed} --seeds {arguments.seeds}"
+    free = "--agent.extrinsic-scale 0" if arguments.reward_free else ""
+    return [*AGENTS[agent].split(), *options.split(), *seeds.split(), *free.split()]
+
+
+def solved_after(steps: np.ndarray, returns: np.ndarray) -> np.ndarray:
+    """[seeds] steps of the first evaluation that was solved, inf for none."""
+    solved = returns >= SOLVED
+    return np.where(solved.any(axis=1), steps[solved.argmax(axis=1)], np.inf)
+
+
+def share(count: int, of: int) -> str:
+    """`k of n [low, high]`: Wilson's 95 % interval of the probability."""
+    low, high = binomtest(count, of).proportion_ci(method="wilson")
+    return f"{count} of {of} [{low:.2f}, {high:.2f}]"
+
+
+def show(size: int, runs: dict[str, Path], arguments: argparse.Namespace) -> None:
+    """Prints the table of a size and draws its curves."""
+    rows = []
+    figure, axes = panels(1, 2, share=False)
+    for number, (agent, folder) in enumerate(runs.items()):
+        steps, returns = evaluations(folder)
+        after = solved_after(steps, returns)
+        at, coverage = column(folder, "train", "coverage")
+        half = coverage[:, np.searchsorted(at, at[-1] / 2)].mean()
+        rows.append(
+            {
+                "agent": f"`{agent}`",
+                "solved": share(int(np.isfinite(after).sum()), len(after)),
+                "solved at the end": share(int((returns[:, -1] >= SOLVED).sum()), len(after)),
+                "steps to solve, median": median_of(after, steps[-1]),
+                "cells, half-way": f"{half:.0f}",
+                "cells, end": f"{coverage[:, -1].mean():.0f}",
+            }
+        )
+        line = {"color": COLOURS[number % len(COLOURS)], "label": agent}
+        fraction = np.array([(after <= step).mean() for step in steps])
+        axes[0, 0].step(steps, fraction, where="post", **line)
+        axes[0, 1].plot(at, coverage.mean(axis=0), **line)
+    print(f"\nDeepSea {size} x {size}, {arguments.seeds} seeds, {int(steps[-1]):,} steps\n")
+    print(f"{table(rows)}\n", flush=True)
+    dress(axes[0, 0], f"DeepSea {size}", "environment steps", "share of seeds that have solved it")
+    dress(axes[0, 1], "", "environment steps", "cells visited")
+    for axis in axes[0]:
+        thousands(axis)
+    legend(figure, axes[0, 0], min(len(runs), 6))
+    save(figure, arguments.plots, f"deepsea_{size}{arguments.suffix}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--plots", type=Path, default=Path("docs"))
+    parser.add_argument("--suffix", default="", help="of the plots' names")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[10, 20], choices=STEPS)
+    parser.add_argument("--agents", nargs="+", default=list(PLAIN), choices=AGENTS)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=None, help="in place of each size's own")
+    parser.add_argument("--reward-free", action="store_true", help="the bonus alone counts")
+    arguments = parser.parse_args()
+    for size in arguments.sizes:
+        runs = {agent: arguments.runs / f"{size}_{agent}" for agent in arguments.agents}
+        for agent, folder in runs.items():
+            words = command(agent, size, arguments)
+            if int(words[words.index("--steps") + 1]) not in evaluations(folder)[0]:
+                train(folder, words)
+        show(size, runs, arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Runs of a study: begun, gone on with or taken as they are, each in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from bellmax.launch.metrics import read_metrics
+
+PROGRAM = "import sys; from bellmax.launch.cli import main; sys.exit(main())"
+
+
+def train(folder: Path, words: list[str]) -> None:
+    """Runs `bellmax train` into the folder, or goes on with what is there; logs to FOLDER.log."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    words = ["train", *words, "--out", str(folder)]
+    if (folder / "config.yaml").is_file():
+        words = ["resume", str(folder)]
+    print("bellmax", *words, flush=True)
+    with Path(f"{folder}.log").open("w") as log:
+        bellmax = [sys.executable, "-c", PROGRAM, *words]
+        if subprocess.run(bellmax, stdout=log, stderr=log).returncode:
+            raise SystemExit(f"a run failed; the end of {folder}.log says why")
+
+
+def column(folder: Path, kind: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """([P] steps, [seeds, P] values) of the rows of a kind, P = 0 if there are none yet."""
+    if not (folder / "metrics.jsonl").is_file():
+        return np.zeros(0), np.zeros((0, 0))
+    rows = [row for row in read_metrics(folder) if row["kind"] == kind]
+    steps = sorted({row["step"] for row in rows})
+    seeds = sorted({row["seed"] for row in rows})
+    values = {(row["seed"], row["step"]): row[name] for row in rows}
+    return np.array(steps), np.array([[values[seed, step] for step in steps] for seed in seeds])
+
+
+def evaluations(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """([P] steps, [seeds, P] returns) of a run's evaluations."""
+    return column(folder, "evaluation", "episode_return")
