@@ -95,11 +95,11 @@ class CuriousConfig(OnPolicyConfig):
 
 
 class OnPolicyParams(NamedTuple):
-    """intrinsic: the bonus' own. duals: [2], V-MPO's temperature and alpha before softplus."""
+    """intrinsic: the bonus' own. duals: [2], V-MPO's temperature and alpha before softplus, or ()."""
 
     network: RecurrentParams
     intrinsic: Any
-    duals: jax.Array
+    duals: Any
 
 
 class Extra(NamedTuple):
@@ -189,7 +189,8 @@ def make_on_policy_agent(
         network_key, bonus_key = jax.random.split(key)
         net = network.init(network_key)
         own, state = intrinsic.init(bonus_key, net.encoder)
-        params = OnPolicyParams(net, own, jnp.zeros(2))
+        duals = jnp.zeros(2) if config.policy_loss == "vmpo" else ()
+        params = OnPolicyParams(net, own, duals)
         extra = Extra(state, parts.normaliser.init(), jnp.zeros(2))
         return LearnerState(params, (), adam.init(params), jnp.zeros((), jnp.int32), extra)
 
@@ -321,7 +322,7 @@ def _loss(
 
 def _policy_loss(
     config: OnPolicyConfig,
-    duals: jax.Array,
+    duals: Any,
     logits: jax.Array,
     steps: Step,
     advantage: jax.Array,
