@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Gt, Interval
 
 from bellmax import losses
 from bellmax.agents.base import Memory, Params
@@ -63,6 +63,9 @@ class IntrinsicConfig:
     normaliser: Literal["clipped", "scaled", "return", "none"] = "clipped"
     # Decay of the moving averages of `clipped` and `scaled`, for each rollout.
     normaliser_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.99
+    # Added to the variance by which all three divide, in squared units of the raw bonus: where it
+    # is small beside what a novelty pays, one novelty among rewards that are all alike is huge.
+    normaliser_epsilon: Annotated[float, Gt(0)] = 1e-8
     # Discount of the return that `return` divides by.
     normaliser_discount: Annotated[float, Interval(ge=0, lt=1)] = 0.99
 
@@ -85,14 +88,24 @@ def make_normaliser(config: IntrinsicConfig) -> Normaliser:
 
     def moving(state: Any, memory: Memory, raw: jax.Array, mask: jax.Array):
         state, reward = losses.reward_normaliser_update(
-            state, raw, mask, decay=config.normaliser_decay, clip=config.normaliser == "clipped"
+            state,
+            raw,
+            mask,
+            decay=config.normaliser_decay,
+            eps=config.normaliser_epsilon,
+            clip=config.normaliser == "clipped",
         )
         return state, memory, reward
 
     def by_return(moments: Any, returns: jax.Array, raw: jax.Array, mask: jax.Array):
         state = losses.ReturnNormaliser(returns, moments)
-        discount = config.normaliser_discount
-        state, reward = losses.return_normaliser_update(state, raw, mask, discount=discount)
+        state, reward = losses.return_normaliser_update(
+            state,
+            raw,
+            mask,
+            discount=config.normaliser_discount,
+            eps=config.normaliser_epsilon,
+        )
         return state.moments, state.returns, reward
 
     def none(state: Any, memory: Memory, raw: jax.Array, mask: jax.Array):

@@ -95,7 +95,7 @@ class CuriousConfig(OnPolicyConfig):
 
 
 class OnPolicyParams(NamedTuple):
-    """intrinsic: the bonus' own. duals: [2], V-MPO's temperature and alpha before softplus, or ()."""
+    """intrinsic: the bonus'. duals: [2], V-MPO's temperature and alpha before softplus, or ()."""
 
     network: RecurrentParams
     intrinsic: Any

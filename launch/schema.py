@@ -104,8 +104,14 @@ def unknown(
 
 
 def _build(
-    cls: Any, mapping: Any, prefix: str, sections: Mapping[str, type], known: list[str]
+    cls: Any,
+    mapping: Any,
+    prefix: str,
+    sections: Mapping[str, type],
+    known: list[str],
+    default: Any = None,
 ) -> Any:
+    """`default`: where keys that are left out come from, if it is a `cls`; else from `cls`."""
     if not isinstance(mapping, Mapping):
         section = prefix.rstrip(".") or "the configuration"
         raise UserError(f"{section} must be a section of keys, got {show(mapping)}")
@@ -121,12 +127,23 @@ def _build(
         if inner is None or (value is None and inner is not hints[name]):
             values[name] = _leaf(hints[name], value, prefix + name)
         else:
-            values[name] = _build(inner, value, f"{prefix}{name}.", {}, known)
+            own = _default(cls, name, default)
+            values[name] = _build(inner, value, f"{prefix}{name}.", {}, known, own)
     for field in dataclasses.fields(cls):
         missing = field.default is field.default_factory is dataclasses.MISSING
         if missing and field.name not in values:
             raise UserError(f"{prefix}{field.name} is missing: {describe(hints[field.name])}")
-    return cls(**values)
+    return dataclasses.replace(default, **values) if isinstance(default, cls) else cls(**values)
+
+
+def _default(cls: Any, name: str, default: Any) -> Any:
+    """What a field is where nothing is said of it, None if it must be given."""
+    if isinstance(default, cls):
+        return getattr(default, name)
+    field = cls.__dataclass_fields__[name]
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
 
 
 def _leaf(hint: Any, value: Any, key: str) -> Any:

@@ -177,3 +177,28 @@ def test_keys_are_listed_with_their_sections():
 )
 def test_the_nearest_key_is_found_by_whole_last_part_or_initials(word, expected):
     assert nearest(word, ["steps", "agent.learning_rate", "agent.batch_size"]) == expected
+
+
+@dataclass(frozen=True)
+class Inner:
+    size: int = 1
+    depth: int = 2
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner = field(default_factory=lambda: Inner(size=10))
+    other: Inner | None = None
+
+
+@dataclass(frozen=True)
+class Outermost:
+    outer: Outer = field(default_factory=lambda: Outer(inner=Inner(size=20)))
+
+
+def test_keys_left_out_of_a_section_are_those_of_what_it_is_in():
+    """A section whose default is not its class's own keeps it, whatever else of it is given."""
+    assert build(Outer, {"inner": {"depth": 3}}) == Outer(Inner(10, 3))
+    assert build(Outer, {"other": {"depth": 3}}) == Outer(Inner(10, 2), Inner(1, 3))
+    assert build(Outermost, {"outer": {"inner": {"depth": 3}}}).outer.inner == Inner(20, 3)
+    assert build(Outermost, {}).outer.inner == Inner(20, 2)
