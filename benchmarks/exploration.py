@@ -35,7 +35,7 @@ AGENTS = {
 }
 PLAIN = ("byol_explore", "rnd", "icm", "count_bonus", "on_policy", "munchausen_dqn")
 # Environment steps by size, chosen on the seeds 100 to 102.
-STEPS = {10: 200_000, 20: 500_000, 30: 1_500_000, 40: 3_000_000}
+STEPS = {10: 200_000, 20: 400_000, 30: 1_500_000, 40: 3_000_000}
 SOLVED = 0.9
 
 
