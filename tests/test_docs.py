@@ -26,7 +26,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/README.md")])
 RUN_PAGES = [p for p in PAGES if p.parent.name in (ROOT.name, "docs", "examples")]
 SHORT = (
-    "--steps 1500 --warmup-steps 1000 --log-every 1000 --evaluate-every 0 --evaluation-episodes 2 "
+    "--steps 2000 --warmup-steps 1000 --log-every 1000 --evaluate-every 0 --evaluation-episodes 2 "
     "--evaluation-max-steps 20 --checkpoint-every 0 --agent.network.hidden 8"
 ).split()
 # Installing, what CI does itself, and studies that take long: not run here.
