@@ -59,7 +59,7 @@ class OnPolicyConfig:
     policy_loss: Literal["vmpo", "ppo"] = "vmpo"
     # Adam's step size.
     learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 3e-4
-    # Adam's epsilon; with a smaller one a policy that has nothing more to learn drifts.
+    # Adam's epsilon (PPO's usual one: a policy that has little left to learn takes small steps).
     adam_epsilon: Annotated[float, Gt(0), Interval(le=1)] = 1e-5
     # Gradients are scaled down to this global norm; none leaves them.
     max_gradient_norm: Annotated[float, Gt(0)] | None = 1.0

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from report import dress, legend, median_of, panels, save, thousands
+from report import draw, dress, legend, median_of, panels, save, thousands
 from runs import column, evaluations, train
 from scipy.stats import binomtest
 from timing import table
@@ -55,9 +55,15 @@ def solved_after(steps: np.ndarray, returns: np.ndarray) -> np.ndarray:
     return np.where(solved.any(axis=1), steps[solved.argmax(axis=1)], np.inf)
 
 
+def wilson(count: int, of: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of the probability of what came up `count` times."""
+    interval = binomtest(int(count), of).proportion_ci(method="wilson")
+    return interval.low, interval.high
+
+
 def share(count: int, of: int) -> str:
-    """`k of n [low, high]`: Wilson's 95 % interval of the probability."""
-    low, high = binomtest(count, of).proportion_ci(method="wilson")
+    """`k of n [low, high]`."""
+    low, high = wilson(count, of)
     return f"{count} of {of} [{low:.2f}, {high:.2f}]"
 
 
@@ -81,9 +87,13 @@ def show(size: int, runs: dict[str, Path], arguments: argparse.Namespace) -> Non
             }
         )
         line = {"color": COLOURS[number % len(COLOURS)], "label": agent}
-        fraction = np.array([(after <= step).mean() for step in steps])
-        axes[0, 0].step(steps, fraction, where="post", **line)
-        axes[0, 1].plot(at, coverage.mean(axis=0), **line)
+        counts = np.array([(after <= step).sum() for step in steps])
+        bounds = np.array([wilson(count, len(after)) for count in counts])
+        axes[0, 0].fill_between(
+            steps, *bounds.T, step="post", color=line["color"], alpha=0.12, linewidth=0
+        )
+        axes[0, 0].step(steps, counts / len(after), where="post", **line)
+        draw(axes[0, 1], at, coverage, label=agent, number=number)
     print(f"\nDeepSea {size} x {size}, {arguments.seeds} seeds, {int(steps[-1]):,} steps\n")
     print(f"{table(rows)}\n", flush=True)
     dress(axes[0, 0], f"DeepSea {size}", "environment steps", "share of seeds that have solved it")
