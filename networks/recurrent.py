@@ -15,6 +15,7 @@ from dm_env import specs
 
 from bellmax.networks.build import Torso, check_torso, make_torso
 from bellmax.networks.dense import dense
+from bellmax.networks.orthogonal import orthogonal
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,10 @@ class GRU(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        orthogonal = nn.initializers.orthogonal()
-
         def blocks(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
             square = shape[0], shape[1] // 3
             keys = jax.random.split(key, 3)
-            return jnp.concatenate([orthogonal(k, square, dtype) for k in keys], axis=1)
+            return jnp.concatenate([orthogonal()(k, square, dtype) for k in keys], axis=1)
 
         self.input = dense(3 * self.features, self.dtype)
         self.hidden = nn.Dense(3 * self.features, kernel_init=blocks, dtype=self.dtype)
@@ -134,8 +133,7 @@ class PolicyValue(nn.Module):
             for width in self.hidden:
                 y = nn.relu(dense(width, self.dtype)(y))
             # Small logits: a policy that has learned nothing is nearly uniform.
-            initial = nn.initializers.orthogonal(scale)
-            outputs.append(nn.Dense(size, kernel_init=initial, dtype=self.dtype)(y))
+            outputs.append(nn.Dense(size, kernel_init=orthogonal(scale), dtype=self.dtype)(y))
         logits, value = (y.astype(jnp.float32) for y in outputs)
         return logits, value[..., 0]
 

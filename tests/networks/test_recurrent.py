@@ -1,5 +1,7 @@
 """The recurrent network: flax's GRU, chunks that join, and a memory that knows no future."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from bellmax.networks import (
     RecurrentNetworkConfig,
     make_recurrent_network,
 )
+from bellmax.networks.orthogonal import orthogonal
 
 CONFIG = RecurrentNetworkConfig(hidden=(16,), latent_size=6, memory_size=5, head_hidden=(7,))
 SPEC = specs.Array((3, 2), np.float32)
@@ -158,3 +161,19 @@ def test_bfloat16_inside_float32_outside():
 def test_a_torso_for_images_needs_images():
     with pytest.raises(UserError, match="torso: nature needs images"):
         make_recurrent_network(RecurrentNetworkConfig(torso="nature"), SPEC, 2)
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (8, 3), (3, 8), (64, 64), (1, 4), (4, 1)])
+def test_orthogonal_kernels_are_those_of_flax(shape):
+    key = jax.random.key(7)
+    expected = nn.initializers.orthogonal(0.5)(key, shape)
+    np.testing.assert_allclose(orthogonal(0.5)(key, shape), expected, atol=2e-4)
+
+
+def test_the_program_that_makes_parameters_calls_no_lapack():
+    program = str(jax.make_jaxpr(jax.vmap(NET.init))(jax.random.split(jax.random.key(0), 4)))
+    assert not re.search(r"\b(qr|geqrf|householder_product)\b", program)
+    flax_s = jax.make_jaxpr(nn.initializers.orthogonal(), static_argnums=1)(
+        jax.random.key(0), (3, 3)
+    )
+    assert re.search(r"\b(qr|geqrf|householder_product)\b", str(flax_s))
