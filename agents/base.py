@@ -140,7 +140,7 @@ def count_actions(spec: EnvSpec) -> int:
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean of values [B] where mask [B] is 1; 0 if it is 1 nowhere."""
+    """Mean of values where mask, of the same shape, is 1; 0 if it is 1 nowhere."""
     return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1.0)
 
 

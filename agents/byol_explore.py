@@ -15,11 +15,11 @@ import optax
 from annotated_types import Ge, Interval
 
 from bellmax import losses
-from bellmax.agents.base import Agent, Memory, Params, count_actions
-from bellmax.agents.intrinsic import Chunk, Intrinsic, IntrinsicConfig, mean_over, transitions
+from bellmax.agents.base import Agent, Memory, Params, count_actions, masked_mean
+from bellmax.agents.intrinsic import Chunk, Intrinsic, IntrinsicConfig, transitions
 from bellmax.agents.on_policy import CuriousConfig, make_on_policy_agent
-from bellmax.envs import EnvSpec
-from bellmax.networks import GRU, dense, make_recurrent_network
+from bellmax.envs import EnvSpec, Step
+from bellmax.networks import GRU, RecurrentNetwork, dense, make_recurrent_network
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,16 @@ class Predictor(nn.Module):
         return dense(self.latent_size, jnp.float32)(x)
 
 
+class WorldModel(NamedTuple):
+    """What predicting reads. horizon: K, in environment steps."""
+
+    horizon: int
+    num_actions: int
+    net: RecurrentNetwork
+    open_loop: GRU
+    predictor: Predictor
+
+
 def byol_bonus(config: BYOLExploreConfig, spec: EnvSpec) -> Intrinsic:
     """The world model as a bonus; with `shared` false any agent can call it.
 
@@ -83,6 +93,7 @@ def byol_bonus(config: BYOLExploreConfig, spec: EnvSpec) -> Intrinsic:
     net = make_recurrent_network(config.network, spec.observation, num_actions)
     open_loop = GRU(config.network.memory_size)
     predictor = Predictor(tuple(config.predictor_hidden), config.network.latent_size)
+    model = WorldModel(config.horizon, num_actions, net, open_loop, predictor)
 
     def init(key: jax.Array, encoder: Params) -> tuple[WorldModelParams, Params]:
         keys = jax.random.split(key, 3)
@@ -108,41 +119,10 @@ def byol_bonus(config: BYOLExploreConfig, spec: EnvSpec) -> Intrinsic:
         latents = net.encode(params.encoder, steps.observation)
         return net.unroll(params.cell, latents, steps.action, steps.is_first, chunk.memory)
 
-    def predict(params: WorldModelParams, beliefs: jax.Array, actions: jax.Array) -> jax.Array:
-        """[K, S, B, D], in entry [k - 1, t] that of step t + k; beliefs [S, B, M]."""
-        taken = jax.nn.one_hot(actions, num_actions)
-        projected: Any = open_loop.apply(params.open_loop, taken, method="project")
-        # Past the chunk any action will do: what it leads to is masked.
-        padded = jnp.concatenate([projected, jnp.zeros_like(projected)], axis=0)
-        starts = jnp.arange(actions.shape[0])
-
-        def ahead(belief: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
-            row = jnp.minimum(starts + k, padded.shape[0] - 1)
-            new: Any = open_loop.apply(params.open_loop, belief, padded[row])
-            return new, new
-
-        _, opened = jax.lax.scan(ahead, beliefs, jnp.arange(config.horizon))
-        predictions: Any = predictor.apply(params.predictor, opened)
-        return predictions
-
-    def errors(
-        params: WorldModelParams, target: Params, chunk: Chunk, beliefs: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Errors and their mask, each [K, S, B]."""
-        predictions = predict(params, beliefs[:-1], chunk.steps.action[:-1])
-        targets = net.encode(target, chunk.steps.observation)
-
-        def one(predictions: jax.Array, targets: jax.Array, transition: jax.Array):
-            mask = losses.horizon_mask(transition, horizons=config.horizon)
-            return losses.horizon_losses(predictions, targets, mask), mask
-
-        each = jax.vmap(one, in_axes=(2, 1, 1), out_axes=2)
-        return each(predictions, targets, transitions(chunk.steps))
-
     def reward(params: WorldModelParams, state: Params, encoder: Params, chunk: Chunk):
         del encoder
         beliefs = believe(params, chunk)
-        found = errors(params, state, chunk, beliefs)
+        found = _errors(model, params, state, chunk.steps, beliefs)
         raw = jax.vmap(losses.prediction_uncertainty, in_axes=2, out_axes=1)(*found)
         memory = chunk.memory
         if not config.shared:
@@ -151,12 +131,46 @@ def byol_bonus(config: BYOLExploreConfig, spec: EnvSpec) -> Intrinsic:
         return state, memory, raw
 
     def loss(params: WorldModelParams, state: Params, chunk: Chunk) -> jax.Array:
-        found = errors(params, state, chunk, believe(params, chunk))
+        found = _errors(model, params, state, chunk.steps, believe(params, chunk))
         each = jax.vmap(losses.self_prediction_loss, in_axes=2, out_axes=1)(*found)
-        return config.world_model_cost * mean_over(each, transitions(chunk.steps))
+        return config.world_model_cost * masked_mean(each, transitions(chunk.steps))
 
     def update(params: WorldModelParams, state: Params, encoder: Params) -> Params:
         new = encoder if config.shared else params.encoder
         return optax.incremental_update(new, state, 1.0 - config.target_decay)
 
     return Intrinsic(init, initial_memory, reward, loss, update)
+
+
+def _predict(
+    model: WorldModel, params: WorldModelParams, beliefs: jax.Array, actions: jax.Array
+) -> jax.Array:
+    """[K, S, B, D], in entry [k - 1, t] that of step t + k; beliefs [S, B, M], actions [S, B]."""
+    taken = jax.nn.one_hot(actions, model.num_actions)
+    projected: Any = model.open_loop.apply(params.open_loop, taken, method="project")
+    starts, last = jnp.arange(actions.shape[0]), actions.shape[0] - 1
+
+    def ahead(belief: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # Past the chunk any action will do: what it leads to is masked.
+        projected_k = projected[jnp.minimum(starts + k, last)]
+        new: Any = model.open_loop.apply(params.open_loop, belief, projected_k)
+        return new, new
+
+    _, opened = jax.lax.scan(ahead, beliefs, jnp.arange(model.horizon))
+    predictions: Any = model.predictor.apply(params.predictor, opened)
+    return predictions
+
+
+def _errors(
+    model: WorldModel, params: WorldModelParams, target: Params, steps: Step, beliefs: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Errors and their mask, each [K, S, B], of steps [T, B, ...] and beliefs [T, B, M]."""
+    predictions = _predict(model, params, beliefs[:-1], steps.action[:-1])
+    targets = model.net.encode(target, steps.observation)
+
+    def one(predictions: jax.Array, targets: jax.Array, transition: jax.Array):
+        mask = losses.horizon_mask(transition, horizons=model.horizon)
+        return losses.horizon_losses(predictions, targets, mask), mask
+
+    each = jax.vmap(one, in_axes=(2, 1, 1), out_axes=2)
+    return each(predictions, targets, transitions(steps))

@@ -12,7 +12,7 @@ import numpy as np
 from annotated_types import Interval
 
 from bellmax import losses
-from bellmax.agents.base import Agent, Memory, Params
+from bellmax.agents.base import Agent, Params
 from bellmax.agents.intrinsic import (
     Chunk,
     Intrinsic,
@@ -68,9 +68,8 @@ def count_bonus(config: CountBonusConfig, spec: EnvSpec) -> Intrinsic:
         del params, encoder
         rows, mask = row(chunk.steps.observation[1:]), transitions(chunk.steps)
         visits = state.at[rows].add(mask)
-        memory: Memory = ()
         bonus = jax.vmap(jax.vmap(losses.count_bonus))(jnp.maximum(visits[rows], 1.0))
-        return visits, memory, bonus
+        return visits, (), bonus
 
     return Intrinsic(
         init,

@@ -12,12 +12,11 @@ import jax.numpy as jnp
 from annotated_types import Ge, Interval
 
 from bellmax import losses
-from bellmax.agents.base import Agent, Memory, Params, count_actions
+from bellmax.agents.base import Agent, Params, count_actions, masked_mean
 from bellmax.agents.intrinsic import (
     Chunk,
     Intrinsic,
     IntrinsicConfig,
-    mean_over,
     no_memory,
     transitions,
 )
@@ -105,11 +104,10 @@ def icm_bonus(config: ICMConfig, spec: EnvSpec) -> Intrinsic:
 
     def reward(params: Params, state: Any, encoder: Params, chunk: Chunk):
         del encoder
-        memory: Memory = ()
-        return state, memory, evaluate(params, chunk).reward
+        return state, (), evaluate(params, chunk).reward
 
     def loss(params: Params, state: Any, chunk: Chunk) -> jax.Array:
         del state
-        return mean_over(evaluate(params, chunk).loss, transitions(chunk.steps))
+        return masked_mean(evaluate(params, chunk).loss, transitions(chunk.steps))
 
     return Intrinsic(init, no_memory, reward, loss, lambda params, state, encoder: state)

@@ -112,10 +112,10 @@ def make_normaliser(config: IntrinsicConfig) -> Normaliser:
         return state, memory, jax.lax.stop_gradient(raw) * mask
 
     if config.normaliser == "none":
-        return Normaliser(lambda: (), lambda batch_size: (), none)
+        return Normaliser(lambda: (), no_memory, none)
     if config.normaliser == "return":
         return Normaliser(losses.running_moments_init, jnp.zeros, by_return)
-    return Normaliser(losses.reward_normaliser_init, lambda batch_size: (), moving)
+    return Normaliser(losses.reward_normaliser_init, no_memory, moving)
 
 
 def transitions(steps: Step) -> jax.Array:
@@ -123,12 +123,17 @@ def transitions(steps: Step) -> jax.Array:
     return 1.0 - steps.is_last[:-1].astype(jnp.float32)
 
 
-def mean_over(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean of values where mask is 1, of one shape; 0 if it is 1 nowhere."""
-    return jnp.sum(jnp.where(mask != 0, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1.0)
-
-
 def no_memory(batch_size: int) -> Memory:
-    """The memory of a bonus that has none."""
+    """The memory of what carries nothing for an environment."""
     del batch_size
     return ()
+
+
+# Pays nothing.
+NO_BONUS = Intrinsic(
+    init=lambda key, encoder: ((), ()),
+    initial_memory=no_memory,
+    reward=lambda params, state, encoder, chunk: ((), (), jnp.zeros(chunk.steps.reward[:-1].shape)),
+    loss=lambda params, state, chunk: jnp.zeros(()),
+    update=lambda params, state, encoder: (),
+)

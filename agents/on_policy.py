@@ -26,17 +26,18 @@ from bellmax.agents.base import (
     Params,
     ReplaySpec,
     count_actions,
+    masked_mean,
 )
 from bellmax.agents.intrinsic import (
+    NO_BONUS,
     Chunk,
     Intrinsic,
     IntrinsicConfig,
     Normaliser,
     make_normaliser,
-    mean_over,
     transitions,
 )
-from bellmax.agents.optimizer import scale_by_adam
+from bellmax.agents.optimizer import make_adam
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import (
     RecurrentMemory,
@@ -138,15 +139,6 @@ class Parts(NamedTuple):
     scale: float
 
 
-NO_BONUS = Intrinsic(
-    init=lambda key, encoder: ((), ()),
-    initial_memory=lambda batch_size: (),
-    reward=lambda params, state, encoder, chunk: ((), (), jnp.zeros(chunk.steps.reward[:-1].shape)),
-    loss=lambda params, state, chunk: jnp.zeros(()),
-    update=lambda params, state, encoder: (),
-)
-
-
 def make_on_policy(config: OnPolicyConfig, spec: EnvSpec) -> Agent:
     """Makes the actor-critic without curiosity.
 
@@ -178,12 +170,7 @@ def make_on_policy_agent(
     num_actions = count_actions(spec)
     network = make_recurrent_network(config.network, spec.observation, num_actions)
     parts = Parts(config, network, intrinsic, make_normaliser(reward), reward.scale)
-    clip = config.max_gradient_norm
-    adam = optax.chain(
-        optax.identity() if clip is None else optax.clip_by_global_norm(clip),
-        scale_by_adam(config.adam_epsilon),
-        optax.scale_by_learning_rate(config.learning_rate),
-    )
+    adam = make_adam(config.learning_rate, config.adam_epsilon, config.max_gradient_norm)
 
     def init(key: jax.Array) -> LearnerState:
         network_key, bonus_key = jax.random.split(key)
@@ -273,7 +260,7 @@ def _prepare(
         values[1:],
         1.0 - steps.is_last[1:],
     )
-    square = jnp.stack([mean_over(jnp.square(advantage), mask), jnp.ones(())])
+    square = jnp.stack([masked_mean(jnp.square(advantage), mask), jnp.ones(())])
     scale = before.scale + (1.0 - config.scale_decay) * (square - before.scale)
     unit = jnp.sqrt(scale[0] / scale[1]) + 1e-8
     prepared = Prepared((advantage / unit).T, (advantage + values[:-1]).T, reward.T)
@@ -303,8 +290,8 @@ def _loss(
     steps, mask = chunk.steps, transitions(chunk.steps)
     prepared: Prepared = jax.tree.map(jnp.transpose, batch.extra)
     policy_loss, kl = _policy_loss(config, params.duals, logits, steps, prepared.advantage, mask)
-    value_loss = 0.5 * mean_over(jnp.square(values - prepared.target), mask)
-    entropy = mean_over(jax.vmap(jax.vmap(losses.categorical_entropy))(logits), mask)
+    value_loss = 0.5 * masked_mean(jnp.square(values - prepared.target), mask)
+    entropy = masked_mean(jax.vmap(jax.vmap(losses.categorical_entropy))(logits), mask)
     intrinsic_loss = parts.intrinsic.loss(params.intrinsic, extra.bonus, chunk)
     loss = policy_loss + config.value_cost * value_loss - config.entropy_cost * entropy
     loss = loss + intrinsic_loss
@@ -315,7 +302,7 @@ def _loss(
         "entropy": entropy,
         "kl": kl,
         "intrinsic_loss": intrinsic_loss,
-        "intrinsic_reward": mean_over(prepared.reward, mask),
+        "intrinsic_reward": masked_mean(prepared.reward, mask),
     }
     return loss, metrics
 
@@ -338,7 +325,7 @@ def _policy_loss(
         rule = jax.vmap(
             lambda *row: losses.clipped_surrogate_loss(*row, epsilon=config.clip_epsilon)
         )
-        return mean_over(jax.vmap(rule)(log_pi, log_mu, advantage), mask), mean_over(kl, mask)
+        return masked_mean(jax.vmap(rule)(log_pi, log_mu, advantage), mask), masked_mean(kl, mask)
     temperature, alpha = jax.nn.softplus(duals) + 1e-6
     vmpo = losses.vmpo_loss(
         log_pi.reshape(-1),
@@ -350,4 +337,4 @@ def _policy_loss(
         epsilon_temperature=config.epsilon_temperature,
         epsilon_alpha=config.epsilon_alpha,
     )
-    return jnp.mean(vmpo.loss), mean_over(kl, mask)
+    return jnp.mean(vmpo.loss), masked_mean(kl, mask)

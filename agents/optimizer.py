@@ -9,6 +9,22 @@ import optax
 DECAY, SQUARE_DECAY = 0.9, 0.999
 
 
+def make_adam(
+    learning_rate: Any, epsilon: Any = 1e-8, max_gradient_norm: Any = None
+) -> optax.GradientTransformation:
+    """Adam, on gradients scaled down to a global norm if one is given.
+
+    Args:
+      learning_rate: a number or an optax schedule.
+      epsilon: above 0.
+      max_gradient_norm: above 0; None leaves gradients as they are.
+    """
+    adam = optax.chain(scale_by_adam(epsilon), optax.scale_by_learning_rate(learning_rate))
+    if max_gradient_norm is None:
+        return adam
+    return optax.chain(optax.clip_by_global_norm(max_gradient_norm), adam)
+
+
 def scale_by_adam(epsilon: Any) -> optax.GradientTransformation:
     """`optax.scale_by_adam` with its default decays, and moments written `m + (1 - b) (g - m)`.
 

@@ -12,12 +12,11 @@ import jax.numpy as jnp
 from annotated_types import Ge, Gt
 
 from bellmax import losses
-from bellmax.agents.base import Agent, Memory, Params
+from bellmax.agents.base import Agent, Params, masked_mean
 from bellmax.agents.intrinsic import (
     Chunk,
     Intrinsic,
     IntrinsicConfig,
-    mean_over,
     no_memory,
     transitions,
 )
@@ -102,10 +101,9 @@ def rnd_bonus(config: RNDConfig, spec: EnvSpec) -> Intrinsic:
         reached = chunk.steps.observation[1:].astype(jnp.float32)
         moments = losses.running_moments_update(state.moments, reached, transitions(chunk.steps))
         state = state._replace(moments=moments)
-        memory: Memory = ()
-        return state, memory, errors(params, state, chunk)
+        return state, (), errors(params, state, chunk)
 
     def loss(params: Params, state: RNDState, chunk: Chunk) -> jax.Array:
-        return mean_over(errors(params, state, chunk), transitions(chunk.steps))
+        return masked_mean(errors(params, state, chunk), transitions(chunk.steps))
 
     return Intrinsic(init, no_memory, reward, loss, lambda params, state, encoder: state)

@@ -18,7 +18,7 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.dtypes import own_dtypes, same_dtypes
-from bellmax.envs.registry import check_parameters, suggest
+from bellmax.envs.registry import check_options, check_parameters, suggest
 
 BACKENDS = ("spring", "generalized", "positional", "mjx")
 # A stub for brax's tests; and one whose fluid (0.14.2) uses an argument that jnp.clip has no more.
@@ -59,13 +59,7 @@ def make(
     constructor = _brax()._envs[task]
     allowed = [p.name for p in inspect.signature(constructor).parameters.values()]
     allowed = [name for name in allowed if name not in ("backend", "kwargs")] + ["n_frames"]
-    for name in options:
-        if name not in allowed:
-            known = ["backend", "time_limit", "scale_inertia", *allowed]
-            raise UserError(
-                f"brax/{task} has no option {name!r}{suggest(name, known)}; "
-                f"it takes {', '.join(known)}."
-            )
+    check_options(f"brax/{task}", options, ["backend", "time_limit", "scale_inertia", *allowed])
     try:
         with _theirs(), _no_log():
             env = constructor(backend=backend, **options)

@@ -91,9 +91,8 @@ class CraftaxEnv:
     def step(self, state: EnvState, action: jax.Array, key: jax.Array) -> tuple[EnvState, TimeStep]:
         with jax.numpy_rank_promotion("allow"):
             out = self.env.step_env(key, state, action, self.params)
-            observation, new_state, reward, _, _ = (
-                out  # its fourth does not tell the two ends apart
-            )
+            # Its fourth does not tell the two ends apart.
+            observation, new_state, reward, _, _ = out
             unlimited = self.params.replace(max_timesteps=_NEVER)
             terminated = jnp.asarray(self.env.is_terminal(new_state, unlimited), bool).reshape(())
         ts = TimeStep(

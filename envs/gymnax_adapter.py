@@ -13,7 +13,7 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
 from bellmax.envs.dtypes import own_dtypes, same_dtypes
-from bellmax.envs.registry import check_parameters, suggest
+from bellmax.envs.registry import check_options, check_parameters, suggest
 
 # gymnax gives these as float32; as bool they take a quarter of the replay.
 _BINARY = ("Catch-bsuite", "DeepSea-bsuite")
@@ -39,11 +39,7 @@ def make(task: str, **options: Any) -> "GymnaxEnv":
     env, params = _construct(task)
     fields = [field.name for field in dataclasses.fields(params)]
     arguments = [name for name in inspect.signature(type(env)).parameters if name not in fields]
-    for name in options:
-        if name not in fields + arguments:
-            near = suggest(name, fields + arguments)
-            allowed = ", ".join(fields + arguments)
-            raise UserError(f"gymnax/{task} has no option {name!r}{near}; it takes {allowed}.")
+    check_options(f"gymnax/{task}", options, fields + arguments)
     if constructor := {name: options[name] for name in arguments if name in options}:
         env, params = _construct(task, **constructor)
     given = {name: options[name] for name in fields if name in options}

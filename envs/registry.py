@@ -82,33 +82,21 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 
 def check_parameters(task: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Says which of these names is no parameter of the task.
-
-    Raises:
-      UserError: one of `names` is not in `known`.
-    """
-    known = list(known)
-    for name in names:
-        if name not in known:
-            raise UserError(
-                f"{task} has no parameter {name!r}{suggest(name, known)}; "
-                f"it has {', '.join(known) or 'none'}."
-            )
+    """Raises UserError if one of `names` is no parameter of the task; `known` are all."""
+    _check_names(f"{task} has no parameter", names, known, "it has")
 
 
 def check_options(task: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Says which of these names is no option of the task.
+    """Raises UserError if one of `names` is no option of the task; `known` are all."""
+    _check_names(f"{task} has no option", names, known, "it takes")
 
-    Raises:
-      UserError: one of `names` is not in `known`.
-    """
+
+def _check_names(lacks: str, names: Iterable[str], known: Iterable[str], has: str) -> None:
     known = list(known)
     for name in names:
         if name not in known:
-            raise UserError(
-                f"{task} has no option {name!r}{suggest(name, known)}; "
-                f"it takes {', '.join(known) or 'none'}."
-            )
+            listed = ", ".join(known) or "none"
+            raise UserError(f"{lacks} {name!r}{suggest(name, known)}; {has} {listed}.")
 
 
 def _load_factory(name: str) -> Callable[..., Any]:

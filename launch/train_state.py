@@ -70,14 +70,16 @@ class Rollout(NamedTuple):
     memory: Memory
 
 
-# What all seeds share stays a scalar under `vmap`, so that a `lax.cond` on it is not a select.
-learner_axes = LearnerState(0, 0, 0, None, 0)  # type: ignore[arg-type]
-
-
 def seed_axes(on_policy: bool) -> TrainState:
-    """Which axis of each part of the state is that of seeds; None where all seeds share it."""
-    replay: Any = () if on_policy else replay_lib.seed_axes
-    return TrainState(learner_axes, 0, 0, replay, 0, None)  # type: ignore[arg-type]
+    """Which axis of each part of the state is that of seeds; None where all seeds share it.
+
+    What they share stays a scalar under `vmap`, so that a `lax.cond` on it is not a select.
+    """
+    own: Any = 0
+    shared: Any = None
+    learner = LearnerState(own, own, own, steps=shared, extra=own)
+    replay = () if on_policy else replay_lib.seed_axes
+    return TrainState(learner, own, own, replay, own, vector_steps=shared)
 
 
 def count(interval: Interval, output: LearnOutput) -> Interval:

@@ -169,21 +169,6 @@ def make_recurrent_network(
         latents: Any = encoder.apply(params, flat)
         return latents.reshape(*lead, -1)
 
-    def project(params: Any, latents: jax.Array, actions: jax.Array, first: jax.Array) -> jax.Array:
-        taken = jax.nn.one_hot(actions, num_actions) * (1.0 - first)[..., None]
-        joined = jnp.concatenate([latents, taken], axis=-1)
-        projected: Any = cell.apply(params, joined, method="project")
-        return projected
-
-    def advance(params: Any, belief: jax.Array, projected: jax.Array, first: jax.Array):
-        new: Any = cell.apply(params, belief * (1.0 - first)[:, None], projected)
-        return new
-
-    def step(params: Any, latents: jax.Array, is_first: jax.Array, memory: RecurrentMemory):
-        first = is_first.astype(jnp.float32)
-        projected = project(params, latents, memory.action, first)
-        return advance(params, memory.belief, projected, first)
-
     def unroll(
         params: Any,
         latents: jax.Array,
@@ -191,15 +176,22 @@ def make_recurrent_network(
         is_first: jax.Array,
         memory: RecurrentMemory,
     ) -> jax.Array:
-        first = is_first.astype(jnp.float32)
+        goes_on = 1.0 - is_first.astype(jnp.float32)
         before = jnp.concatenate([memory.action[None], actions[:-1]], axis=0)
-        projected = project(params, latents, before, first)
+        taken = jax.nn.one_hot(before, num_actions) * goes_on[..., None]
+        joined = jnp.concatenate([latents, taken], axis=-1)
+        projected: Any = cell.apply(params, joined, method="project")
 
         def body(belief: jax.Array, inputs: tuple[jax.Array, jax.Array]):
-            belief = advance(params, belief, *inputs)
-            return belief, belief
+            projected, goes_on = inputs
+            new: Any = cell.apply(params, belief * goes_on[:, None], projected)
+            return new, new
 
-        return jax.lax.scan(body, memory.belief, (projected, first))[1]
+        return jax.lax.scan(body, memory.belief, (projected, goes_on))[1]
+
+    def step(params: Any, latents: jax.Array, is_first: jax.Array, memory: RecurrentMemory):
+        one = latents[None], memory.action[None], is_first[None]
+        return unroll(params, *one, memory)[0]
 
     def heads(params: Any, beliefs: jax.Array) -> tuple[jax.Array, jax.Array]:
         answer: Any = policy_value.apply(params, beliefs)

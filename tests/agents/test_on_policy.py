@@ -11,9 +11,8 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.agents.base import Batch
-from bellmax.agents.intrinsic import IntrinsicConfig
+from bellmax.agents.intrinsic import NO_BONUS, IntrinsicConfig
 from bellmax.agents.on_policy import (
-    NO_BONUS,
     OnPolicyConfig,
     make_on_policy,
     make_on_policy_agent,
