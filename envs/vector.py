@@ -123,7 +123,7 @@ def vectorise(
     env = stack_frames(limit_time(env, time_limit), frame_stack)
     num_cells, cell = find_cells(env) if coverage else (0, None)
     raw = env.spec
-    spec = _agent_spec(raw, reward_clip=reward_clip, normalised=normalise_observations)
+    spec = agent_spec(raw, reward_clip=reward_clip, normalised=normalise_observations)
     show = functools.partial(
         _show, reward_clip=reward_clip, update_statistics=update_statistics, cell=cell
     )
@@ -204,7 +204,7 @@ def _where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(condition.reshape(condition.shape + (1,) * (y.ndim - 1)), x, y)
 
 
-def _agent_spec(spec: EnvSpec, *, reward_clip: float | None, normalised: bool) -> EnvSpec:
+def agent_spec(spec: EnvSpec, *, reward_clip: float | None, normalised: bool) -> EnvSpec:
     """The spec after reward clipping and normalisation."""
     if reward_clip is not None:
         low, high = spec.reward_range or (-reward_clip, reward_clip)

@@ -81,7 +81,7 @@ class FrameStack:
     @property
     def spec(self) -> EnvSpec:
         spec = self.env.spec
-        return spec._replace(observation=_repeat_spec(spec.observation, self.num_frames))
+        return spec._replace(observation=repeat_spec(spec.observation, self.num_frames))
 
     def reset(self, key: jax.Array) -> tuple[FrameStackState, TimeStep]:
         env_state, ts = self.env.reset(key)
@@ -97,7 +97,7 @@ class FrameStack:
         return FrameStackState(env_state, frames), ts._replace(observation=frames)
 
 
-def _repeat_spec(spec: specs.Array, times: int) -> specs.Array:
+def repeat_spec(spec: specs.Array, times: int) -> specs.Array:
     """The spec of so many observations joined on the last axis."""
     shape = (*spec.shape[:-1], spec.shape[-1] * times)
     if not isinstance(spec, specs.BoundedArray):

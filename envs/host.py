@@ -1,0 +1,160 @@
+"""Host environments, which Python steps, as the stream that `bellmax.envs.vector` describes.
+
+`HostEnvironment` is one task, `HostBatch` many that step together, and `HostVector` the stream that
+an actor sees of a batch. All of them hold arrays of numpy and have state; none imports jax to step.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from bellmax import UserError
+from bellmax.envs.base import EnvSpec
+from bellmax.envs.vector import VectorTimeStep, agent_spec
+from bellmax.envs.wrappers import repeat_spec
+
+
+class HostTimeStep(NamedTuple):
+    """What one reset or step returns; a batch has a leading [N] everywhere.
+
+    observation: [...] as the spec says.
+    reward: [] float, what the action earned; 0 at a reset.
+    terminated: [] bool, the task ended here: no return lies beyond.
+    truncated: [] bool, a time limit cut the episode here: returns lie beyond, unseen.
+    """
+
+    observation: Any
+    reward: Any
+    terminated: Any
+    truncated: Any
+
+
+class HostEnvironment(Protocol):
+    """One task, unbatched. It never resets itself."""
+
+    @property
+    def spec(self) -> EnvSpec: ...
+
+    def reset(self, seed: int | None) -> HostTimeStep:
+        """Opens an episode; a number starts the task's randomness anew from it."""
+        ...
+
+    def step(self, action: np.ndarray) -> HostTimeStep: ...
+
+    def render(self) -> np.ndarray:
+        """A picture of the state, [H, W, 3] uint8; UserError if the task has none."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class HostBatch(Protocol):
+    """N tasks that step together; each opens its next episode at the step after its last.
+
+    faults: how often tasks had to be restarted, by reason: "raised", "timed out", "not finite".
+    reset(seed): opens an episode everywhere. Leaves [N, ...].
+    step(action [N, ...]) -> (HostTimeStep, is_first [N] bool). Where `is_first` an episode opened:
+        the action was ignored and the reward is 0. That is so at the step after an episode's end,
+        and where the task had to be restarted, whose action then led nowhere.
+    render(): of task 0.
+    """
+
+    spec: EnvSpec
+    num_envs: int
+    faults: dict[str, int]
+
+    def reset(self, seed: int) -> HostTimeStep: ...
+
+    def step(self, action: np.ndarray) -> tuple[HostTimeStep, np.ndarray]: ...
+
+    def render(self) -> np.ndarray: ...
+
+    def close(self) -> None: ...
+
+
+class HostVector:
+    """A batch as the stream of `VectorTimeStep`s; its arrays, of numpy, are never written again.
+
+    A time step with `is_first` that follows one without `is_last` comes of a restarted task: what
+    was done at the step before led nowhere, and must not be learned from.
+
+    Args:
+      batch: the tasks.
+      reward_clip: rewards are clipped to [-reward_clip, reward_clip]; episode returns are not.
+      frame_stack: observations so many steps back are joined on the last axis, oldest first; a
+        reset fills them with its first one.
+
+    Attributes:
+      spec: of one task as the agent sees it. num_envs: N. faults: the batch's.
+
+    Raises:
+      UserError: an argument is out of range, or the observation cannot be stacked.
+    """
+
+    def __init__(self, batch: HostBatch, *, reward_clip: float | None = None, frame_stack: int = 1):
+        if reward_clip is not None and not reward_clip > 0:
+            raise UserError(
+                f"reward_clip must be above 0, not {reward_clip}; leave it out for none."
+            )
+        spec = batch.spec
+        if frame_stack > 1:
+            if not spec.observation.shape:
+                raise UserError(
+                    f"frame_stack needs an observation with an axis; {spec.name} has none."
+                )
+            spec = spec._replace(observation=repeat_spec(spec.observation, frame_stack))
+        self.spec = agent_spec(spec, reward_clip=reward_clip, normalised=False)
+        self.num_envs = batch.num_envs
+        self.faults = batch.faults
+        self._batch, self._clip, self._frames = batch, reward_clip, frame_stack
+        self._observation: Any = None
+        self._return = np.zeros(self.num_envs, np.float32)
+        self._length = np.zeros(self.num_envs, np.int32)
+
+    def reset(self, seed: int) -> VectorTimeStep:
+        """Opens an episode everywhere."""
+        return self._show(self._batch.reset(seed), np.ones(self.num_envs, bool))
+
+    def step(self, action: np.ndarray) -> VectorTimeStep:
+        """One step of every task, of actions [N, ...]."""
+        return self._show(*self._batch.step(action))
+
+    def render(self) -> np.ndarray:
+        """A picture of task 0, [H, W, 3] uint8."""
+        return self._batch.render()
+
+    def close(self) -> None:
+        """Frees what the tasks hold."""
+        self._batch.close()
+
+    def _show(self, ts: HostTimeStep, is_first: np.ndarray) -> VectorTimeStep:
+        going = ~is_first
+        terminated = ts.terminated & going
+        is_last = (ts.terminated | ts.truncated) & going
+        reward = np.where(is_first, np.float32(0), np.asarray(ts.reward, np.float32))
+        self._return = np.where(is_first, np.float32(0), self._return + reward)
+        self._length = np.where(is_first, np.int32(0), self._length + np.int32(1))
+        self._observation = self._stack(np.asarray(ts.observation), is_first)
+        clip = self._clip
+        make: Any = VectorTimeStep  # its leaves are of jax elsewhere
+        return make(
+            observation=self._observation,
+            reward=reward if clip is None else np.clip(reward, -clip, clip),
+            discount=np.float32(1) - terminated.astype(np.float32),
+            is_first=is_first,
+            is_last=is_last,
+            truncated=is_last & ~terminated,
+            episode_return=self._return,
+            episode_length=self._length,
+        )
+
+    def _stack(self, newest: np.ndarray, is_first: np.ndarray) -> np.ndarray:
+        if self._frames == 1:
+            return newest
+        before = self._observation
+        if before is None:
+            return np.concatenate([newest] * self._frames, axis=-1)
+        stacked = np.concatenate([before[..., newest.shape[-1] :], newest], axis=-1)
+        for i in np.flatnonzero(is_first):
+            stacked[i] = np.concatenate([newest[i]] * self._frames, axis=-1)
+        return stacked
