@@ -1,12 +1,15 @@
 """bellmax's replay against flashbax's, inside a compiled loop of add, sample and priority update.
 
 States are donated and the sides take turns. flashbax's is its trajectory buffer with period 1,
-which is what samples single transitions; ours keeps one step a slot too.
+which is what samples single transitions; ours keeps one step a slot too. Of Atari's stacks of four
+frames ours keeps the newest frame, and is measured keeping stacks too.
 
-    python benchmarks/replay.py [--seeds 1 8] [--rounds 7] [--iterations 2000] [--out replay.json]
+    python benchmarks/replay.py [--tasks atari] [--seeds 1 8] [--rounds 7] [--iterations 2000]
+        [--out replay.json]
 """
 
 import argparse
+import functools
 import json
 import statistics
 import subprocess
@@ -26,7 +29,9 @@ from bellmax.launch.replay import make_replay, seed_axes
 TASKS = {
     "cartpole": (10, 128, 10_000, (4,), jnp.float32),
     "minatar": (4, 32, 100_000, (10, 10, 4), jnp.bool_),
+    "atari": (4, 32, 4_000, (84, 84, 4), jnp.uint8),
 }
+FRAMES = {"atari": 4}  # name -> frames in an observation, where ours keeps the newest alone
 LENGTH = 2  # steps in a sampled sequence
 
 
@@ -37,7 +42,7 @@ def vector_step(task):
     return Step(observation, zeros.astype(jnp.int32), zeros, zeros, flags, flags)
 
 
-def bellmax_sides(task, prioritised):
+def bellmax_sides(task, prioritised, frames=True):
     """init() -> state, and add, draw and rank on it; `axes` says which leaves seeds share."""
     envs, batch, capacity, _, _ = TASKS[task]
     replay = make_replay(
@@ -47,6 +52,7 @@ def bellmax_sides(task, prioritised):
         sequence_length=LENGTH,
         batch_size=batch,
         prioritised=prioritised,
+        frame_stack=FRAMES.get(task, 1) if frames else 1,
     )
     step = vector_step(task)
 
@@ -125,6 +131,8 @@ def make(sides, task, prioritised, seeds, iterations):
 
 def compare(task, prioritised, seeds, iterations, rounds):
     sides = {"flashbax": flashbax_sides, "bellmax": bellmax_sides}
+    if task in FRAMES:
+        sides["bellmax of stacks"] = functools.partial(bellmax_sides, frames=False)
     rest = task, prioritised, seeds, iterations
     seconds = alternate({name: make(side, *rest) for name, side in sides.items()}, rounds)
     kind = "prioritised" if prioritised else "uniform"
@@ -145,6 +153,7 @@ def import_seconds(module, repeats=5):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--iterations", type=int, default=2_000)
@@ -153,7 +162,7 @@ def main():
     started = time.perf_counter()
     rows = [
         compare(task, prioritised, seeds, arguments.iterations, arguments.rounds)
-        for task in TASKS
+        for task in arguments.tasks
         for prioritised in (False, True)
         for seeds in arguments.seeds
     ]

@@ -19,13 +19,18 @@ if TYPE_CHECKING:
     from bellmax.envs.cartpole import CartPole
     from bellmax.envs.catch import Catch
     from bellmax.envs.check import check_env
-    from bellmax.envs.config import EnvConfig, make_vector_env
+    from bellmax.envs.config import EnvConfig, is_host_env, make_host_vector, make_vector_env
     from bellmax.envs.deepsea import DeepSea
+    from bellmax.envs.dm_env_adapter import from_dm_env
+    from bellmax.envs.gymnasium_adapter import from_gymnasium
+    from bellmax.envs.host import HostBatch, HostEnvironment, HostTimeStep, HostVector
+    from bellmax.envs.host_loop import LoopBatch
+    from bellmax.envs.host_process import ProcessEnvironment
     from bellmax.envs.noisy_tv import NoisyGrid
     from bellmax.envs.pendulum import Pendulum
     from bellmax.envs.pixel_catch import PixelCatch
     from bellmax.envs.randomised import Randomised, RandomisedState
-    from bellmax.envs.registry import list_names, make
+    from bellmax.envs.registry import is_host, list_names, make, make_batch
     from bellmax.envs.solvers import policy_evaluation, value_iteration
     from bellmax.envs.statistics import RunningStatistics
     from bellmax.envs.tabular import TabularMDP, TwoStateChain, random_mdp
@@ -40,10 +45,16 @@ __all__ = [
     "EnvSpec",
     "EnvState",
     "Environment",
+    "HostBatch",
+    "HostEnvironment",
+    "HostTimeStep",
+    "HostVector",
+    "LoopBatch",
     "NoisyGrid",
     "Parametric",
     "Pendulum",
     "PixelCatch",
+    "ProcessEnvironment",
     "Randomised",
     "RandomisedState",
     "RunningStatistics",
@@ -55,8 +66,14 @@ __all__ = [
     "VectorState",
     "VectorTimeStep",
     "check_env",
+    "from_dm_env",
+    "from_gymnasium",
+    "is_host",
+    "is_host_env",
     "list_names",
     "make",
+    "make_batch",
+    "make_host_vector",
     "make_vector_env",
     "policy_evaluation",
     "random_mdp",
@@ -79,9 +96,21 @@ _MODULES = {
     "check": ("check_env",),
     "config": (
         "EnvConfig",
+        "is_host_env",
+        "make_host_vector",
         "make_vector_env",
     ),
     "deepsea": ("DeepSea",),
+    "dm_env_adapter": ("from_dm_env",),
+    "gymnasium_adapter": ("from_gymnasium",),
+    "host": (
+        "HostBatch",
+        "HostEnvironment",
+        "HostTimeStep",
+        "HostVector",
+    ),
+    "host_loop": ("LoopBatch",),
+    "host_process": ("ProcessEnvironment",),
     "noisy_tv": ("NoisyGrid",),
     "pendulum": ("Pendulum",),
     "pixel_catch": ("PixelCatch",),
@@ -90,8 +119,10 @@ _MODULES = {
         "RandomisedState",
     ),
     "registry": (
+        "is_host",
         "list_names",
         "make",
+        "make_batch",
     ),
     "solvers": (
         "policy_evaluation",

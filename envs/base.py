@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
+import numpy as np
 from dm_env import specs
 
 EnvState: TypeAlias = Any  # any pytree of arrays; only its environment looks inside
@@ -90,6 +91,18 @@ class Countable(Environment, Protocol):
 
         It is of the state that this environment's own `reset` and `step` return, not of what a
         wrapper made of it.
+        """
+        ...
+
+
+@runtime_checkable
+class Drawable(Environment, Protocol):
+    """A task that draws pictures of its states, on the host."""
+
+    def draw(self, env_state: EnvState) -> np.ndarray:
+        """A picture, [H, W, 3] uint8 of always the same size, of one unbatched state of numpy.
+
+        The state is of this environment's own `reset` and `step`, not what a wrapper made of it.
         """
         ...
 

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import functools
 import importlib
 import inspect
 import io
@@ -18,11 +19,13 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.dtypes import own_dtypes, same_dtypes
+from bellmax.envs.host_base import in_words
 from bellmax.envs.registry import check_options, check_parameters, suggest
 
 BACKENDS = ("spring", "generalized", "positional", "mjx")
 # A stub for brax's tests; and one whose fluid (0.14.2) uses an argument that jnp.clip has no more.
 _NOT_A_TASK = ("fast", "swimmer")
+_PICTURE = (240, 320)  # pixels, height and width
 _EFFECTIVE = ("spring", "positional")  # these raise masses and inertias to a power of their own
 
 
@@ -143,6 +146,32 @@ class BraxEnv:
             truncated=~terminated & late,
         )
         return BraxState(same_dtypes(state.physics, after.pipeline_state), time), ts
+
+    def draw(self, env_state: BraxState) -> np.ndarray:
+        """MuJoCo's picture, from the camera that follows the robot if it has one.
+
+        Raises:
+          UserError: MuJoCo cannot draw here.
+        """
+        mujoco, renderer, data = self._renderer
+        model, physics = self.env.sys.mj_model, env_state.physics
+        data.qpos[:], data.qvel[:] = physics.q, physics.qd
+        mujoco.mj_forward(model, data)
+        renderer.update_scene(data, camera=0 if model.ncam else -1)
+        return renderer.render()
+
+    @functools.cached_property
+    def _renderer(self) -> tuple[Any, Any, Any]:
+        """The module mujoco, its renderer, and its data of the model."""
+        mujoco: Any = importlib.import_module("mujoco")
+        model = self.env.sys.mj_model
+        try:
+            return mujoco, mujoco.Renderer(model, *_PICTURE), mujoco.MjData(model)
+        except Exception as error:  # whatever the missing screen makes it raise
+            raise UserError(
+                f"{self.spec.name} cannot draw here ({in_words(error)}): set the variable "
+                "MUJOCO_GL=egl before the program starts."
+            ) from error
 
     def _current(self) -> Any:
         """brax's object with the changed parameters; the nominal one stays as it is."""

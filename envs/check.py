@@ -1,5 +1,6 @@
 """Says in words what is wrong with an environment."""
 
+import contextlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -10,25 +11,33 @@ import numpy as np
 from dm_env import specs
 
 from bellmax.envs.base import Environment, EnvSpec, TimeStep
+from bellmax.envs.check_host import NUM_ENVS, check_batch
 from bellmax.envs.check_rollout import check_rollout, sample_action
-from bellmax.envs.registry import make
+from bellmax.envs.host_base import HostBatch, HostEnvironment, in_words
+from bellmax.envs.host_loop import LoopBatch
+from bellmax.envs.registry import is_host, kind_of, make, make_batch
 
 
-def check_env(env_or_name: Environment | str, *, seed: int = 0) -> list[str]:
+def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0) -> list[str]:
     """Steps an environment at random and lists what breaks the contract.
 
     Args:
-      env_or_name: an environment, or a name that `make` takes.
+      env_or_name: an environment, or a name that `make` or `make_batch` takes. A host environment
+        is closed afterwards.
       seed: of the actions and of the environment.
 
     Returns:
       A sentence a problem; empty if none was found. Random steps cannot prove that there is none.
     """
+    env: Any
     try:
-        env = make(env_or_name) if isinstance(env_or_name, str) else env_or_name
+        env, batched = _make(env_or_name)
         spec = env.spec
     except Exception as error:  # whatever the user's code raises becomes a sentence
-        return [f"It cannot be made: {_words(error)}"]
+        return [f"It cannot be made: {in_words(error)}"]
+    if batched:
+        with contextlib.closing(env):
+            return _check_spec(spec) or check_batch(env, seed=seed)
     if problems := _check_spec(spec):
         return problems
     key = jax.random.key(seed)
@@ -37,7 +46,18 @@ def check_env(env_or_name: Environment | str, *, seed: int = 0) -> list[str]:
     try:
         return check_rollout(env, spec, key)
     except Exception as error:
-        return [f"Under jit and vmap it raises {_words(error)}"]
+        return [f"Under jit and vmap it raises {in_words(error)}"]
+
+
+def _make(env_or_name: Any) -> tuple[Environment | HostBatch, bool]:
+    """The environment, and whether it is a batch of host environments."""
+    if isinstance(env_or_name, str):
+        if is_host(env_or_name):
+            return make_batch(env_or_name, NUM_ENVS), True
+        return make(env_or_name), False
+    if kind_of(env_or_name) == "host":
+        return LoopBatch(lambda: env_or_name, 1), True
+    return env_or_name, False
 
 
 def _check_traces(env: Environment, spec: EnvSpec, key: jax.Array) -> list[str]:
@@ -63,7 +83,7 @@ def _check_traces(env: Environment, spec: EnvSpec, key: jax.Array) -> list[str]:
         jax.eval_shape(step, state, action, key)
         pure[where] = _same_traces(env.step, state, action, key)
     except Exception as error:
-        return [*problems, f"{where} raises {_words(error)}"]
+        return [*problems, f"{where} raises {in_words(error)}"]
     for where, same in pure.items():
         if not same:
             problems.append(f"{where} is not a pure function: it does something else each time.")
@@ -81,12 +101,6 @@ def _same_traces(function: Callable[..., Any], *args: Any) -> bool:
     if text != other_text or len(consts) != len(other_consts):
         return False
     return all(np.array_equal(a, b) for a, b in zip(consts, other_consts, strict=True))
-
-
-def _words(error: Exception) -> str:
-    """The first line of an exception."""
-    lines = str(error).strip().splitlines() or ["without a message"]
-    return f"{type(error).__name__}: {lines[0]}"
 
 
 def _check_spec(spec: Any) -> list[str]:

@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from annotated_types import Gt, Interval
 
+from bellmax import UserError
+
 if TYPE_CHECKING:
     from bellmax.envs.base import Environment, Parametric
+    from bellmax.envs.host import HostVector
     from bellmax.envs.vector import VectorEnv
 
 
@@ -14,7 +17,9 @@ if TYPE_CHECKING:
 class EnvConfig:
     """Which task, how many copies of it, and what its agent gets to see."""
 
-    # Task: bellmax/<Task>, gymnax/<Task>, brax/<task>, xminigrid/<Task>, craftax/<Task>, or
+    # Task: bellmax/<Task>, gymnax/<Task>, brax/<task>, xminigrid/<Task>, craftax/<Task>; one that
+    # Python steps, a host environment: ale/<Game>, bsuite/<id>/<number>,
+    # dm_control/<domain>-<task>, envpool/<Task>, gymnasium/<Task>, minigrid/<Task>; or
     # module.path:factory of your own.
     name: str = "bellmax/CartPole"
     # Environments that step together, 1 to 65536.
@@ -38,6 +43,33 @@ class EnvConfig:
     # (in the parameter's own unit, low <= high), such as friction: [0.1, 3] for brax/hopper.
     # Evaluations draw too. The others keep their nominal value.
     randomise: dict[str, tuple[float, float]] = field(default_factory=dict)
+    # Seconds, above 0, that a host environment may take for a step or a reset before it is made
+    # anew; each then has a process of its own. None waits for ever, in the run's own process.
+    timeout: Annotated[float, Gt(0)] | None = None
+
+
+def is_host_env(config: EnvConfig) -> bool:
+    """Whether `make_host_vector` makes the task; `make_vector_env` makes it otherwise.
+
+    Raises:
+      UserError: the task or an option of it does not exist.
+    """
+    from bellmax.envs.registry import is_host
+
+    return is_host(config.name, **config.options)
+
+
+def make_task(config: EnvConfig) -> "Environment":
+    """The unbatched task of jax that a configuration describes, randomised if it says so.
+
+    Raises:
+      UserError: the task, an option or a parameter of it does not exist, or Python steps it.
+    """
+    from bellmax.envs.randomised import Randomised
+    from bellmax.envs.registry import make
+
+    env = make(config.name, **config.options)
+    return Randomised(cast("Parametric", env), config.randomise) if config.randomise else env
 
 
 def make_vector_env(
@@ -57,19 +89,15 @@ def make_vector_env(
       env: takes the place of config.name, config.options and config.randomise.
 
     Raises:
-      UserError: the task, an option or a parameter of it does not exist, or a value is out of
-        range.
+      UserError: the task, an option or a parameter of it does not exist, a value is out of range,
+        or Python steps the task.
     """
-    from bellmax.envs.randomised import Randomised
-    from bellmax.envs.registry import make
     from bellmax.envs.vector import vectorise
 
-    if env is None:
-        env = make(config.name, **config.options)
-        if config.randomise:
-            env = Randomised(cast("Parametric", env), config.randomise)
+    if config.timeout is not None:
+        raise UserError(f"env.timeout is for host environments; leave it out for {config.name}.")
     return vectorise(
-        env,
+        make_task(config) if env is None else env,
         config.num_envs if num_envs is None else num_envs,
         time_limit=config.time_limit,
         reward_clip=None if evaluation else config.reward_clip,
@@ -78,3 +106,45 @@ def make_vector_env(
         update_statistics=not evaluation,
         coverage=config.coverage and not evaluation,
     )
+
+
+def make_host_vector(
+    config: EnvConfig,
+    *,
+    num_envs: int | None = None,
+    evaluation: bool = False,
+    render: bool = False,
+) -> "HostVector":
+    """The stream of host environments that a configuration describes.
+
+    Args:
+      config: the task and what is done to it.
+      num_envs: takes the place of config.num_envs.
+      evaluation: rewards stay unclipped.
+      render: whether the tasks can draw pictures.
+
+    Raises:
+      UserError: the task or an option of it does not exist, a value is out of range, or the
+        configuration asks for what only environments of jax have.
+    """
+    from bellmax.envs.host import HostVector
+    from bellmax.envs.registry import make_batch
+
+    for name in ("randomise", "coverage"):
+        if getattr(config, name):
+            raise UserError(
+                f"env.{name} is for environments of jax; leave it out for {config.name}."
+            )
+    for name in ("num_envs", "time_limit", "timeout", "render"):
+        if name in config.options:
+            raise UserError(f"{name} is no option of the task: set env.{name} instead of it.")
+    batch = make_batch(
+        config.name,
+        config.num_envs if num_envs is None else num_envs,
+        time_limit=config.time_limit,
+        timeout=config.timeout,
+        render=render,
+        **config.options,
+    )
+    clip = None if evaluation else config.reward_clip
+    return HostVector(batch, reward_clip=clip, frame_stack=config.frame_stack)

@@ -4,72 +4,16 @@
 an actor sees of a batch. All of them hold arrays of numpy and have state; none imports jax to step.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
 from bellmax import UserError
-from bellmax.envs.base import EnvSpec
+from bellmax.envs.host_base import HostBatch, HostEnvironment, HostTimeStep
 from bellmax.envs.vector import VectorTimeStep, agent_spec
 from bellmax.envs.wrappers import repeat_spec
 
-
-class HostTimeStep(NamedTuple):
-    """What one reset or step returns; a batch has a leading [N] everywhere.
-
-    observation: [...] as the spec says.
-    reward: [] float, what the action earned; 0 at a reset.
-    terminated: [] bool, the task ended here: no return lies beyond.
-    truncated: [] bool, a time limit cut the episode here: returns lie beyond, unseen.
-    """
-
-    observation: Any
-    reward: Any
-    terminated: Any
-    truncated: Any
-
-
-class HostEnvironment(Protocol):
-    """One task, unbatched. It never resets itself."""
-
-    @property
-    def spec(self) -> EnvSpec: ...
-
-    def reset(self, seed: int | None) -> HostTimeStep:
-        """Opens an episode; a number starts the task's randomness anew from it."""
-        ...
-
-    def step(self, action: np.ndarray) -> HostTimeStep: ...
-
-    def render(self) -> np.ndarray:
-        """A picture of the state, [H, W, 3] uint8; UserError if the task has none."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class HostBatch(Protocol):
-    """N tasks that step together; each opens its next episode at the step after its last.
-
-    faults: how often tasks had to be restarted, by reason: "raised", "timed out", "not finite".
-    reset(seed): opens an episode everywhere. Leaves [N, ...].
-    step(action [N, ...]) -> (HostTimeStep, is_first [N] bool). Where `is_first` an episode opened:
-        the action was ignored and the reward is 0. That is so at the step after an episode's end,
-        and where the task had to be restarted, whose action then led nowhere.
-    render(): of task 0.
-    """
-
-    spec: EnvSpec
-    num_envs: int
-    faults: dict[str, int]
-
-    def reset(self, seed: int) -> HostTimeStep: ...
-
-    def step(self, action: np.ndarray) -> tuple[HostTimeStep, np.ndarray]: ...
-
-    def render(self) -> np.ndarray: ...
-
-    def close(self) -> None: ...
+__all__ = ["HostBatch", "HostEnvironment", "HostTimeStep", "HostVector"]
 
 
 class HostVector:
@@ -96,6 +40,8 @@ class HostVector:
             raise UserError(
                 f"reward_clip must be above 0, not {reward_clip}; leave it out for none."
             )
+        if frame_stack < 1:
+            raise UserError(f"frame_stack must be at least 1 (no stacking), not {frame_stack}.")
         spec = batch.spec
         if frame_stack > 1:
             if not spec.observation.shape:

@@ -1,14 +1,23 @@
-"""Environments by name: `bellmax/<Task>`, `<suite>/<Task>` of an extra, `module.path:factory`."""
+"""Environments by name: `bellmax/<Task>`, `<suite>/<Task>` of an extra, `module.path:factory`.
 
+`make` makes those of jax, `make_batch` those that Python steps; `is_host` says which a name is.
+"""
+
+import contextlib
 import difflib
+import functools
 import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from bellmax import UserError
-from bellmax.envs.base import Environment
+
+if TYPE_CHECKING:
+    from bellmax.envs.base import Environment
+    from bellmax.envs.host_base import HostBatch, HostEnvironment
 
 # Modules are imported when asked for: naming the tasks costs nothing.
 _OWN = {
@@ -22,10 +31,20 @@ _OWN = {
 }
 # Each has an extra and an adapter of its name, and writes its tasks so.
 _SUITES = {"gymnax": "<Task>", "brax": "<task>", "craftax": "<Task>", "xminigrid": "<Task>"}
+# The same for suites whose tasks Python steps, and the packages of another name than the suite.
+HOST_SUITES = {
+    "ale": "<Game>",
+    "bsuite": "<id>/<number>",
+    "dm_control": "<domain>-<task>",
+    "envpool": "<Task>",
+    "gymnasium": "<Task>",
+    "minigrid": "<Task>",
+}
+_PACKAGES = {"ale": "ale_py"}
 
 
-def make(name: str, **options: Any) -> Environment:
-    """The environment of that name.
+def make(name: str, **options: Any) -> "Environment":
+    """The pure-JAX environment of that name.
 
     Args:
       name: `bellmax/<Task>`; `gymnax/<Task>`, `brax/<task>`, `craftax/<Task>` or
@@ -34,34 +53,99 @@ def make(name: str, **options: Any) -> Environment:
       **options: what the task's factory takes, by name.
 
     Raises:
-      UserError: no such name or option, or something that it needs is not installed.
+      UserError: no such name or option, something that it needs is not installed, or Python steps
+        it.
     """
     if name in _OWN:
         module, attribute = _OWN[name]
-        return _call(name, getattr(importlib.import_module(module), attribute), options)
+        factory = getattr(importlib.import_module(module), attribute)
+        _check_factory_options(name, factory, options)
+        return factory(**options)
     suite, _, task = name.partition("/")
     if suite in _SUITES and task:
         return importlib.import_module(f"bellmax.envs.{suite}_adapter").make(task, **options)
+    if suite in HOST_SUITES and task:
+        raise _not_jax(name)
     if ":" in name:
-        return _call(name, _load_factory(name), options)
-    written = ", ".join(f"`{suite}/{task}`" for suite, task in _SUITES.items())
-    raise UserError(
-        f"There is no environment {name!r}{suggest(name, list_names())}; "
-        f"{written} and `module.path:factory` work too."
-    )
+        made = _call(name, options)
+        if kind_of(made) != "jax":
+            _close(made)
+            raise _not_jax(name)
+        return made
+    raise _unknown(name)
+
+
+def is_host(name: str, **options: Any) -> bool:
+    """Whether Python steps the environments of that name, so that `make_batch` makes them.
+
+    A `module.path:factory` is called to see what it returns.
+
+    Raises:
+      UserError: no such name, or no such option of the user's own factory.
+    """
+    suite, _, task = name.partition("/")
+    if task and (name in _OWN or suite in _SUITES or suite in HOST_SUITES):
+        return suite in HOST_SUITES
+    if ":" not in name:
+        raise _unknown(name)
+    made = _call(name, options)
+    if kind_of(made) == "jax":
+        return False
+    _close(made)
+    return True
+
+
+def make_batch(
+    name: str,
+    num_envs: int,
+    *,
+    time_limit: int | None = None,
+    timeout: float | None = None,
+    render: bool = False,
+    **options: Any,
+) -> "HostBatch":
+    """Environments of that name that Python steps, together.
+
+    Args:
+      name: of a suite in `HOST_SUITES`, which needs the extra of that name; or
+        `module.path:factory`, a callable of yours that takes the options and returns a
+        gymnasium.Env, a dm_env.Environment or a HostEnvironment.
+      num_envs: N >= 1.
+      time_limit: truncates episodes after so many steps, 1 or more; the task's own limit stays if
+        it is shorter.
+      timeout: seconds that a reset or step may take, above 0; each task then has a process of its
+        own.
+      render: whether the tasks can draw pictures; your own factory sees to that by itself.
+      **options: what the task's factory takes, by name.
+
+    Raises:
+      UserError: no such name or option, an argument is out of range, something that it needs is
+        not installed, or it is an environment of jax.
+    """
+    suite, _, task = name.partition("/")
+    if suite in HOST_SUITES and task:
+        adapter = importlib.import_module(f"bellmax.envs.{suite}_adapter")
+        limits = {"time_limit": time_limit, "timeout": timeout}
+        return adapter.make_batch(task, num_envs, **limits, render=render, **options)
+    if not is_host(name, **options):
+        raise UserError(f"{name} is an environment of jax: bellmax.envs.make makes it.")
+    from bellmax.envs.host_loop import LoopBatch
+
+    make_one = functools.partial(_make_users, name, options)
+    return LoopBatch(make_one, num_envs, time_limit=time_limit, timeout=timeout)
 
 
 def list_names(*, with_gymnax: bool = False) -> list[str]:
-    """Names that `make` takes.
+    """Names that `make` and `make_batch` take.
 
     Args:
       with_gymnax: adds gymnax's own if it is installed, which imports it (5 seconds). Otherwise
-        `gymnax/<Task>` stands for all of them. So do `brax/<task>`, `craftax/<Task>` and
-        `xminigrid/<Task>` for theirs, each if it is installed.
+        `gymnax/<Task>` stands for all of them. So do `brax/<task>`, `gymnasium/<Task>` and the
+        like for theirs, each if it is installed.
     """
     names = sorted(_OWN)
-    for suite, task in _SUITES.items():
-        if importlib.util.find_spec(suite) is None:
+    for suite, task in {**_SUITES, **HOST_SUITES}.items():
+        if importlib.util.find_spec(_PACKAGES.get(suite, suite)) is None:
             continue
         if suite == "gymnax" and with_gymnax:
             from bellmax.envs import gymnax_adapter
@@ -70,6 +154,18 @@ def list_names(*, with_gymnax: bool = False) -> list[str]:
         else:
             names.append(f"{suite}/{task}")
     return names
+
+
+def import_extra(module: str, extra: str) -> ModuleType:
+    """The module, which the extra of that name installs.
+
+    Raises:
+      UserError: it, or something that it imports, is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise UserError(f'{error.name} is not installed: pip install "bellmax[{extra}]"') from error
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -119,18 +215,76 @@ def _load_factory(name: str) -> Callable[..., Any]:
     return factory
 
 
-def _call(name: str, factory: Callable[..., Any], options: dict[str, Any]) -> Environment:
-    """Calls the factory after its options were checked by name."""
-    _check_options(name, factory, options)
-    env = factory(**options)
-    if any(not hasattr(env, member) for member in ("spec", "reset", "step")):
+def _call(name: str, options: dict[str, Any]) -> Any:
+    """What the user's factory makes, after its options were checked by name."""
+    factory = _load_factory(name)
+    _check_factory_options(name, factory, options)
+    made = factory(**options)
+    if not kind_of(made):
         raise UserError(
-            f"{name} returned a {type(env).__name__}, not an Environment with spec, reset and step."
+            f"{name} returned a {type(made).__name__}, not an Environment with spec, reset and "
+            "step, nor a gymnasium.Env or a dm_env.Environment."
         )
-    return env
+    return made
 
 
-def _check_options(name: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
+def kind_of(made: Any) -> str:
+    """`jax`, `host`, `gymnasium` or `dm_env`, or the empty string for none of these.
+
+    Told by what it has: its package need not be imported, nor be there.
+    """
+
+    def has(*members: str) -> bool:
+        return all(hasattr(made, member) for member in members)
+
+    if not has("reset", "step"):
+        return ""
+    if has("observation_space", "action_space"):
+        return "gymnasium"
+    if has("observation_spec", "action_spec"):
+        return "dm_env"
+    if not has("spec"):
+        return ""
+    return "host" if has("render", "close") else "jax"
+
+
+def _make_users(name: str, options: dict[str, Any]) -> "HostEnvironment":
+    """The user's own environment as a HostEnvironment."""
+    made = _call(name, options)
+    kind = kind_of(made)
+    if kind == "gymnasium":
+        from bellmax.envs.gymnasium_adapter import from_gymnasium
+
+        return from_gymnasium(made, name)
+    if kind == "dm_env":
+        from bellmax.envs.dm_env_adapter import from_dm_env
+
+        _close(made)  # `from_dm_env` makes it anew for every seed
+        return from_dm_env(functools.partial(_load_factory(name), **options), name)
+    return made
+
+
+def _close(made: Any) -> None:
+    with contextlib.suppress(Exception):
+        made.close()
+
+
+def _not_jax(name: str) -> UserError:
+    return UserError(
+        f"{name} is a host environment, which Python steps: bellmax.envs.make_batch makes it."
+    )
+
+
+def _unknown(name: str) -> UserError:
+    suites = {**_SUITES, **HOST_SUITES}
+    written = ", ".join(f"`{suite}/{task}`" for suite, task in suites.items())
+    return UserError(
+        f"There is no environment {name!r}{suggest(name, list_names())}; "
+        f"{written} and `module.path:factory` work too."
+    )
+
+
+def _check_factory_options(name: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
     try:
         parameters = inspect.signature(factory).parameters.values()
     except ValueError:  # some builtins do not say what they take

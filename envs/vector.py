@@ -77,6 +77,8 @@ class VectorEnv(NamedTuple):
     reset(key, *, statistics=None) -> (VectorState, VectorTimeStep): every environment from the
       start. `statistics` carries those of another state on: an evaluation passes the training's.
     step(state, action [N, ...], key) -> (VectorState, VectorTimeStep).
+    Both split the key into one for each environment, or take [N] of those that `jax.random.key`
+    makes.
     """
 
     spec: EnvSpec
@@ -129,7 +131,7 @@ def vectorise(
     )
 
     def reset(key: jax.Array, *, statistics: Statistics | None = None):
-        env_state, ts = jax.vmap(env.reset)(jax.random.split(key, num_envs))
+        env_state, ts = jax.vmap(env.reset)(_split(key, num_envs))
         if not normalise_observations:
             statistics = ()
         elif not statistics:
@@ -145,7 +147,7 @@ def vectorise(
     def step(state: VectorState, action: jax.Array, key: jax.Array):
         # One draw serves both: of step and reset of environment i only one result is kept, so no
         # bit is used twice. Both are computed: `lax.cond` under vmap over seeds is a select anyway.
-        keys = jax.random.split(key, num_envs)
+        keys = _split(key, num_envs)
         is_first = state.is_last
         stepped = jax.vmap(env.step)(state.env_state, action, keys)
         fresh = jax.vmap(env.reset)(keys)
@@ -197,6 +199,12 @@ def _show(
         episode_return=episode_return,
         episode_length=episode_length,
     )
+
+
+def _split(key: jax.Array, num_envs: int) -> jax.Array:
+    """One key for each environment, unless these are given."""
+    given = jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim > 0
+    return key if given else jax.random.split(key, num_envs)
 
 
 def _where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError
+from bellmax.envs import drawing
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
 from bellmax.envs.dtypes import own_dtypes, same_dtypes
 from bellmax.envs.registry import check_options, suggest
@@ -143,6 +144,14 @@ class XminigridEnv:
             truncated=~terminated & late,
         )
         return same_dtypes(state, after.state), ts
+
+    def draw(self, env_state: EnvState) -> np.ndarray:
+        """xminigrid's own picture of the grid; what the agent sees is lighter."""
+        from xminigrid.rendering.rgb_render import render
+
+        grid, view = np.asarray(env_state.grid), self.params.view_size
+        tile = max(8, drawing.SIDE // max(grid.shape[:2]))
+        return render(grid, env_state.agent, view, tile)
 
     def _observe(self, ids: jax.Array) -> jax.Array:
         """The observation of xminigrid's [V, V, 2] in the chosen encoding."""

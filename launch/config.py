@@ -4,7 +4,7 @@ import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval
 
@@ -25,6 +25,9 @@ class ReplayConfig:
 
     # Steps kept per learner, 2 or more. Mnih et al. 2015 keep 1,000,000 Atari frames.
     capacity: Annotated[int, Interval(ge=2, le=STEP_LIMIT)] = 100_000
+    # Where steps are kept: `device`, the learner's own memory; or `host`, that beside the CPU,
+    # from which batches are moved to the device, for environments that Python steps.
+    memory: Literal["device", "host"] = "device"
     # Whether sequences are drawn by their TD error (arXiv:1511.05952) or uniformly.
     prioritised: bool = False
     # Exponent of the priority, 0 (uniform) to 1. PER's proportional variant: 0.6.
@@ -33,6 +36,21 @@ class ReplayConfig:
     importance_exponent: Annotated[float, Interval(ge=0, le=1)] = 0.4
     # Share of the device's free memory that replay may take, in (0, 1].
     memory_fraction: Annotated[float, Interval(gt=0, le=1)] = 0.8
+
+
+@dataclass(frozen=True)
+class HostConfig:
+    """How host environments are stepped; tasks that run on the device have no use for it."""
+
+    # Threads that step environments; their number divides env.num_envs.
+    actors: Annotated[int, Interval(ge=1, le=1024)] = 1
+    # Whether actors and learner take turns: two runs are then equal to the bit. On-policy agents
+    # always do.
+    lock_step: bool = False
+    # Rollouts that an actor may be ahead of the learner, 1 or more.
+    ahead: Annotated[int, Interval(ge=1, le=1024)] = 2
+    # Number of the device on which actors choose actions, 0 or more; null: the learner's first.
+    actor_device: Annotated[int, Ge(0)] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +71,8 @@ class RunConfig:
     seed: Annotated[int, Interval(ge=0, le=STEP_LIMIT)] = 0
     # Independent learners in one program (seed, seed + 1, ...), 1 or more.
     seeds: Annotated[int, Interval(ge=1, le=65536)] = 1
+    # Devices that share environments, replay and each batch, 1 or more.
+    devices: Annotated[int, Interval(ge=1, le=65536)] = 1
     # Environment steps between two lines of the log, 1 or more.
     log_every: Annotated[int, Ge(1)] = 10_000
     # Environment steps between two evaluations; 0 evaluates only at the end.
@@ -76,6 +96,8 @@ class RunConfig:
     env: EnvConfig = field(default_factory=EnvConfig)
     # What the learner remembers.
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    # How environments that Python steps are run.
+    host: HostConfig = field(default_factory=HostConfig)
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -101,7 +123,7 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     """Returns the configuration as plain values, laid out as `load` reads them."""
     plain = schema.to_dict(config)
     name, agent = plain.pop("agent_name"), plain.pop("agent")
-    sections = {key: plain.pop(key) for key in ("env", "replay")}
+    sections = {key: plain.pop(key) for key in ("env", "replay", "host")}
     return {**plain, "agent": {"name": name, **agent}, **sections}
 
 
@@ -123,21 +145,28 @@ def list_presets() -> list[str]:
     return sorted(f"{folder}/{name.removesuffix('.yaml')}" for folder, name in files)
 
 
-def check_replay(config: RunConfig, *, sequence_length: int, batch_size: int) -> None:
+def check_replay(
+    config: RunConfig, *, sequence_length: int, batch_size: int, frame_stack: int = 1
+) -> None:
     """Raises UserError where what the agent samples does not fit the run's replay.
 
     Args:
       config: the run's configuration.
       sequence_length: steps in a sequence of the agent's ReplaySpec.
       batch_size: sequences in a batch of the agent's ReplaySpec.
+      frame_stack: frames in an observation that replay stacks when it samples.
     """
     n = config.env.num_envs
-    needed = sequence_length * n
-    if config.replay.capacity < needed:
+    history = frame_stack - 1
+    if config.replay.capacity < (sequence_length + history) * n:
+        before = f" and the {history} before them (env.frame_stack)" if history else ""
         raise UserError(
-            f"replay.capacity must be at least {needed}, sequences of {sequence_length} steps in "
-            f"each of env.num_envs = {n} environments, got {config.replay.capacity}"
+            f"replay.capacity must be at least {(sequence_length + history) * n}, sequences of "
+            f"{sequence_length} steps{before} in each of env.num_envs = {n} environments, got "
+            f"{config.replay.capacity}"
         )
+    # The first step opens an episode: no sequence lacks what came before until replay is full.
+    needed = sequence_length * n
     if config.warmup_steps < max(needed, batch_size):
         raise UserError(
             f"warmup_steps must be at least {max(needed, batch_size)}, so that replay holds a "
@@ -229,6 +258,12 @@ def _checked(mapping: Any, where: str) -> RunConfig:
         raise UserError(
             f"{prefix}replay.capacity must be at least 2 * env.num_envs = {2 * n}, "
             f"got {config.replay.capacity}"
+        )
+    if n % config.devices:
+        raise UserError(f"{prefix}devices must divide env.num_envs = {n}, got {config.devices}")
+    if n % config.host.actors:
+        raise UserError(
+            f"{prefix}host.actors must divide env.num_envs = {n}, got {config.host.actors}"
         )
     if config.seed + config.seeds - 1 > STEP_LIMIT:
         raise UserError(

@@ -58,8 +58,8 @@ def restore(
     keep = experiment.config.keep_checkpoints
     checkpoints = Checkpoints(run / "checkpoints", keep=keep, read_only=True)
     if checkpoint == "latest":
-        return checkpoints.restore_latest_valid(experiment.abstract_state())
+        return experiment.restore(checkpoints, None)
     step = checkpoints.best() if checkpoint == "best" else int(checkpoint)
     if step is None:
         raise UserError(f"no checkpoint of {run} has an evaluation; try --checkpoint latest")
-    return step, checkpoints.restore(step, experiment.abstract_state()), None
+    return experiment.restore(checkpoints, step)

@@ -1,5 +1,7 @@
 """From a configuration to everything that a run needs: agent, environments, replay and runner."""
 
+import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,10 +11,17 @@ import psutil
 from bellmax import UserError
 from bellmax.agents import Agent, registry
 from bellmax.envs import make_vector_env
+from bellmax.envs.config import is_host_env, make_host_vector
+from bellmax.envs.vector import agent_spec
 from bellmax.launch import replay as replay_lib
+from bellmax.launch.checkpoints import Checkpoints
 from bellmax.launch.config import RunConfig, check_replay, check_rollout
 from bellmax.launch.evaluation import Evaluator, make_evaluator
+from bellmax.launch.host_evaluation import HostEvaluator
+from bellmax.launch.host_runner import HostRunner
+from bellmax.launch.phases import first_timestep
 from bellmax.launch.runner import Runner, example_step, make_runner
+from bellmax.launch.sharding import make_mesh
 from bellmax.launch.train_state import TrainState
 
 
@@ -24,7 +33,7 @@ class Experiment(NamedTuple):
 
     config: RunConfig
     agent: Agent
-    runner: Runner
+    runner: Runner | HostRunner
     evaluator: Evaluator
     seeds: list[int]
     replay_bytes: int
@@ -43,6 +52,30 @@ class Experiment(NamedTuple):
         seeds = jnp.asarray(self.seeds, jnp.int32)
         return self.evaluator(params, state.env.statistics, seeds, jnp.int32(step))
 
+    def restore(
+        self, checkpoints: Checkpoints, step: int | None
+    ) -> tuple[int, TrainState, str | None]:
+        """Reads a checkpoint, the newest intact one for None, to where its replay belongs.
+
+        Returns:
+          (step, state, warning): the warning is a sentence if newer ones had to be passed over.
+        """
+        in_host_memory = self.config.replay.memory == "host"
+        cpu = jax.local_devices(backend="cpu")[0] if in_host_memory else None
+        warning = None
+        with jax.default_device(cpu):
+            if step is None:
+                step, state, warning = checkpoints.restore_latest_valid(self.abstract_state())
+            else:
+                state = checkpoints.restore(step, self.abstract_state())
+        return step, self.runner.place(state), warning
+
+    def close(self) -> None:
+        """Frees what environments hold outside jax."""
+        self.runner.close()
+        if isinstance(self.evaluator, HostEvaluator):
+            self.evaluator.close()
+
 
 def build(config: RunConfig, *, episodes: int | None = None) -> Experiment:
     """Wires agent, environments, replay and runner.
@@ -54,6 +87,18 @@ def build(config: RunConfig, *, episodes: int | None = None) -> Experiment:
     Raises:
       UserError: parts of the configuration do not fit each other.
     """
+    episodes = config.evaluation_episodes if episodes is None else episodes
+    on_host = is_host_env(config.env)
+    parts = _build_host(config, episodes) if on_host else _build_on_device(config, episodes)
+    seeds = list(range(config.seed, config.seed + config.seeds))
+    return Experiment(config, *parts[:3], seeds, parts[3] * config.seeds)
+
+
+def _build_on_device(config: RunConfig, episodes: int) -> tuple[Agent, Runner, Evaluator, int]:
+    if config.replay.memory == "host":
+        raise UserError(
+            f"replay.memory must be device, as {config.env.name} is stepped on the device, got host"
+        )
     env = make_vector_env(config.env)
     _, make_agent = registry.load(config.agent_name)
     agent = make_agent(config.agent, env.spec)
@@ -65,14 +110,65 @@ def build(config: RunConfig, *, episodes: int | None = None) -> Experiment:
         rollout_length=config.rollout_length,
         updates_per_rollout=config.updates_per_rollout,
         num_seeds=config.seeds,
+        mesh=make_mesh(config.devices),
     )
-    episodes = config.evaluation_episodes if episodes is None else episodes
     evaluation_env = make_vector_env(config.env, num_envs=episodes, evaluation=True)
     evaluator = make_evaluator(agent, evaluation_env, config.evaluation_max_steps)
-    one = replay_lib.size_in_bytes(replay, example_step(agent, env)) if replay else 0
-    size = one * config.seeds
-    seeds = list(range(config.seed, config.seed + config.seeds))
-    return Experiment(config, agent, runner, evaluator, seeds, size)
+    seen = jax.eval_shape(env.reset, jax.random.key(0))[1]
+    size = replay_lib.size_in_bytes(replay, example_step(agent, seen)) if replay else 0
+    return agent, runner, evaluator, size
+
+
+def _build_host(config: RunConfig, episodes: int) -> tuple[Agent, HostRunner, HostEvaluator, int]:
+    if config.seeds > 1:
+        raise UserError(
+            f"seeds must be 1, as {config.env.name} is not stepped on the device, got "
+            f"{config.seeds}; start a run for each seed"
+        )
+    if config.replay.memory == "host" and config.devices > 1:
+        raise UserError("replay.memory host is for one device: leave out devices, or replay.memory")
+    n, normalised = config.env.num_envs, config.env.normalise_observations
+    # One environment in this process, for what it says of itself.
+    probe = make_host_vector(dataclasses.replace(config.env, timeout=None), num_envs=1)
+    raw = probe.spec
+    probe.close()
+    spec = agent_spec(raw, reward_clip=None, normalised=normalised)
+    _, make_agent = registry.load(config.agent_name)
+    agent = make_agent(config.agent, spec)
+    replay = _make_replay(config, agent)
+    actors = config.host.actors
+    runner = HostRunner(
+        agent,
+        raw.observation,
+        functools.partial(make_host_vector, config.env, num_envs=n // actors),
+        replay,
+        num_envs=n,
+        num_actors=actors,
+        rollout_length=config.rollout_length,
+        updates_per_rollout=config.updates_per_rollout,
+        normalised=normalised,
+        lock_step=config.host.lock_step,
+        ahead=config.host.ahead,
+        host_memory=replay is not None and config.replay.memory == "host",
+        mesh=make_mesh(config.devices),
+        actor_device=_actor_device(config.host.actor_device),
+    )
+    make_env = functools.partial(make_host_vector, config.env, num_envs=episodes, evaluation=True)
+    evaluator = HostEvaluator(agent, make_env, config.evaluation_max_steps)
+    seen = jax.eval_shape(lambda: first_timestep(raw.observation, n, normalised))
+    size = replay_lib.size_in_bytes(replay, example_step(agent, seen)) if replay else 0
+    return agent, runner, evaluator, size
+
+
+def _actor_device(number: int | None) -> Any:
+    if number is None:
+        return None
+    devices = jax.local_devices()
+    if number >= len(devices):
+        raise UserError(
+            f"host.actor_device must be below {len(devices)}, the number of devices, got {number}"
+        )
+    return devices[number]
 
 
 def _make_replay(config: RunConfig, agent: Agent) -> replay_lib.Replay | None:
@@ -81,7 +177,14 @@ def _make_replay(config: RunConfig, agent: Agent) -> replay_lib.Replay | None:
     if spec.on_policy:
         check_rollout(config, sequence_length=spec.sequence_length, batch_size=spec.batch_size)
         return None
-    check_replay(config, sequence_length=spec.sequence_length, batch_size=spec.batch_size)
+    # Normalised anew at each step, the frames of one stack are not those of the next.
+    frame_stack = 1 if config.env.normalise_observations else config.env.frame_stack
+    check_replay(
+        config,
+        sequence_length=spec.sequence_length,
+        batch_size=spec.batch_size,
+        frame_stack=frame_stack,
+    )
     try:
         return replay_lib.make_replay(
             capacity=config.replay.capacity,
@@ -92,6 +195,7 @@ def _make_replay(config: RunConfig, agent: Agent) -> replay_lib.Replay | None:
             prioritised=config.replay.prioritised,
             priority_exponent=config.replay.priority_exponent,
             importance_exponent=config.replay.importance_exponent,
+            frame_stack=frame_stack,
         )
     except ValueError as error:
         raise UserError(f"replay.capacity: {error}") from error
@@ -106,7 +210,7 @@ def check_memory(experiment: Experiment) -> str:
     if experiment.agent.replay.on_policy:
         return "no replay: the agent learns from its rollouts"
     size, fraction = experiment.replay_bytes, experiment.config.replay.memory_fraction
-    free, where = _free_memory()
+    free, where = _free_memory(experiment.config.replay.memory)
     if size > fraction * free:
         raise UserError(
             f"replay.capacity: replay would take {_amount(size)}, more than {fraction:.0%} "
@@ -116,10 +220,10 @@ def check_memory(experiment: Experiment) -> str:
     return f"replay takes {_amount(size)} of the {_amount(free)} free on {where}"
 
 
-def _free_memory() -> tuple[int, str]:
+def _free_memory(memory: str) -> tuple[int, str]:
     device = jax.local_devices()[0]
     stats = device.memory_stats() or {}
-    if "bytes_limit" in stats:
+    if memory == "device" and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0), device.device_kind
     return psutil.virtual_memory().available, "this machine"
 

@@ -11,6 +11,7 @@ from bellmax.agents.base import Batch, LearnerState
 from bellmax.envs import Step
 from bellmax.envs.vector import VectorTimeStep
 from bellmax.launch import replay as replay_lib
+from bellmax.launch.sharding import Split
 from bellmax.launch.train_state import Interval, Rollout, TrainState, count
 
 
@@ -22,8 +23,16 @@ class Learning(NamedTuple):
     learn: Callable[[TrainState, Rollout, Interval], tuple[TrainState, Interval]]
 
 
-def from_replay(agent: Agent, replay: replay_lib.Replay, updates: int) -> Learning:
-    """Rollouts go into replay; `updates` gradient steps follow, each on a fresh sample."""
+def from_replay(
+    agent: Agent, replay: replay_lib.Replay, updates: int, split: Split = lambda batch: batch
+) -> Learning:
+    """Rollouts go into replay; `updates` gradient steps follow, each on a fresh sample.
+
+    Args:
+      agent, replay: what learns, and from what.
+      updates: gradient steps in a learning phase.
+      split: gives each device a part of a batch.
+    """
 
     def keep(state: TrainState, rollout: Rollout) -> TrainState:
         return state._replace(replay=replay.add(state.replay, rollout.records))
@@ -38,7 +47,7 @@ def from_replay(agent: Agent, replay: replay_lib.Replay, updates: int) -> Learni
             learner, memory, interval = carry
             sample = replay.sample(memory, jax.random.fold_in(keys.replay, learner.steps))
             key = jax.random.fold_in(keys.learn, learner.steps)
-            learner, output = agent.learn(learner, sample.batch, key)
+            learner, output = agent.learn(learner, split(sample.batch), key)
             memory = replay.update_priorities(memory, sample.indices, output.priorities)
             return (learner, memory, count(interval, output)), None
 
@@ -53,13 +62,16 @@ def from_replay(agent: Agent, replay: replay_lib.Replay, updates: int) -> Learni
     return Learning(keep, learn)
 
 
-def from_rollout(agent: Agent, num_envs: int, updates: int) -> Learning:
+def from_rollout(
+    agent: Agent, num_envs: int, updates: int, split: Split = lambda batch: batch
+) -> Learning:
     """No replay: gradient steps on parts of the environments of the rollout, each equally often.
 
     Args:
       agent: on-policy; its batch size divides num_envs.
       num_envs: N.
       updates: gradient steps, a multiple of the number of parts.
+      split: gives each device a part of a batch.
     """
     size = agent.replay.batch_size
     parts = num_envs // size
@@ -80,7 +92,7 @@ def from_rollout(agent: Agent, num_envs: int, updates: int) -> Learning:
             # In one part there is nothing to choose.
             batch = whole if parts == 1 else jax.tree.map(lambda x: x[rows], whole)
             key = jax.random.fold_in(keys.learn, learner.steps)
-            learner, output = agent.learn(learner, batch, key)
+            learner, output = agent.learn(learner, split(batch), key)
             return (learner, count(interval, output)), None
 
         def epoch(carry: tuple[LearnerState, Interval], _: None):

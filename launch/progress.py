@@ -3,6 +3,7 @@
 import datetime
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ class Progress:
         updates_per_second: float,
         episode_return: Any,
         loss: Any,
+        notes: Sequence[str] = (),
     ) -> None:
         """Shows the state of the run after `step` environment steps.
 
@@ -57,6 +59,7 @@ class Progress:
           updates_per_second: gradient steps a second, of all seeds together.
           episode_return: one number or [S], one a seed; None and NaN mean no episode ended.
           loss: one number or [S].
+          notes: what else there is to say.
         """
         self._safely(
             lambda: self._show(
@@ -69,6 +72,7 @@ class Progress:
                         f"{steps_per_second:,.0f} steps/s",
                         f"{updates_per_second:,.0f} gradient steps/s",
                         f"ETA {self._eta(step, steps_per_second)}",
+                        *notes,
                         *self._compiled,
                         _memory(),
                     ]

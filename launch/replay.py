@@ -4,6 +4,10 @@ The storage is time-major, [C, N, ...] for C vector steps of N environments, so 
 contiguous write. All functions are pure; donate the state to a jitted caller and it is written in
 place. `cursor` and `filled` are the same for every seed, so under `vmap` over seeds they stay
 unbatched (`seed_axes`) and the write stays a slice instead of a scatter.
+
+Of stacked observations only the newest frame is kept, and samples are stacked anew: a stack of S
+frames takes the memory of one. The S - 1 slots from the cursor on are then never the first of a
+sequence, as the frames before them are overwritten.
 """
 
 import math
@@ -21,6 +25,7 @@ from bellmax.launch import sum_tree
 class ReplayState(NamedTuple):
     """storage: leaves [C, N, ...]. cursor: [] next slot written. filled: [] slots that hold steps.
 
+    Of stacked observations storage has the newest frame.
     priorities: sum tree over the C * N possible first steps of a sequence, () if uniform.
     max_priority: [] largest priority seen, to the power of the exponent, () if uniform.
     """
@@ -68,6 +73,7 @@ def make_replay(
     prioritised: bool = False,
     priority_exponent: float = 0.6,
     importance_exponent: float = 0.4,
+    frame_stack: int = 1,
 ) -> Replay:
     """Makes a replay of sequences.
 
@@ -80,22 +86,32 @@ def make_replay(
       prioritised: sample in proportion to priority ** priority_exponent, never a sequence that
         starts at the end of an episode; else uniformly over all sequences.
       importance_exponent: beta; weights are (probability ** -beta), divided by the batch's largest.
+      frame_stack: S; above 1, observations are single arrays of S frames joined on the last axis,
+        oldest first, as `bellmax.envs.wrappers.FrameStack` makes them, and no frame changes once
+        it was shown (running statistics change them). The first step added, like every `is_first`,
+        is taken to open an episode.
 
     Returns:
       Replay, a named tuple of pure functions.
 
     Raises:
-      ValueError: the capacity holds no sequence.
+      ValueError: the capacity holds no sequence; from `init` and `add`, an observation's last axis
+        is not S frames.
 
     Source: Schaul et al. 2016, arXiv:1511.05952 (proportional variant, stratified).
     """
     slots = capacity // (num_envs * rollout_length) * rollout_length
-    if slots < sequence_length + rollout_length:
-        raise ValueError(f"capacity {capacity} holds no sequence of {sequence_length} steps")
+    history = frame_stack - 1
+    if slots < sequence_length + rollout_length + history:
+        before = f" and the {history} before it" if history else ""
+        raise ValueError(
+            f"capacity {capacity} holds no sequence of {sequence_length} steps{before}"
+        )
     starts = slots * num_envs
 
     def init(step: Step) -> ReplayState:
-        storage = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape), x.dtype), step)
+        kept = jax.eval_shape(lambda step: _newest_frame(step, frame_stack), step)
+        storage = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape), x.dtype), kept)
         # Two arrays, not one twice: a buffer cannot be donated twice.
         cursor, filled = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
         if not prioritised:
@@ -106,13 +122,14 @@ def make_replay(
         def write(storage: jax.Array, new: jax.Array) -> jax.Array:
             return jax.lax.dynamic_update_slice_in_dim(storage, new, state.cursor, axis=0)
 
-        storage = jax.tree.map(write, state.storage, steps)
+        storage = jax.tree.map(write, state.storage, _newest_frame(steps, frame_stack))
         state = state._replace(storage=storage)
-        priorities = _rank_new_starts(state, rollout_length, sequence_length) if prioritised else ()
+        if prioritised:
+            tree = _rank_new_starts(state, rollout_length, sequence_length, history)
+            state = state._replace(priorities=tree)
         return state._replace(
             cursor=(state.cursor + rollout_length) % slots,
             filled=jnp.minimum(state.filled + rollout_length, slots),
-            priorities=priorities,
         )
 
     def can_sample(state: ReplayState) -> jax.Array:
@@ -124,7 +141,7 @@ def make_replay(
             indices, probabilities = sum_tree.sample(state.priorities, key, batch_size)
             weights = (probabilities / jnp.min(probabilities)) ** -importance_exponent
         else:
-            indices = _uniform_starts(state, key, sequence_length, batch_size)
+            indices = _uniform_starts(state, key, sequence_length, batch_size, history)
             weights = jnp.ones((batch_size,))
         ahead = jnp.arange(sequence_length) * num_envs
         where = (indices[:, None] + ahead[None]) % starts
@@ -132,7 +149,11 @@ def make_replay(
         def read(storage: jax.Array) -> jax.Array:
             return storage.reshape(starts, *storage.shape[2:])[where]
 
-        return Sample(Batch(jax.tree.map(read, state.storage), weights), indices)
+        if frame_stack == 1:
+            return Sample(Batch(jax.tree.map(read, state.storage), weights), indices)
+        steps = jax.tree.map(read, state.storage._replace(observation=()))
+        steps = steps._replace(observation=_read_stacks(state, where, frame_stack))
+        return Sample(Batch(steps, weights), indices)
 
     def update_priorities(
         state: ReplayState, indices: jax.Array, priorities: jax.Array
@@ -148,12 +169,44 @@ def make_replay(
     return Replay(init, add, can_sample, sample, update_priorities)
 
 
-def _rank_new_starts(
-    state: ReplayState, rollout_length: int, sequence_length: int
-) -> tuple[jax.Array, ...]:
-    """Sequences that a write at the cursor completes get the largest priority; others get none."""
+def _newest_frame(steps: Step, frame_stack: int) -> Step:
+    """The steps with observations [..., C] for [..., S * C]."""
+    if frame_stack == 1:
+        return steps
+    size = steps.observation.shape[-1]
+    if size % frame_stack:
+        raise ValueError(f"the observation's last axis, {size}, is not {frame_stack} frames")
+    return steps._replace(observation=steps.observation[..., -(size // frame_stack) :])
+
+
+def _read_stacks(state: ReplayState, where: jax.Array, frame_stack: int) -> jax.Array:
+    """Observations [B, T, ..., S * C] of the sequences of steps at `where` [B, T]."""
     slots, num_envs = state.storage.is_last.shape
-    offsets = jnp.arange(1 - sequence_length, rollout_length)
+    history, length, first = frame_stack - 1, where.shape[1], where[:, :1]
+    # The sequence and the steps before it that its frames may come from, [B, S - 1 + T].
+    window = (first + jnp.arange(-history, length)[None] * num_envs) % (slots * num_envs)
+    oldest = window // num_envs == (state.cursor - state.filled) % slots
+    opens = state.storage.is_first.reshape(-1)[window] | oldest
+    place = jnp.arange(history + length)
+    opened = jax.lax.cummax(jnp.where(opens, place[None], 0), axis=1)[:, history:]
+    wanted = place[:length, None] + jnp.arange(frame_stack)[None]
+    shown = jnp.maximum(wanted[None], opened[:, :, None])  # [B, T, S] places in the window
+    slot = (first[:, :, None] + (shown - history) * num_envs) % (slots * num_envs)
+    frames = state.storage.observation
+    stacks = jnp.moveaxis(frames.reshape(-1, *frames.shape[2:])[slot], 2, -2)
+    # Written out once: stacked anew in every reader's loop, they take five times as long on CPU.
+    return jax.lax.optimization_barrier(stacks.reshape(*stacks.shape[:-2], -1))
+
+
+def _rank_new_starts(
+    state: ReplayState, rollout_length: int, sequence_length: int, history: int
+) -> tuple[jax.Array, ...]:
+    """Sequences that a write at the cursor completes get the largest priority.
+
+    Those that it breaks get none, nor those whose `history` steps before the first it overwrites.
+    """
+    slots, num_envs = state.storage.is_last.shape
+    offsets = jnp.arange(1 - sequence_length, rollout_length + history)
     slot = (state.cursor + offsets) % slots
     complete = (offsets <= rollout_length - sequence_length) & (state.filled + offsets >= 0)
     fresh = complete[:, None] & ~state.storage.is_last[slot]
@@ -163,14 +216,15 @@ def _rank_new_starts(
 
 
 def _uniform_starts(
-    state: ReplayState, key: jax.Array, sequence_length: int, batch_size: int
+    state: ReplayState, key: jax.Array, sequence_length: int, batch_size: int, history: int
 ) -> jax.Array:
-    """[B] first steps of whole sequences, each equally likely."""
+    """[B] first steps of whole sequences with `history` steps before them, each equally likely."""
     slots, num_envs = state.storage.is_last.shape
+    filled = jnp.minimum(state.filled, slots - history) if history else state.filled
     # The remainder's bias is below starts / 2**32; it saves half of the random bits.
     bits = jax.random.bits(key, (batch_size,), jnp.uint32)
-    age = bits % ((state.filled - sequence_length + 1) * num_envs).astype(jnp.uint32)
-    oldest = (state.cursor - state.filled) * num_envs
+    age = bits % ((filled - sequence_length + 1) * num_envs).astype(jnp.uint32)
+    oldest = (state.cursor - filled) * num_envs
     return (age.astype(jnp.int32) + oldest) % (slots * num_envs)
 
 

@@ -11,14 +11,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
 from bellmax.agents import Agent
 from bellmax.agents.base import Batch, LearnOutput, Outcome
 from bellmax.envs import Step
-from bellmax.envs.vector import VectorEnv, VectorState
+from bellmax.envs.vector import VectorEnv, VectorState, VectorTimeStep
 from bellmax.launch import replay as replay_lib
 from bellmax.launch.learning import from_replay, from_rollout
 from bellmax.launch.random import stream
+from bellmax.launch.sharding import make_split, shardings
 from bellmax.launch.train_state import ActorState, Interval, Keys, Rollout, TrainState, seed_axes
 
 
@@ -28,11 +31,28 @@ class Runner(NamedTuple):
     advance(state, warmup, rollouts) -> (state, Interval): `warmup` rollouts without learning, then
         `rollouts` with; it donates the state and stops at the first loss that is not finite.
     traces: how often `advance` was compiled, as a list that grows.
+    place(state) -> state: where `advance` wants it, as after it was read from a file.
     """
 
     init: Callable[[jax.Array], TrainState]
     advance: jax.stages.Wrapped
     traces: list[int]
+    place: Callable[[TrainState], TrainState]
+
+    def compile(self, state: TrainState) -> Callable[..., tuple[TrainState, Interval]]:
+        """`advance`, compiled for the shapes of a state."""
+        length = np.int32(0)
+        return self.advance.lower(state, length, length).compile()
+
+    def report(self) -> dict[str, float]:
+        """What there is to say of an interval besides what was learned: nothing."""
+        return {}
+
+    def stop(self) -> None:
+        """Asks `advance` to return early: a compiled program cannot."""
+
+    def close(self) -> None:
+        """Frees what the environments hold: nothing."""
 
 
 def make_runner(
@@ -43,6 +63,7 @@ def make_runner(
     rollout_length: int,
     updates_per_rollout: int,
     num_seeds: int = 1,
+    mesh: Mesh | None = None,
 ) -> Runner:
     """Makes the runner of one agent on one vector environment.
 
@@ -52,12 +73,13 @@ def make_runner(
       rollout_length: L, vector steps between learning phases.
       updates_per_rollout: gradient steps in a learning phase.
       num_seeds: S, independent learners.
+      mesh: of devices that share the environments, the replay and each batch; None for one device.
     """
-    collect = _make_collect(agent, env, rollout_length)
+    collect, split = _make_collect(agent, env, rollout_length), make_split(mesh)
     if replay is None:
-        keep, learn = from_rollout(agent, env.num_envs, updates_per_rollout)
+        keep, learn = from_rollout(agent, env.num_envs, updates_per_rollout, split)
     else:
-        keep, learn = from_replay(agent, replay, updates_per_rollout)
+        keep, learn = from_replay(agent, replay, updates_per_rollout, split)
 
     def fill_one(state: TrainState, interval: Interval) -> tuple[TrainState, Interval]:
         state, interval, rollout = collect(state, interval)
@@ -74,7 +96,7 @@ def make_runner(
     run_fill = jax.vmap(fill_one, in_axes=axes, out_axes=axes)
     run_iterate = jax.vmap(iterate_one, in_axes=axes, out_axes=axes)
     traces: list[int] = []
-    example = example_step(agent, env)
+    example = example_step(agent, jax.eval_shape(env.reset, jax.random.key(0))[1])
 
     def init_one(seed: jax.Array) -> TrainState:
         root = jax.random.key(seed)
@@ -88,7 +110,7 @@ def make_runner(
 
     def advance(state: TrainState, warmup: jax.Array, rollouts: jax.Array):
         traces.append(len(traces) + 1)
-        interval = _empty_interval(agent, example, num_seeds)
+        interval = empty_interval(agent, example, num_seeds)
 
         def fill(i: jax.Array, carry: tuple[TrainState, Interval]):
             return run_fill(*carry)
@@ -105,8 +127,16 @@ def make_runner(
         _, state, interval = jax.lax.while_loop(going, iterate, carry)
         return state, interval
 
-    init = jax.jit(jax.vmap(init_one, out_axes=state_axes))
-    return Runner(init, jax.jit(advance, donate_argnums=0), traces)
+    init_all = jax.vmap(init_one, out_axes=state_axes)
+    shapes = jax.eval_shape(init_all, jnp.zeros(num_seeds, jnp.int32))
+    # None leaves it to jax where results are.
+    where = None if mesh is None else shardings(mesh, shapes)
+    return Runner(
+        jax.jit(init_all, out_shardings=where),
+        jax.jit(advance, donate_argnums=0, out_shardings=(where, None)),
+        traces,
+        lambda state: state if where is None else jax.device_put(state, where),
+    )
 
 
 def _make_collect(agent: Agent, env: VectorEnv, length: int):
@@ -167,13 +197,13 @@ def _make_collect(agent: Agent, env: VectorEnv, length: int):
     return collect
 
 
-def example_step(agent: Agent, env: VectorEnv) -> Step:
-    """Shapes and dtypes of one vector step, leaves [N, ...], without running anything."""
+def example_step(agent: Agent, seen: VectorTimeStep) -> Step:
+    """Shapes and dtypes of one vector step, leaves [N, ...]; `seen` gives shapes only."""
+    num_envs = seen.is_last.shape[0]
 
-    def one(key: jax.Array) -> Step:
-        state, seen = env.reset(key)
+    def one(seen: VectorTimeStep, key: jax.Array) -> Step:
         params = agent.actor_params(agent.init(key))
-        memory = agent.initial_memory(env.num_envs)
+        memory = agent.initial_memory(num_envs)
         now = jnp.zeros((), jnp.int32)
         output = agent.act(params, seen.observation, memory, seen.is_first, key, now)
         flags = seen.is_first, seen.is_last
@@ -181,10 +211,12 @@ def example_step(agent: Agent, env: VectorEnv) -> Step:
             seen.observation, output.action, seen.reward, seen.discount, *flags, output.behaviour
         )
 
-    return jax.eval_shape(one, jax.random.key(0))
+    return jax.eval_shape(one, seen, jax.random.key(0))
 
 
-def _empty_interval(agent: Agent, step: Step, num_seeds: int) -> Interval:
+def empty_interval(agent: Agent, step: Step, num_seeds: int) -> Interval:
+    """An interval of nothing; `step` gives the shapes of one vector step."""
+
     def learn(key: jax.Array) -> LearnOutput:
         size, length = agent.replay.batch_size, agent.replay.sequence_length
         steps = jax.tree.map(lambda x: jnp.zeros((size, length, *x.shape[1:]), x.dtype), step)

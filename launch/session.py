@@ -1,11 +1,7 @@
 """The loop over intervals of a compiled run: all that happens between them is input and output."""
 
-import contextlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -17,8 +13,10 @@ from bellmax import UserError
 from bellmax.launch.checkpoints import Checkpoints
 from bellmax.launch.evaluation import evaluation_rows
 from bellmax.launch.experiment import Experiment
+from bellmax.launch.host_runner import HostRunner
 from bellmax.launch.metrics import MetricsLog
 from bellmax.launch.progress import Progress
+from bellmax.launch.signals import signals_held
 from bellmax.launch.train_state import Interval, TrainState
 
 
@@ -67,10 +65,17 @@ class Session:
           NotFiniteError: a loss was not finite; training stopped at that gradient step.
           CheckpointError: a checkpoint could not be written; the earlier ones are kept.
         """
-        rollouts = self._rollouts_taken(state)
-        if rollouts >= self.total:
+        if self._rollouts_taken(state) >= self.total:
             return state
         advance = self._compile(state)
+        if not isinstance(self.experiment.runner, HostRunner):
+            return self._advance(state, advance, [])
+        with signals_held(self.experiment.runner.stop) as came:
+            return self._advance(state, advance, came)
+
+    def _advance(self, state: TrainState, advance: Any, came: list[int]) -> TrainState:
+        """Trains to the end, or until a signal came; then what was reached is saved."""
+        rollouts = self._rollouts_taken(state)
         while rollouts < self.total:
             stop = self._next_stop(rollouts)
             warmup = max(min(self.warmup, stop) - rollouts, 0)
@@ -80,17 +85,23 @@ class Session:
             interval = jax.device_get(interval)
             seconds = time.perf_counter() - started
             self._stop_if_not_finite(state, interval, updates)
-            self._write_interval(state, interval, stop - rollouts, seconds)
-            if rollouts <= self.warmup < stop:
+            taken = self._rollouts_taken(state)
+            if taken > rollouts:
+                self._write_interval(state, interval, taken - rollouts, seconds)
+            if rollouts <= self.warmup < taken:
                 age = time.time() - psutil.Process().create_time()
                 self.progress.message(f"first gradient step {age:.1f} s after the program started")
-            rollouts = stop
+            rollouts = taken
+            if came:
+                self._save(state, rollouts, None)
+                self.progress.message(f"stopped; checkpoint {self._steps(rollouts)} is written")
+                break
             self._keep(state, rollouts)
         return state
 
     def evaluate(self, state: TrainState) -> np.ndarray:
         """Mean episode returns [S] of the greedy policies; logged, and computed once a stop."""
-        step = self._rollouts_taken(state) * self.steps_per_rollout
+        step = self._steps(self._rollouts_taken(state))
         if self.evaluated is None or self.evaluated[0] != step:
             episodes = self.experiment.evaluate(state, step)
             rows = evaluation_rows(episodes, self.experiment.seeds, step)
@@ -108,6 +119,9 @@ class Session:
         """Length of an interval in rollouts; one of 0 steps is the whole run."""
         return max(round(steps / self.steps_per_rollout), 1) if steps else self.total
 
+    def _steps(self, rollouts: int) -> int:
+        return rollouts * self.steps_per_rollout
+
     def _rollouts_taken(self, state: TrainState) -> int:
         return int(state.vector_steps) // self.experiment.config.rollout_length
 
@@ -121,8 +135,7 @@ class Session:
 
     def _compile(self, state: TrainState) -> Any:
         started = time.perf_counter()
-        length = np.int32(0)
-        advance = self.experiment.runner.advance.lower(state, length, length).compile()
+        advance = self.experiment.runner.compile(state)
         self.progress.compiled(time.perf_counter() - started)
         return advance
 
@@ -132,14 +145,16 @@ class Session:
         if saves or rollouts % self.evaluate_every == 0:
             returns = self.evaluate(state)
             if saves:
-                step = rollouts * self.steps_per_rollout
-                with _signals_held():
-                    self.checkpoints.save(step, state, metric=float(returns.mean()), extra={})
+                self._save(state, rollouts, float(returns.mean()))
+
+    def _save(self, state: TrainState, rollouts: int, metric: float | None) -> None:
+        with signals_held():
+            self.checkpoints.save(self._steps(rollouts), state, metric=metric, extra={})
 
     def _write_interval(
         self, state: TrainState, interval: Interval, rollouts: int, seconds: float
     ) -> None:
-        step = self._rollouts_taken(state) * self.steps_per_rollout
+        step = self._steps(self._rollouts_taken(state))
         with np.errstate(invalid="ignore"):  # no episode ended, no gradient step yet
             columns = {
                 "env_steps": np.asarray(state.actor.env_steps),
@@ -151,17 +166,28 @@ class Session:
             }
         if isinstance(state.env.visited, jax.Array):
             columns["coverage"] = np.asarray(state.env.visited.sum(axis=1))
-        taken = rollouts * self.steps_per_rollout * len(self.experiment.seeds)
+        taken = self._steps(rollouts) * len(self.experiment.seeds)
         rates = {
             "steps_per_second": taken / seconds,
             "updates_per_second": float(interval.updates.sum()) / seconds,
         }
+        said = self.experiment.runner.report()
+        waits = {name: said.pop(name) for name in ("learner_waited", "actors_waited") if said}
+        notes = [
+            f"{name.replace('_', ' ')} {min(share / seconds, 1):.0%}"
+            for name, share in waits.items()
+        ]
+        notes += [f"{name.replace('_', ' ')} {times}" for name, times in said.items() if times]
         for i, seed in enumerate(self.experiment.seeds):
-            row = {name: values[i] for name, values in columns.items()}
-            timing = {"seconds": seconds, **rates}
+            row = {name: values[i] for name, values in columns.items()} | said
+            timing = {"seconds": seconds, **rates, **waits}
             self.log.write({"kind": "train", "step": step, "seed": seed, **row, "timing": timing})
         self.progress.update(
-            step, **rates, episode_return=columns["episode_return"], loss=columns["loss"]
+            step,
+            **rates,
+            episode_return=columns["episode_return"],
+            loss=columns["loss"],
+            notes=[note.replace("_", " ") for note in notes],
         )
 
     def _stop_if_not_finite(self, state: TrainState, interval: Interval, updates: int) -> None:
@@ -187,33 +213,6 @@ class Session:
             f"the {what} of seed {self.experiment.seeds[i]} is not finite at gradient step "
             f"{step} ({where}); {rest}"
         )
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Finishes a checkpoint before Ctrl-C or SIGTERM stops the run; a second one does not wait."""
-    if threading.current_thread() is not threading.main_thread():  # it alone has signals
-        yield
-        return
-    came: list[int] = []
-
-    def hold(number: int, _: Any) -> None:
-        came.append(number)
-        restore()
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for number in before:
-            signal.signal(number, hold)
-        yield
-    finally:
-        restore()
-        for number in came:
-            signal.raise_signal(number)
 
 
 @jax.jit

@@ -17,6 +17,7 @@ from bellmax.launch.checkpoints import Checkpoints, write_whole
 from bellmax.launch.config import RunConfig, load, to_dict, to_yaml
 from bellmax.launch.doctor import version
 from bellmax.launch.experiment import Experiment, build, check_memory
+from bellmax.launch.host_runner import HostRunner
 from bellmax.launch.metrics import MetricsLog
 from bellmax.launch.plot import plot_runs
 from bellmax.launch.policy import save_policies
@@ -80,8 +81,9 @@ def _start(experiment: Experiment, run: Path) -> tuple[tuple[int, TrainState] | 
     checkpoints = Checkpoints(run / "checkpoints", keep=keep)
     if not checkpoints.steps() and not (run / "policy").exists():
         return None, [f"{run} has no checkpoint yet: starting at step 0"]
-    step, state, warning = checkpoints.restore_latest_valid(experiment.abstract_state())
-    said = [f"resuming {run} at step {step:,}", *([warning] if warning else [])]
+    step, state, warning = experiment.restore(checkpoints, None)
+    anew = ", with new episodes" if isinstance(experiment.runner, HostRunner) else ""
+    said = [f"resuming {run} at step {step:,}{anew}", *([warning] if warning else [])]
     if step > experiment.config.steps:
         raise UserError(f"steps must be at least {step}, those that {run} has taken already")
     return (step, state), said
@@ -115,7 +117,8 @@ def _run(
         resume_step=start[0] if start else None,
     )
     checkpoints = Checkpoints(out / "checkpoints", keep=config.keep_checkpoints)
-    with log, Progress(config.steps, seeds=config.seeds) as progress:
+    progress = Progress(config.steps, seeds=config.seeds)
+    with log, progress, contextlib.closing(experiment):
         for message in messages:
             progress.message(message)
         step = start[0] if start else None

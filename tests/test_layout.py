@@ -26,7 +26,7 @@ MAY_IMPORT = {
 LOSSES_MAY_IMPORT = {"jax", "numpy", "chex", "rlax", "bellmax", *sys.stdlib_module_names}
 # Slow to import, or extras: inside the function that needs them.
 LAZY = {
-    *("craftax", "xminigrid"),
+    *("ale_py", "craftax", "dm_control", "envpool", "minigrid", "xminigrid"),
     *("gymnax", "brax", "mujoco", "flashbax", "gymnasium", "bsuite", "wandb", "tensorboardX"),
     *("matplotlib", "scipy", "rich", "distrax", "tyro"),
 }
@@ -173,7 +173,7 @@ def test_core_declares_what_it_imports():
     names -= {"bellmax", *sys.stdlib_module_names}
     declared = PYPROJECT["project"]["dependencies"]
     optional = PYPROJECT["project"]["optional-dependencies"]
-    suites = ("brax", "craftax", "gymnax", "xminigrid")
+    suites = ("brax", "craftax", "gymnasium", "gymnax", "xminigrid")
     extras = [*(line for name in suites for line in optional[name]), "wandb"]
     core, extra = ({re.split(r"[>=<\[ ]", d)[0].lower() for d in ds} for ds in (declared, extras))
     used = {distributions.get(name, name).lower() for name in names}

@@ -1,12 +1,13 @@
 """Names, options, and what is said when they are wrong."""
 
+import importlib.util
 import subprocess
 import sys
 
 import pytest
 
 from bellmax import UserError
-from bellmax.envs import EnvConfig, list_names, make, make_vector_env
+from bellmax.envs import EnvConfig, is_host, list_names, make, make_batch, make_vector_env
 
 OWN = [
     *("bellmax/CartPole", "bellmax/Catch", "bellmax/DeepSea", "bellmax/NoisyGrid"),
@@ -33,7 +34,7 @@ def test_factory_of_the_user():
             "'bellmax/Cartpole', did you mean 'bellmax/CartPole'",
         ),
         ("CartPole", {}, "did you mean 'bellmax/CartPole'"),
-        ("nothing/like-it", {}, "`xminigrid/<Task>` and `module.path:factory` work too"),
+        ("nothing/like-it", {}, "`minigrid/<Task>` and `module.path:factory` work too"),
         ("gymnax/", {}, "There is no environment 'gymnax/'"),
         ("bellmax/DeepSea", {"siz": 4}, "no option 'siz', did you mean 'size'; it takes size, det"),
         ("scripted:Counte", {}, "no callable 'Counte', did you mean 'Counter'"),
@@ -67,3 +68,43 @@ def test_names_and_config_cost_no_jax():
 def test_listing_does_not_import_gymnax():
     code = "import sys, bellmax.envs as e; e.list_names(); sys.exit('gymnax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_which_environments_python_steps():
+    for name in (
+        "ale/Pong",
+        "gymnasium/CartPole-v1",
+        "bsuite/catch/0",
+        "scripted_host:HostCounter",
+    ):
+        assert is_host(name)
+    for name in ("bellmax/Catch", "gymnax/CartPole-v1", "scripted:Counter"):
+        assert not is_host(name)
+    for name in ("CartPole", "gymnasium/", "ale"):
+        with pytest.raises(UserError, match="There is no environment"):
+            is_host(name)
+    with pytest.raises(UserError, match="did you mean 'ends_at'"):
+        is_host("scripted:Counter", end_at=3)
+
+
+def test_host_environments_of_the_user():
+    assert (
+        make_batch("scripted_host:HostCounter", 2, ends_at=3, truncates=True).spec.time_limit == 3
+    )
+    with pytest.raises(
+        UserError, match="bellmax/Catch is an environment of jax: bellmax.envs.make"
+    ):
+        make_batch("bellmax/Catch", 2)
+    with pytest.raises(UserError, match="returned a dict, not an Environment with spec, reset and"):
+        make_batch("builtins:dict", 2)
+
+
+def test_only_installed_suites_are_listed(monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec",
+        lambda name: None if name in ("ale_py", "bsuite") else real(name),
+    )
+    listed = list_names()
+    assert not {"ale/<Game>", "bsuite/<id>/<number>"} & set(listed)
+    assert "gymnasium/<Task>" in listed

@@ -1,0 +1,83 @@
+"""Tasks of dm_control's suite as host environments. Imported when a task is made."""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from bellmax import UserError
+from bellmax.envs.dm_env_adapter import DmEnvTask, from_dm_env
+from bellmax.envs.host_base import in_words, without_warnings
+from bellmax.envs.host_loop import LoopBatch
+from bellmax.envs.registry import check_options, import_extra, suggest
+
+OPTIONS = ("seconds",)
+_HEIGHT, _WIDTH = 240, 320  # of a picture
+
+
+def make_batch(
+    task: str,
+    num_envs: int,
+    *,
+    time_limit: int | None = None,
+    timeout: float | None = None,
+    render: bool = False,
+    **options: Any,
+) -> LoopBatch:
+    """Several of `make`'s tasks that step together, see `LoopBatch` and `make`."""
+    make_one = functools.partial(make, task, render=render, **options)
+    return LoopBatch(make_one, num_envs, time_limit=time_limit, timeout=timeout)
+
+
+def make(task: str, *, render: bool = False, **options: Any) -> DmEnvTask:
+    """A task of dm_control's suite, which is made anew for every seed.
+
+    Args:
+      task: `<domain>-<task>`, such as `cheetah-run` or `ball_in_cup-catch`.
+      render: does nothing: all of them can draw, from camera 0, if the variable MUJOCO_GL says how;
+        `egl` needs no screen.
+      **options: seconds, of simulated time until an episode is truncated; the default is the
+        task's.
+
+    Raises:
+      UserError: dm_control is not installed, or it has no such task or option.
+    """
+    del render
+    with without_warnings():  # of a missing screen
+        suite: Any = import_extra("dm_control.suite", "dm-control")
+    tasks = [f"{domain}-{name}" for domain, name in suite.ALL_TASKS]
+    if task not in tasks:
+        raise UserError(f"dm_control has no task {task!r}{suggest(task, tasks)}.")
+    check_options(f"dm_control/{task}", options, OPTIONS)
+    seconds = options.get("seconds")
+    if seconds is not None and not seconds > 0:
+        raise UserError(f"seconds must be above 0, not {seconds}.")
+    env_factory = functools.partial(_load, suite, task, seconds)
+    limit = _step_limit(env_factory(seed=None))
+    return from_dm_env(env_factory, f"dm_control/{task}", time_limit=limit, draw=_draw)
+
+
+def _load(suite: Any, task: str, seconds: float | None, seed: int | None = None) -> Any:
+    domain, _, name = task.partition("-")
+    task_kwargs: dict[str, Any] = {"random": seed}
+    if seconds is not None:
+        task_kwargs["time_limit"] = seconds
+    with without_warnings():  # of the models
+        return suite.load(domain, name, task_kwargs=task_kwargs)
+
+
+def _step_limit(env: Any) -> int | None:
+    """Steps until it truncates; dm_control has no public name for it."""
+    limit = getattr(env, "_step_limit", np.inf)
+    env.close()
+    return int(np.ceil(limit)) if np.isfinite(limit) else None
+
+
+def _draw(env: Any) -> np.ndarray:
+    try:
+        return env.physics.render(_HEIGHT, _WIDTH, camera_id=0)
+    except Exception as error:  # whatever the missing screen makes it raise
+        raise UserError(
+            f"dm_control cannot draw here ({in_words(error)}): set the variable MUJOCO_GL=egl "
+            "before the program starts."
+        ) from error

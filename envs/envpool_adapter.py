@@ -1,0 +1,233 @@
+"""envpool's tasks, stepped by its threads. Imported when a task is made."""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from dm_env import specs
+
+from bellmax import UserError
+from bellmax.envs.base import EnvSpec
+from bellmax.envs.gymnasium_spaces import convert_action, convert_observation
+from bellmax.envs.host_base import in_words
+from bellmax.envs.host_pool import PoolBatch, check_pool
+from bellmax.envs.registry import check_options, import_extra, suggest
+
+_RESERVED = (
+    "num_envs",
+    "batch_size",
+    "seed",
+    "env_seed",
+    "max_num_players",
+    "base_path",
+    "gym_reset_return_info",
+    "reward_threshold",
+)
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_LONGEST = 2**30  # envpool counts in int32
+_PRIVILEGED = "privileged_state"  # of MuJoCo Playground: what an agent on a robot does not see
+
+
+def make_batch(
+    task: str,
+    num_envs: int,
+    *,
+    time_limit: int | None = None,
+    timeout: float | None = None,
+    render: bool = False,
+    **options: Any,
+) -> PoolBatch:
+    """Several copies of an envpool task, such as `CartPole-v1`, `HalfCheetah-v5` or `Pong-v5`.
+
+    Observations of floats and of whole numbers come as float32, discrete ones as a one-hot float32,
+    images as uint8 with their channels last, a single frame each: frames are stacked by
+    `HostVector`. Several parts of floats, as dm_control's tasks have, are joined into one vector in
+    the order of their names, without `privileged_state`.
+
+    Args:
+      task: one of `list_tasks()`.
+      num_envs: N >= 1.
+      time_limit: truncates episodes after so many agent steps; the task's own limit stays if it is
+        shorter.
+      timeout: must be None, because the tasks run in threads.
+      render: whether there are pictures, of task 0. MuJoCo's tasks have none.
+      **options: of envpool.make, such as max_episode_steps or an Atari task's noop_max; num_threads
+        is by default as many as there are tasks or processors, whichever is less.
+
+    Raises:
+      UserError: envpool is not installed, it has no such task or option, it cannot make the task,
+        the task is played by several, or its observation or action is none that bellmax takes.
+    """
+    name = f"envpool/{task}"
+    envpool = import_extra("envpool", "envpool")
+    tasks = list_tasks()
+    if task not in tasks:
+        raise UserError(f"envpool has no task {task!r}{suggest(task, tasks)}.")
+    check_pool(name, num_envs, time_limit, timeout)
+    defaults = _make_spec(envpool, task, {}).config
+    _check(name, options, defaults)
+    threads = min(num_envs, os.cpu_count() or 1)
+    options = {"num_threads": threads, **_single_frame(defaults), **options}
+    spec = _make_spec(envpool, task, options)
+    with _quiet():
+        seen = _find_conversion(spec.gymnasium_observation_space, name)
+        action = convert_action(spec.gymnasium_action_space, name).spec
+    limit = _limit(spec.config)
+    if limit is not None:
+        options["max_episode_steps"] = limit + 2  # PoolBatch keeps the limit
+    if render:
+        _check_pictures(envpool, task)
+        options["render_mode"] = "rgb_array"
+    pool = _Pool(envpool, task, num_envs, options, seen.convert)
+    return PoolBatch(pool, EnvSpec(name, seen.spec, action, limit), num_envs, time_limit=time_limit)
+
+
+def list_tasks() -> list[str]:
+    """envpool's tasks, without the prefix `envpool/`."""
+    return list(import_extra("envpool", "envpool").list_all_envs())
+
+
+class _Pool:
+    """envpool's threads. They are seeded when they are made, so a reset makes them anew."""
+
+    def __init__(
+        self,
+        envpool: Any,
+        task: str,
+        num_envs: int,
+        options: dict[str, Any],
+        convert: Callable[[Any], np.ndarray],
+    ):
+        self._envpool, self._task, self._num_envs = envpool, task, num_envs
+        self._options, self._convert = options, convert
+        self._envs: Any = None
+
+    def reset(self, seeds: np.ndarray) -> np.ndarray:
+        self.close()
+        with _quiet():
+            self._envs = self._envpool.make(
+                self._task,
+                env_type="gymnasium",
+                num_envs=self._num_envs,
+                seed=seeds.tolist(),
+                **self._options,
+            )
+            return self._convert(self._envs.reset()[0])
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        observation, reward, terminated, truncated, _ = self._envs.step(actions)
+        return self._convert(observation), reward, terminated, truncated
+
+    def restart(self, mask: np.ndarray) -> np.ndarray:
+        opened = self._convert(self._envs.reset(options={"reset_mask": mask})[0])
+        observation = np.zeros((self._num_envs, *opened.shape[1:]), opened.dtype)
+        observation[mask] = opened
+        return observation
+
+    def render(self) -> np.ndarray:
+        if self._envs is None or "render_mode" not in self._options:
+            raise UserError("envpool draws pictures after a reset, of tasks made with render=True.")
+        try:
+            return self._envs.render()[0]
+        except RuntimeError as error:
+            raise UserError(f"envpool/{self._task} draws no pictures: {error}.") from error
+
+    def close(self) -> None:
+        if self._envs is not None:
+            self._envs.close()
+        self._envs = None  # its destructor ends the threads
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings, such as that the bounds of a space lose digits in float32."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+class _Seen(NamedTuple):
+    """The spec of one observation, and the function from envpool's of a batch to arrays [N, ...].
+
+    What it returns may be written to.
+    """
+
+    spec: specs.Array
+    convert: Callable[[Any], np.ndarray]
+
+
+def _find_conversion(space: Any, name: str) -> _Seen:
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Dict):
+        return _join_parts(space, name)
+    spec = convert_observation(space, name).spec
+    if isinstance(space, spaces.Discrete):
+        rows = np.eye(int(space.n), dtype=np.float32)
+        return _Seen(spec, lambda value: rows[value - int(space.start)])
+    shape = spec.shape
+    if spec.dtype == np.uint8 and len(shape) == 3 and shape[0] < min(shape[1:]):
+        shape = (*shape[1:], shape[0])
+        image = specs.BoundedArray(shape, np.uint8, 0, 255, "observation")
+        return _Seen(image, lambda value: np.ascontiguousarray(np.moveaxis(value, 1, -1)))
+    return _Seen(spec, lambda value: value.astype(spec.dtype, copy=False))
+
+
+def _join_parts(space: Any, name: str) -> _Seen:
+    keys = sorted(key for key in space if key != _PRIVILEGED)
+    dtypes = [getattr(space[key], "dtype", None) for key in keys]
+    if not all(dtype in (np.float32, np.float64) for dtype in dtypes):
+        raise UserError(
+            f"{name} shows {', '.join(keys)}, and only parts of floats can be joined into one "
+            "observation."
+        )
+    size = sum(int(np.prod(space[key].shape)) for key in keys)
+
+    def convert(value: dict[str, np.ndarray]) -> np.ndarray:
+        parts = [value[key].reshape(len(value[key]), -1) for key in keys]
+        return np.concatenate(parts, axis=1, dtype=np.float32, casting="same_kind")
+
+    return _Seen(specs.Array((size,), np.float32, "observation"), convert)
+
+
+def _make_spec(envpool: Any, task: str, options: dict[str, Any]) -> Any:
+    try:
+        return envpool.make_spec(task, **options)
+    except Exception as error:  # what a task needs may not be there: envpool raises many kinds
+        raise UserError(f"envpool cannot make {task}: {in_words(error)}") from error
+
+
+def _limit(config: Any) -> int | None:
+    """Agent steps of an episode; envpool writes "none" as 0 or as the largest int32."""
+    limit = getattr(config, "max_episode_steps", 0)
+    return limit if 0 < limit <= _LONGEST else None
+
+
+def _single_frame(defaults: Any) -> dict[str, int]:
+    return {"stack_num": 1} if hasattr(defaults, "stack_num") else {}
+
+
+def _check(name: str, options: dict[str, Any], defaults: Any) -> None:
+    """Raises UserError if an option is unknown or of another type than its default."""
+    if defaults.max_num_players > 1:
+        raise UserError(f"{name} is played by {defaults.max_num_players}, and bellmax plays alone.")
+    check_options(name, options, [key for key in defaults._fields if key not in _RESERVED])
+    for option, value in options.items():
+        kind = type(getattr(defaults, option))
+        if kind is float and type(value) is int:
+            continue
+        if kind in _KINDS and type(value) is not kind:
+            raise UserError(f"{option} must be {_KINDS[kind]}, not {value!r}.")
+    if not 1 <= options.get("max_episode_steps", 1) <= _LONGEST:
+        raise UserError(
+            f"max_episode_steps must be 1 to {_LONGEST}, not {options['max_episode_steps']}."
+        )
+
+
+def _check_pictures(envpool: Any, task: str) -> None:
+    """envpool's MuJoCo ends the whole program if no other has opened OpenGL before."""
+    if envpool.registration.registry.specs[task][0].startswith("envpool.mujoco"):
+        raise UserError(f"envpool/{task} draws no pictures; gymnasium/{task} does if it is there.")

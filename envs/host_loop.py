@@ -1,0 +1,229 @@
+"""Host tasks that step together: in a loop, or each in a process of its own."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from bellmax import UserError
+from bellmax.envs.host_base import HostEnvironment, HostTimeStep, in_words
+from bellmax.envs.host_process import ProcessEnvironment
+
+MAX_FAULTS = 10  # of one task in a row, without one good step between
+
+
+class LoopBatch:
+    """A HostBatch of tasks that are made one by one.
+
+    A task that raises in `reset` or `step`, takes longer than `timeout`, or returns an observation
+    or a reward that is not finite, is closed, made anew and reset with a fresh number of its own
+    stream: `is_first` there. A UserError of the task goes through.
+
+    Args:
+      make_one: makes one task; picklable if there is a timeout.
+      num_envs: N >= 1.
+      time_limit: truncates episodes after so many steps, 1 or more; the task's own limit stays if
+        it is shorter.
+      timeout: seconds that a reset or step may take, above 0. Each task then has a process of its
+        own (`ProcessEnvironment`) and all step at the same time.
+
+    Attributes:
+      spec: of one task. num_envs: N.
+      faults: how often tasks were made anew, by reason.
+      last_fault: what the last of these was, in words; the empty string before one.
+
+    Raises:
+      UserError: an argument is out of range or has the wrong shape, a task returns another shape or
+        dtype than its spec, or one of them was made anew 10 times in a row.
+    """
+
+    def __init__(
+        self,
+        make_one: Callable[[], HostEnvironment],
+        num_envs: int,
+        *,
+        time_limit: int | None = None,
+        timeout: float | None = None,
+    ):
+        _check_arguments(num_envs, time_limit, timeout)
+        self.num_envs = num_envs
+        self.faults = {"raised": 0, "timed out": 0, "not finite": 0}
+        self.last_fault = ""
+        self._make = make_one
+        if timeout is not None:
+            self._make = functools.partial(ProcessEnvironment, make_one, timeout)
+        self._tasks: list[HostEnvironment] = []
+        try:
+            for _ in range(num_envs):
+                self._tasks.append(self._make())
+            spec = self._tasks[0].spec
+        except BaseException:
+            self.close()
+            raise
+        limits = [limit for limit in (spec.time_limit, time_limit) if limit is not None]
+        self.spec = spec._replace(time_limit=min(limits, default=None))
+        self._limit = np.inf if time_limit is None else time_limit
+        self._seed = 0
+        self._restarts, self._in_a_row, self._time = np.zeros((3, num_envs), np.int64)
+        self._over = np.zeros(num_envs, bool)
+
+    def reset(self, seed: int) -> HostTimeStep:
+        """Opens an episode everywhere; the same seed, 0 or more, gives the same streams."""
+        self._seed = seed
+        self._restarts[:] = self._in_a_row[:] = self._time[:] = 0
+        self._over[:] = False
+        calls = [("reset", task_seed(seed, i)) for i in range(self.num_envs)]
+        return self._call(calls)[0]
+
+    def step(self, action: np.ndarray) -> tuple[HostTimeStep, np.ndarray]:
+        """One step of every task, of actions [N, ...]; a reset where an episode was over."""
+        action = np.array(action)  # tasks may write to it
+        shape = (self.num_envs, *self.spec.action.shape)
+        if action.shape != shape:
+            raise UserError(
+                f"The actions of {self.num_envs} {self.spec.name} must have shape {shape}, not "
+                f"{action.shape}."
+            )
+        over = self._over
+        calls = [("reset", None) if over[i] else ("step", a) for i, a in enumerate(action)]
+        ts, restarted = self._call(calls)
+        is_first = over | restarted
+        self._in_a_row[~is_first] = 0
+        self._time = np.where(is_first, 0, self._time + 1)
+        terminated = ts.terminated & ~is_first
+        truncated = (ts.truncated | (self._time >= self._limit)) & ~terminated & ~is_first
+        self._over = terminated | truncated
+        reward = np.where(is_first, np.float32(0), ts.reward)
+        return HostTimeStep(ts.observation, reward, terminated, truncated), is_first
+
+    def render(self) -> np.ndarray:
+        """A picture of task 0, [H, W, 3] uint8."""
+        return self._tasks[0].render()
+
+    def close(self) -> None:
+        """Closes every task; what they raise then is lost."""
+        for task in self._tasks:
+            if isinstance(task, ProcessEnvironment):
+                task.begin_close()  # all of them at once
+        for task in self._tasks:
+            _close(task)
+        self._tasks = []
+
+    def _call(self, calls: Sequence[tuple[str, Any]]) -> tuple[HostTimeStep, np.ndarray]:
+        """What each task answers to its call, and where one had to be made anew, [N] bool."""
+        tasks = self._tasks
+        for task, call in zip(tasks, calls, strict=True):
+            if isinstance(task, ProcessEnvironment):
+                task.ask(*call)
+        restarted = np.zeros(self.num_envs, bool)
+        answers: list[HostTimeStep] = []
+        for i, (call, argument) in enumerate(calls):
+            try:
+                answers.append(_answer(tasks[i], call, argument))
+            except UserError:
+                raise
+            except Exception as error:
+                answers.append(self._restart(i, error))
+                restarted[i] = True
+        ts, finite = self._gather(answers)
+        if not finite.all():
+            for i in np.flatnonzero(~finite).tolist():
+                answers[i] = self._restart(i, None)
+                restarted[i] = True
+            ts, _ = self._gather(answers)
+        return ts, restarted
+
+    def _gather(self, answers: Sequence[HostTimeStep]) -> tuple[HostTimeStep, np.ndarray]:
+        """The answers in fresh arrays, and whether each is finite, [N] bool."""
+        spec, count = self.spec.observation, len(answers)
+        observation = np.empty((count, *spec.shape), spec.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too big for float32 is a fault
+            for i, ts in enumerate(answers):
+                value = np.asarray(ts.observation)
+                same = value.dtype == spec.dtype or np.can_cast(
+                    value.dtype, spec.dtype, "same_kind"
+                )
+                if value.shape != spec.shape or not same:
+                    raise UserError(
+                        f"Task {i} of {self.spec.name} shows an observation of shape {value.shape} "
+                        f"and dtype {value.dtype}, not {spec.shape} and {spec.dtype} as its spec "
+                        "says."
+                    )
+                observation[i] = value
+            reward = np.array([ts.reward for ts in answers], np.float32).reshape(count)
+        finite = np.isfinite(reward)
+        if np.issubdtype(spec.dtype, np.floating):
+            finite &= np.isfinite(observation).reshape(count, -1).all(axis=1)
+        terminated, truncated = (
+            np.array([ts[field] for ts in answers], bool).reshape(count) for field in (2, 3)
+        )
+        return HostTimeStep(observation, reward, terminated, truncated), finite
+
+    def _restart(self, i: int, error: Exception | None) -> HostTimeStep:
+        """Task i made anew and reset, as often as it takes; None stands for "not finite"."""
+        while True:
+            self._book(i, error)
+            _close(self._tasks[i])
+            self._restarts[i] += 1
+            try:
+                self._tasks[i] = self._make()
+                ts = self._tasks[i].reset(task_seed(self._seed, i, int(self._restarts[i])))
+            except UserError:
+                raise
+            except Exception as again:
+                error = again
+                continue
+            if self._gather([ts])[1].all():
+                return ts
+            error = None
+
+    def _book(self, i: int, error: Exception | None) -> None:
+        reason, words = _describe(error)
+        self.faults[reason] += 1
+        self.last_fault = words
+        self._in_a_row[i] += 1
+        if self._in_a_row[i] >= MAX_FAULTS:
+            raise UserError(
+                f"Task {i} of {self.spec.name} failed {MAX_FAULTS} times in a row, the last time "
+                f"because {words}."
+            ) from error
+
+
+def task_seed(seed: int, index: int, restarts: int = 0) -> int:
+    """The number in [0, 2^31) that task `index` of a batch is seeded with.
+
+    `restarts` counts how often it was made anew since the batch was seeded.
+    """
+    sequence = np.random.SeedSequence(seed, spawn_key=(index, restarts))
+    return int(sequence.generate_state(1)[0] >> 1)
+
+
+def _answer(task: HostEnvironment, call: str, argument: Any) -> HostTimeStep:
+    if isinstance(task, ProcessEnvironment):
+        return task.answer()
+    return task.reset(argument) if call == "reset" else task.step(argument)
+
+
+def _close(task: HostEnvironment) -> None:
+    with contextlib.suppress(Exception):
+        task.close()
+
+
+def _describe(error: Exception | None) -> tuple[str, str]:
+    """The reason of a fault, and its words."""
+    if error is None:
+        return "not finite", "an observation or a reward was not finite"
+    reason = "timed out" if isinstance(error, TimeoutError) else "raised"
+    # Those of a process are words already.
+    return reason, str(error) if isinstance(error, ChildProcessError) else in_words(error)
+
+
+def _check_arguments(num_envs: int, time_limit: int | None, timeout: float | None) -> None:
+    if num_envs < 1:
+        raise UserError(f"num_envs must be at least 1, not {num_envs}.")
+    if time_limit is not None and time_limit < 1:
+        raise UserError(f"time_limit must be at least 1 environment step, not {time_limit}.")
+    if timeout is not None and not timeout > 0:
+        raise UserError(f"timeout must be above 0 seconds, not {timeout}; leave it out for none.")

@@ -1,0 +1,141 @@
+"""Host tasks that a pool of C++ threads steps together: what those of ale and envpool share."""
+
+from typing import Protocol
+
+import numpy as np
+from dm_env import specs
+
+from bellmax import UserError
+from bellmax.envs.base import EnvSpec
+from bellmax.envs.host_base import HostTimeStep
+from bellmax.envs.host_loop import task_seed
+
+
+class Pool(Protocol):
+    """N tasks in threads, each of which opens its next episode by itself at the step after its end.
+
+    reset(seeds [N] int): the first observations [N, ...] of tasks seeded with these numbers.
+    step(actions [N, ...]) -> (observation, reward, terminated, truncated), [N] each. The arrays are
+        fresh: nobody else writes to them. A task of which a life ended may go on instead of opening
+        an episode: its next action is then 0, which does nothing.
+    restart(mask [N] bool): opens an episode where the mask says so. Observations [N, ...]; the
+        other rows mean nothing.
+    """
+
+    def reset(self, seeds: np.ndarray) -> np.ndarray: ...
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: ...
+
+    def restart(self, mask: np.ndarray) -> np.ndarray: ...
+
+    def render(self) -> np.ndarray: ...
+
+    def close(self) -> None: ...
+
+
+class PoolBatch:
+    """A HostBatch of a pool's tasks.
+
+    Time limits are kept here and not by the pool. At the limit ale's last observation is a double
+    exposure with the one before, and envpool takes a termination for a truncation.
+
+    A task whose reward or observation is not finite is restarted, `is_first` there; that is the
+    only fault that a pool survives.
+
+    Args:
+      pool: the tasks.
+      spec: of one of them. Its time limit is kept by this class too.
+      num_envs: N.
+      time_limit: truncates episodes after so many steps; the spec's stays if it is shorter.
+    """
+
+    def __init__(self, pool: Pool, spec: EnvSpec, num_envs: int, *, time_limit: int | None = None):
+        limits = [limit for limit in (spec.time_limit, time_limit) if limit is not None]
+        self.spec = spec._replace(time_limit=min(limits, default=None))
+        self.num_envs = num_envs
+        self.faults = {"raised": 0, "timed out": 0, "not finite": 0}
+        self._pool = pool
+        self._time = np.zeros(num_envs, np.int64)
+        # Episodes that are over, and which of them the pool knows nothing of.
+        self._over, self._cut = np.zeros((2, num_envs), bool)
+
+    def reset(self, seed: int) -> HostTimeStep:
+        """Opens an episode everywhere; the same seed, 0 or more, gives the same streams."""
+        self._time[:] = 0
+        self._over, self._cut = np.zeros((2, self.num_envs), bool)
+        seeds = np.array([task_seed(seed, i) for i in range(self.num_envs)])
+        no = np.zeros(self.num_envs, bool)
+        return HostTimeStep(self._pool.reset(seeds), no.astype(np.float32), no, no)
+
+    def step(self, action: np.ndarray) -> tuple[HostTimeStep, np.ndarray]:
+        """One step of every task, of actions [N, ...]; a reset where an episode was over."""
+        action = self._check(np.asarray(action))
+        is_first = self._over
+        action = np.where(is_first.reshape(-1, *[1] * (action.ndim - 1)), 0, action)
+        results = self._pool.step(action.astype(self.spec.action.dtype))
+        observation, reward, terminated, truncated = results
+        not_finite = ~_finite(observation, reward) & ~self._cut
+        # An end at a first step is of the game behind a life, whose action did nothing.
+        again = self._cut | not_finite | (terminated & is_first)
+        if again.any():
+            observation[again] = self._pool.restart(again)[again]
+            self._check_restarted(observation, not_finite)
+        is_first = is_first | not_finite
+        self._time = np.where(is_first, 0, self._time + 1)
+        terminated = terminated & ~is_first
+        truncated = truncated & ~is_first & ~terminated
+        late = ~is_first & (self._time >= (self.spec.time_limit or np.inf))
+        self._cut = late & ~terminated & ~truncated
+        truncated = truncated | self._cut
+        self._over = terminated | truncated
+        reward = np.where(is_first, np.float32(0), reward.astype(np.float32))
+        return HostTimeStep(observation, reward, terminated, truncated), is_first
+
+    def render(self) -> np.ndarray:
+        """A picture of task 0, [H, W, 3] uint8."""
+        return self._pool.render()
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._pool.close()
+
+    def _check(self, action: np.ndarray) -> np.ndarray:
+        """The pools do not: a thread of ale's that got a wrong action never answers."""
+        spec, shape = self.spec.action, (self.num_envs, *self.spec.action.shape)
+        if action.shape != shape:
+            raise UserError(
+                f"The actions of {self.num_envs} {self.spec.name} must have shape {shape}, not "
+                f"{action.shape}."
+            )
+        if isinstance(spec, specs.DiscreteArray):
+            wrong = action[(action < 0) | (action >= spec.num_values)]
+            if wrong.size:
+                raise UserError(
+                    f"{self.spec.name} takes actions 0 to {spec.num_values - 1}, not {wrong[0]}."
+                )
+        return action
+
+    def _check_restarted(self, observation: np.ndarray, not_finite: np.ndarray) -> None:
+        self.faults["not finite"] += int(not_finite.sum())
+        if not _finite(observation, np.zeros(self.num_envs)).all():
+            raise UserError(f"{self.spec.name} opens an episode that is not finite.")
+
+
+def check_pool(name: str, num_envs: int, time_limit: int | None, timeout: float | None) -> None:
+    """Raises UserError if an argument of `make_batch` is none that a pool takes."""
+    if num_envs < 1:
+        raise UserError(f"num_envs must be at least 1, not {num_envs}.")
+    if time_limit is not None and time_limit < 1:
+        raise UserError(f"time_limit must be at least 1 environment step, not {time_limit}.")
+    if timeout is not None:
+        raise UserError(f"{name} steps in threads, which cannot be timed out: leave timeout out.")
+
+
+def _finite(observation: np.ndarray, reward: np.ndarray) -> np.ndarray:
+    """Where both are finite, [N] bool."""
+    finite = np.isfinite(reward)
+    if np.issubdtype(observation.dtype, np.floating):
+        finite &= np.isfinite(observation).reshape(len(reward), -1).all(axis=1)
+    return finite

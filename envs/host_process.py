@@ -1,0 +1,203 @@
+"""A host environment in a process of its own, which may hang or die without harm to the caller."""
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bellmax import UserError
+from bellmax.envs.host_base import HostEnvironment, HostTimeStep, in_words
+
+if TYPE_CHECKING:
+    from bellmax.envs.base import EnvSpec
+
+START_SECONDS = 120.0  # to start Python, to make the task and to reset it once
+_CLOSE_SECONDS = 5.0
+_STARTING = threading.Lock()
+
+
+class ProcessEnvironment:
+    """A HostEnvironment whose task lives in a child process, spawned and never forked.
+
+    `ask` sends a call and `answer` waits for what it returns, so that many can work at a time.
+    `reset`, `step` and `render` do both. The child ignores Ctrl-C, sees no accelerator, and ends
+    with its parent. As with everything that spawns, a script that makes one must do so under
+    `if __name__ == "__main__":`.
+
+    Args:
+      make_one: makes the task, in the child. It must be picklable: a function or class of a
+        module, or a functools.partial of one.
+      timeout: seconds that an answer may take, above 0.
+      start_timeout: seconds until the answer to the first call, making the task included; at
+        least `timeout` is taken.
+
+    Raises:
+      UserError: make_one cannot be pickled; or, from any call, the task raised one.
+      TimeoutError: from any call: the answer took too long. The child is killed.
+      ChildProcessError: from any call: the task raised, or the child died.
+    """
+
+    def __init__(
+        self,
+        make_one: Callable[[], HostEnvironment],
+        timeout: float,
+        *,
+        start_timeout: float = START_SECONDS,
+    ):
+        _check_picklable(make_one)
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, make_one), daemon=True)
+        with _STARTING, _variables(JAX_PLATFORMS="cpu"):  # before anything can import jax there
+            self._process.start()
+        theirs.close()
+        self._spec: EnvSpec | None = None
+        self._timeout, self._allowance = timeout, max(timeout, start_timeout)
+        self._deadline = time.monotonic() + self._allowance
+        self._waiting = False
+        self._closed = False
+
+    @property
+    def pid(self) -> int | None:
+        """The child's number."""
+        return self._process.pid
+
+    @property
+    def spec(self) -> "EnvSpec":
+        spec = self._spec
+        if spec is None:
+            spec = self._spec = self._receive()
+        return spec
+
+    def reset(self, seed: int | None) -> HostTimeStep:
+        self.ask("reset", seed)
+        return self.answer()
+
+    def step(self, action: np.ndarray) -> HostTimeStep:
+        self.ask("step", action)
+        return self.answer()
+
+    def render(self) -> np.ndarray:
+        self.ask("render")
+        return self.answer()
+
+    def ask(self, call: str, *arguments: Any) -> None:
+        """Begins `call` of the task. What an earlier call returned and nobody asked for is lost."""
+        if self._waiting:
+            with contextlib.suppress(Exception):
+                self.answer()
+        self._waiting = True
+        self._deadline = max(self._deadline, time.monotonic() + self._timeout)
+        with contextlib.suppress(OSError):  # `answer` says that the child is gone
+            self._pipe.send((call, arguments))
+
+    def answer(self) -> Any:
+        """What the call returned, within the timeout after `ask`."""
+        self._waiting = False
+        _ = self.spec  # it comes first
+        value = self._receive()
+        self._allowance, self._deadline = self._timeout, 0.0
+        return value
+
+    def begin_close(self) -> None:
+        """Tells the child to close the task and to end."""
+        with contextlib.suppress(OSError):
+            self._pipe.send(("close", ()))
+
+    def close(self) -> None:
+        """Closes the task and reaps the child."""
+        if not self._closed:
+            self.begin_close()
+            self._process.join(_CLOSE_SECONDS)
+            self._kill()
+
+    def _receive(self) -> Any:
+        if self._closed:
+            raise ChildProcessError("its process is closed")
+        try:
+            if not self._pipe.poll(max(0.0, self._deadline - time.monotonic())):
+                self._kill()
+                raise TimeoutError(f"no answer within {self._allowance:g} s")
+            kind, value = self._pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            self._process.join(_CLOSE_SECONDS)
+            code = self._process.exitcode
+            self._kill()
+            raise ChildProcessError(f"its process died with exit code {code}") from error
+        if kind == "user":
+            raise UserError(value)
+        if kind == "raised":
+            raise ChildProcessError(value)
+        return value
+
+    def _kill(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._process.kill()
+            self._process.join()
+            self._process.close()
+            self._pipe.close()
+
+
+def _serve(pipe: Connection, make_one: Callable[[], HostEnvironment]) -> None:
+    """The child: makes the task, sends its spec, then answers calls until the last."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    made: list[HostEnvironment] = []
+
+    def make_spec():
+        made.append(make_one())
+        return made[0].spec
+
+    pipe.send(_attempt(make_spec))
+    call = ""
+    while made and call != "close":
+        try:
+            call, arguments = pipe.recv()
+        except (EOFError, ConnectionError):
+            return  # the parent is gone
+        answer = _attempt(getattr(made[0], call), *arguments)
+        with contextlib.suppress(OSError):
+            pipe.send(answer)
+
+
+def _attempt(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
+    """How the call ended, and its result or its words."""
+    try:
+        return "returned", function(*arguments)
+    except UserError as error:
+        return "user", str(error)
+    except Exception as error:
+        return "raised", in_words(error)
+
+
+def _check_picklable(make_one: Callable[[], HostEnvironment]) -> None:
+    try:
+        pickle.dumps(make_one)
+    except Exception as error:
+        raise UserError(
+            "With a timeout each task runs in a process of its own, so what makes it must be "
+            f"picklable, such as a function of a module; this is not: {in_words(error)}."
+        ) from error
+
+
+@contextlib.contextmanager
+def _variables(**values: str) -> Iterator[None]:
+    """Sets variables of the environment for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

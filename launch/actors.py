@@ -1,0 +1,307 @@
+"""Actors: they step host environments by the parameters they are given and hand over rollouts.
+
+In lock-step an actor waits for the learner and acts by its newest parameters, so that a run repeats
+exactly. Otherwise actors are threads that go on while the learner learns, at most `queue` rollouts
+ahead of it, by the parameters that were newest when each rollout began.
+"""
+
+import functools
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bellmax.agents import Memory
+from bellmax.agents.base import Outcome
+from bellmax.envs import Step
+from bellmax.envs.host import HostVector
+from bellmax.envs.vector import VectorTimeStep
+
+Acting = Any  # what acting needs: the agent's actor_params and the observations' statistics
+
+
+class Acted(NamedTuple):
+    """observation: as the agent saw it, [E, ...]; the rest as in ActorOutput."""
+
+    observation: Any
+    action: Any
+    memory: Memory
+    behaviour: Any
+
+
+# act(acting, observation [E, ...], memory, is_first [E], now) -> Acted; `now` is the vector step.
+Act = Callable[[Acting, Any, Memory, Any, Any], Acted]
+
+
+class Episodes(NamedTuple):
+    """Sums over rollouts: environment steps; of the episodes that ended number, return, length."""
+
+    env_steps: int
+    episodes: int
+    episode_return: float
+    episode_length: int
+
+    def plus(self, other: "Episodes") -> "Episodes":
+        """Both together."""
+        sums: Any = [a + b for a, b in zip(self, other, strict=True)]
+        return Episodes(*sums)
+
+
+class Collected(NamedTuple):
+    """A rollout of L vector steps, arrays of numpy or of jax.
+
+    records: leaves [L, N, ...]. before: the memory before it, [N, ...]. after: the time step after
+    it, as the environments gave it. memory: the memory after it. outcome: leaves [L, N, ...], or ()
+    if the agent does not observe. raw: [L, N, ...] observations before normalisation, or ().
+    """
+
+    records: Step
+    before: Memory
+    after: VectorTimeStep
+    memory: Memory
+    outcome: Any
+    raw: Any
+
+
+class Actor:
+    """One stream of environments and who acts in it.
+
+    Args:
+      env: its environments, E of them.
+      act: compiled.
+      length: L, vector steps in a rollout.
+      observes: whether the agent wants outcomes.
+      normalised: whether the agent sees other observations than the environments show.
+      seed: of the environments.
+    """
+
+    def __init__(
+        self,
+        env: HostVector,
+        act: Act,
+        *,
+        length: int,
+        observes: bool,
+        normalised: bool,
+        seed: int,
+    ):
+        self.env = env
+        self._act, self._length = act, length
+        self._observes, self._normalised = observes, normalised
+        self._seen = env.reset(seed)
+
+    def collect(self, acting: Acting, memory: Memory, now: int) -> tuple[Collected, Episodes]:
+        """Steps L times from vector step `now` on; memory [E, ...] is that before it."""
+        seen, before = self._seen, memory
+        records, outcomes, raw = [], [], []
+        env_steps, ended, total, length = 0, 0, 0.0, 0
+        for i in range(self._length):
+            acted = self._act(acting, seen.observation, memory, seen.is_first, np.int32(now + i))
+            action: Any = np.asarray(acted.action)
+            memory, timestep = acted.memory, self.env.step(action)
+            # A task that was restarted: nothing came of the action.
+            lost = np.asarray(timestep.is_first) & ~np.asarray(seen.is_last)
+            nothing = seen.is_last | lost
+            record = Step(
+                acted.observation if self._normalised else seen.observation,
+                action,
+                timestep.reward,
+                timestep.discount,
+                seen.is_first,
+                nothing,
+                acted.behaviour,
+            )
+            records.append(record)
+            is_last: Any = timestep.is_last
+            if self._observes:
+                outcomes.append(Outcome(memory, timestep.episode_return, is_last))
+            if self._normalised:
+                raw.append(seen.observation)
+            env_steps += int(np.sum(~nothing))
+            if is_last.any():
+                ended += int(is_last.sum())
+                total += float(np.sum(np.asarray(timestep.episode_return)[is_last]))
+                length += int(np.sum(np.asarray(timestep.episode_length)[is_last]))
+            seen = timestep
+        self._seen = seen
+        outcome = _stack(outcomes) if self._observes else ()
+        raw = np.stack(raw) if self._normalised else ()
+        collected = Collected(_stack(records), before, seen, memory, outcome, raw)
+        return collected, Episodes(env_steps, ended, total, length)
+
+
+class Waits(NamedTuple):
+    """Seconds that the learner waited for actors, and that an actor waited for it, on average."""
+
+    learner: float
+    actors: float
+
+
+class LockStep:
+    """Actors that wait for the learner: every rollout is by the newest parameters."""
+
+    def __init__(self, actors: Sequence[Actor]):
+        self._actors = actors
+        self._pool = ThreadPoolExecutor(len(actors)) if len(actors) > 1 else None
+        self._acting: Acting = None
+        self._waited = 0.0
+
+    def publish(self, acting: Acting) -> None:
+        """Gives the actors new parameters."""
+        self._acting = acting
+
+    def take(self, memory: Memory, now: int) -> tuple[Collected, Episodes]:
+        """The rollout from vector step `now` on of all environments; memory [N, ...] before it."""
+        started = time.perf_counter()
+        share = self._actors[0].env.num_envs
+
+        def one(i: int) -> tuple[Collected, Episodes]:
+            rows = slice(i * share, (i + 1) * share)
+            part = jax.tree.map(lambda x: x[rows], memory) if self._pool else memory
+            return self._actors[i].collect(self._acting, part, now)
+
+        numbers = range(len(self._actors))
+        taken = list(self._pool.map(one, numbers) if self._pool else map(one, numbers))
+        self._waited += time.perf_counter() - started
+        return join(taken)
+
+    def waits(self) -> Waits:
+        """Since the last call."""
+        waited, self._waited = self._waited, 0.0
+        return Waits(waited, 0.0)
+
+    def close(self) -> None:
+        """Stops the threads and frees the environments."""
+        if self._pool:
+            self._pool.shutdown()
+        for actor in self._actors:
+            actor.env.close()
+
+
+class Threads:
+    """Actors that go on by themselves, each at most `ahead` rollouts ahead of the learner.
+
+    Args:
+      actors: one a thread.
+      ahead: rollouts that wait for the learner, of each actor.
+      memory: the memory of all environments at the start, [N, ...].
+      now: the vector step that they start at.
+    """
+
+    def __init__(self, actors: Sequence[Actor], *, ahead: int, memory: Memory, now: int):
+        self._actors = actors
+        self._queues = [queue.Queue(ahead) for _ in actors]
+        self._acting: Acting = None
+        self._given = threading.Event()
+        self._stopping = threading.Event()
+        self._learner_waited, self._actors_waited = 0.0, [0.0] * len(actors)
+        share = actors[0].env.num_envs
+        parts = [
+            jax.tree.map(lambda x, i=i: x[i * share : (i + 1) * share], memory)
+            for i in range(len(actors))
+        ]
+        self._threads = [
+            threading.Thread(target=self._run, args=(i, part, now), daemon=True, name=f"actor-{i}")
+            for i, part in enumerate(parts)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def publish(self, acting: Acting) -> None:
+        """Gives the actors new parameters; a rollout that was begun ends by the old ones."""
+        self._acting = acting
+        self._given.set()
+
+    def take(self, memory: Memory, now: int) -> tuple[Collected, Episodes]:
+        """The oldest rollout of every actor.
+
+        Raises:
+          Exception: what stopped an actor.
+        """
+        del memory, now  # the actors go by their own
+        started = time.perf_counter()
+        taken = []
+        for waiting in self._queues:
+            item = waiting.get()
+            if isinstance(item, BaseException):
+                raise item
+            taken.append(item)
+        self._learner_waited += time.perf_counter() - started
+        return join(taken)
+
+    def waits(self) -> Waits:
+        """Since the last call."""
+        waits = Waits(self._learner_waited, sum(self._actors_waited) / len(self._actors))
+        self._learner_waited, self._actors_waited = 0.0, [0.0] * len(self._actors)
+        return waits
+
+    def close(self) -> None:
+        """Stops the threads and frees the environments."""
+        self._stopping.set()
+        self._given.set()
+        for thread in self._threads:
+            thread.join()
+        for actor in self._actors:
+            actor.env.close()
+
+    def _run(self, number: int, memory: Memory, now: int) -> None:
+        self._given.wait()
+        actor = self._actors[number]
+        item: Any = None
+        while not self._stopping.is_set():
+            if not isinstance(item, BaseException):
+                try:
+                    item = actor.collect(self._acting, memory, now)
+                    memory, now = item[0].memory, now + len(item[0].records.reward)
+                except BaseException as error:  # the learner's thread raises it
+                    item = error
+            if not self._put(number, item):
+                return
+
+    def _put(self, number: int, item: Any) -> bool:
+        """Waits for room; False when the run is over."""
+        started = time.perf_counter()
+        while not self._stopping.is_set():
+            try:
+                self._queues[number].put(item, timeout=0.1)
+                self._actors_waited[number] += time.perf_counter() - started
+                return True
+            except queue.Full:
+                continue
+        return False
+
+
+def join(taken: Sequence[tuple[Collected, Episodes]]) -> tuple[Collected, Episodes]:
+    """The rollouts of several actors as one of all environments."""
+    if len(taken) == 1:
+        return taken[0]
+    parts = [collected for collected, _ in taken]
+
+    def along(axis: int, name: str) -> Any:
+        trees = [getattr(part, name) for part in parts]
+        return jax.tree.map(lambda *x: np.concatenate([np.asarray(a) for a in x], axis), *trees)
+
+    axes = Collected(records=1, before=0, after=0, memory=0, outcome=1, raw=1)  # type: ignore
+    whole = Collected(*(along(axis, name) for name, axis in axes._asdict().items()))
+    return whole, functools.reduce(Episodes.plus, (sums for _, sums in taken))
+
+
+def faults(actors: Sequence[Actor]) -> dict[str, int]:
+    """How often environments were restarted, by reason."""
+    counts: Counter[str] = Counter()
+    for actor in actors:
+        counts.update(actor.env.faults)
+    return dict(counts)
+
+
+def _stack(trees: list[Any]) -> Any:
+    """Leaves [L, ...] of L trees, on the host."""
+    if len(trees) == 1:
+        return jax.tree.map(lambda x: np.asarray(x)[None], trees[0])
+    return jax.tree.map(lambda *x: np.stack([np.asarray(a) for a in x]), *trees)

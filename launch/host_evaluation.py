@@ -1,0 +1,74 @@
+"""Evaluation on host environments: whole episodes of the greedy policy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bellmax.agents import Agent, Params
+from bellmax.envs.host import HostVector
+from bellmax.envs.statistics import normalise
+from bellmax.launch.evaluation import DEFAULT_MAX_STEPS, Episodes
+from bellmax.launch.random import stream
+
+
+class HostEvaluator:
+    """Plays one episode in each of E environments, which it makes when it is first called.
+
+    Args:
+      agent: acts with exploration off.
+      make_env: makes environments for evaluation (rewards unclipped).
+      max_steps: vector steps after which unfinished episodes are cut; None takes the time limit of
+        the task, or 27,000.
+    """
+
+    def __init__(
+        self, agent: Agent, make_env: Callable[[], HostVector], max_steps: int | None = None
+    ):
+        self._agent, self._make_env, self._max_steps = agent, make_env, max_steps
+        self._env: HostVector | None = None
+        self._act = jax.jit(self._act_one)
+
+    def __call__(
+        self, params: Params, statistics: Any, seeds: jax.Array, step: jax.Array
+    ) -> Episodes:
+        """Episodes [1, E] of the first of the params, as `bellmax.launch.evaluation` has them."""
+        env = self._env = self._env or self._make_env()
+        limit = self._max_steps or env.spec.time_limit or DEFAULT_MAX_STEPS
+        acting = jax.tree.map(lambda x: x[0], (params, statistics))
+        key = jax.random.fold_in(stream(jax.random.key(seeds[0]), "evaluation"), step)
+        words = np.asarray(jax.random.key_data(stream(key, "reset"))).tolist()
+        seen = env.reset(int(np.random.SeedSequence(words).generate_state(1)[0]))
+        memory = self._agent.initial_memory(env.num_envs)
+        returns, lengths = np.zeros(env.num_envs, np.float32), np.zeros(env.num_envs, np.int32)
+        cut = np.ones(env.num_envs, bool)
+        for now in range(limit):
+            shown = seen.observation, memory, seen.is_first
+            action, memory = self._act(acting, *shown, jax.random.fold_in(key, now), step)
+            seen = env.step(np.asarray(action))
+            returns = np.where(cut, seen.episode_return, returns)
+            lengths = np.where(cut, seen.episode_length, lengths)
+            cut = cut & ~np.asarray(seen.is_last)
+            if not cut.any():
+                break
+        each: Any = returns[None], lengths[None], cut[None]
+        return Episodes(*each)
+
+    def close(self) -> None:
+        """Frees the environments."""
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+
+    def _act_one(
+        self, acting: Any, observation: Any, memory: Any, is_first: Any, key: jax.Array, step: Any
+    ) -> tuple[jax.Array, Any]:
+        params, statistics = acting
+        if statistics:
+            observation = normalise(statistics, observation)
+        output = self._agent.act(
+            params, observation, memory, is_first, key, jnp.int32(step), evaluate=True
+        )
+        return output.action, output.memory

@@ -1,0 +1,251 @@
+"""The host runner: actors step host environments, the learner runs compiled gradient steps.
+
+It has the functions of the on-device runner and keeps the same `TrainState`; what the learner does
+with a rollout is the same code (`bellmax.launch.learning`). The environments themselves are not in
+the state: after a resume their episodes begin anew.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from dm_env import specs
+from jax.sharding import Mesh
+
+from bellmax.agents import Agent
+from bellmax.agents.base import Outcome
+from bellmax.envs.host import HostVector
+from bellmax.envs.statistics import normalise
+from bellmax.launch import phases
+from bellmax.launch import replay as replay_lib
+from bellmax.launch.actors import (
+    Acted,
+    Acting,
+    Actor,
+    Collected,
+    Episodes,
+    LockStep,
+    Threads,
+    faults,
+)
+from bellmax.launch.phases import first_timestep
+from bellmax.launch.runner import empty_interval, example_step
+from bellmax.launch.train_state import Interval, TrainState, seed_axes
+
+_FINITE_EVERY = 32  # rollouts between two looks at the losses, each of which waits for the device
+
+
+class HostRunner:
+    """Wires actors, replay and learner of one agent; the learner's state has a leading [1].
+
+    Args:
+      agent: the agent.
+      observation: the spec of what one environment shows, before normalisation.
+      make_env: makes the environments of one actor, num_envs / num_actors of them.
+      replay: made for these shapes; None for an on-policy agent, which runs in lock-step.
+      num_envs: N, over all actors.
+      num_actors: threads that step environments.
+      rollout_length: L, vector steps between learning phases.
+      updates_per_rollout: gradient steps in a learning phase.
+      normalised: whether the agent sees observations normalised.
+      lock_step: actors and learner take turns, so that a run repeats exactly.
+      ahead: rollouts that an actor may be ahead of the learner, otherwise.
+      host_memory: whether replay is kept beside the CPU and not on the learner's device.
+      mesh: of devices that share the replay and each batch; None for one device.
+      actor_device: where actors act; None for the learner's first device.
+
+    Attributes:
+      traces: how often a learning phase was compiled, as a list that grows.
+      stopping: whether `advance` was asked to return after the rollout that it is at.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        observation: specs.Array,
+        make_env: Callable[[], HostVector],
+        replay: replay_lib.Replay | None,
+        *,
+        num_envs: int,
+        num_actors: int,
+        rollout_length: int,
+        updates_per_rollout: int,
+        normalised: bool,
+        lock_step: bool,
+        ahead: int,
+        host_memory: bool = False,
+        mesh: Mesh | None = None,
+        actor_device: Any = None,
+    ):
+        self.traces: list[int] = []
+        self.stopping = False
+        self._agent, self._make_env = agent, make_env
+        self._num_envs, self._num_actors = num_envs, num_actors
+        self._length, self._ahead = rollout_length, ahead
+        self._observation, self._normalised = observation, normalised
+        self._lock_step = lock_step or replay is None
+        self._actors: list[Actor] = []
+        self._pool: LockStep | Threads | None = None
+        self._example = example_step(agent, first_timestep(observation, num_envs, normalised))
+        self._actor_device = actor_device
+        if mesh is not None and actor_device is None:
+            self._actor_device = mesh.devices.flat[0]
+        make: Any = phases.in_host_memory
+        if not host_memory:
+            make = functools.partial(phases.on_device, mesh=mesh)
+        self._phases: phases.Phases = make(
+            agent,
+            observation,
+            replay,
+            self._example,
+            num_envs=num_envs,
+            updates=updates_per_rollout,
+            normalised=normalised,
+            traces=self.traces,
+        )
+        self.init, self.place = self._phases.init, self._phases.place
+        self._publish = jax.jit(self._newest)
+        self._act = jax.jit(self._act_one)
+
+    def compile(self, state: TrainState) -> Callable[..., tuple[TrainState, Interval]]:
+        """Compiles learning phases, and returns `advance`."""
+        collected, counts = self._abstract_rollout(), np.zeros(2, np.int32)
+        interval = empty_interval(self._agent, self._example, 1)
+        self._phases = self._phases.compile(state, interval, collected, counts)
+        return self.advance
+
+    def advance(self, state: TrainState, warmup: Any, rollouts: Any) -> tuple[TrainState, Interval]:
+        """`warmup` rollouts without learning, then `rollouts` with; it donates the state.
+
+        Returns early where `stop` was called and, soon, where a loss was not finite. Raises what
+        stopped an actor.
+        """
+        if self._pool is None:
+            state = self._start(state)
+        pool: Any = self._pool
+        interval = empty_interval(self._agent, self._example, 1)
+        now, totals = int(state.vector_steps), Episodes(0, 0, 0.0, 0)
+        for taken in range(int(warmup) + int(rollouts)):
+            if self.stopping or (taken % _FINITE_EVERY == 0 and not bool(interval.finite.all())):
+                break
+            pool.publish(self._to_actors(self._publish(state)))
+            memory = self._to_actors(jax.tree.map(_first, state.actor.memory))
+            collected, sums = self._from_actors(*pool.take(memory, now))
+            counts = np.array([sums.env_steps, sums.episodes], np.int32)
+            if taken < warmup:
+                state = self._phases.fill(state, collected, counts)
+            else:
+                state, interval = self._phases.learn(state, interval, collected, counts)
+            totals = totals.plus(sums)
+            now += self._length
+        return state, interval._replace(
+            episodes=jnp.array([totals.episodes], jnp.int32),
+            episode_return=jnp.array([totals.episode_return], jnp.float32),
+            episode_length=jnp.array([totals.episode_length], jnp.int32),
+        )
+
+    def report(self) -> dict[str, float]:
+        """Seconds since the last call that the learner and an actor waited; restarts so far."""
+        if self._pool is None:
+            return {}
+        waits, counts = self._pool.waits(), faults(self._actors)
+        restarts = {f"restarts_{reason.replace(' ', '_')}": n for reason, n in counts.items()}
+        return {"learner_waited": waits.learner, "actors_waited": waits.actors, **restarts}
+
+    def stop(self) -> None:
+        """Asks `advance` to return after the rollout that it is at."""
+        self.stopping = True
+
+    def close(self) -> None:
+        """Stops the actors and frees their environments."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool, self._actors = None, []
+
+    def _start(self, state: TrainState) -> TrainState:
+        """Starts the actors; the state, in which the episodes that others left in flight end."""
+        now = int(state.vector_steps)
+        words = np.asarray(jax.random.key_data(state.keys.env))[0].tolist()
+        memory = self._to_actors(jax.tree.map(_first, state.actor.memory))
+        for i in range(self._num_actors):
+            key = _first(state.keys.act)
+            key = key if self._num_actors == 1 else jax.random.fold_in(key, i)
+            key = self._to_actors(key)
+            # The step counts too: a resumed run has other episodes than it had at its start.
+            seed = np.random.SeedSequence([*words, now, i]).generate_state(1)[0]
+            actor = Actor(
+                self._make_env(),
+                functools.partial(self._act, key),
+                length=self._length,
+                observes=self._agent.observe is not None,
+                normalised=self._normalised,
+                seed=int(seed),
+            )
+            self._actors.append(actor)
+        if self._lock_step:
+            self._pool = LockStep(self._actors)
+        else:
+            self._pool = Threads(self._actors, ahead=self._ahead, memory=memory, now=now)
+        state = self.place(state)
+        return state if now == 0 or state.replay == () else _end_episodes(state)
+
+    def _to_actors(self, tree: Any) -> Any:
+        return tree if self._actor_device is None else jax.device_put(tree, self._actor_device)
+
+    def _from_actors(self, collected: Collected, sums: Episodes) -> tuple[Collected, Episodes]:
+        """What is on the actors' device, on the host: the learner's may be another."""
+        if self._actor_device is not None:
+            before, memory = jax.device_get((collected.before, collected.memory))
+            collected = collected._replace(before=before, memory=memory)
+        return collected, sums
+
+    def _newest(self, state: TrainState) -> Acting:
+        """Copies of what acting needs: the state itself is donated while actors still act."""
+        axes = seed_axes(on_policy=state.replay == ()).learner
+        params = jax.vmap(self._agent.actor_params, in_axes=(axes,))(state.learner)
+        return jax.tree.map(_first, (params, state.env.statistics))
+
+    def _act_one(
+        self, key: jax.Array, acting: Acting, observation: Any, memory: Any, is_first: Any, now: Any
+    ) -> Acted:
+        params, statistics = acting
+        if self._normalised:
+            observation = normalise(statistics, observation)
+        key, step = jax.random.fold_in(key, now), now * self._num_envs
+        output = self._agent.act(params, observation, memory, is_first, key, step)
+        seen = observation if self._normalised else ()
+        return Acted(seen, output.action, output.memory, output.behaviour)
+
+    def _abstract_rollout(self) -> Collected:
+        """Shapes and dtypes of what actors hand over."""
+
+        def rows(x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((self._length, *x.shape), x.dtype)
+
+        memory = jax.eval_shape(lambda: self._agent.initial_memory(self._num_envs))
+        after = jax.eval_shape(lambda: first_timestep(self._observation, self._num_envs, False))
+        outcome = Outcome(memory, after.episode_return, after.is_last)
+        return Collected(
+            records=jax.tree.map(rows, self._example),
+            before=memory,
+            after=after,
+            memory=memory,
+            outcome=jax.tree.map(rows, outcome) if self._agent.observe else (),
+            raw=rows(after.observation) if self._normalised else (),
+        )
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _end_episodes(state: TrainState) -> TrainState:
+    """Makes the newest steps in replay the last of their episodes: what followed is not known."""
+    storage = state.replay.storage
+    newest = (state.replay.cursor - 1) % storage.is_last.shape[1]
+    storage = storage._replace(is_last=storage.is_last.at[:, newest].set(True))
+    return state._replace(replay=state.replay._replace(storage=storage))
+
+
+def _first(x: Any) -> Any:
+    return x[0]

@@ -1,0 +1,254 @@
+"""What the learner of the host runner does with rollouts, compiled.
+
+`on_device` keeps replay on the learner's device, in one program with the gradient steps. So that it
+may be larger than that device's memory, `in_host_memory` keeps it beside the CPU and moves batches.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from dm_env import specs
+from jax.sharding import Mesh
+
+from bellmax.agents import Agent
+from bellmax.agents.base import Batch, LearnerState
+from bellmax.envs import Step
+from bellmax.envs.statistics import initial_statistics, merge_statistics, normalise
+from bellmax.envs.vector import VectorState, VectorTimeStep
+from bellmax.launch import replay as replay_lib
+from bellmax.launch.actors import Collected
+from bellmax.launch.learning import from_replay, from_rollout
+from bellmax.launch.random import stream
+from bellmax.launch.sharding import make_split, shardings
+from bellmax.launch.train_state import (
+    ActorState,
+    Interval,
+    Keys,
+    Rollout,
+    TrainState,
+    count,
+    seed_axes,
+)
+
+
+class Phases(NamedTuple):
+    """Functions of states with a leading [1] of seeds; `fill` and `learn` donate the state.
+
+    init(seeds [1]) -> TrainState
+    fill(state, collected, counts [2]) -> state: takes a rollout, of so many environment steps and
+        ended episodes, and learns nothing.
+    learn(state, interval, collected, counts [2]) -> (state, interval): takes it and learns.
+    place(state) -> state: where the other functions want it, as after it was read from a file.
+    """
+
+    init: Any
+    fill: Any
+    learn: Any
+    place: Callable[[TrainState], TrainState]
+
+    def compile(
+        self, state: TrainState, interval: Interval, collected: Collected, counts: Any
+    ) -> "Phases":
+        """The same, compiled for the shapes of these."""
+        fill = self.fill.lower(state, collected, counts).compile()
+        return self._replace(
+            fill=fill, learn=self.learn.lower(state, interval, collected, counts).compile()
+        )
+
+
+def on_device(
+    agent: Agent,
+    observation: specs.Array,
+    replay: replay_lib.Replay | None,
+    example: Step,
+    *,
+    num_envs: int,
+    updates: int,
+    normalised: bool,
+    traces: list[int],
+    mesh: Mesh | None = None,
+) -> Phases:
+    """Replay and gradient steps in one program; without replay, on-policy.
+
+    Args:
+      agent, replay: what learns, and from what.
+      observation: the spec of what one environment shows, before normalisation.
+      example: shapes of one vector step.
+      num_envs: N.
+      updates: gradient steps in a learning phase.
+      normalised: whether the agent sees observations normalised.
+      traces: gets an entry whenever `learn` is compiled.
+      mesh: of devices that share the replay and each batch; None for one device.
+    """
+    axes, split = seed_axes(replay is None), make_split(mesh)
+    if replay is None:
+        keep, learn = from_rollout(agent, num_envs, updates, split)
+    else:
+        keep, learn = from_replay(agent, replay, updates, split)
+
+    def init_one(seed: jax.Array) -> TrainState:
+        memory = () if replay is None else replay.init(example)
+        return _start(agent, observation, num_envs, normalised, seed)._replace(replay=memory)
+
+    def fill_one(state: TrainState, collected: Collected, counts: jax.Array) -> TrainState:
+        return keep(*_absorb(state, collected, counts, agent))
+
+    def learn_one(
+        state: TrainState, interval: Interval, collected: Collected, counts: jax.Array
+    ) -> tuple[TrainState, Interval]:
+        traces.append(len(traces) + 1)
+        state, rollout = _absorb(state, collected, counts, agent)
+        return learn(keep(state, rollout), rollout, interval)
+
+    fill = jax.vmap(fill_one, in_axes=(axes, None, None), out_axes=axes)
+    both = axes, 0
+    learn_all = jax.vmap(learn_one, in_axes=(*both, None, None), out_axes=both)
+    init = jax.vmap(init_one, out_axes=axes)
+    # None leaves it to jax where results are.
+    where = None if mesh is None else shardings(mesh, jax.eval_shape(init, jnp.zeros(1, jnp.int32)))
+    return Phases(
+        init=jax.jit(init, out_shardings=where),
+        fill=jax.jit(fill, donate_argnums=0, out_shardings=where),
+        learn=jax.jit(learn_all, donate_argnums=0, out_shardings=(where, None)),
+        place=lambda state: state if where is None else jax.device_put(state, where),
+    )
+
+
+def first_timestep(observation: specs.Array, num_envs: int, normalised: bool) -> VectorTimeStep:
+    """A time step of zeros, [N, ...], at which episodes open."""
+    dtype = jnp.float32 if normalised else observation.dtype
+    zeros = jnp.zeros(num_envs)
+    no = zeros > 0
+    return VectorTimeStep(
+        observation=jnp.zeros((num_envs, *observation.shape), dtype),
+        reward=zeros,
+        discount=zeros + 1,
+        is_first=~no,
+        is_last=no,
+        truncated=no,
+        episode_return=zeros,
+        episode_length=zeros.astype(jnp.int32),
+    )
+
+
+def _start(
+    agent: Agent, observation: specs.Array, num_envs: int, normalised: bool, seed: jax.Array
+) -> TrainState:
+    """The state of one seed at the start, without replay."""
+    root, zero = jax.random.key(seed), jnp.zeros((), jnp.int32)
+    timestep = first_timestep(observation, num_envs, normalised)
+    actor = ActorState(timestep, agent.initial_memory(num_envs), zero, zero)
+    keys = Keys(*(stream(root, name) for name in Keys._fields))
+    statistics = initial_statistics(observation.shape) if normalised else ()
+    none: Any = ()
+    env = VectorState(none, none, none, none, statistics)
+    return TrainState(agent.init(stream(root, "parameters")), actor, env, (), keys, zero)
+
+
+def _absorb(
+    state: TrainState, collected: Collected, counts: jax.Array, agent: Agent
+) -> tuple[TrainState, Rollout]:
+    """The state after a rollout, before anything is learned from it."""
+    after, statistics = collected.after, state.env.statistics
+    if statistics:
+        raw = collected.raw
+        statistics = merge_statistics(statistics, raw.reshape(-1, *raw.shape[2:]))
+        after = after._replace(observation=normalise(statistics, after.observation))
+    learner = state.learner
+    if agent.observe is not None:
+        learner = agent.observe(learner, collected.outcome)
+    before = state.actor
+    counted = before.env_steps + counts[0], before.episodes + counts[1]
+    state = state._replace(
+        learner=learner,
+        actor=ActorState(after, collected.memory, *counted),
+        env=state.env._replace(statistics=statistics),
+        vector_steps=state.vector_steps + collected.records.reward.shape[0],
+    )
+    return state, Rollout(collected.records, collected.before)
+
+
+def in_host_memory(
+    agent: Agent,
+    observation: specs.Array,
+    replay: replay_lib.Replay,
+    example: Step,
+    *,
+    num_envs: int,
+    updates: int,
+    normalised: bool,
+    traces: list[int],
+) -> Phases:
+    """Replay beside the CPU, gradient steps on the first device; arguments as in `on_device`."""
+    cpu = jax.local_devices(backend="cpu")[0]
+    axes = seed_axes(False)
+    learner_axes, ring = axes.learner, axes.replay
+
+    def over(function: Any, axes_in: Any, axes_out: Any, donate: tuple[int, ...] = ()) -> Any:
+        mapped = jax.vmap(function, in_axes=axes_in, out_axes=axes_out)
+        return jax.jit(mapped, donate_argnums=donate)
+
+    def absorb_one(state: TrainState, collected: Collected, counts: jax.Array) -> TrainState:
+        return _absorb(state, collected, counts, agent)[0]
+
+    def sample_one(memory: Any, key: jax.Array, steps: jax.Array) -> replay_lib.Sample:
+        return replay.sample(memory, jax.random.fold_in(key, steps))
+
+    def update_one(
+        learner: LearnerState, interval: Interval, batch: Batch, key: jax.Array
+    ) -> tuple[LearnerState, Interval, jax.Array]:
+        traces.append(len(traces) + 1)
+        learner, output = agent.learn(learner, batch, jax.random.fold_in(key, learner.steps))
+        return learner, count(interval, output), output.priorities
+
+    start = functools.partial(_start, agent, observation, num_envs, normalised)
+    bare = axes._replace(replay=())
+    init_bare = jax.jit(jax.vmap(start, out_axes=bare))
+    init_replay = jax.jit(jax.vmap(lambda _: replay.init(example), out_axes=ring))
+    absorb = over(absorb_one, (bare, None, None), bare, donate=(0,))
+    add = over(replay.add, (ring, None), ring, donate=(0,))
+    sample = over(sample_one, (ring, 0, None), 0)
+    update = over(update_one, (learner_axes, 0, 0, 0), (learner_axes, 0, 0), donate=(0, 1))
+    rank = over(replay.update_priorities, (ring, 0, 0), ring, donate=(0,))
+
+    def init(seeds: jax.Array) -> TrainState:
+        with jax.default_device(cpu):
+            memory = init_replay(seeds)
+        return init_bare(seeds)._replace(replay=memory)
+
+    def place(state: TrainState) -> TrainState:
+        return state._replace(replay=jax.device_put(state.replay, cpu))
+
+    def fill(state: TrainState, collected: Collected, counts: Any) -> TrainState:
+        memory = add(state.replay, collected.records)
+        return absorb(state._replace(replay=()), collected, counts)._replace(replay=memory)
+
+    def learn(
+        state: TrainState, interval: Interval, collected: Collected, counts: Any
+    ) -> tuple[TrainState, Interval]:
+        state = fill(state, collected, counts)
+        learner, memory, steps = state.learner, state.replay, int(state.learner.steps)
+        key = jax.device_put(state.keys.replay, cpu)
+        interval = jax.tree.map(jnp.copy, interval)
+        for i in range(updates):
+            drawn = sample(memory, key, steps + i)
+            batch = jax.device_put(drawn.batch, jax.local_devices()[0])
+            learner, interval, priorities = update(learner, interval, batch, state.keys.learn)
+            memory = rank(memory, drawn.indices, jax.device_put(priorities, cpu))
+        return state._replace(learner=learner, replay=memory), interval
+
+    return InHostMemory(init, fill, learn, place)
+
+
+class InHostMemory(Phases):
+    """Phases of several programs, each compiled when it is first called."""
+
+    def compile(
+        self, state: TrainState, interval: Interval, collected: Collected, counts: Any
+    ) -> Phases:
+        """Nothing: these are compiled when they are first called."""
+        del state, interval, collected, counts
+        return self
