@@ -133,6 +133,7 @@ def compare(task, prioritised, seeds, iterations, rounds):
     sides = {"flashbax": flashbax_sides, "bellmax": bellmax_sides}
     if task in FRAMES:
         sides["bellmax of stacks"] = functools.partial(bellmax_sides, frames=False)
+        iterations //= 20  # each moves megabytes
     rest = task, prioritised, seeds, iterations
     seconds = alternate({name: make(side, *rest) for name, side in sides.items()}, rounds)
     kind = "prioritised" if prioritised else "uniform"

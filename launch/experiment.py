@@ -196,6 +196,7 @@ def _make_replay(config: RunConfig, agent: Agent) -> replay_lib.Replay | None:
             priority_exponent=config.replay.priority_exponent,
             importance_exponent=config.replay.importance_exponent,
             frame_stack=frame_stack,
+            sharded=config.devices > 1,
         )
     except ValueError as error:
         raise UserError(f"replay.capacity: {error}") from error

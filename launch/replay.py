@@ -74,6 +74,7 @@ def make_replay(
     priority_exponent: float = 0.6,
     importance_exponent: float = 0.4,
     frame_stack: int = 1,
+    sharded: bool = False,
 ) -> Replay:
     """Makes a replay of sequences.
 
@@ -90,6 +91,7 @@ def make_replay(
         oldest first, as `bellmax.envs.wrappers.FrameStack` makes them, and no frame changes once
         it was shown (running statistics change them). The first step added, like every `is_first`,
         is taken to open an episode.
+      sharded: whether environments are split over devices; what is read is the same.
 
     Returns:
       Replay, a named tuple of pure functions.
@@ -147,12 +149,12 @@ def make_replay(
         where = (indices[:, None] + ahead[None]) % starts
 
         def read(storage: jax.Array) -> jax.Array:
-            return storage.reshape(starts, *storage.shape[2:])[where]
+            return _read(storage, where, sharded)
 
         if frame_stack == 1:
             return Sample(Batch(jax.tree.map(read, state.storage), weights), indices)
         steps = jax.tree.map(read, state.storage._replace(observation=()))
-        steps = steps._replace(observation=_read_stacks(state, where, frame_stack))
+        steps = steps._replace(observation=_read_stacks(state, where, frame_stack, sharded))
         return Sample(Batch(steps, weights), indices)
 
     def update_priorities(
@@ -179,21 +181,30 @@ def _newest_frame(steps: Step, frame_stack: int) -> Step:
     return steps._replace(observation=steps.observation[..., -(size // frame_stack) :])
 
 
-def _read_stacks(state: ReplayState, where: jax.Array, frame_stack: int) -> jax.Array:
+def _read(storage: jax.Array, where: jax.Array, sharded: bool) -> jax.Array:
+    """Rows of storage [C, N, ...] at `where`, slot * N + environment; of the shape of `where`."""
+    num_envs = storage.shape[1]
+    if sharded:  # joining the two axes would gather the whole replay on each device
+        return storage[where // num_envs, where % num_envs]
+    return storage.reshape(-1, *storage.shape[2:])[where]
+
+
+def _read_stacks(
+    state: ReplayState, where: jax.Array, frame_stack: int, sharded: bool
+) -> jax.Array:
     """Observations [B, T, ..., S * C] of the sequences of steps at `where` [B, T]."""
     slots, num_envs = state.storage.is_last.shape
     history, length, first = frame_stack - 1, where.shape[1], where[:, :1]
     # The sequence and the steps before it that its frames may come from, [B, S - 1 + T].
     window = (first + jnp.arange(-history, length)[None] * num_envs) % (slots * num_envs)
     oldest = window // num_envs == (state.cursor - state.filled) % slots
-    opens = state.storage.is_first.reshape(-1)[window] | oldest
+    opens = _read(state.storage.is_first, window, sharded) | oldest
     place = jnp.arange(history + length)
     opened = jax.lax.cummax(jnp.where(opens, place[None], 0), axis=1)[:, history:]
     wanted = place[:length, None] + jnp.arange(frame_stack)[None]
     shown = jnp.maximum(wanted[None], opened[:, :, None])  # [B, T, S] places in the window
     slot = (first[:, :, None] + (shown - history) * num_envs) % (slots * num_envs)
-    frames = state.storage.observation
-    stacks = jnp.moveaxis(frames.reshape(-1, *frames.shape[2:])[slot], 2, -2)
+    stacks = jnp.moveaxis(_read(state.storage.observation, slot, sharded), 2, -2)
     # Written out once: stacked anew in every reader's loop, they take five times as long on CPU.
     return jax.lax.optimization_barrier(stacks.reshape(*stacks.shape[:-2], -1))
 

@@ -1,0 +1,83 @@
+"""Eight devices learn what one device learns, from the same global batch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sharded import CASES
+
+from bellmax.launch.cli import main
+
+HERE = Path(__file__).parent
+SOURCE = str(HERE.parents[1] / "src")
+PROGRAM = "import sys; from bellmax.launch.cli import main; sys.exit(main())"
+CONFIG = """
+steps: 1600
+warmup_steps: 400
+rollout_length: 2
+updates_per_rollout: 2
+log_every: 400
+evaluate_every: 0
+evaluation_episodes: 8
+evaluation_max_steps: 30
+checkpoint_every: 800
+agent: {name: dqn, batch_size: 16, network: {hidden: [16]}}
+env: {name: bellmax/CartPole, num_envs: 8}
+replay: {capacity: 2000}
+"""
+
+
+def python(*words, devices=8, cwd=None):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    process = subprocess.run(
+        [sys.executable, *words],
+        env={**os.environ, "PYTHONPATH": f"{SOURCE}:{HERE}", "XLA_FLAGS": flags},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+@pytest.mark.parametrize("case", [*CASES, "host"])
+def test_eight_devices_equal_one(case):
+    assert python(str(HERE / "sharded.py"), case).endswith("equal\n")
+
+
+def rows(run):
+    parsed = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in parsed if row["kind"] == "train"]
+
+
+def test_a_run_of_eight_devices_resumes_on_them(tmp_path):
+    (tmp_path / "run.yaml").write_text(CONFIG)
+    train = ["-c", PROGRAM, "train", "run.yaml"]
+    python(*train, "--out", "one", cwd=tmp_path)
+    python(*train, "--devices", "8", "--steps", "800", "--out", "eight", cwd=tmp_path)
+    python("-c", PROGRAM, "resume", "eight", "--steps", "1600", cwd=tmp_path)
+    ours, theirs = rows(tmp_path / "eight"), rows(tmp_path / "one")
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        if one["loss"] is not None:
+            assert one["loss"] == pytest.approx(other["loss"], rel=1e-2)
+        assert one["gradient_steps"] == other["gradient_steps"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--devices 3", "devices must divide env.num_envs = 8, got 3"),
+        ("--devices 8", "devices must be at most 1, the cpu devices that there are, got 8"),
+    ],
+)
+def test_mistakes_get_one_sentence(tmp_path, monkeypatch, capsys, words, sentence):
+    monkeypatch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(CONFIG)
+    assert main(["train", "run.yaml", "--out", "run", *words.split()]) == 2
+    assert sentence in capsys.readouterr().err
