@@ -36,6 +36,8 @@ def command(task: str, agent: str, arguments: argparse.Namespace) -> list[str]:
     options += f" --seed {arguments.first_seed} --seeds {arguments.seeds}"
     if arguments.reward_free:
         options += " --agent.extrinsic-scale 0"
+    if arguments.scale is not None and agent != "on_policy":
+        options += f" --agent.intrinsic.scale {arguments.scale}"
     return [*template.format(agent, name).split(), *options.split()]
 
 
@@ -77,6 +79,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=None, help="in place of each task's own")
+    parser.add_argument("--scale", type=float, default=None, help="weight of the bonus")
     parser.add_argument("--reward-free", action="store_true", help="the bonus alone counts")
     arguments = parser.parse_args()
     tasks: dict[str, dict[str, Path]] = {}

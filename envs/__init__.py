@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bellmax.envs.base import (
         Countable,
+        Drawable,
         Environment,
         EnvSpec,
         EnvState,
@@ -41,6 +42,7 @@ __all__ = [
     "Catch",
     "Countable",
     "DeepSea",
+    "Drawable",
     "EnvConfig",
     "EnvSpec",
     "EnvState",
@@ -84,6 +86,7 @@ __all__ = [
 _MODULES = {
     "base": (
         "Countable",
+        "Drawable",
         "Environment",
         "EnvSpec",
         "EnvState",

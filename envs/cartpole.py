@@ -10,6 +10,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError
+from bellmax.envs import drawing
 from bellmax.envs.base import EnvSpec, TimeStep
 
 _GRAVITY = 9.8
@@ -73,6 +74,10 @@ class CartPole:
         truncated = ~fallen & (time >= self.time_limit)
         ts = TimeStep(physics, jnp.ones(()), terminated=fallen, truncated=truncated)
         return CartPoleState(physics, time), ts
+
+    def draw(self, env_state: CartPoleState) -> np.ndarray:
+        position, _, angle, _ = map(float, env_state.physics)
+        return drawing.cart_pole(position, angle, track=_MAX_POSITION, pole=2 * _HALF_LENGTH)
 
 
 def _move(physics: jax.Array, action: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError
+from bellmax.envs import drawing
 from bellmax.envs.base import EnvSpec, TimeStep
 
 
@@ -65,6 +66,10 @@ class Catch:
         reward = jnp.where(landed, jnp.where(paddle_x == state.ball_x, 1.0, -1.0), 0.0)
         no = jnp.zeros((), bool)
         return state, TimeStep(self._observe(state), reward, terminated=landed, truncated=no)
+
+    def draw(self, env_state: CatchState) -> np.ndarray:
+        ball = int(env_state.ball_y), int(env_state.ball_x)
+        return drawing.catch(self.rows, self.columns, ball, int(env_state.paddle_x))
 
     def _observe(self, state: CatchState) -> jax.Array:
         """[rows, columns] float32, ones where the ball and the paddle are."""

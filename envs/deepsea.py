@@ -10,6 +10,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError
+from bellmax.envs import drawing
 from bellmax.envs.base import EnvSpec, TimeStep
 
 
@@ -108,6 +109,9 @@ class DeepSea:
         terminated = state.row >= self.size
         no = jnp.zeros((), bool)
         return state, TimeStep(self._observe(state), reward, terminated=terminated, truncated=no)
+
+    def draw(self, env_state: DeepSeaState) -> np.ndarray:
+        return drawing.deep_sea(self.size, int(env_state.row), int(env_state.column))
 
     def _observe(self, state: DeepSeaState) -> jax.Array:
         """[size, size] float32, one where the diver is; all zeros below the bottom."""

@@ -10,6 +10,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError
+from bellmax.envs import drawing
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.registry import suggest
 
@@ -127,6 +128,10 @@ class NoisyGrid:
                 screen=screen,
             )
         )
+
+    def draw(self, env_state: NoisyGridState) -> np.ndarray:
+        agent, goal = (int(env_state.row), int(env_state.column)), (self.size - 1, self.size - 1)
+        return drawing.rooms_and_screen(self.walls, agent, goal, np.asarray(env_state.screen))
 
     def _noise(self, key: jax.Array) -> jax.Array:
         return jax.random.bits(key, (self.size, self.size, self.channels), jnp.uint8)

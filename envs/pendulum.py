@@ -11,6 +11,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError
+from bellmax.envs import drawing
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.registry import check_parameters
 
@@ -91,6 +92,9 @@ class Pendulum:
         truncated = state.time >= self.time_limit
         no = jnp.zeros((), bool)
         return state, TimeStep(_observe(state), -cost, terminated=no, truncated=truncated)
+
+    def draw(self, env_state: PendulumState) -> np.ndarray:
+        return drawing.pendulum(float(env_state.angle))
 
 
 def _observe(state: PendulumState) -> jax.Array:

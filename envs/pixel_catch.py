@@ -51,6 +51,9 @@ class PixelCatch:
         state, timestep = self._catch.step(state, action, key)
         return state, timestep._replace(observation=self._draw(state))
 
+    def draw(self, env_state: CatchState) -> np.ndarray:
+        return self._catch.draw(env_state)
+
     @property
     def _catch(self) -> Catch:
         return Catch(self.rows, self.columns)

@@ -10,6 +10,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError
+from bellmax.envs import drawing
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.solvers import policy_evaluation, value_iteration
 
@@ -94,6 +95,9 @@ class TabularMDP:
         ts = TimeStep(self._observe(reached), reward, terminated, truncated=late & ~terminated)
         return TabularState(reached, time), ts
 
+    def draw(self, env_state: TabularState) -> np.ndarray:
+        return drawing.chain(len(self.r), int(env_state.state), self._ends)
+
     def _observe(self, state: jax.Array) -> jax.Array:
         return (jnp.arange(len(self.r)) == state).astype(jnp.float32)
 
@@ -139,6 +143,9 @@ class TwoStateChain:
         self, state: TabularState, action: jax.Array, key: jax.Array
     ) -> tuple[TabularState, TimeStep]:
         return self.mdp.step(state, action, key)
+
+    def draw(self, env_state: TabularState) -> np.ndarray:
+        return self.mdp.draw(env_state)
 
     def true_q(self, gamma: float) -> np.ndarray:
         """[2, 2] float64, the optimal Q[state, action], in closed form; gamma in [0.75, 1)."""

@@ -59,16 +59,11 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    run, checkpoint = run_folder(arguments.run), arguments.checkpoint
-    if checkpoint not in ("latest", "best"):
-        if not checkpoint.isdecimal():
-            raise UserError(f"--checkpoint must be latest, best or a step, got {show(checkpoint)}")
-        checkpoint = int(checkpoint)
+    run, checkpoint = run_folder(arguments.run), _checkpoint(arguments.checkpoint)
     episodes = arguments.episodes
     if episodes is None:
         episodes = 10 if arguments.robust else 100
-    if not 1 <= episodes <= 65536:
-        raise UserError(f"--episodes must be an integer in [1, 65536], got {episodes}")
+    _check_range("--episodes", episodes, 65536)
     if arguments.robust:
         return _evaluate_robust(arguments, run, episodes, checkpoint)
     for name in ("box", "parameter", "points", "upper_end", "out"):
@@ -105,6 +100,27 @@ def _evaluate_robust(
         episodes=episodes,
         checkpoint=checkpoint,
         out=Path(arguments.out) if arguments.out else None,
+    )
+
+
+def _record(arguments: argparse.Namespace) -> int:
+    run, checkpoint = run_folder(arguments.run), _checkpoint(arguments.checkpoint)
+    _check_range("--episodes", arguments.episodes, 65536)
+    if arguments.max_steps is not None:
+        _check_range("--max-steps", arguments.max_steps, 2**31 - 1)
+    out = Path(arguments.out) if arguments.out else None
+    _check_writable(out.parent if out else run, "the folder of a video")
+    _configure_jax(arguments)
+    from bellmax.launch.record import record_run
+
+    return record_run(
+        run,
+        episodes=arguments.episodes,
+        checkpoint=checkpoint,
+        seed=arguments.seed,
+        out=out,
+        fps=arguments.fps,
+        max_steps=arguments.max_steps,
     )
 
 
@@ -180,15 +196,29 @@ def _default_folder(source: str) -> Path:
     return next((path for path in candidates if not path.exists()), first)
 
 
-def _check_writable(folder: Path) -> None:
+def _checkpoint(name: str) -> str | int:
+    """What --checkpoint says."""
+    if name in ("latest", "best"):
+        return name
+    if not name.isdecimal():
+        raise UserError(f"--checkpoint must be latest, best or a step, got {show(name)}")
+    return int(name)
+
+
+def _check_range(option: str, value: int, most: int) -> None:
+    if not 1 <= value <= most:
+        raise UserError(f"{option} must be an integer in [1, {most}], got {value}")
+
+
+def _check_writable(folder: Path, role: str = "a run folder") -> None:
     """Refuses a folder that cannot be made or written, without making it."""
     try:
         folder.exists()
     except OSError as error:  # a name that is too long
-        raise UserError(f"{folder} cannot be a run folder: {error.strerror}") from None
+        raise UserError(f"{folder} cannot be {role}: {error.strerror}") from None
     there = next(p for p in [folder, *folder.absolute().parents] if os.path.lexists(p))
     if not there.is_dir():
-        raise UserError(f"{folder} cannot be a run folder: {there} is not a folder")
+        raise UserError(f"{folder} cannot be {role}: {there} is not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{folder} cannot be written: no permission to write in {there}")
 
@@ -252,6 +282,21 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", help=text)
 
 
+def _add_record(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument("--episodes", type=int, default=1, metavar="N", help="default: 1")
+    text = "latest (default), best, or a step"
+    parser.add_argument("--checkpoint", default="latest", metavar="WHICH", help=text)
+    text = "of the learner; default: the run's first"
+    parser.add_argument("--seed", type=int, metavar="SEED", help=text)
+    text = "a .gif, or an .mp4 with the extra `video`; default: RUN/episodes.gif"
+    parser.add_argument("--out", metavar="FILE", help=text)
+    text = "pictures a second; default: 30, and 10 for tasks that show boards or screens"
+    parser.add_argument("--fps", type=int, metavar="N", help=text)
+    text = "environment steps after which an episode is cut; default: as in evaluations of the run"
+    parser.add_argument("--max-steps", type=int, metavar="N", help=text)
+
+
 def _add_plot(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", metavar="RUN", nargs="+", help="folders of runs")
     text = "file to write, suffix aside; default: RUN/curve, or curves for several runs"
@@ -272,6 +317,7 @@ COMMANDS = {
     "train": Command("Train an agent: a preset or file, then overrides.", _train, _add_train, True),
     "resume": Command("Continue a run exactly where it stopped.", _resume, _add_resume, True),
     "evaluate": Command("Play a trained agent without exploration.", _evaluate, _add_evaluate),
+    "record": Command("Make a video of a trained agent.", _record, _add_record),
     "plot": Command("Draw the learning curves of runs.", _plot, _add_plot),
     "list": Command("Name the agents, environments or presets.", _list, _add_list),
     "show-config": Command("Print a resolved configuration.", _show_config, _add_source, True),
