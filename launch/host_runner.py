@@ -16,7 +16,7 @@ from dm_env import specs
 from jax.sharding import Mesh
 
 from bellmax.agents import Agent
-from bellmax.agents.base import Outcome
+from bellmax.agents.base import LearnerState, Outcome
 from bellmax.envs.host import HostVector
 from bellmax.envs.statistics import normalise
 from bellmax.launch import phases
@@ -131,7 +131,8 @@ class HostRunner:
         for taken in range(int(warmup) + int(rollouts)):
             if self.stopping or (taken % _FINITE_EVERY == 0 and not bool(interval.finite.all())):
                 break
-            pool.publish(self._to_actors(self._publish(state)))
+            acting = self._publish(state.learner, state.env.statistics)
+            pool.publish(self._to_actors(acting))
             memory = self._to_actors(jax.tree.map(_first, state.actor.memory))
             collected, sums = self._from_actors(*pool.take(memory, now))
             counts = np.array([sums.env_steps, sums.episodes], np.int32)
@@ -190,7 +191,9 @@ class HostRunner:
         else:
             self._pool = Threads(self._actors, ahead=self._ahead, memory=memory, now=now)
         state = self.place(state)
-        return state if now == 0 or state.replay == () else _end_episodes(state)
+        if now == 0 or state.replay == ():
+            return state
+        return state._replace(replay=_end_episodes(state.replay))
 
     def _to_actors(self, tree: Any) -> Any:
         return tree if self._actor_device is None else jax.device_put(tree, self._actor_device)
@@ -202,11 +205,11 @@ class HostRunner:
             collected = collected._replace(before=before, memory=memory)
         return collected, sums
 
-    def _newest(self, state: TrainState) -> Acting:
+    def _newest(self, learner: LearnerState, statistics: Any) -> Acting:
         """Copies of what acting needs: the state itself is donated while actors still act."""
-        axes = seed_axes(on_policy=state.replay == ()).learner
-        params = jax.vmap(self._agent.actor_params, in_axes=(axes,))(state.learner)
-        return jax.tree.map(_first, (params, state.env.statistics))
+        axes = seed_axes(on_policy=True).learner
+        params = jax.vmap(self._agent.actor_params, in_axes=(axes,))(learner)
+        return jax.tree.map(_first, (params, statistics))
 
     def _act_one(
         self, key: jax.Array, acting: Acting, observation: Any, memory: Any, is_first: Any, now: Any
@@ -239,12 +242,12 @@ class HostRunner:
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _end_episodes(state: TrainState) -> TrainState:
+def _end_episodes(replay: replay_lib.ReplayState) -> replay_lib.ReplayState:
     """Makes the newest steps in replay the last of their episodes: what followed is not known."""
-    storage = state.replay.storage
-    newest = (state.replay.cursor - 1) % storage.is_last.shape[1]
+    storage = replay.storage
+    newest = (replay.cursor - 1) % storage.is_last.shape[1]
     storage = storage._replace(is_last=storage.is_last.at[:, newest].set(True))
-    return state._replace(replay=state.replay._replace(storage=storage))
+    return replay._replace(storage=storage)
 
 
 def _first(x: Any) -> Any:
