@@ -217,14 +217,24 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with _quiet(), _checkpointer() as checkpointer:
         return checkpointer.restore(path)
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    """One that waits for no other process: what it reads and writes is all here."""
+    index = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process{index}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
     # The array format has no empty arrays; their shape in META is all there is to know.
     filled = {name: array for name, array in arrays.items() if array.size}
-    with _quiet(), _unheard(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with _quiet(), _unheard(), _checkpointer() as checkpointer:
         checkpointer.save(path, ocp.args.PyTreeSave(filled or {"": np.zeros(1)}), force=True)
     meta = json.loads(json.dumps({**meta, "files": _checksums(path)}))
     with (path / META).open("w") as file:

@@ -44,6 +44,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from bellmax.launch.config import load
 
     config = load(arguments.source, arguments.overrides)
+    _join_processes(arguments)
     from bellmax.launch.train import train
 
     return _interruptible(out, lambda: train(config, out))
@@ -53,6 +54,7 @@ def _resume(arguments: argparse.Namespace) -> int:
     run = run_folder(arguments.run)
     _check_writable(run)
     _configure_jax(arguments)
+    _join_processes(arguments)
     from bellmax.launch.train import resume
 
     return _interruptible(run, lambda: resume(run, arguments.overrides))
@@ -175,6 +177,12 @@ def _configure_jax(arguments: argparse.Namespace) -> None:
     configure_jax(deterministic=getattr(arguments, "deterministic", False))
 
 
+def _join_processes(arguments: argparse.Namespace) -> None:
+    from bellmax.launch.processes import join_processes
+
+    join_processes(arguments.coordinator, arguments.processes, arguments.process)
+
+
 def _interruptible(run: Path, work: Callable[[], int]) -> int:
     try:
         return work()
@@ -249,16 +257,27 @@ def _add_deterministic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deterministic", action="store_true", help=text)
 
 
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    text = "this is one of several processes: ADDRESS:PORT of the first, or auto in a cluster"
+    parser.add_argument("--coordinator", metavar="ADDRESS", help=text)
+    text = "how many processes there are"
+    parser.add_argument("--processes", type=int, metavar="N", help=text)
+    text = "which of them this is, from 0"
+    parser.add_argument("--process", type=int, metavar="I", help=text)
+
+
 def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_source(parser)
     text = "folder of the run; default: runs/PRESET-DATE-TIME"
     parser.add_argument("--out", metavar="DIR", help=text)
     _add_deterministic(parser)
+    _add_processes(parser)
 
 
 def _add_resume(parser: argparse.ArgumentParser) -> None:
     _add_run(parser)
     _add_deterministic(parser)
+    _add_processes(parser)
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:

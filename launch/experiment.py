@@ -127,6 +127,11 @@ def _build_host(config: RunConfig, episodes: int) -> tuple[Agent, HostRunner, Ho
         )
     if config.replay.memory == "host" and config.devices > 1:
         raise UserError("replay.memory host is for one device: leave out devices, or replay.memory")
+    if jax.process_count() > 1:
+        raise UserError(
+            f"several processes need an environment that is stepped on the device: "
+            f"{config.env.name} is not"
+        )
     n, normalised = config.env.num_envs, config.env.normalise_observations
     # One environment in this process, for what it says of itself.
     probe = make_host_vector(dataclasses.replace(config.env, timeout=None), num_envs=1)

@@ -22,7 +22,7 @@ from bellmax.launch import replay as replay_lib
 from bellmax.launch.actors import Collected
 from bellmax.launch.learning import from_replay, from_rollout
 from bellmax.launch.random import stream
-from bellmax.launch.sharding import make_split, shardings
+from bellmax.launch.sharding import make_split, place, shardings
 from bellmax.launch.train_state import (
     ActorState,
     Interval,
@@ -113,7 +113,7 @@ def on_device(
         init=jax.jit(init, out_shardings=where),
         fill=jax.jit(fill, donate_argnums=0, out_shardings=where),
         learn=jax.jit(learn_all, donate_argnums=0, out_shardings=(where, None)),
-        place=lambda state: state if where is None else jax.device_put(state, where),
+        place=lambda state: state if where is None else place(state, where),
     )
 
 

@@ -18,15 +18,18 @@ class Progress:
       total_steps: environment steps that each seed will take.
       seeds: how many train at once; the rates that are shown are of all of them together.
       console: a rich Console; standard output by default.
+      silent: shows nothing.
     """
 
-    def __init__(self, total_steps: int, *, seeds: int = 1, console: Any = None):
+    def __init__(
+        self, total_steps: int, *, seeds: int = 1, console: Any = None, silent: bool = False
+    ):
         self._total = total_steps
         self._seeds = seeds
         self._console = console
         self._live: Any = None
         self._compiled: list[str] = []
-        self._broken = False
+        self._broken = silent
 
     def __enter__(self) -> "Progress":
         self._safely(self._open)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bellmax.agents import Agent
 from bellmax.agents.base import Batch, LearnOutput, Outcome
@@ -21,7 +21,7 @@ from bellmax.envs.vector import VectorEnv, VectorState, VectorTimeStep
 from bellmax.launch import replay as replay_lib
 from bellmax.launch.learning import from_replay, from_rollout
 from bellmax.launch.random import stream
-from bellmax.launch.sharding import make_split, shardings
+from bellmax.launch.sharding import make_split, place, shardings
 from bellmax.launch.train_state import ActorState, Interval, Keys, Rollout, TrainState, seed_axes
 
 
@@ -131,11 +131,12 @@ def make_runner(
     shapes = jax.eval_shape(init_all, jnp.zeros(num_seeds, jnp.int32))
     # None leaves it to jax where results are.
     where = None if mesh is None else shardings(mesh, shapes)
+    whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     return Runner(
         jax.jit(init_all, out_shardings=where),
-        jax.jit(advance, donate_argnums=0, out_shardings=(where, None)),
+        jax.jit(advance, donate_argnums=0, out_shardings=(where, whole)),
         traces,
-        lambda state: state if where is None else jax.device_put(state, where),
+        lambda state: state if where is None else place(state, where),
     )
 
 

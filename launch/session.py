@@ -15,6 +15,7 @@ from bellmax.launch.evaluation import evaluation_rows
 from bellmax.launch.experiment import Experiment
 from bellmax.launch.host_runner import HostRunner
 from bellmax.launch.metrics import MetricsLog
+from bellmax.launch.processes import gathered, is_first
 from bellmax.launch.progress import Progress
 from bellmax.launch.signals import signals_held
 from bellmax.launch.train_state import Interval, TrainState
@@ -149,7 +150,9 @@ class Session:
 
     def _save(self, state: TrainState, rollouts: int, metric: float | None) -> None:
         with signals_held():
-            self.checkpoints.save(self._steps(rollouts), state, metric=metric, extra={})
+            whole = gathered(state)
+            if is_first():
+                self.checkpoints.save(self._steps(rollouts), whole, metric=metric, extra={})
 
     def _write_interval(
         self, state: TrainState, interval: Interval, rollouts: int, seconds: float

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -30,6 +32,11 @@ def make_mesh(count: int) -> Mesh | None:
         raise UserError(
             f"devices must be at most {len(devices)}, the {devices[0].platform} devices that there "
             f"are, got {count}"
+        )
+    if jax.process_count() > 1 and count != len(devices):
+        raise UserError(
+            f"devices must be {len(devices)}, all devices of the {jax.process_count()} processes, "
+            f"got {count}"
         )
     if count == 1:
         return None
@@ -72,3 +79,18 @@ def shardings(mesh: Mesh, state: TrainState) -> TrainState:
     return TrainState(
         put(state.learner, whole), split_actor, split_env, replay, put(state.keys, whole), whole
     )
+
+
+def place(state: Any, where: Any) -> Any:
+    """A state that every process has whole, where `shardings` says."""
+    if jax.process_count() == 1:
+        return jax.device_put(state, where)
+
+    def put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            data = put(jax.random.key_data(x), sharding)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(put, state, where)

@@ -21,6 +21,7 @@ from bellmax.launch.host_runner import HostRunner
 from bellmax.launch.metrics import MetricsLog
 from bellmax.launch.plot import plot_runs
 from bellmax.launch.policy import save_policies
+from bellmax.launch.processes import is_first, writable
 from bellmax.launch.progress import Progress
 from bellmax.launch.session import Session
 from bellmax.launch.train_state import TrainState
@@ -33,12 +34,13 @@ def train(config: RunConfig, out: Path) -> int:
     """Trains from scratch into the folder `out`; returns the exit code."""
     experiment = build(config)
     message = check_memory(experiment)
-    out.mkdir(parents=True, exist_ok=True)
-    with _locked(out):
-        write_whole(out / "config.yaml", to_yaml(config).encode())
-        versions = json.dumps(_versions(), indent=2) + "\n"
-        write_whole(out / "versions.json", versions.encode())
-        return _run(experiment, out, None, [message])
+    with writable(out) as folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder):
+            write_whole(folder / "config.yaml", to_yaml(config).encode())
+            versions = json.dumps(_versions(), indent=2) + "\n"
+            write_whole(folder / "versions.json", versions.encode())
+            return _run(experiment, folder, None, [message])
 
 
 def resume(run: Path, overrides: list[str]) -> int:
@@ -60,10 +62,10 @@ def resume(run: Path, overrides: list[str]) -> int:
         )
     experiment = build(config)
     message = check_memory(experiment)
-    with _locked(run):
+    with writable(run) as folder, _locked(folder):
         start, messages = _start(experiment, run)
-        write_whole(run / "config.yaml", to_yaml(config).encode())
-        return _run(experiment, run, start, [message, *messages])
+        write_whole(folder / "config.yaml", to_yaml(config).encode())
+        return _run(experiment, folder, start, [message, *messages])
 
 
 def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -78,7 +80,7 @@ def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _start(experiment: Experiment, run: Path) -> tuple[tuple[int, TrainState] | None, list[str]]:
     """The checkpoint to go on from, None if the run stopped before its first, and what to say."""
     keep = experiment.config.keep_checkpoints
-    checkpoints = Checkpoints(run / "checkpoints", keep=keep)
+    checkpoints = Checkpoints(run / "checkpoints", keep=keep, read_only=not is_first())
     if not checkpoints.steps() and not (run / "policy").exists():
         return None, [f"{run} has no checkpoint yet: starting at step 0"]
     step, state, warning = experiment.restore(checkpoints, None)
@@ -111,13 +113,13 @@ def _run(
     config = experiment.config
     log = MetricsLog(
         out,
-        tensorboard=config.tensorboard,
-        wandb=config.wandb,
+        tensorboard=config.tensorboard and is_first(),
+        wandb=config.wandb if is_first() else None,
         config=to_dict(config),
         resume_step=start[0] if start else None,
     )
     checkpoints = Checkpoints(out / "checkpoints", keep=config.keep_checkpoints)
-    progress = Progress(config.steps, seeds=config.seeds)
+    progress = Progress(config.steps, seeds=config.seeds, silent=not is_first())
     with log, progress, contextlib.closing(experiment):
         for message in messages:
             progress.message(message)

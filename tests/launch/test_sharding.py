@@ -2,10 +2,14 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import flax.serialization
+import jax
+import numpy as np
 import pytest
 from sharded import CASES
 
@@ -68,11 +72,56 @@ def test_a_run_of_eight_devices_resumes_on_them(tmp_path):
         assert one["gradient_steps"] == other["gradient_steps"]
 
 
+def together(cwd, *words):
+    """The same command as the two processes of one run, on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    begun = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *words, "--coordinator", address]
+            + ["--processes", "2", "--process", str(i)],
+            env={**os.environ, "PYTHONPATH": SOURCE, "JAX_PLATFORMS": "cpu"},
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    said = [process.communicate(timeout=600) for process in begun]
+    assert [process.returncode for process in begun] == [0, 0], said
+    return [out for out, _ in said]
+
+
+def parameters(run):
+    text = (run / "policy" / "seed-0.msgpack").read_bytes()
+    return jax.tree.leaves(flax.serialization.msgpack_restore(text))
+
+
+def test_two_processes_learn_what_one_with_two_devices_learns(tmp_path):
+    (tmp_path / "run.yaml").write_text(CONFIG + "devices: 2\n")
+    python("-c", PROGRAM, "train", "run.yaml", "--out", "one", devices=2, cwd=tmp_path)
+    together(tmp_path, "train", "run.yaml", "--steps", "800", "--out", "two")
+    first, second = together(tmp_path, "resume", "two", "--steps", "1600")
+    assert "resuming two at step 800" in first and "1,600/1,600" in first
+    assert "1,600" not in second  # one of them speaks, and writes
+    one, two = (parameters(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == len(two) > 2
+    for x, y in zip(one, two, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+    losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("one", "two")]
+    assert losses[0][0] is None and losses[1][1:] == pytest.approx(losses[0][1:], rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         ("--devices 3", "devices must divide env.num_envs = 8, got 3"),
         ("--devices 8", "devices must be at most 1, the cpu devices that there are, got 8"),
+        ("--process 1", "--processes and --process need --coordinator"),
+        ("--coordinator 127.0.0.1:9", "needs --processes N and --process I"),
+        ("--coordinator 127.0.0.1:9 --processes 2 --process 2", "--process must be in [0, 1]"),
     ],
 )
 def test_mistakes_get_one_sentence(tmp_path, monkeypatch, capsys, words, sentence):
