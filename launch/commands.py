@@ -34,9 +34,14 @@ class Command(NamedTuple):
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    if arguments.resume and not arguments.out:
+        raise UserError("--resume needs --out DIR, the folder of the run to go on with")
     out = Path(arguments.out) if arguments.out else _default_folder(arguments.source)
     _check_writable(out)
     if (out / "config.yaml").exists():
+        if arguments.resume:
+            arguments.run = str(out)
+            return _resume(arguments)
         raise UserError(f"{out} holds a run already; continue it with `bellmax resume {out}`")
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; name a new folder with --out")
@@ -270,6 +275,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_source(parser)
     text = "folder of the run; default: runs/PRESET-DATE-TIME"
     parser.add_argument("--out", metavar="DIR", help=text)
+    text = "go on with the run in DIR if there is one: for jobs that are started again"
+    parser.add_argument("--resume", action="store_true", help=text)
     _add_deterministic(parser)
     _add_processes(parser)
 

@@ -1,0 +1,33 @@
+#!/bin/bash
+# Slurm, one task a GPU, which find each other by themselves:
+#
+#     sbatch cloud/slurm.sh munchausen_dqn/minatar_breakout
+#     sbatch --nodes 2 --gpus-per-node 4 --ntasks-per-node 4 cloud/slurm.sh PRESET --env.num-envs 64
+#
+# A job that is stopped for its time limit or preempted writes a checkpoint where the environment is stepped by
+# Python, has the last one otherwise, and goes on when it is requeued.
+#SBATCH --job-name=bellmax
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --signal=TERM@120
+#SBATCH --output=%x-%j.log
+set -euo pipefail
+
+preset=$1
+shift
+# A folder that all nodes see, and an environment with bellmax in it.
+runs=${RUNS:-$PWD/runs}
+if [ -n "${VENV:-}" ]; then
+    source "$VENV/bin/activate"
+fi
+
+together=()
+if [ "$SLURM_NTASKS" -gt 1 ]; then
+    together=(--coordinator auto)
+fi
+srun bellmax train "$preset" --devices "$SLURM_NTASKS" "$@" \
+    --out "$runs/${SLURM_JOB_NAME}-${SLURM_JOB_ID}" --resume "${together[@]}"
