@@ -43,11 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit code: 0 done, 1 found something wrong or the machine failed, 2 to be put right by
       the user, 130 interrupted, 143 terminated.
     """
+    code = _run(list(sys.argv[1:] if argv is None else argv))
+    if processes := sys.modules.get("bellmax.launch.processes"):
+        processes.leave(code)
+    return code
+
+
+def _run(argv: list[str]) -> int:
     try:
         with _terminating(), warnings.catch_warnings():
             # jax does without an entry of its cache that a full disk or a kill cut short.
             warnings.filterwarnings("ignore", "Error .* persistent compilation cache")
-            return _dispatch(list(sys.argv[1:] if argv is None else argv))
+            return _dispatch(argv)
     except UserError as error:
         return _complain(str(error), getattr(error, "exit_code", 2))
     except Terminated:

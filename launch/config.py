@@ -1,5 +1,6 @@
 """A run's configuration: dataclass defaults, then a preset or YAML file, then the command line."""
 
+import dataclasses
 import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -117,6 +118,17 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     # The file first and alone, so that each message says who is to blame.
     _from_mapping(mapping, where)
     return _checked(merge(mapping, extra), "")
+
+
+def load_to_play(run: Path) -> RunConfig:
+    """Returns the configuration of a run on one device, however many trained it.
+
+    Raises:
+      UserError: as `load`.
+    """
+    config = load(run)
+    host = dataclasses.replace(config.host, actor_device=None)
+    return dataclasses.replace(config, devices=1, host=host)
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Evaluating the policies of a run's checkpoint."""
 
+import contextlib
 from pathlib import Path
 
 from bellmax import UserError
 from bellmax.launch.checkpoints import Checkpoints
-from bellmax.launch.config import load
+from bellmax.launch.config import load_to_play
 from bellmax.launch.evaluation import evaluation_rows
 from bellmax.launch.experiment import Experiment, build
 from bellmax.launch.train_state import TrainState
@@ -21,11 +22,11 @@ def evaluate_run(run: Path, episodes: int, checkpoint: str | int = "latest") -> 
     Raises:
       UserError: the run has no such checkpoint, or it is damaged.
     """
-    experiment = build(load(run), episodes=episodes)
-    step, state, warning = restore(run, experiment, checkpoint)
-    if warning:
-        print(warning)
-    rows = evaluation_rows(experiment.evaluate(state, step), experiment.seeds, step)
+    with contextlib.closing(build(load_to_play(run), episodes=episodes)) as experiment:
+        step, state, warning = restore(run, experiment, checkpoint)
+        if warning:
+            print(warning)
+        rows = evaluation_rows(experiment.evaluate(state, step), experiment.seeds, step)
     for row in rows:
         cut = f", {row['cut_episodes']} cut" if row["cut_episodes"] else ""
         print(

@@ -12,7 +12,7 @@ from bellmax import UserError
 from bellmax.agents import Memory
 from bellmax.envs.statistics import normalise
 from bellmax.launch.checkpoints import write_whole
-from bellmax.launch.config import load
+from bellmax.launch.config import load_to_play
 from bellmax.launch.experiment import Experiment, build
 from bellmax.launch.train_state import TrainState
 
@@ -55,7 +55,7 @@ def load_policy(run: Path, seed: int | None = None) -> Policy:
     Raises:
       UserError: the run has no policy of that seed, or its file is damaged.
     """
-    config = load(run)
+    config = load_to_play(run)
     seed = config.seed if seed is None else seed
     path = run / "policy" / f"seed-{seed}.msgpack"
     if not path.is_file():

@@ -5,6 +5,8 @@ goes to a folder that is thrown away.
 """
 
 import contextlib
+import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +46,43 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"the processes of this run cannot join: {reason}") from error
+
+
+class LostProcessError(UserError):
+    """Another process of the run has died."""
+
+    exit_code = 1  # of the command line: the machine failed, not the user
+
+
+@contextlib.contextmanager
+def together(run: Path) -> Iterator[None]:
+    """Says in a sentence that another process of a run has died, and ends with all of them.
+
+    Raises:
+      LostProcessError: what was computed together cannot be computed any more.
+    """
+    try:
+        yield
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices("end")
+    except (ValueError, RuntimeError) as error:
+        lost = ("Gloo", "NCCL", "peer", "UNAVAILABLE", "Barrier", "heartbeat")
+        if jax.process_count() == 1 or not any(word in str(error) for word in lost):
+            raise
+        raise LostProcessError(
+            f"another process of this run has died; start all of them again with "
+            f"`bellmax resume {run}`, which goes on from the last checkpoint"
+        ) from error
+
+
+def leave(code: int) -> None:
+    """Ends this process if it is one of several; jax's own way waits for those that are dead."""
+    if jax.process_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def is_first() -> bool:

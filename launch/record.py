@@ -24,7 +24,7 @@ from bellmax.envs.config import (
 from bellmax.envs.pictures import find_drawing
 from bellmax.envs.statistics import normalise
 from bellmax.envs.vector import VectorTimeStep
-from bellmax.launch.config import load
+from bellmax.launch.config import load_to_play
 from bellmax.launch.evaluate import restore
 from bellmax.launch.evaluation import DEFAULT_MAX_STEPS
 from bellmax.launch.experiment import Experiment, build
@@ -111,7 +111,7 @@ def record_run(
     _draw_without_screen()
     out = run / "episodes.gif" if out is None else out
     check_video(out, fps)
-    config = load(run)
+    config = load_to_play(run)
     seeds = range(config.seed, config.seed + config.seeds)
     seed = config.seed if seed is None else seed
     if seed not in seeds:

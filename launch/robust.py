@@ -23,7 +23,7 @@ from bellmax.envs import (
     make_vector_env,
 )
 from bellmax.envs.registry import check_parameters
-from bellmax.launch.config import load
+from bellmax.launch.config import load_to_play
 from bellmax.launch.evaluate import restore
 from bellmax.launch.evaluation import Episodes, make_evaluator
 from bellmax.launch.experiment import build
@@ -134,7 +134,7 @@ def evaluate_robust(
     Raises:
       UserError: the task's parameters cannot be changed; no such box, parameter or checkpoint.
     """
-    config = load(run)
+    config = load_to_play(run)
     env, task = make(config.env.name, **config.env.options), config.env.name
     if not isinstance(env, Parametric):
         raise UserError(

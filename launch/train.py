@@ -21,20 +21,21 @@ from bellmax.launch.host_runner import HostRunner
 from bellmax.launch.metrics import MetricsLog
 from bellmax.launch.plot import plot_runs
 from bellmax.launch.policy import save_policies
-from bellmax.launch.processes import is_first, writable
+from bellmax.launch.processes import is_first, together, writable
 from bellmax.launch.progress import Progress
 from bellmax.launch.session import Session
 from bellmax.launch.train_state import TrainState
 
-# What a resumed run may change: nothing that the state or the steps taken so far depend on.
-RESUMABLE = ("steps", "keep_checkpoints", "tensorboard", "wandb")
+# What a resumed run may change: nothing that the state or the steps taken so far depend on, but
+# for rounding (devices).
+RESUMABLE = ("steps", "devices", "keep_checkpoints", "tensorboard", "wandb")
 
 
 def train(config: RunConfig, out: Path) -> int:
     """Trains from scratch into the folder `out`; returns the exit code."""
     experiment = build(config)
     message = check_memory(experiment)
-    with writable(out) as folder:
+    with together(out), writable(out) as folder:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
             write_whole(folder / "config.yaml", to_yaml(config).encode())
@@ -62,7 +63,7 @@ def resume(run: Path, overrides: list[str]) -> int:
         )
     experiment = build(config)
     message = check_memory(experiment)
-    with writable(run) as folder, _locked(folder):
+    with together(run), writable(run) as folder, _locked(folder):
         start, messages = _start(experiment, run)
         write_whole(folder / "config.yaml", to_yaml(config).encode())
         return _run(experiment, folder, start, [message, *messages])

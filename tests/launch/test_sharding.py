@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import flax.serialization
@@ -70,14 +71,18 @@ def test_a_run_of_eight_devices_resumes_on_them(tmp_path):
         if one["loss"] is not None:
             assert one["loss"] == pytest.approx(other["loss"], rel=1e-2)
         assert one["gradient_steps"] == other["gradient_steps"]
+    # One device is enough to play its policy, and to go on if it is told so.
+    python("-c", PROGRAM, "evaluate", "eight", "--episodes", "2", devices=1, cwd=tmp_path)
+    alone = ["resume", "eight", "--steps", "2000", "--devices", "1"]
+    assert "2,000/2,000" in python("-c", PROGRAM, *alone, devices=1, cwd=tmp_path)
 
 
-def together(cwd, *words):
+def begin(cwd, *words):
     """The same command as the two processes of one run, on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    begun = [
+    return [
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *words, "--coordinator", address]
             + ["--processes", "2", "--process", str(i)],
@@ -89,6 +94,11 @@ def together(cwd, *words):
         )
         for i in range(2)
     ]
+
+
+def together(cwd, *words):
+    """What the two processes print."""
+    begun = begin(cwd, *words)
     said = [process.communicate(timeout=600) for process in begun]
     assert [process.returncode for process in begun] == [0, 0], said
     return [out for out, _ in said]
@@ -112,6 +122,23 @@ def test_two_processes_learn_what_one_with_two_devices_learns(tmp_path):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
     losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("one", "two")]
     assert losses[0][0] is None and losses[1][1:] == pytest.approx(losses[0][1:], rel=1e-3)
+
+
+@pytest.mark.parametrize("dies", [0, 1])
+def test_a_process_that_dies_is_told_by_the_other(tmp_path, dies):
+    (tmp_path / "run.yaml").write_text(CONFIG + "devices: 2\n")
+    begun = begin(tmp_path, "train", "run.yaml", "--steps", "1000000", "--out", "run")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    while not (checkpoints / "800").exists() and begun[0].poll() is None:
+        time.sleep(0.05)
+    begun[dies].kill()
+    out, err = begun[1 - dies].communicate(timeout=300)
+    begun[dies].communicate()
+    last = err.splitlines()[-1]
+    if dies == 1:  # the first one holds them together: without it the other can only stop
+        assert begun[0].returncode == 1 and last.startswith("bellmax: another process"), (out, err)
+        assert "bellmax resume run" in last
+    assert begun[1 - dies].returncode != 0 and (checkpoints / "800").exists()
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def test_what_cannot_work_is_one_sentence(tmp_path, capsys, monkeypatch, argumen
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "gymnax", None)  # as if not installed
     monkeypatch.setattr("os.access", lambda path, mode: "sealed" not in str(path))
-    monkeypatch.setattr("bellmax.launch.experiment._free_memory", lambda: (10**9, "this machine"))
+    monkeypatch.setattr("bellmax.launch.experiment._free_memory", lambda _: (10**9, "this machine"))
     for name in ("empty", "bare", "full", "sealed"):
         Path(name).mkdir()
     Path("full/notes").touch()
