@@ -7,26 +7,10 @@ from typing import Any
 from bellmax import UserError
 from bellmax.envs.dm_env_adapter import DmEnvTask, from_dm_env
 from bellmax.envs.host_base import in_words, without_warnings
-from bellmax.envs.host_loop import LoopBatch
 from bellmax.envs.registry import check_options, import_extra, suggest
 
 
-def make_batch(
-    task: str,
-    num_envs: int,
-    *,
-    time_limit: int | None = None,
-    timeout: float | None = None,
-    render: bool = False,
-    **options: Any,
-) -> LoopBatch:
-    """Several of `make`'s tasks that step together, see `LoopBatch` and `make`."""
-    del render  # none of them draws
-    make_one = functools.partial(make, task, **options)
-    return LoopBatch(make_one, num_envs, time_limit=time_limit, timeout=timeout)
-
-
-def make(task: str, **options: Any) -> DmEnvTask:
+def make(task: str, *, render: bool = False, **options: Any) -> DmEnvTask:
     """A task of bsuite, which is made anew for every seed.
 
     bsuite's own seeds, of the settings that a task's number stands for, give way to that of
@@ -35,12 +19,14 @@ def make(task: str, **options: Any) -> DmEnvTask:
 
     Args:
       task: bsuite's id, `<experiment>/<number>`, such as `catch/0`.
+      render: does nothing: none of them draws.
       **options: take the place of settings that the number stands for, such as `mapping_seed`.
 
     Raises:
       UserError: bsuite is not installed, it has no such task or option, or the task's data cannot
         be had.
     """
+    del render
     with without_warnings():
         bsuite: Any = import_extra("bsuite.bsuite", "bsuite")
         sweep: Any = import_extra("bsuite.sweep", "bsuite")

@@ -8,25 +8,10 @@ import numpy as np
 from bellmax import UserError
 from bellmax.envs.dm_env_adapter import DmEnvTask, from_dm_env
 from bellmax.envs.host_base import in_words, without_warnings
-from bellmax.envs.host_loop import LoopBatch
 from bellmax.envs.registry import check_options, import_extra, suggest
 
 OPTIONS = ("seconds",)
 _HEIGHT, _WIDTH = 240, 320  # of a picture
-
-
-def make_batch(
-    task: str,
-    num_envs: int,
-    *,
-    time_limit: int | None = None,
-    timeout: float | None = None,
-    render: bool = False,
-    **options: Any,
-) -> LoopBatch:
-    """Several of `make`'s tasks that step together, see `LoopBatch` and `make`."""
-    make_one = functools.partial(make, task, render=render, **options)
-    return LoopBatch(make_one, num_envs, time_limit=time_limit, timeout=timeout)
 
 
 def make(task: str, *, render: bool = False, **options: Any) -> DmEnvTask:

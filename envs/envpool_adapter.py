@@ -1,9 +1,7 @@
 """envpool's tasks, stepped by its threads. Imported when a task is made."""
 
-import contextlib
 import os
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +10,7 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.gymnasium_spaces import convert_action, convert_observation
-from bellmax.envs.host_base import in_words
+from bellmax.envs.host_base import in_words, without_warnings
 from bellmax.envs.host_pool import PoolBatch, check_pool
 from bellmax.envs.registry import check_options, import_extra, suggest
 
@@ -72,7 +70,7 @@ def make_batch(
     threads = min(num_envs, os.cpu_count() or 1)
     options = {"num_threads": threads, **_single_frame(defaults), **options}
     spec = _make_spec(envpool, task, options)
-    with _quiet():
+    with without_warnings():
         seen = _find_conversion(spec.gymnasium_observation_space, name)
         action = convert_action(spec.gymnasium_action_space, name).spec
     limit = _limit(spec.config)
@@ -107,7 +105,7 @@ class _Pool:
 
     def reset(self, seeds: np.ndarray) -> np.ndarray:
         self.close()
-        with _quiet():
+        with without_warnings():
             self._envs = self._envpool.make(
                 self._task,
                 env_type="gymnasium",
@@ -139,14 +137,6 @@ class _Pool:
         if self._envs is not None:
             self._envs.close()
         self._envs = None  # its destructor ends the threads
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without warnings, such as that the bounds of a space lose digits in float32."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 class _Seen(NamedTuple):

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import functools
 import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
@@ -16,23 +15,7 @@ from bellmax.envs.host_base import Conversion, HostTimeStep, in_words, opening, 
 from bellmax.envs.registry import check_options, import_extra, suggest
 
 if TYPE_CHECKING:
-    from bellmax.envs.host_loop import LoopBatch
-
-
-def make_batch(
-    task: str,
-    num_envs: int,
-    *,
-    time_limit: int | None = None,
-    timeout: float | None = None,
-    render: bool = False,
-    **options: Any,
-) -> "LoopBatch":
-    """Several of `make`'s tasks that step together, see `LoopBatch` and `make`."""
-    from bellmax.envs.host_loop import LoopBatch
-
-    make_one = functools.partial(make, task, render=render, **options)
-    return LoopBatch(make_one, num_envs, time_limit=time_limit, timeout=timeout)
+    pass
 
 
 def make(

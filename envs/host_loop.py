@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,10 @@ from bellmax import UserError
 from bellmax.envs.host_base import HostEnvironment, HostTimeStep, in_words
 from bellmax.envs.host_process import ProcessEnvironment
 
+if TYPE_CHECKING:
+    from bellmax.envs.base import EnvSpec
+
+NO_FAULTS = {"raised": 0, "timed out": 0, "not finite": 0}
 MAX_FAULTS = 10  # of one task in a row, without one good step between
 
 
@@ -47,9 +51,13 @@ class LoopBatch:
         time_limit: int | None = None,
         timeout: float | None = None,
     ):
-        _check_arguments(num_envs, time_limit, timeout)
+        check_counts(num_envs, time_limit)
+        if timeout is not None and not timeout > 0:
+            raise UserError(
+                f"timeout must be above 0 seconds, not {timeout}; leave it out for none."
+            )
         self.num_envs = num_envs
-        self.faults = {"raised": 0, "timed out": 0, "not finite": 0}
+        self.faults = dict(NO_FAULTS)
         self.last_fault = ""
         self._make = make_one
         if timeout is not None:
@@ -62,8 +70,7 @@ class LoopBatch:
         except BaseException:
             self.close()
             raise
-        limits = [limit for limit in (spec.time_limit, time_limit) if limit is not None]
-        self.spec = spec._replace(time_limit=min(limits, default=None))
+        self.spec = with_limit(spec, time_limit)
         self._limit = np.inf if time_limit is None else time_limit
         self._seed = 0
         self._restarts, self._in_a_row, self._time = np.zeros((3, num_envs), np.int64)
@@ -80,12 +87,7 @@ class LoopBatch:
     def step(self, action: np.ndarray) -> tuple[HostTimeStep, np.ndarray]:
         """One step of every task, of actions [N, ...]; a reset where an episode was over."""
         action = np.array(action)  # tasks may write to it
-        shape = (self.num_envs, *self.spec.action.shape)
-        if action.shape != shape:
-            raise UserError(
-                f"The actions of {self.num_envs} {self.spec.name} must have shape {shape}, not "
-                f"{action.shape}."
-            )
+        check_shape(action, self.spec, self.num_envs)
         over = self._over
         calls = [("reset", None) if over[i] else ("step", a) for i, a in enumerate(action)]
         ts, restarted = self._call(calls)
@@ -153,9 +155,7 @@ class LoopBatch:
                     )
                 observation[i] = value
             reward = np.array([ts.reward for ts in answers], np.float32).reshape(count)
-        finite = np.isfinite(reward)
-        if np.issubdtype(spec.dtype, np.floating):
-            finite &= np.isfinite(observation).reshape(count, -1).all(axis=1)
+        finite = finite_rows(observation, reward)
         terminated, truncated = (
             np.array([ts[field] for ts in answers], bool).reshape(count) for field in (2, 3)
         )
@@ -220,10 +220,32 @@ def _describe(error: Exception | None) -> tuple[str, str]:
     return reason, str(error) if isinstance(error, ChildProcessError) else in_words(error)
 
 
-def _check_arguments(num_envs: int, time_limit: int | None, timeout: float | None) -> None:
+def check_counts(num_envs: int, time_limit: int | None) -> None:
+    """Raises UserError if there is to be no task, or no step in an episode."""
     if num_envs < 1:
         raise UserError(f"num_envs must be at least 1, not {num_envs}.")
     if time_limit is not None and time_limit < 1:
         raise UserError(f"time_limit must be at least 1 environment step, not {time_limit}.")
-    if timeout is not None and not timeout > 0:
-        raise UserError(f"timeout must be above 0 seconds, not {timeout}; leave it out for none.")
+
+
+def check_shape(action: np.ndarray, spec: "EnvSpec", num_envs: int) -> None:
+    """Raises UserError if actions are not [N, ...] as the spec says."""
+    shape = (num_envs, *spec.action.shape)
+    if action.shape != shape:
+        raise UserError(
+            f"The actions of {num_envs} {spec.name} must have shape {shape}, not {action.shape}."
+        )
+
+
+def with_limit(spec: "EnvSpec", time_limit: int | None) -> "EnvSpec":
+    """The spec with the shorter of its own time limit and another."""
+    limits = [limit for limit in (spec.time_limit, time_limit) if limit is not None]
+    return spec._replace(time_limit=min(limits, default=None))
+
+
+def finite_rows(observation: np.ndarray, reward: np.ndarray) -> np.ndarray:
+    """Where observations [N, ...] and rewards [N] are finite, [N] bool."""
+    finite = np.isfinite(reward)
+    if np.issubdtype(observation.dtype, np.floating):
+        finite &= np.isfinite(observation).reshape(len(reward), -1).all(axis=1)
+    return finite

@@ -8,7 +8,14 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.host_base import HostTimeStep
-from bellmax.envs.host_loop import task_seed
+from bellmax.envs.host_loop import (
+    NO_FAULTS,
+    check_counts,
+    check_shape,
+    finite_rows,
+    task_seed,
+    with_limit,
+)
 
 
 class Pool(Protocol):
@@ -52,10 +59,9 @@ class PoolBatch:
     """
 
     def __init__(self, pool: Pool, spec: EnvSpec, num_envs: int, *, time_limit: int | None = None):
-        limits = [limit for limit in (spec.time_limit, time_limit) if limit is not None]
-        self.spec = spec._replace(time_limit=min(limits, default=None))
+        self.spec = with_limit(spec, time_limit)
         self.num_envs = num_envs
-        self.faults = {"raised": 0, "timed out": 0, "not finite": 0}
+        self.faults = dict(NO_FAULTS)
         self._pool = pool
         self._time = np.zeros(num_envs, np.int64)
         # Episodes that are over, and which of them the pool knows nothing of.
@@ -76,7 +82,7 @@ class PoolBatch:
         action = np.where(is_first.reshape(-1, *[1] * (action.ndim - 1)), 0, action)
         results = self._pool.step(action.astype(self.spec.action.dtype))
         observation, reward, terminated, truncated = results
-        not_finite = ~_finite(observation, reward) & ~self._cut
+        not_finite = ~finite_rows(observation, reward) & ~self._cut
         # An end at a first step is of the game behind a life, whose action did nothing.
         again = self._cut | not_finite | (terminated & is_first)
         if again.any():
@@ -103,12 +109,8 @@ class PoolBatch:
 
     def _check(self, action: np.ndarray) -> np.ndarray:
         """The pools do not: a thread of ale's that got a wrong action never answers."""
-        spec, shape = self.spec.action, (self.num_envs, *self.spec.action.shape)
-        if action.shape != shape:
-            raise UserError(
-                f"The actions of {self.num_envs} {self.spec.name} must have shape {shape}, not "
-                f"{action.shape}."
-            )
+        spec = self.spec.action
+        check_shape(action, self.spec, self.num_envs)
         if isinstance(spec, specs.DiscreteArray):
             wrong = action[(action < 0) | (action >= spec.num_values)]
             if wrong.size:
@@ -119,23 +121,12 @@ class PoolBatch:
 
     def _check_restarted(self, observation: np.ndarray, not_finite: np.ndarray) -> None:
         self.faults["not finite"] += int(not_finite.sum())
-        if not _finite(observation, np.zeros(self.num_envs)).all():
+        if not finite_rows(observation, np.zeros(self.num_envs)).all():
             raise UserError(f"{self.spec.name} opens an episode that is not finite.")
 
 
 def check_pool(name: str, num_envs: int, time_limit: int | None, timeout: float | None) -> None:
     """Raises UserError if an argument of `make_batch` is none that a pool takes."""
-    if num_envs < 1:
-        raise UserError(f"num_envs must be at least 1, not {num_envs}.")
-    if time_limit is not None and time_limit < 1:
-        raise UserError(f"time_limit must be at least 1 environment step, not {time_limit}.")
+    check_counts(num_envs, time_limit)
     if timeout is not None:
         raise UserError(f"{name} steps in threads, which cannot be timed out: leave timeout out.")
-
-
-def _finite(observation: np.ndarray, reward: np.ndarray) -> np.ndarray:
-    """Where both are finite, [N] bool."""
-    finite = np.isfinite(reward)
-    if np.issubdtype(observation.dtype, np.floating):
-        finite &= np.isfinite(observation).reshape(len(reward), -1).all(axis=1)
-    return finite

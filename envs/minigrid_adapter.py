@@ -1,7 +1,6 @@
 """MiniGrid's tasks as host environments. Imported when a task is made."""
 
 import dataclasses
-import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from bellmax.envs.host_base import HostTimeStep, opening
 from bellmax.envs.registry import check_options, import_extra, suggest
 
 if TYPE_CHECKING:
-    from bellmax.envs.host_loop import LoopBatch
+    pass
 
 ENCODINGS = ("one_hot", "ids")
 NUM_OBJECTS, NUM_COLOURS, NUM_STATES = 11, 6, 3  # of MiniGrid: ids of the image's three layers
@@ -21,38 +20,22 @@ _PREFIX = "MiniGrid-"  # its BabyAI tasks need the mission's text
 _NO_FILES = "MiniGrid-WFC-"  # need files that its wheel lacks
 
 
-def make_batch(
-    task: str,
-    num_envs: int,
-    *,
-    time_limit: int | None = None,
-    timeout: float | None = None,
-    render: bool = False,
-    **options: Any,
-) -> "LoopBatch":
-    """Several of `make`'s tasks that step together, see `LoopBatch` and `make`.
-
-    Each can draw pictures, whatever `render` is.
-    """
-    del render
-    from bellmax.envs.host_loop import LoopBatch
-
-    make_one = functools.partial(make, task, **options)
-    return LoopBatch(make_one, num_envs, time_limit=time_limit, timeout=timeout)
-
-
-def make(task: str, *, encoding: str = "one_hot", **options: Any) -> "MinigridTask":
+def make(
+    task: str, *, encoding: str = "one_hot", render: bool = False, **options: Any
+) -> "MinigridTask":
     """A MiniGrid task, such as `MiniGrid-DoorKey-16x16-v0`, or `DoorKey-16x16` for short.
 
     Args:
       task: one of `list_tasks()`. A name without version means the newest.
       encoding: of the observation, `one_hot` or `ids`, see `MinigridTask`.
+      render: does nothing: all of them can draw.
       **options: max_steps, the time limit in environment steps, at least 1. The default is the
         task's.
 
     Raises:
       UserError: minigrid is not installed, or it has no such task or option.
     """
+    del render
     full_name = _find(task)
     check_options(f"minigrid/{task}", options, ("encoding", "max_steps"))
     if encoding not in ENCODINGS:

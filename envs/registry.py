@@ -41,6 +41,7 @@ HOST_SUITES = {
     "minigrid": "<Task>",
 }
 _PACKAGES = {"ale": "ale_py"}
+_POOLS = ("ale", "envpool")  # their adapters make batches, those of the others single tasks
 
 
 def make(name: str, **options: Any) -> "Environment":
@@ -125,13 +126,16 @@ def make_batch(
     suite, _, task = name.partition("/")
     if suite in HOST_SUITES and task:
         adapter = importlib.import_module(f"bellmax.envs.{suite}_adapter")
-        limits = {"time_limit": time_limit, "timeout": timeout}
-        return adapter.make_batch(task, num_envs, **limits, render=render, **options)
-    if not is_host(name, **options):
+        if suite in _POOLS:
+            limits = {"time_limit": time_limit, "timeout": timeout}
+            return adapter.make_batch(task, num_envs, **limits, render=render, **options)
+        make_one = functools.partial(adapter.make, task, render=render, **options)
+    elif is_host(name, **options):
+        make_one = functools.partial(_make_users, name, options)
+    else:
         raise UserError(f"{name} is an environment of jax: bellmax.envs.make makes it.")
     from bellmax.envs.host_loop import LoopBatch
 
-    make_one = functools.partial(_make_users, name, options)
     return LoopBatch(make_one, num_envs, time_limit=time_limit, timeout=timeout)
 
 

@@ -287,8 +287,8 @@ def join(taken: Sequence[tuple[Collected, Episodes]]) -> tuple[Collected, Episod
         trees = [getattr(part, name) for part in parts]
         return jax.tree.map(lambda *x: np.concatenate([np.asarray(a) for a in x], axis), *trees)
 
-    axes = Collected(records=1, before=0, after=0, memory=0, outcome=1, raw=1)  # type: ignore
-    whole = Collected(*(along(axis, name) for name, axis in axes._asdict().items()))
+    axes = {"records": 1, "before": 0, "after": 0, "memory": 0, "outcome": 1, "raw": 1}
+    whole = Collected(**{name: along(axis, name) for name, axis in axes.items()})
     return whole, functools.reduce(Episodes.plus, (sums for _, sums in taken))
 
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bellmax.agents import Agent, Params
+from bellmax.agents import Agent, Memory, Params
+from bellmax.envs.statistics import normalise
 from bellmax.envs.vector import VectorEnv
 from bellmax.launch.random import stream
 
@@ -24,6 +25,27 @@ class Episodes(NamedTuple):
     episode_return: jax.Array
     episode_length: jax.Array
     cut: jax.Array
+
+
+# greedy(acting, observation [N, ...], memory, is_first [N], key, step []) -> (action, memory);
+# `acting` are parameters and the observations' statistics, () where they are not normalised.
+Greedy = Callable[..., tuple[jax.Array, Memory]]
+
+
+def make_greedy(agent: Agent) -> Greedy:
+    """The agent without exploration, of observations as the task shows them."""
+
+    def greedy(
+        acting: Any, observation: Any, memory: Memory, is_first: Any, key: jax.Array, step: Any
+    ) -> tuple[jax.Array, Memory]:
+        params, statistics = acting
+        if statistics:
+            observation = normalise(statistics, observation)
+        seen = observation, memory, is_first
+        output = agent.act(params, *seen, key, jnp.int32(step), evaluate=True)
+        return output.action, output.memory
+
+    return greedy
 
 
 Evaluator = Callable[[Params, Any, jax.Array, jax.Array], Episodes]

@@ -4,14 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bellmax.agents import Agent, Params
 from bellmax.envs.host import HostVector
-from bellmax.envs.statistics import normalise
-from bellmax.launch.evaluation import DEFAULT_MAX_STEPS, Episodes
-from bellmax.launch.random import stream
+from bellmax.launch.evaluation import DEFAULT_MAX_STEPS, Episodes, make_greedy
+from bellmax.launch.random import numpy_seeds, stream
 
 
 class HostEvaluator:
@@ -29,7 +27,7 @@ class HostEvaluator:
     ):
         self._agent, self._make_env, self._max_steps = agent, make_env, max_steps
         self._env: HostVector | None = None
-        self._act = jax.jit(self._act_one)
+        self._act = jax.jit(make_greedy(agent))
 
     def __call__(
         self, params: Params, statistics: Any, seeds: jax.Array, step: jax.Array
@@ -39,8 +37,7 @@ class HostEvaluator:
         limit = self._max_steps or env.spec.time_limit or DEFAULT_MAX_STEPS
         acting = jax.tree.map(lambda x: x[0], (params, statistics))
         key = jax.random.fold_in(stream(jax.random.key(seeds[0]), "evaluation"), step)
-        words = np.asarray(jax.random.key_data(stream(key, "reset"))).tolist()
-        seen = env.reset(int(np.random.SeedSequence(words).generate_state(1)[0]))
+        seen = env.reset(numpy_seeds(stream(key, "reset"), 1)[0])
         memory = self._agent.initial_memory(env.num_envs)
         returns, lengths = np.zeros(env.num_envs, np.float32), np.zeros(env.num_envs, np.int32)
         cut = np.ones(env.num_envs, bool)
@@ -61,14 +58,3 @@ class HostEvaluator:
         if self._env is not None:
             self._env.close()
             self._env = None
-
-    def _act_one(
-        self, acting: Any, observation: Any, memory: Any, is_first: Any, key: jax.Array, step: Any
-    ) -> tuple[jax.Array, Any]:
-        params, statistics = acting
-        if statistics:
-            observation = normalise(statistics, observation)
-        output = self._agent.act(
-            params, observation, memory, is_first, key, jnp.int32(step), evaluate=True
-        )
-        return output.action, output.memory

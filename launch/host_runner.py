@@ -32,6 +32,7 @@ from bellmax.launch.actors import (
     faults,
 )
 from bellmax.launch.phases import first_timestep
+from bellmax.launch.random import numpy_seeds
 from bellmax.launch.runner import empty_interval, example_step
 from bellmax.launch.train_state import Interval, TrainState, seed_axes
 
@@ -93,6 +94,7 @@ class HostRunner:
         self._actor_device = actor_device
         if mesh is not None and actor_device is None:
             self._actor_device = mesh.devices.flat[0]
+        self._host_memory = host_memory
         make: Any = phases.in_host_memory
         if not host_memory:
             make = functools.partial(phases.on_device, mesh=mesh)
@@ -111,7 +113,9 @@ class HostRunner:
         self._act = jax.jit(self._act_one)
 
     def compile(self, state: TrainState) -> Callable[..., tuple[TrainState, Interval]]:
-        """Compiles learning phases, and returns `advance`."""
+        """Compiles learning phases, all but those of replay in host memory; returns `advance`."""
+        if self._host_memory:
+            return self.advance
         collected, counts = self._abstract_rollout(), np.zeros(2, np.int32)
         interval = empty_interval(self._agent, self._example, 1)
         self._phases = self._phases.compile(state, interval, collected, counts)
@@ -169,21 +173,20 @@ class HostRunner:
     def _start(self, state: TrainState) -> TrainState:
         """Starts the actors; the state, in which the episodes that others left in flight end."""
         now = int(state.vector_steps)
-        words = np.asarray(jax.random.key_data(state.keys.env))[0].tolist()
         memory = self._to_actors(jax.tree.map(_first, state.actor.memory))
         for i in range(self._num_actors):
             key = _first(state.keys.act)
             key = key if self._num_actors == 1 else jax.random.fold_in(key, i)
             key = self._to_actors(key)
             # The step counts too: a resumed run has other episodes than it had at its start.
-            seed = np.random.SeedSequence([*words, now, i]).generate_state(1)[0]
+            (seed,) = numpy_seeds(state.keys.env[0], 1, now, i)
             actor = Actor(
                 self._make_env(),
                 functools.partial(self._act, key),
                 length=self._length,
                 observes=self._agent.observe is not None,
                 normalised=self._normalised,
-                seed=int(seed),
+                seed=seed,
             )
             self._actors.append(actor)
         if self._lock_step:

@@ -52,7 +52,7 @@ class Phases(NamedTuple):
     def compile(
         self, state: TrainState, interval: Interval, collected: Collected, counts: Any
     ) -> "Phases":
-        """The same, compiled for the shapes of these."""
+        """The same, compiled for the shapes of these; of `on_device` only."""
         fill = self.fill.lower(state, collected, counts).compile()
         return self._replace(
             fill=fill, learn=self.learn.lower(state, interval, collected, counts).compile()
@@ -240,15 +240,4 @@ def in_host_memory(
             memory = rank(memory, drawn.indices, jax.device_put(priorities, cpu))
         return state._replace(learner=learner, replay=memory), interval
 
-    return InHostMemory(init, fill, learn, place)
-
-
-class InHostMemory(Phases):
-    """Phases of several programs, each compiled when it is first called."""
-
-    def compile(
-        self, state: TrainState, interval: Interval, collected: Collected, counts: Any
-    ) -> Phases:
-        """Nothing: these are compiled when they are first called."""
-        del state, interval, collected, counts
-        return self
+    return Phases(init, fill, learn, place)

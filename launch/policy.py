@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from bellmax import UserError
 from bellmax.agents import Memory
-from bellmax.envs.statistics import normalise
 from bellmax.launch.checkpoints import write_whole
 from bellmax.launch.config import load_to_play
+from bellmax.launch.evaluation import make_greedy
 from bellmax.launch.experiment import Experiment, build
 from bellmax.launch.train_state import TrainState
 
@@ -68,16 +68,12 @@ def load_policy(run: Path, seed: int | None = None) -> Policy:
         restored: Any = flax.serialization.from_bytes(template, path.read_bytes())
     except Exception as error:  # what a broken file raises depends on where it is broken
         raise UserError(f"{path} is damaged; `bellmax resume {run}` writes it again") from error
-    params, statistics = restored
+    greedy = make_greedy(agent)
 
     @jax.jit
     def act(
         observation: jax.Array, memory: Memory, is_first: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Memory]:
-        if statistics:
-            observation = normalise(statistics, observation)
-        seen = observation, memory, is_first
-        output = agent.act(params, *seen, key, jnp.int32(0), evaluate=True)
-        return output.action, output.memory
+        return greedy(restored, observation, memory, is_first, key, 0)
 
     return Policy(agent.initial_memory, act)

@@ -23,7 +23,7 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
 
     Args:
       coordinator: address:port of the first process, or `auto` in a cluster that jax knows (Slurm,
-        Cloud TPU, GKE, Open MPI), which says the rest.
+        Cloud TPU, Open MPI), which says the rest.
       processes: how many there are.
       process: which one this is, from 0.
 

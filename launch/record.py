@@ -22,13 +22,12 @@ from bellmax.envs.config import (
     make_vector_env,
 )
 from bellmax.envs.pictures import find_drawing
-from bellmax.envs.statistics import normalise
 from bellmax.envs.vector import VectorTimeStep
 from bellmax.launch.config import load_to_play
 from bellmax.launch.evaluate import restore
-from bellmax.launch.evaluation import DEFAULT_MAX_STEPS
+from bellmax.launch.evaluation import DEFAULT_MAX_STEPS, make_greedy
 from bellmax.launch.experiment import Experiment, build
-from bellmax.launch.random import stream
+from bellmax.launch.random import numpy_seeds, stream
 from bellmax.launch.video import check_video, write_video
 
 # No window, no sound, no greeting.
@@ -194,23 +193,17 @@ def _on_host(config: EnvConfig, agent: Agent, episodes: int) -> Stage:
     """As `HostEvaluator` plays its first environment; later episodes have seeds of their own."""
     env = make_host_vector(config, num_envs=1, evaluation=True, render=True)
 
-    @jax.jit
-    def act(acting: Acting, observation: Any, memory: Memory, is_first: Any, now: Any) -> Any:
-        if acting.statistics:
-            observation = normalise(acting.statistics, observation)
-        seen, key = (observation, memory, is_first), jax.random.fold_in(acting.key, now)
-        output = agent.act(acting.params, *seen, key, acting.step, evaluate=True)
-        return output.action, output.memory
+    greedy = jax.jit(make_greedy(agent))
 
     def begin(acting: Acting, episode: int) -> Scene:
-        words = np.asarray(jax.random.key_data(stream(acting.key, "reset"))).tolist()
-        seeds = np.random.SeedSequence(words).generate_state(episodes)
-        return Scene((), env.reset(int(seeds[episode])), agent.initial_memory(1))
+        seeds = numpy_seeds(stream(acting.key, "reset"), episodes)
+        return Scene((), env.reset(seeds[episode]), agent.initial_memory(1))
 
     def advance(acting: Acting, scene: Scene, episode: int, now: int) -> Scene:
         del episode  # the environment draws by itself
         shown = scene.seen.observation, scene.memory, scene.seen.is_first
-        action, memory = act(acting, *shown, now)
+        key = jax.random.fold_in(acting.key, now)
+        action, memory = greedy((acting.params, acting.statistics), *shown, key, acting.step)
         return Scene((), env.step(np.asarray(action)), memory)
 
     return Stage(begin, advance, lambda scene: env.render(), env.spec, env.close)

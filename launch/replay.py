@@ -102,13 +102,8 @@ def make_replay(
 
     Source: Schaul et al. 2016, arXiv:1511.05952 (proportional variant, stratified).
     """
-    slots = capacity // (num_envs * rollout_length) * rollout_length
-    history = frame_stack - 1
-    if slots < sequence_length + rollout_length + history:
-        before = f" and the {history} before it" if history else ""
-        raise ValueError(
-            f"capacity {capacity} holds no sequence of {sequence_length} steps{before}"
-        )
+    slots, history = capacity // (num_envs * rollout_length) * rollout_length, frame_stack - 1
+    _check_slots(slots, capacity, rollout_length, sequence_length, history)
     starts = slots * num_envs
 
     def init(step: Step) -> ReplayState:
@@ -169,6 +164,16 @@ def make_replay(
         )
 
     return Replay(init, add, can_sample, sample, update_priorities)
+
+
+def _check_slots(
+    slots: int, capacity: int, rollout_length: int, sequence_length: int, history: int
+) -> None:
+    if slots < sequence_length + rollout_length + history:
+        before = f" and the {history} before it" if history else ""
+        raise ValueError(
+            f"capacity {capacity} holds no sequence of {sequence_length} steps{before}"
+        )
 
 
 def _newest_frame(steps: Step, frame_stack: int) -> Step:

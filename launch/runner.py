@@ -48,9 +48,6 @@ class Runner(NamedTuple):
         """What there is to say of an interval besides what was learned: nothing."""
         return {}
 
-    def stop(self) -> None:
-        """Asks `advance` to return early: a compiled program cannot."""
-
     def close(self) -> None:
         """Frees what the environments hold: nothing."""
 
@@ -98,16 +95,6 @@ def make_runner(
     traces: list[int] = []
     example = example_step(agent, jax.eval_shape(env.reset, jax.random.key(0))[1])
 
-    def init_one(seed: jax.Array) -> TrainState:
-        root = jax.random.key(seed)
-        env_state, timestep = env.reset(stream(root, "reset"))
-        zero = jnp.zeros((), jnp.int32)
-        actor = ActorState(timestep, agent.initial_memory(env.num_envs), zero, zero)
-        learner = agent.init(stream(root, "parameters"))
-        keys = Keys(*(stream(root, name) for name in Keys._fields))
-        memory = () if replay is None else replay.init(example)
-        return TrainState(learner, actor, env_state, memory, keys, zero)
-
     def advance(state: TrainState, warmup: jax.Array, rollouts: jax.Array):
         traces.append(len(traces) + 1)
         interval = empty_interval(agent, example, num_seeds)
@@ -127,7 +114,7 @@ def make_runner(
         _, state, interval = jax.lax.while_loop(going, iterate, carry)
         return state, interval
 
-    init_all = jax.vmap(init_one, out_axes=state_axes)
+    init_all = jax.vmap(_make_init(agent, env, replay, example), out_axes=state_axes)
     shapes = jax.eval_shape(init_all, jnp.zeros(num_seeds, jnp.int32))
     # None leaves it to jax where results are.
     where = None if mesh is None else shardings(mesh, shapes)
@@ -138,6 +125,24 @@ def make_runner(
         traces,
         lambda state: state if where is None else place(state, where),
     )
+
+
+def _make_init(
+    agent: Agent, env: VectorEnv, replay: replay_lib.Replay | None, example: Step
+) -> Callable[[jax.Array], TrainState]:
+    """The state of one seed at the start; `example` gives the shapes of one vector step."""
+
+    def init(seed: jax.Array) -> TrainState:
+        root = jax.random.key(seed)
+        env_state, timestep = env.reset(stream(root, "reset"))
+        zero = jnp.zeros((), jnp.int32)
+        actor = ActorState(timestep, agent.initial_memory(env.num_envs), zero, zero)
+        learner = agent.init(stream(root, "parameters"))
+        keys = Keys(*(stream(root, name) for name in Keys._fields))
+        memory = () if replay is None else replay.init(example)
+        return TrainState(learner, actor, env_state, memory, keys, zero)
+
+    return init
 
 
 def _make_collect(agent: Agent, env: VectorEnv, length: int):

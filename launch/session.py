@@ -69,9 +69,10 @@ class Session:
         if self._rollouts_taken(state) >= self.total:
             return state
         advance = self._compile(state)
-        if not isinstance(self.experiment.runner, HostRunner):
+        runner = self.experiment.runner
+        if not isinstance(runner, HostRunner):  # a compiled program cannot be asked to stop
             return self._advance(state, advance, [])
-        with signals_held(self.experiment.runner.stop) as came:
+        with signals_held(runner.stop) as came:
             return self._advance(state, advance, came)
 
     def _advance(self, state: TrainState, advance: Any, came: list[int]) -> TrainState:
@@ -94,7 +95,8 @@ class Session:
                 self.progress.message(f"first gradient step {age:.1f} s after the program started")
             rollouts = taken
             if came:
-                self._save(state, rollouts, None)
+                if self.checkpoints.latest() != self._steps(rollouts):  # that one has a metric
+                    self._save(state, rollouts, None)
                 self.progress.message(f"stopped; checkpoint {self._steps(rollouts)} is written")
                 break
             self._keep(state, rollouts)
@@ -176,11 +178,8 @@ class Session:
         }
         said = self.experiment.runner.report()
         waits = {name: said.pop(name) for name in ("learner_waited", "actors_waited") if said}
-        notes = [
-            f"{name.replace('_', ' ')} {min(share / seconds, 1):.0%}"
-            for name, share in waits.items()
-        ]
-        notes += [f"{name.replace('_', ' ')} {times}" for name, times in said.items() if times]
+        notes = [f"{name} {min(waited / seconds, 1):.0%}" for name, waited in waits.items()]
+        notes += [f"{name} {times}" for name, times in said.items() if times]
         for i, seed in enumerate(self.experiment.seeds):
             row = {name: values[i] for name, values in columns.items()} | said
             timing = {"seconds": seconds, **rates, **waits}

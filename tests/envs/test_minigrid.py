@@ -13,11 +13,16 @@ from bellmax.envs.host_loop import task_seed
 minigrid = pytest.importorskip("minigrid")
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX  # noqa: E402
 
-from bellmax.envs.minigrid_adapter import list_tasks, make, make_batch  # noqa: E402
+from bellmax.envs import make_batch as make_any  # noqa: E402
+from bellmax.envs.minigrid_adapter import list_tasks, make  # noqa: E402
 
 LEFT, RIGHT, FORWARD, PICK_UP, DROP, TOGGLE = range(6)
 TO_THE_GOAL = [FORWARD, FORWARD, RIGHT, FORWARD, FORWARD]  # of Empty-5x5
 OBJECTS, COLOURS = slice(0, 11), slice(11, 17)
+
+
+def make_batch(task, num_envs, **options):
+    return make_any(f"minigrid/{task}", num_envs, **options)
 
 
 def play(env, actions, seed=0):
