@@ -52,8 +52,8 @@ from bellmax.networks import (
 class OnPolicyConfig:
     """Hyper-parameters of the actor-critic, with or without curiosity.
 
-    `batch_size`, `policy_loss` and `network` are static; the other numbers are leaves: an agent can
-    be made under `vmap` with traced values.
+    `batch_size`, `policy_loss`, `center_advantages` and `network` are static; the other numbers are
+    leaves: an agent can be made under `vmap` with traced values.
     """
 
     # How the policy improves: `vmpo` (arXiv:1909.12238) or `ppo` (arXiv:1707.06347).
@@ -75,6 +75,10 @@ class OnPolicyConfig:
     # Advantages are divided by the root of the moving average of their squares: its decay, for
     # each rollout.
     scale_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.999
+    # Whether the mean of a rollout's advantages is taken off first. Without, PPO makes what was
+    # done likelier whenever values are too low, and where rewards are rare that is all it sees.
+    # V-MPO weighs samples against each other: to it the mean is nothing.
+    center_advantages: bool = False
     # Weight of the policy's entropy, in units of scaled advantage for a nat.
     entropy_cost: Annotated[float, Ge(0)] = 0.0
     # Weight of the value loss.
@@ -260,10 +264,13 @@ def _prepare(
         values[1:],
         1.0 - steps.is_last[1:],
     )
+    target = advantage + values[:-1]
+    if config.center_advantages:
+        advantage = advantage - masked_mean(advantage, mask)
     square = jnp.stack([masked_mean(jnp.square(advantage), mask), jnp.ones(())])
     scale = before.scale + (1.0 - config.scale_decay) * (square - before.scale)
     unit = jnp.sqrt(scale[0] / scale[1]) + 1e-8
-    prepared = Prepared((advantage / unit).T, (advantage + values[:-1]).T, reward.T)
+    prepared = Prepared((advantage / unit).T, target.T, reward.T)
     memory = memory._replace(intrinsic=carried, returns=returns)
     extra = Extra(bonus_state, normaliser, scale)
     return state._replace(extra=extra), batch._replace(extra=prepared), memory

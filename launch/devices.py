@@ -26,6 +26,9 @@ def usable(folder: Path) -> bool:
 def configure_jax(*, deterministic: bool = False) -> None:
     """Keeps compiled programs between runs; a cache that cannot be written is done without.
 
+    A CPU computes in the thread that asks: handing small programs, such as an actor's, to another
+    one and waiting for it takes longer than what they do.
+
     Args:
       deterministic: asks XLA for deterministic GPU operations; call before any array is made.
     """
@@ -34,6 +37,7 @@ def configure_jax(*, deterministic: bool = False) -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
     import jax
 
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     if jax.config.values["jax_compilation_cache_dir"] is not None or not usable(cache_folder()):
         return
     jax.config.update("jax_compilation_cache_dir", str(cache_folder()))

@@ -99,9 +99,12 @@ def bonus_of(amount):
     )
 
 
+@pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("extrinsic", [1.0, 0.0])
-def test_prepared_advantages_are_those_of_a_loop(extrinsic):
-    config = OnPolicyConfig(network=SMALL, extrinsic_scale=extrinsic, batch_size=B)
+def test_prepared_advantages_are_those_of_a_loop(extrinsic, center):
+    config = OnPolicyConfig(
+        network=SMALL, extrinsic_scale=extrinsic, batch_size=B, center_advantages=center
+    )
     reward = IntrinsicConfig(scale=0.5, normaliser="none")
     agent = make_on_policy_agent(config, SPEC, bonus_of(2.0), reward)
     state, batch = agent.init(jax.random.key(1)), make_batch(agent)
@@ -110,9 +113,11 @@ def test_prepared_advantages_are_those_of_a_loop(extrinsic):
     open_steps = ~np.asarray(batch.steps.is_last)[:, :-1]
     total = extrinsic * np.asarray(batch.steps.reward)[:, :-1] + 0.5 * 2.0
     expected = advantages_by_hand(config, batch, values, total)
-    unit = np.sqrt(np.square(expected[open_steps]).mean())  # of the first rollout: its own
+    middle = expected[open_steps].mean() if center else 0.0
+    centered = np.where(open_steps, expected - middle, 0.0)
+    unit = np.sqrt(np.square(centered[open_steps]).mean())  # of the first rollout: its own
     found = np.where(open_steps, prepared.extra.advantage, 0.0)
-    np.testing.assert_allclose(found, expected / unit, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found, centered / unit, rtol=1e-4, atol=1e-5)
     target = np.where(open_steps, prepared.extra.target - values[:-1].T, 0.0)
     np.testing.assert_allclose(target, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(prepared.extra.reward, np.where(open_steps, 2.0, 0.0))
