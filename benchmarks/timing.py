@@ -1,5 +1,6 @@
 """What the benchmarks share: sides that take turns, their ratios, and a table of results."""
 
+import signal
 import statistics
 import subprocess
 import time
@@ -42,6 +43,42 @@ class Peer:
 
     def close(self):
         self.process.stdin.close()
+        self.process.wait()
+
+
+class Lines:
+    """A program that cannot be asked to wait: stopped between its turns, its work counted by lines.
+
+    Args:
+      command: the program; it must write a line at once, not when a buffer is full.
+      start: how the lines that count begin.
+      count: lines in a turn.
+      where: the folder that it runs in.
+    """
+
+    def __init__(self, command, *, start, count, where):
+        command, pipe = list(map(str, command)), subprocess.PIPE
+        self.start, self.count = start, count
+        self.process = subprocess.Popen(
+            command, stdout=pipe, stderr=subprocess.DEVNULL, text=True, cwd=where
+        )
+        self._read(count)
+        self.process.send_signal(signal.SIGSTOP)
+
+    def _read(self, count):
+        while count:
+            line = self.process.stdout.readline()
+            if not line:
+                raise SystemExit(f"{self.process.args[-1]} stopped by itself")
+            count -= line.startswith(self.start)
+
+    def go(self):
+        self.process.send_signal(signal.SIGCONT)
+        self._read(self.count)
+        self.process.send_signal(signal.SIGSTOP)
+
+    def close(self):
+        self.process.kill()
         self.process.wait()
 
 

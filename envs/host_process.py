@@ -150,6 +150,7 @@ class ProcessEnvironment:
 def _serve(pipe: Connection, make_one: Callable[[], HostEnvironment]) -> None:
     """The child: makes the task, sends its spec, then answers calls until the last."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     made: list[HostEnvironment] = []
 
     def make_spec():
@@ -166,6 +167,15 @@ def _serve(pipe: Connection, make_one: Callable[[], HostEnvironment]) -> None:
         answer = _attempt(getattr(made[0], call), *arguments)
         with contextlib.suppress(OSError):
             pipe.send(answer)
+
+
+def _end_with_parent() -> None:
+    """Ends the child a little after its parent, even if the task hangs and hears of nothing."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        time.sleep(_CLOSE_SECONDS)  # one that does not hang ends by itself before
+        os._exit(1)
 
 
 def _attempt(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:

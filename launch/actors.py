@@ -10,9 +10,9 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -69,6 +69,33 @@ class Collected(NamedTuple):
     raw: Any
 
 
+class Collector(Protocol):
+    """What collects rollouts for a pool: an `Actor`, or one in another process.
+
+    num_envs: E, its environments.
+    faults: how often something of it had to be made anew, by reason.
+    """
+
+    @property
+    def num_envs(self) -> int: ...
+
+    @property
+    def faults(self) -> Mapping[str, int]: ...
+
+    def collect(self, acting: Acting, memory: Memory, now: int) -> tuple[Collected, Episodes]:
+        """Steps L times from vector step `now` on; memory [E, ...] is that before it."""
+        ...
+
+    def close(self) -> None:
+        """Frees its environments."""
+        ...
+
+
+# hire(key, seed, now): one that lives elsewhere, from vector step `now` on. key: of its acting.
+# seed(now, replaced): of its environments, when it was replaced so many times.
+Hire = Callable[[jax.Array, Callable[[int, int], int], int], Collector]
+
+
 class Actor:
     """One stream of environments and who acts in it.
 
@@ -79,6 +106,8 @@ class Actor:
       observes: whether the agent wants outcomes.
       normalised: whether the agent sees other observations than the environments show.
       seed: of the environments.
+      seen: the last time step of an actor that is no more and whose place this one takes, [E, ...]:
+        it is this one's first, as of a step whose action led nowhere. None takes nobody's place.
     """
 
     def __init__(
@@ -90,11 +119,24 @@ class Actor:
         observes: bool,
         normalised: bool,
         seed: int,
+        seen: VectorTimeStep | None = None,
     ):
-        self.env = env
+        self._env = env
         self._act, self._length = act, length
         self._observes, self._normalised = observes, normalised
-        self._seen = env.reset(seed)
+        opening = env.reset(seed)
+        self._seen = opening if seen is None else seen
+        self._opening = None if seen is None else opening
+
+    @property
+    def num_envs(self) -> int:
+        """E."""
+        return self._env.num_envs
+
+    @property
+    def faults(self) -> Mapping[str, int]:
+        """How often environments were restarted, by reason."""
+        return self._env.faults
 
     def collect(self, acting: Acting, memory: Memory, now: int) -> tuple[Collected, Episodes]:
         """Steps L times from vector step `now` on; memory [E, ...] is that before it."""
@@ -104,7 +146,7 @@ class Actor:
         for i in range(self._length):
             acted = self._act(acting, seen.observation, memory, seen.is_first, np.int32(now + i))
             action: Any = np.asarray(acted.action)
-            memory, timestep = acted.memory, self.env.step(action)
+            memory, timestep = acted.memory, self._step(action)
             # A task that was restarted: nothing came of the action.
             lost = np.asarray(timestep.is_first) & ~np.asarray(seen.is_last)
             nothing = seen.is_last | lost
@@ -135,6 +177,14 @@ class Actor:
         collected = Collected(_stack(records), before, seen, memory, outcome, raw)
         return collected, Episodes(env_steps, ended, total, length)
 
+    def close(self) -> None:
+        """Frees the environments."""
+        self._env.close()
+
+    def _step(self, action: np.ndarray) -> VectorTimeStep:
+        opening, self._opening = self._opening, None
+        return self._env.step(action) if opening is None else opening
+
 
 class Waits(NamedTuple):
     """Seconds that the learner waited for actors, and that an actor waited for it, on average."""
@@ -146,7 +196,7 @@ class Waits(NamedTuple):
 class LockStep:
     """Actors that wait for the learner: every rollout is by the newest parameters."""
 
-    def __init__(self, actors: Sequence[Actor]):
+    def __init__(self, actors: Sequence[Collector]):
         self._actors = actors
         self._pool = ThreadPoolExecutor(len(actors)) if len(actors) > 1 else None
         self._acting: Acting = None
@@ -159,7 +209,7 @@ class LockStep:
     def take(self, memory: Memory, now: int) -> tuple[Collected, Episodes]:
         """The rollout from vector step `now` on of all environments; memory [N, ...] before it."""
         started = time.perf_counter()
-        share = self._actors[0].env.num_envs
+        share = self._actors[0].num_envs
 
         def one(i: int) -> tuple[Collected, Episodes]:
             rows = slice(i * share, (i + 1) * share)
@@ -181,7 +231,7 @@ class LockStep:
         if self._pool:
             self._pool.shutdown()
         for actor in self._actors:
-            actor.env.close()
+            actor.close()
 
 
 class Threads:
@@ -194,14 +244,14 @@ class Threads:
       now: the vector step that they start at.
     """
 
-    def __init__(self, actors: Sequence[Actor], *, ahead: int, memory: Memory, now: int):
+    def __init__(self, actors: Sequence[Collector], *, ahead: int, memory: Memory, now: int):
         self._actors = actors
         self._queues = [queue.Queue(ahead) for _ in actors]
         self._acting: Acting = None
         self._given = threading.Event()
         self._stopping = threading.Event()
         self._learner_waited, self._actors_waited = 0.0, [0.0] * len(actors)
-        share = actors[0].env.num_envs
+        share = actors[0].num_envs
         parts = [
             jax.tree.map(lambda x, i=i: x[i * share : (i + 1) * share], memory)
             for i in range(len(actors))
@@ -214,8 +264,11 @@ class Threads:
             thread.start()
 
     def publish(self, acting: Acting) -> None:
-        """Gives the actors new parameters; a rollout that was begun ends by the old ones."""
-        self._acting = acting
+        """Gives the actors new parameters; a rollout that was begun ends by the old ones.
+
+        Waits until they are computed: an actor that had them before would wait itself.
+        """
+        self._acting = jax.block_until_ready(acting)
         self._given.set()
 
     def take(self, memory: Memory, now: int) -> tuple[Collected, Episodes]:
@@ -248,7 +301,7 @@ class Threads:
         for thread in self._threads:
             thread.join()
         for actor in self._actors:
-            actor.env.close()
+            actor.close()
 
     def _run(self, number: int, memory: Memory, now: int) -> None:
         self._given.wait()
@@ -292,11 +345,11 @@ def join(taken: Sequence[tuple[Collected, Episodes]]) -> tuple[Collected, Episod
     return whole, functools.reduce(Episodes.plus, (sums for _, sums in taken))
 
 
-def faults(actors: Sequence[Actor]) -> dict[str, int]:
-    """How often environments were restarted, by reason."""
+def faults(actors: Sequence[Collector]) -> dict[str, int]:
+    """How often environments were restarted, and actors replaced, by reason."""
     counts: Counter[str] = Counter()
     for actor in actors:
-        counts.update(actor.env.faults)
+        counts.update(actor.faults)
     return dict(counts)
 
 

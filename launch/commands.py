@@ -52,7 +52,7 @@ def _train(arguments: argparse.Namespace) -> int:
     _join_processes(arguments)
     from bellmax.launch.train import train
 
-    return _interruptible(out, lambda: train(config, out))
+    return _interruptible(out, lambda: train(config, out, arguments.actors))
 
 
 def _resume(arguments: argparse.Namespace) -> int:
@@ -62,7 +62,17 @@ def _resume(arguments: argparse.Namespace) -> int:
     _join_processes(arguments)
     from bellmax.launch.train import resume
 
-    return _interruptible(run, lambda: resume(run, arguments.overrides))
+    return _interruptible(run, lambda: resume(run, arguments.overrides, arguments.actors))
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    if not arguments.out:
+        raise UserError("name the folder of the sweep with --out DIR")
+    out = Path(arguments.out)
+    _check_writable(out, "the folder of a sweep")
+    from bellmax.launch.sweep import sweep
+
+    return sweep(arguments.source, out, arguments.overrides, arguments.jobs)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -183,6 +193,8 @@ def _configure_jax(arguments: argparse.Namespace) -> None:
 
 
 def _join_processes(arguments: argparse.Namespace) -> None:
+    if arguments.actors and arguments.coordinator:
+        raise UserError("--actors is for a run of one process: leave out --coordinator")
     from bellmax.launch.processes import join_processes
 
     join_processes(arguments.coordinator, arguments.processes, arguments.process)
@@ -262,6 +274,11 @@ def _add_deterministic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deterministic", action="store_true", help=text)
 
 
+def _add_actors(parser: argparse.ArgumentParser) -> None:
+    text = "processes of Ray step the environments: ray on this machine, or ray://HOST:PORT"
+    parser.add_argument("--actors", metavar="ADDRESS", help=text)
+
+
 def _add_processes(parser: argparse.ArgumentParser) -> None:
     text = "this is one of several processes: ADDRESS:PORT of the first, or auto in a cluster"
     parser.add_argument("--coordinator", metavar="ADDRESS", help=text)
@@ -279,12 +296,22 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help=text)
     _add_deterministic(parser)
     _add_processes(parser)
+    _add_actors(parser)
 
 
 def _add_resume(parser: argparse.ArgumentParser) -> None:
     _add_run(parser)
     _add_deterministic(parser)
     _add_processes(parser)
+    _add_actors(parser)
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    text = "folder of the sweep; one that was started before is gone on with"
+    parser.add_argument("--out", metavar="DIR", help=text)
+    text = "runs at once on this machine, ray, or ray://HOST:PORT for a cluster; default: 1"
+    parser.add_argument("--jobs", default="1", metavar="N", help=text)
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -342,6 +369,7 @@ def _add_check_env(parser: argparse.ArgumentParser) -> None:
 COMMANDS = {
     "train": Command("Train an agent: a preset or file, then overrides.", _train, _add_train, True),
     "resume": Command("Continue a run exactly where it stopped.", _resume, _add_resume, True),
+    "sweep": Command("Train all combinations of values: --seed 0,1.", _sweep, _add_sweep, True),
     "evaluate": Command("Play a trained agent without exploration.", _evaluate, _add_evaluate),
     "record": Command("Make a video of a trained agent.", _record, _add_record),
     "plot": Command("Draw the learning curves of runs.", _plot, _add_plot),

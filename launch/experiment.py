@@ -14,6 +14,7 @@ from bellmax.envs import make_vector_env
 from bellmax.envs.config import is_host_env, make_host_vector
 from bellmax.envs.vector import agent_spec
 from bellmax.launch import replay as replay_lib
+from bellmax.launch.actors import Hire
 from bellmax.launch.checkpoints import Checkpoints
 from bellmax.launch.config import RunConfig, check_replay, check_rollout
 from bellmax.launch.evaluation import Evaluator, make_evaluator
@@ -77,19 +78,22 @@ class Experiment(NamedTuple):
             self.evaluator.close()
 
 
-def build(config: RunConfig, *, episodes: int | None = None) -> Experiment:
+def build(
+    config: RunConfig, *, episodes: int | None = None, hire: Hire | None = None
+) -> Experiment:
     """Wires agent, environments, replay and runner.
 
     Args:
       config: a resolved configuration.
       episodes: takes the place of config.evaluation_episodes.
+      hire: makes the actors of host environments elsewhere; None makes them here.
 
     Raises:
       UserError: parts of the configuration do not fit each other.
     """
     episodes = config.evaluation_episodes if episodes is None else episodes
     on_host = is_host_env(config.env)
-    parts = _build_host(config, episodes) if on_host else _build_on_device(config, episodes)
+    parts = _build_host(config, episodes, hire) if on_host else _build_on_device(config, episodes)
     seeds = list(range(config.seed, config.seed + config.seeds))
     return Experiment(config, *parts[:3], seeds, parts[3] * config.seeds)
 
@@ -119,7 +123,9 @@ def _build_on_device(config: RunConfig, episodes: int) -> tuple[Agent, Runner, E
     return agent, runner, evaluator, size
 
 
-def _build_host(config: RunConfig, episodes: int) -> tuple[Agent, HostRunner, HostEvaluator, int]:
+def _build_host(
+    config: RunConfig, episodes: int, hire: Hire | None
+) -> tuple[Agent, HostRunner, HostEvaluator, int]:
     if config.seeds > 1:
         raise UserError(
             f"seeds must be 1, as {config.env.name} is not stepped on the device, got "
@@ -156,7 +162,8 @@ def _build_host(config: RunConfig, episodes: int) -> tuple[Agent, HostRunner, Ho
         ahead=config.host.ahead,
         host_memory=replay is not None and config.replay.memory == "host",
         mesh=make_mesh(config.devices),
-        actor_device=_actor_device(config.host.actor_device),
+        actor_device=None if hire else _actor_device(config.host.actor_device),
+        hire=hire,
     )
     make_env = functools.partial(make_host_vector, config.env, num_envs=episodes, evaluation=True)
     evaluator = HostEvaluator(agent, make_env, config.evaluation_max_steps)

@@ -19,6 +19,7 @@ from bellmax.agents import Agent
 from bellmax.agents.base import LearnerState, Outcome
 from bellmax.envs.host import HostVector
 from bellmax.envs.statistics import normalise
+from bellmax.envs.vector import VectorTimeStep
 from bellmax.launch import phases
 from bellmax.launch import replay as replay_lib
 from bellmax.launch.actors import (
@@ -26,7 +27,9 @@ from bellmax.launch.actors import (
     Acting,
     Actor,
     Collected,
+    Collector,
     Episodes,
+    Hire,
     LockStep,
     Threads,
     faults,
@@ -57,6 +60,7 @@ class HostRunner:
       host_memory: whether replay is kept beside the CPU and not on the learner's device.
       mesh: of devices that share the replay and each batch; None for one device.
       actor_device: where actors act; None for the learner's first device.
+      hire: makes actors that live elsewhere; None makes them here.
 
     Attributes:
       traces: how often a learning phase was compiled, as a list that grows.
@@ -80,6 +84,7 @@ class HostRunner:
         host_memory: bool = False,
         mesh: Mesh | None = None,
         actor_device: Any = None,
+        hire: Hire | None = None,
     ):
         self.traces: list[int] = []
         self.stopping = False
@@ -88,7 +93,8 @@ class HostRunner:
         self._length, self._ahead = rollout_length, ahead
         self._observation, self._normalised = observation, normalised
         self._lock_step = lock_step or replay is None
-        self._actors: list[Actor] = []
+        self._actors: list[Collector] = []
+        self._hire = hire
         self._pool: LockStep | Threads | None = None
         self._example = example_step(agent, first_timestep(observation, num_envs, normalised))
         self._actor_device = actor_device
@@ -152,6 +158,24 @@ class HostRunner:
             episode_length=jnp.array([totals.episode_length], jnp.int32),
         )
 
+    def make_actor(self, key: jax.Array, seed: int, seen: VectorTimeStep | None = None) -> Actor:
+        """One actor, here.
+
+        Args:
+          key: of its acting.
+          seed: of its environments.
+          seen: as in `Actor`.
+        """
+        return Actor(
+            self._make_env(),
+            functools.partial(self._act, self._to_actors(key)),
+            length=self._length,
+            observes=self._agent.observe is not None,
+            normalised=self._normalised,
+            seed=seed,
+            seen=seen,
+        )
+
     def report(self) -> dict[str, float]:
         """Seconds since the last call that the learner and an actor waited; restarts so far."""
         if self._pool is None:
@@ -177,18 +201,9 @@ class HostRunner:
         for i in range(self._num_actors):
             key = _first(state.keys.act)
             key = key if self._num_actors == 1 else jax.random.fold_in(key, i)
-            key = self._to_actors(key)
-            # The step counts too: a resumed run has other episodes than it had at its start.
-            (seed,) = numpy_seeds(state.keys.env[0], 1, now, i)
-            actor = Actor(
-                self._make_env(),
-                functools.partial(self._act, key),
-                length=self._length,
-                observes=self._agent.observe is not None,
-                normalised=self._normalised,
-                seed=seed,
-            )
-            self._actors.append(actor)
+            seed = functools.partial(_seed, state.keys.env[0], i)
+            hired = self._hire(key, seed, now) if self._hire else self.make_actor(key, seed(now))
+            self._actors.append(hired)
         if self._lock_step:
             self._pool = LockStep(self._actors)
         else:
@@ -251,6 +266,13 @@ def _end_episodes(replay: replay_lib.ReplayState) -> replay_lib.ReplayState:
     newest = (replay.cursor - 1) % storage.is_last.shape[1]
     storage = storage._replace(is_last=storage.is_last.at[:, newest].set(True))
     return replay._replace(storage=storage)
+
+
+def _seed(key: jax.Array, number: int, now: int, replaced: int = 0) -> int:
+    """Of the environments of actor `number` that begins at vector step `now`."""
+    # The step counts too: a resumed run has other episodes than it had at its start.
+    (seed,) = numpy_seeds(key, 1, now, number, *([replaced] if replaced else []))
+    return seed
 
 
 def _first(x: Any) -> Any:

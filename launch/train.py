@@ -1,9 +1,7 @@
 """Starting and resuming a run: its folder, its parts, and what is left when it ends."""
 
 import contextlib
-import fcntl
 import json
-import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +16,14 @@ from bellmax.launch.config import RunConfig, load, to_dict, to_yaml
 from bellmax.launch.doctor import version
 from bellmax.launch.experiment import Experiment, build, check_memory
 from bellmax.launch.host_runner import HostRunner
+from bellmax.launch.locks import locked
 from bellmax.launch.metrics import MetricsLog
 from bellmax.launch.plot import plot_runs
 from bellmax.launch.policy import save_policies
 from bellmax.launch.processes import is_first, together, writable
 from bellmax.launch.progress import Progress
+from bellmax.launch.ray_cluster import check, connected
+from bellmax.launch.remote import hire
 from bellmax.launch.session import Session
 from bellmax.launch.train_state import TrainState
 
@@ -31,23 +32,29 @@ from bellmax.launch.train_state import TrainState
 RESUMABLE = ("steps", "devices", "keep_checkpoints", "tensorboard", "wandb")
 
 
-def train(config: RunConfig, out: Path) -> int:
-    """Trains from scratch into the folder `out`; returns the exit code."""
-    experiment = build(config)
-    message = check_memory(experiment)
-    with together(out), writable(out) as folder:
+def train(config: RunConfig, out: Path, actors: str | None = None) -> int:
+    """Trains from scratch into the folder `out`; returns the exit code.
+
+    Args:
+      config: of the run.
+      out: new or empty.
+      actors: where those of a host environment are: `ray` or `ray://HOST:PORT`; None: here.
+    """
+    experiment = _build(config, actors)
+    messages = [check_memory(experiment)]
+    with _actors_at(actors, config, messages), together(out), writable(out) as folder:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
+        with locked(folder, "training"):
             write_whole(folder / "config.yaml", to_yaml(config).encode())
             versions = json.dumps(_versions(), indent=2) + "\n"
             write_whole(folder / "versions.json", versions.encode())
-            return _run(experiment, folder, None, [message])
+            return _run(experiment, folder, None, messages)
 
 
-def resume(run: Path, overrides: list[str]) -> int:
+def resume(run: Path, overrides: list[str], actors: str | None = None) -> int:
     """Goes on from the newest intact checkpoint of a run; returns the exit code.
 
-    A run that stopped before its first checkpoint starts again.
+    A run that stopped before its first checkpoint starts again. `actors` is as in `train`.
 
     Raises:
       UserError: an override would change what was trained so far, or every checkpoint is damaged.
@@ -61,12 +68,35 @@ def resume(run: Path, overrides: list[str]) -> int:
             f"{changed[0]} cannot change when a run is resumed; what can is "
             f"{', '.join(RESUMABLE)}; start another run with `bellmax train {run}/config.yaml`"
         )
-    experiment = build(config)
-    message = check_memory(experiment)
-    with together(run), writable(run) as folder, _locked(folder):
-        start, messages = _start(experiment, run)
+    experiment = _build(config, actors)
+    messages = [check_memory(experiment)]
+    with (
+        _actors_at(actors, config, messages),
+        together(run),
+        writable(run) as folder,
+        locked(folder, "training"),
+    ):
+        start, said = _start(experiment, run)
         write_whole(folder / "config.yaml", to_yaml(config).encode())
-        return _run(experiment, folder, start, [message, *messages])
+        return _run(experiment, folder, start, [*messages, *said])
+
+
+def _build(config: RunConfig, actors: str | None) -> Experiment:
+    if actors is None:
+        return build(config)
+    check(actors, config)
+    return build(config, hire=hire(config))
+
+
+@contextlib.contextmanager
+def _actors_at(actors: str | None, config: RunConfig, messages: list[str]) -> Iterator[None]:
+    """Joins the cluster where the actors are to be, if any is named; adds a message about it."""
+    if actors is None:
+        yield
+        return
+    with connected(actors, config.host.actors) as said:
+        messages.append(said)
+        yield
 
 
 def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -90,22 +120,6 @@ def _start(experiment: Experiment, run: Path) -> tuple[tuple[int, TrainState] | 
     if step > experiment.config.steps:
         raise UserError(f"steps must be at least {step}, those that {run} has taken already")
     return (step, state), said
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Refuses a folder that another process trains in; the lock goes with its process."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is training in {folder}; wait or stop it") from None
-        except OSError:  # some network file systems have no locks of folders
-            pass
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _run(
@@ -155,6 +169,12 @@ def _versions() -> dict[str, Any]:
         "mujoco-mjx",
         "craftax",
         "xminigrid",
+        "gymnasium",
+        "ale-py",
+        "bsuite",
+        "dm-control",
+        "envpool",
+        "minigrid",
     )  # trajectories change with them
     device = jax.local_devices()[0]
     return {

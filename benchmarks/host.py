@@ -1,0 +1,168 @@
+"""Environment steps a second of runs on host environments, with learning, against other projects.
+
+The sides of a task take turns and have the same environment, networks, batches and gradient steps
+for an environment step. atari has no peer: what acting adds to the bare vector environment.
+
+    python benchmarks/host.py cartpole [--sbx PYTHON] [--cleanrl SCRIPT]
+    python benchmarks/host.py hopper [--sbx PYTHON]
+    python benchmarks/host.py atari
+
+PYTHON is that of an environment with `pip install sbx-rl "gymnasium[classic-control,mujoco]"`;
+SCRIPT is CleanRL's `dqn_jax.py`, which runs there too if `tensorboard` is installed.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+from timing import Lines, Peer, alternate, ratios, table
+
+from bellmax.launch.config import load
+from bellmax.launch.experiment import build
+
+HERE = Path(__file__).parent
+# One gradient step for ten environment steps, as in CleanRL's script; one for each on Hopper.
+CARTPOLE = "dqn/cartpole --env.name gymnasium/CartPole-v1 --warmup-steps 1000"
+CARTPOLE += " --agent.epsilon-start 0.05"
+HOPPER = "td3/hopper --warmup-steps 1000 --replay.capacity 100000"
+OURS = {
+    "cartpole": {
+        "bellmax, 10 environments": CARTPOLE,
+        "bellmax, 10 environments, lock-step": f"{CARTPOLE} --host.lock-step true",
+        "bellmax, 1 environment": f"{CARTPOLE} --env.num-envs 1 --rollout-length 10",
+    },
+    "hopper": {
+        "bellmax, 8 environments": HOPPER,
+        "bellmax, 8 environments, lock-step": f"{HOPPER} --host.lock-step true",
+        "bellmax, 1 environment": f"{HOPPER} --env.num-envs 1 --updates-per-rollout 1",
+    },
+}
+SBX_ENVS = {"cartpole": (1, 10), "hopper": (1, 8)}
+STEPS = {"cartpole": 20_000, "hopper": 2_000, "atari": 4_000}
+
+
+def make_side(words, steps):
+    """(`go()` that takes so many environment steps with learning, the experiment)."""
+    source, *overrides = words.split()
+    config = load(source, overrides)
+    experiment = build(config)
+    share = config.env.num_envs * config.rollout_length
+    state = experiment.init()
+    advance = experiment.runner.compile(state)
+    warmup, rollouts = config.warmup_steps // share, steps // share
+    state = [jax.block_until_ready(advance(state, np.int32(warmup), np.int32(20)))[0]]
+
+    def go():
+        state[0] = jax.block_until_ready(advance(state[0], np.int32(0), np.int32(rollouts)))[0]
+
+    return go, experiment
+
+
+def compare(task, arguments):
+    """Rows of the sides of cartpole or hopper."""
+    steps = arguments.steps or STEPS[task]
+    sides, close = {}, []
+    for name, words in OURS[task].items():
+        sides[name], experiment = make_side(words, steps)
+        close.append(experiment.close)
+    for n in SBX_ENVS[task] if arguments.sbx else ():
+        peer = Peer([arguments.sbx, HERE / "sbx_host.py", task, steps, n])
+        sides[f"SBX, {n} environment{'s' * (n > 1)}"] = peer.go
+        close.append(peer.close)
+    if task == "cartpole" and arguments.cleanrl:
+        # It speaks every 100 environment steps.
+        command = [arguments.sbx or sys.executable, "-u", arguments.cleanrl, "--learning-starts"]
+        command += ["1000", "--exploration-fraction", "0.001", "--total-timesteps", "1000000"]
+        where = tempfile.TemporaryDirectory()
+        peer = Lines(command, start="SPS:", count=steps // 100, where=where.name)
+        sides["CleanRL"] = peer.go
+        close += [peer.close, where.cleanup]
+    seconds = alternate(sides, arguments.rounds)
+    for stop in close:
+        stop()
+    return rows_of(seconds, steps, list(sides)[-1])
+
+
+def rows_of(seconds, steps, base):
+    """A row a side; ratios over `base`."""
+    return [
+        {"side": name, "steps_per_second": steps / statistics.median(taken), "seconds": taken}
+        | ratios(seconds[base], taken)
+        for name, taken in seconds.items()
+    ]
+
+
+def atari(arguments):
+    """What acting and storing take off the rate of the bare vector environment; no learning."""
+    from bellmax.envs.config import make_host_vector
+
+    steps = arguments.steps or STEPS["atari"]
+    common = f"munchausen_dqn/atari --replay.capacity 20000 --rollout-length {arguments.rollout}"
+    config = load(common.split()[0], common.split()[1:])
+    env = make_host_vector(config.env, num_envs=config.env.num_envs)
+    env.reset(0)
+    generator = np.random.default_rng(0)
+    num_actions = int(env.spec.action.num_values)
+    actions = generator.integers(num_actions, size=(1000, config.env.num_envs)).astype(np.int32)
+
+    def bare():
+        for i in range(steps // config.env.num_envs):
+            env.step(actions[i % 1000])
+
+    sides, close = {"vector environment alone": bare}, [env.close]
+    networks = {"nature": "", "16 units": " --agent.network.torso mlp --agent.network.hidden [16]"}
+    for network, words in networks.items():
+        for actors in (1, 2):
+            words_all = f"{common}{words} --host.actors {actors}"
+            go, experiment = make_filling_side(words_all, steps)
+            sides[f"{network}, {actors} actor{'s' * (actors > 1)}"] = go
+            close.append(experiment.close)
+    seconds = alternate(sides, arguments.rounds)
+    for stop in close:
+        stop()
+    return rows_of(seconds, steps, "vector environment alone")
+
+
+def make_filling_side(words, steps):
+    """The same as `make_side` without learning."""
+    source, *overrides = words.split()
+    config = load(source, overrides)
+    experiment = build(config)
+    share = config.env.num_envs * config.rollout_length
+    state = experiment.init()
+    advance = experiment.runner.compile(state)
+    state = [jax.block_until_ready(advance(state, np.int32(20), np.int32(0)))[0]]
+
+    def go():
+        rollouts = np.int32(steps // share)
+        state[0] = jax.block_until_ready(advance(state[0], rollouts, np.int32(0)))[0]
+
+    return go, experiment
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("task", choices=["cartpole", "hopper", "atari"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, help="environment steps in a turn")
+    parser.add_argument("--rollout", type=int, default=8, help="rollout_length of atari")
+    parser.add_argument("--sbx", metavar="PYTHON")
+    parser.add_argument("--cleanrl", metavar="SCRIPT", type=Path)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    task = arguments.task
+    rows = atari(arguments) if task == "atari" else compare(task, arguments)
+    print(table(rows))
+    base = rows[0]["side"] if task == "atari" else rows[-1]["side"]
+    print(f"\nratios are over {base}; jax {jax.__version__}, {sys.platform}")
+    if arguments.out:
+        arguments.out.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

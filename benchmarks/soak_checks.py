@@ -1,0 +1,142 @@
+"""Whether what went into replay is what the environments of `soak_task` showed, step by step."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from soak_task import TERMINATED, Marks, read_ledger, read_marks
+
+
+class Verdict(NamedTuple):
+    """Steps that are missing, that come again, and whose flags, action or reward are not theirs."""
+
+    lost: int = 0
+    doubled: int = 0
+    mislabelled: int = 0
+
+    def plus(self, other: "Verdict") -> "Verdict":
+        return Verdict(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+def judge(steps: Any) -> Verdict:
+    """Whether consecutive steps [T, N] are what the marks of their observations say.
+
+    Nothing is said of the last one's flags, which depend on the step after it.
+    """
+    marks = read_marks(steps.observation)
+    now, after = Marks(*(x[:-1] for x in marks)), Marks(*(x[1:] for x in marks))
+    same = now.instance == after.instance
+    ahead = np.where(same, after.number - now.number, after.number + 1)
+    is_last, discount = np.asarray(steps.is_last)[:-1], np.asarray(steps.discount)[:-1]
+    going = ~is_last
+    # The step before one that broke is the last of its episode; all others say themselves.
+    wrong = is_last != ((now.ending > 0) | ~same)
+    wrong |= np.asarray(steps.is_first)[1:] != is_last
+    wrong |= (after.action == 0) != is_last
+    wrong |= going & (np.asarray(steps.action)[:-1] + 1 != after.action)
+    wrong |= going & (np.asarray(steps.reward)[:-1] != 1)
+    wrong |= going & ((discount == 0) != (after.ending == TERMINATED))
+    lost, doubled = np.maximum(ahead - 1, 0).sum(), (ahead < 1).sum()
+    return Verdict(int(lost), int(doubled), int(wrong.sum()))
+
+
+class Tally(NamedTuple):
+    """What went into replay. newest: the last step of every environment, leaves [1, N], or None.
+
+    numbers: instance -> the number of its newest step. steps: vector steps.
+    """
+
+    newest: Any = None
+    numbers: dict[int, int] = {}
+    verdict: Verdict = Verdict()
+    steps: int = 0
+    transitions: int = 0
+    episodes: int = 0
+
+    def take(self, records: Any) -> "Tally":
+        """After a rollout of steps [L, N]."""
+        # In front of a step: the one that the rollout before ended with, or nothing.
+        window = records
+        if self.newest is not None:
+            window = jax.tree.map(lambda a, b: np.concatenate([a, b]), self.newest, records)
+        marks = read_marks(records.observation)
+        begun = self.newest is not None or not marks.number[0].any()
+        again = self._again(read_marks(window.observation).instance)
+        pairs = zip(marks.instance.ravel().tolist(), marks.number.ravel().tolist(), strict=True)
+        return Tally(
+            jax.tree.map(lambda x: np.array(x[-1:]), records),
+            self.numbers | dict(pairs),
+            self.verdict.plus(judge(window)).plus(Verdict(int(not begun), again)),
+            self.steps + len(marks.number),
+            self.transitions + int((~np.asarray(records.is_last)).sum()),
+            self.episodes + int((marks.ending > 0).sum()),
+        )
+
+    def _again(self, instance: np.ndarray) -> int:
+        """How many instances [T, N] enter a stream and were in one before, or are in two."""
+        entering = instance[1:][instance[1:] != instance[:-1]].tolist()
+        shared = instance.shape[1] - len(np.unique(instance[-1]))
+        return shared + sum(i in self.numbers for i in entering)
+
+    def alive(self) -> list[int]:
+        """The instance that each environment has, as far as replay knows."""
+        return [] if self.newest is None else read_marks(self.newest.observation)[0][0].tolist()
+
+
+def check_replay(replay: Any, tally: Tally) -> list[str]:
+    """What is wrong with the ring: its steps, in the order in which they were added."""
+    slots, filled = replay.storage.is_last.shape[1], int(replay.filled)
+    order = (int(replay.cursor) - filled + np.arange(filled)) % slots
+    steps = jax.tree.map(lambda x: np.asarray(x)[0][order], replay.storage)
+    wrong = judge(steps)
+    newest, last = (read_marks(x.observation[-1]) for x in (steps, tally.newest))
+    problems = [f"replay holds {wrong}"] if any(wrong) else []
+    if not np.array_equal(newest, last) or filled != min(slots, tally.steps):
+        problems.append("replay does not hold the newest steps")
+    return problems
+
+
+def check_ends(ledger: Path, tally: Tally, killed: list[int]) -> tuple[int, list[str]]:
+    """How many environments broke or were killed, and which of their steps are missing."""
+    made = [i for i, pid in read_ledger(ledger, "made").items() if pid != os.getpid()]
+    raised = {i: n for i, n in read_ledger(ledger, "raised").items() if i in made}
+    # Actors are a little ahead of the learner: the newest instances may not have come yet.
+    recent = set(made[-2 * len(tally.alive()) :]) | set(tally.alive())
+    unseen = [i for i in made if i not in tally.numbers and i not in recent]
+    cut = [i for i, n in raised.items() if i not in recent and tally.numbers.get(i, n - 1) != n - 1]
+    problems = [f"instance {i} never came" for i in unseen]
+    problems += [f"instance {i} lacks steps before it broke" for i in cut]
+    return len({*raised, *killed}), problems
+
+
+def check_counts(state: Any, tally: Tally, log: dict[str, Any]) -> list[str]:
+    """Counters of the state and of the log that are not what was counted."""
+    ending = int((read_marks(state.actor.timestep.observation).ending > 0).sum())
+    counted = {
+        "vector_steps": (int(state.vector_steps), tally.steps),
+        "env_steps": (int(state.actor.env_steps[0]), tally.transitions),
+        "episodes": (int(state.actor.episodes[0]), tally.episodes + ending),
+        "env_steps in the log": (log["env_steps"], tally.transitions),
+    }
+    return [f"{name} is {a}, not {b}" for name, (a, b) in counted.items() if a != b]
+
+
+def restarts(report: dict[str, float]) -> dict[str, float]:
+    """Those of a runner's report, or of a row of its log."""
+    return {name: n for name, n in report.items() if name.startswith("restarts_")}
+
+
+def check_restarts(
+    tally: Tally, broken: int, counted: dict[str, float], log: dict[str, Any]
+) -> list[str]:
+    """What the runner counts, at its end and in the last row of its log, against what broke."""
+    problems = []
+    if counted != {**dict.fromkeys(counted, 0), "restarts_raised": broken}:
+        problems.append(f"{broken} environments broke, and the runner counts {counted}")
+    # Replay is a little behind the log, and the log behind the actors.
+    logged, replaced = log["restarts_raised"], len(tally.numbers) - len(tally.alive())
+    if not replaced <= logged <= broken:
+        problems.append(f"{logged} restarts in the log, {replaced} in replay, {broken} in all")
+    return problems

@@ -1,0 +1,33 @@
+"""Folders that one process at a time writes."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from bellmax import UserError
+
+
+@contextlib.contextmanager
+def locked(folder: Path, activity: str) -> Iterator[None]:
+    """Refuses a folder in which another process does the same; the lock goes with its process.
+
+    Args:
+      folder: there already.
+      activity: what the other one does, for the message: "training".
+
+    Raises:
+      UserError: another process holds the lock.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is {activity} in {folder}; wait or stop it") from None
+        except OSError:  # some network file systems have no locks of folders
+            pass
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,152 @@
+"""Where the runs of a sweep are: processes on this machine, or on those of a Ray cluster.
+
+Ray imports this module on its machines, so nothing heavy is imported at its top.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bellmax.envs.registry import import_extra
+from bellmax.launch.sweep_plan import Job
+
+_PAUSE = 0.1  # seconds between two looks at a process
+
+
+class Ended(NamedTuple):
+    """The exit code of a run's process, and the last line of its stderr or what killed it."""
+
+    code: int
+    error: str
+
+
+class Pool(NamedTuple):
+    """Where processes run.
+
+    width: how many at once. start: returns a handle. poll: None while it runs.
+    stop: passes a signal on. kill: leaves no process behind, and need not be kind.
+    """
+
+    width: Callable[[], int]
+    start: Callable[[Job], Any]
+    poll: Callable[[Any], Ended | None]
+    stop: Callable[[Any, int], None]
+    kill: Callable[[Any], None]
+
+
+def make_pool(jobs: str, out: Path) -> contextlib.AbstractContextManager[Pool]:
+    """Returns what runs the sweep in `out`: `jobs` is a number, `ray`, or `ray://HOST:PORT`."""
+    if jobs.isdecimal():
+        return contextlib.nullcontext(_local_pool(int(jobs), out))
+    return _ray_pool(jobs, out)
+
+
+def _local_pool(width: int, out: Path) -> Pool:
+    def start(job: Job) -> tuple[subprocess.Popen[bytes], Path]:
+        return start_process(job.arguments, out / job.name), out / job.name
+
+    def stop(handle: tuple[subprocess.Popen[bytes], Path], number: int) -> None:
+        handle[0].send_signal(number)
+
+    def kill(handle: tuple[subprocess.Popen[bytes], Path]) -> None:
+        handle[0].kill()
+        handle[0].wait()
+        end_process(*handle)
+
+    return Pool(lambda: width, start, lambda handle: end_process(*handle), stop, kill)
+
+
+@contextlib.contextmanager
+def _ray_pool(address: str, out: Path) -> Iterator[Pool]:
+    """Tasks of one CPU each on a Ray cluster that sees the same files."""
+    import_extra("grpc", "ray")
+    ray: Any = import_extra("ray", "ray")
+    from bellmax.launch.ray_cluster import connected
+
+    alone = address == "ray" and os.environ.get("RAY_ADDRESS", "local") == "local"
+    with connected(address, (os.cpu_count() or 1) if alone else 1):
+        remote = ray.remote(num_cpus=1)(run_process)
+
+        def poll(task: Any) -> Ended | None:
+            if not ray.wait([task], timeout=0)[0]:
+                return None
+            try:
+                return ray.get(task)
+            except Exception as error:  # cancelled, or its machine was lost
+                return Ended(1, str(error).strip().splitlines()[-1])
+
+        def kill(task: Any) -> None:
+            ray.cancel(task)
+            ray.wait([task], timeout=10)
+
+        yield Pool(
+            lambda: max(int(ray.cluster_resources().get("CPU", 1)), 1),
+            lambda job: remote.remote(job.arguments, str((out / job.name).absolute()), os.getcwd()),
+            poll,
+            lambda task, _: ray.cancel(task),
+            kill,
+        )
+
+
+def run_process(arguments: list[str], folder: str, cwd: str) -> Ended:
+    """Runs `bellmax` as a Ray task does; cancelled, it hands SIGTERM on and waits.
+
+    Args:
+      arguments: of `bellmax`.
+      folder: of the run, absolute; its log goes beside it.
+      cwd: where `bellmax` is started.
+
+    Returns:
+      What came of it.
+    """
+    process = start_process(arguments, Path(folder), cwd)
+    try:
+        while not (ended := end_process(process, Path(folder))):
+            time.sleep(_PAUSE)  # cancelling interrupts no call that waits
+        return ended
+    except BaseException:
+        process.terminate()
+        process.wait()
+        end_process(process, Path(folder))
+        raise
+
+
+def start_process(
+    arguments: Sequence[str], folder: Path, cwd: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Starts `bellmax` out of reach of the terminal's Ctrl-C, which the sweep passes on itself."""
+    command = [sys.executable, "-P", "-m", "bellmax.launch.cli", *arguments]
+    log, errors = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("log", "err"))
+    with log.open("ab") as stdout, errors.open("wb") as stderr:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=cwd,
+            start_new_session=True,
+        )
+
+
+def end_process(process: subprocess.Popen[bytes], folder: Path) -> Ended | None:
+    """What came of a process that `start_process` started, None while it runs.
+
+    Its stderr goes to the end of its log.
+    """
+    code = process.poll()
+    if code is None:
+        return None
+    log, errors = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("log", "err"))
+    said = errors.read_bytes()
+    with log.open("ab") as file:
+        file.write(said)
+    errors.unlink()
+    lines = said.decode(errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return Ended(code, f"killed ({signal.strsignal(-code)})" if code < 0 else last)
