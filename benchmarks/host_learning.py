@@ -31,7 +31,7 @@ class Task(NamedTuple):
     solved: float | None
 
 
-HOPPER = "{}/hopper --warmup-steps 10000 --agent.random-steps 10000"
+HOPPER = "{}/hopper --warmup-steps 5000 --agent.random-steps 5000"
 TASKS = {
     "cartpole": Task(
         "CartPole-v1",
@@ -53,8 +53,8 @@ TASKS = {
         "Hopper-v5",
         {"expectrl": HOPPER.format("expectrl"), "td3": HOPPER.format("td3")},
         seeds=3,
-        steps=100_000,
-        every=10_000,
+        steps=50_000,
+        every=5_000,
         solved=None,
     ),
 }
@@ -78,7 +78,7 @@ def learn_sbx(task: Task, seed: int, folder: Path, python: str) -> tuple[np.ndar
     if not out.is_file():
         out.parent.mkdir(parents=True, exist_ok=True)
         script = Path(__file__).with_name("sbx_learning.py")
-        numbers = map(str, (seed, task.steps, task.every, 10_000))
+        numbers = map(str, (seed, task.steps, task.every, 5_000))
         subprocess.run([python, str(script), *numbers, str(out)], check=True)
     rows = np.array(json.loads(out.read_text()))
     return rows[:, 0], rows[:, 1]
@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--plots", type=Path, default=Path("docs"))
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--agents", nargs="+", help="in place of each task's own")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, help="in place of each task's own")
     parser.add_argument("--sbx", metavar="PYTHON")
@@ -127,7 +128,7 @@ def main() -> None:
         seeds = range(first, first + (arguments.seeds or task.seeds))
         folder = arguments.runs / name
         agents = results.setdefault(name, {})
-        for agent in task.agents:
+        for agent in arguments.agents or task.agents:
             each = [learn(task, agent, seed, folder / f"{agent}_{seed}") for seed in seeds]
             agents[agent] = each[0][0], np.array([returns for _, returns in each])
         if name == "hopper" and arguments.sbx:

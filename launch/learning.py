@@ -24,12 +24,7 @@ class Learning(NamedTuple):
 
 
 def from_replay(
-    agent: Agent,
-    replay: replay_lib.Replay,
-    updates: int,
-    split: Split = lambda batch: batch,
-    *,
-    unroll: int = 1,
+    agent: Agent, replay: replay_lib.Replay, updates: int, split: Split = lambda batch: batch
 ) -> Learning:
     """Rollouts go into replay; `updates` gradient steps follow, each on a fresh sample.
 
@@ -37,7 +32,6 @@ def from_replay(
       agent, replay: what learns, and from what.
       updates: gradient steps in a learning phase.
       split: gives each device a part of a batch.
-      unroll: gradient steps that are written out one after the other.
     """
 
     def keep(state: TrainState, rollout: Rollout) -> TrainState:
@@ -61,7 +55,7 @@ def from_replay(
         if updates == 1:
             carry, _ = update(carry, None)
         else:
-            carry, _ = jax.lax.scan(update, carry, length=updates, unroll=unroll)
+            carry, _ = jax.lax.scan(update, carry, length=updates)
         learner, memory, interval = carry
         return state._replace(learner=learner, replay=memory), interval
 

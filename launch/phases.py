@@ -87,8 +87,7 @@ def on_device(
     if replay is None:
         keep, learn = from_rollout(agent, num_envs, updates, split)
     else:
-        unroll = _unroll(observation, updates)
-        keep, learn = from_replay(agent, replay, updates, split, unroll=unroll)
+        keep, learn = from_replay(agent, replay, updates, split)
 
     def init_one(seed: jax.Array) -> TrainState:
         memory = () if replay is None else replay.init(example)
@@ -116,13 +115,6 @@ def on_device(
         learn=jax.jit(learn_all, donate_argnums=0, out_shardings=(where, None)),
         place=lambda state: state if where is None else place(state, where),
     )
-
-
-def _unroll(observation: specs.Array, updates: int) -> int:
-    """How many gradient steps to write out: in a loop a CPU takes convolutions several times as
-    long (for what is compiled into one program the on-device runner has no such choice)."""
-    images = len(observation.shape) == 3
-    return updates if images and jax.default_backend() == "cpu" and updates <= 8 else 1
 
 
 def first_timestep(observation: specs.Array, num_envs: int, normalised: bool) -> VectorTimeStep:

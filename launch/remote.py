@@ -174,7 +174,8 @@ class RemoteActor:
     def _kill(self) -> None:
         ray: Any = import_extra("ray", "ray")
         with contextlib.suppress(Exception):
-            ray.kill(self._far)
+            if ray.is_initialized():  # else Ray looks for another cluster to join
+                ray.kill(self._far)
 
 
 def _sum(*counts: Mapping[str, int]) -> dict[str, int]:
@@ -189,6 +190,8 @@ def _answer(call: Callable[[], Any], seconds: float | None = None) -> Any:
     ray: Any = import_extra("ray", "ray")
     errors = ray.exceptions
     try:
+        if not ray.is_initialized():  # it would look for another cluster to join
+            raise ConnectionError("it was closed")
         return ray.get(call(), timeout=seconds)
     except errors.GetTimeoutError:
         return None

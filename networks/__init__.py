@@ -19,6 +19,7 @@ from bellmax.networks.continuous import (
     make_actor,
     make_critics,
 )
+from bellmax.networks.conv import PatchConv, conv
 from bellmax.networks.dense import dense
 from bellmax.networks.heads import (
     DuelingHead,
@@ -38,7 +39,7 @@ from bellmax.networks.recurrent import (
     RecurrentParams,
     make_recurrent_network,
 )
-from bellmax.networks.torsos import MLP, ImpalaResNet, MinAtarConv, NatureConv, PatchConv
+from bellmax.networks.torsos import MLP, ImpalaResNet, MinAtarConv, NatureConv
 
 __all__ = [
     "MLP",
@@ -62,6 +63,7 @@ __all__ = [
     "VAHead",
     "VAOutput",
     "action_bounds",
+    "conv",
     "make_actor",
     "make_critics",
     "make_q_network",

@@ -19,16 +19,17 @@ def dense(features: int, dtype: Any) -> nn.Dense:
 
 def _dot_general(x: jax.Array, kernel: jax.Array, dimensions: Any, precision: Any = None, **_: Any):
     assert dimensions == (((x.ndim - 1,), (0,)), ((), ())), "nn.Dense contracts the last axis"
-    return _product(x, kernel, precision)
+    return product(x, kernel, precision)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _product(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
+def product(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
+    """[..., D] and [D, F] -> [..., F], the gradient of the kernel laid out as the kernel is."""
     return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), precision)
 
 
 def _forward(x: jax.Array, kernel: jax.Array, precision: Any):
-    return _product(x, kernel, precision), (x, kernel)
+    return product(x, kernel, precision), (x, kernel)
 
 
 def _backward(precision: Any, saved: tuple[jax.Array, jax.Array], g: jax.Array):
@@ -39,4 +40,4 @@ def _backward(precision: Any, saved: tuple[jax.Array, jax.Array], g: jax.Array):
     return to_x, to_kernel
 
 
-_product.defvjp(_forward, _backward)
+product.defvjp(_forward, _backward)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bellmax.networks.conv import PatchConv, conv
 from bellmax.networks.dense import dense
 
 Dtype = Any
@@ -23,25 +24,6 @@ class MLP(nn.Module):
         for width in self.features:
             x = nn.relu(dense(width, self.dtype)(x))
         return x
-
-
-class PatchConv(nn.Module):
-    """A stride-1 VALID convolution written as shifted slices and one product.
-
-    Equal to `nn.Conv` (the kernel is its kernel, flattened), and faster where images are tiny: the
-    product stays a product under `vmap` over seeds, where a convolution becomes a grouped one.
-    """
-
-    features: int
-    width: int = 3
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        rows, columns = x.shape[1] - self.width + 1, x.shape[2] - self.width + 1
-        shifts = [(i, j) for i in range(self.width) for j in range(self.width)]
-        patches = [x[:, i : i + rows, j : j + columns] for i, j in shifts]
-        return dense(self.features, self.dtype)(jnp.concatenate(patches, axis=-1))
 
 
 class MinAtarConv(nn.Module):
@@ -70,8 +52,8 @@ class NatureConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = _unit_interval(x, self.dtype)
         for features, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
-            x = nn.Conv(features, (kernel, kernel), stride, padding="VALID", dtype=self.dtype)(x)
-            x = nn.relu(x)
+            layer = conv(features, kernel, self.dtype, stride=stride, padding="VALID")
+            x = nn.relu(layer(x))
         return nn.relu(dense(512, self.dtype)(x.reshape(x.shape[0], -1)))
 
 
@@ -89,12 +71,12 @@ class ImpalaResNet(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = _unit_interval(x, self.dtype)
         for features in self.stages:
-            x = nn.Conv(features, (3, 3), dtype=self.dtype)(x)
+            x = conv(features, 3, self.dtype)(x)
             x = nn.max_pool(x, (3, 3), (2, 2), padding="SAME")
             for _ in range(self.blocks):
                 residual = x
-                x = nn.Conv(features, (3, 3), dtype=self.dtype)(nn.relu(x))
-                x = nn.Conv(features, (3, 3), dtype=self.dtype)(nn.relu(x))
+                x = conv(features, 3, self.dtype)(nn.relu(x))
+                x = conv(features, 3, self.dtype)(nn.relu(x))
                 x = x + residual
         x = nn.relu(x).reshape(x.shape[0], -1)
         return nn.relu(dense(256, self.dtype)(x))

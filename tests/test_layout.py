@@ -28,7 +28,7 @@ LOSSES_MAY_IMPORT = {"jax", "numpy", "chex", "rlax", "bellmax", *sys.stdlib_modu
 LAZY = {
     *("ale_py", "craftax", "dm_control", "envpool", "minigrid", "xminigrid"),
     *("gymnax", "brax", "mujoco", "flashbax", "gymnasium", "bsuite", "wandb", "tensorboardX"),
-    *("matplotlib", "scipy", "rich", "distrax", "tyro"),
+    *("matplotlib", "scipy", "ray", "rich", "distrax", "tyro"),
 }
 OUTSIDE = {"tests", "benchmarks", "examples"}
 FILES = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))

@@ -347,6 +347,9 @@ class FakeRay:
             raise ray.exceptions.GetTimeoutError
         return call()
 
+    def is_initialized(self):
+        return True
+
     def cluster_resources(self):
         return {"CPU": 3.0}
 

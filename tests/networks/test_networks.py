@@ -83,6 +83,48 @@ def test_patch_convolution_is_a_convolution(width):
     np.testing.assert_allclose(output, wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("padding", ["VALID", "SAME"])
+@pytest.mark.parametrize("width, stride", [(8, 4), (4, 2), (3, 1), (3, 2), (1, 1)])
+def test_convolutions_are_flax_s(width, stride, padding):
+    """In value and in gradients, on images whose sides the stride does not divide, and of seeds."""
+    module = networks.conv(4, width, jnp.float32, stride=stride, padding=padding)
+    flax_s = nn.Conv(4, (width, width), stride, padding=padding)
+    x = jax.random.normal(KEY, (2, 13, 10, 3))
+    output, params = run(module, x)
+    wanted, theirs = run(flax_s, x)
+    assert output.shape == wanted.shape
+    jax.tree.map(np.testing.assert_array_equal, params, theirs)
+    np.testing.assert_allclose(output, wanted, atol=1e-5)
+
+    def gradients(layer):
+        def value(params, x):
+            return jnp.sum(jnp.sin(layer.apply(params, x)))
+
+        return jax.grad(value, argnums=(0, 1))(params, x)
+
+    both = gradients(module), gradients(flax_s)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), *both)
+    seeds = jax.tree.map(lambda p: jnp.stack([p, 2.0 * p]), params)
+    several = jax.vmap(module.apply, in_axes=(0, None))(seeds, x)
+    np.testing.assert_allclose(several[0], output, atol=1e-5)
+    np.testing.assert_allclose(several[1], 2.0 * output, atol=1e-5)
+
+
+def test_an_accelerator_has_its_own_convolutions(monkeypatch):
+    x = jax.random.normal(KEY, (1, 84, 84, 4))
+    module = networks.NatureConv()
+    output, params = run(module, x)
+
+    def primitives():
+        equations = jax.make_jaxpr(module.apply)(params, x).eqns
+        return {equation.primitive.name for equation in equations}
+
+    assert "conv_general_dilated" not in primitives()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "conv_general_dilated" in primitives()
+    np.testing.assert_allclose(module.apply(params, x), output, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_heads(dtype):
     x = jax.random.normal(KEY, (5, 6))
