@@ -57,12 +57,12 @@ def _as_product(
     shape = x.shape[1:3]
     pads = jax.lax.padtype_to_pads(shape, (height, width), strides, padding)
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    patches = _patches(x, (height, width), tuple(strides))
+    patches = _patches(x, (height, width), strides)
     flat = kernel.reshape(height * width * channels, features)
     return product(patches, flat, options.get("precision"))
 
 
-def _patches(x: jax.Array, size: tuple[int, int], strides: tuple[int, int]) -> jax.Array:
+def _patches(x: jax.Array, size: Sequence[int], strides: Sequence[int]) -> jax.Array:
     """[B, H, W, C] -> [B, H', W', h w C]: what each place of the output sees, row by row."""
     (height, width), (down, right) = size, strides
     last = x.shape[1] - height, x.shape[2] - width
