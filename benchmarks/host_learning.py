@@ -31,7 +31,6 @@ class Task(NamedTuple):
     solved: float | None
 
 
-HOPPER = "{}/hopper --warmup-steps 5000 --agent.random-steps 5000"
 TASKS = {
     "cartpole": Task(
         "CartPole-v1",
@@ -51,7 +50,7 @@ TASKS = {
     ),
     "hopper": Task(
         "Hopper-v5",
-        {"expectrl": HOPPER.format("expectrl"), "td3": HOPPER.format("td3")},
+        {"expectrl": "expectrl/hopper --warmup-steps 5000 --agent.random-steps 5000"},
         seeds=3,
         steps=50_000,
         every=5_000,
@@ -116,7 +115,6 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--plots", type=Path, default=Path("docs"))
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
-    parser.add_argument("--agents", nargs="+", help="in place of each task's own")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, help="in place of each task's own")
     parser.add_argument("--sbx", metavar="PYTHON")
@@ -128,7 +126,7 @@ def main() -> None:
         seeds = range(first, first + (arguments.seeds or task.seeds))
         folder = arguments.runs / name
         agents = results.setdefault(name, {})
-        for agent in arguments.agents or task.agents:
+        for agent in task.agents:
             each = [learn(task, agent, seed, folder / f"{agent}_{seed}") for seed in seeds]
             agents[agent] = each[0][0], np.array([returns for _, returns in each])
         if name == "hopper" and arguments.sbx:

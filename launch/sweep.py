@@ -60,10 +60,11 @@ def sweep(source: str, out: Path, overrides: Sequence[str], jobs: str) -> int:
     check_started(plan, out)
     rows = _read_results(out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with make_pool(jobs, out) as pool, locked(out, "sweeping"), _hangup_terminates():
-            _write(out / RECORD, dump_yaml(record))
-            return _run_all(plan, out, rows, pool)
+        with make_pool(jobs, out) as pool, _hangup_terminates():
+            out.mkdir(parents=True, exist_ok=True)
+            with locked(out, "sweeping"):
+                _write(out / RECORD, dump_yaml(record))
+                return _run_all(plan, out, rows, pool)
     except KeyboardInterrupt as stop:
         what, code = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
         finished = sum(rows.get(job.name, {}).get("status") == "finished" for job in plan)

@@ -270,7 +270,7 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
 
 
 def test_an_interrupted_run_says_how_to_continue(capsys, monkeypatch):
-    def stop(run, overrides):
+    def stop(run, overrides, actors):
         raise KeyboardInterrupt
 
     monkeypatch.setitem(sys.modules, "bellmax.launch.train", SimpleNamespace(resume=stop))
@@ -283,8 +283,8 @@ def test_train_gets_the_configuration_and_a_dated_folder(monkeypatch):
     fake = SimpleNamespace(train=lambda *given: calls.append(given) or 0)
     monkeypatch.setitem(sys.modules, "bellmax.launch.train", fake)
     assert main(["train", "good.yaml", "--agent.discount", "0.9"]) == 0
-    config, out = calls[0]
-    assert config.agent.discount == 0.9
+    config, out, actors = calls[0]
+    assert config.agent.discount == 0.9 and actors is None
     assert out.parent.name == "runs" and out.name.startswith("good-2") and not out.exists()
 
 

@@ -158,8 +158,15 @@ def wait_for(address):
     host, _, port = address.removeprefix("ray://").rpartition(":")
     for _ in range(600):
         with contextlib.suppress(OSError):
-            return socket.create_connection((host, int(port)), 1).close()
+            socket.create_connection((host, int(port)), 1).close()
+            break
         time.sleep(0.1)
+    # Its client server gives the process that it starts for each client 30 s, and a busy machine
+    # may need more for the first.
+    join = [sys.executable, "-c", f"import ray; ray.init({address!r}, log_to_driver=False)"]
+    for _ in range(5):
+        if subprocess.run(join, capture_output=True).returncode == 0:
+            return
     raise TimeoutError(address)
 
 
