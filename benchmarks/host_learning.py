@@ -103,7 +103,8 @@ def show(results: dict, arguments: argparse.Namespace) -> None:
                 }
             )
             draw(axes[0, place], steps, returns, label=agent, number=number)
-        dress(axes[0, place], task.title, "environment steps", "evaluation return")
+        title = task.title if len(agents) > 1 else f"{task.title}, {next(iter(agents))}"
+        dress(axes[0, place], title, "environment steps", "evaluation return")
         thousands(axes[0, place])
     print(f"\n{table(rows)}\n", flush=True)
     legend(figure, axes[0, -1], 4)
