@@ -46,19 +46,22 @@ SBX_ENVS = {"cartpole": (1, 10), "hopper": (1, 8)}
 STEPS = {"cartpole": 20_000, "hopper": 2_000, "atari": 4_000}
 
 
-def make_side(words, steps):
-    """(`go()` that takes so many environment steps with learning, the experiment)."""
+def make_side(words, steps, learns=True):
+    """(`go()` that takes so many environment steps, the experiment)."""
     source, *overrides = words.split()
     config = load(source, overrides)
     experiment = build(config)
     share = config.env.num_envs * config.rollout_length
     state = experiment.init()
     advance = experiment.runner.compile(state)
-    warmup, rollouts = config.warmup_steps // share, steps // share
-    state = [jax.block_until_ready(advance(state, np.int32(warmup), np.int32(20)))[0]]
+    none, rollouts = np.int32(0), np.int32(steps // share)
+    filled = np.int32(config.warmup_steps // share) if learns else np.int32(20)
+    first = advance(state, filled, np.int32(20) if learns else none)
+    state = [jax.block_until_ready(first)[0]]
 
     def go():
-        state[0] = jax.block_until_ready(advance(state[0], np.int32(0), np.int32(rollouts)))[0]
+        turn = (none, rollouts) if learns else (rollouts, none)
+        state[0] = jax.block_until_ready(advance(state[0], *turn))[0]
 
     return go, experiment
 
@@ -119,30 +122,13 @@ def atari(arguments):
     for network, words in networks.items():
         for actors in (1, 2):
             words_all = f"{common}{words} --host.actors {actors}"
-            go, experiment = make_filling_side(words_all, steps)
+            go, experiment = make_side(words_all, steps, learns=False)
             sides[f"{network}, {actors} actor{'s' * (actors > 1)}"] = go
             close.append(experiment.close)
     seconds = alternate(sides, arguments.rounds)
     for stop in close:
         stop()
     return rows_of(seconds, steps, "vector environment alone")
-
-
-def make_filling_side(words, steps):
-    """The same as `make_side` without learning."""
-    source, *overrides = words.split()
-    config = load(source, overrides)
-    experiment = build(config)
-    share = config.env.num_envs * config.rollout_length
-    state = experiment.init()
-    advance = experiment.runner.compile(state)
-    state = [jax.block_until_ready(advance(state, np.int32(20), np.int32(0)))[0]]
-
-    def go():
-        rollouts = np.int32(steps // share)
-        state[0] = jax.block_until_ready(advance(state[0], rollouts, np.int32(0)))[0]
-
-    return go, experiment
 
 
 def main():

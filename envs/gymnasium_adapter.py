@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import importlib
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +13,6 @@ from bellmax.envs.base import EnvSpec
 from bellmax.envs.gymnasium_spaces import convert_action, convert_observation
 from bellmax.envs.host_base import Conversion, HostTimeStep, in_words, opening, without_warnings
 from bellmax.envs.registry import check_options, import_extra, suggest
-
-if TYPE_CHECKING:
-    pass
 
 
 def make(

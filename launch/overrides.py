@@ -38,6 +38,15 @@ def merge(base: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def flatten(section: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested keys as dotted ones, as options name them."""
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
 def _set(mapping: dict[str, Any], path: list[str], value: Any) -> None:
     for part in path[:-1]:
         inner = mapping.get(part)

@@ -8,6 +8,7 @@ import numpy as np
 
 from bellmax import UserError
 from bellmax.launch.metrics import Row, read_metrics
+from bellmax.launch.overrides import flatten
 from bellmax.launch.statistics import bootstrap_interval, interquartile_mean, mean
 from bellmax.launch.yaml_files import read_yaml
 
@@ -77,7 +78,7 @@ def _read(folder: Path, metric: str) -> Source:
     rows = read_metrics(folder)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"there is no config.yaml in {folder}; is it the folder of a run?")
-    settings = _flat(read_yaml(folder / "config.yaml"))
+    settings = flatten(read_yaml(folder / "config.yaml"))
     for kind in ("evaluation", "train"):
         found = [row for row in rows if row["kind"] == kind and row.get(metric) is not None]
         if found:
@@ -186,16 +187,6 @@ def _statistic(curves: list[Curve]) -> Any:
     """One for all curves of a panel, or they could not be compared."""
     few = any(1 < len(curve.seeds) < 4 for curve in curves)
     return mean if few else interquartile_mean
-
-
-def _flat(mapping: Any, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in mapping.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _is_number(value: Any) -> bool:

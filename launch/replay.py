@@ -142,14 +142,7 @@ def make_replay(
             weights = jnp.ones((batch_size,))
         ahead = jnp.arange(sequence_length) * num_envs
         where = (indices[:, None] + ahead[None]) % starts
-
-        def read(storage: jax.Array) -> jax.Array:
-            return _read(storage, where, sharded)
-
-        if frame_stack == 1:
-            return Sample(Batch(jax.tree.map(read, state.storage), weights), indices)
-        steps = jax.tree.map(read, state.storage._replace(observation=()))
-        steps = steps._replace(observation=_read_stacks(state, where, frame_stack, sharded))
+        steps = _read_steps(state, where, frame_stack, sharded)
         return Sample(Batch(steps, weights), indices)
 
     def update_priorities(
@@ -174,6 +167,18 @@ def _check_slots(
         raise ValueError(
             f"capacity {capacity} holds no sequence of {sequence_length} steps{before}"
         )
+
+
+def _read_steps(state: ReplayState, where: jax.Array, frame_stack: int, sharded: bool) -> Step:
+    """The steps at `where`, [B, T], with whole observations."""
+
+    def read(storage: jax.Array) -> jax.Array:
+        return _read(storage, where, sharded)
+
+    if frame_stack == 1:
+        return jax.tree.map(read, state.storage)
+    steps = jax.tree.map(read, state.storage._replace(observation=()))
+    return steps._replace(observation=_read_stacks(state, where, frame_stack, sharded))
 
 
 def _newest_frame(steps: Step, frame_stack: int) -> Step:

@@ -5,12 +5,12 @@ import hashlib
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bellmax import UserError
-from bellmax.launch.overrides import parse_overrides
+from bellmax.launch.overrides import flatten, parse_overrides
 from bellmax.launch.values import FLAG, show
 from bellmax.launch.yaml_files import read_yaml
 
@@ -41,7 +41,8 @@ def read_values(overrides: Sequence[str]) -> dict[str, list[str]]:
     Raises:
       UserError: an option that is none, or values that cannot be told apart.
     """
-    return {key: split_values(key, text) for key, text in _flat(parse_overrides(overrides))}
+    typed = flatten(parse_overrides(overrides))
+    return {key: split_values(key, text) for key, text in typed.items()}
 
 
 def split_values(key: str, text: str) -> list[str]:
@@ -90,7 +91,7 @@ def plan_runs(source: str, values: Mapping[str, Sequence[str]], out: Path) -> li
         typed: dict[str, Any] = dict(zip(values, combination, strict=True))
         options = [f"--{k}" if value is FLAG else f"--{k}={value}" for k, value in typed.items()]
         config = load(source, options)
-        resolved = typed | dict(_flat(to_dict(config)))  # what is typed as a section stays so
+        resolved = typed | flatten(to_dict(config))  # what is typed as a section stays so
         name = _name({key: resolved[key] for key in varied})
         if name in plan:
             raise UserError(f"two combinations of the values would be the same run {name}")
@@ -124,29 +125,17 @@ def read_record(source: str, values: Mapping[str, Sequence[str]], out: Path) -> 
 
 def check_started(plan: list[Job], out: Path) -> None:
     """Refuses to go on with runs of which something else was asked."""
-    from bellmax.launch.config import load, to_dict
-    from bellmax.launch.train import RESUMABLE
+    from bellmax.launch.config import load
+    from bellmax.launch.train import unresumable
 
     for job in plan:
         folder = out / job.name
         if (folder / "config.yaml").is_file():
-            before, now = (dict(_flat(to_dict(config))) for config in (load(folder), job.config))
-            changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-            changed = [key for key in changed if key not in RESUMABLE]
+            changed = unresumable(load(folder), job.config)
             if changed:
                 raise UserError(
                     f"{folder} holds a run with another {changed[0]}; name a new folder with --out"
                 )
-
-
-def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys with underscores, and their values."""
-    for key, value in section.items():
-        name = f"{prefix}{str(key).replace('-', '_')}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
-        else:
-            yield name, value
 
 
 def _text(value: Any) -> str:

@@ -122,7 +122,7 @@ def start_process(
 ) -> subprocess.Popen[bytes]:
     """Starts `bellmax` out of reach of the terminal's Ctrl-C, which the sweep passes on itself."""
     command = [sys.executable, "-P", "-m", "bellmax.launch.cli", *arguments]
-    log, errors = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("log", "err"))
+    log, errors = _outputs(folder)
     with log.open("ab") as stdout, errors.open("wb") as stderr:
         return subprocess.Popen(
             command,
@@ -142,7 +142,7 @@ def end_process(process: subprocess.Popen[bytes], folder: Path) -> Ended | None:
     code = process.poll()
     if code is None:
         return None
-    log, errors = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("log", "err"))
+    log, errors = _outputs(folder)
     said = errors.read_bytes()
     with log.open("ab") as file:
         file.write(said)
@@ -150,3 +150,8 @@ def end_process(process: subprocess.Popen[bytes], folder: Path) -> Ended | None:
     lines = said.decode(errors="replace").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return Ended(code, f"killed ({signal.strsignal(-code)})" if code < 0 else last)
+
+
+def _outputs(folder: Path) -> tuple[Path, Path]:
+    """Where the stdout and the stderr of a run go, beside its folder."""
+    return folder.with_name(f"{folder.name}.log"), folder.with_name(f"{folder.name}.err")

@@ -18,6 +18,7 @@ from bellmax.launch.experiment import Experiment, build, check_memory
 from bellmax.launch.host_runner import HostRunner
 from bellmax.launch.locks import locked
 from bellmax.launch.metrics import MetricsLog
+from bellmax.launch.overrides import flatten
 from bellmax.launch.plot import plot_runs
 from bellmax.launch.policy import save_policies
 from bellmax.launch.processes import is_first, together, writable
@@ -51,6 +52,13 @@ def train(config: RunConfig, out: Path, actors: str | None = None) -> int:
             return _run(experiment, folder, None, messages)
 
 
+def unresumable(before: RunConfig, now: RunConfig) -> list[str]:
+    """Returns the keys in which they differ and which a resumed run may not change."""
+    old, new = flatten(to_dict(before)), flatten(to_dict(now))
+    names = [*new, *(name for name in old if name not in new)]
+    return [name for name in names if new.get(name) != old.get(name) and name not in RESUMABLE]
+
+
 def resume(run: Path, overrides: list[str], actors: str | None = None) -> int:
     """Goes on from the newest intact checkpoint of a run; returns the exit code.
 
@@ -59,10 +67,8 @@ def resume(run: Path, overrides: list[str], actors: str | None = None) -> int:
     Raises:
       UserError: an override would change what was trained so far, or every checkpoint is damaged.
     """
-    before, config = load(run), load(run, overrides)
-    new, old = _flat(to_dict(config)), _flat(to_dict(before))
-    names = [*new, *(name for name in old if name not in new)]
-    changed = [name for name in names if new.get(name) != old.get(name) and name not in RESUMABLE]
+    config = load(run, overrides)
+    changed = unresumable(load(run), config)
     if changed:
         raise UserError(
             f"{changed[0]} cannot change when a run is resumed; what can is "
@@ -97,15 +103,6 @@ def _actors_at(actors: str | None, config: RunConfig, messages: list[str]) -> It
     with connected(actors, config.host.actors) as said:
         messages.append(said)
         yield
-
-
-def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys, as options name them."""
-    flat: dict[str, Any] = {}
-    for key, value in section.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
 
 
 def _start(experiment: Experiment, run: Path) -> tuple[tuple[int, TrainState] | None, list[str]]:

@@ -17,9 +17,7 @@ import yaml
 
 from bellmax import UserError
 from bellmax.launch.cli import main
-from bellmax.launch.sweep import run_jobs
-from bellmax.launch.sweep_plan import Job, plan_runs, read_values, split_values
-from bellmax.launch.sweep_pools import Ended, Pool
+from bellmax.launch.sweep_plan import plan_runs, read_values, split_values
 
 SOURCE = str(Path(__file__).parents[2] / "src")
 CONFIG = """
@@ -212,19 +210,21 @@ def test_each_run_is_that_of_train_alone_to_the_bit(home, tmp_path):
 
 
 def test_a_sweep_leaves_logs_its_values_and_a_table_best_first(home, capsys):
-    done = home / "done"
+    finished = home / "done"
     names = {"results.csv", "sweep.yaml", *("seed=0", "seed=1", "seed=0.log", "seed=1.log")}
-    assert {path.name for path in done.iterdir()} == names
-    record = yaml.safe_load((done / "sweep.yaml").read_text())
+    assert {path.name for path in finished.iterdir()} == names
+    record = yaml.safe_load((finished / "sweep.yaml").read_text())
     assert record == {"source": str(home / "small.yaml"), "values": [{"seed": ["0", "1"]}]}
-    last = {s: [r for r in rows(done / f"seed={s}") if r["kind"] == "evaluation"][-1] for s in "01"}
+    last = {
+        s: [r for r in rows(finished / f"seed={s}") if r["kind"] == "evaluation"][-1] for s in "01"
+    }
     best = sorted("01", key=lambda seed: -last[seed]["episode_return"])
-    assert [(row["run"], row["seed"], row["status"]) for row in results(done)] == [
+    assert [(row["run"], row["seed"], row["status"]) for row in results(finished)] == [
         (f"seed={seed}", seed, "finished") for seed in best
     ]
     returns = [last[seed]["episode_return"] for seed in best]
-    assert [float(row["evaluation_return"]) for row in results(done)] == returns
-    assert "run: done/seed=1" in (done / "seed=1.log").read_text()
+    assert [float(row["evaluation_return"]) for row in results(finished)] == returns
+    assert "run: done/seed=1" in (finished / "seed=1.log").read_text()
     assert main(["plot", *(f"done/seed={s}/" for s in "01"), "--out", str(home / "curves")]) == 0
     assert "curves.png" in capsys.readouterr().out
 
@@ -311,69 +311,6 @@ def test_signals_stop_a_sweep_with_checkpoints_and_it_can_be_gone_on_with(home, 
         # A second signal would have made them leave without a checkpoint.
         assert all(log.read_text().count("stopped; checkpoint") == times for log in logs)
     assert all(log.read_text().count("resuming") == 1 for log in logs)
-
-
-class Fakes:
-    """A pool of nothing, which remembers what it was told."""
-
-    def __init__(self, width):
-        self.told, self.alive, self.most = [], set(), 0
-        self.pool = Pool(lambda: width, self.start, self.poll, self.stop, self.kill)
-
-    def start(self, job):
-        self.told.append(("start", job.name))
-        self.alive.add(job.name)
-        self.most = max(self.most, len(self.alive))
-        return job.name
-
-    def poll(self, name):
-        self.alive.discard(name)
-        return Ended(0, "")
-
-    def stop(self, name, number):
-        self.told.append(("stop", name, number))
-
-    def kill(self, name):
-        self.told.append(("kill", name))
-
-
-JOBS = [Job(name, {}, [], None) for name in "abc"]
-
-
-@pytest.fixture
-def at_once(monkeypatch):
-    monkeypatch.setattr("bellmax.launch.sweep._PAUSE", 0)
-
-
-@pytest.mark.parametrize("width", [1, 2, 5])
-def test_so_many_run_at_once(at_once, width):
-    fakes, ended = Fakes(width), []
-    run_jobs(JOBS, fakes.pool, [], lambda job: None, lambda job, _: ended.append(job.name))
-    assert sorted(ended) == ["a", "b", "c"] and fakes.most == min(width, 3)
-    assert fakes.told == [("start", name) for name in "abc"]
-
-
-def test_a_signal_is_passed_on_once_and_nothing_starts_after_it(at_once):
-    fakes, came, looks = Fakes(2), [], []
-
-    def poll(name):
-        looks.append(name)
-        came.extend([2] if len(looks) == 1 else [])
-        return Ended(130, "") if name == "a" or len(looks) > 6 else None
-
-    run_jobs(JOBS, fakes.pool._replace(poll=poll), came, lambda j: None, lambda j, e: None)
-    assert fakes.told == [("start", "a"), ("start", "b"), ("stop", "b", 2)]
-
-
-def test_a_second_signal_leaves_no_process_behind(at_once):
-    fakes = Fakes(2)
-
-    def poll(name):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_jobs(JOBS, fakes.pool._replace(poll=poll), [], lambda j: None, lambda j, e: None)
-    assert fakes.told[2:] == [("kill", "a"), ("kill", "b")]
 
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray")
