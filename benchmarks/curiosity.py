@@ -1,7 +1,9 @@
 """What does a bonus see of a task, and does it find the reward? MiniGrid, and a noisy TV.
 
 Cells are those that training has visited (docs/environments.md says what a cell of each task is),
-of all environments together. Runs that are complete in DIR are not repeated, others go on.
+of all environments together. Returns are of greedy episodes, and of the episodes that ended in the
+last tenth of training, whose policy draws its actions. Runs that are complete in DIR are not
+repeated, others go on.
 
     python benchmarks/curiosity.py --runs DIR [--tasks doorkey ...] [--agents byol_explore ...]
 """
@@ -9,17 +11,22 @@ of all environments together. Runs that are complete in DIR are not repeated, ot
 import argparse
 from pathlib import Path
 
+import numpy as np
 from report import draw, dress, interval, legend, panels, save, thousands
 from runs import column, evaluations, train
 from timing import table
 
 MINIGRID = "{}/minigrid_doorkey_8x8 --env.name xminigrid/MiniGrid-{}"
+FIXED = f"{MINIGRID} --env.options.layout 0"
 NOISY = "{}/deepsea --env.name bellmax/NoisyGrid --env.options.size 13 --env.options.noise {}"
 # Title, command and environment steps.
 TASKS = {
-    "doorkey": ("DoorKey-16x16", MINIGRID, "DoorKey-16x16", 3_000_000),
-    "blocked": ("BlockedUnlockPickUp", MINIGRID, "BlockedUnlockPickUp", 3_000_000),
-    "locked_room": ("LockedRoom", MINIGRID, "LockedRoom", 3_000_000),
+    "doorkey_8": ("DoorKey-8x8", MINIGRID, "DoorKey-8x8", 1_000_000),
+    "doorkey": ("DoorKey-16x16", MINIGRID, "DoorKey-16x16", 1_000_000),
+    "blocked": ("BlockedUnlockPickUp", MINIGRID, "BlockedUnlockPickUp", 1_000_000),
+    "locked_room": ("LockedRoom", MINIGRID, "LockedRoom", 1_000_000),
+    "doorkey_fixed": ("DoorKey-16x16, one layout", FIXED, "DoorKey-16x16", 1_000_000),
+    "blocked_fixed": ("BlockedUnlockPickUp, one layout", FIXED, "BlockedUnlockPickUp", 1_000_000),
     "dark_tv": ("NoisyGrid, dark TV", NOISY, "none", 300_000),
     "noisy_tv": ("NoisyGrid, noise", NOISY, "always", 300_000),
     "remote_tv": ("NoisyGrid, remote control", NOISY, "remote", 300_000),
@@ -41,6 +48,15 @@ def command(task: str, agent: str, arguments: argparse.Namespace) -> list[str]:
     return [*template.format(agent, name).split(), *options.split()]
 
 
+def last_returns(folder: Path) -> np.ndarray:
+    """[seeds] mean returns of the episodes that ended in the last tenth of training, 0 for none."""
+    steps, returns = column(folder, "train", "episode_return")
+    late = steps > 0.9 * steps[-1]
+    ended = column(folder, "train", "episodes")[1][:, late]
+    sums = np.nansum(returns[:, late].astype(float) * ended, axis=1)
+    return sums / np.maximum(ended.sum(axis=1), 1)
+
+
 def show(tasks: dict[str, dict[str, Path]], arguments: argparse.Namespace) -> None:
     """Prints the table of all tasks and draws their curves, a column a task."""
     rows = []
@@ -53,7 +69,8 @@ def show(tasks: dict[str, dict[str, Path]], arguments: argparse.Namespace) -> No
                 {
                     "task": TASKS[task][0],
                     "agent": f"`{agent}`",
-                    "return": interval(returns[:, -1]),
+                    "return, greedy": interval(returns[:, -1]),
+                    "return in training": interval(last_returns(folder)),
                     "cells, half-way": interval(cells[:, cells.shape[1] // 2]),
                     "cells, end": interval(cells[:, -1]),
                 }

@@ -15,18 +15,22 @@ from bellmax.envs.dtypes import own_dtypes, same_dtypes
 from bellmax.envs.registry import check_options, suggest
 
 ENCODINGS = ("one_hot", "ids")
-OPTIONS = ("encoding", "max_steps", "view_size")
+OPTIONS = ("encoding", "layout", "max_steps", "view_size")
 NUM_TILES, NUM_COLOURS = 13, 12  # of xminigrid: ids of the first and of the second layer
 _NOTHING, _DOOR_OPEN = 0, 10  # ids of tiles
 _PREFIX = "MiniGrid-"  # its XLand tasks need a ruleset, which is no option of a name
 
 
-def make(task: str, *, encoding: str = "one_hot", **options: Any) -> "XminigridEnv":
+def make(
+    task: str, *, encoding: str = "one_hot", layout: int | None = None, **options: Any
+) -> "XminigridEnv":
     """A MiniGrid task of xminigrid, such as `MiniGrid-DoorKey-16x16`.
 
     Args:
       task: one of `list_tasks()`.
       encoding: of the observation, `one_hot` or `ids`, see `XminigridEnv`.
+      layout: the number of the one layout, 0 or more, that all episodes have, in which rooms,
+        objects and the agent's start are the same; None draws another in each.
       **options: view_size, cells of the square that the agent sees, odd and at least 3; max_steps,
         the time limit in environment steps, at least 1. The default of both is the task's.
 
@@ -42,15 +46,18 @@ def make(task: str, *, encoding: str = "one_hot", **options: Any) -> "XminigridE
             f"encoding must be one of {', '.join(ENCODINGS)}, not {encoding!r}"
             f"{suggest(str(encoding), ENCODINGS)}."
         )
-    for name, value in options.items():
+    numbers = options if layout is None else {**options, "layout": layout}
+    for name, value in numbers.items():
         if not isinstance(value, int) or isinstance(value, bool):
             raise UserError(f"{name} must be a whole number, not {value!r}.")
+    if layout is not None and not 0 <= layout < 2**31:
+        raise UserError(f"layout must be from 0 to 2**31 - 1, not {layout}.")
     env, params = _xminigrid().make(task, **options)
     if params.view_size < 3 or params.view_size % 2 == 0:
         raise UserError(f"view_size must be odd and at least 3, not {params.view_size}.")
     if params.max_steps < 1:
         raise UserError(f"max_steps must be at least 1 environment step, not {params.max_steps}.")
-    return XminigridEnv(task, env, params, encoding)
+    return XminigridEnv(task, env, params, encoding, layout)
 
 
 def list_tasks() -> list[str]:
@@ -74,13 +81,14 @@ class XminigridEnv:
     Playground has no goal. max_steps truncates, unless that step terminates.
 
     task: xminigrid's name of it. env: xminigrid's object. params: its `EnvParams`.
-    encoding: `one_hot` or `ids`.
+    encoding: `one_hot` or `ids`. layout: of all episodes, or None.
     """
 
     task: str
     env: Any
     params: Any
     encoding: str = "one_hot"
+    layout: int | None = None
 
     @property
     def spec(self) -> EnvSpec:
@@ -118,6 +126,7 @@ class XminigridEnv:
         return ((2 * carries + opened) * (height * width) + place).astype(jnp.int32)
 
     def reset(self, key: jax.Array) -> tuple[EnvState, TimeStep]:
+        key = key if self.layout is None else jax.random.key(self.layout)
         with jax.numpy_rank_promotion("allow"):  # xminigrid relies on it
             theirs = self.env.reset(self.params, key)
         # Its key is only for wrappers that reset; `vectorise` draws for both steps and resets.

@@ -123,8 +123,7 @@ class HostRunner:
         if self._host_memory:
             return self.advance
         collected, counts = self._abstract_rollout(), np.zeros(2, np.int32)
-        interval = empty_interval(self._agent, self._example, 1)
-        self._phases = self._phases.compile(state, interval, collected, counts)
+        self._phases = self._phases.compile(state, self._nothing, collected, counts)
         return self.advance
 
     def advance(self, state: TrainState, warmup: Any, rollouts: Any) -> tuple[TrainState, Interval]:
@@ -136,7 +135,7 @@ class HostRunner:
         if self._pool is None:
             state = self._start(state)
         pool: Any = self._pool
-        interval = empty_interval(self._agent, self._example, 1)
+        interval = self._nothing
         now, totals = int(state.vector_steps), Episodes(0, 0, 0.0, 0)
         for taken in range(int(warmup) + int(rollouts)):
             if self.stopping or (taken % _FINITE_EVERY == 0 and not bool(interval.finite.all())):
@@ -193,6 +192,11 @@ class HostRunner:
         if self._pool is not None:
             self._pool.close()
             self._pool, self._actors = None, []
+
+    @functools.cached_property
+    def _nothing(self) -> Interval:
+        """Of an interval's start. A gradient step is traced for it: a third of a second, once."""
+        return empty_interval(self._agent, self._example, 1)
 
     def _start(self, state: TrainState) -> TrainState:
         """Starts the actors; the state, in which the episodes that others left in flight end."""

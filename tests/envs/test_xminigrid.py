@@ -210,14 +210,29 @@ def test_view_size_is_an_option():
     assert ts.observation.shape == env.spec.observation.shape == (5, 5, 25)
 
 
+def test_a_layout_is_that_of_all_episodes():
+    def rooms(**options):
+        env = make("xminigrid/MiniGrid-DoorKey-6x6", **options)
+        state, _ = compiled(jax.vmap(env.reset), keys)(keys)
+        return np.concatenate([state.grid.reshape(8, -1), state.agent.position], axis=-1)
+
+    keys = jax.random.split(jax.random.key(3), 8)
+    drawn, own, other = rooms(), rooms(layout=0), rooms(layout=5)
+    assert len(np.unique(drawn, axis=0)) > 1
+    assert len(np.unique(own, axis=0)) == len(np.unique(other, axis=0)) == 1
+    assert (own != other).any()
+
+
 @pytest.mark.parametrize(
     ("task", "options", "words"),
     [
         ("MiniGrid-DorKey-8x8", {}, "'MiniGrid-DorKey-8x8', did you mean 'MiniGrid-DoorKey-8x8'."),
         ("XLand-MiniGrid-R1-9x9", {}, "xminigrid has no MiniGrid task 'XLand"),
-        ("MiniGrid-Unlock", {"max_step": 3}, "did you mean 'max_steps'; it takes encoding, max_"),
+        ("MiniGrid-Unlock", {"max_step": 3}, "did you mean 'max_steps'; it takes encoding, lay"),
         ("MiniGrid-Unlock", {"max_steps": 0}, "max_steps must be at least 1 environment step"),
         ("MiniGrid-Unlock", {"max_steps": 9.5}, "max_steps must be a whole number, not 9.5"),
+        ("MiniGrid-Unlock", {"layout": True}, "layout must be a whole number, not True"),
+        ("MiniGrid-Unlock", {"layout": -1}, "layout must be from 0 to 2**31 - 1, not -1"),
         ("MiniGrid-Unlock", {"view_size": 4}, "view_size must be odd and at least 3, not 4"),
         ("MiniGrid-Unlock", {"encoding": "onehot"}, "not 'onehot', did you mean 'one_hot'."),
     ],
