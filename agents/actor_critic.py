@@ -252,10 +252,12 @@ def _make_learn_actor(
     def learn_actor(state: LearnerState, batch: Batch) -> LearnerState:
         observation = batch.steps.observation[:, 0]
         mask = 1.0 - batch.steps.is_last[:, 0]
+        # The others would be computed for nothing: under vmap over critics XLA drops none.
+        first = jax.tree.map(lambda x: x[:1], state.params.critics)
 
         def loss_fn(params: Params) -> jax.Array:
             actions = parts.actor.apply(params, observation)
-            values = _own_values(parts, state.params.critics, observation, actions)
+            values = _own_values(parts, first, observation, actions)
             return -masked_mean(values[:, 0].sum(axis=-1), mask)
 
         gradients = jax.grad(loss_fn)(state.params.actor)

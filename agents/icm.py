@@ -63,7 +63,7 @@ class ForwardInverse(nn.Module):
         self, before: jax.Array, after: jax.Array, action: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         config = self.config
-        both = jnp.concatenate([before, after], axis=0).astype(jnp.float32)
+        both = jnp.concatenate([before, after], axis=0)
         features = make_torso(config.network.torso, config.icm_hidden, jnp.float32)(both)
         z_tm1, z_t = jnp.split(dense(config.icm_latent_size, jnp.float32)(features), 2)
 

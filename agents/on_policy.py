@@ -62,7 +62,8 @@ class OnPolicyConfig:
     learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 3e-4
     # Adam's epsilon (PPO's usual one: a policy that has little left to learn takes small steps).
     adam_epsilon: Annotated[float, Gt(0), Interval(le=1)] = 1e-5
-    # Gradients are scaled down to this global norm; none leaves them.
+    # Gradients are scaled down to this global norm, those of a bonus' own parameters apart; none
+    # leaves them.
     max_gradient_norm: Annotated[float, Gt(0)] | None = 1.0
     # Gamma, per environment step, of both rewards.
     discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
@@ -174,7 +175,7 @@ def make_on_policy_agent(
     num_actions = count_actions(spec)
     network = make_recurrent_network(config.network, spec.observation, num_actions)
     parts = Parts(config, network, intrinsic, make_normaliser(reward), reward.scale)
-    adam = make_adam(config.learning_rate, config.adam_epsilon, config.max_gradient_norm)
+    adam = make_adam(config.learning_rate, config.adam_epsilon)
 
     def init(key: jax.Array) -> LearnerState:
         network_key, bonus_key = jax.random.split(key)
@@ -199,6 +200,7 @@ def make_on_policy_agent(
         gradients, metrics = jax.grad(_loss, argnums=1, has_aux=True)(
             parts, state.params, state.extra, batch
         )
+        gradients = _clip(gradients, config.max_gradient_norm)
         updates, opt_state = adam.update(gradients, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         bonus = intrinsic.update(params.intrinsic, state.extra.bonus, params.network.encoder)
@@ -215,6 +217,16 @@ def make_on_policy_agent(
         ReplaySpec(sequence_length=3, batch_size=config.batch_size, on_policy=True),
         prepare=lambda state, batch, memory: _prepare(parts, state, batch, memory),
     )
+
+
+def _clip(gradients: OnPolicyParams, norm: Any) -> OnPolicyParams:
+    """Scaled down to a norm, the bonus' own apart: its size shall not decide the policy's steps."""
+    if norm is None:
+        return gradients
+    clip = optax.clip_by_global_norm(norm)
+    own, _ = clip.update(gradients.intrinsic, optax.EmptyState())
+    rest, _ = clip.update(gradients._replace(intrinsic=()), optax.EmptyState())
+    return rest._replace(intrinsic=own)
 
 
 def _make_act(network: RecurrentNetwork) -> Act:

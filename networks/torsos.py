@@ -1,4 +1,7 @@
-"""Torsos: from a batch of observations [B, ...] to features [B, D], float32 or bfloat16 inside."""
+"""Torsos: from a batch of observations [B, ...] to features [B, D], float32 or bfloat16 inside.
+
+Bytes are divided by 255.
+"""
 
 from typing import Any
 
@@ -20,7 +23,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = x.reshape(x.shape[0], -1).astype(self.dtype)
+        x = _unit_interval(x.reshape(x.shape[0], -1), self.dtype)
         for width in self.features:
             x = nn.relu(dense(width, self.dtype)(x))
         return x
@@ -36,12 +39,12 @@ class MinAtarConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = nn.relu(PatchConv(16, dtype=self.dtype)(x.astype(self.dtype)))
+        x = nn.relu(PatchConv(16, dtype=self.dtype)(_unit_interval(x, self.dtype)))
         return nn.relu(dense(128, self.dtype)(x.reshape(x.shape[0], -1)))
 
 
 class NatureConv(nn.Module):
-    """The DQN network: [B, 84, 84, C] -> [B, 512]. Bytes are divided by 255.
+    """The DQN network: [B, 84, 84, C] -> [B, 512].
 
     Source: Mnih et al. 2015, doi:10.1038/nature14236.
     """
