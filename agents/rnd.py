@@ -49,7 +49,8 @@ def make_rnd(config: RNDConfig, spec: EnvSpec) -> Agent:
     """Makes the actor-critic with RND's bonus.
 
     Deviations: one value of both rewards, whose intrinsic part ends with the episode as the other
-    does (the paper: two, and one endless); the predictor learns from every step.
+    does (the paper: two, and one endless); the predictor learns from every step; the moments of
+    observations begin with the first rollout (the paper: with random steps before it).
 
     Raises:
       UserError: the task's actions are not discrete, or the torso does not fit its observations.

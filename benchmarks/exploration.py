@@ -29,8 +29,10 @@ AGENTS = {
     "munchausen_dqn": "munchausen_dqn/deepsea --env.coverage",
     "vmpo": f"{BYOL} --agent.policy-loss vmpo",
     "horizon_1": f"{BYOL} --agent.horizon 1",
-    "horizon_8": f"{BYOL} --agent.horizon 8",
-    "no_clipping": f"{BYOL} --agent.intrinsic.normaliser scaled",
+    # Longer rollouts, or a third of the steps lack predictions that are still to be made.
+    "horizon_8": f"{BYOL} --agent.horizon 8 --rollout-length 40 --updates-per-rollout 8",
+    # Uncut, bonuses are ten times as large on average.
+    "no_clipping": f"{BYOL} --agent.intrinsic.normaliser scaled --agent.intrinsic.scale 0.002",
     "random_target": f"{BYOL} --agent.target-decay 1",
     "not_shared": f"{BYOL} --agent.shared false",
     "random": "munchausen_dqn/deepsea --env.coverage --agent.epsilon-start 1 --agent.epsilon-end 1",
