@@ -25,6 +25,12 @@ CONNECT_SECONDS = 30.0  # Ray's own limit for ray://
 _OWN = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 
+class LostClusterError(UserError):
+    """The connection to the Ray cluster is gone."""
+
+    exit_code = 1  # of the command line: the machine failed, not the user
+
+
 def check(address: str, config: RunConfig) -> None:
     """Refuses what cannot be, before anything is started.
 
@@ -80,6 +86,30 @@ def connected(address: str, actors: int) -> Iterator[str]:
         finally:
             if ours:
                 ray.shutdown()
+
+
+@contextlib.contextmanager
+def reached(then: str) -> Iterator[None]:
+    """Says in a sentence that the cluster is gone, at a call of Ray that needs it.
+
+    Args:
+      then: what the user does then.
+
+    Raises:
+      LostClusterError: the connection is gone. Without a look at it first, Ray would search for
+        another cluster to join, or start one.
+    """
+    ray: Any = import_extra("ray", "ray")
+    try:
+        if not ray.is_initialized():
+            raise ConnectionError("it was closed")
+        yield
+    except ray.exceptions.RayError:  # what a task raised is of its own type too
+        raise
+    except ConnectionError as error:
+        raise LostClusterError(
+            f"the connection to the Ray cluster is lost ({in_words(error)}); {then}"
+        ) from error
 
 
 def _join(ray: Any, where: str, actors: int) -> None:
