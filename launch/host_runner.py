@@ -191,7 +191,10 @@ class HostRunner:
         """Stops the actors and frees their environments."""
         if self._pool is not None:
             self._pool.close()
-            self._pool, self._actors = None, []
+        else:  # some may be there though another one could not be made
+            for actor in self._actors:
+                actor.close()
+        self._pool, self._actors = None, []
 
     @functools.cached_property
     def _nothing(self) -> Interval:
