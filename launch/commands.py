@@ -42,7 +42,8 @@ def _train(arguments: argparse.Namespace) -> int:
         if arguments.resume:
             return _go_on(out, arguments.source, arguments)
         raise UserError(f"{out} holds a run already; continue it with `bellmax resume {out}`")
-    if out.is_dir() and any(out.iterdir()):
+    # A kill while the configuration is written leaves half of it; a job started again goes on.
+    if out.is_dir() and any(path.name != "config.yaml.tmp" for path in out.iterdir()):
         raise UserError(f"{out} is not empty; name a new folder with --out")
     _configure_jax(arguments)
     from bellmax.launch.config import load

@@ -301,6 +301,15 @@ def test_train_goes_on_with_the_run_that_is_there_as_it_is_asked_for(monkeypatch
     assert (run, config.steps, config.tensorboard, actors) == (Path("run1"), 6000, True, None)
 
 
+def test_half_a_configuration_is_no_run(monkeypatch, capsys):
+    fake = SimpleNamespace(train=lambda *_: 0)
+    monkeypatch.setitem(sys.modules, "bellmax.launch.train", fake)
+    write("empty/config.yaml.tmp", PRESET[:9])
+    assert main(["train", "good.yaml", "--out", "empty", "--resume"]) == 0
+    write("empty/other", "")
+    assert "empty is not empty" in sentence(capsys, ["train", "good.yaml", "--out", "empty"])
+
+
 def test_show_config_prints_a_file_that_is_accepted_again(capsys):
     assert main(["show-config", "good.yaml", "--agent.learning-rate", "1e-5"]) == 0
     first = capsys.readouterr().out
