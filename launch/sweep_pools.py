@@ -70,8 +70,7 @@ def _ray_pool(address: str, out: Path) -> Iterator[Pool]:
     ray: Any = import_extra("ray", "ray")
     from bellmax.launch.ray_cluster import LostClusterError, connected, reached
 
-    alone = address == "ray" and os.environ.get("RAY_ADDRESS", "local") == "local"
-    with connected(address, (os.cpu_count() or 1) if alone else 1):
+    with connected(address, os.cpu_count() or 1):
         remote = ray.remote(num_cpus=1)(run_process)
         there = functools.partial(reached, "the same `bellmax sweep` once more goes on")
 

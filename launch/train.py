@@ -23,7 +23,7 @@ from bellmax.launch.plot import plot_runs
 from bellmax.launch.policy import save_policies
 from bellmax.launch.processes import is_first, together, writable
 from bellmax.launch.progress import Progress
-from bellmax.launch.ray_cluster import check, connected
+from bellmax.launch.ray_cluster import check, room_for
 from bellmax.launch.remote import hire
 from bellmax.launch.session import Session
 from bellmax.launch.train_state import TrainState
@@ -108,7 +108,7 @@ def _actors_at(actors: str | None, config: RunConfig, messages: list[str]) -> It
     if actors is None:
         yield
         return
-    with connected(actors, config.host.actors) as said:
+    with room_for(actors, config.host.actors) as said:
         messages.append(said)
         yield
 

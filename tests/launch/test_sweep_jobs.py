@@ -1,6 +1,7 @@
 """What of a sweep runs at once, and what a signal does to it: without processes."""
 
 import contextlib
+import os
 import sys
 import types
 
@@ -107,9 +108,9 @@ class FakeRay:
 def ray_pool(monkeypatch, tmp_path):
     ray = pytest.importorskip("ray")
 
-    def make(loses_at=None, fails=None):
+    def make(loses_at=None, fails=None, join=lambda *_: None):
         there = contextlib.nullcontext()
-        monkeypatch.setattr("bellmax.launch.ray_cluster.connected", lambda *_: there)
+        monkeypatch.setattr("bellmax.launch.ray_cluster.connected", lambda *a: join(*a) or there)
         monkeypatch.setitem(sys.modules, "ray", FakeRay(ray.exceptions, loses_at, fails))
         return make_pool("ray", tmp_path)
 
@@ -124,6 +125,13 @@ def test_a_lost_cluster_is_a_sentence_and_no_other_is_started(at_once, ray_pool,
         with ray_pool(loses_at) as pool:
             run_jobs(JOBS, pool, came, starts, lambda job, _: None)
     assert getattr(told.value, "exit_code", 2) == 1
+
+
+def test_a_ray_of_its_own_has_all_cores(ray_pool, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "")  # as if it were not set
+    joined = []
+    with ray_pool(join=lambda *given: joined.append(given)):
+        assert joined == [("ray", os.cpu_count())]
 
 
 def test_what_a_task_of_ray_raised_is_its_end(ray_pool):
