@@ -2,10 +2,10 @@
 # Slurm, one task a GPU, which find each other by themselves:
 #
 #     sbatch cloud/slurm.sh munchausen_dqn/minatar_breakout
-#     sbatch --nodes 2 --gpus-per-node 4 --ntasks-per-node 4 cloud/slurm.sh PRESET --env.num-envs 64
+#     NAME=second sbatch --nodes 2 --gpus-per-node 4 --ntasks-per-node 4 cloud/slurm.sh PRESET --env.num-envs 64
 #
 # A job that is stopped for its time limit or preempted writes a checkpoint where the environment is stepped by
-# Python, has the last one otherwise, and goes on when it is requeued.
+# Python, has the last one otherwise, and goes on when it is requeued, or submitted again with the same NAME.
 #SBATCH --job-name=bellmax
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -29,5 +29,7 @@ together=()
 if [ "$SLURM_NTASKS" -gt 1 ]; then
     together=(--coordinator auto)
 fi
+# A newer srun gives each task one CPU if it is not told.
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 srun bellmax train "$preset" --devices "$SLURM_NTASKS" "$@" \
-    --out "$runs/${SLURM_JOB_NAME}-${SLURM_JOB_ID}" --resume "${together[@]}"
+    --out "$runs/${NAME:-first}" --resume "${together[@]}"

@@ -9,6 +9,7 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec
+from bellmax.envs.host_base import making
 from bellmax.envs.host_pool import PoolBatch, check_pool
 from bellmax.envs.registry import check_options, import_extra, suggest
 
@@ -49,7 +50,13 @@ PROTOCOLS = {
     "dqn_zoo": AtariProtocol(0.0, full_action_space=False, noop_max=30),
 }
 OPTIONS = ("protocol", *(f.name for f in dataclasses.fields(AtariProtocol)), "num_threads")
-_LEAST = {"noop_max": 0, "frameskip": 1, "max_num_frames": 1, "num_threads": 1}
+# ale_py counts frames in int32, and ends the program where it gets no more threads.
+_RANGES = {
+    "noop_max": (0, _NO_LIMIT),
+    "frameskip": (1, _NO_LIMIT),
+    "max_num_frames": (1, _NO_LIMIT),
+    "num_threads": (1, 1024),
+}
 
 
 def make_batch(
@@ -84,8 +91,8 @@ def make_batch(
       timeout: must be None, because the games run in threads.
       render: whether there are pictures, of task 0. Its game is then played twice.
       protocol: `machado2018` or `dqn_zoo`.
-      **options: fields of `AtariProtocol`, which replace the protocol's; num_threads, at least 1,
-        by default as many as there are games or processors, whichever is less.
+      **options: fields of `AtariProtocol`, which replace the protocol's; num_threads, 1 to 1024, by
+        default as many as there are games or processors, whichever is less.
 
     Raises:
       UserError: ale_py is not installed, there is no such game or option, or an argument or an
@@ -101,8 +108,9 @@ def make_batch(
         _check_value(option, value)
     threads = options.pop("num_threads", min(num_envs, os.cpu_count() or 1))
     rules = _rules(protocol, options)
-    games = _make(roms[task], num_envs, rules, threads)
-    pool = _Pool(games, _make(roms[task], 1, rules, 1, colour=True) if render else None)
+    with making(name, options):
+        games = _make(roms[task], num_envs, rules, threads)
+        pool = _Pool(games, _make(roms[task], 1, rules, 1, colour=True) if render else None)
     spec = EnvSpec(
         name=name,
         observation=specs.BoundedArray((*FRAME, 1), np.uint8, 0, 255, "observation"),
@@ -195,11 +203,10 @@ def _rules(protocol: str, options: dict[str, Any]) -> AtariProtocol:
 
 def _check_value(name: str, value: Any) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if name in _LEAST:
-        if not number or isinstance(value, float) or value < _LEAST[name]:
-            raise UserError(
-                f"{name} must be a whole number of at least {_LEAST[name]}, not {value!r}."
-            )
+    if name in _RANGES:
+        least, most = _RANGES[name]
+        if not number or isinstance(value, float) or not least <= value <= most:
+            raise UserError(f"{name} must be a whole number from {least} to {most}, not {value!r}.")
     elif name == "repeat_action_probability":
         if not number or not 0 <= value <= 1:
             raise UserError(f"{name} must be a number from 0 to 1, not {value!r}.")

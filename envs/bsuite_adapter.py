@@ -6,7 +6,7 @@ from typing import Any
 
 from bellmax import UserError
 from bellmax.envs.dm_env_adapter import DmEnvTask, from_dm_env
-from bellmax.envs.host_base import in_words, without_warnings
+from bellmax.envs.host_base import making, without_warnings
 from bellmax.envs.registry import check_options, import_extra, suggest
 
 
@@ -23,8 +23,8 @@ def make(task: str, *, render: bool = False, **options: Any) -> DmEnvTask:
       **options: take the place of settings that the number stands for, such as `mapping_seed`.
 
     Raises:
-      UserError: bsuite is not installed, it has no such task or option, or the task's data cannot
-        be had.
+      UserError: bsuite is not installed, it has no such task or option, or it cannot make the
+        task, such as mnist without its images.
     """
     del render
     with without_warnings():
@@ -42,7 +42,5 @@ def make(task: str, *, render: bool = False, **options: Any) -> DmEnvTask:
     check_options(f"bsuite/{task}", options, taken)
     settings = {**sweep.SETTINGS[task], **options}
     settings.pop("seed", None)
-    try:
+    with making(f"bsuite/{task}", options):
         return from_dm_env(functools.partial(loader, **settings), f"bsuite/{task}")
-    except OSError as error:  # mnist downloads its images
-        raise UserError(f"bsuite/{task} cannot be made: {in_words(error)}") from error

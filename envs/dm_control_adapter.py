@@ -7,7 +7,7 @@ import numpy as np
 
 from bellmax import UserError
 from bellmax.envs.dm_env_adapter import DmEnvTask, from_dm_env
-from bellmax.envs.host_base import in_words, without_warnings
+from bellmax.envs.host_base import in_words, making, without_warnings
 from bellmax.envs.registry import check_options, import_extra, suggest
 
 OPTIONS = ("seconds",)
@@ -25,7 +25,8 @@ def make(task: str, *, render: bool = False, **options: Any) -> DmEnvTask:
         task's.
 
     Raises:
-      UserError: dm_control is not installed, or it has no such task or option.
+      UserError: dm_control is not installed, it has no such task or option, or it cannot make the
+        task.
     """
     del render
     with without_warnings():  # of a missing screen
@@ -33,13 +34,15 @@ def make(task: str, *, render: bool = False, **options: Any) -> DmEnvTask:
     tasks = [f"{domain}-{name}" for domain, name in suite.ALL_TASKS]
     if task not in tasks:
         raise UserError(f"dm_control has no task {task!r}{suggest(task, tasks)}.")
-    check_options(f"dm_control/{task}", options, OPTIONS)
+    name = f"dm_control/{task}"
+    check_options(name, options, OPTIONS)
     seconds = options.get("seconds")
-    if seconds is not None and not seconds > 0:
-        raise UserError(f"seconds must be above 0, not {seconds}.")
+    if seconds is not None and not (type(seconds) in (int, float) and seconds > 0):
+        raise UserError(f"seconds must be a number above 0, not {seconds!r}.")
     env_factory = functools.partial(_load, suite, task, seconds)
-    limit = _step_limit(env_factory(seed=None))
-    return from_dm_env(env_factory, f"dm_control/{task}", time_limit=limit, draw=_draw)
+    with making(name, options):
+        limit = _step_limit(env_factory(seed=None))
+        return from_dm_env(env_factory, name, time_limit=limit, draw=_draw)
 
 
 def _load(suite: Any, task: str, seconds: float | None, seed: int | None = None) -> Any:

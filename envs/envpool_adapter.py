@@ -1,7 +1,9 @@
 """envpool's tasks, stepped by its threads. Imported when a task is made."""
 
+import functools
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +12,7 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.gymnasium_spaces import convert_action, convert_observation
-from bellmax.envs.host_base import in_words, without_warnings
+from bellmax.envs.host_base import making, without_warnings
 from bellmax.envs.host_pool import PoolBatch, check_pool
 from bellmax.envs.registry import check_options, import_extra, suggest
 
@@ -26,6 +28,18 @@ _RESERVED = (
 )
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _LONGEST = 2**30  # envpool counts in int32
+# Beyond these it ends the whole program, or takes memory that is not there.
+_RANGES = {
+    "num_threads": (0, 1024),  # 0: as many as there are processors
+    "max_episode_steps": (1, _LONGEST),
+    "frame_skip": (1, _LONGEST),
+    "noop_max": (1, _LONGEST),  # it draws fewer than that
+    "stack_num": (1, 1024),
+    "frame_stack": (1, 1024),
+    "img_height": (1, 4096),
+    "img_width": (1, 4096),
+    "observation_vehicles_count": (1, 1024),
+}
 _PRIVILEGED = "privileged_state"  # of MuJoCo Playground: what an agent on a robot does not see
 
 
@@ -65,12 +79,14 @@ def make_batch(
     if task not in tasks:
         raise UserError(f"envpool has no task {task!r}{suggest(task, tasks)}.")
     check_pool(name, num_envs, time_limit, timeout)
-    defaults = _make_spec(envpool, task, {}).config
+    with making(name, {}):  # what a task needs may not be there
+        defaults = envpool.make_spec(task).config
     _check(name, options, defaults)
+    failing = functools.partial(making, name, options)
     threads = min(num_envs, os.cpu_count() or 1)
     options = {"num_threads": threads, **_single_frame(defaults), **options}
-    spec = _make_spec(envpool, task, options)
-    with without_warnings():
+    with without_warnings(), failing():
+        spec = envpool.make_spec(task, **options)
         seen = _find_conversion(spec.gymnasium_observation_space, name)
         action = convert_action(spec.gymnasium_action_space, name).spec
     limit = _limit(spec.config)
@@ -79,7 +95,7 @@ def make_batch(
     if render:
         _check_pictures(envpool, task)
         options["render_mode"] = "rgb_array"
-    pool = _Pool(envpool, task, num_envs, options, seen.convert)
+    pool = _Pool(envpool, task, num_envs, options, seen.convert, failing)
     return PoolBatch(pool, EnvSpec(name, seen.spec, action, limit), num_envs, time_limit=time_limit)
 
 
@@ -98,14 +114,15 @@ class _Pool:
         num_envs: int,
         options: dict[str, Any],
         convert: Callable[[Any], np.ndarray],
+        failing: Callable[[], AbstractContextManager[None]],
     ):
         self._envpool, self._task, self._num_envs = envpool, task, num_envs
-        self._options, self._convert = options, convert
+        self._options, self._convert, self._failing = options, convert, failing
         self._envs: Any = None
 
     def reset(self, seeds: np.ndarray) -> np.ndarray:
         self.close()
-        with without_warnings():
+        with without_warnings(), self._failing():
             self._envs = self._envpool.make(
                 self._task,
                 env_type="gymnasium",
@@ -183,13 +200,6 @@ def _join_parts(space: Any, name: str) -> _Seen:
     return _Seen(specs.Array((size,), np.float32, "observation"), convert)
 
 
-def _make_spec(envpool: Any, task: str, options: dict[str, Any]) -> Any:
-    try:
-        return envpool.make_spec(task, **options)
-    except Exception as error:  # what a task needs may not be there: envpool raises many kinds
-        raise UserError(f"envpool cannot make {task}: {in_words(error)}") from error
-
-
 def _limit(config: Any) -> int | None:
     """Agent steps of an episode; envpool writes "none" as 0 or as the largest int32."""
     limit = getattr(config, "max_episode_steps", 0)
@@ -201,7 +211,7 @@ def _single_frame(defaults: Any) -> dict[str, int]:
 
 
 def _check(name: str, options: dict[str, Any], defaults: Any) -> None:
-    """Raises UserError if an option is unknown or of another type than its default."""
+    """Raises UserError if an option is unknown, or its value of another type or out of range."""
     if defaults.max_num_players > 1:
         raise UserError(f"{name} is played by {defaults.max_num_players}, and bellmax plays alone.")
     check_options(name, options, [key for key in defaults._fields if key not in _RESERVED])
@@ -211,10 +221,10 @@ def _check(name: str, options: dict[str, Any], defaults: Any) -> None:
             continue
         if kind in _KINDS and type(value) is not kind:
             raise UserError(f"{option} must be {_KINDS[kind]}, not {value!r}.")
-    if not 1 <= options.get("max_episode_steps", 1) <= _LONGEST:
-        raise UserError(
-            f"max_episode_steps must be 1 to {_LONGEST}, not {options['max_episode_steps']}."
-        )
+        if option in _RANGES:
+            least, most = _RANGES[option]
+            if not least <= value <= most:
+                raise UserError(f"{option} must be {least} to {most}, not {value}.")
 
 
 def _check_pictures(envpool: Any, task: str) -> None:

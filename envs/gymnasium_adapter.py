@@ -11,7 +11,14 @@ import numpy as np
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.gymnasium_spaces import convert_action, convert_observation
-from bellmax.envs.host_base import Conversion, HostTimeStep, in_words, opening, without_warnings
+from bellmax.envs.host_base import (
+    Conversion,
+    HostTimeStep,
+    in_words,
+    making,
+    opening,
+    without_warnings,
+)
 from bellmax.envs.registry import check_options, import_extra, suggest
 
 
@@ -32,22 +39,17 @@ def make(
       **options: of gymnasium.make, such as max_episode_steps, and of the task.
 
     Raises:
-      UserError: Gymnasium is not installed or has no such task or option, the task needs another
-        package, or its spaces are none that bellmax takes.
+      UserError: Gymnasium is not installed or has no such task or option, it cannot make the task,
+        or the task's spaces are none that bellmax takes.
     """
     gymnasium = import_extra("gymnasium", "gymnasium")
     name = f"gymnasium/{task}"
-    if render:
-        options["render_mode"] = "rgb_array"
+    drawing = {"render_mode": "rgb_array"} if render else {}
     with without_warnings():
         spec = _find_spec(gymnasium, task)
-        try:
+        with making(name, options):
             _check_options(gymnasium, name, spec, options)
-            env = gymnasium.make(spec, disable_env_checker=True, **options)
-        except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
-            raise UserError(f"{name} needs more than Gymnasium: {in_words(error)}") from error
-        except (TypeError, gymnasium.error.Error) as error:
-            raise UserError(f"Gymnasium cannot make {task}: {in_words(error)}") from error
+            env = gymnasium.make(spec, disable_env_checker=True, **options | drawing)
     return from_gymnasium(env, name, observation_key=observation_key)
 
 

@@ -4,10 +4,12 @@ import contextlib
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+
+from bellmax import UserError
 
 if TYPE_CHECKING:
     from dm_env import specs
@@ -95,6 +97,28 @@ def in_words(error: BaseException) -> str:
     """An exception's type and the first line of its message."""
     lines = str(error).strip().splitlines() or ["without a message"]
     return f"{type(error).__name__}: {lines[0]}"
+
+
+@contextlib.contextmanager
+def making(name: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Says in a sentence why a package does not make a task: of wrong options it raises anything.
+
+    Args:
+      name: of the task.
+      options: that the user gave.
+
+    Raises:
+      UserError: in the place of any other exception.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        given = ", ".join(f"{option} {value!r}" for option, value in options.items())
+        raise UserError(
+            f"{name} cannot be made{' with ' if given else ''}{given}: {in_words(error)}"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """MiniGrid's tasks as host environments. Imported when a task is made."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from dm_env import specs
@@ -10,9 +10,6 @@ from bellmax import UserError
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.host_base import HostTimeStep, opening
 from bellmax.envs.registry import check_options, import_extra, suggest
-
-if TYPE_CHECKING:
-    pass
 
 ENCODINGS = ("one_hot", "ids")
 NUM_OBJECTS, NUM_COLOURS, NUM_STATES = 11, 6, 3  # of MiniGrid: ids of the image's three layers

@@ -96,6 +96,11 @@ def is_host(name: str, **options: Any) -> bool:
     return True
 
 
+def is_pool(name: str) -> bool:
+    """Whether host environments of that name step in threads of their package, not one by one."""
+    return name.partition("/")[0] in _POOLS
+
+
 def make_batch(
     name: str,
     num_envs: int,
@@ -126,7 +131,7 @@ def make_batch(
     suite, _, task = name.partition("/")
     if suite in HOST_SUITES and task:
         adapter = importlib.import_module(f"bellmax.envs.{suite}_adapter")
-        if suite in _POOLS:
+        if is_pool(name):
             limits = {"time_limit": time_limit, "timeout": timeout}
             return adapter.make_batch(task, num_envs, **limits, render=render, **options)
         make_one = functools.partial(adapter.make, task, render=render, **options)

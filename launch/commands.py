@@ -40,10 +40,10 @@ def _train(arguments: argparse.Namespace) -> int:
     _check_writable(out)
     if (out / "config.yaml").exists():
         if arguments.resume:
-            arguments.run = str(out)
-            return _resume(arguments)
+            return _go_on(out, arguments.source, arguments)
         raise UserError(f"{out} holds a run already; continue it with `bellmax resume {out}`")
-    if out.is_dir() and any(out.iterdir()):
+    # A kill while the configuration is written leaves half of it; a job started again goes on.
+    if out.is_dir() and any(path.name != "config.yaml.tmp" for path in out.iterdir()):
         raise UserError(f"{out} is not empty; name a new folder with --out")
     _configure_jax(arguments)
     from bellmax.launch.config import load
@@ -58,11 +58,19 @@ def _train(arguments: argparse.Namespace) -> int:
 def _resume(arguments: argparse.Namespace) -> int:
     run = run_folder(arguments.run)
     _check_writable(run)
+    return _go_on(run, str(run), arguments)
+
+
+def _go_on(run: Path, source: str, arguments: argparse.Namespace) -> int:
+    """Resumes a run as `source` and the overrides have it."""
     _configure_jax(arguments)
+    from bellmax.launch.config import load
+
+    config = load(source, arguments.overrides)
     _join_processes(arguments)
     from bellmax.launch.train import resume
 
-    return _interruptible(run, lambda: resume(run, arguments.overrides, arguments.actors))
+    return _interruptible(run, lambda: resume(run, config, arguments.actors))
 
 
 def _sweep(arguments: argparse.Namespace) -> int:

@@ -48,7 +48,7 @@ class HostConfig:
     # Whether actors and learner take turns: two runs are then equal to the bit. On-policy agents
     # always do.
     lock_step: bool = False
-    # Rollouts that an actor may be ahead of the learner, 1 or more.
+    # Rollouts of each actor that may wait for the learner, besides the one it is at; 1 or more.
     ahead: Annotated[int, Interval(ge=1, le=1024)] = 2
     # Number of the device on which actors choose actions, 0 or more; null: the learner's first.
     actor_device: Annotated[int, Ge(0)] | None = None

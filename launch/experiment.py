@@ -12,6 +12,7 @@ from bellmax import UserError
 from bellmax.agents import Agent, registry
 from bellmax.envs import make_vector_env
 from bellmax.envs.config import is_host_env, make_host_vector
+from bellmax.envs.registry import is_pool
 from bellmax.envs.vector import agent_spec
 from bellmax.launch import replay as replay_lib
 from bellmax.launch.actors import Hire
@@ -139,8 +140,10 @@ def _build_host(
             f"{config.env.name} is not"
         )
     n, normalised = config.env.num_envs, config.env.normalise_observations
-    # One environment in this process, for what it says of itself.
-    probe = make_host_vector(dataclasses.replace(config.env, timeout=None), num_envs=1)
+    # One environment, for what it says of itself. A timeout, which pools refuse, would put it into
+    # a process that takes seconds to start.
+    timeout = config.env.timeout if is_pool(config.env.name) else None
+    probe = make_host_vector(dataclasses.replace(config.env, timeout=timeout), num_envs=1)
     raw = probe.spec
     probe.close()
     spec = agent_spec(raw, reward_clip=None, normalised=normalised)

@@ -56,7 +56,7 @@ class HostRunner:
       updates_per_rollout: gradient steps in a learning phase.
       normalised: whether the agent sees observations normalised.
       lock_step: actors and learner take turns, so that a run repeats exactly.
-      ahead: rollouts that an actor may be ahead of the learner, otherwise.
+      ahead: otherwise, rollouts of each actor that may wait for the learner.
       host_memory: whether replay is kept beside the CPU and not on the learner's device.
       mesh: of devices that share the replay and each batch; None for one device.
       actor_device: where actors act; None for the learner's first device.
@@ -191,7 +191,10 @@ class HostRunner:
         """Stops the actors and frees their environments."""
         if self._pool is not None:
             self._pool.close()
-            self._pool, self._actors = None, []
+        else:  # some may be there though another one could not be made
+            for actor in self._actors:
+                actor.close()
+        self._pool, self._actors = None, []
 
     @functools.cached_property
     def _nothing(self) -> Interval:

@@ -37,6 +37,8 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
     known = coordinator != "auto"
     if known and (processes is None or process is None):
         raise UserError("--coordinator ADDRESS:PORT needs --processes N and --process I")
+    if processes is not None and processes < 1:
+        raise UserError(f"--processes must be at least 1, got {processes}")
     if processes is not None and process is not None and not 0 <= process < processes:
         raise UserError(f"--process must be in [0, {processes - 1}], got {process}")
     # Without it a process aborts when another one dies, before it can say so.

@@ -25,6 +25,12 @@ CONNECT_SECONDS = 30.0  # Ray's own limit for ray://
 _OWN = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 
+class LostClusterError(UserError):
+    """The connection to the Ray cluster is gone."""
+
+    exit_code = 1  # of the command line: the machine failed, not the user
+
+
 def check(address: str, config: RunConfig) -> None:
     """Refuses what cannot be, before anything is started.
 
@@ -48,45 +54,83 @@ def check(address: str, config: RunConfig) -> None:
 
 
 @contextlib.contextmanager
-def connected(address: str, actors: int) -> Iterator[str]:
-    """Joins a Ray cluster, and leaves it at the end; a connection that is there already is used.
-
-    Args:
-      address: `ray://HOST:PORT` of a cluster; or `ray` for the one that RAY_ADDRESS names, where it
-        is not set a new one on this machine, which is shut down at the end.
-      actors: CPUs that it must have, one an actor.
+def room_for(address: str, actors: int) -> Iterator[str]:
+    """Joins a Ray cluster as `connected` does, one that has a CPU for each actor.
 
     Yields:
       A sentence that says where the actors are.
 
     Raises:
-      UserError: it cannot be reached within 30 s, or has too few CPUs.
+      UserError: it cannot be reached, or has too few CPUs.
+    """
+    ray: Any = import_extra("ray", "ray")
+    with connected(address, actors) as where:
+        cpus = ray.cluster_resources().get("CPU", 0)
+        if cpus < actors:
+            raise UserError(
+                f"host.actors {actors} needs {actors} CPUs, one an actor, and the Ray cluster "
+                f"at {where} has {cpus:g}; lower host.actors or add nodes"
+            )
+        yield f"{actors} actors on {where}, in processes of Ray"
+
+
+@contextlib.contextmanager
+def connected(address: str, cpus: int) -> Iterator[str]:
+    """Joins a Ray cluster, and leaves it at the end; a connection that is there already is used.
+
+    Args:
+      address: `ray://HOST:PORT` of a cluster; or `ray` for the one that RAY_ADDRESS names, where it
+        is not set a new one on this machine, which is shut down at the end.
+      cpus: that a new one is given, whatever the machine has.
+
+    Yields:
+      Where the cluster is.
+
+    Raises:
+      UserError: it cannot be reached within 30 s.
     """
     ray: Any = import_extra("ray", "ray")
     where = address if address != "ray" else os.environ.get("RAY_ADDRESS") or "local"
-    named = "this machine" if where == "local" else where
     with _silent(ray):
         ours = not ray.is_initialized()
         try:
             if ours:
-                _join(ray, where, actors)
-            cpus = ray.cluster_resources().get("CPU", 0)
-            if cpus < actors:
-                raise UserError(
-                    f"host.actors {actors} needs {actors} CPUs, one an actor, and the Ray cluster "
-                    f"at {named} has {cpus:g}; lower host.actors or add nodes"
-                )
-            yield f"{actors} actors on {named}, in processes of Ray"
+                _join(ray, where, cpus)
+            yield "this machine" if where == "local" else where
         finally:
             if ours:
                 ray.shutdown()
 
 
-def _join(ray: Any, where: str, actors: int) -> None:
+@contextlib.contextmanager
+def reached(then: str) -> Iterator[None]:
+    """Says in a sentence that the cluster is gone, at a call of Ray that needs it.
+
+    Args:
+      then: what the user does then.
+
+    Raises:
+      LostClusterError: the connection is gone. Without a look at it first, Ray would search for
+        another cluster to join, or start one.
+    """
+    ray: Any = import_extra("ray", "ray")
+    try:
+        if not ray.is_initialized():
+            raise ConnectionError("it was closed")
+        yield
+    except ray.exceptions.RayError:  # what a task raised is of its own type too
+        raise
+    except ConnectionError as error:
+        raise LostClusterError(
+            f"the connection to the Ray cluster is lost ({in_words(error)}); {then}"
+        ) from error
+
+
+def _join(ray: Any, where: str, cpus: int) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if where == "local":
         # A cluster of this run's own: how many share the cores is for the user to say.
-        options |= {"num_cpus": actors, "include_dashboard": False}
+        options |= {"num_cpus": cpus, "include_dashboard": False}
         for name, value in _OWN.items():
             os.environ.setdefault(name, value)
     try:

@@ -20,7 +20,6 @@ import numpy as np
 
 from bellmax import UserError
 from bellmax.agents import Memory
-from bellmax.envs.host_base import in_words
 from bellmax.envs.host_loop import MAX_FAULTS
 from bellmax.envs.registry import import_extra
 from bellmax.envs.vector import VectorTimeStep
@@ -29,15 +28,11 @@ from bellmax.launch.config import RunConfig
 from bellmax.launch.devices import configure_jax
 from bellmax.launch.experiment import build
 from bellmax.launch.host_runner import HostRunner
+from bellmax.launch.ray_cluster import reached
 
 START_SECONDS = 120.0  # for an actor to be given a CPU and to start Python
 _CLOSE_SECONDS = 5.0
-
-
-class LostClusterError(UserError):
-    """The connection to the Ray cluster is gone."""
-
-    exit_code = 1  # of the command line: the machine failed, not the user
+_WHEN_LOST = "`bellmax resume` goes on from the last checkpoint"
 
 
 class _DiedError(Exception):
@@ -173,9 +168,8 @@ class RemoteActor:
 
     def _kill(self) -> None:
         ray: Any = import_extra("ray", "ray")
-        with contextlib.suppress(Exception):
-            if ray.is_initialized():  # else Ray looks for another cluster to join
-                ray.kill(self._far)
+        with contextlib.suppress(Exception), reached(_WHEN_LOST):
+            ray.kill(self._far)
 
 
 def _sum(*counts: Mapping[str, int]) -> dict[str, int]:
@@ -190,9 +184,8 @@ def _answer(call: Callable[[], Any], seconds: float | None = None) -> Any:
     ray: Any = import_extra("ray", "ray")
     errors = ray.exceptions
     try:
-        if not ray.is_initialized():  # it would look for another cluster to join
-            raise ConnectionError("it was closed")
-        return ray.get(call(), timeout=seconds)
+        with reached(_WHEN_LOST):
+            return ray.get(call(), timeout=seconds)
     except errors.GetTimeoutError:
         return None
     except errors.RayTaskError as error:
@@ -201,11 +194,6 @@ def _answer(call: Callable[[], Any], seconds: float | None = None) -> Any:
         raise _DiedError(_death(str(error.cause))) from error
     except errors.RayError as error:
         raise _DiedError(_death(str(error))) from error
-    except ConnectionError as error:
-        raise LostClusterError(
-            f"the connection to the Ray cluster is lost ({in_words(error)}); `bellmax resume` goes "
-            "on from the last checkpoint"
-        ) from error
 
 
 def _death(words: str) -> str:

@@ -125,17 +125,11 @@ def read_record(source: str, values: Mapping[str, Sequence[str]], out: Path) -> 
 
 def check_started(plan: list[Job], out: Path) -> None:
     """Refuses to go on with runs of which something else was asked."""
-    from bellmax.launch.config import load
-    from bellmax.launch.train import unresumable
+    from bellmax.launch.train import check_resumable
 
     for job in plan:
-        folder = out / job.name
-        if (folder / "config.yaml").is_file():
-            changed = unresumable(load(folder), job.config)
-            if changed:
-                raise UserError(
-                    f"{folder} holds a run with another {changed[0]}; name a new folder with --out"
-                )
+        if (out / job.name / "config.yaml").is_file():
+            check_resumable(out / job.name, job.config)
 
 
 def _text(value: Any) -> str:

@@ -4,6 +4,7 @@ Ray imports this module on its machines, so nothing heavy is imported at its top
 """
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -67,31 +68,41 @@ def _ray_pool(address: str, out: Path) -> Iterator[Pool]:
     """Tasks of one CPU each on a Ray cluster that sees the same files."""
     import_extra("grpc", "ray")
     ray: Any = import_extra("ray", "ray")
-    from bellmax.launch.ray_cluster import connected
+    from bellmax.launch.ray_cluster import LostClusterError, connected, reached
 
-    alone = address == "ray" and os.environ.get("RAY_ADDRESS", "local") == "local"
-    with connected(address, (os.cpu_count() or 1) if alone else 1):
+    with connected(address, os.cpu_count() or 1):
         remote = ray.remote(num_cpus=1)(run_process)
+        there = functools.partial(reached, "the same `bellmax sweep` once more goes on")
+
+        def width() -> int:
+            with there():
+                return max(int(ray.cluster_resources().get("CPU", 1)), 1)
+
+        def start(job: Job) -> Any:
+            folder = str((out / job.name).absolute())
+            with there():
+                return remote.remote(job.arguments, folder, os.getcwd())
 
         def poll(task: Any) -> Ended | None:
-            if not ray.wait([task], timeout=0)[0]:
-                return None
-            try:
-                return ray.get(task)
-            except Exception as error:  # cancelled, or its machine was lost
-                return Ended(1, str(error).strip().splitlines()[-1])
+            with there():
+                if not ray.wait([task], timeout=0)[0]:
+                    return None
+                try:
+                    return ray.get(task)
+                except ray.exceptions.RayError as error:  # cancelled, or its machine was lost
+                    lines = str(error).strip().splitlines() or [type(error).__name__]
+                    return Ended(1, lines[-1])
+
+        def stop(task: Any, _: int) -> None:
+            with there():
+                ray.cancel(task)
 
         def kill(task: Any) -> None:
-            ray.cancel(task)
-            ray.wait([task], timeout=10)
+            with contextlib.suppress(LostClusterError), there():
+                ray.cancel(task)
+                ray.wait([task], timeout=10)
 
-        yield Pool(
-            lambda: max(int(ray.cluster_resources().get("CPU", 1)), 1),
-            lambda job: remote.remote(job.arguments, str((out / job.name).absolute()), os.getcwd()),
-            poll,
-            lambda task, _: ray.cancel(task),
-            kill,
-        )
+        yield Pool(width, start, poll, stop, kill)
 
 
 def run_process(arguments: list[str], folder: str, cwd: str) -> Ended:

@@ -23,10 +23,11 @@ from bellmax.launch.plot import plot_runs
 from bellmax.launch.policy import save_policies
 from bellmax.launch.processes import is_first, together, writable
 from bellmax.launch.progress import Progress
-from bellmax.launch.ray_cluster import check, connected
+from bellmax.launch.ray_cluster import check, room_for
 from bellmax.launch.remote import hire
 from bellmax.launch.session import Session
 from bellmax.launch.train_state import TrainState
+from bellmax.launch.values import show
 
 # What a resumed run may change: nothing that the state or the steps taken so far depend on, but
 # for rounding (devices).
@@ -52,28 +53,35 @@ def train(config: RunConfig, out: Path, actors: str | None = None) -> int:
             return _run(experiment, folder, None, messages)
 
 
-def unresumable(before: RunConfig, now: RunConfig) -> list[str]:
-    """Returns the keys in which they differ and which a resumed run may not change."""
-    old, new = flatten(to_dict(before)), flatten(to_dict(now))
+def check_resumable(run: Path, config: RunConfig) -> None:
+    """Raises UserError where a configuration would change what a run has trained so far."""
+    old, new = flatten(to_dict(load(run))), flatten(to_dict(config))
     names = [*new, *(name for name in old if name not in new)]
-    return [name for name in names if new.get(name) != old.get(name) and name not in RESUMABLE]
+    changed = [name for name in names if new.get(name) != old.get(name) and name not in RESUMABLE]
+    if changed:
+        # Another agent or task explains all the rest.
+        key = next((name for name in ("agent.name", "env.name") if name in changed), changed[0])
+        raise UserError(
+            f"{key} cannot change when a run is resumed: {run} has {show(old.get(key))}, not "
+            f"{show(new.get(key))}; what can is {', '.join(RESUMABLE)}; `bellmax train` with "
+            "another --out starts another run"
+        )
 
 
-def resume(run: Path, overrides: list[str], actors: str | None = None) -> int:
+def resume(run: Path, config: RunConfig, actors: str | None = None) -> int:
     """Goes on from the newest intact checkpoint of a run; returns the exit code.
 
-    A run that stopped before its first checkpoint starts again. `actors` is as in `train`.
+    A run that stopped before its first checkpoint starts again.
+
+    Args:
+      run: its folder.
+      config: of the run from here on.
+      actors: as in `train`.
 
     Raises:
-      UserError: an override would change what was trained so far, or every checkpoint is damaged.
+      UserError: `config` would change what was trained so far, or every checkpoint is damaged.
     """
-    config = load(run, overrides)
-    changed = unresumable(load(run), config)
-    if changed:
-        raise UserError(
-            f"{changed[0]} cannot change when a run is resumed; what can is "
-            f"{', '.join(RESUMABLE)}; start another run with `bellmax train {run}/config.yaml`"
-        )
+    check_resumable(run, config)
     experiment = _build(config, actors)
     messages = [check_memory(experiment)]
     with (
@@ -100,7 +108,7 @@ def _actors_at(actors: str | None, config: RunConfig, messages: list[str]) -> It
     if actors is None:
         yield
         return
-    with connected(actors, config.host.actors) as said:
+    with room_for(actors, config.host.actors) as said:
         messages.append(said)
         yield
 

@@ -111,7 +111,6 @@ def test_slurm_tasks_find_each_other(place):
     assert options["signal"].startswith("TERM@") and "requeue" in options
     job = {
         "SLURM_JOB_ID": str(port()),  # jax makes the coordinator's port of it
-        "SLURM_JOB_NAME": "bellmax",
         "SLURM_NTASKS": "2",
         "SLURM_STEP_NODELIST": "localhost",
         "SLURM_STEP_NUM_NODES": "1",
@@ -119,9 +118,12 @@ def test_slurm_tasks_find_each_other(place):
     }
     out = bash(script, place, "dqn/cartpole", *SHORT.split(), **job)
     assert "480/480" in out
-    run = place[0] / "runs" / f"bellmax-{job['SLURM_JOB_ID']}"
-    assert "devices: 2" in (run / "config.yaml").read_text()
+    config = place[0] / "runs" / "first" / "config.yaml"
+    assert "devices: 2" in config.read_text()
     assert "480" not in (place[0] / "1.log").read_text()
+    again = {**job, "SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}
+    out = bash(script, place, "dqn/cartpole", *SHORT.split(), **again)
+    assert "resuming" in out and "at step 480" in out and "devices: 1" in config.read_text()
 
 
 def test_jobset_runs_its_command(place):

@@ -114,6 +114,7 @@ def test_bsuites_settings_and_seeds():
         ("bsuite/catchh/0", {}, "bsuite has no task 'catchh/0', did you mean 'catch/0'."),
         ("bsuite/catch/0", {"row": 3}, "no option 'row', did you mean 'rows'"),
         ("bsuite/catch/0", {"seed": 3}, "has no option 'seed'"),
+        ("bsuite/catch/0", {"rows": "abc"}, "cannot be made with rows 'abc': TypeError"),
         ("bsuite/catch", {}, "bsuite has no task 'catch'"),
     ],
 )
@@ -156,7 +157,8 @@ def test_mistakes_in_names_of_dm_control():
     for name, options, words in [
         ("cheeta-run", {}, "no task 'cheeta-run', did you mean 'cheetah-run'"),
         ("cheetah-run", {"second": 3}, "no option 'second', did you mean 'seconds'"),
-        ("cheetah-run", {"seconds": 0}, "seconds must be above 0, not 0"),
+        ("cheetah-run", {"seconds": 0}, "seconds must be a number above 0, not 0"),
+        ("cheetah-run", {"seconds": "abc"}, "seconds must be a number above 0, not 'abc'"),
     ]:
         with pytest.raises(UserError, match=words):
             make_batch(f"dm_control/{name}", 1, **options)

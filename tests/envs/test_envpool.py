@@ -197,6 +197,17 @@ def test_pictures():
         ("Pong-v5", {"noop_max": 3.5}, "noop_max must be a whole number, not 3.5."),
         ("Pong-v5", {"episodic_life": 1}, "episodic_life must be true or false, not 1."),
         ("Pong-v5", {"max_episode_steps": 0}, "max_episode_steps must be 1 to 1073741824, not 0."),
+        ("CartPole-v1", {"num_threads": -3}, "num_threads must be 0 to 1024, not -3."),
+        (
+            "CartPole-v1",
+            {"thread_affinity_offset": 2**40},
+            "v1 cannot be made with thread_affinity",
+        ),
+        ("Pong-v5", {"img_height": 0}, "img_height must be 1 to 4096, not 0."),
+        ("Pong-v5", {"stack_num": 0}, "stack_num must be 1 to 1024, not 0."),
+        ("Pong-v5", {"noop_max": 0}, "noop_max must be 1 to 1073741824, not 0."),
+        ("Pong-v5", {"mode": 1000}, "cannot be made with mode 1000: RuntimeError: Invalid game"),
+        ("FrozenLake-v1", {"size": 0}, "cannot be made with size 0: "),
         ("Go9x9-v1", {}, "envpool/Go9x9-v1 is played by 2, and bellmax plays alone."),
         ("Snake-v1", {}, "shows action_mask, grid, step_count, and only parts of floats can be"),
         ("Pong-v5", {"timeout": 1.0}, "envpool/Pong-v5 steps in threads, which cannot be timed"),
@@ -205,7 +216,7 @@ def test_pictures():
 )
 def test_mistakes_are_explained(task, options, words):
     with pytest.raises(UserError) as error:
-        make_batch(task, 1, **options)
+        make_batch(task, 1, **options).reset(0)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 

@@ -146,6 +146,9 @@ def test_spaces_of_actions():
         ("no_such_module:Task-v0", {}, "needs the module 'no_such_module'"),
         ("CartPole-v1", {"sutton_barto": True}, "did you mean 'sutton_barto_reward'; it takes max"),
         ("Hopper-v5", {"mass": 3}, "unexpected keyword argument 'mass'"),
+        ("Hopper-v5", {"xml_file": "no.xml"}, "v5 cannot be made with xml_file 'no.xml': OSError"),
+        ("CartPole-v1", {"max_episode_steps": 0}, "made with max_episode_steps 0: AssertionError"),
+        ("FrozenLake-v1", {"map_name": "foo"}, "cannot be made with map_name 'foo': KeyError"),
         ("Blackjack-v1", {}, "choose 0, 1, 2 with the option observation_key"),
     ],
 )

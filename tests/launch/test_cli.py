@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -120,6 +121,8 @@ MISTAKES = [
     ("train empty", ["empty", "without config.yaml"]),
     ("train plain", ["must be a mapping of keys, got 'a file'"]),
     ("train good.yaml --out run1", ["run1", "bellmax resume run1"]),
+    ("train good.yaml --out run1 --resume --seed 3", ["seed cannot change", "run1 has 0, not 3"]),
+    ("train va.yaml --out run1 --resume", ["agent.name", "run1 has 'dqn', not 'va_learning'"]),
     ("train good.yaml --out plain", ["plain", "not a folder"]),
     ("train good.yaml --out plain/below", ["plain/below", "not a folder"]),
     ("train good.yaml --out " + "x" * 300, ["cannot be a run folder"]),
@@ -270,7 +273,7 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
 
 
 def test_an_interrupted_run_says_how_to_continue(capsys, monkeypatch):
-    def stop(run, overrides, actors):
+    def stop(run, config, actors):
         raise KeyboardInterrupt
 
     monkeypatch.setitem(sys.modules, "bellmax.launch.train", SimpleNamespace(resume=stop))
@@ -286,6 +289,25 @@ def test_train_gets_the_configuration_and_a_dated_folder(monkeypatch):
     config, out, actors = calls[0]
     assert config.agent.discount == 0.9 and actors is None
     assert out.parent.name == "runs" and out.name.startswith("good-2") and not out.exists()
+
+
+def test_train_goes_on_with_the_run_that_is_there_as_it_is_asked_for(monkeypatch):
+    calls = []
+    fake = SimpleNamespace(resume=lambda *given: calls.append(given) or 0)
+    monkeypatch.setitem(sys.modules, "bellmax.launch.train", fake)
+    write("longer.yaml", PRESET.replace("5000", "6000"))
+    assert main(["train", "longer.yaml", "--out", "run1", "--resume", "--tensorboard"]) == 0
+    run, config, actors = calls[0]
+    assert (run, config.steps, config.tensorboard, actors) == (Path("run1"), 6000, True, None)
+
+
+def test_half_a_configuration_is_no_run(monkeypatch, capsys):
+    fake = SimpleNamespace(train=lambda *_: 0)
+    monkeypatch.setitem(sys.modules, "bellmax.launch.train", fake)
+    write("empty/config.yaml.tmp", PRESET[:9])
+    assert main(["train", "good.yaml", "--out", "empty", "--resume"]) == 0
+    write("empty/other", "")
+    assert "empty is not empty" in sentence(capsys, ["train", "good.yaml", "--out", "empty"])
 
 
 def test_show_config_prints_a_file_that_is_accepted_again(capsys):

@@ -246,6 +246,28 @@ def test_what_stops_an_actor_reaches_the_learner(counting_agent):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("actor")]
 
 
+def test_actors_made_before_one_that_cannot_be_are_closed(counting_agent):
+    made, closed = [], []
+
+    class Closing(CountingBatch):
+        def close(self):
+            closed.append(self)
+
+    def make_env():
+        if len(made) == 2:
+            raise RuntimeError("no more of them")
+        made.append(Closing(0, 1))
+        return HostVector(made[-1])
+
+    observation = CountingBatch(0, 1).spec.observation
+    replay = replay_for(counting_agent)
+    runner = make_host(counting_agent, observation, make_env, replay, num_actors=NUM_ENVS)
+    with pytest.raises(RuntimeError, match="no more of them"):
+        runner.advance(runner.init(jnp.array([0])), 1, 0)
+    runner.close()
+    assert closed == made and len(made) == 2
+
+
 def test_asked_to_stop_it_returns_what_it_has(counting_agent):
     runners = []
 

@@ -11,7 +11,8 @@ import pytest
 
 from bellmax import UserError
 from bellmax.launch.config import load
-from bellmax.launch.remote import LostClusterError, Parcels, RemoteActor
+from bellmax.launch.ray_cluster import LostClusterError
+from bellmax.launch.remote import Parcels, RemoteActor
 
 ray = pytest.importorskip("ray")
 DEATH = "The actor died.\n\tpid: 3\nThe actor is dead because of lice."

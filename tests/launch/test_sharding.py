@@ -149,6 +149,7 @@ def test_a_process_that_dies_is_told_by_the_other(tmp_path, dies):
         ("--process 1", "--processes and --process need --coordinator"),
         ("--coordinator 127.0.0.1:9", "needs --processes N and --process I"),
         ("--coordinator 127.0.0.1:9 --processes 2 --process 2", "--process must be in [0, 1]"),
+        ("--coordinator auto --processes 0", "--processes must be at least 1, got 0"),
     ],
 )
 def test_mistakes_get_one_sentence(tmp_path, monkeypatch, capsys, words, sentence):

@@ -1,10 +1,16 @@
 """What of a sweep runs at once, and what a signal does to it: without processes."""
 
+import contextlib
+import os
+import sys
+import types
+
 import pytest
 
+from bellmax import UserError
 from bellmax.launch.sweep import run_jobs
 from bellmax.launch.sweep_plan import Job
-from bellmax.launch.sweep_pools import Ended, Pool
+from bellmax.launch.sweep_pools import Ended, Pool, make_pool
 
 
 class Fakes:
@@ -68,3 +74,70 @@ def test_a_second_signal_leaves_no_process_behind(at_once):
     with pytest.raises(KeyboardInterrupt):
         run_jobs(JOBS, fakes.pool._replace(poll=poll), [], lambda j: None, lambda j, e: None)
     assert fakes.told[2:] == [("kill", "a"), ("kill", "b")]
+
+
+class FakeRay:
+    """Ray in this process: what is asked of it once it is `lost` would start another one."""
+
+    def __init__(self, exceptions, loses_at, fails):
+        self.exceptions, self._loses_at, self._fails = exceptions, loses_at, fails
+        self.lost = False
+        self._calls = {"cluster_resources": {"CPU": 2.0}, "remote": "task", "cancel": None}
+        self._calls |= {"wait": (["task"], []), "get": None}
+
+    def is_initialized(self):
+        return not self.lost
+
+    def remote(self, **_):
+        return lambda _: types.SimpleNamespace(remote=lambda *_: self._answer("remote"))
+
+    def __getattr__(self, name):
+        return lambda *_, **__: self._answer(name)
+
+    def _answer(self, name):
+        assert not self.lost, f"{name} starts another Ray"
+        if name == self._loses_at:
+            self.lost = True
+            raise ConnectionError("GRPC connection failed")
+        if name == "get" and self._fails:
+            raise self._fails
+        return self._calls[name]
+
+
+@pytest.fixture
+def ray_pool(monkeypatch, tmp_path):
+    ray = pytest.importorskip("ray")
+
+    def make(loses_at=None, fails=None, join=lambda *_: None):
+        there = contextlib.nullcontext()
+        monkeypatch.setattr("bellmax.launch.ray_cluster.connected", lambda *a: join(*a) or there)
+        monkeypatch.setitem(sys.modules, "ray", FakeRay(ray.exceptions, loses_at, fails))
+        return make_pool("ray", tmp_path)
+
+    return make
+
+
+@pytest.mark.parametrize("loses_at", ["cluster_resources", "remote", "wait", "get", "cancel"])
+def test_a_lost_cluster_is_a_sentence_and_no_other_is_started(at_once, ray_pool, loses_at):
+    came = []
+    starts = came.append if loses_at == "cancel" else lambda job: None
+    with pytest.raises(UserError, match="is lost .*`bellmax sweep` once more") as told:
+        with ray_pool(loses_at) as pool:
+            run_jobs(JOBS, pool, came, starts, lambda job, _: None)
+    assert getattr(told.value, "exit_code", 2) == 1
+
+
+def test_a_ray_of_its_own_has_all_cores(ray_pool, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "")  # as if it were not set
+    joined = []
+    with ray_pool(join=lambda *given: joined.append(given)):
+        assert joined == [("ray", os.cpu_count())]
+
+
+def test_what_a_task_of_ray_raised_is_its_end(ray_pool):
+    errors = pytest.importorskip("ray").exceptions
+    own = errors.RayTaskError("run", "lines\nConnectionError: no disk", ConnectionError("no disk"))
+    for error, words in [(own.as_instanceof_cause(), "no disk"), (errors.RayError(), "RayError")]:
+        with ray_pool(fails=error) as pool:
+            ended = pool.poll("task")
+        assert ended is not None and ended.code == 1 and ended.error.endswith(words)
