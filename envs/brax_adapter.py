@@ -20,7 +20,13 @@ from bellmax import UserError
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.dtypes import own_dtypes, same_dtypes
 from bellmax.envs.host_base import in_words
-from bellmax.envs.registry import check_options, check_parameters, suggest
+from bellmax.envs.registry import (
+    check_options,
+    check_parameters,
+    check_types,
+    defaults_of,
+    suggest,
+)
 
 BACKENDS = ("spring", "generalized", "positional", "mjx")
 # A stub for brax's tests; and one whose fluid (0.14.2) uses an argument that jnp.clip has no more.
@@ -57,12 +63,15 @@ def make(
             f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}"
             f"{suggest(str(backend), BACKENDS)}."
         )
-    if time_limit < 1:
-        raise UserError(f"time_limit must be at least 1 environment step, not {time_limit}.")
     constructor = _brax()._envs[task]
     allowed = [p.name for p in inspect.signature(constructor).parameters.values()]
     allowed = [name for name in allowed if name not in ("backend", "kwargs")] + ["n_frames"]
     check_options(f"brax/{task}", options, ["backend", "time_limit", "scale_inertia", *allowed])
+    ours = {"time_limit": time_limit, "scale_inertia": scale_inertia}
+    nominal = {"n_frames": 1, **defaults_of(make), **defaults_of(constructor)}
+    check_types(options | ours, nominal)
+    if time_limit < 1:
+        raise UserError(f"time_limit must be at least 1 environment step, not {time_limit}.")
     try:
         with _theirs(), _no_log():
             env = constructor(backend=backend, **options)

@@ -11,7 +11,7 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
 from bellmax.envs.dtypes import own_dtypes, same_dtypes
-from bellmax.envs.registry import check_options, suggest
+from bellmax.envs.registry import check_options, check_types, suggest
 
 CLASSIC, FULL = "Craftax-Classic-Symbolic-v1", "Craftax-Symbolic-v1"
 _NEVER = int(np.iinfo(np.int32).max)
@@ -34,12 +34,7 @@ def make(task: str, **options: Any) -> "CraftaxEnv":
     env = _construct(task)
     nominal = {name: v for name, v in vars(env.default_params).items() if np.isscalar(v)}
     check_options(f"craftax/{task}", options, nominal)
-    for name, value in options.items():
-        # An int stands for a float, as YAML reads it; nothing else stands for another.
-        wanted: Any = (int, float) if isinstance(nominal[name], float) else type(nominal[name])
-        if not isinstance(value, wanted) or isinstance(value, bool) is not (wanted is bool):
-            kind = type(nominal[name]).__name__
-            raise UserError(f"{name} of craftax/{task} must be of type {kind}, not {value!r}.")
+    check_types(options, nominal)
     params = env.default_params.replace(**options)
     if params.max_timesteps < 1:
         raise UserError(

@@ -14,7 +14,7 @@ from bellmax.envs.base import EnvSpec
 from bellmax.envs.gymnasium_spaces import convert_action, convert_observation
 from bellmax.envs.host_base import making, without_warnings
 from bellmax.envs.host_pool import PoolBatch, check_pool
-from bellmax.envs.registry import check_options, import_extra, suggest
+from bellmax.envs.registry import check_options, check_types, import_extra, suggest
 
 _RESERVED = (
     "num_envs",
@@ -26,7 +26,6 @@ _RESERVED = (
     "gym_reset_return_info",
     "reward_threshold",
 )
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _LONGEST = 2**30  # envpool counts in int32
 # Beyond these it ends the whole program, or takes memory that is not there.
 _RANGES = {
@@ -215,12 +214,8 @@ def _check(name: str, options: dict[str, Any], defaults: Any) -> None:
     if defaults.max_num_players > 1:
         raise UserError(f"{name} is played by {defaults.max_num_players}, and bellmax plays alone.")
     check_options(name, options, [key for key in defaults._fields if key not in _RESERVED])
+    check_types(options, defaults._asdict())
     for option, value in options.items():
-        kind = type(getattr(defaults, option))
-        if kind is float and type(value) is int:
-            continue
-        if kind in _KINDS and type(value) is not kind:
-            raise UserError(f"{option} must be {_KINDS[kind]}, not {value!r}.")
         if option in _RANGES:
             least, most = _RANGES[option]
             if not least <= value <= most:

@@ -13,7 +13,13 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
 from bellmax.envs.dtypes import own_dtypes, same_dtypes
-from bellmax.envs.registry import check_options, check_parameters, suggest
+from bellmax.envs.registry import (
+    check_options,
+    check_parameters,
+    check_types,
+    defaults_of,
+    suggest,
+)
 
 # gymnax gives these as float32; as bool they take a quarter of the replay.
 _BINARY = ("Catch-bsuite", "DeepSea-bsuite")
@@ -40,6 +46,7 @@ def make(task: str, **options: Any) -> "GymnaxEnv":
     fields = [field.name for field in dataclasses.fields(params)]
     arguments = [name for name in inspect.signature(type(env)).parameters if name not in fields]
     check_options(f"gymnax/{task}", options, fields + arguments)
+    check_types(options, defaults_of(type(env)) | {name: getattr(params, name) for name in fields})
     if constructor := {name: options[name] for name in arguments if name in options}:
         env, params = _construct(task, **constructor)
     given = {name: options[name] for name in fields if name in options}

@@ -9,7 +9,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ HOST_SUITES = {
     "minigrid": "<Task>",
 }
 _PACKAGES = {"ale": "ale_py"}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _POOLS = ("ale", "envpool")  # their adapters make batches, those of the others single tasks
 
 
@@ -61,6 +62,7 @@ def make(name: str, **options: Any) -> "Environment":
         module, attribute = _OWN[name]
         factory = getattr(importlib.import_module(module), attribute)
         _check_factory_options(name, factory, options)
+        check_types(options, defaults_of(factory))
         return factory(**options)
     suite, _, task = name.partition("/")
     if suite in _SUITES and task:
@@ -194,6 +196,24 @@ def check_parameters(task: str, names: Iterable[str], known: Iterable[str]) -> N
 def check_options(task: str, names: Iterable[str], known: Iterable[str]) -> None:
     """Raises UserError if one of `names` is no option of the task; `known` are all."""
     _check_names(f"{task} has no option", names, known, "it takes")
+
+
+def check_types(options: Mapping[str, Any], nominal: Mapping[str, Any]) -> None:
+    """Raises UserError if an option, as YAML has them, is of another type than its nominal value.
+
+    What is none of YAML's, such as an array, or has no such nominal value, is let through.
+    """
+    for name, value in options.items():
+        kind, given = type(nominal.get(name)), type(value)
+        # An int stands for a float, as YAML reads it; nothing else stands for another.
+        if {kind, given} <= {*_KINDS} and given is not kind and (kind, given) != (float, int):
+            raise UserError(f"{name} must be {_KINDS[kind]}, not {value!r}.")
+
+
+def defaults_of(factory: Callable[..., Any]) -> dict[str, Any]:
+    """What a factory takes where nothing is said, by name."""
+    parameters = inspect.signature(factory).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def _check_names(lacks: str, names: Iterable[str], known: Iterable[str], has: str) -> None:

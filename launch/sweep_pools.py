@@ -154,10 +154,10 @@ def end_process(process: subprocess.Popen[bytes], folder: Path) -> Ended | None:
     if code is None:
         return None
     log, errors = _outputs(folder)
-    said = errors.read_bytes()
+    said = errors.read_bytes() if errors.exists() else b""  # a signal may have cut a first call
     with log.open("ab") as file:
         file.write(said)
-    errors.unlink()
+    errors.unlink(missing_ok=True)
     lines = said.decode(errors="replace").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return Ended(code, f"killed ({signal.strsignal(-code)})" if code < 0 else last)

@@ -299,6 +299,8 @@ def test_names_are_listed_by_one_line():
             {"ctrl_cost": 1.0},
             "did you mean 'ctrl_cost_weight'; it takes backend, ti",
         ),
+        ("brax/hopper", {"time_limit": "x"}, "time_limit must be a whole number, not 'x'."),
+        ("brax/hopper", {"healthy_reward": "x"}, "healthy_reward must be a number, not 'x'."),
         ("brax/hopper", {"time_limit": 0}, "time_limit must be at least 1 environment step, not 0"),
     ],
 )

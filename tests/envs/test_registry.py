@@ -37,6 +37,8 @@ def test_factory_of_the_user():
         ("nothing/like-it", {}, "`minigrid/<Task>` and `module.path:factory` work too"),
         ("gymnax/", {}, "There is no environment 'gymnax/'"),
         ("bellmax/DeepSea", {"siz": 4}, "no option 'siz', did you mean 'size'; it takes size, det"),
+        ("bellmax/DeepSea", {"size": "abc"}, "size must be a whole number, not 'abc'"),
+        ("bellmax/Pendulum", {"mass": True}, "mass must be a number, not True"),
         ("scripted:Counte", {}, "no callable 'Counte', did you mean 'Counter'"),
         ("no_such_module:Counter", {}, "needs the module 'no_such_module'"),
         ("scripted:", {}, "no callable ''"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import sys
 import types
 
@@ -74,6 +75,15 @@ def test_a_second_signal_leaves_no_process_behind(at_once):
     with pytest.raises(KeyboardInterrupt):
         run_jobs(JOBS, fakes.pool._replace(poll=poll), [], lambda j: None, lambda j, e: None)
     assert fakes.told[2:] == [("kill", "a"), ("kill", "b")]
+
+
+def test_a_process_can_be_killed_after_its_end_was_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with make_pool("1", tmp_path) as pool:
+        handle = pool.start(JOBS[0])
+        handle[0].wait()
+        assert pool.poll(handle) == Ended(1, "")
+        pool.kill(handle)
 
 
 class FakeRay:
