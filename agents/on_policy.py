@@ -223,7 +223,7 @@ def _clip(gradients: OnPolicyParams, norm: Any) -> OnPolicyParams:
     """Scaled down to a norm, the bonus' own apart: its size shall not decide the policy's steps."""
     if norm is None:
         return gradients
-    clip = optax.clip_by_global_norm(norm)
+    clip: Any = optax.clip_by_global_norm(norm)
     own, _ = clip.update(gradients.intrinsic, optax.EmptyState())
     rest, _ = clip.update(gradients._replace(intrinsic=()), optax.EmptyState())
     return rest._replace(intrinsic=own)

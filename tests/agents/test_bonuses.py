@@ -169,6 +169,15 @@ def test_the_forward_loss_of_icm_leaves_the_encoder_alone():
     assert encoder_gradient(1.0) == 0.0 and encoder_gradient(0.0) > 0.0
 
 
+def test_icm_sees_bytes_as_shares_of_255():
+    config = ICMConfig(icm_hidden=(8,), icm_latent_size=4, icm_model_hidden=6)
+    bonus = icm_bonus(config, SPEC)
+    params, state = bonus.init(jax.random.key(0), ())
+    pixels = jax.random.randint(jax.random.key(1), (T + 1, B, 2, 2), 0, 256).astype(jnp.uint8)
+    loss = bonus.loss(params, state, make_chunk(pixels))
+    np.testing.assert_allclose(loss, bonus.loss(params, state, make_chunk(pixels / 255)), rtol=1e-5)
+
+
 NETWORK = RecurrentNetworkConfig(hidden=(16,), latent_size=8, memory_size=8, head_hidden=())
 CURIOUS = [
     (make_rnd, RNDConfig(rnd_hidden=(16,), rnd_features=8)),

@@ -198,6 +198,21 @@ def test_a_bonus_is_learned_with_the_agent_and_updated_after_each_step():
     assert new.extra.bonus == 101 and new.steps == 1
 
 
+def test_the_size_of_a_bonus_gradient_does_not_decide_the_policys_step():
+    """Clipped together, a loss a million times as steep would leave the policy nothing."""
+    config = OnPolicyConfig(network=SMALL, batch_size=B, max_gradient_norm=0.01)
+
+    def policy(bonus):
+        unpaid = IntrinsicConfig(scale=0.0, normaliser="none")
+        agent = make_on_policy_agent(config, SPEC, bonus, unpaid)
+        state, batch = agent.init(jax.random.key(1)), make_batch(agent)
+        state, batch, _ = agent.prepare(state, batch, batch.memory)
+        return agent.learn(state, batch, jax.random.key(0))[0].params.network
+
+    steep = bonus_of(0.0)._replace(loss=lambda params, state, chunk: 1e6 * (params - 3.0) ** 2)
+    jax.tree.map(np.testing.assert_array_equal, policy(steep), policy(NO_BONUS))
+
+
 @pytest.mark.parametrize("name", ["return", "scaled", "clipped"])
 def test_normalisers_skip_closing_steps_and_carry_on(name):
     config = OnPolicyConfig(network=SMALL, batch_size=B)

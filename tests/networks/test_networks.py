@@ -53,7 +53,14 @@ def test_parameter_counts_are_the_papers():
 
 
 @pytest.mark.parametrize(
-    "module", [networks.NatureConv(), networks.ImpalaResNet((4,), 1)], ids=["nature", "impala"]
+    "module",
+    [
+        networks.NatureConv(),
+        networks.ImpalaResNet((4,), 1),
+        networks.MinAtarConv(),
+        networks.MLP((8,)),
+    ],
+    ids=["nature", "impala", "minatar", "mlp"],
 )
 def test_bytes_are_scaled_to_the_unit_interval(module):
     bytes_ = np.random.default_rng(0).integers(0, 256, (2, 36, 36, 1), np.uint8)
