@@ -23,7 +23,10 @@ from bellmax.launch.host_runner import HostRunner
 from bellmax.launch.phases import first_timestep
 from bellmax.launch.runner import Runner, example_step, make_runner
 from bellmax.launch.sharding import make_mesh
+from bellmax.launch.slices import SAVING_BYTES, SLICE_BYTES
 from bellmax.launch.train_state import TrainState
+
+_HERE = "this machine"
 
 
 class Experiment(NamedTuple):
@@ -218,17 +221,20 @@ def check_memory(experiment: Experiment) -> str:
     """A sentence with the size of the replay, before it is allocated.
 
     Raises:
-      UserError: it would take more than replay.memory_fraction of the free memory.
+      UserError: it and what a checkpoint of it needs would take more than replay.memory_fraction
+        of the free memory.
     """
     if experiment.agent.replay.on_policy:
         return "no replay: the agent learns from its rollouts"
     size, fraction = experiment.replay_bytes, experiment.config.replay.memory_fraction
     free, where = _free_memory(experiment.config.replay.memory)
-    if size > fraction * free:
+    # Slices are copied on their device, and compressed beside the CPU.
+    saving = min(3 * size, SAVING_BYTES if where == _HERE else SLICE_BYTES)
+    if size + saving > fraction * free:
         raise UserError(
-            f"replay.capacity: replay would take {_amount(size)}, more than {fraction:.0%} "
-            f"(replay.memory_fraction) of the {_amount(free)} free on {where}; lower "
-            "replay.capacity or seeds"
+            f"replay.capacity: replay would take {_amount(size)} and saving it {_amount(saving)}, "
+            f"more than {fraction:.0%} (replay.memory_fraction) of the {_amount(free)} free on "
+            f"{where}; lower replay.capacity or seeds"
         )
     return f"replay takes {_amount(size)} of the {_amount(free)} free on {where}"
 
@@ -238,7 +244,7 @@ def _free_memory(memory: str) -> tuple[int, str]:
     stats = device.memory_stats() or {}
     if memory == "device" and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0), device.device_kind
-    return psutil.virtual_memory().available, "this machine"
+    return psutil.virtual_memory().available, _HERE
 
 
 def _amount(size: float) -> str:
