@@ -94,6 +94,20 @@ class Checkpoints:
             ) from error
         self._prune(step)
 
+    def score(self, step: int, metric: float) -> None:
+        """Gives a checkpoint that was saved without a metric the one that it turned out to have.
+
+        Raises:
+          UserError: it is damaged.
+          OSError: the disk is full or refuses; the checkpoint is as it was.
+        """
+        if not math.isfinite(metric) or self._metric(step) is not None:
+            return
+        meta = {**self._meta(step, check_files=False), "metric": float(metric)}
+        write_whole(self._folder / str(step) / META, _stored(meta))
+        self._metrics[step] = float(metric)
+        self._prune(step)
+
     def steps(self) -> list[int]:
         """Steps that have a complete checkpoint, ascending."""
         if not self._folder.is_dir():
@@ -244,14 +258,21 @@ def _write(path: Path, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
     for i, name in enumerate(large):
         write_slices(path / _LARGE / str(i), arrays[name])
     meta = json.loads(json.dumps({**meta, "files": _checksums(path)}))
-    with (path / META).open("w") as file:
-        json.dump({"checksum": zlib.crc32(json.dumps(meta).encode()), "meta": meta}, file)
+    with (path / META).open("wb") as file:
+        file.write(_stored(meta))
         file.flush()
         os.fsync(file.fileno())
 
 
+def _stored(meta: dict[str, Any]) -> bytes:
+    """What is in META."""
+    return json.dumps({"checksum": zlib.crc32(json.dumps(meta).encode()), "meta": meta}).encode()
+
+
 def _checksums(folder: Path) -> dict[str, int]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != META]
+    """Of all files but META, and what a kill left of one that was to replace it."""
+    everything = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [path for path in everything if not path.name.startswith(META)]
     return {path.relative_to(folder).as_posix(): _file_checksum(path) for path in files}
 
 

@@ -38,7 +38,7 @@ class Experiment(NamedTuple):
     config: RunConfig
     agent: Agent
     runner: Runner | HostRunner
-    evaluator: Evaluator
+    evaluator: Evaluator | HostEvaluator
     seeds: list[int]
     replay_bytes: int
 
@@ -51,7 +51,7 @@ class Experiment(NamedTuple):
         return jax.eval_shape(self.runner.init, jnp.asarray(self.seeds, jnp.int32))
 
     def evaluate(self, state: TrainState, step: int) -> Any:
-        """Episodes of the policies in a state."""
+        """Episodes of the policies in a state; None if the runner was asked to stop meanwhile."""
         params = self.agent.actor_params(state.learner)
         seeds = jnp.asarray(self.seeds, jnp.int32)
         return self.evaluator(params, state.env.statistics, seeds, jnp.int32(step))
@@ -169,7 +169,9 @@ def _build_host(
         hire=hire,
     )
     make_env = functools.partial(make_host_vector, config.env, num_envs=episodes, evaluation=True)
-    evaluator = HostEvaluator(agent, make_env, config.evaluation_max_steps)
+    evaluator = HostEvaluator(
+        agent, make_env, config.evaluation_max_steps, stopping=lambda: runner.stopping
+    )
     seen = jax.eval_shape(lambda: first_timestep(raw.observation, n, normalised))
     size = replay_lib.size_in_bytes(replay, example_step(agent, seen)) if replay else 0
     return agent, runner, evaluator, size

@@ -17,9 +17,8 @@ import pytest
 from bellmax.envs import LoopBatch
 from bellmax.envs.host import HostVector
 from bellmax.launch.actors import Acted, Actor
-from bellmax.launch.checkpoints import META, Checkpoints
+from bellmax.launch.checkpoints import Checkpoints
 from bellmax.launch.cli import main
-from bellmax.launch.host_evaluation import HostEvaluator
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from soak_checks import Tally  # noqa: E402
@@ -188,28 +187,6 @@ def test_processes_of_tasks_end_with_a_run_that_is_killed_while_one_hangs(folder
     process.wait()
     assert len(children) >= 4 and are_gone(children)
     process.communicate()
-
-
-def test_sigterm_in_the_evaluation_of_a_checkpoint_leaves_it_its_metric(
-    folder, monkeypatch, capsys
-):
-    play = HostEvaluator.__call__
-
-    def interrupted(self, *arguments):
-        signal.raise_signal(signal.SIGTERM)
-        return play(self, *arguments)
-
-    monkeypatch.setattr(HostEvaluator, "__call__", interrupted)
-    assert main(["train", "run.yaml", "--out", "run"]) == 143
-    assert "checkpoint 800 is written" in capsys.readouterr().out
-    run = folder / "run"
-    (evaluation,) = rows(run, "evaluation")
-    assert evaluation["step"] == 800 and checkpoints(run).steps() == [800]
-    meta = json.loads((run / "checkpoints" / "800" / META).read_text())["meta"]
-    assert meta["metric"] == evaluation["episode_return"]
-    monkeypatch.setattr(HostEvaluator, "__call__", play)
-    assert main(["resume", "run"]) == 0
-    assert [row["step"] for row in rows(run, "evaluation")] == [800, 1200]
 
 
 def test_a_full_disk_ends_the_run_and_its_processes_and_keeps_what_was_there(folder, known, capsys):
