@@ -76,6 +76,7 @@ class Session:
         runner = self.experiment.runner
         if not isinstance(runner, HostRunner):  # a compiled program cannot be asked to stop
             return self._advance(state, advance, [])
+        runner.patience.say = self.progress.message
         with signals_held(runner.stop) as came:
             return self._advance(state, advance, came)
 

@@ -40,7 +40,7 @@ env: {name: "lines:Line", num_envs: 4}
 host: {actors: 2}
 replay: {capacity: 2000}
 """
-# Two tasks of one's own. One instance of the second, the first to step, hangs for good.
+# Tasks of one's own. Of the second the first instance to step hangs for good, of the third each.
 TASKS = """
 import pathlib
 import time
@@ -66,6 +66,10 @@ class Stuck(Line):
             pathlib.Path("stuck").touch(exist_ok=False)
         except FileExistsError:
             return super().step(action)
+        time.sleep(1e6)
+
+class Hung(Line):
+    def step(self, action):
         time.sleep(1e6)
 """
 
@@ -187,6 +191,30 @@ def test_processes_of_tasks_end_with_a_run_that_is_killed_while_one_hangs(folder
     process.wait()
     assert len(children) >= 4 and are_gone(children)
     process.communicate()
+
+
+@pytest.mark.parametrize("lock_step", ["true", "false"])
+def test_signals_end_a_run_whose_environment_hangs(folder, known, lock_step):
+    """The first after a while, with a checkpoint; a second one at once."""
+    impatient = "import bellmax.launch.patience as p; p.GIVE_UP_SECONDS, p.STUCK_SECONDS = {}, 0; "
+    words = ["train", "run.yaml", "--env.name", "lines:Hung", "--host.lock-step", lock_step]
+    for out, seconds, signals in [("one", 1, 1), ("two", 1e6, 2)]:
+        process = start(known, *words, "--out", out, prepare=impatient.format(seconds))
+        line = ""
+        while "no rollout from actors 1, 2 of 2 for" not in line:
+            line = process.stdout.readline()
+            assert line, process.communicate()
+        for _ in range(signals):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(1.5 - signals / 2)
+        said, err = process.communicate(timeout=60)
+        assert process.returncode == 143 and "terminated" in err, (said, err)
+        assert len(err.splitlines()) == 1
+        saved = checkpoints(folder / out).steps()
+        assert ("stopped; checkpoint 0 is written" in said, saved) == (
+            signals == 1,
+            [0][signals - 1 :],
+        )
 
 
 def test_a_full_disk_ends_the_run_and_its_processes_and_keeps_what_was_there(folder, known, capsys):
