@@ -74,6 +74,12 @@ class Experiment(NamedTuple):
                 state = checkpoints.restore(step, self.abstract_state())
         return step, self.runner.place(state), warning
 
+    def evaluation_restarts(self) -> dict[str, int]:
+        """Column of the last evaluation: environments that broke in it; none where none can."""
+        if isinstance(self.evaluator, HostEvaluator):
+            return {"restarts": self.evaluator.restarts}
+        return {}
+
     def close(self) -> None:
         """Frees what environments hold outside jax."""
         self.runner.close()

@@ -21,6 +21,9 @@ class HostEvaluator:
       max_steps: vector steps after which unfinished episodes are cut; None takes the time limit of
         the task, or 27,000.
       stopping: says between two steps whether to leave the episodes at that.
+
+    Attributes:
+      restarts: of environments that broke in the last evaluation; their returns began anew at 0.
     """
 
     def __init__(
@@ -31,6 +34,7 @@ class HostEvaluator:
         *,
         stopping: Callable[[], bool] = lambda: False,
     ):
+        self.restarts = 0
         self._stopping = stopping
         self._agent, self._make_env, self._max_steps = agent, make_env, max_steps
         self._env: HostVector | None = None
@@ -47,6 +51,7 @@ class HostEvaluator:
         limit = self._max_steps or env.spec.time_limit or DEFAULT_MAX_STEPS
         acting = jax.tree.map(lambda x: x[0], (params, statistics))
         key = jax.random.fold_in(stream(jax.random.key(seeds[0]), "evaluation"), step)
+        before = sum(env.faults.values())
         seen = env.reset(numpy_seeds(stream(key, "reset"), 1)[0])
         memory = self._agent.initial_memory(env.num_envs)
         returns, lengths = np.zeros(env.num_envs, np.float32), np.zeros(env.num_envs, np.int32)
@@ -62,6 +67,7 @@ class HostEvaluator:
             cut = cut & ~np.asarray(seen.is_last)
             if not cut.any():
                 break
+        self.restarts = sum(env.faults.values()) - before
         each: Any = returns[None], lengths[None], cut[None]
         return Episodes(*each)
 

@@ -6,7 +6,8 @@ the state: after a resume their episodes begin anew.
 """
 
 import functools
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -89,6 +90,7 @@ class HostRunner:
     ):
         self.traces: list[int] = []
         self.patience = Patience()
+        self._earlier: dict[str, int] = {}
         self._agent, self._make_env = agent, make_env
         self._num_envs, self._num_actors = num_envs, num_actors
         self._length, self._ahead = rollout_length, ahead
@@ -188,9 +190,19 @@ class HostRunner:
         """Seconds since the last call that the learner and an actor waited; restarts so far."""
         if self._pool is None:
             return {}
-        waits, counts = self._pool.waits(), faults(self._actors)
+        waits, counts = self._pool.waits(), self.restarts()
         restarts = {f"restarts_{reason.replace(' ', '_')}": n for reason, n in counts.items()}
         return {"learner_waited": waits.learner, "actors_waited": waits.actors, **restarts}
+
+    def restarts(self) -> dict[str, int]:
+        """How often something of the actors was made anew in the whole run, by reason."""
+        counts = Counter(self._earlier)
+        counts.update(faults(self._actors))
+        return dict(counts)
+
+    def count_on(self, restarts: Mapping[str, int]) -> None:
+        """Counts on from those of a run that this one resumes."""
+        self._earlier = dict(restarts)
 
     def stop(self) -> None:
         """Asks `advance` to return after the rollout that it is at."""

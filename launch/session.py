@@ -118,14 +118,16 @@ class Session:
             episodes = self.experiment.evaluate(state, step)
             if episodes is None:
                 return np.full(len(self.experiment.seeds), np.nan)
+            restarts = self.experiment.evaluation_restarts()
             rows = evaluation_rows(episodes, self.experiment.seeds, step)
-            for row in rows:
+            for row in [row | restarts for row in rows]:
                 self.log.write(row)
             self.evaluated = step, np.array([row["episode_return"] for row in rows])
             cut = sum(row["cut_episodes"] for row in rows)
             self.progress.message(
                 f"step {step:,}: evaluation return {self.evaluated[1].mean():.1f}"
                 + (f", {cut} of {sum(r['episodes'] for r in rows)} episodes cut" if cut else "")
+                + "".join(f", restarts {n}" for n in restarts.values() if n)
             )
         return self.evaluated[1]
 
@@ -171,10 +173,12 @@ class Session:
         """Saves without a metric, unless that step is saved already."""
         if self.saved == self._steps(rollouts):
             return
+        runner = self.experiment.runner
+        extra = {"restarts": runner.restarts()} if isinstance(runner, HostRunner) else {}
         with signals_held():
             whole = gathered(state)
             if is_first():
-                self.checkpoints.save(self._steps(rollouts), whole, metric=None, extra={})
+                self.checkpoints.save(self._steps(rollouts), whole, metric=None, extra=extra)
             self.saved = self._steps(rollouts)
 
     def _write_interval(

@@ -122,6 +122,8 @@ def _start(experiment: Experiment, run: Path) -> tuple[_Start | None, list[str]]
     step, state, warning = experiment.restore(checkpoints, None)
     anew = ", with new episodes" if isinstance(experiment.runner, HostRunner) else ""
     said = [f"resuming {run} at step {step:,}{anew}", *([warning] if warning else [])]
+    if isinstance(experiment.runner, HostRunner):
+        experiment.runner.count_on(checkpoints.extra(step).get("restarts", {}))
     if step > experiment.config.steps:
         raise UserError(f"steps must be at least {step}, those that {run} has taken already")
     return _Start(step, state, _evaluated(experiment, run, step)), said

@@ -40,7 +40,8 @@ env: {name: "lines:Line", num_envs: 4}
 host: {actors: 2}
 replay: {capacity: 2000}
 """
-# Tasks of one's own. Of the second the first instance to step hangs for good, of the third each.
+# Tasks of one's own. Of the second the first instance to step hangs for good, of the third
+# each; those of the last break at their fifth step.
 TASKS = """
 import pathlib
 import time
@@ -71,6 +72,15 @@ class Stuck(Line):
 class Hung(Line):
     def step(self, action):
         time.sleep(1e6)
+
+class Shaky(Line):
+    left = 5
+
+    def step(self, action):
+        self.left -= 1
+        if not self.left:
+            raise RuntimeError("out of steps")
+        return super().step(action)
 """
 
 

@@ -98,3 +98,19 @@ def test_an_evaluation_that_was_logged_is_not_played_again(folder, monkeypatch):
         assert main(["resume", "run"]) == 0
     assert evaluations(run) == [800, 1200]
     assert metrics(run)[1200] == rows(run, "evaluation")[-1]["episode_return"]
+
+
+def test_faults_of_evaluations_are_told_and_those_of_training_go_on_after_a_resume(folder, capsys):
+    words = ["train", "run.yaml", "--env.name", "lines:Shaky", "--out", "run"]
+    assert main(words) == 0
+    out, run = capsys.readouterr().out, folder / "run"
+    (row, _) = rows(run, "evaluation")
+    assert row["restarts"] == 2 * 30 // 5  # of two environments that play 30 steps
+    assert "2 of 2 episodes cut, restarts 12\n" in out
+    before = rows(run)[-1]
+    assert main(["resume", "run", "--steps", "1600"]) == 0
+    after = rows(run)[-1]
+    rate = before["restarts_raised"] / before["step"]
+    assert after["restarts_raised"] > before["restarts_raised"] + 0.8 * rate * 400
+    assert main(["evaluate", "run", "--episodes", "2"]) == 0
+    assert "environments that broke and were made anew" in capsys.readouterr().out
