@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bellmax.envs.base import EnvSpec
 
 NO_FAULTS = {"raised": 0, "timed out": 0, "not finite": 0}
+NOT_FINITE = "an observation or a reward was not finite"
 MAX_FAULTS = 10  # of one task in a row, without one good step between
 
 
@@ -184,11 +185,18 @@ class LoopBatch:
         self.faults[reason] += 1
         self.last_fault = words
         self._in_a_row[i] += 1
-        if self._in_a_row[i] >= MAX_FAULTS:
-            raise UserError(
-                f"Task {i} of {self.spec.name} failed {MAX_FAULTS} times in a row, the last time "
-                f"because {words}."
-            ) from error
+        check_in_a_row(self._in_a_row, self.spec, words, error)
+
+
+def check_in_a_row(
+    faults: np.ndarray, spec: "EnvSpec", words: str, error: Exception | None = None
+) -> None:
+    """Raises UserError where a task had too many faults in a row, [N]; words: what the last was."""
+    for i in np.flatnonzero(faults >= MAX_FAULTS)[:1]:
+        raise UserError(
+            f"Task {i} of {spec.name} failed {MAX_FAULTS} times in a row, the last time because "
+            f"{words}."
+        ) from error
 
 
 def task_seed(seed: int, index: int, restarts: int = 0) -> int:
@@ -214,7 +222,7 @@ def _close(task: HostEnvironment) -> None:
 def _describe(error: Exception | None) -> tuple[str, str]:
     """The reason of a fault, and its words."""
     if error is None:
-        return "not finite", "an observation or a reward was not finite"
+        return "not finite", NOT_FINITE
     reason = "timed out" if isinstance(error, TimeoutError) else "raised"
     # Those of a process are words already.
     return reason, str(error) if isinstance(error, ChildProcessError) else in_words(error)

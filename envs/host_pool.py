@@ -10,7 +10,9 @@ from bellmax.envs.base import EnvSpec
 from bellmax.envs.host_base import HostTimeStep
 from bellmax.envs.host_loop import (
     NO_FAULTS,
+    NOT_FINITE,
     check_counts,
+    check_in_a_row,
     check_shape,
     finite_rows,
     task_seed,
@@ -49,7 +51,7 @@ class PoolBatch:
     exposure with the one before, and envpool takes a termination for a truncation.
 
     A task whose reward or observation is not finite is restarted, `is_first` there; that is the
-    only fault that a pool survives.
+    only fault that a pool survives, and not 10 times in a row of one task.
 
     Args:
       pool: the tasks.
@@ -63,13 +65,13 @@ class PoolBatch:
         self.num_envs = num_envs
         self.faults = dict(NO_FAULTS)
         self._pool = pool
-        self._time = np.zeros(num_envs, np.int64)
+        self._in_a_row, self._time = np.zeros((2, num_envs), np.int64)
         # Episodes that are over, and which of them the pool knows nothing of.
         self._over, self._cut = np.zeros((2, num_envs), bool)
 
     def reset(self, seed: int) -> HostTimeStep:
         """Opens an episode everywhere; the same seed, 0 or more, gives the same streams."""
-        self._time[:] = 0
+        self._in_a_row[:] = self._time[:] = 0
         self._over, self._cut = np.zeros((2, self.num_envs), bool)
         seeds = np.array([task_seed(seed, i) for i in range(self.num_envs)])
         no = np.zeros(self.num_envs, bool)
@@ -89,6 +91,7 @@ class PoolBatch:
             observation[again] = self._pool.restart(again)[again]
             self._check_restarted(observation, not_finite)
         is_first = is_first | not_finite
+        self._in_a_row[~is_first] = 0
         self._time = np.where(is_first, 0, self._time + 1)
         terminated = terminated & ~is_first
         truncated = truncated & ~is_first & ~terminated
@@ -121,6 +124,8 @@ class PoolBatch:
 
     def _check_restarted(self, observation: np.ndarray, not_finite: np.ndarray) -> None:
         self.faults["not finite"] += int(not_finite.sum())
+        self._in_a_row += not_finite
+        check_in_a_row(self._in_a_row, self.spec, NOT_FINITE)
         if not finite_rows(observation, np.zeros(self.num_envs)).all():
             raise UserError(f"{self.spec.name} opens an episode that is not finite.")
 

@@ -8,7 +8,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import util
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,9 +30,9 @@ class ProcessEnvironment:
     """A HostEnvironment whose task lives in a child process, spawned and never forked.
 
     `ask` sends a call and `answer` waits for what it returns, so that many can work at a time.
-    `reset`, `step` and `render` do both. The child ignores Ctrl-C, sees no accelerator, and ends
-    with its parent. As with everything that spawns, a script that makes one must do so under
-    `if __name__ == "__main__":`.
+    `reset`, `step` and `render` do both. The child leaves Ctrl-C and SIGTERM to its parent, sees no
+    accelerator, and ends with its parent. As with everything that spawns, a script that makes one
+    must do so under `if __name__ == "__main__":`.
 
     Args:
       make_one: makes the task, in the child. It must be picklable: a function or class of a
@@ -59,6 +61,8 @@ class ProcessEnvironment:
         with _STARTING, _variables(JAX_PLATFORMS="cpu"):  # before anything can import jax there
             self._process.start()
         theirs.close()
+        # At the end of Python multiprocessing asks children to end, waits, and is not heard.
+        util.Finalize(self, _end, (self._process,), exitpriority=0)
         self._spec: EnvSpec | None = None
         self._timeout, self._allowance = timeout, max(timeout, start_timeout)
         self._deadline = time.monotonic() + self._allowance
@@ -149,7 +153,11 @@ class ProcessEnvironment:
 
 def _serve(pipe: Connection, make_one: Callable[[], HostEnvironment]) -> None:
     """The child: makes the task, sends its spec, then answers calls until the last."""
+    # A signal to all of a group or job is for the parent to heed, which needs its tasks until then.
+    os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Not ignored, which programs that the task starts would inherit.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     made: list[HostEnvironment] = []
 
@@ -167,6 +175,11 @@ def _serve(pipe: Connection, make_one: Callable[[], HostEnvironment]) -> None:
         answer = _attempt(getattr(made[0], call), *arguments)
         with contextlib.suppress(OSError):
             pipe.send(answer)
+
+
+def _end(process: BaseProcess) -> None:
+    with contextlib.suppress(ValueError):  # it is closed
+        process.kill()
 
 
 def _end_with_parent() -> None:

@@ -11,7 +11,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -22,6 +21,7 @@ from bellmax.agents.base import Outcome
 from bellmax.envs import Step
 from bellmax.envs.host import HostVector
 from bellmax.envs.vector import VectorTimeStep
+from bellmax.launch.patience import Patience, make_thread
 
 Acting = Any  # what acting needs: the agent's actor_params and the observations' statistics
 
@@ -194,30 +194,40 @@ class Waits(NamedTuple):
 
 
 class LockStep:
-    """Actors that wait for the learner: every rollout is by the newest parameters."""
+    """Actors that wait for the learner: every rollout is by the newest parameters.
 
-    def __init__(self, actors: Sequence[Collector]):
-        self._actors = actors
-        self._pool = ThreadPoolExecutor(len(actors)) if len(actors) > 1 else None
+    Each has a thread, so that the learner can leave one behind that hangs.
+
+    Args:
+      actors: one a thread.
+      patience: how the learner waits for them.
+    """
+
+    def __init__(self, actors: Sequence[Collector], patience: Patience | None = None):
+        self._actors, self._patience = actors, patience or Patience()
+        self._calls = [queue.SimpleQueue() for _ in actors]
+        self._answers = [queue.SimpleQueue() for _ in actors]
         self._acting: Acting = None
         self._waited = 0.0
+        self._threads = [make_thread(i, self._run) for i in range(len(actors))]
+        for thread in self._threads:
+            thread.start()
 
     def publish(self, acting: Acting) -> None:
         """Gives the actors new parameters."""
         self._acting = acting
 
     def take(self, memory: Memory, now: int) -> tuple[Collected, Episodes]:
-        """The rollout from vector step `now` on of all environments; memory [N, ...] before it."""
+        """The rollout from vector step `now` on of all environments; memory [N, ...] before it.
+
+        Raises:
+          GivenUpError: the run was asked to stop and an actor hangs.
+          Exception: what stopped an actor.
+        """
         started = time.perf_counter()
-        share = self._actors[0].num_envs
-
-        def one(i: int) -> tuple[Collected, Episodes]:
-            rows = slice(i * share, (i + 1) * share)
-            part = jax.tree.map(lambda x: x[rows], memory) if self._pool else memory
-            return self._actors[i].collect(self._acting, part, now)
-
-        numbers = range(len(self._actors))
-        taken = list(self._pool.map(one, numbers) if self._pool else map(one, numbers))
+        for calls, part in zip(self._calls, _shares(memory, self._actors), strict=True):
+            calls.put((self._acting, part, now))
+        taken = self._patience.take(self._answers)
         self._waited += time.perf_counter() - started
         return join(taken)
 
@@ -227,11 +237,18 @@ class LockStep:
         return Waits(waited, 0.0)
 
     def close(self) -> None:
-        """Stops the threads and frees the environments."""
-        if self._pool:
-            self._pool.shutdown()
-        for actor in self._actors:
-            actor.close()
+        """Stops the threads and frees the environments, but for those that hang."""
+        for calls in self._calls:
+            calls.put(None)
+        _close(self._actors, self._patience.end(self._threads))
+
+    def _run(self, number: int) -> None:
+        while (call := self._calls[number].get()) is not None:
+            try:
+                answer = self._actors[number].collect(*call)
+            except BaseException as error:  # the learner's thread raises it
+                answer = error
+            self._answers[number].put(answer)
 
 
 class Threads:
@@ -242,24 +259,26 @@ class Threads:
       ahead: rollouts that wait for the learner, of each actor.
       memory: the memory of all environments at the start, [N, ...].
       now: the vector step that they start at.
+      patience: how the learner waits for them.
     """
 
-    def __init__(self, actors: Sequence[Collector], *, ahead: int, memory: Memory, now: int):
-        self._actors = actors
+    def __init__(
+        self,
+        actors: Sequence[Collector],
+        *,
+        ahead: int,
+        memory: Memory,
+        now: int,
+        patience: Patience | None = None,
+    ):
+        self._actors, self._patience = actors, patience or Patience()
         self._queues = [queue.Queue(ahead) for _ in actors]
         self._acting: Acting = None
         self._given = threading.Event()
         self._stopping = threading.Event()
         self._learner_waited, self._actors_waited = 0.0, [0.0] * len(actors)
-        share = actors[0].num_envs
-        parts = [
-            jax.tree.map(lambda x, i=i: x[i * share : (i + 1) * share], memory)
-            for i in range(len(actors))
-        ]
-        self._threads = [
-            threading.Thread(target=self._run, args=(i, part, now), daemon=True, name=f"actor-{i}")
-            for i, part in enumerate(parts)
-        ]
+        parts = enumerate(_shares(memory, actors))
+        self._threads = [make_thread(i, self._run, part, now) for i, part in parts]
         for thread in self._threads:
             thread.start()
 
@@ -275,16 +294,12 @@ class Threads:
         """The oldest rollout of every actor.
 
         Raises:
+          GivenUpError: the run was asked to stop and an actor hangs.
           Exception: what stopped an actor.
         """
         del memory, now  # the actors go by their own
         started = time.perf_counter()
-        taken = []
-        for waiting in self._queues:
-            item = waiting.get()
-            if isinstance(item, BaseException):
-                raise item
-            taken.append(item)
+        taken = self._patience.take(self._queues)
         self._learner_waited += time.perf_counter() - started
         return join(taken)
 
@@ -295,13 +310,10 @@ class Threads:
         return waits
 
     def close(self) -> None:
-        """Stops the threads and frees the environments."""
+        """Stops the threads and frees the environments, but for those that hang."""
         self._stopping.set()
         self._given.set()
-        for thread in self._threads:
-            thread.join()
-        for actor in self._actors:
-            actor.close()
+        _close(self._actors, self._patience.end(self._threads))
 
     def _run(self, number: int, memory: Memory, now: int) -> None:
         self._given.wait()
@@ -343,6 +355,22 @@ def join(taken: Sequence[tuple[Collected, Episodes]]) -> tuple[Collected, Episod
     axes = {"records": 1, "before": 0, "after": 0, "memory": 0, "outcome": 1, "raw": 1}
     whole = Collected(**{name: along(axis, name) for name, axis in axes.items()})
     return whole, functools.reduce(Episodes.plus, (sums for _, sums in taken))
+
+
+def _shares(memory: Memory, actors: Sequence[Collector]) -> list[Memory]:
+    """The memory [N, ...] of all environments as that of each actor's."""
+    if len(actors) == 1:
+        return [memory]
+    size = actors[0].num_envs
+    firsts = range(0, size * len(actors), size)
+    return [jax.tree.map(lambda x, i=i: x[i : i + size], memory) for i in firsts]
+
+
+def _close(actors: Sequence[Collector], at_rest: Sequence[bool]) -> None:
+    """Closes those at rest: an environment cannot be closed in the middle of a step."""
+    for actor, rests in zip(actors, at_rest, strict=True):
+        if rests:
+            actor.close()
 
 
 def faults(actors: Sequence[Collector]) -> dict[str, int]:

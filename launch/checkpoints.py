@@ -1,7 +1,8 @@
 """Checkpoints: the whole `TrainState` on disk, atomically, and back bit for bit.
 
-A checkpoint is a folder that orbax wrote, with one file more: META says what the arrays are and
-every file's checksum, so that damage is found before orbax meets it.
+A checkpoint is a folder that orbax wrote, with the large arrays in folders of their own and one
+file more: META says what the arrays are and every file's checksum, so that damage is found before
+it is read.
 """
 
 import contextlib
@@ -23,8 +24,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from bellmax import UserError
+from bellmax.launch.slices import is_large, read_slices, write_slices
 
 META = "bellmax.json"
+_LARGE = "large"  # the folder of those arrays, numbered as META lists them
 
 
 class CheckpointError(UserError):
@@ -67,19 +70,19 @@ class Checkpoints:
         Raises:
           CheckpointError: the disk is full or refuses; earlier checkpoints are kept.
         """
-        # Copies: a view of a buffer that lives on would stop XLA from reusing it when donated.
         leaves = _named_leaves(state)
-        host = {name: np.array(_raw(leaf)) for name, leaf in leaves.items()}
+        large = [name for name, leaf in leaves.items() if is_large(leaf)]
         meta = {
             "metric": float(metric) if metric is not None and math.isfinite(metric) else None,
             "extra": extra,
             "leaves": {name: _describe(leaf) for name, leaf in leaves.items()},
             "keys": {n: str(jax.random.key_impl(x)) for n, x in leaves.items() if _is_key(x)},
+            "large": large,
         }
         written = self._folder / f"{step}.saving"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            _write(written, host, meta)
+            _write(written, {name: _raw(leaf) for name, leaf in leaves.items()}, meta)
             self._discard(step)
             written.rename(self._folder / str(step))
         except Exception as error:  # tensorstore reports a full disk as a ValueError
@@ -89,6 +92,20 @@ class Checkpoints:
                 f"checkpoint {step} could not be saved to {self._folder} ({_reason(error)}); "
                 + ("there is no earlier one" if kept is None else f"checkpoint {kept} is kept")
             ) from error
+        self._prune(step)
+
+    def score(self, step: int, metric: float) -> None:
+        """Gives a checkpoint that was saved without a metric the one that it turned out to have.
+
+        Raises:
+          UserError: it is damaged.
+          OSError: the disk is full or refuses; the checkpoint is as it was.
+        """
+        if not math.isfinite(metric) or self._metric(step) is not None:
+            return
+        meta = {**self._meta(step, check_files=False), "metric": float(metric)}
+        write_whole(self._folder / str(step) / META, _stored(meta))
+        self._metrics[step] = float(metric)
         self._prune(step)
 
     def steps(self) -> list[int]:
@@ -134,7 +151,7 @@ class Checkpoints:
             rest = "no older one is intact" if older is None else f"checkpoint {older} is intact"
             raise UserError(f"{error}; {rest}") from error
         _check_fit(step, meta["leaves"], abstract_state)
-        return _rebuild(_read(self._folder / str(step)), meta["keys"], abstract_state)
+        return _rebuild(self._folder / str(step), meta, abstract_state)
 
     def restore_latest_valid(self, abstract_state: Any) -> tuple[int, Any, str | None]:
         """Reads the newest undamaged checkpoint.
@@ -231,20 +248,31 @@ def _checkpointer() -> ocp.Checkpointer:
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
-def _write(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-    # The array format has no empty arrays; their shape in META is all there is to know.
-    filled = {name: array for name, array in arrays.items() if array.size}
+def _write(path: Path, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
+    large = meta["large"]
+    # Copies: a view of a buffer that lives on would stop XLA from reusing it when donated. The
+    # array format has no empty arrays; their shape in META is all there is to know.
+    small = {n: np.array(array) for n, array in arrays.items() if array.size and n not in large}
     with _quiet(), _unheard(), _checkpointer() as checkpointer:
-        checkpointer.save(path, ocp.args.PyTreeSave(filled or {"": np.zeros(1)}), force=True)
+        checkpointer.save(path, ocp.args.PyTreeSave(small or {"": np.zeros(1)}), force=True)
+    for i, name in enumerate(large):
+        write_slices(path / _LARGE / str(i), arrays[name])
     meta = json.loads(json.dumps({**meta, "files": _checksums(path)}))
-    with (path / META).open("w") as file:
-        json.dump({"checksum": zlib.crc32(json.dumps(meta).encode()), "meta": meta}, file)
+    with (path / META).open("wb") as file:
+        file.write(_stored(meta))
         file.flush()
         os.fsync(file.fileno())
 
 
+def _stored(meta: dict[str, Any]) -> bytes:
+    """What is in META."""
+    return json.dumps({"checksum": zlib.crc32(json.dumps(meta).encode()), "meta": meta}).encode()
+
+
 def _checksums(folder: Path) -> dict[str, int]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != META]
+    """Of all files but META, and what a kill left of one that was to replace it."""
+    everything = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [path for path in everything if not path.name.startswith(META)]
     return {path.relative_to(folder).as_posix(): _file_checksum(path) for path in files}
 
 
@@ -322,14 +350,18 @@ def _check_fit(step: int, found: dict[str, str], like: Any) -> None:
             )
 
 
-def _rebuild(arrays: dict[str, np.ndarray], key_impls: dict[str, str], like: Any) -> Any:
-    """The pytree `like` with the arrays read."""
+def _rebuild(path: Path, meta: dict[str, Any], like: Any) -> Any:
+    """The pytree `like` with the arrays of a checkpoint."""
+    arrays = _read(path)
+    large = meta.get("large", [])  # there are checkpoints that orbax wrote the whole of
 
     def leaf(name: str, spec: Any) -> jax.Array:
         if not spec.size:
             return jnp.zeros(spec.shape, spec.dtype)
-        array = jnp.array(arrays[name])  # a copy that XLA owns, so that it can be donated
-        impl = key_impls.get(name)
+        if name in large:
+            return read_slices(path / _LARGE / str(large.index(name)), spec)
+        array = jnp.array(arrays.pop(name))  # a copy that XLA owns, so that it can be donated
+        impl = meta["keys"].get(name)
         return jax.random.wrap_key_data(array, impl=impl) if impl else array
 
     leaves = [leaf(*item) for item in _named_leaves(like).items()]

@@ -45,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     code = _run(list(sys.argv[1:] if argv is None else argv))
     if processes := sys.modules.get("bellmax.launch.processes"):
-        processes.leave(code)
+        patience = sys.modules.get("bellmax.launch.patience")
+        # Only the program itself may be ended so, not one that called this function.
+        hangs = argv is None and patience is not None and patience.are_left_behind()
+        processes.leave(code, at_once=hangs)
     return code
 
 

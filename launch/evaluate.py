@@ -27,6 +27,7 @@ def evaluate_run(run: Path, episodes: int, checkpoint: str | int = "latest") -> 
         if warning:
             print(warning)
         rows = evaluation_rows(experiment.evaluate(state, step), experiment.seeds, step)
+        broke = sum(experiment.evaluation_restarts().values())
     for row in rows:
         cut = f", {row['cut_episodes']} cut" if row["cut_episodes"] else ""
         print(
@@ -34,6 +35,8 @@ def evaluate_run(run: Path, episodes: int, checkpoint: str | int = "latest") -> 
             f"(min {row['episode_return_min']:.2f}, max {row['episode_return_max']:.2f}, "
             f"{row['episodes']} episodes{cut}) at step {step:,}"
         )
+    if broke:
+        print(f"environments that broke and were made anew, their returns from 0 on: {broke}")
     if len(rows) > 1:
         means = [row["episode_return"] for row in rows]
         print(f"mean over {len(rows)} seeds: {sum(means) / len(means):.2f}")

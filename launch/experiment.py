@@ -24,7 +24,10 @@ from bellmax.launch.host_runner import HostRunner
 from bellmax.launch.phases import first_timestep
 from bellmax.launch.runner import Runner, example_step, make_runner
 from bellmax.launch.sharding import make_mesh
+from bellmax.launch.slices import SAVING_BYTES, SLICE_BYTES
 from bellmax.launch.train_state import TrainState
+
+_HERE = "this machine"
 
 
 class Experiment(NamedTuple):
@@ -36,7 +39,7 @@ class Experiment(NamedTuple):
     config: RunConfig
     agent: Agent
     runner: Runner | HostRunner
-    evaluator: Evaluator
+    evaluator: Evaluator | HostEvaluator
     seeds: list[int]
     replay_bytes: int
 
@@ -49,7 +52,7 @@ class Experiment(NamedTuple):
         return jax.eval_shape(self.runner.init, jnp.asarray(self.seeds, jnp.int32))
 
     def evaluate(self, state: TrainState, step: int) -> Any:
-        """Episodes of the policies in a state."""
+        """Episodes of the policies in a state; None if the runner was asked to stop meanwhile."""
         params = self.agent.actor_params(state.learner)
         seeds = jnp.asarray(self.seeds, jnp.int32)
         return self.evaluator(params, state.env.statistics, seeds, jnp.int32(step))
@@ -71,6 +74,12 @@ class Experiment(NamedTuple):
             else:
                 state = checkpoints.restore(step, self.abstract_state())
         return step, self.runner.place(state), warning
+
+    def evaluation_restarts(self) -> dict[str, int]:
+        """Column of the last evaluation: environments that broke in it; none where none can."""
+        if isinstance(self.evaluator, HostEvaluator):
+            return {"restarts": self.evaluator.restarts}
+        return {}
 
     def close(self) -> None:
         """Frees what environments hold outside jax."""
@@ -169,7 +178,9 @@ def _build_host(
         hire=hire,
     )
     make_env = functools.partial(make_host_vector, config.env, num_envs=episodes, evaluation=True)
-    evaluator = HostEvaluator(agent, make_env, config.evaluation_max_steps)
+    evaluator = HostEvaluator(
+        agent, make_env, config.evaluation_max_steps, stopping=lambda: runner.stopping
+    )
     seen = jax.eval_shape(lambda: first_timestep(raw.observation, n, normalised))
     size = replay_lib.size_in_bytes(replay, example_step(agent, seen)) if replay else 0
     return agent, runner, evaluator, size
@@ -221,17 +232,20 @@ def check_memory(experiment: Experiment) -> str:
     """A sentence with the size of the replay, before it is allocated.
 
     Raises:
-      UserError: it would take more than replay.memory_fraction of the free memory.
+      UserError: it and what a checkpoint of it needs would take more than replay.memory_fraction
+        of the free memory.
     """
     if experiment.agent.replay.on_policy:
         return "no replay: the agent learns from its rollouts"
     size, fraction = experiment.replay_bytes, experiment.config.replay.memory_fraction
     free, where = _free_memory(experiment.config.replay.memory)
-    if size > fraction * free:
+    # Slices are copied on their device, and compressed beside the CPU.
+    saving = min(3 * size, SAVING_BYTES if where == _HERE else SLICE_BYTES)
+    if size + saving > fraction * free:
         raise UserError(
-            f"replay.capacity: replay would take {_amount(size)}, more than {fraction:.0%} "
-            f"(replay.memory_fraction) of the {_amount(free)} free on {where}; lower "
-            "replay.capacity or seeds"
+            f"replay.capacity: replay would take {_amount(size)} and saving it {_amount(saving)}, "
+            f"more than {fraction:.0%} (replay.memory_fraction) of the {_amount(free)} free on "
+            f"{where}; lower replay.capacity or seeds"
         )
     return f"replay takes {_amount(size)} of the {_amount(free)} free on {where}"
 
@@ -241,7 +255,7 @@ def _free_memory(memory: str) -> tuple[int, str]:
     stats = device.memory_stats() or {}
     if memory == "device" and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0), device.device_kind
-    return psutil.virtual_memory().available, "this machine"
+    return psutil.virtual_memory().available, _HERE
 
 
 def _amount(size: float) -> str:

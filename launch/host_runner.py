@@ -6,7 +6,8 @@ the state: after a resume their episodes begin anew.
 """
 
 import functools
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -34,6 +35,7 @@ from bellmax.launch.actors import (
     Threads,
     faults,
 )
+from bellmax.launch.patience import GivenUpError, Patience
 from bellmax.launch.phases import first_timestep
 from bellmax.launch.random import numpy_seeds
 from bellmax.launch.runner import empty_interval, example_step
@@ -64,7 +66,7 @@ class HostRunner:
 
     Attributes:
       traces: how often a learning phase was compiled, as a list that grows.
-      stopping: whether `advance` was asked to return after the rollout that it is at.
+      patience: how the learner waits for actors, and tells it.
     """
 
     def __init__(
@@ -87,7 +89,8 @@ class HostRunner:
         hire: Hire | None = None,
     ):
         self.traces: list[int] = []
-        self.stopping = False
+        self.patience = Patience()
+        self._earlier: dict[str, int] = {}
         self._agent, self._make_env = agent, make_env
         self._num_envs, self._num_actors = num_envs, num_actors
         self._length, self._ahead = rollout_length, ahead
@@ -118,6 +121,11 @@ class HostRunner:
         self._publish = jax.jit(self._newest)
         self._act = jax.jit(self._act_one)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether `advance` was asked to return after the rollout that it is at."""
+        return self.patience.stopping
+
     def compile(self, state: TrainState) -> Callable[..., tuple[TrainState, Interval]]:
         """Compiles learning phases, all but those of replay in host memory; returns `advance`."""
         if self._host_memory:
@@ -129,8 +137,8 @@ class HostRunner:
     def advance(self, state: TrainState, warmup: Any, rollouts: Any) -> tuple[TrainState, Interval]:
         """`warmup` rollouts without learning, then `rollouts` with; it donates the state.
 
-        Returns early where `stop` was called and, soon, where a loss was not finite. Raises what
-        stopped an actor.
+        Returns early where `stop` was called, without a rollout that does not come, and, soon,
+        where a loss was not finite. Raises what stopped an actor.
         """
         if self._pool is None:
             state = self._start(state)
@@ -143,7 +151,10 @@ class HostRunner:
             acting = self._publish(state.learner, state.env.statistics)
             pool.publish(self._to_actors(acting))
             memory = self._to_actors(jax.tree.map(_first, state.actor.memory))
-            collected, sums = self._from_actors(*pool.take(memory, now))
+            try:
+                collected, sums = self._from_actors(*pool.take(memory, now))
+            except GivenUpError:
+                break
             counts = np.array([sums.env_steps, sums.episodes], np.int32)
             if taken < warmup:
                 state = self._phases.fill(state, collected, counts)
@@ -179,13 +190,23 @@ class HostRunner:
         """Seconds since the last call that the learner and an actor waited; restarts so far."""
         if self._pool is None:
             return {}
-        waits, counts = self._pool.waits(), faults(self._actors)
+        waits, counts = self._pool.waits(), self.restarts()
         restarts = {f"restarts_{reason.replace(' ', '_')}": n for reason, n in counts.items()}
         return {"learner_waited": waits.learner, "actors_waited": waits.actors, **restarts}
 
+    def restarts(self) -> dict[str, int]:
+        """How often something of the actors was made anew in the whole run, by reason."""
+        counts = Counter(self._earlier)
+        counts.update(faults(self._actors))
+        return dict(counts)
+
+    def count_on(self, restarts: Mapping[str, int]) -> None:
+        """Counts on from those of a run that this one resumes."""
+        self._earlier = dict(restarts)
+
     def stop(self) -> None:
         """Asks `advance` to return after the rollout that it is at."""
-        self.stopping = True
+        self.patience.stop()
 
     def close(self) -> None:
         """Stops the actors and frees their environments."""
@@ -212,9 +233,10 @@ class HostRunner:
             hired = self._hire(key, seed, now) if self._hire else self.make_actor(key, seed(now))
             self._actors.append(hired)
         if self._lock_step:
-            self._pool = LockStep(self._actors)
+            self._pool = LockStep(self._actors, self.patience)
         else:
-            self._pool = Threads(self._actors, ahead=self._ahead, memory=memory, now=now)
+            options = {"ahead": self._ahead, "memory": memory, "now": now}
+            self._pool = Threads(self._actors, **options, patience=self.patience)
         state = self.place(state)
         if now == 0 or state.replay == ():
             return state

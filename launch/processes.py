@@ -79,9 +79,14 @@ def together(run: Path) -> Iterator[None]:
         ) from error
 
 
-def leave(code: int) -> None:
-    """Ends this process if it is one of several; jax's own way waits for those that are dead."""
-    if jax.process_count() > 1:
+def leave(code: int, *, at_once: bool = False) -> None:
+    """Ends this process if it is one of several; jax's own way waits for those that are dead.
+
+    Args:
+      code: the exit code.
+      at_once: ends it also if it is the only one: a thread that hangs may crash a Python that ends.
+    """
+    if at_once or jax.process_count() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -35,7 +35,8 @@ class Session:
 
     Args:
       experiment, checkpoints, log, progress: what to run and where to put what comes of it.
-      resume_step: of the checkpoint that the run goes on from, whose evaluation is in the log.
+      resume_step: of the checkpoint that the run goes on from.
+      evaluated: [S], the mean returns of that checkpoint, if they are in the log.
     """
 
     def __init__(
@@ -46,10 +47,11 @@ class Session:
         progress: Progress,
         *,
         resume_step: int | None = None,
+        evaluated: np.ndarray | None = None,
     ):
         self.experiment, self.checkpoints = experiment, checkpoints
         self.log, self.progress = log, progress
-        self.resume_step = resume_step
+        self.saved = resume_step
         config = experiment.config
         self.steps_per_rollout = config.env.num_envs * config.rollout_length
         self.total = config.steps // self.steps_per_rollout
@@ -58,6 +60,8 @@ class Session:
         self.evaluate_every = self._rollouts(config.evaluate_every)
         self.checkpoint_every = self._rollouts(config.checkpoint_every)
         self.evaluated: tuple[int, np.ndarray] | None = None
+        if resume_step is not None and evaluated is not None:
+            self.evaluated = resume_step, evaluated
 
     def advance_to_end(self, state: TrainState) -> TrainState:
         """Trains to the configured number of steps.
@@ -66,19 +70,22 @@ class Session:
           NotFiniteError: a loss was not finite; training stopped at that gradient step.
           CheckpointError: a checkpoint could not be written; the earlier ones are kept.
         """
-        if self._rollouts_taken(state) >= self.total:
-            return state
-        advance = self._compile(state)
+        advance = None
+        if self._rollouts_taken(state) < self.total:
+            advance = self._compile(state)
         runner = self.experiment.runner
         if not isinstance(runner, HostRunner):  # a compiled program cannot be asked to stop
             return self._advance(state, advance, [])
+        runner.patience.say = self.progress.message
         with signals_held(runner.stop) as came:
             return self._advance(state, advance, came)
 
     def _advance(self, state: TrainState, advance: Any, came: list[int]) -> TrainState:
         """Trains to the end, or until a signal came; then what was reached is saved."""
         rollouts = self._rollouts_taken(state)
-        while rollouts < self.total:
+        if rollouts:  # a signal or a kill may have come before what was due there
+            self._keep(state, rollouts)
+        while rollouts < self.total and not came:
             stop = self._next_stop(rollouts)
             warmup = max(min(self.warmup, stop) - rollouts, 0)
             updates = int(state.learner.steps)
@@ -94,27 +101,33 @@ class Session:
                 age = time.time() - psutil.Process().create_time()
                 self.progress.message(f"first gradient step {age:.1f} s after the program started")
             rollouts = taken
-            if came:
-                if self.checkpoints.latest() != self._steps(rollouts):  # that one has a metric
-                    self._save(state, rollouts, None)
-                self.progress.message(f"stopped; checkpoint {self._steps(rollouts)} is written")
-                break
-            self._keep(state, rollouts)
+            if not came:
+                self._keep(state, rollouts)
+        if came:
+            self._save(state, rollouts)
+            self.progress.message(f"stopped; checkpoint {self._steps(rollouts)} is written")
         return state
 
     def evaluate(self, state: TrainState) -> np.ndarray:
-        """Mean episode returns [S] of the greedy policies; logged, and computed once a stop."""
+        """Mean episode returns [S] of the greedy policies; logged, and computed once a stop.
+
+        NaN if the run was asked to stop meanwhile: the evaluation is then still due.
+        """
         step = self._steps(self._rollouts_taken(state))
         if self.evaluated is None or self.evaluated[0] != step:
             episodes = self.experiment.evaluate(state, step)
+            if episodes is None:
+                return np.full(len(self.experiment.seeds), np.nan)
+            restarts = self.experiment.evaluation_restarts()
             rows = evaluation_rows(episodes, self.experiment.seeds, step)
-            for row in rows if step != self.resume_step else []:
+            for row in [row | restarts for row in rows]:
                 self.log.write(row)
             self.evaluated = step, np.array([row["episode_return"] for row in rows])
             cut = sum(row["cut_episodes"] for row in rows)
             self.progress.message(
                 f"step {step:,}: evaluation return {self.evaluated[1].mean():.1f}"
                 + (f", {cut} of {sum(r['episodes'] for r in rows)} episodes cut" if cut else "")
+                + "".join(f", restarts {n}" for n in restarts.values() if n)
             )
         return self.evaluated[1]
 
@@ -143,18 +156,30 @@ class Session:
         return advance
 
     def _keep(self, state: TrainState, rollouts: int) -> None:
-        """Evaluates and saves where it is due; what is saved is evaluated, so best is defined."""
+        """Saves and evaluates where it is due; what is saved is evaluated, so best is defined.
+
+        In this order, as an evaluation may take longer than whoever stops the run will wait.
+        """
         saves = rollouts % self.checkpoint_every == 0 or rollouts == self.total
+        if saves:
+            self._save(state, rollouts)
         if saves or rollouts % self.evaluate_every == 0:
             returns = self.evaluate(state)
-            if saves:
-                self._save(state, rollouts, float(returns.mean()))
+            step = self._steps(rollouts)
+            if self.saved == step and is_first():
+                self.checkpoints.score(step, float(returns.mean()))
 
-    def _save(self, state: TrainState, rollouts: int, metric: float | None) -> None:
+    def _save(self, state: TrainState, rollouts: int) -> None:
+        """Saves without a metric, unless that step is saved already."""
+        if self.saved == self._steps(rollouts):
+            return
+        runner = self.experiment.runner
+        extra = {"restarts": runner.restarts()} if isinstance(runner, HostRunner) else {}
         with signals_held():
             whole = gathered(state)
             if is_first():
-                self.checkpoints.save(self._steps(rollouts), whole, metric=metric, extra={})
+                self.checkpoints.save(self._steps(rollouts), whole, metric=None, extra=extra)
+            self.saved = self._steps(rollouts)
 
     def _write_interval(
         self, state: TrainState, interval: Interval, rollouts: int, seconds: float

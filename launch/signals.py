@@ -13,6 +13,8 @@ _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 def signals_held(asked: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
     """Puts off what the first signal does to the end of the block; a second one does not wait.
 
+    A signal that is ignored, as Ctrl-C is in the background of a script, stays so.
+
     Args:
       asked: called when the first signal comes, in the main thread, between any two instructions.
 
@@ -33,7 +35,9 @@ def signals_held(asked: Callable[[], None] = lambda: None) -> Iterator[list[int]
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    before = {number: signal.getsignal(number) for number in _NUMBERS}
+    handlers = {number: signal.getsignal(number) for number in _NUMBERS}
+    # None: of a handler that Python did not set and cannot put back.
+    before = {n: h for n, h in handlers.items() if h not in (signal.SIG_IGN, None)}
     try:
         for number in before:
             signal.signal(number, hold)

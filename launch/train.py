@@ -5,7 +5,7 @@ import json
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from bellmax.launch.doctor import version
 from bellmax.launch.experiment import Experiment, build, check_memory
 from bellmax.launch.host_runner import HostRunner
 from bellmax.launch.locks import locked
-from bellmax.launch.metrics import MetricsLog
+from bellmax.launch.metrics import FILE, MetricsLog, read_metrics
 from bellmax.launch.overrides import flatten
 from bellmax.launch.plot import plot_runs
 from bellmax.launch.policy import save_policies
@@ -113,7 +113,15 @@ def _actors_at(actors: str | None, config: RunConfig, messages: list[str]) -> It
         yield
 
 
-def _start(experiment: Experiment, run: Path) -> tuple[tuple[int, TrainState] | None, list[str]]:
+class _Start(NamedTuple):
+    """What a run goes on from; evaluated: [S], its mean returns if they are in the log."""
+
+    step: int
+    state: TrainState
+    evaluated: np.ndarray | None
+
+
+def _start(experiment: Experiment, run: Path) -> tuple[_Start | None, list[str]]:
     """The checkpoint to go on from, None if the run stopped before its first, and what to say."""
     keep = experiment.config.keep_checkpoints
     checkpoints = Checkpoints(run / "checkpoints", keep=keep, read_only=not is_first())
@@ -122,30 +130,40 @@ def _start(experiment: Experiment, run: Path) -> tuple[tuple[int, TrainState] | 
     step, state, warning = experiment.restore(checkpoints, None)
     anew = ", with new episodes" if isinstance(experiment.runner, HostRunner) else ""
     said = [f"resuming {run} at step {step:,}{anew}", *([warning] if warning else [])]
+    if isinstance(experiment.runner, HostRunner):
+        experiment.runner.count_on(checkpoints.extra(step).get("restarts", {}))
     if step > experiment.config.steps:
         raise UserError(f"steps must be at least {step}, those that {run} has taken already")
-    return (step, state), said
+    return _Start(step, state, _evaluated(experiment, run, step)), said
 
 
-def _run(
-    experiment: Experiment, out: Path, start: tuple[int, TrainState] | None, messages: list[str]
-) -> int:
+def _evaluated(experiment: Experiment, run: Path, step: int) -> np.ndarray | None:
+    """The mean returns [S] that the log has of a step, None if it lacks any."""
+    if not (run / FILE).exists():
+        return None
+    rows = [row for row in read_metrics(run) if row.get("step") == step]
+    returns = {r["seed"]: r["episode_return"] for r in rows if r.get("kind") == "evaluation"}
+    found = [returns.get(seed) for seed in experiment.seeds]
+    return None if None in found else np.array(found)
+
+
+def _run(experiment: Experiment, out: Path, start: _Start | None, messages: list[str]) -> int:
     config = experiment.config
     log = MetricsLog(
         out,
         tensorboard=config.tensorboard and is_first(),
         wandb=config.wandb if is_first() else None,
         config=to_dict(config),
-        resume_step=start[0] if start else None,
+        resume_step=start.step if start else None,
     )
     checkpoints = Checkpoints(out / "checkpoints", keep=config.keep_checkpoints)
     progress = Progress(config.steps, seeds=config.seeds, silent=not is_first())
     with log, progress, contextlib.closing(experiment):
         for message in messages:
             progress.message(message)
-        step = start[0] if start else None
-        session = Session(experiment, checkpoints, log, progress, resume_step=step)
-        state = session.advance_to_end(start[1] if start else experiment.init())
+        known = {"resume_step": start.step, "evaluated": start.evaluated} if start else {}
+        session = Session(experiment, checkpoints, log, progress, **known)
+        state = session.advance_to_end(start.state if start else experiment.init())
         folder = save_policies(experiment, state, out)
         returns = session.evaluate(state)
         each = ", ".join(f"{value:.1f}" for value in np.atleast_1d(returns))

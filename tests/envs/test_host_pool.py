@@ -104,6 +104,25 @@ def test_what_is_not_finite_is_restarted(odd):
     assert batch.faults == {"raised": 0, "timed out": 0, "not finite": 1}
 
 
+def test_ten_faults_in_a_row_of_one_task_are_too_many():
+    nan = {"observation": np.nan}
+    always = {(episode, 1): nan for episode in range(1000)}
+    pool = Counting([9, 9], always)
+    batch = PoolBatch(pool, SPEC, 2)
+    batch.reset(0)
+    pool.episode[0] = 2000  # which shows none
+    with pytest.raises(UserError, match=r"^Task 1 of Script failed 10 times in a row, .*finite\.$"):
+        for _ in range(11):
+            batch.step(np.array([1, 1]))
+    assert batch.faults["not finite"] == 10
+    # With a good step between, or an episode that ends so, it may go on.
+    for now, lengths in [(2, [9]), (1, [1])]:
+        odd = {(episode, now): nan for episode in range(0, 1000, 2 if now == 1 else 1)}
+        batch = PoolBatch(Counting(lengths, odd), SPEC, 1)
+        run(batch, 60)
+        assert batch.faults["not finite"] > 12
+
+
 def test_what_opens_not_finite_is_explained():
     pool = Counting([9], {(0, 1): {"reward": np.nan}})
     pool.restart = lambda mask: np.array([np.nan], np.float32)

@@ -4,8 +4,13 @@ import functools
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from scripted_host import DIE, HANG, MEET, RAISE, USER, HostCounter
 
@@ -84,3 +89,47 @@ def test_what_a_child_raises_arrives():
 def test_mistakes_when_it_is_made():
     with pytest.raises(UserError, match="must be picklable"):
         LoopBatch(lambda: HostCounter(), 1, timeout=1.0)
+
+
+LEFT_OPEN = """
+import signal
+import sys
+from scripted_host import HANG, HostCounter
+from bellmax.envs import ProcessEnvironment
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    task = ProcessEnvironment(HostCounter, 600.0)
+    task.reset(1)
+    print(task.pid, flush=True)
+    sys.stdin.readline()
+    task.step(1)
+    print("stepped", flush=True)
+    task.ask("step", HANG)
+"""
+
+
+def test_a_signal_to_the_whole_group_leaves_tasks_alone_and_they_end_with_a_script(tmp_path):
+    (tmp_path / "script.py").write_text(LEFT_OPEN)
+    folders = [Path(__file__).parents[2] / "src", Path(__file__).parent]
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdin and process.stdout
+    child = psutil.Process(int(process.stdout.readline()))
+    os.killpg(process.pid, signal.SIGTERM)
+    child.send_signal(signal.SIGTERM)  # as from what signals each process of a job
+    time.sleep(0.1)
+    process.stdin.write("go on\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "stepped\n"
+    # It neither closes its task nor waits for it, which hangs and heeds no SIGTERM.
+    assert process.wait(timeout=60) == 0
+    assert psutil.wait_procs([child], timeout=60)[1] == []
+    process.stdin.close()
+    process.stdout.close()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from bellmax import UserError
-from bellmax.launch.checkpoints import CheckpointError, Checkpoints
+from bellmax.launch.checkpoints import META, CheckpointError, Checkpoints
 
 
 class State(NamedTuple):
@@ -75,6 +75,22 @@ def test_keeps_the_latest_and_the_best(tmp_path):
     assert checkpoints.steps() == [1, 4, 5]
     reopened = Checkpoints(tmp_path, keep=2)
     assert (reopened.best(), reopened.latest()) == (1, 5)
+
+
+def test_a_metric_may_come_after_the_save(tmp_path):
+    checkpoints = saved(tmp_path, [1, 2, 3], keep=1)
+    checkpoints.score(3, float("nan"))
+    assert checkpoints.best() is None
+    checkpoints.score(3, 5.0)
+    assert (checkpoints.best(), Checkpoints(tmp_path, keep=1).best()) == (3, 3)
+    checkpoints.save(4, make_state(), metric=None, extra={"step": 4})
+    assert checkpoints.steps() == [3, 4]
+    # What a kill in the middle of it leaves is no damage.
+    (tmp_path / "4" / f"{META}.tmp").write_text("{")
+    checkpoints.score(4, 6.0)
+    (tmp_path / "4" / f"{META}.tmp").write_text("{")
+    assert checkpoints.steps() == [4] and checkpoints.extra(4) == {"step": 4}
+    assert raw(checkpoints.restore(4, ABSTRACT)) == raw(make_state())
 
 
 def test_no_checkpoints(tmp_path):

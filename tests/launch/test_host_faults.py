@@ -17,9 +17,8 @@ import pytest
 from bellmax.envs import LoopBatch
 from bellmax.envs.host import HostVector
 from bellmax.launch.actors import Acted, Actor
-from bellmax.launch.checkpoints import META, Checkpoints
+from bellmax.launch.checkpoints import Checkpoints
 from bellmax.launch.cli import main
-from bellmax.launch.host_evaluation import HostEvaluator
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from soak_checks import Tally  # noqa: E402
@@ -41,7 +40,8 @@ env: {name: "lines:Line", num_envs: 4}
 host: {actors: 2}
 replay: {capacity: 2000}
 """
-# Two tasks of one's own. One instance of the second, the first to step, hangs for good.
+# Tasks of one's own. Of the second the first instance to step hangs for good, of the third
+# each; those of the last break at their fifth step.
 TASKS = """
 import pathlib
 import time
@@ -68,6 +68,19 @@ class Stuck(Line):
         except FileExistsError:
             return super().step(action)
         time.sleep(1e6)
+
+class Hung(Line):
+    def step(self, action):
+        time.sleep(1e6)
+
+class Shaky(Line):
+    left = 5
+
+    def step(self, action):
+        self.left -= 1
+        if not self.left:
+            raise RuntimeError("out of steps")
+        return super().step(action)
 """
 
 
@@ -190,26 +203,28 @@ def test_processes_of_tasks_end_with_a_run_that_is_killed_while_one_hangs(folder
     process.communicate()
 
 
-def test_sigterm_in_the_evaluation_of_a_checkpoint_leaves_it_its_metric(
-    folder, monkeypatch, capsys
-):
-    play = HostEvaluator.__call__
-
-    def interrupted(self, *arguments):
-        signal.raise_signal(signal.SIGTERM)
-        return play(self, *arguments)
-
-    monkeypatch.setattr(HostEvaluator, "__call__", interrupted)
-    assert main(["train", "run.yaml", "--out", "run"]) == 143
-    assert "checkpoint 800 is written" in capsys.readouterr().out
-    run = folder / "run"
-    (evaluation,) = rows(run, "evaluation")
-    assert evaluation["step"] == 800 and checkpoints(run).steps() == [800]
-    meta = json.loads((run / "checkpoints" / "800" / META).read_text())["meta"]
-    assert meta["metric"] == evaluation["episode_return"]
-    monkeypatch.setattr(HostEvaluator, "__call__", play)
-    assert main(["resume", "run"]) == 0
-    assert [row["step"] for row in rows(run, "evaluation")] == [800, 1200]
+@pytest.mark.parametrize("lock_step", ["true", "false"])
+def test_signals_end_a_run_whose_environment_hangs(folder, known, lock_step):
+    """The first after a while, with a checkpoint; a second one at once."""
+    impatient = "import bellmax.launch.patience as p; p.GIVE_UP_SECONDS, p.STUCK_SECONDS = {}, 0; "
+    words = ["train", "run.yaml", "--env.name", "lines:Hung", "--host.lock-step", lock_step]
+    for out, seconds, signals in [("one", 1, 1), ("two", 1e6, 2)]:
+        process = start(known, *words, "--out", out, prepare=impatient.format(seconds))
+        line = ""
+        while "no rollout from actors 1, 2 of 2 for" not in line:
+            line = process.stdout.readline()
+            assert line, process.communicate()
+        for _ in range(signals):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(1.5 - signals / 2)
+        said, err = process.communicate(timeout=60)
+        assert process.returncode == 143 and "terminated" in err, (said, err)
+        assert len(err.splitlines()) == 1
+        saved = checkpoints(folder / out).steps()
+        assert ("stopped; checkpoint 0 is written" in said, saved) == (
+            signals == 1,
+            [0][signals - 1 :],
+        )
 
 
 def test_a_full_disk_ends_the_run_and_its_processes_and_keeps_what_was_there(folder, known, capsys):

@@ -1,0 +1,102 @@
+"""How the learner waits for actors, whose environments may hang for good."""
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+STUCK_SECONDS = 60.0  # without a rollout, until the run says whom it waits for
+GIVE_UP_SECONDS = 10.0  # for a rollout, once the run was asked to stop
+_LOOK_SECONDS = 0.1
+_PREFIX = "actor-"
+
+
+class GivenUpError(Exception):
+    """No rollout came within a while after the run was asked to stop."""
+
+
+class Patience:
+    """Waits for threads of actors: says so once it takes long, and gives up if the run is to stop.
+
+    Attributes:
+      say: takes a sentence for the user; does nothing until it is set.
+    """
+
+    def __init__(self):
+        self.say: Callable[[str], None] = lambda _: None
+        self._asked: float | None = None
+        self._gave_up, self._said = False, False
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run was asked to stop."""
+        return self._asked is not None
+
+    def stop(self) -> None:
+        """Asks the run to stop; in a signal's handler, as it only writes this down."""
+        if self._asked is None:
+            self._asked = time.monotonic()
+
+    def take(self, queues: Sequence[Any]) -> list[Any]:
+        """One item of every actor's queue.
+
+        Raises:
+          GivenUpError: the run was asked to stop and they did not come within 10 s.
+          BaseException: an item that is one.
+        """
+        self._said, started, taken = False, time.monotonic(), []
+        for number in range(len(queues)):
+            try:
+                item = self._next(queues, number, started)
+            except BaseException:  # a second signal comes as one
+                self._gave_up = True
+                raise
+            if isinstance(item, BaseException):
+                raise item
+            taken.append(item)
+        return taken
+
+    def end(self, threads: Sequence[threading.Thread]) -> list[bool]:
+        """Waits a while for threads that were told to end; which of them did."""
+        seconds = STUCK_SECONDS if self._asked is None else GIVE_UP_SECONDS
+        until = time.monotonic() + (1.0 if self._gave_up else seconds)
+        for thread in threads:
+            thread.join(max(until - time.monotonic(), 0))
+        return [not thread.is_alive() for thread in threads]
+
+    def _next(self, queues: Sequence[Any], number: int, started: float) -> Any:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return queues[number].get(timeout=_LOOK_SECONDS)
+            now = time.monotonic()
+            if self._asked is not None and now - self._asked > GIVE_UP_SECONDS:
+                late = _late(queues, number)
+                self.say(f"no rollout comes from {late}, whose last one is left out")
+                raise GivenUpError(late)
+            if not self._said and now - started > STUCK_SECONDS:
+                self._said = True
+                self.say(
+                    f"no rollout from {_late(queues, number)} for {STUCK_SECONDS:.0f} s; with "
+                    "env.timeout an environment that hangs is made anew"
+                )
+
+
+def make_thread(number: int, target: Callable[..., Any], *arguments: Any) -> threading.Thread:
+    """The thread of actor `number`, which ends with the process even if it hangs."""
+    name = f"{_PREFIX}{number}"
+    return threading.Thread(target=target, args=(number, *arguments), daemon=True, name=name)
+
+
+def are_left_behind() -> bool:
+    """Whether a thread of an actor is still there."""
+    return any(thread.name.startswith(_PREFIX) for thread in threading.enumerate())
+
+
+def _late(queues: Sequence[Any], first: int) -> str:
+    """Who has nothing to give, from queue `first` on, of which that is known."""
+    rest = range(first + 1, len(queues))
+    late = [first, *(i for i in rest if queues[i].empty())]
+    numbers = ", ".join(str(i + 1) for i in late)
+    return f"actor{'s' * (len(late) > 1)} {numbers} of {len(queues)}"

@@ -1,0 +1,159 @@
+"""Arrays that are too large for a second copy in memory: how checkpoints hold them."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bellmax import UserError
+from bellmax.launch import checkpoints as checkpoints_module
+from bellmax.launch import slices
+from bellmax.launch.checkpoints import META, CheckpointError, Checkpoints
+
+SOURCE = str(Path(__file__).parents[2] / "src")
+
+
+@pytest.fixture(autouse=True)
+def small_slices(monkeypatch):
+    monkeypatch.setattr(slices, "SLICE_BYTES", 1000)
+
+
+def make_state():
+    bits = jax.random.bits(jax.random.key(0), (1, 331, 3, 7), "uint32")
+    return {
+        "frames": bits.astype(jnp.uint8),
+        "floats": jax.lax.bitcast_convert_type(bits[0], jnp.float32),  # NaNs of all kinds too
+        "flags": bits[..., :1] > 7,
+        "half": jnp.full((3, 1000), -0.0, jnp.bfloat16),
+        "keys": jax.random.split(jax.random.key(1), 500),
+        "small": jnp.arange(3),
+        "empty": jnp.zeros((0, 5000)),
+    }
+
+
+ABSTRACT = jax.eval_shape(make_state)
+
+
+def raw(state):
+    def bits(leaf):
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return np.array(jax.random.key_data(leaf) if is_key else leaf).tobytes()
+
+    return jax.tree.map(bits, state)
+
+
+def large_of(folder, step):
+    return sorted(path.name for path in (folder / str(step) / "large").iterdir())
+
+
+def test_slices_come_back_bit_for_bit(tmp_path):
+    state = make_state()
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, state, metric=None, extra={})
+    assert large_of(tmp_path, 1) == ["0", "1", "2"]  # frames, floats and half
+    restored = checkpoints.restore(1, ABSTRACT)
+    assert raw(restored) == raw(state)
+    assert not any(leaf.committed for leaf in jax.tree.leaves(restored))
+    on_host = {**state, "frames": np.asarray(state["frames"])}
+    checkpoints.save(2, on_host, metric=None, extra={})
+    assert raw(checkpoints.restore(2, ABSTRACT)) == raw(state)
+
+
+def test_a_saved_array_is_still_reused_when_it_is_donated(tmp_path):
+    advance = jax.jit(lambda x: x.at[0].add(1), donate_argnums=0)
+    frames = advance(jnp.zeros((100, 50)))
+    address = frames.unsafe_buffer_pointer()
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, {"x": frames}, metric=None, extra={})
+    frames = advance(frames)
+    assert frames.unsafe_buffer_pointer() == address
+    restored = checkpoints.restore(1, {"x": jax.eval_shape(lambda: frames)})["x"]
+    address = restored.unsafe_buffer_pointer()
+    again = advance(restored)
+    assert again.unsafe_buffer_pointer() == address and raw(again) == raw(frames)
+
+
+def test_a_checkpoint_that_orbax_wrote_the_whole_of_is_still_read(tmp_path, monkeypatch):
+    state = make_state()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints_module, "is_large", lambda leaf: False)
+        Checkpoints(tmp_path, keep=1).save(1, state, metric=None, extra={})
+    assert not (tmp_path / "1" / "large").exists()
+    meta = json.loads((tmp_path / "1" / META).read_text())["meta"]
+    del meta["large"]
+    stored = {"checksum": zlib.crc32(json.dumps(meta).encode()), "meta": meta}
+    (tmp_path / "1" / META).write_text(json.dumps(stored))
+    assert raw(Checkpoints(tmp_path, keep=1).restore(1, ABSTRACT)) == raw(state)
+
+
+def test_a_damaged_slice_is_found(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, make_state(), metric=None, extra={})
+    chunk = max((tmp_path / "1" / "large" / "0").iterdir())
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="checkpoint 1 in .* is damaged"):
+        checkpoints.restore(1, ABSTRACT)
+
+
+def test_a_disk_that_fills_up_between_slices_keeps_the_earlier_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(slices, "SLICE_BYTES", 1_000_000)
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(1, {"x": np.arange(3)}, metric=None, extra={})
+    noise = np.random.default_rng(0).integers(0, 2**31, 500_000, dtype=np.int32)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(CheckpointError, match="file too large.*checkpoint 1 is kept"):
+            checkpoints.save(2, {"x": noise}, metric=None, extra={})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+PEAK = """
+import resource
+import sys
+from pathlib import Path
+import jax
+import jax.numpy as jnp
+from bellmax.launch import slices
+from bellmax.launch.checkpoints import Checkpoints
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+slices.SLICE_BYTES = 1 << 22
+checkpoints = Checkpoints(Path(sys.argv[1]), keep=1)
+small = {"x": jnp.ones((1, 3_000_000, 1))}
+checkpoints.save(1, small, metric=None, extra={})  # what is loaded once
+checkpoints.restore(1, jax.eval_shape(lambda: small))
+state = {"x": jnp.ones((1, 75_000_000, 1))}
+before = peak()
+checkpoints.save(1, state, metric=None, extra={})
+print((peak() - before) / state["x"].nbytes)
+like = jax.eval_shape(lambda: state)
+checkpoints.restore(1, like)
+print((peak() - before) / state["x"].nbytes)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in kB on Linux")
+def test_a_save_has_no_copy_of_the_replay_in_memory_and_a_restore_has_one(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": SOURCE, "JAX_PLATFORMS": "cpu"}
+    process = subprocess.run(
+        [sys.executable, "-c", PEAK, str(tmp_path)], env=environment, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    save, both = map(float, process.stdout.split())
+    assert save < 0.5 and both < 1.5, process.stdout
