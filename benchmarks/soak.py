@@ -41,7 +41,7 @@ updates_per_rollout: 4
 log_every: 50000
 evaluate_every: 200000
 evaluation_episodes: 16
-checkpoint_every: 400000
+checkpoint_every: 50000
 replay: {{capacity: {capacity}}}
 host: {{actors: 2}}
 agent:
