@@ -3,12 +3,13 @@
 The sides of a task take turns and have the same environment, networks, batches and gradient steps
 for an environment step. atari has no peer: what acting adds to the bare vector environment.
 
-    python benchmarks/host.py cartpole [--sbx PYTHON] [--cleanrl SCRIPT]
+    python benchmarks/host.py cartpole [--sbx PYTHON] [--cleanrl SCRIPT --cleanrl-python PYTHON]
     python benchmarks/host.py hopper [--sbx PYTHON]
     python benchmarks/host.py atari
 
 PYTHON is that of an environment with `pip install sbx-rl "gymnasium[classic-control,mujoco]"`;
-SCRIPT is CleanRL's `dqn_jax.py`, which runs there too if `tensorboard` is installed.
+SCRIPT is CleanRL's `dqn_jax.py` (its package 1.2.0 has it), whose PYTHON needs `pip install torch
+"gymnasium[classic-control]<1" "stable-baselines3<2.4" jax flax optax tensorboard`.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import numpy as np
 from timing import Lines, Peer, alternate, ratios, table
 
 from bellmax.launch.config import load
+from bellmax.launch.devices import configure_jax
 from bellmax.launch.experiment import build
 
 HERE = Path(__file__).parent
@@ -79,7 +81,7 @@ def compare(task, arguments):
         close.append(peer.close)
     if task == "cartpole" and arguments.cleanrl:
         # It speaks every 100 environment steps.
-        command = [arguments.sbx or sys.executable, "-u", arguments.cleanrl, "--learning-starts"]
+        command = [arguments.cleanrl_python, "-u", arguments.cleanrl, "--learning-starts"]
         command += ["1000", "--exploration-fraction", "0.001", "--total-timesteps", "1000000"]
         where = tempfile.TemporaryDirectory()
         peer = Lines(command, start="SPS:", count=steps // 100, where=where.name)
@@ -139,8 +141,10 @@ def main():
     parser.add_argument("--rollout", type=int, default=8, help="rollout_length of atari")
     parser.add_argument("--sbx", metavar="PYTHON")
     parser.add_argument("--cleanrl", metavar="SCRIPT", type=Path)
+    parser.add_argument("--cleanrl-python", metavar="PYTHON", default=sys.executable)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    configure_jax()  # as the command line does
     task = arguments.task
     rows = atari(arguments) if task == "atari" else compare(task, arguments)
     print(table(rows))
