@@ -259,9 +259,8 @@ def test_actors_made_before_one_that_cannot_be_are_closed(counting_agent):
         made.append(Closing(0, 1))
         return HostVector(made[-1])
 
-    observation = CountingBatch(0, 1).spec.observation
-    replay = replay_for(counting_agent)
-    runner = make_host(counting_agent, observation, make_env, replay, num_actors=NUM_ENVS)
+    shape, replay = CountingBatch(0, 1).spec.observation, replay_for(counting_agent)
+    runner = make_host(counting_agent, shape, make_env, replay, num_actors=NUM_ENVS)
     with pytest.raises(RuntimeError, match="no more of them"):
         runner.advance(runner.init(jnp.array([0])), 1, 0)
     runner.close()

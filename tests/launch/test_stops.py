@@ -2,27 +2,17 @@
 
 import json
 import signal
-import sys
 from pathlib import Path
 
 import pytest
-from test_host_faults import CONFIG, TASKS, checkpoints, rows
+from test_host_faults import checkpoints, rows
+from test_host_faults import folder as folder
 
 from bellmax.envs.host import HostVector
 from bellmax.launch.checkpoints import META
 from bellmax.launch.cli import main
 from bellmax.launch.host_evaluation import HostEvaluator
 from bellmax.launch.host_runner import HostRunner
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "run.yaml").write_text(CONFIG)
-    (tmp_path / "lines.py").write_text(TASKS)
-    return tmp_path
 
 
 def metrics(run: Path):
