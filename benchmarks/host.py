@@ -45,7 +45,8 @@ OURS = {
     },
 }
 SBX_ENVS = {"cartpole": (1, 10), "hopper": (1, 8)}
-STEPS = {"cartpole": 20_000, "hopper": 2_000, "atari": 4_000}
+ATARI_ENVS = 8, 32  # with few, what a vector step costs whatever its size weighs more
+STEPS = {"cartpole": 20_000, "hopper": 2_000, "atari": 8_192}  # whole rollouts
 
 
 def make_side(words, steps, learns=True):
@@ -104,33 +105,44 @@ def rows_of(seconds, steps, base):
 
 def atari(arguments):
     """What acting and storing take off the rate of the bare vector environment; no learning."""
+    steps = arguments.steps or STEPS["atari"]
+    networks = {"nature": "", "16 units": " --agent.network.torso mlp --agent.network.hidden [16]"}
+    rows = []
+    for n in ATARI_ENVS:
+        common = f"munchausen_dqn/atari --replay.capacity 20000 --env.num-envs {n}"
+        common += f" --rollout-length {arguments.rollout}"
+        bare, stop = make_bare(common, steps)
+        alone = f"{n} environments alone"
+        sides, close = {alone: bare}, [stop]
+        for network, words in networks.items():
+            for actors in (1, 2):
+                words_all = f"{common}{words} --host.actors {actors}"
+                go, experiment = make_side(words_all, steps, learns=False)
+                sides[f"{n}, {network}, {actors} actor{'s' * (actors > 1)}"] = go
+                close.append(experiment.close)
+        rows += rows_of(alternate(sides, arguments.rounds), steps, alone)
+        for stop in close:
+            stop()
+    return rows
+
+
+def make_bare(words, steps):
+    """(`go()` that takes so many environment steps by random actions alone, `close()`)."""
     from bellmax.envs.config import make_host_vector
 
-    steps = arguments.steps or STEPS["atari"]
-    common = f"munchausen_dqn/atari --replay.capacity 20000 --rollout-length {arguments.rollout}"
-    config = load(common.split()[0], common.split()[1:])
-    env = make_host_vector(config.env, num_envs=config.env.num_envs)
+    source, *overrides = words.split()
+    config = load(source, overrides).env
+    env = make_host_vector(config, num_envs=config.num_envs)
     env.reset(0)
-    generator = np.random.default_rng(0)
     num_actions = int(env.spec.action.num_values)
-    actions = generator.integers(num_actions, size=(1000, config.env.num_envs)).astype(np.int32)
+    shape = steps // config.num_envs, config.num_envs
+    actions = np.random.default_rng(0).integers(num_actions, size=shape).astype(np.int32)
 
-    def bare():
-        for i in range(steps // config.env.num_envs):
-            env.step(actions[i % 1000])
+    def go():
+        for action in actions:
+            env.step(action)
 
-    sides, close = {"vector environment alone": bare}, [env.close]
-    networks = {"nature": "", "16 units": " --agent.network.torso mlp --agent.network.hidden [16]"}
-    for network, words in networks.items():
-        for actors in (1, 2):
-            words_all = f"{common}{words} --host.actors {actors}"
-            go, experiment = make_side(words_all, steps, learns=False)
-            sides[f"{network}, {actors} actor{'s' * (actors > 1)}"] = go
-            close.append(experiment.close)
-    seconds = alternate(sides, arguments.rounds)
-    for stop in close:
-        stop()
-    return rows_of(seconds, steps, "vector environment alone")
+    return go, env.close
 
 
 def main():
@@ -148,7 +160,7 @@ def main():
     task = arguments.task
     rows = atari(arguments) if task == "atari" else compare(task, arguments)
     print(table(rows))
-    base = rows[0]["side"] if task == "atari" else rows[-1]["side"]
+    base = "as many environments alone" if task == "atari" else rows[-1]["side"]
     print(f"\nratios are over {base}; jax {jax.__version__}, {sys.platform}")
     if arguments.out:
         arguments.out.write_text(json.dumps(rows, indent=2) + "\n")

@@ -1,7 +1,7 @@
 """Checkpoints: the whole `TrainState` on disk, atomically, and back bit for bit.
 
-A checkpoint is a folder that orbax wrote, with the large arrays in folders of their own and one
-file more: META says what the arrays are and every file's checksum, so that damage is found before
+A checkpoint is a folder: one file of numpy's with the small arrays, a folder for each large one,
+and META, which says what the arrays are and every file's checksum, so that damage is found before
 it is read.
 """
 
@@ -9,26 +9,22 @@ import contextlib
 import ctypes
 import errno
 import json
-import logging
 import math
 import os
 import shutil
-import sys
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from bellmax import UserError
 from bellmax.launch.slices import is_large, read_slices, write_slices
 
 META = "bellmax.json"
-_LARGE = "large"  # the folder of those arrays, numbered as META lists them
+_SMALL, _LARGE = "small.npz", "large"  # where these arrays are, numbered as META lists them
 
 
 class CheckpointError(UserError):
@@ -73,12 +69,14 @@ class Checkpoints:
         """
         leaves = _named_leaves(state)
         large = [name for name, leaf in leaves.items() if is_large(leaf)]
+        small = [name for name in leaves if name not in large]
         meta = {
             "metric": float(metric) if metric is not None and math.isfinite(metric) else None,
             "extra": extra,
             "leaves": {name: _describe(leaf) for name, leaf in leaves.items()},
             "keys": {n: str(jax.random.key_impl(x)) for n, x in leaves.items() if _is_key(x)},
             "large": large,
+            "small": small,
         }
         written = self._folder / f"{step}.saving"
         try:
@@ -234,43 +232,31 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         with written.open("wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            _sync(file)
         written.replace(path)
     except OSError as error:
         written.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error  # a write names no file
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    with _quiet(), _checkpointer() as checkpointer:
-        return checkpointer.restore(path)
-
-
-def _checkpointer() -> ocp.Checkpointer:
-    """One that waits for no other process: what it reads and writes is all here."""
-    index = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process{index}"
-    )
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
-
-
 def _write(path: Path, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
-    large = meta["large"]
-    # Copies: a view of a buffer that lives on would stop XLA from reusing it when donated. The
-    # array format has no empty arrays; their shape in META is all there is to know.
-    small = {n: np.array(array) for n, array in arrays.items() if array.size and n not in large}
-    with _quiet(), _unheard(), _checkpointer() as checkpointer:
-        checkpointer.save(path, ocp.args.PyTreeSave(small or {"": np.zeros(1)}), force=True)
-    for i, name in enumerate(large):
+    path.mkdir()
+    # Copies: a view of a buffer that lives on would stop XLA from reusing it when donated.
+    small = [np.array(arrays[name]) for name in meta["small"]]
+    with (path / _SMALL).open("wb") as file:
+        np.savez(file, *small)
+        _sync(file)
+    for i, name in enumerate(meta["large"]):
         write_slices(path / _LARGE / str(i), arrays[name])
     meta = json.loads(json.dumps({**meta, "files": _checksums(path)}))
     with (path / META).open("wb") as file:
         file.write(_stored(meta))
-        file.flush()
-        os.fsync(file.fileno())
+        _sync(file)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _stored(meta: dict[str, Any]) -> bytes:
@@ -293,35 +279,6 @@ def _file_checksum(path: Path) -> int:
     return checksum
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Holds back orbax's progress reports, which go through absl's logger."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _unheard() -> Iterator[None]:
-    """Hides what threads say of an event loop that is closed when the first of many writes fails.
-
-    They say it until the last write has ended, so after a failure they are not heard again.
-    """
-    before = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            before(unraisable)
-
-    sys.unraisablehook = hook
-    yield
-    sys.unraisablehook = before
-
-
 def _named_leaves(tree: Any) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
@@ -340,7 +297,7 @@ def _describe(leaf: Any) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The system's word for what went wrong, out of orbax's and tensorstore's longer ones."""
+    """The system's word for what went wrong, out of tensorstore's longer one."""
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOENT)
     known = [os.strerror(code) for code in codes]
     text = str(error) or type(error).__name__
@@ -361,17 +318,23 @@ def _check_fit(step: int, found: dict[str, str], like: Any) -> None:
 
 def _rebuild(path: Path, meta: dict[str, Any], like: Any) -> Any:
     """The pytree `like` with the arrays of a checkpoint."""
-    arrays = _read(path)
-    large = meta.get("large", [])  # there are checkpoints that orbax wrote the whole of
+    if "small" not in meta:
+        raise UserError(
+            f"checkpoint {path.name} in {path.parent} was saved by an earlier bellmax, whose files "
+            "this one does not read; go on with that version"
+        )
+    large = meta["large"]
 
     def leaf(name: str, spec: Any) -> jax.Array:
-        if not spec.size:
-            return jnp.zeros(spec.shape, spec.dtype)
         if name in large:
             return read_slices(path / _LARGE / str(large.index(name)), spec)
-        array = jnp.array(arrays.pop(name))  # a copy that XLA owns, so that it can be donated
         impl = meta["keys"].get(name)
-        return jax.random.wrap_key_data(array, impl=impl) if impl else array
+        array = small[f"arr_{meta['small'].index(name)}"]
+        if impl:
+            return jax.random.wrap_key_data(jnp.array(array), impl=impl)
+        # The format has no name for bfloat16. A copy that XLA owns, so that it can be donated.
+        return jnp.array(array.view(spec.dtype))
 
-    leaves = [leaf(*item) for item in _named_leaves(like).items()]
+    with np.load(path / _SMALL) as small:
+        leaves = [leaf(*item) for item in _named_leaves(like).items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)

@@ -182,7 +182,7 @@ def _versions() -> dict[str, Any]:
         "optax",
         "rlax",
         "chex",
-        "orbax-checkpoint",
+        "tensorstore",
         "numpy",
     )
     simulators = (

@@ -23,8 +23,10 @@ class PatchConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        patches = _patches(x, (self.width, self.width), (1, 1))
-        return dense(self.features, self.dtype)(patches)
+        height, width = x.shape[1] - self.width + 1, x.shape[2] - self.width + 1
+        shifts = [(i, j) for i in range(self.width) for j in range(self.width)]
+        seen = [x[:, i : i + height, j : j + width] for i, j in shifts]
+        return dense(self.features, self.dtype)(jnp.concatenate(seen, axis=-1))
 
 
 def conv(
@@ -64,9 +66,12 @@ def _as_product(
 
 
 def _patches(x: jax.Array, size: Sequence[int], strides: Sequence[int]) -> jax.Array:
-    """[B, H, W, C] -> [B, H', W', h w C]: what each place of the output sees, row by row."""
+    """[B, H, W, C] -> [B, H', W', h w C]: what each place of the output sees, row by row.
+
+    First side by side, then below each other: h + w slices, of which the larger part are long.
+    """
     (height, width), (down, right) = size, strides
     last = x.shape[1] - height, x.shape[2] - width
-    shifts = [(i, j) for i in range(height) for j in range(width)]
-    seen = [x[:, i : i + last[0] + 1 : down, j : j + last[1] + 1 : right] for i, j in shifts]
-    return jnp.concatenate(seen, axis=-1)
+    beside = [x[:, :, j : j + last[1] + 1 : right] for j in range(width)]
+    x = jnp.concatenate(beside, axis=-1)
+    return jnp.concatenate([x[:, i : i + last[0] + 1 : down] for i in range(height)], axis=-1)

@@ -187,7 +187,7 @@ def test_no_damage_goes_unseen(tmp_path, damage):
 def test_damage_names_the_step_and_an_intact_one(tmp_path):
     checkpoints = saved(tmp_path, [1, 2, 3])
     for step in (2, 3):
-        shutil.rmtree(tmp_path / str(step) / "d")
+        (tmp_path / str(step) / "small.npz").unlink()
     with pytest.raises(UserError, match="checkpoint 3 in .* is damaged; checkpoint 1 is intact"):
         checkpoints.restore(3, ABSTRACT)
     with pytest.raises(UserError, match="checkpoint 2 in"):
@@ -195,7 +195,7 @@ def test_damage_names_the_step_and_an_intact_one(tmp_path):
     step, state, warning = checkpoints.restore_latest_valid(ABSTRACT)
     assert step == 1 and raw(state) == raw(make_state())
     assert warning == "checkpoint 3, 2 is damaged; 1 is used instead"
-    shutil.rmtree(tmp_path / "1" / "d")
+    (tmp_path / "1" / "small.npz").unlink()
     with pytest.raises(UserError, match="no older one is intact"):
         checkpoints.restore(3, ABSTRACT)
 
@@ -233,7 +233,7 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_earlier_ones(tmp_path, delay)
     with process:
         assert process.stdout and process.stdout.readline() == b"ready\n"
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("*.orbax-checkpoint-tmp")) and time.monotonic() < deadline:
+        while not list(tmp_path.glob("*.saving")) and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)

@@ -330,7 +330,8 @@ def test_observations_are_normalised_by_what_the_learner_has_seen():
     state, _ = runner.advance(runner.init(jnp.array([SEED])), 12, 0)
     runner.close()
     raw = np.concatenate(seen[: 12 * 5 - 1])
-    first = np.asarray(vectorise(env, NUM_ENVS).reset(runner_reset_key(SEED))[1].observation)
+    reset_key = JaxBatch(env, 1, SEED).reset_key
+    first = np.asarray(vectorise(env, NUM_ENVS).reset(reset_key)[1].observation)
     raw = np.concatenate([first, raw])
     statistics = jax.tree.map(lambda x: np.asarray(x)[0], state.env.statistics)
     np.testing.assert_allclose(statistics.mean, raw.mean(0), rtol=1e-4, atol=1e-6)
@@ -341,10 +342,6 @@ def test_observations_are_normalised_by_what_the_learner_has_seen():
     scaled = (raw[11 * 5 * NUM_ENVS :] - before.mean(0)) / np.sqrt(before.var(0) + 1e-8)
     got = stored(state).observation[55:60].reshape(-1, 4)
     np.testing.assert_allclose(got, np.clip(scaled, -10, 10), rtol=1e-3, atol=1e-4)
-
-
-def runner_reset_key(seed):
-    return JaxBatch(CartPole(), 1, seed).reset_key
 
 
 def test_evaluation_plays_whole_episodes_and_says_what_was_cut(counting_agent):

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from bellmax import UserError
-from bellmax.launch import checkpoints as checkpoints_module
 from bellmax.launch import slices
 from bellmax.launch.checkpoints import META, CheckpointError, Checkpoints
 
@@ -82,17 +81,15 @@ def test_a_saved_array_is_still_reused_when_it_is_donated(tmp_path):
     assert again.unsafe_buffer_pointer() == address and raw(again) == raw(frames)
 
 
-def test_a_checkpoint_that_orbax_wrote_the_whole_of_is_still_read(tmp_path, monkeypatch):
-    state = make_state()
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints_module, "is_large", lambda leaf: False)
-        Checkpoints(tmp_path, keep=1).save(1, state, metric=None, extra={})
-    assert not (tmp_path / "1" / "large").exists()
+def test_a_checkpoint_of_an_earlier_bellmax_is_refused_in_a_sentence(tmp_path):
+    """Its META does not list the small arrays."""
+    Checkpoints(tmp_path, keep=1).save(1, make_state(), metric=None, extra={})
     meta = json.loads((tmp_path / "1" / META).read_text())["meta"]
-    del meta["large"]
+    del meta["small"]
     stored = {"checksum": zlib.crc32(json.dumps(meta).encode()), "meta": meta}
     (tmp_path / "1" / META).write_text(json.dumps(stored))
-    assert raw(Checkpoints(tmp_path, keep=1).restore(1, ABSTRACT)) == raw(state)
+    with pytest.raises(UserError, match="checkpoint 1 in .* was saved by an earlier bellmax"):
+        Checkpoints(tmp_path, keep=1).restore(1, ABSTRACT)
 
 
 def test_a_damaged_slice_is_found(tmp_path):

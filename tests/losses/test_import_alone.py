@@ -60,7 +60,7 @@ print(jax.grad(lambda q: losses.munchausen_loss(q, 1, 0.5, 0.9, q, q))(q).shape)
     assert (result.returncode, result.stdout) == (0, "(2,)\n"), result.stderr
 
 
-@pytest.mark.parametrize("name", ["flax", "gymnasium", "orbax", "rich", "yaml", "bellmax.agents"])
+@pytest.mark.parametrize("name", ["flax", "gymnasium", "PIL", "rich", "yaml", "bellmax.agents"])
 def test_control_the_rest_is_not_there(bare, name):
     assert python(bare, f"import {name}").returncode == 1
 
