@@ -83,7 +83,7 @@ class RunConfig:
     # Vector steps after which unfinished evaluation episodes are cut and reported; null takes the
     # task's time limit, or 27,000 (30 minutes of Atari) where it has none.
     evaluation_max_steps: Annotated[int, Interval(ge=1, le=STEP_LIMIT)] | None = None
-    # Environment steps between two checkpoints; 0 saves only at the end.
+    # Environment steps between two checkpoints, which are evaluated too; 0 saves only at the end.
     checkpoint_every: Annotated[int, Ge(0)] = 50_000
     # Newest checkpoints that are kept, 1 or more; the best one is kept besides.
     keep_checkpoints: Annotated[int, Interval(ge=1, le=1000)] = 2

@@ -56,9 +56,6 @@ class Session:
         self.steps_per_rollout = config.env.num_envs * config.rollout_length
         self.total = config.steps // self.steps_per_rollout
         self.warmup = math.ceil(config.warmup_steps / self.steps_per_rollout)
-        self.log_every = self._rollouts(config.log_every)
-        self.evaluate_every = self._rollouts(config.evaluate_every)
-        self.checkpoint_every = self._rollouts(config.checkpoint_every)
         self.evaluated: tuple[int, np.ndarray] | None = None
         if resume_step is not None and evaluated is not None:
             self.evaluated = resume_step, evaluated
@@ -131,10 +128,6 @@ class Session:
             )
         return self.evaluated[1]
 
-    def _rollouts(self, steps: int) -> int:
-        """Length of an interval in rollouts; one of 0 steps is the whole run."""
-        return max(round(steps / self.steps_per_rollout), 1) if steps else self.total
-
     def _steps(self, rollouts: int) -> int:
         return rollouts * self.steps_per_rollout
 
@@ -143,11 +136,18 @@ class Session:
 
     def _next_stop(self, rollouts: int) -> int:
         """Where the next interval ends; the first gradient step is a stop too, to be timed."""
-        periods = self.log_every, self.evaluate_every, self.checkpoint_every
-        stops = [(rollouts // period + 1) * period for period in periods]
+        config, size = self.experiment.config, self.steps_per_rollout
+        periods = config.log_every, config.evaluate_every, config.checkpoint_every
+        stops = [next_stop(rollouts, period, size) for period in periods if period]
         if rollouts <= self.warmup:
             stops.append(self.warmup + 1)
         return min(*stops, self.total)
+
+    def _is_due(self, rollouts: int, period: int) -> bool:
+        """Whether what is done every `period` environment steps, 0 for once at the end, is due."""
+        if rollouts == self.total or not period:
+            return rollouts == self.total
+        return next_stop(rollouts - 1, period, self.steps_per_rollout) == rollouts
 
     def _compile(self, state: TrainState) -> Any:
         started = time.perf_counter()
@@ -160,10 +160,11 @@ class Session:
 
         In this order, as an evaluation may take longer than whoever stops the run will wait.
         """
-        saves = rollouts % self.checkpoint_every == 0 or rollouts == self.total
+        config = self.experiment.config
+        saves = self._is_due(rollouts, config.checkpoint_every)
         if saves:
             self._save(state, rollouts)
-        if saves or rollouts % self.evaluate_every == 0:
+        if saves or self._is_due(rollouts, config.evaluate_every):
             returns = self.evaluate(state)
             step = self._steps(rollouts)
             if self.saved == step and is_first():
@@ -240,6 +241,22 @@ class Session:
             f"the {what} of seed {self.experiment.seeds[i]} is not finite at gradient step "
             f"{step} ({where}); {rest}"
         )
+
+
+def next_stop(rollouts: int, period: int, steps_per_rollout: int) -> int:
+    """The first stop after so many rollouts; each is the one nearest to a multiple of the period.
+
+    So stops of periods that are multiples of each other fall together, and do not drift.
+
+    Args:
+      rollouts: 0 or more.
+      period: environment steps, 1 or more; a shorter one than a rollout stops after each.
+      steps_per_rollout: environment steps.
+    """
+    count = rollouts * steps_per_rollout // period
+    while (stop := round(count * period / steps_per_rollout)) <= rollouts:
+        count += 1
+    return stop
 
 
 @jax.jit

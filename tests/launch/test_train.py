@@ -20,6 +20,7 @@ from bellmax.launch.host_runner import HostRunner
 from bellmax.launch.metrics import read_metrics
 from bellmax.launch.policy import load_policy
 from bellmax.launch.runner import empty_interval
+from bellmax.launch.session import next_stop
 
 CONFIG = """
 steps: 1200
@@ -100,6 +101,25 @@ def test_metrics_have_the_columns_that_are_promised(run):
         assert all(row.keys() == EVALUATION and row["episodes"] == 3 for row in evaluated)
     losses = [row["loss"] for row in written if row["kind"] == "train" and row["step"] == 1200]
     assert len(set(losses)) == 3
+
+
+@pytest.mark.parametrize(
+    ("period", "size", "stops"),
+    [
+        (50_000, 32, [1562, 3125, 4688]),  # 3125 is the first of 100,000 as well
+        (100_000, 32, [3125, 6250]),
+        (10, 4, [2, 5, 8, 10]),
+        (8, 4, [2, 4, 6]),
+        (3, 8, [1, 2, 3]),
+    ],
+)
+def test_stops_are_nearest_to_multiples_of_their_period(period, size, stops):
+    taken, found = 0, []
+    for _ in stops:
+        taken = next_stop(taken, period, size)
+        found.append(taken)
+        assert next_stop(taken - 1, period, size) == taken  # seen from any rollout before it
+    assert found == stops
 
 
 def test_show_config_of_a_run_is_its_file(run, capsys):
