@@ -53,8 +53,8 @@ TASKS = {
         "Hopper-v5",
         {name: f"{name}/hopper {EARLY}" for name in ("expectrl", "td3")},
         seeds=3,
-        steps=100_000,
-        every=10_000,
+        steps=50_000,
+        every=5_000,
         solved=None,
     ),
 }
@@ -109,7 +109,8 @@ def show(results: dict, arguments: argparse.Namespace) -> None:
         thousands(axes[0, place])
     print(f"\n{table(rows)}\n", flush=True)
     legend(figure, axes[0, -1], 4)
-    save(figure, arguments.plots, "host")
+    names = [] if len(results) == len(TASKS) else list(results)
+    save(figure, arguments.plots, "_".join(["host", *names]))
 
 
 def main() -> None:

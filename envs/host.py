@@ -30,6 +30,7 @@ class HostVector:
 
     Attributes:
       spec: of one task as the agent sees it. num_envs: N. faults: the batch's.
+      frame: [N, ...], the newest frame of the last observation; without stacks, all of it.
 
     Raises:
       UserError: an argument is out of range, or the observation cannot be stacked.
@@ -53,6 +54,7 @@ class HostVector:
         self.num_envs = batch.num_envs
         self.faults = batch.faults
         self._batch, self._clip, self._frames = batch, reward_clip, frame_stack
+        self.frame: Any = None
         self._observation: Any = None
         self._return = np.zeros(self.num_envs, np.float32)
         self._length = np.zeros(self.num_envs, np.int32)
@@ -80,7 +82,8 @@ class HostVector:
         reward = np.where(is_first, np.float32(0), np.asarray(ts.reward, np.float32))
         self._return = np.where(is_first, np.float32(0), self._return + reward)
         self._length = np.where(is_first, np.int32(0), self._length + np.int32(1))
-        self._observation = self._stack(np.asarray(ts.observation), is_first)
+        self.frame = np.asarray(ts.observation)
+        self._observation = self._stack(self.frame, is_first)
         clip = self._clip
         make: Any = VectorTimeStep  # its leaves are of jax elsewhere
         return make(

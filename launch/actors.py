@@ -56,7 +56,8 @@ class Episodes(NamedTuple):
 class Collected(NamedTuple):
     """A rollout of L vector steps, arrays of numpy or of jax.
 
-    records: leaves [L, N, ...]. before: the memory before it, [N, ...]. after: the time step after
+    records: leaves [L, N, ...], the observations newest frames alone where replay keeps no more.
+    before: the memory before it, [N, ...]. after: the time step after
     it, as the environments gave it. memory: the memory after it. outcome: leaves [L, N, ...], or ()
     if the agent does not observe. raw: [L, N, ...] observations before normalisation, or ().
     """
@@ -105,6 +106,7 @@ class Actor:
       length: L, vector steps in a rollout.
       observes: whether the agent wants outcomes.
       normalised: whether the agent sees other observations than the environments show.
+      frames: whether only the newest frame of each observation is handed over.
       seed: of the environments.
       seen: the last time step of an actor that is no more and whose place this one takes, [E, ...]:
         it is this one's first, as of a step whose action led nowhere. None takes nobody's place.
@@ -118,15 +120,20 @@ class Actor:
         length: int,
         observes: bool,
         normalised: bool,
+        frames: bool = False,
         seed: int,
         seen: VectorTimeStep | None = None,
     ):
         self._env = env
         self._act, self._length = act, length
-        self._observes, self._normalised = observes, normalised
+        self._observes, self._normalised, self._frames = observes, normalised, frames
         opening = env.reset(seed)
-        self._seen = opening if seen is None else seen
-        self._opening = None if seen is None else opening
+        self._seen, self._frame = opening, env.frame
+        self._opening = None
+        if seen is not None:
+            self._seen, self._opening = seen, opening
+            if frames:
+                self._frame = seen.observation[..., -env.frame.shape[-1] :]
 
     @property
     def num_envs(self) -> int:
@@ -146,12 +153,15 @@ class Actor:
         for i in range(self._length):
             acted = self._act(acting, seen.observation, memory, seen.is_first, np.int32(now + i))
             action: Any = np.asarray(acted.action)
+            shown = acted.observation if self._normalised else seen.observation
+            if self._frames:
+                shown = self._frame
             memory, timestep = acted.memory, self._step(action)
             # A task that was restarted: nothing came of the action.
             lost = np.asarray(timestep.is_first) & ~np.asarray(seen.is_last)
             nothing = seen.is_last | lost
             record = Step(
-                acted.observation if self._normalised else seen.observation,
+                shown,
                 action,
                 timestep.reward,
                 timestep.discount,
@@ -183,7 +193,9 @@ class Actor:
 
     def _step(self, action: np.ndarray) -> VectorTimeStep:
         opening, self._opening = self._opening, None
-        return self._env.step(action) if opening is None else opening
+        timestep = self._env.step(action) if opening is None else opening
+        self._frame = self._env.frame
+        return timestep
 
 
 class Waits(NamedTuple):

@@ -95,6 +95,7 @@ class HostRunner:
         self._num_envs, self._num_actors = num_envs, num_actors
         self._length, self._ahead = rollout_length, ahead
         self._observation, self._normalised = observation, normalised
+        self._frame_stack = 1 if replay is None else replay.frame_stack
         self._lock_step = lock_step or replay is None
         self._actors: list[Collector] = []
         self._hire = hire
@@ -182,6 +183,7 @@ class HostRunner:
             length=self._length,
             observes=self._agent.observe is not None,
             normalised=self._normalised,
+            frames=self._frame_stack > 1,
             seed=seed,
             seen=seen,
         )
@@ -278,8 +280,11 @@ class HostRunner:
         memory = jax.eval_shape(lambda: self._agent.initial_memory(self._num_envs))
         after = jax.eval_shape(lambda: first_timestep(self._observation, self._num_envs, False))
         outcome = Outcome(memory, after.episode_return, after.is_last)
+        example = jax.eval_shape(
+            lambda step: replay_lib.newest_frame(step, self._frame_stack), self._example
+        )
         return Collected(
-            records=jax.tree.map(rows, self._example),
+            records=jax.tree.map(rows, example),
             before=memory,
             after=after,
             memory=memory,

@@ -47,10 +47,11 @@ class Sample(NamedTuple):
 class Replay(NamedTuple):
     """init(step) takes one vector step with leaves [N, ...] (shapes only).
 
-    add(state, steps [L, N, ...]) -> state
+    add(state, steps [L, N, ...]) -> state; of stacked observations whole stacks or newest frames
     can_sample(state) -> [] bool, False until a whole sequence is there
     sample(state, key) -> Sample
     update_priorities(state, indices [B], priorities [B]) -> state; does nothing if uniform
+    frame_stack: S, as in `make_replay`
     """
 
     init: Callable[[Step], ReplayState]
@@ -58,6 +59,7 @@ class Replay(NamedTuple):
     can_sample: Callable[[ReplayState], jax.Array]
     sample: Callable[[ReplayState, jax.Array], Sample]
     update_priorities: Callable[[ReplayState, jax.Array, jax.Array], ReplayState]
+    frame_stack: int
 
 
 seed_axes = ReplayState(storage=0, cursor=None, filled=None, priorities=0, max_priority=0)  # type: ignore[arg-type]
@@ -107,7 +109,7 @@ def make_replay(
     starts = slots * num_envs
 
     def init(step: Step) -> ReplayState:
-        kept = jax.eval_shape(lambda step: _newest_frame(step, frame_stack), step)
+        kept = jax.eval_shape(lambda step: newest_frame(step, frame_stack), step)
         storage = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape), x.dtype), kept)
         # Two arrays, not one twice: a buffer cannot be donated twice.
         cursor, filled = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
@@ -119,7 +121,9 @@ def make_replay(
         def write(storage: jax.Array, new: jax.Array) -> jax.Array:
             return jax.lax.dynamic_update_slice_in_dim(storage, new, state.cursor, axis=0)
 
-        storage = jax.tree.map(write, state.storage, _newest_frame(steps, frame_stack))
+        if frame_stack > 1 and steps.observation.shape[-1] != state.storage.observation.shape[-1]:
+            steps = newest_frame(steps, frame_stack)
+        storage = jax.tree.map(write, state.storage, steps)
         state = state._replace(storage=storage)
         if prioritised:
             tree = _rank_new_starts(state, rollout_length, sequence_length, history)
@@ -156,7 +160,7 @@ def make_replay(
             max_priority=jnp.maximum(state.max_priority, jnp.max(scaled)),
         )
 
-    return Replay(init, add, can_sample, sample, update_priorities)
+    return Replay(init, add, can_sample, sample, update_priorities, frame_stack)
 
 
 def _check_slots(
@@ -181,7 +185,7 @@ def _read_steps(state: ReplayState, where: jax.Array, frame_stack: int, sharded:
     return steps._replace(observation=_read_stacks(state, where, frame_stack, sharded))
 
 
-def _newest_frame(steps: Step, frame_stack: int) -> Step:
+def newest_frame(steps: Step, frame_stack: int) -> Step:
     """The steps with observations [..., C] for [..., S * C]."""
     if frame_stack == 1:
         return steps

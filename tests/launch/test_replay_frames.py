@@ -12,6 +12,7 @@ import scipy.stats
 from bellmax.envs import EnvSpec, Step, vectorise
 from bellmax.envs.host import HostTimeStep, HostVector
 from bellmax.envs.pixel_catch import PixelCatch
+from bellmax.launch.actors import Acted, Actor
 from bellmax.launch.checkpoints import Checkpoints
 from bellmax.launch.replay import make_replay, seed_axes
 
@@ -260,6 +261,32 @@ def test_stacks_are_those_of_the_environments(stream):
         if now in (15, 40):
             check_sample(replay.sample(state, jax.random.key(now)), steps, now, 20, 3)
     assert steps.is_first.sum() > 12 and (steps.is_last.sum(0) > 1).all()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_actors_hand_over_frames_from_which_the_same_is_stored(replaced):
+    def act(acting, observation, memory, is_first, now):
+        return Acted((), np.zeros(3, np.int32), (), ())
+
+    seen = list(stream_on_host(9))[-1] if replaced else None
+    options = {"length": 5, "observes": False, "normalised": False, "seed": 0, "seen": seen}
+    whole, frames = (
+        Actor(HostVector(Game(), frame_stack=4), act, frames=frames, **options)
+        for frames in (False, True)
+    )
+    replay = make((4, 1, 3, 3, 5))
+    stacks, newest = (
+        [actor.collect((), (), 0)[0].records for _ in range(4)] for actor in (whole, frames)
+    )
+    assert newest[0].observation.shape == (5, 3, 84, 84, 1)
+    states = []
+    for rollout in (stacks, newest):
+        state, add = replay.init(example(stacks[0])), jax.jit(replay.add)
+        for records in rollout:
+            state = add(state, records)
+        states.append(state)
+    assert int(states[0].filled) == 20 and states[0].storage.observation.any()
+    jax.tree.map(np.testing.assert_array_equal, *states)
 
 
 @each_kind
