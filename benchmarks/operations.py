@@ -68,6 +68,7 @@ def main() -> None:
         with jax.profiler.trace(folder):
             state, _ = advance(state, np.int32(0), np.int32(rollouts))
             jax.block_until_ready(state.vector_steps)
+        experiment.close()
         found = operations(Path(folder))
     kinds: Counter[str] = Counter()
     for name, microseconds in found.items():
