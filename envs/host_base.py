@@ -94,9 +94,10 @@ def opening(observation: Any) -> HostTimeStep:
 
 
 def in_words(error: BaseException) -> str:
-    """An exception's type and the first line of its message."""
+    """An exception's type and the first line of its message, and the last one after a colon."""
     lines = str(error).strip().splitlines() or ["without a message"]
-    return f"{type(error).__name__}: {lines[0]}"
+    last = lines[1:][-1:] if lines[0].endswith(":") else []  # of a traceback from elsewhere
+    return f"{type(error).__name__}: {' '.join([lines[0], *last])}"
 
 
 @contextlib.contextmanager

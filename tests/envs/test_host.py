@@ -16,6 +16,7 @@ from bellmax.envs import (
     make_host_vector,
     make_vector_env,
 )
+from bellmax.envs.host_base import in_words
 
 FIELDS = "reward discount is_first is_last truncated episode_return episode_length".split()
 
@@ -143,3 +144,19 @@ def test_environments_of_jax_take_no_timeout():
 def test_arguments_out_of_range(arguments, words):
     with pytest.raises(UserError, match=words):
         HostVector(LoopBatch(HostCounter, 1), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("", "ValueError: without a message"),
+        ("one\ntwo", "ValueError: one"),
+        ("from the server:", "ValueError: from the server:"),
+        (
+            "from the server:\nTraceback\nOSError: full\n",
+            "ValueError: from the server: OSError: full",
+        ),
+    ],
+)
+def test_errors_are_told_in_one_line(message, words):
+    assert in_words(ValueError(message)) == words
