@@ -45,8 +45,9 @@ OURS = {
     },
 }
 SBX_ENVS = {"cartpole": (1, 10), "hopper": (1, 8)}
-ATARI_ENVS = 8, 32  # with few, what a vector step costs whatever its size weighs more
-STEPS = {"cartpole": 20_000, "hopper": 2_000, "atari": 8_192}  # whole rollouts
+ATARI_ENVS = 8, 32
+# In a turn. Whole rollouts, and so many that the two or three that wait in a queue weigh little.
+STEPS = {"cartpole": 20_000, "hopper": 2_000, "atari": 32_768}
 
 
 def make_side(words, steps, learns=True):
