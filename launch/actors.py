@@ -57,9 +57,9 @@ class Collected(NamedTuple):
     """A rollout of L vector steps, arrays of numpy or of jax.
 
     records: leaves [L, N, ...], the observations newest frames alone where replay keeps no more.
-    before: the memory before it, [N, ...]. after: the time step after
-    it, as the environments gave it. memory: the memory after it. outcome: leaves [L, N, ...], or ()
-    if the agent does not observe. raw: [L, N, ...] observations before normalisation, or ().
+    before, memory: the memory before and after it, [N, ...]. after: the time step after it, raw.
+    outcome: leaves [L, N, ...], or () if the agent does not observe.
+    raw: [L, N, ...] observations before normalisation, or ().
     """
 
     records: Step
