@@ -57,7 +57,7 @@ class Collected(NamedTuple):
     """A rollout of L vector steps, arrays of numpy or of jax.
 
     records: leaves [L, N, ...], the observations newest frames alone where replay keeps no more.
-    before, memory: the memory before and after it, [N, ...]. after: the time step after it, raw.
+    before, memory: the memory before and after it, [N, ...]. after: the next step, as it was shown.
     outcome: leaves [L, N, ...], or () if the agent does not observe.
     raw: [L, N, ...] observations before normalisation, or ().
     """
