@@ -14,14 +14,16 @@ SCRIPT is CleanRL's `dqn_jax.py` (its package 1.2.0 has it), whose PYTHON needs 
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
-from timing import Lines, Peer, alternate, ratios, table
+from timing import Lines, Peer, alternate, ratios, settle, table
 
 from bellmax.launch.config import load
 from bellmax.launch.devices import configure_jax
@@ -45,27 +47,40 @@ OURS = {
     },
 }
 SBX_ENVS = {"cartpole": (1, 10), "hopper": (1, 8)}
-ATARI_ENVS = 8, 32
-# In a turn. Whole rollouts, and so many that the two or three that wait in a queue weigh little.
+ATARI_ENVS = 8, 32, 128
+# In a turn.
 STEPS = {"cartpole": 20_000, "hopper": 2_000, "atari": 32_768}
 
 
 def make_side(words, steps, learns=True):
-    """(`go()` that takes so many environment steps, the experiment)."""
+    """(`go()` that takes so many environment steps and returns the seconds, the experiment).
+
+    A turn begins after the rollouts that waited for it, which took no time of it, and the next side
+    begins when the actors have filled their queues again.
+    """
     source, *overrides = words.split()
     config = load(source, overrides)
     experiment = build(config)
     share = config.env.num_envs * config.rollout_length
     state = experiment.init()
     advance = experiment.runner.compile(state)
-    none, rollouts = np.int32(0), np.int32(steps // share)
+    none, rollouts = np.int32(0), steps // share
+    waiting = 2 * (config.host.ahead + 1)
     filled = np.int32(config.warmup_steps // share) if learns else np.int32(20)
     first = advance(state, filled, np.int32(20) if learns else none)
     state = [jax.block_until_ready(first)[0]]
 
-    def go():
-        turn = (none, rollouts) if learns else (rollouts, none)
+    def take(count):
+        turn = (none, np.int32(count)) if learns else (np.int32(count), none)
         state[0] = jax.block_until_ready(advance(state[0], *turn))[0]
+
+    def go():
+        take(waiting)
+        started = time.perf_counter()
+        take(rollouts)
+        seconds = time.perf_counter() - started
+        settle()
+        return seconds
 
     return go, experiment
 
@@ -112,7 +127,7 @@ def atari(arguments):
     for n in ATARI_ENVS:
         common = f"munchausen_dqn/atari --replay.capacity 20000 --env.num-envs {n}"
         common += f" --rollout-length {arguments.rollout}"
-        bare, stop = make_bare(common, steps)
+        bare, stop = make_bare(n, steps)
         alone = f"{n} environments alone"
         sides, close = {alone: bare}, [stop]
         for network, words in networks.items():
@@ -127,23 +142,35 @@ def atari(arguments):
     return rows
 
 
-def make_bare(words, steps):
-    """(`go()` that takes so many environment steps by random actions alone, `close()`)."""
-    from bellmax.envs.config import make_host_vector
+def make_bare(num_envs, steps):
+    """(`go()` that takes so many environment steps of ale_py itself by random actions, `close()`).
 
-    source, *overrides = words.split()
-    config = load(source, overrides).env
-    env = make_host_vector(config, num_envs=config.num_envs)
-    env.reset(0)
-    num_actions = int(env.spec.action.num_values)
-    shape = steps // config.num_envs, config.num_envs
+    The game is played and its frames are stacked as in the preset.
+    """
+    from ale_py.vector_env import AtariVectorEnv
+
+    games = AtariVectorEnv(
+        "breakout",
+        num_envs,
+        num_threads=min(num_envs, os.cpu_count() or 1),
+        repeat_action_probability=0.25,
+        full_action_space=False,
+        autoreset_mode="NextStep",
+        stack_num=4,
+        noop_max=1,  # none: it draws fewer
+        reward_clipping=False,
+        use_fire_reset=False,
+    )
+    games.reset(seed=0)
+    num_actions = int(games.single_action_space.n)
+    shape = steps // num_envs, num_envs
     actions = np.random.default_rng(0).integers(num_actions, size=shape).astype(np.int32)
 
     def go():
         for action in actions:
-            env.step(action)
+            games.step(action)
 
-    return go, env.close
+    return go, games.close
 
 
 def main():

@@ -8,14 +8,26 @@ from pathlib import Path
 
 
 def alternate(sides, rounds):
-    """Calls each side in turn, `rounds` times: name -> seconds of each call."""
+    """Calls each side in turn, `rounds` times: name -> seconds of each call.
+
+    A side that returns a number has timed itself: it prepares and tidies up outside of its turn.
+    """
     seconds = {name: [] for name in sides}
     for _ in range(rounds):
         for name, go in sides.items():
             started = time.perf_counter()
-            go()
-            seconds[name].append(time.perf_counter() - started)
+            own = go()
+            seconds[name].append(time.perf_counter() - started if own is None else own)
     return seconds
+
+
+def settle():
+    """Waits until the threads of this process rest: until it takes less than a tenth of a core."""
+    while True:
+        cpu, wall = time.process_time(), time.perf_counter()
+        time.sleep(0.05)
+        if time.process_time() - cpu < 0.1 * (time.perf_counter() - wall):
+            return
 
 
 class Peer:

@@ -76,12 +76,14 @@ class HostVector:
         self._batch.close()
 
     def _show(self, ts: HostTimeStep, is_first: np.ndarray) -> VectorTimeStep:
-        going = ~is_first
-        terminated = ts.terminated & going
-        is_last = (ts.terminated | ts.truncated) & going
-        reward = np.where(is_first, np.float32(0), np.asarray(ts.reward, np.float32))
-        self._return = np.where(is_first, np.float32(0), self._return + reward)
-        self._length = np.where(is_first, np.int32(0), self._length + np.int32(1))
+        reward = np.asarray(ts.reward, np.float32)
+        terminated, truncated = ts.terminated, ts.truncated & ~ts.terminated
+        returns, length = self._return + reward, self._length + np.int32(1)
+        if np.count_nonzero(is_first):
+            arrays = terminated, truncated, reward, returns, length
+            cleared = (np.where(is_first, x.dtype.type(0), x) for x in arrays)
+            terminated, truncated, reward, returns, length = cleared
+        self._return, self._length = returns, length
         self.frame = np.asarray(ts.observation)
         self._observation = self._stack(self.frame, is_first)
         clip = self._clip
@@ -89,12 +91,12 @@ class HostVector:
         return make(
             observation=self._observation,
             reward=reward if clip is None else np.clip(reward, -clip, clip),
-            discount=np.float32(1) - terminated.astype(np.float32),
+            discount=np.float32(1) - terminated,
             is_first=is_first,
-            is_last=is_last,
-            truncated=is_last & ~terminated,
-            episode_return=self._return,
-            episode_length=self._length,
+            is_last=terminated | truncated,
+            truncated=truncated,
+            episode_return=returns,
+            episode_length=length,
         )
 
     def _stack(self, newest: np.ndarray, is_first: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -72,16 +73,13 @@ class LoopBatch:
             self.close()
             raise
         self.spec = with_limit(spec, time_limit)
-        self._limit = np.inf if time_limit is None else time_limit
-        self._seed = 0
-        self._restarts, self._in_a_row, self._time = np.zeros((3, num_envs), np.int64)
-        self._over = np.zeros(num_envs, bool)
+        self._shown = spec.observation.shape, spec.observation.dtype
+        self._limit = math.inf if time_limit is None else time_limit
+        self._begin(0)
 
     def reset(self, seed: int) -> HostTimeStep:
         """Opens an episode everywhere; the same seed, 0 or more, gives the same streams."""
-        self._seed = seed
-        self._restarts[:] = self._in_a_row[:] = self._time[:] = 0
-        self._over[:] = False
+        self._begin(seed)
         calls = [("reset", task_seed(seed, i)) for i in range(self.num_envs)]
         return self._call(calls)[0]
 
@@ -89,17 +87,29 @@ class LoopBatch:
         """One step of every task, of actions [N, ...]; a reset where an episode was over."""
         action = np.array(action)  # tasks may write to it
         check_shape(action, self.spec, self.num_envs)
-        over = self._over
-        calls = [("reset", None) if over[i] else ("step", a) for i, a in enumerate(action)]
+        calls = [
+            ("reset", None) if over else ("step", a)
+            for over, a in zip(self._over, action, strict=True)
+        ]
         ts, restarted = self._call(calls)
-        is_first = over | restarted
-        self._in_a_row[~is_first] = 0
-        self._time = np.where(is_first, 0, self._time + 1)
-        terminated = ts.terminated & ~is_first
-        truncated = (ts.truncated | (self._time >= self._limit)) & ~terminated & ~is_first
-        self._over = terminated | truncated
-        reward = np.where(is_first, np.float32(0), ts.reward)
-        return HostTimeStep(ts.observation, reward, terminated, truncated), is_first
+        reward, terminated, truncated = ts.reward, ts.terminated, ts.truncated
+        is_first = np.array(self._over)
+        if restarted:
+            is_first[restarted] = True
+        # Task by task: it is Python that steps them, and numpy takes longer for a few numbers.
+        for i, first in enumerate(is_first.tolist()):
+            if first:
+                self._time[i] = 0
+                reward[i] = terminated[i] = truncated[i] = 0
+                continue
+            self._in_a_row[i] = 0
+            self._time[i] += 1
+            if terminated[i]:
+                truncated[i] = False
+            elif self._time[i] >= self._limit:
+                truncated[i] = True
+        self._over = (terminated | truncated).tolist()
+        return ts, is_first
 
     def render(self) -> np.ndarray:
         """A picture of task 0, [H, W, 3] uint8."""
@@ -114,13 +124,19 @@ class LoopBatch:
             _close(task)
         self._tasks = []
 
-    def _call(self, calls: Sequence[tuple[str, Any]]) -> tuple[HostTimeStep, np.ndarray]:
-        """What each task answers to its call, and where one had to be made anew, [N] bool."""
+    def _begin(self, seed: int) -> None:
+        """Where every task is before its first reset; seed: of their streams."""
+        self._seed = seed
+        self._restarts, self._in_a_row, self._time = ([0] * self.num_envs for _ in range(3))
+        self._over = [False] * self.num_envs
+
+    def _call(self, calls: Sequence[tuple[str, Any]]) -> tuple[HostTimeStep, list[int]]:
+        """What each task answers to its call, and which had to be made anew."""
         tasks = self._tasks
         for task, call in zip(tasks, calls, strict=True):
             if isinstance(task, ProcessEnvironment):
                 task.ask(*call)
-        restarted = np.zeros(self.num_envs, bool)
+        restarted: list[int] = []
         answers: list[HostTimeStep] = []
         for i, (call, argument) in enumerate(calls):
             try:
@@ -129,37 +145,33 @@ class LoopBatch:
                 raise
             except Exception as error:
                 answers.append(self._restart(i, error))
-                restarted[i] = True
+                restarted.append(i)
         ts, finite = self._gather(answers)
-        if not finite.all():
+        if np.count_nonzero(finite) < len(finite):
             for i in np.flatnonzero(~finite).tolist():
                 answers[i] = self._restart(i, None)
-                restarted[i] = True
+                restarted.append(i)
             ts, _ = self._gather(answers)
         return ts, restarted
 
     def _gather(self, answers: Sequence[HostTimeStep]) -> tuple[HostTimeStep, np.ndarray]:
         """The answers in fresh arrays, and whether each is finite, [N] bool."""
-        spec, count = self.spec.observation, len(answers)
-        observation = np.empty((count, *spec.shape), spec.dtype)
+        count, shape, dtype = len(answers), *self._shown
+        observation = np.empty((count, *shape), dtype)
         with np.errstate(over="ignore", invalid="ignore"):  # what is too big for float32 is a fault
             for i, ts in enumerate(answers):
                 value = np.asarray(ts.observation)
-                same = value.dtype == spec.dtype or np.can_cast(
-                    value.dtype, spec.dtype, "same_kind"
-                )
-                if value.shape != spec.shape or not same:
+                same = value.dtype == dtype or np.can_cast(value.dtype, dtype, "same_kind")
+                if value.shape != shape or not same:
                     raise UserError(
                         f"Task {i} of {self.spec.name} shows an observation of shape {value.shape} "
-                        f"and dtype {value.dtype}, not {spec.shape} and {spec.dtype} as its spec "
-                        "says."
+                        f"and dtype {value.dtype}, not {shape} and {dtype} as its spec says."
                     )
                 observation[i] = value
             reward = np.array([ts.reward for ts in answers], np.float32).reshape(count)
+        terminated = np.array([ts.terminated for ts in answers], bool).reshape(count)
+        truncated = np.array([ts.truncated for ts in answers], bool).reshape(count)
         finite = finite_rows(observation, reward)
-        terminated, truncated = (
-            np.array([ts[field] for ts in answers], bool).reshape(count) for field in (2, 3)
-        )
         return HostTimeStep(observation, reward, terminated, truncated), finite
 
     def _restart(self, i: int, error: Exception | None) -> HostTimeStep:
@@ -170,7 +182,7 @@ class LoopBatch:
             self._restarts[i] += 1
             try:
                 self._tasks[i] = self._make()
-                ts = self._tasks[i].reset(task_seed(self._seed, i, int(self._restarts[i])))
+                ts = self._tasks[i].reset(task_seed(self._seed, i, self._restarts[i]))
             except UserError:
                 raise
             except Exception as again:
@@ -189,10 +201,10 @@ class LoopBatch:
 
 
 def check_in_a_row(
-    faults: np.ndarray, spec: "EnvSpec", words: str, error: Exception | None = None
+    faults: Sequence[int] | np.ndarray, spec: "EnvSpec", words: str, error: Exception | None = None
 ) -> None:
     """Raises UserError where a task had too many faults in a row, [N]; words: what the last was."""
-    for i in np.flatnonzero(faults >= MAX_FAULTS)[:1]:
+    for i in np.flatnonzero(np.asarray(faults) >= MAX_FAULTS)[:1]:
         raise UserError(
             f"Task {i} of {spec.name} failed {MAX_FAULTS} times in a row, the last time because "
             f"{words}."
@@ -254,6 +266,8 @@ def with_limit(spec: "EnvSpec", time_limit: int | None) -> "EnvSpec":
 def finite_rows(observation: np.ndarray, reward: np.ndarray) -> np.ndarray:
     """Where observations [N, ...] and rewards [N] are finite, [N] bool."""
     finite = np.isfinite(reward)
-    if np.issubdtype(observation.dtype, np.floating):
-        finite &= np.isfinite(observation).reshape(len(reward), -1).all(axis=1)
+    if observation.dtype.kind == "f":
+        each = np.isfinite(observation)
+        if np.count_nonzero(each) < each.size:
+            finite &= each.reshape(len(reward), -1).all(axis=1)
     return finite

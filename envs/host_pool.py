@@ -1,5 +1,6 @@
 """Host tasks that a pool of C++ threads steps together: what those of ale and envpool share."""
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -65,6 +66,7 @@ class PoolBatch:
         self.num_envs = num_envs
         self.faults = dict(NO_FAULTS)
         self._pool = pool
+        self._limit = math.inf if self.spec.time_limit is None else self.spec.time_limit
         self._in_a_row, self._time = np.zeros((2, num_envs), np.int64)
         # Episodes that are over, and which of them the pool knows nothing of.
         self._over, self._cut = np.zeros((2, num_envs), bool)
@@ -80,26 +82,29 @@ class PoolBatch:
     def step(self, action: np.ndarray) -> tuple[HostTimeStep, np.ndarray]:
         """One step of every task, of actions [N, ...]; a reset where an episode was over."""
         action = self._check(np.asarray(action))
-        is_first = self._over
-        action = np.where(is_first.reshape(-1, *[1] * (action.ndim - 1)), 0, action)
+        is_first, some = self._over, np.count_nonzero  # most steps open and end no episode
+        if some(is_first):
+            action = np.where(is_first.reshape(-1, *[1] * (action.ndim - 1)), 0, action)
         results = self._pool.step(action.astype(self.spec.action.dtype))
         observation, reward, terminated, truncated = results
+        reward = reward.astype(np.float32)
         not_finite = ~finite_rows(observation, reward) & ~self._cut
         # An end at a first step is of the game behind a life, whose action did nothing.
         again = self._cut | not_finite | (terminated & is_first)
-        if again.any():
+        if some(again):
             observation[again] = self._pool.restart(again)[again]
             self._check_restarted(observation, not_finite)
-        is_first = is_first | not_finite
+            is_first = is_first | not_finite
         self._in_a_row[~is_first] = 0
-        self._time = np.where(is_first, 0, self._time + 1)
-        terminated = terminated & ~is_first
-        truncated = truncated & ~is_first & ~terminated
-        late = ~is_first & (self._time >= (self.spec.time_limit or np.inf))
+        self._time += 1
+        if some(is_first):
+            self._time[is_first] = 0
+            reward[is_first] = 0
+            terminated, truncated = terminated & ~is_first, truncated & ~is_first
+        late = self._time >= self._limit
         self._cut = late & ~terminated & ~truncated
-        truncated = truncated | self._cut
+        truncated = (truncated & ~terminated) | self._cut
         self._over = terminated | truncated
-        reward = np.where(is_first, np.float32(0), reward.astype(np.float32))
         return HostTimeStep(observation, reward, terminated, truncated), is_first
 
     def render(self) -> np.ndarray:
@@ -115,10 +120,11 @@ class PoolBatch:
         spec = self.spec.action
         check_shape(action, self.spec, self.num_envs)
         if isinstance(spec, specs.DiscreteArray):
-            wrong = action[(action < 0) | (action >= spec.num_values)]
-            if wrong.size:
+            wrong = (action < 0) | (action >= spec.num_values)
+            if np.count_nonzero(wrong):
                 raise UserError(
-                    f"{self.spec.name} takes actions 0 to {spec.num_values - 1}, not {wrong[0]}."
+                    f"{self.spec.name} takes actions 0 to {spec.num_values - 1}, not "
+                    f"{action[wrong][0]}."
                 )
         return action
 

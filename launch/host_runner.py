@@ -23,6 +23,7 @@ from bellmax.envs.statistics import normalise
 from bellmax.envs.vector import VectorTimeStep
 from bellmax.launch import phases
 from bellmax.launch import replay as replay_lib
+from bellmax.launch.actor_pools import LockStep, Threads, faults
 from bellmax.launch.actors import (
     Acted,
     Acting,
@@ -31,9 +32,6 @@ from bellmax.launch.actors import (
     Collector,
     Episodes,
     Hire,
-    LockStep,
-    Threads,
-    faults,
 )
 from bellmax.launch.patience import GivenUpError, Patience
 from bellmax.launch.phases import first_timestep

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from bellmax.launch import patience as patience_module
-from bellmax.launch.actors import LockStep, Threads
+from bellmax.launch.actor_pools import LockStep, Threads
 from bellmax.launch.patience import GivenUpError, Patience
 
 
