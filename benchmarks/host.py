@@ -1,7 +1,7 @@
 """Environment steps a second of runs on host environments, with learning, against other projects.
 
 The sides of a task take turns and have the same environment, networks, batches and gradient steps
-for an environment step. atari has no peer: what acting adds to the bare vector environment.
+for an environment step. atari has no peer: what acting and storing add to ale_py's own environment.
 
     python benchmarks/host.py cartpole [--sbx PYTHON] [--cleanrl SCRIPT --cleanrl-python PYTHON]
     python benchmarks/host.py hopper [--sbx PYTHON]
@@ -48,8 +48,13 @@ OURS = {
 }
 SBX_ENVS = {"cartpole": (1, 10), "hopper": (1, 8)}
 ATARI_ENVS = 8, 32, 128
+NETWORKS = {
+    "no network": " --agent.network.module blind:Blind",
+    "16 units": " --agent.network.torso mlp --agent.network.hidden [16]",
+    "nature": "",
+}
 # In a turn.
-STEPS = {"cartpole": 20_000, "hopper": 2_000, "atari": 32_768}
+STEPS = {"cartpole": 20_000, "hopper": 2_000, "atari": 16_384}
 
 
 def make_side(words, steps, learns=True):
@@ -120,9 +125,8 @@ def rows_of(seconds, steps, base):
 
 
 def atari(arguments):
-    """What acting and storing take off the rate of the bare vector environment; no learning."""
+    """What acting and storing take off the rate of ale_py's own vector environment; no learning."""
     steps = arguments.steps or STEPS["atari"]
-    networks = {"nature": "", "16 units": " --agent.network.torso mlp --agent.network.hidden [16]"}
     rows = []
     for n in ATARI_ENVS:
         common = f"munchausen_dqn/atari --replay.capacity 20000 --env.num-envs {n}"
@@ -130,8 +134,8 @@ def atari(arguments):
         bare, stop = make_bare(n, steps)
         alone = f"{n} environments alone"
         sides, close = {alone: bare}, [stop]
-        for network, words in networks.items():
-            for actors in (1, 2):
+        for network, words in NETWORKS.items():
+            for actors in 1, 2:
                 words_all = f"{common}{words} --host.actors {actors}"
                 go, experiment = make_side(words_all, steps, learns=False)
                 sides[f"{n}, {network}, {actors} actor{'s' * (actors > 1)}"] = go

@@ -1,5 +1,6 @@
 """The stream of host environments: the same as that of environments of jax."""
 
+import jax
 import numpy as np
 import pytest
 import scripted
@@ -63,6 +64,16 @@ def test_stacked_frames_are_filled_at_resets():
     )
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere arrays are always copied")
+@pytest.mark.parametrize("count", range(1, 8))
+def test_jax_reads_stacks_where_they_lie(count):
+    vector = HostVector(LoopBatch(lambda: HostCounter(9), count), frame_stack=2)
+    vector.reset(0)
+    stack = vector.step(np.ones(count, np.int32)).observation
+    seen = jax.device_put(stack, may_alias=True)
+    assert seen.unsafe_buffer_pointer() == stack.ctypes.data
+
+
 def test_a_restart_fills_the_stack_and_forgets_the_return():
     vector = HostVector(LoopBatch(lambda: HostCounter(9), 2), frame_stack=2)
     stream = stream_of(vector, [[1, 1], [NOT_FINITE, 1], [1, 1]])
@@ -78,7 +89,7 @@ def test_a_restart_fills_the_stack_and_forgets_the_return():
 
 def test_dtypes():
     vector = HostVector(LoopBatch(lambda: HostCounter(2), 2), reward_clip=1.0)
-    for ts in (vector.reset(0), vector.step(np.ones(2, np.int32))):
+    for ts in (vector.reset(0), *(vector.step(np.ones(2, np.int32)) for _ in range(4))):
         kinds = {name: getattr(ts, name).dtype.name for name in ("observation", *FIELDS)}
         assert kinds == {
             **dict.fromkeys(["observation", "reward", "discount", "episode_return"], "float32"),
