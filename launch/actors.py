@@ -150,7 +150,8 @@ class Actor:
             if self._normalised:
                 raw.append(seen.observation)
             memory = acted.memory
-            memories.append(memory)
+            if self._observes:
+                memories.append(memory)
             seen = self._step(actions[-1])
             rows.append(seen[1:])
         self._seen = seen
