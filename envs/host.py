@@ -117,8 +117,10 @@ class HostVector:
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """A fresh array, not filled, that begins at a multiple of 64 bytes: jax on a CPU reads such a
-    one where it lies, and copies any other. The copy takes longer than to make the stacks."""
+    """A fresh array, not filled, that begins at a multiple of 64 bytes.
+
+    jax on a CPU reads such a one where it lies and copies any other.
+    """
     size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
