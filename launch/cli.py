@@ -4,20 +4,18 @@ Nothing here imports jax before a command needs it: `bellmax --help` answers at 
 """
 
 import argparse
-import contextlib
 import errno
 import os
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 import bellmax
 from bellmax import UserError
-from bellmax.launch.commands import COMMANDS, Terminated, run_folder
+from bellmax.launch.commands import COMMANDS, run_folder
 from bellmax.launch.schema import unknown
+from bellmax.launch.signals import interruptible
 
 # Errors of the machine, not of the program: full disk, quota, no permission, read-only disk.
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -54,16 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     try:
-        with _terminating(), warnings.catch_warnings():
+        with interruptible(), warnings.catch_warnings():
             # jax does without an entry of its cache that a full disk or a kill cut short.
             warnings.filterwarnings("ignore", "Error .* persistent compilation cache")
             return _dispatch(argv)
     except UserError as error:
         return _complain(str(error), getattr(error, "exit_code", 2))
-    except Terminated:
-        return _complain("terminated", 143)
-    except KeyboardInterrupt:
-        return _complain("interrupted", 130)
     except BrokenPipeError:  # `bellmax list presets | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -72,24 +66,6 @@ def _run(argv: list[str]) -> int:
             raise
         name = f"{error.filename}: " if error.filename else ""
         return _complain(f"{name}{error.strerror}; free space or choose another folder", 1)
-
-
-@contextlib.contextmanager
-def _terminating() -> Iterator[None]:
-    """Makes SIGTERM, which clouds send before they take a machine back, an exception."""
-
-    def stop(*_: object) -> NoReturn:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough: let what is open be closed
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _dispatch(argv: list[str]) -> int:

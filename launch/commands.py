@@ -9,19 +9,8 @@ from typing import Any, NamedTuple
 
 from bellmax import UserError
 from bellmax.launch.schema import nearest, unknown
+from bellmax.launch.signals import interruptible
 from bellmax.launch.values import show
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came: whoever runs the machine wants it back. Handled as Ctrl-C is."""
-
-
-class InterruptedRun(UserError):
-    """A run was stopped from outside; the message says how to continue it."""
-
-    def __init__(self, message: str, exit_code: int):
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 class Command(NamedTuple):
@@ -52,7 +41,8 @@ def _train(arguments: argparse.Namespace) -> int:
     _join_processes(arguments)
     from bellmax.launch.train import train
 
-    return _interruptible(out, lambda: train(config, out, arguments.actors))
+    with interruptible(lambda: _how_to_go_on(out)):
+        return train(config, out, arguments.actors)
 
 
 def _resume(arguments: argparse.Namespace) -> int:
@@ -70,7 +60,8 @@ def _go_on(run: Path, source: str, arguments: argparse.Namespace) -> int:
     _join_processes(arguments)
     from bellmax.launch.train import resume
 
-    return _interruptible(run, lambda: resume(run, config, arguments.actors))
+    with interruptible(lambda: _how_to_go_on(run)):
+        return resume(run, config, arguments.actors)
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
@@ -208,15 +199,10 @@ def _join_processes(arguments: argparse.Namespace) -> None:
     join_processes(arguments.coordinator, arguments.processes, arguments.process)
 
 
-def _interruptible(run: Path, work: Callable[[], int]) -> int:
-    try:
-        return work()
-    except KeyboardInterrupt as stop:
-        what, code = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
-        rest = "nothing was written yet"
-        if (run / "config.yaml").is_file():
-            rest = f"the last checkpoint is kept: `bellmax resume {run}` continues from it"
-        raise InterruptedRun(f"{what}; {rest}", code) from None
+def _how_to_go_on(run: Path) -> str:
+    if (run / "config.yaml").is_file():
+        return f"the last checkpoint is kept: `bellmax resume {run}` continues from it"
+    return "nothing was written yet"
 
 
 def _default_folder(source: str) -> Path:

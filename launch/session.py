@@ -70,11 +70,12 @@ class Session:
         advance = None
         if self._rollouts_taken(state) < self.total:
             advance = self._compile(state)
-        runner = self.experiment.runner
-        if not isinstance(runner, HostRunner):  # a compiled program cannot be asked to stop
+        if jax.process_count() > 1:  # saving takes all of them, and the signal may be for one
             return self._advance(state, advance, [])
-        runner.patience.say = self.progress.message
-        with signals_held(runner.stop) as came:
+        runner, stop = self.experiment.runner, None
+        if isinstance(runner, HostRunner):
+            runner.patience.say, stop = self.progress.message, runner.stop
+        with signals_held(stop) as came:  # a compiled program goes to the end of its interval
             return self._advance(state, advance, came)
 
     def _advance(self, state: TrainState, advance: Any, came: list[int]) -> TrainState:

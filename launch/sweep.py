@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from bellmax import UserError
-from bellmax.launch.commands import InterruptedRun, Terminated
 from bellmax.launch.locks import locked
 from bellmax.launch.progress import Progress
-from bellmax.launch.signals import signals_held
+from bellmax.launch.signals import interruptible, signals_held
 from bellmax.launch.sweep_plan import (
     RECORD,
     Job,
@@ -51,7 +50,7 @@ def sweep(source: str, out: Path, overrides: Sequence[str], jobs: str) -> int:
 
     Raises:
       UserError: something does not fit; nothing was started.
-      InterruptedRun: Ctrl-C or SIGTERM; the runs under way were stopped with their checkpoints.
+      Interrupted: Ctrl-C or SIGTERM; the runs under way were stopped with their checkpoints.
     """
     check_jobs(jobs)
     values = read_values(overrides)
@@ -59,20 +58,19 @@ def sweep(source: str, out: Path, overrides: Sequence[str], jobs: str) -> int:
     record = read_record(source, values, out)
     check_started(plan, out)
     rows = _read_results(out)
-    try:
-        with make_pool(jobs, out) as pool, _hangup_terminates():
-            out.mkdir(parents=True, exist_ok=True)
-            with locked(out, "sweeping"):
-                _write(out / RECORD, dump_yaml(record))
-                return _run_all(plan, out, rows, pool)
-    except KeyboardInterrupt as stop:
-        what, code = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+
+    def how_to_go_on() -> str:
         finished = sum(rows.get(job.name, {}).get("status") == "finished" for job in plan)
-        raise InterruptedRun(
-            f"{what}; {finished} of {len(plan)} runs are finished; the same `bellmax sweep` once "
-            f"more goes on with the others in {out}",
-            code,
-        ) from None
+        return (
+            f"{finished} of {len(plan)} runs are finished; the same `bellmax sweep` once more "
+            f"goes on with the others in {out}"
+        )
+
+    with interruptible(how_to_go_on), make_pool(jobs, out) as pool, _hangup_terminates():
+        out.mkdir(parents=True, exist_ok=True)
+        with locked(out, "sweeping"):
+            _write(out / RECORD, dump_yaml(record))
+            return _run_all(plan, out, rows, pool)
 
 
 def check_jobs(jobs: str) -> None:

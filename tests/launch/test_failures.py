@@ -208,8 +208,9 @@ def test_signals_stop_a_run_with_a_sentence_and_it_can_be_resumed(folder, tmp_pa
         while (checkpoints(run).latest() or 0) <= newest and process.poll() is None:
             time.sleep(0.005)
         process.send_signal(number)
-        _, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=300)
         rest = f"the last checkpoint is kept: `bellmax resume {run}` continues from it"
+        assert out.endswith(f"stopped; checkpoint {checkpoints(run).latest()} is written\n")
         assert (process.returncode, err) == (code, f"bellmax: {word}; {rest}\n")
         assert not [path for path in (run / "checkpoints").iterdir() if not path.name.isdigit()]
         command = ["resume", run]
