@@ -59,6 +59,10 @@ class HostVector:
         self._observation: Any = None
         self._return = np.zeros(self.num_envs, np.float32)
         self._length = np.zeros(self.num_envs, np.int32)
+        # Handed out wherever nothing ends.
+        self._no, self._ones = np.zeros(self.num_envs, bool), np.ones(self.num_envs, np.float32)
+        for shared in self._no, self._ones:
+            shared.flags.writeable = False
 
     def reset(self, seed: int) -> VectorTimeStep:
         """Opens an episode everywhere."""
@@ -77,13 +81,17 @@ class HostVector:
         self._batch.close()
 
     def _show(self, ts: HostTimeStep, is_first: np.ndarray) -> VectorTimeStep:
-        reward = np.asarray(ts.reward, np.float32)
-        terminated, truncated = ts.terminated, ts.truncated & ~ts.terminated
+        some = np.count_nonzero  # most steps open and end no episode
+        reward, terminated = np.asarray(ts.reward, np.float32), ts.terminated
         returns, length = self._return + reward, self._length + np.int32(1)
-        if np.count_nonzero(is_first):
+        truncated, is_last, discount = ts.truncated, self._no, self._ones
+        if some(is_first):
             arrays = terminated, truncated, reward, returns, length
             cleared = (np.where(is_first, x.dtype.type(0), x) for x in arrays)
             terminated, truncated, reward, returns, length = cleared
+        if some(terminated) or some(truncated):
+            truncated = truncated & ~terminated
+            is_last, discount = terminated | truncated, np.float32(1) - terminated
         self._return, self._length = returns, length
         self.frame = np.asarray(ts.observation)
         self._observation = self._stack(self.frame, is_first)
@@ -92,9 +100,9 @@ class HostVector:
         return make(
             observation=self._observation,
             reward=reward if clip is None else np.clip(reward, -clip, clip),
-            discount=np.float32(1) - terminated,
+            discount=discount,
             is_first=is_first,
-            is_last=terminated | truncated,
+            is_last=is_last,
             truncated=truncated,
             episode_return=returns,
             episode_length=length,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NO_FAULTS = {"raised": 0, "timed out": 0, "not finite": 0}
 NOT_FINITE = "an observation or a reward was not finite"
+_LARGEST = float(np.finfo(np.float32).max)  # a reward beyond it is infinite to the learner
 MAX_FAULTS = 10  # of one task in a row, without one good step between
 
 
@@ -75,41 +76,47 @@ class LoopBatch:
         self.spec = with_limit(spec, time_limit)
         self._shown = spec.observation.shape, spec.observation.dtype
         self._limit = math.inf if time_limit is None else time_limit
+        self._no = np.zeros(num_envs, bool)
+        self._no.flags.writeable = False  # it is handed out wherever nothing ends
         self._begin(0)
 
     def reset(self, seed: int) -> HostTimeStep:
         """Opens an episode everywhere; the same seed, 0 or more, gives the same streams."""
         self._begin(seed)
         calls = [("reset", task_seed(seed, i)) for i in range(self.num_envs)]
-        return self._call(calls)[0]
+        _, observation, _ = self._call(calls)
+        return HostTimeStep(observation, np.zeros(self.num_envs, np.float32), self._no, self._no)
 
     def step(self, action: np.ndarray) -> tuple[HostTimeStep, np.ndarray]:
         """One step of every task, of actions [N, ...]; a reset where an episode was over."""
         action = np.array(action)  # tasks may write to it
         check_shape(action, self.spec, self.num_envs)
+        first = self._over
         calls = [
-            ("reset", None) if over else ("step", a)
-            for over, a in zip(self._over, action, strict=True)
+            ("reset", None) if over else ("step", a) for over, a in zip(first, action, strict=True)
         ]
-        ts, restarted = self._call(calls)
-        reward, terminated, truncated = ts.reward, ts.terminated, ts.truncated
-        is_first = np.array(self._over)
-        if restarted:
-            is_first[restarted] = True
+        answers, observation, restarted = self._call(calls)
+        for i in restarted:
+            first[i] = True
         # Task by task: it is Python that steps them, and numpy takes longer for a few numbers.
-        for i, first in enumerate(is_first.tolist()):
-            if first:
+        rewards, terminated, truncated, over = [], [], [], []
+        for i, ts in enumerate(answers):
+            reward, ends, late = 0.0, False, False
+            if first[i]:
                 self._time[i] = 0
-                reward[i] = terminated[i] = truncated[i] = 0
-                continue
-            self._in_a_row[i] = 0
-            self._time[i] += 1
-            if terminated[i]:
-                truncated[i] = False
-            elif self._time[i] >= self._limit:
-                truncated[i] = True
-        self._over = (terminated | truncated).tolist()
-        return ts, is_first
+            else:
+                self._in_a_row[i] = 0
+                self._time[i] += 1
+                reward, ends = _number(ts.reward), bool(ts.terminated)
+                late = not ends and (bool(ts.truncated) or self._time[i] >= self._limit)
+            rewards.append(reward)
+            terminated.append(ends)
+            truncated.append(late)
+            over.append(ends or late)
+        self._over = over
+        reward = np.array(rewards, np.float32)
+        flags = self._flags(terminated), self._flags(truncated)
+        return HostTimeStep(observation, reward, *flags), self._flags(first)
 
     def render(self) -> np.ndarray:
         """A picture of task 0, [H, W, 3] uint8."""
@@ -130,8 +137,13 @@ class LoopBatch:
         self._restarts, self._in_a_row, self._time = ([0] * self.num_envs for _ in range(3))
         self._over = [False] * self.num_envs
 
-    def _call(self, calls: Sequence[tuple[str, Any]]) -> tuple[HostTimeStep, list[int]]:
-        """What each task answers to its call, and which had to be made anew."""
+    def _flags(self, flags: list[bool]) -> np.ndarray:
+        return np.array(flags) if True in flags else self._no
+
+    def _call(
+        self, calls: Sequence[tuple[str, Any]]
+    ) -> tuple[list[HostTimeStep], np.ndarray, list[int]]:
+        """What each task answers to its call, the observations, and which were made anew."""
         tasks = self._tasks
         for task, call in zip(tasks, calls, strict=True):
             if isinstance(task, ProcessEnvironment):
@@ -146,33 +158,43 @@ class LoopBatch:
             except Exception as error:
                 answers.append(self._restart(i, error))
                 restarted.append(i)
-        ts, finite = self._gather(answers)
-        if np.count_nonzero(finite) < len(finite):
-            for i in np.flatnonzero(~finite).tolist():
+        observation, broken = self._gather(answers)
+        if broken:
+            for i in broken:
                 answers[i] = self._restart(i, None)
                 restarted.append(i)
-            ts, _ = self._gather(answers)
-        return ts, restarted
+            observation, _ = self._gather(answers)
+        return answers, observation, restarted
 
-    def _gather(self, answers: Sequence[HostTimeStep]) -> tuple[HostTimeStep, np.ndarray]:
-        """The answers in fresh arrays, and whether each is finite, [N] bool."""
-        count, shape, dtype = len(answers), *self._shown
-        observation = np.empty((count, *shape), dtype)
-        with np.errstate(over="ignore", invalid="ignore"):  # what is too big for float32 is a fault
-            for i, ts in enumerate(answers):
-                value = np.asarray(ts.observation)
-                same = value.dtype == dtype or np.can_cast(value.dtype, dtype, "same_kind")
-                if value.shape != shape or not same:
-                    raise UserError(
-                        f"Task {i} of {self.spec.name} shows an observation of shape {value.shape} "
-                        f"and dtype {value.dtype}, not {shape} and {dtype} as its spec says."
-                    )
-                observation[i] = value
-            reward = np.array([ts.reward for ts in answers], np.float32).reshape(count)
-        terminated = np.array([ts.terminated for ts in answers], bool).reshape(count)
-        truncated = np.array([ts.truncated for ts in answers], bool).reshape(count)
-        finite = finite_rows(observation, reward)
-        return HostTimeStep(observation, reward, terminated, truncated), finite
+    def _gather(self, answers: Sequence[HostTimeStep]) -> tuple[np.ndarray, list[int]]:
+        """The observations in a fresh array, and where they or the rewards are not finite."""
+        shape, dtype = self._shown
+        observation, broken = np.empty((len(answers), *shape), dtype), []
+        for i, ts in enumerate(answers):
+            value = np.asarray(ts.observation)
+            if value.shape != shape or value.dtype != dtype:
+                value = self._converted(i, value)
+            observation[i] = value
+            if not abs(_number(ts.reward)) <= _LARGEST:
+                broken.append(i)
+        if not_finite := rows_not_finite(observation):
+            broken = sorted({*broken, *not_finite})
+        return observation, broken
+
+    def _converted(self, i: int, value: np.ndarray) -> np.ndarray:
+        """An observation of task i in the spec's dtype.
+
+        Raises:
+          UserError: it is of another shape or another kind.
+        """
+        shape, dtype = self._shown
+        if value.shape != shape or not np.can_cast(value.dtype, dtype, "same_kind"):
+            raise UserError(
+                f"Task {i} of {self.spec.name} shows an observation of shape {value.shape} "
+                f"and dtype {value.dtype}, not {shape} and {dtype} as its spec says."
+            )
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too big is a fault
+            return value.astype(dtype)
 
     def _restart(self, i: int, error: Exception | None) -> HostTimeStep:
         """Task i made anew and reset, as often as it takes; None stands for "not finite"."""
@@ -188,7 +210,7 @@ class LoopBatch:
             except Exception as again:
                 error = again
                 continue
-            if self._gather([ts])[1].all():
+            if not self._gather([ts])[1]:
                 return ts
             error = None
 
@@ -263,11 +285,18 @@ def with_limit(spec: "EnvSpec", time_limit: int | None) -> "EnvSpec":
     return spec._replace(time_limit=min(limits, default=None))
 
 
-def finite_rows(observation: np.ndarray, reward: np.ndarray) -> np.ndarray:
-    """Where observations [N, ...] and rewards [N] are finite, [N] bool."""
-    finite = np.isfinite(reward)
-    if observation.dtype.kind == "f":
-        each = np.isfinite(observation)
-        if np.count_nonzero(each) < each.size:
-            finite &= each.reshape(len(reward), -1).all(axis=1)
-    return finite
+def rows_not_finite(observation: np.ndarray) -> list[int]:
+    """Which observations, of [N, ...], are not finite."""
+    if observation.dtype.kind != "f":
+        return []
+    finite = np.isfinite(observation)
+    if np.count_nonzero(finite) == finite.size:
+        return []
+    return np.flatnonzero(~finite.reshape(len(finite), -1).all(axis=1)).tolist()
+
+
+def _number(reward: Any) -> float:
+    """A reward as a float; NaN if it is None."""
+    if isinstance(reward, float):
+        return reward
+    return float(np.asarray(reward, np.float64).reshape(()))

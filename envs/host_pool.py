@@ -15,7 +15,7 @@ from bellmax.envs.host_loop import (
     check_counts,
     check_in_a_row,
     check_shape,
-    finite_rows,
+    rows_not_finite,
     task_seed,
     with_limit,
 )
@@ -88,7 +88,9 @@ class PoolBatch:
         results = self._pool.step(action.astype(self.spec.action.dtype))
         observation, reward, terminated, truncated = results
         reward = reward.astype(np.float32)
-        not_finite = ~finite_rows(observation, reward) & ~self._cut
+        not_finite = ~np.isfinite(reward)
+        not_finite[rows_not_finite(observation)] = True
+        not_finite &= ~self._cut
         # An end at a first step is of the game behind a life, whose action did nothing.
         again = self._cut | not_finite | (terminated & is_first)
         if some(again):
@@ -132,7 +134,7 @@ class PoolBatch:
         self.faults["not finite"] += int(not_finite.sum())
         self._in_a_row += not_finite
         check_in_a_row(self._in_a_row, self.spec, NOT_FINITE)
-        if not finite_rows(observation, np.zeros(self.num_envs)).all():
+        if rows_not_finite(observation):
             raise UserError(f"{self.spec.name} opens an episode that is not finite.")
 
 
