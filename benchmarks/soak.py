@@ -72,12 +72,12 @@ def tap(runner: Any, tallies: "list[Tally]") -> None:
         advance, phases = compiled(state), runner._phases
 
         def fill(state: Any, collected: Any, counts: Any) -> Any:
-            tallies[:] = [tallies[-1].take(collected.records)]
+            tallies[:] = [tallies[-1].take(collected.records, collected.after)]
             return phases.fill(state, collected, counts)
 
-        def learn(state: Any, interval: Any, collected: Any, counts: Any) -> Any:
-            tallies[:] = [tallies[-1].take(collected.records)]
-            return phases.learn(state, interval, collected, counts)
+        def learn(state: Any, keys: Any, interval: Any, collected: Any, counts: Any) -> Any:
+            tallies[:] = [tallies[-1].take(collected.records, collected.after)]
+            return phases.learn(state, keys, interval, collected, counts)
 
         runner._phases = phases._replace(fill=fill, learn=learn)
         return advance

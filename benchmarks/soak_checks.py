@@ -45,7 +45,8 @@ def judge(steps: Any) -> Verdict:
 class Tally(NamedTuple):
     """What went into replay. newest: the last step of every environment, leaves [1, N], or None.
 
-    numbers: instance -> the number of its newest step. steps: vector steps.
+    numbers: instance -> the number of its newest step. steps: vector steps. after: the time step
+    that followed the last rollout.
     """
 
     newest: Any = None
@@ -54,9 +55,10 @@ class Tally(NamedTuple):
     steps: int = 0
     transitions: int = 0
     episodes: int = 0
+    after: Any = None
 
-    def take(self, records: Any) -> "Tally":
-        """After a rollout of steps [L, N]."""
+    def take(self, records: Any, after: Any = None) -> "Tally":
+        """After a rollout of steps [L, N] and the time step that followed it."""
         # In front of a step: the one that the rollout before ended with, or nothing.
         window = records
         if self.newest is not None:
@@ -72,6 +74,7 @@ class Tally(NamedTuple):
             self.steps + len(marks.number),
             self.transitions + int((~np.asarray(records.is_last)).sum()),
             self.episodes + int((marks.ending > 0).sum()),
+            after,
         )
 
     def _again(self, instance: np.ndarray) -> int:
@@ -113,7 +116,7 @@ def check_ends(ledger: Path, tally: Tally, killed: list[int]) -> tuple[int, list
 
 def check_counts(state: Any, tally: Tally, log: dict[str, Any]) -> list[str]:
     """Counters of the state and of the log that are not what was counted."""
-    ending = int((read_marks(state.actor.timestep.observation).ending > 0).sum())
+    ending = int((read_marks(tally.after.observation).ending > 0).sum())
     counted = {
         "vector_steps": (int(state.vector_steps), tally.steps),
         "env_steps": (int(state.actor.env_steps[0]), tally.transitions),

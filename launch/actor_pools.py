@@ -128,7 +128,9 @@ class Threads:
 
         Waits until they are computed: an actor that had them before would wait itself.
         """
-        self._acting = jax.block_until_ready(acting)
+        for leaf in jax.tree.leaves(acting)[-1:]:  # one program made them: they come together
+            leaf.block_until_ready()
+        self._acting = acting
         self._given.set()
 
     def take(self, memory: Memory, now: int) -> tuple[Collected, Episodes]:

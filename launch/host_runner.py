@@ -17,7 +17,7 @@ from dm_env import specs
 from jax.sharding import Mesh
 
 from bellmax.agents import Agent
-from bellmax.agents.base import LearnerState, Outcome
+from bellmax.agents.base import Outcome
 from bellmax.envs.host import HostVector
 from bellmax.envs.statistics import normalise
 from bellmax.envs.vector import VectorTimeStep
@@ -37,7 +37,7 @@ from bellmax.launch.patience import GivenUpError, Patience
 from bellmax.launch.phases import first_timestep
 from bellmax.launch.random import numpy_seeds
 from bellmax.launch.runner import empty_interval, example_step
-from bellmax.launch.train_state import Interval, TrainState, seed_axes
+from bellmax.launch.train_state import Interval, TrainState
 
 _FINITE_EVERY = 32  # rollouts between two looks at the losses, each of which waits for the device
 
@@ -117,7 +117,6 @@ class HostRunner:
             traces=self.traces,
         )
         self.init, self.place = self._phases.init, self._phases.place
-        self._publish = jax.jit(self._newest)
         self._act = jax.jit(self._act_one)
 
     @property
@@ -144,10 +143,11 @@ class HostRunner:
         pool: Any = self._pool
         interval = self._nothing
         now, totals = int(state.vector_steps), Episodes(0, 0, 0.0, 0)
+        acting = self._phases.publish(state)
+        state, keys = phases.without_keys(state)
         for taken in range(int(warmup) + int(rollouts)):
             if self.stopping or (taken % _FINITE_EVERY == 0 and not bool(interval.finite.all())):
                 break
-            acting = self._publish(state.learner, state.env.statistics)
             pool.publish(self._to_actors(acting))
             memory = self._to_actors(jax.tree.map(_first, state.actor.memory))
             try:
@@ -156,12 +156,14 @@ class HostRunner:
                 break
             counts = np.array([sums.env_steps, sums.episodes], np.int32)
             if taken < warmup:
-                state = self._phases.fill(state, collected, counts)
+                state, acting = self._phases.fill(state, collected, counts)
             else:
-                state, interval = self._phases.learn(state, interval, collected, counts)
+                state, interval, acting = self._phases.learn(
+                    state, keys, interval, collected, counts
+                )
             totals = totals.plus(sums)
             now += self._length
-        return state, interval._replace(
+        return state._replace(keys=keys), interval._replace(
             episodes=jnp.array([totals.episodes], jnp.int32),
             episode_return=jnp.array([totals.episode_return], jnp.float32),
             episode_length=jnp.array([totals.episode_length], jnp.int32),
@@ -251,12 +253,6 @@ class HostRunner:
             before, memory = jax.device_get((collected.before, collected.memory))
             collected = collected._replace(before=before, memory=memory)
         return collected, sums
-
-    def _newest(self, learner: LearnerState, statistics: Any) -> Acting:
-        """Copies of what acting needs: the state itself is donated while actors still act."""
-        axes = seed_axes(on_policy=True).learner
-        params = jax.vmap(self._agent.actor_params, in_axes=(axes,))(learner)
-        return jax.tree.map(_first, (params, statistics))
 
     def _act_one(
         self, key: jax.Array, acting: Acting, observation: Any, memory: Any, is_first: Any, now: Any

@@ -82,9 +82,7 @@ def from_rollout(
         state: TrainState, rollout: Rollout, interval: Interval
     ) -> tuple[TrainState, Interval]:
         keys, actor = state.keys, state.actor
-        whole = Batch(
-            with_next(rollout.records, actor.timestep), jnp.ones(num_envs), rollout.memory
-        )
+        whole = Batch(with_next(rollout.records, rollout.after), jnp.ones(num_envs), rollout.memory)
         learner, whole, memory = prepare(state.learner, whole, actor.memory)
 
         def update(carry: tuple[LearnerState, Interval], rows: jax.Array):

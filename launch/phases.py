@@ -19,7 +19,7 @@ from bellmax.envs import Step
 from bellmax.envs.statistics import initial_statistics, merge_statistics, normalise
 from bellmax.envs.vector import VectorState, VectorTimeStep
 from bellmax.launch import replay as replay_lib
-from bellmax.launch.actors import Collected
+from bellmax.launch.actors import Acting, Collected
 from bellmax.launch.learning import from_replay, from_rollout
 from bellmax.launch.random import stream
 from bellmax.launch.sharding import make_split, place, shardings
@@ -37,14 +37,21 @@ from bellmax.launch.train_state import (
 class Phases(NamedTuple):
     """Functions of states with a leading [1] of seeds; `fill` and `learn` donate the state.
 
+    `fill` and `learn` take and return a state without keys, (), as these never change: a compiled
+    program takes a while for each array, whatever it does with it.
+
     init(seeds [1]) -> TrainState
-    fill(state, collected, counts [2]) -> state: takes a rollout, of so many environment steps and
-        ended episodes, and learns nothing.
-    learn(state, interval, collected, counts [2]) -> (state, interval): takes it and learns.
+    publish(state) -> Acting: copies of what acting needs, as the state itself is donated while
+        actors still act. The other two return them too.
+    fill(state, collected, counts [2]) -> (state, acting): takes a rollout, of so many environment
+        steps and ended episodes, and learns nothing.
+    learn(state, keys, interval, collected, counts [2]) -> (state, interval, acting): takes it and
+        learns.
     place(state) -> state: where the other functions want it, as after it was read from a file.
     """
 
     init: Any
+    publish: Any
     fill: Any
     learn: Any
     place: Callable[[TrainState], TrainState]
@@ -53,10 +60,15 @@ class Phases(NamedTuple):
         self, state: TrainState, interval: Interval, collected: Collected, counts: Any
     ) -> "Phases":
         """The same, compiled for the shapes of these; of `on_device` only."""
-        fill = self.fill.lower(state, collected, counts).compile()
-        return self._replace(
-            fill=fill, learn=self.learn.lower(state, interval, collected, counts).compile()
-        )
+        state, keys = without_keys(state)
+        learn = self.learn.lower(state, keys, interval, collected, counts).compile()
+        return self._replace(fill=self.fill.lower(state, collected, counts).compile(), learn=learn)
+
+
+def without_keys(state: TrainState) -> tuple[TrainState, Keys]:
+    """A state as `fill` and `learn` want it, and its keys."""
+    nothing: Any = ()
+    return state._replace(keys=nothing), state.keys
 
 
 def on_device(
@@ -85,9 +97,9 @@ def on_device(
     """
     axes, split = seed_axes(replay is None), make_split(mesh)
     if replay is None:
-        keep, learn = from_rollout(agent, num_envs, updates, split)
+        keep, learn_from = from_rollout(agent, num_envs, updates, split)
     else:
-        keep, learn = from_replay(agent, replay, updates, split)
+        keep, learn_from = from_replay(agent, replay, updates, split)
 
     def init_one(seed: jax.Array) -> TrainState:
         memory = () if replay is None else replay.init(example)
@@ -97,24 +109,47 @@ def on_device(
         return keep(*_absorb(state, collected, counts, agent))
 
     def learn_one(
-        state: TrainState, interval: Interval, collected: Collected, counts: jax.Array
+        state: TrainState, keys: Keys, interval: Interval, collected: Collected, counts: jax.Array
     ) -> tuple[TrainState, Interval]:
         traces.append(len(traces) + 1)
         state, rollout = _absorb(state, collected, counts, agent)
-        return learn(keep(state, rollout), rollout, interval)
+        state, interval = learn_from(keep(state, rollout)._replace(keys=keys), rollout, interval)
+        return without_keys(state)[0], interval
 
-    fill = jax.vmap(fill_one, in_axes=(axes, None, None), out_axes=axes)
-    both = axes, 0
-    learn_all = jax.vmap(learn_one, in_axes=(*both, None, None), out_axes=both)
+    bare, _ = without_keys(axes)
+    fill_all = jax.vmap(fill_one, in_axes=(bare, None, None), out_axes=bare)
+    learn_all = jax.vmap(learn_one, in_axes=(bare, 0, 0, None, None), out_axes=(bare, 0))
+    publish = _make_publish(agent, axes)
+
+    def fill(state: TrainState, *given: Any) -> tuple[TrainState, Acting]:
+        state = fill_all(state, *given)
+        return state, publish(state)
+
+    def learn(state: TrainState, *given: Any) -> tuple[TrainState, Interval, Acting]:
+        state, interval = learn_all(state, *given)
+        return state, interval, publish(state)
+
     init = jax.vmap(init_one, out_axes=axes)
     # None leaves it to jax where results are.
-    where = None if mesh is None else shardings(mesh, jax.eval_shape(init, jnp.zeros(1, jnp.int32)))
+    where: Any = None
+    if mesh is not None:
+        where = shardings(mesh, jax.eval_shape(init, jnp.zeros(1, jnp.int32)))
+    bare_where = None if where is None else without_keys(where)[0]
     return Phases(
         init=jax.jit(init, out_shardings=where),
-        fill=jax.jit(fill, donate_argnums=0, out_shardings=where),
-        learn=jax.jit(learn_all, donate_argnums=0, out_shardings=(where, None)),
+        publish=jax.jit(publish),
+        fill=jax.jit(fill, donate_argnums=0, out_shardings=(bare_where, None)),
+        learn=jax.jit(learn, donate_argnums=0, out_shardings=(bare_where, None, None)),
         place=lambda state: state if where is None else place(state, where),
     )
+
+
+def _make_publish(agent: Agent, axes: TrainState) -> Callable[[TrainState], Acting]:
+    def publish(state: TrainState) -> Acting:
+        params = jax.vmap(agent.actor_params, in_axes=(axes.learner,))(state.learner)
+        return jax.tree.map(lambda x: x[0], (params, state.env.statistics))
+
+    return publish
 
 
 def first_timestep(observation: specs.Array, num_envs: int, normalised: bool) -> VectorTimeStep:
@@ -139,8 +174,7 @@ def _start(
 ) -> TrainState:
     """The state of one seed at the start, without replay."""
     root, zero = jax.random.key(seed), jnp.zeros((), jnp.int32)
-    timestep = first_timestep(observation, num_envs, normalised)
-    actor = ActorState(timestep, agent.initial_memory(num_envs), zero, zero)
+    actor = ActorState((), agent.initial_memory(num_envs), zero, zero)
     keys = Keys(*(stream(root, name) for name in Keys._fields))
     statistics = initial_statistics(observation.shape) if normalised else ()
     none: Any = ()
@@ -164,11 +198,11 @@ def _absorb(
     counted = before.env_steps + counts[0], before.episodes + counts[1]
     state = state._replace(
         learner=learner,
-        actor=ActorState(after, collected.memory, *counted),
+        actor=ActorState((), collected.memory, *counted),
         env=state.env._replace(statistics=statistics),
         vector_steps=state.vector_steps + collected.records.reward.shape[0],
     )
-    return state, Rollout(collected.records, collected.before)
+    return state, Rollout(collected.records, collected.before, after)
 
 
 def in_host_memory(
@@ -205,13 +239,15 @@ def in_host_memory(
         return learner, count(interval, output), output.priorities
 
     start = functools.partial(_start, agent, observation, num_envs, normalised)
-    bare = axes._replace(replay=())
-    init_bare = jax.jit(jax.vmap(start, out_axes=bare))
+    started = axes._replace(replay=())
+    bare = without_keys(axes)[0]._replace(replay=())
+    init_bare = jax.jit(jax.vmap(start, out_axes=started))
     init_replay = jax.jit(jax.vmap(lambda _: replay.init(example), out_axes=ring))
     absorb = over(absorb_one, (bare, None, None), bare, donate=(0,))
     add = over(replay.add, (ring, None), ring, donate=(0,))
     sample = over(sample_one, (ring, 0, None), 0)
     update = over(update_one, (learner_axes, 0, 0, 0), (learner_axes, 0, 0), donate=(0, 1))
+    copied = jax.jit(_make_publish(agent, axes))
     rank = over(replay.update_priorities, (ring, 0, 0), ring, donate=(0,))
 
     def init(seeds: jax.Array) -> TrainState:
@@ -222,22 +258,30 @@ def in_host_memory(
     def place(state: TrainState) -> TrainState:
         return state._replace(replay=jax.device_put(state.replay, cpu))
 
-    def fill(state: TrainState, collected: Collected, counts: Any) -> TrainState:
+    def take(state: TrainState, collected: Collected, counts: Any) -> TrainState:
         memory = add(state.replay, collected.records)
         return absorb(state._replace(replay=()), collected, counts)._replace(replay=memory)
 
+    def publish(state: TrainState) -> Acting:
+        return copied(state._replace(replay=()))
+
+    def fill(state: TrainState, collected: Collected, counts: Any) -> tuple[TrainState, Acting]:
+        state = take(state, collected, counts)
+        return state, publish(state)
+
     def learn(
-        state: TrainState, interval: Interval, collected: Collected, counts: Any
-    ) -> tuple[TrainState, Interval]:
-        state = fill(state, collected, counts)
+        state: TrainState, keys: Keys, interval: Interval, collected: Collected, counts: Any
+    ) -> tuple[TrainState, Interval, Acting]:
+        state = take(state, collected, counts)
         learner, memory, steps = state.learner, state.replay, int(state.learner.steps)
-        key = jax.device_put(state.keys.replay, cpu)
+        key = jax.device_put(keys.replay, cpu)
         interval = jax.tree.map(jnp.copy, interval)
         for i in range(updates):
             drawn = sample(memory, key, steps + i)
             batch = jax.device_put(drawn.batch, jax.local_devices()[0])
-            learner, interval, priorities = update(learner, interval, batch, state.keys.learn)
+            learner, interval, priorities = update(learner, interval, batch, keys.learn)
             memory = rank(memory, drawn.indices, jax.device_put(priorities, cpu))
-        return state._replace(learner=learner, replay=memory), interval
+        state = state._replace(learner=learner, replay=memory)
+        return state, interval, publish(state)
 
-    return Phases(init, fill, learn, place)
+    return Phases(init, publish, fill, learn, place)

@@ -194,7 +194,7 @@ def _make_collect(agent: Agent, env: VectorEnv, length: int):
             carry, (records, outcomes) = jax.lax.scan(step, carry, now)
         actor, env_state, interval = carry
         learner = agent.observe(state.learner, outcomes) if agent.observe else state.learner
-        rollout = Rollout(records, state.actor.memory)
+        rollout = Rollout(records, state.actor.memory, actor.timestep)
         state = state._replace(
             learner=learner, actor=actor, env=env_state, vector_steps=state.vector_steps + length
         )

@@ -13,9 +13,12 @@ from bellmax.launch import replay as replay_lib
 
 
 class ActorState(NamedTuple):
-    """What acting carries on: the last time step, recurrent memory and true counts [] int32."""
+    """What acting carries on: the last time step, recurrent memory and true counts [] int32.
 
-    timestep: VectorTimeStep
+    The time step is () where Python steps the environments: their episodes are not carried on.
+    """
+
+    timestep: Any
     memory: Memory
     env_steps: jax.Array
     episodes: jax.Array
@@ -64,10 +67,14 @@ class Interval(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """What L vector steps left. records: leaves [L, N, ...]. memory: of the actor before them."""
+    """What L vector steps left.
+
+    records: leaves [L, N, ...]. memory: of the actor before them. after: the next time step.
+    """
 
     records: Step
     memory: Memory
+    after: VectorTimeStep
 
 
 def seed_axes(on_policy: bool) -> TrainState:
