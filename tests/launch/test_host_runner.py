@@ -110,7 +110,7 @@ def test_both_runners_learn_the_same_from_the_same_stream(name):
     host.close()
     assert_same(got.learner, want.learner)
     assert_same(got.replay, want.replay)
-    assert_same(got.actor, want.actor)
+    assert_same(got.actor, want.actor._replace(timestep=()))
     assert_same(told._replace(episode_return=()), said._replace(episode_return=()))
     np.testing.assert_allclose(told.episode_return, said.episode_return, rtol=1e-6)
     assert int(got.learner.steps) == 120 and host.traces == [1]
