@@ -81,24 +81,24 @@ class HostVector:
         self._batch.close()
 
     def _show(self, ts: HostTimeStep, is_first: np.ndarray) -> VectorTimeStep:
-        some = np.count_nonzero  # most steps open and end no episode
         reward, terminated = np.asarray(ts.reward, np.float32), ts.terminated
         returns, length = self._return + reward, self._length + np.int32(1)
         truncated, is_last, discount = ts.truncated, self._no, self._ones
-        if some(is_first):
+        if True in is_first.tolist():  # most steps open and end no episode
             arrays = terminated, truncated, reward, returns, length
             cleared = (np.where(is_first, x.dtype.type(0), x) for x in arrays)
             terminated, truncated, reward, returns, length = cleared
-        if some(terminated) or some(truncated):
+        if True in terminated.tolist() or True in truncated.tolist():
             truncated = truncated & ~terminated
             is_last, discount = terminated | truncated, np.float32(1) - terminated
         self._return, self._length = returns, length
         self.frame = np.asarray(ts.observation)
-        self._observation = self._stack(self.frame, is_first)
+        if self._frames > 1:
+            self._observation = self._stack(self.frame, is_first)
         clip = self._clip
         make: Any = VectorTimeStep  # its leaves are of jax elsewhere
         return make(
-            observation=self._observation,
+            observation=self._observation if self._frames > 1 else self.frame,
             reward=reward if clip is None else np.clip(reward, -clip, clip),
             discount=discount,
             is_first=is_first,
@@ -109,8 +109,6 @@ class HostVector:
         )
 
     def _stack(self, newest: np.ndarray, is_first: np.ndarray) -> np.ndarray:
-        if self._frames == 1:
-            return newest
         before = self._observation
         if before is None:
             return np.concatenate([newest] * self._frames, axis=-1)

@@ -62,7 +62,7 @@ class LoopBatch:
         self.num_envs = num_envs
         self.faults = dict(NO_FAULTS)
         self.last_fault = ""
-        self._make = make_one
+        self._make, self._apart = make_one, timeout is not None
         if timeout is not None:
             self._make = functools.partial(ProcessEnvironment, make_one, timeout)
         self._tasks: list[HostEnvironment] = []
@@ -75,6 +75,7 @@ class LoopBatch:
             raise
         self.spec = with_limit(spec, time_limit)
         self._shown = spec.observation.shape, spec.observation.dtype
+        self._actions = num_envs, *spec.action.shape
         self._limit = math.inf if time_limit is None else time_limit
         self._no = np.zeros(num_envs, bool)
         self._no.flags.writeable = False  # it is handed out wherever nothing ends
@@ -83,40 +84,39 @@ class LoopBatch:
     def reset(self, seed: int) -> HostTimeStep:
         """Opens an episode everywhere; the same seed, 0 or more, gives the same streams."""
         self._begin(seed)
-        calls = [("reset", task_seed(seed, i)) for i in range(self.num_envs)]
-        _, observation, _ = self._call(calls)
+        seeds = [task_seed(seed, i) for i in range(self.num_envs)]
+        observation = self._call([True] * self.num_envs, seeds)[0]
         return HostTimeStep(observation, np.zeros(self.num_envs, np.float32), self._no, self._no)
 
     def step(self, action: np.ndarray) -> tuple[HostTimeStep, np.ndarray]:
         """One step of every task, of actions [N, ...]; a reset where an episode was over."""
         action = np.array(action)  # tasks may write to it
-        check_shape(action, self.spec, self.num_envs)
-        first = self._over
-        calls = [
-            ("reset", None) if over else ("step", a) for over, a in zip(first, action, strict=True)
-        ]
-        answers, observation, restarted = self._call(calls)
+        check_shape(action, self.spec, self._actions)
+        first, arguments = self._over, action
+        if True in first:
+            arguments = [None if over else a for over, a in zip(first, action, strict=True)]
+        observation, answers, rewards, restarted = self._call(first, arguments)
         for i in restarted:
             first[i] = True
         # Task by task: it is Python that steps them, and numpy takes longer for a few numbers.
-        rewards, terminated, truncated, over = [], [], [], []
+        terminated, truncated = [False] * self.num_envs, [False] * self.num_envs
         for i, ts in enumerate(answers):
-            reward, ends, late = 0.0, False, False
             if first[i]:
-                self._time[i] = 0
-            else:
-                self._in_a_row[i] = 0
-                self._time[i] += 1
-                reward, ends = _number(ts.reward), bool(ts.terminated)
-                late = not ends and (bool(ts.truncated) or self._time[i] >= self._limit)
-            rewards.append(reward)
-            terminated.append(ends)
-            truncated.append(late)
-            over.append(ends or late)
-        self._over = over
-        reward = np.array(rewards, np.float32)
-        flags = self._flags(terminated), self._flags(truncated)
-        return HostTimeStep(observation, reward, *flags), self._flags(first)
+                self._time[i], rewards[i] = 0, 0.0
+                continue
+            self._in_a_row[i] = 0
+            self._time[i] += 1
+            if ts.terminated:
+                terminated[i] = True
+            elif ts.truncated or self._time[i] >= self._limit:
+                truncated[i] = True
+        is_first = np.array(first) if True in first else self._no
+        reward, flags = np.array(rewards, np.float32), (self._no, self._no)
+        self._over = terminated
+        if True in terminated or True in truncated:
+            flags = np.array(terminated), np.array(truncated)
+            self._over = [a or b for a, b in zip(terminated, truncated, strict=True)]
+        return HostTimeStep(observation, reward, *flags), is_first
 
     def render(self) -> np.ndarray:
         """A picture of task 0, [H, W, 3] uint8."""
@@ -137,49 +137,63 @@ class LoopBatch:
         self._restarts, self._in_a_row, self._time = ([0] * self.num_envs for _ in range(3))
         self._over = [False] * self.num_envs
 
-    def _flags(self, flags: list[bool]) -> np.ndarray:
-        return np.array(flags) if True in flags else self._no
-
     def _call(
-        self, calls: Sequence[tuple[str, Any]]
-    ) -> tuple[list[HostTimeStep], np.ndarray, list[int]]:
-        """What each task answers to its call, the observations, and which were made anew."""
-        tasks = self._tasks
-        for task, call in zip(tasks, calls, strict=True):
-            if isinstance(task, ProcessEnvironment):
-                task.ask(*call)
+        self, resets: Sequence[bool], arguments: Sequence[Any] | np.ndarray
+    ) -> tuple[np.ndarray, list[HostTimeStep], list[float], list[int]]:
+        """Resets or steps each task, by a number or None in the one case, an action in the other.
+
+        Returns:
+          The observations in a fresh array, [N, ...], what each task answered, its reward, and
+          which tasks were made anew.
+        """
+        tasks: Any = self._tasks
+        if self._apart:
+            for task, resetting, argument in zip(tasks, resets, arguments, strict=True):
+                task.ask("reset" if resetting else "step", argument)
         restarted: list[int] = []
         answers: list[HostTimeStep] = []
-        for i, (call, argument) in enumerate(calls):
+        for i, task in enumerate(tasks):
             try:
-                answers.append(_answer(tasks[i], call, argument))
+                if self._apart:
+                    ts = task.answer()
+                elif resets[i]:
+                    ts = task.reset(arguments[i])
+                else:
+                    ts = task.step(arguments[i])
             except UserError:
                 raise
             except Exception as error:
-                answers.append(self._restart(i, error))
+                ts = self._restart(i, error)
                 restarted.append(i)
-        observation, broken = self._gather(answers)
+            answers.append(ts)
+        observation, rewards, broken = self._gather(answers)
         if broken:
             for i in broken:
                 answers[i] = self._restart(i, None)
                 restarted.append(i)
-            observation, _ = self._gather(answers)
-        return answers, observation, restarted
+            observation, rewards, _ = self._gather(answers)
+        return observation, answers, rewards, restarted
 
-    def _gather(self, answers: Sequence[HostTimeStep]) -> tuple[np.ndarray, list[int]]:
-        """The observations in a fresh array, and where they or the rewards are not finite."""
+    def _gather(self, answers: Sequence[HostTimeStep]) -> tuple[np.ndarray, list[float], list[int]]:
+        """Observations in a fresh array, rewards, and where the one or the other is not finite."""
         shape, dtype = self._shown
-        observation, broken = np.empty((len(answers), *shape), dtype), []
+        observation = np.empty((len(answers), *shape), dtype)
+        rewards: list[float] = []
+        broken: list[int] = []
         for i, ts in enumerate(answers):
-            value = np.asarray(ts.observation)
+            value, reward = np.asarray(ts.observation), ts.reward
             if value.shape != shape or value.dtype != dtype:
                 value = self._converted(i, value)
             observation[i] = value
-            if not abs(_number(ts.reward)) <= _LARGEST:
+            if type(reward) is not float:
+                # None is not finite either.
+                reward = float(np.asarray(reward, np.float64).reshape(()))
+            rewards.append(reward)
+            if not -_LARGEST <= reward <= _LARGEST:
                 broken.append(i)
         if not_finite := rows_not_finite(observation):
             broken = sorted({*broken, *not_finite})
-        return observation, broken
+        return observation, rewards, broken
 
     def _converted(self, i: int, value: np.ndarray) -> np.ndarray:
         """An observation of task i in the spec's dtype.
@@ -210,7 +224,7 @@ class LoopBatch:
             except Exception as again:
                 error = again
                 continue
-            if not self._gather([ts])[1]:
+            if not self._gather([ts])[2]:
                 return ts
             error = None
 
@@ -242,12 +256,6 @@ def task_seed(seed: int, index: int, restarts: int = 0) -> int:
     return int(sequence.generate_state(1)[0] >> 1)
 
 
-def _answer(task: HostEnvironment, call: str, argument: Any) -> HostTimeStep:
-    if isinstance(task, ProcessEnvironment):
-        return task.answer()
-    return task.reset(argument) if call == "reset" else task.step(argument)
-
-
 def _close(task: HostEnvironment) -> None:
     with contextlib.suppress(Exception):
         task.close()
@@ -270,12 +278,11 @@ def check_counts(num_envs: int, time_limit: int | None) -> None:
         raise UserError(f"time_limit must be at least 1 environment step, not {time_limit}.")
 
 
-def check_shape(action: np.ndarray, spec: "EnvSpec", num_envs: int) -> None:
-    """Raises UserError if actions are not [N, ...] as the spec says."""
-    shape = (num_envs, *spec.action.shape)
+def check_shape(action: np.ndarray, spec: "EnvSpec", shape: tuple[int, ...]) -> None:
+    """Raises UserError if actions are not of the shape [N, ...] that the spec asks for."""
     if action.shape != shape:
         raise UserError(
-            f"The actions of {num_envs} {spec.name} must have shape {shape}, not {action.shape}."
+            f"The actions of {shape[0]} {spec.name} must have shape {shape}, not {action.shape}."
         )
 
 
@@ -290,13 +297,6 @@ def rows_not_finite(observation: np.ndarray) -> list[int]:
     if observation.dtype.kind != "f":
         return []
     finite = np.isfinite(observation)
-    if np.count_nonzero(finite) == finite.size:
+    if finite.all():
         return []
     return np.flatnonzero(~finite.reshape(len(finite), -1).all(axis=1)).tolist()
-
-
-def _number(reward: Any) -> float:
-    """A reward as a float; NaN if it is None."""
-    if isinstance(reward, float):
-        return reward
-    return float(np.asarray(reward, np.float64).reshape(()))

@@ -120,7 +120,7 @@ class PoolBatch:
     def _check(self, action: np.ndarray) -> np.ndarray:
         """The pools do not: a thread of ale's that got a wrong action never answers."""
         spec = self.spec.action
-        check_shape(action, self.spec, self.num_envs)
+        check_shape(action, self.spec, (self.num_envs, *spec.shape))
         if isinstance(spec, specs.DiscreteArray):
             wrong = (action < 0) | (action >= spec.num_values)
             if np.count_nonzero(wrong):

@@ -152,7 +152,11 @@ class Actor:
             memory = acted.memory
             if self._observes:
                 memories.append(memory)
-            seen = self._step(actions[-1])
+            if self._opening is None:
+                seen = self._env.step(actions[-1])
+            else:  # the action led nowhere
+                seen, self._opening = self._opening, None
+            self._frame = self._env.frame
             rows.append(seen[1:])
         self._seen = seen
         arrays: Any = map(np.array, zip(*rows, strict=True))
@@ -174,12 +178,6 @@ class Actor:
     def close(self) -> None:
         """Frees the environments."""
         self._env.close()
-
-    def _step(self, action: np.ndarray) -> VectorTimeStep:
-        opening, self._opening = self._opening, None
-        timestep = self._env.step(action) if opening is None else opening
-        self._frame = self._env.frame
-        return timestep
 
 
 def _stack(trees: list[Any]) -> Any:
