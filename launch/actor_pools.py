@@ -131,7 +131,8 @@ class Threads:
         for leaf in jax.tree.leaves(acting)[-1:]:  # one program made them: they come together
             leaf.block_until_ready()
         self._acting = acting
-        self._given.set()
+        if not self._given.is_set():  # to set it takes ten calls of Python
+            self._given.set()
 
     def take(self, memory: Memory, now: int) -> tuple[Collected, Episodes]:
         """The oldest rollout of every actor.

@@ -179,7 +179,7 @@ class HostRunner:
         """
         return Actor(
             self._make_env(),
-            functools.partial(self._act, self._to_actors(key)),
+            functools.partial(self._act, self._to_actors(jax.random.key_data(key))),
             length=self._length,
             observes=self._agent.observe is not None,
             normalised=self._normalised,
@@ -255,12 +255,19 @@ class HostRunner:
         return collected, sums
 
     def _act_one(
-        self, key: jax.Array, acting: Acting, observation: Any, memory: Any, is_first: Any, now: Any
+        self,
+        key_data: jax.Array,  # a key would go through Python at each call
+        acting: Acting,
+        observation: Any,
+        memory: Any,
+        is_first: Any,
+        now: Any,
     ) -> Acted:
         params, statistics = acting
         if self._normalised:
             observation = normalise(statistics, observation)
-        key, step = jax.random.fold_in(key, now), now * self._num_envs
+        key, step = jax.random.wrap_key_data(key_data), now * self._num_envs
+        key = jax.random.fold_in(key, now)
         output = self._agent.act(params, observation, memory, is_first, key, step)
         seen = observation if self._normalised else ()
         return Acted(seen, output.action, output.memory, output.behaviour)
