@@ -166,12 +166,13 @@ class Actor:
         taken = _stack(shown), _stack(actions), reward[1:], discount[1:]
         records = Step(*taken, is_first[:-1], nothing, _stack(behaviours))
         outcome = Outcome(_stack(memories), returns[1:], ended) if self._observes else ()
-        episodes = Episodes(
-            env_steps=int((~nothing).sum()),
-            episodes=int(ended.sum()),
-            episode_return=float(returns[1:][ended].sum(dtype=np.float64)),
-            episode_length=int(lengths[1:][ended].sum()),
-        )
+        over = int(np.count_nonzero(ended))
+        episodes = Episodes(nothing.size - int(np.count_nonzero(nothing)), over, 0.0, 0)
+        if over:
+            episodes = episodes._replace(
+                episode_return=float(returns[1:][ended].sum(dtype=np.float64)),
+                episode_length=int(lengths[1:][ended].sum()),
+            )
         raw = np.array(raw) if self._normalised else ()
         return Collected(records, before, seen, memory, outcome, raw), episodes
 

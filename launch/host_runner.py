@@ -145,11 +145,13 @@ class HostRunner:
         now, totals = int(state.vector_steps), Episodes(0, 0, 0.0, 0)
         acting = self._phases.publish(state)
         state, keys = phases.without_keys(state)
+        memory: Any = ()
         for taken in range(int(warmup) + int(rollouts)):
             if self.stopping or (taken % _FINITE_EVERY == 0 and not bool(interval.finite.all())):
                 break
             pool.publish(self._to_actors(acting))
-            memory = self._to_actors(jax.tree.map(_first, state.actor.memory))
+            if self._lock_step:  # other actors go by their own
+                memory = self._to_actors(jax.tree.map(_first, state.actor.memory))
             try:
                 collected, sums = self._from_actors(*pool.take(memory, now))
             except GivenUpError:

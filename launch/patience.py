@@ -1,6 +1,5 @@
 """How the learner waits for actors, whose environments may hang for good."""
 
-import contextlib
 import queue
 import threading
 import time
@@ -68,9 +67,10 @@ class Patience:
 
     def _next(self, queues: Sequence[Any], number: int, started: float) -> Any:
         while True:
-            with contextlib.suppress(queue.Empty):
+            try:
                 return queues[number].get(timeout=_LOOK_SECONDS)
-            now = time.monotonic()
+            except queue.Empty:
+                now = time.monotonic()
             if self._asked is not None and now - self._asked > GIVE_UP_SECONDS:
                 late = _late(queues, number)
                 self.say(f"no rollout comes from {late}, whose last one is left out")
