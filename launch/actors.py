@@ -185,6 +185,6 @@ def _stack(trees: list[Any]) -> Any:
     """Leaves [L, ...] of L trees, on the host. `np.stack` takes three times as long."""
     if isinstance(trees[0], np.ndarray):
         return np.array(trees)
-    if trees[0] == ():
+    if isinstance(trees[0], tuple) and not trees[0]:
         return ()
     return jax.tree.map(lambda *x: np.array([np.asarray(a) for a in x]), *trees)
