@@ -219,36 +219,20 @@ def in_host_memory(
     """Replay beside the CPU, gradient steps on the first device; arguments as in `on_device`."""
     cpu = jax.local_devices(backend="cpu")[0]
     axes = seed_axes(False)
-    learner_axes, ring = axes.learner, axes.replay
-
-    def over(function: Any, axes_in: Any, axes_out: Any, donate: tuple[int, ...] = ()) -> Any:
-        mapped = jax.vmap(function, in_axes=axes_in, out_axes=axes_out)
-        return jax.jit(mapped, donate_argnums=donate)
+    ring = axes.replay
 
     def absorb_one(state: TrainState, collected: Collected, counts: jax.Array) -> TrainState:
         return _absorb(state, collected, counts, agent)[0]
-
-    def sample_one(memory: Any, key: jax.Array, steps: jax.Array) -> replay_lib.Sample:
-        return replay.sample(memory, jax.random.fold_in(key, steps))
-
-    def update_one(
-        learner: LearnerState, interval: Interval, batch: Batch, key: jax.Array
-    ) -> tuple[LearnerState, Interval, jax.Array]:
-        traces.append(len(traces) + 1)
-        learner, output = agent.learn(learner, batch, jax.random.fold_in(key, learner.steps))
-        return learner, count(interval, output), output.priorities
 
     start = functools.partial(_start, agent, observation, num_envs, normalised)
     started = axes._replace(replay=())
     bare = without_keys(axes)[0]._replace(replay=())
     init_bare = jax.jit(jax.vmap(start, out_axes=started))
     init_replay = jax.jit(jax.vmap(lambda _: replay.init(example), out_axes=ring))
-    absorb = over(absorb_one, (bare, None, None), bare, donate=(0,))
-    add = over(replay.add, (ring, None), ring, donate=(0,))
-    sample = over(sample_one, (ring, 0, None), 0)
-    update = over(update_one, (learner_axes, 0, 0, 0), (learner_axes, 0, 0), donate=(0, 1))
-    copied = jax.jit(_make_publish(agent, axes))
-    rank = over(replay.update_priorities, (ring, 0, 0), ring, donate=(0,))
+    absorb = _over_seeds(absorb_one, (bare, None, None), bare, donate=(0,))
+    add = _over_seeds(replay.add, (ring, None), ring, donate=(0,))
+    update = _make_update(agent, replay, axes, traces)
+    publish_bare = jax.jit(_make_publish(agent, axes))
 
     def init(seeds: jax.Array) -> TrainState:
         with jax.default_device(cpu):
@@ -263,7 +247,7 @@ def in_host_memory(
         return absorb(state._replace(replay=()), collected, counts)._replace(replay=memory)
 
     def publish(state: TrainState) -> Acting:
-        return copied(state._replace(replay=()))
+        return publish_bare(state._replace(replay=()))
 
     def fill(state: TrainState, collected: Collected, counts: Any) -> tuple[TrainState, Acting]:
         state = take(state, collected, counts)
@@ -273,15 +257,50 @@ def in_host_memory(
         state: TrainState, keys: Keys, interval: Interval, collected: Collected, counts: Any
     ) -> tuple[TrainState, Interval, Acting]:
         state = take(state, collected, counts)
-        learner, memory, steps = state.learner, state.replay, int(state.learner.steps)
-        key = jax.device_put(keys.replay, cpu)
-        interval = jax.tree.map(jnp.copy, interval)
+        interval, steps = jax.tree.map(jnp.copy, interval), int(state.learner.steps)
+        keys = keys._replace(replay=jax.device_put(keys.replay, cpu))
         for i in range(updates):
-            drawn = sample(memory, key, steps + i)
-            batch = jax.device_put(drawn.batch, jax.local_devices()[0])
-            learner, interval, priorities = update(learner, interval, batch, keys.learn)
-            memory = rank(memory, drawn.indices, jax.device_put(priorities, cpu))
-        state = state._replace(learner=learner, replay=memory)
+            state, interval = update(state, interval, keys, steps + i)
         return state, interval, publish(state)
 
     return Phases(init, publish, fill, learn, place)
+
+
+def _make_update(
+    agent: Agent, replay: replay_lib.Replay, axes: TrainState, traces: list[int]
+) -> Callable[[TrainState, Interval, Keys, int], tuple[TrainState, Interval]]:
+    """One gradient step on a sample of a replay beside the CPU, where its key is too.
+
+    It is told how many were taken: to read that from the state would wait for the device.
+    """
+    cpu, device = jax.local_devices(backend="cpu")[0], jax.local_devices()[0]
+    learner, ring = axes.learner, axes.replay
+
+    def sample_one(memory: Any, key: jax.Array, steps: jax.Array) -> replay_lib.Sample:
+        return replay.sample(memory, jax.random.fold_in(key, steps))
+
+    def learn_one(
+        learner: LearnerState, interval: Interval, batch: Batch, key: jax.Array
+    ) -> tuple[LearnerState, Interval, jax.Array]:
+        traces.append(len(traces) + 1)
+        learner, output = agent.learn(learner, batch, jax.random.fold_in(key, learner.steps))
+        return learner, count(interval, output), output.priorities
+
+    sample = _over_seeds(sample_one, (ring, 0, None), 0)
+    learn = _over_seeds(learn_one, (learner, 0, 0, 0), (learner, 0, 0), donate=(0, 1))
+    rank = _over_seeds(replay.update_priorities, (ring, 0, 0), ring, donate=(0,))
+
+    def update(
+        state: TrainState, interval: Interval, keys: Keys, steps: int
+    ) -> tuple[TrainState, Interval]:
+        drawn = sample(state.replay, keys.replay, steps)
+        batch = jax.device_put(drawn.batch, device)
+        learner, interval, priorities = learn(state.learner, interval, batch, keys.learn)
+        memory = rank(state.replay, drawn.indices, jax.device_put(priorities, cpu))
+        return state._replace(learner=learner, replay=memory), interval
+
+    return update
+
+
+def _over_seeds(function: Any, axes_in: Any, axes_out: Any, donate: tuple[int, ...] = ()) -> Any:
+    return jax.jit(jax.vmap(function, in_axes=axes_in, out_axes=axes_out), donate_argnums=donate)
