@@ -117,7 +117,7 @@ class HostRunner:
             traces=self.traces,
         )
         self.init, self.place = self._phases.init, self._phases.place
-        self._act = jax.jit(self._act_one)
+        self._act = jax.jit(self._act_one, static_argnums=0)
 
     @property
     def stopping(self) -> bool:
@@ -179,9 +179,11 @@ class HostRunner:
           seed: of its environments.
           seen: as in `Actor`.
         """
+        # As data: a key goes through Python at each call.
+        data = self._to_actors(jax.random.key_data(key))
         return Actor(
             self._make_env(),
-            functools.partial(self._act, self._to_actors(jax.random.key_data(key))),
+            functools.partial(self._act, jax.random.key_impl(key), data),
             length=self._length,
             observes=self._agent.observe is not None,
             normalised=self._normalised,
@@ -258,7 +260,8 @@ class HostRunner:
 
     def _act_one(
         self,
-        key_data: jax.Array,  # a key would go through Python at each call
+        key_impl: Any,
+        key_data: jax.Array,
         acting: Acting,
         observation: Any,
         memory: Any,
@@ -268,8 +271,8 @@ class HostRunner:
         params, statistics = acting
         if self._normalised:
             observation = normalise(statistics, observation)
-        key, step = jax.random.wrap_key_data(key_data), now * self._num_envs
-        key = jax.random.fold_in(key, now)
+        key = jax.random.fold_in(jax.random.wrap_key_data(key_data, impl=key_impl), now)
+        step = now * self._num_envs
         output = self._agent.act(params, observation, memory, is_first, key, step)
         seen = observation if self._normalised else ()
         return Acted(seen, output.action, output.memory, output.behaviour)
