@@ -71,13 +71,13 @@ def tap(runner: Any, tallies: "list[Tally]") -> None:
     def compile_and_tap(state: Any) -> Any:
         advance, phases = compiled(state), runner._phases
 
-        def fill(state: Any, collected: Any, counts: Any) -> Any:
+        def fill(held: Any, collected: Any, counts: Any) -> Any:
             tallies[:] = [tallies[-1].take(collected.records, collected.after)]
-            return phases.fill(state, collected, counts)
+            return phases.fill(held, collected, counts)
 
-        def learn(state: Any, keys: Any, interval: Any, collected: Any, counts: Any) -> Any:
+        def learn(held: Any, keys: Any, interval: Any, collected: Any, counts: Any) -> Any:
             tallies[:] = [tallies[-1].take(collected.records, collected.after)]
-            return phases.learn(state, keys, interval, collected, counts)
+            return phases.learn(held, keys, interval, collected, counts)
 
         runner._phases = phases._replace(fill=fill, learn=learn)
         return advance

@@ -129,7 +129,8 @@ class Threads:
         Waits until they are computed: an actor that had them before would wait itself.
         """
         for leaf in jax.tree.leaves(acting)[-1:]:  # one program made them: they come together
-            leaf.block_until_ready()
+            if not leaf.is_ready():  # to wait lets go of Python's lock
+                leaf.block_until_ready()
         self._acting = acting
         if not self._given.is_set():  # to set it takes ten calls of Python
             self._given.set()

@@ -15,17 +15,10 @@ from bellmax.envs.vector import VectorTimeStep
 Acting = Any  # what acting needs: the agent's actor_params and the observations' statistics
 
 
-class Acted(NamedTuple):
-    """observation: as the agent saw it, [E, ...]; the rest as in ActorOutput."""
-
-    observation: Any
-    action: Any
-    memory: Memory
-    behaviour: Any
-
-
-# act(acting, observation [E, ...], memory, is_first [E], now) -> Acted; `now` is the vector step.
-Act = Callable[[Acting, Any, Memory, Any, Any], Acted]
+# act(observation [E, ...], memory, is_first [E], now) -> (observation as the agent saw it, action,
+# memory, behaviour), [E, ...] each, as in ActorOutput; `now` is the vector step. Not a NamedTuple,
+# which Python would make at each step.
+Act = Callable[[Any, Memory, Any, int], tuple[Any, Any, Memory, Any]]
 
 
 class Episodes(NamedTuple):
@@ -91,7 +84,7 @@ class Actor:
 
     Args:
       env: its environments, E of them.
-      act: compiled.
+      bind: bind(acting) -> act, compiled, for a rollout.
       length: L, vector steps in a rollout.
       observes: whether the agent wants outcomes.
       normalised: whether the agent sees other observations than the environments show.
@@ -104,7 +97,7 @@ class Actor:
     def __init__(
         self,
         env: HostVector,
-        act: Act,
+        bind: Callable[[Acting], Act],
         *,
         length: int,
         observes: bool,
@@ -114,7 +107,7 @@ class Actor:
         seen: VectorTimeStep | None = None,
     ):
         self._env = env
-        self._act, self._length = act, length
+        self._bind, self._length = bind, length
         self._observes, self._normalised, self._frames = observes, normalised, frames
         opening = env.reset(seed)
         self._seen, self._frame = opening, env.frame
@@ -136,20 +129,20 @@ class Actor:
 
     def collect(self, acting: Acting, memory: Memory, now: int) -> tuple[Collected, Episodes]:
         """Steps L times from vector step `now` on; memory [E, ...] is that before it."""
-        seen, before = self._seen, memory
+        act, seen, before = self._bind(acting), self._seen, memory
         rows = [seen[1:]]  # not the observations, which would take fresh memory for each step
         shown, actions, behaviours, memories, raw = [], [], [], [], []
         for i in range(self._length):
-            acted = self._act(acting, seen.observation, memory, seen.is_first, np.int32(now + i))
-            actions.append(np.asarray(acted.action))
-            behaviours.append(acted.behaviour)
+            acted = act(seen.observation, memory, seen.is_first, now + i)
+            observation, action, memory, behaviour = acted
+            actions.append(np.asarray(action))
+            behaviours.append(behaviour)
             if self._frames:
                 shown.append(self._frame)
             else:
-                shown.append(acted.observation if self._normalised else seen.observation)
+                shown.append(observation if self._normalised else seen.observation)
             if self._normalised:
                 raw.append(seen.observation)
-            memory = acted.memory
             if self._observes:
                 memories.append(memory)
             if self._opening is None:

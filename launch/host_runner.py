@@ -25,7 +25,7 @@ from bellmax.launch import phases
 from bellmax.launch import replay as replay_lib
 from bellmax.launch.actor_pools import LockStep, Threads, faults
 from bellmax.launch.actors import (
-    Acted,
+    Act,
     Acting,
     Actor,
     Collected,
@@ -117,7 +117,7 @@ class HostRunner:
             traces=self.traces,
         )
         self.init, self.place = self._phases.init, self._phases.place
-        self._act = jax.jit(self._act_one, static_argnums=0)
+        self._act = jax.jit(self._act_one, static_argnums=(0, 1))
 
     @property
     def stopping(self) -> bool:
@@ -143,29 +143,26 @@ class HostRunner:
         pool: Any = self._pool
         interval = self._nothing
         now, totals = int(state.vector_steps), Episodes(0, 0, 0.0, 0)
-        acting = self._phases.publish(state)
-        state, keys = phases.without_keys(state)
-        memory: Any = ()
+        given = self._phases.publish(state)
+        held, keys = self._phases.hold(state)
         for taken in range(int(warmup) + int(rollouts)):
             if self.stopping or (taken % _FINITE_EVERY == 0 and not bool(interval.finite.all())):
                 break
-            pool.publish(self._to_actors(acting))
-            if self._lock_step:  # other actors go by their own
-                memory = self._to_actors(jax.tree.map(_first, state.actor.memory))
+            acting, memory = self._to_actors(given)
+            pool.publish(acting)
             try:
                 collected, sums = self._from_actors(*pool.take(memory, now))
             except GivenUpError:
                 break
             counts = np.array([sums.env_steps, sums.episodes], np.int32)
             if taken < warmup:
-                state, acting = self._phases.fill(state, collected, counts)
+                held, given = self._phases.fill(held, collected, counts)
             else:
-                state, interval, acting = self._phases.learn(
-                    state, keys, interval, collected, counts
-                )
+                held, interval, given = self._phases.learn(held, keys, interval, collected, counts)
             totals = totals.plus(sums)
             now += self._length
-        return state._replace(keys=keys), interval._replace(
+        state = self._phases.release(held, keys)
+        return state, interval._replace(
             episodes=jnp.array([totals.episodes], jnp.int32),
             episode_return=jnp.array([totals.episode_return], jnp.float32),
             episode_length=jnp.array([totals.episode_length], jnp.int32),
@@ -179,11 +176,16 @@ class HostRunner:
           seed: of its environments.
           seen: as in `Actor`.
         """
-        # As data: a key goes through Python at each call.
-        data = self._to_actors(jax.random.key_data(key))
+        # As data and leaves: keys go through Python at each call, and dictionaries are sorted.
+        key_impl, data = jax.random.key_impl(key), self._to_actors(jax.random.key_data(key))
+
+        def bind(acting: Acting) -> Act:
+            leaves, tree = jax.tree.flatten(acting)
+            return functools.partial(self._act, key_impl, tree, data, leaves)
+
         return Actor(
             self._make_env(),
-            functools.partial(self._act, jax.random.key_impl(key), data),
+            bind,
             length=self._length,
             observes=self._agent.observe is not None,
             normalised=self._normalised,
@@ -261,21 +263,22 @@ class HostRunner:
     def _act_one(
         self,
         key_impl: Any,
+        tree: Any,
         key_data: jax.Array,
-        acting: Acting,
+        leaves: list[jax.Array],
         observation: Any,
         memory: Any,
         is_first: Any,
         now: Any,
-    ) -> Acted:
-        params, statistics = acting
+    ) -> tuple[Any, Any, Any, Any]:
+        params, statistics = jax.tree.unflatten(tree, leaves)
         if self._normalised:
             observation = normalise(statistics, observation)
         key = jax.random.fold_in(jax.random.wrap_key_data(key_data, impl=key_impl), now)
         step = now * self._num_envs
         output = self._agent.act(params, observation, memory, is_first, key, step)
         seen = observation if self._normalised else ()
-        return Acted(seen, output.action, output.memory, output.behaviour)
+        return seen, output.action, output.memory, output.behaviour
 
     def _abstract_rollout(self) -> Collected:
         """Shapes and dtypes of what actors hand over."""

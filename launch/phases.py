@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from dm_env import specs
 from jax.sharding import Mesh
 
-from bellmax.agents import Agent
+from bellmax.agents import Agent, Memory
 from bellmax.agents.base import Batch, LearnerState
 from bellmax.envs import Step
 from bellmax.envs.statistics import initial_statistics, merge_statistics, normalise
@@ -35,22 +35,27 @@ from bellmax.launch.train_state import (
 
 
 class Phases(NamedTuple):
-    """Functions of states with a leading [1] of seeds; `fill` and `learn` donate the state.
+    """Functions of states with a leading [1] of seeds.
 
-    `fill` and `learn` take and return a state without keys, (), as these never change: a compiled
-    program takes a while for each array, whatever it does with it.
+    `fill` and `learn` take, donate and return a state that is held: as a compiled program's call
+    takes a while for everything around its arrays, without keys, which never change, and for
+    `on_device` as a bare list.
 
     init(seeds [1]) -> TrainState
-    publish(state) -> Acting: copies of what acting needs, as the state itself is donated while
-        actors still act. The other two return them too.
-    fill(state, collected, counts [2]) -> (state, acting): takes a rollout, of so many environment
+    hold(state) -> (held, keys)
+    release(held, keys) -> state
+    publish(state) -> Given: a copy, as the state itself is donated while actors still act. The
+        other two return one too.
+    fill(held, collected, counts [2]) -> (held, given): takes a rollout, of so many environment
         steps and ended episodes, and learns nothing.
-    learn(state, keys, interval, collected, counts [2]) -> (state, interval, acting): takes it and
+    learn(held, keys, interval, collected, counts [2]) -> (held, interval, given): takes it and
         learns.
     place(state) -> state: where the other functions want it, as after it was read from a file.
     """
 
     init: Any
+    hold: Callable[[TrainState], tuple[Any, Keys]]
+    release: Callable[[Any, Keys], TrainState]
     publish: Any
     fill: Any
     learn: Any
@@ -60,15 +65,25 @@ class Phases(NamedTuple):
         self, state: TrainState, interval: Interval, collected: Collected, counts: Any
     ) -> "Phases":
         """The same, compiled for the shapes of these; of `on_device` only."""
-        state, keys = without_keys(state)
-        learn = self.learn.lower(state, keys, interval, collected, counts).compile()
-        return self._replace(fill=self.fill.lower(state, collected, counts).compile(), learn=learn)
+        held, keys = self.hold(state)
+        learn = self.learn.lower(held, keys, interval, collected, counts).compile()
+        return self._replace(fill=self.fill.lower(held, collected, counts).compile(), learn=learn)
 
 
-def without_keys(state: TrainState) -> tuple[TrainState, Keys]:
-    """A state as `fill` and `learn` want it, and its keys."""
+class Given(NamedTuple):
+    """What actors need of a state: to act, and the memory [N, ...] that it holds."""
+
+    acting: Acting
+    memory: Memory
+
+
+def _hold(state: TrainState) -> tuple[TrainState, Keys]:
     nothing: Any = ()
     return state._replace(keys=nothing), state.keys
+
+
+def _release(held: TrainState, keys: Keys) -> TrainState:
+    return held._replace(keys=keys)
 
 
 def on_device(
@@ -114,40 +129,50 @@ def on_device(
         traces.append(len(traces) + 1)
         state, rollout = _absorb(state, collected, counts, agent)
         state, interval = learn_from(keep(state, rollout)._replace(keys=keys), rollout, interval)
-        return without_keys(state)[0], interval
+        return _hold(state)[0], interval
 
-    bare, _ = without_keys(axes)
+    init = jax.vmap(init_one, out_axes=axes)
+    shapes = jax.eval_shape(init, jnp.zeros(1, jnp.int32))
+    tree = jax.tree.structure(_hold(shapes)[0])
+    bare, _ = _hold(axes)
     fill_all = jax.vmap(fill_one, in_axes=(bare, None, None), out_axes=bare)
     learn_all = jax.vmap(learn_one, in_axes=(bare, 0, 0, None, None), out_axes=(bare, 0))
     publish = _make_publish(agent, axes)
 
-    def fill(state: TrainState, *given: Any) -> tuple[TrainState, Acting]:
-        state = fill_all(state, *given)
-        return state, publish(state)
+    def hold(state: TrainState) -> tuple[list[jax.Array], Keys]:
+        held, keys = _hold(state)
+        return jax.tree.leaves(held), keys
 
-    def learn(state: TrainState, *given: Any) -> tuple[TrainState, Interval, Acting]:
-        state, interval = learn_all(state, *given)
-        return state, interval, publish(state)
+    def release(held: list[jax.Array], keys: Keys) -> TrainState:
+        return _release(jax.tree.unflatten(tree, held), keys)
 
-    init = jax.vmap(init_one, out_axes=axes)
+    def fill(held: list[jax.Array], *given: Any) -> tuple[list[jax.Array], Given]:
+        state = fill_all(jax.tree.unflatten(tree, held), *given)
+        return jax.tree.leaves(state), publish(state)
+
+    def learn(held: list[jax.Array], *given: Any) -> tuple[list[jax.Array], Interval, Given]:
+        state, interval = learn_all(jax.tree.unflatten(tree, held), *given)
+        return jax.tree.leaves(state), interval, publish(state)
+
     # None leaves it to jax where results are.
-    where: Any = None
-    if mesh is not None:
-        where = shardings(mesh, jax.eval_shape(init, jnp.zeros(1, jnp.int32)))
-    bare_where = None if where is None else without_keys(where)[0]
+    where = None if mesh is None else shardings(mesh, shapes)
+    held_where = None if where is None else hold(where)[0]
     return Phases(
         init=jax.jit(init, out_shardings=where),
+        hold=hold,
+        release=release,
         publish=jax.jit(publish),
-        fill=jax.jit(fill, donate_argnums=0, out_shardings=(bare_where, None)),
-        learn=jax.jit(learn, donate_argnums=0, out_shardings=(bare_where, None, None)),
+        fill=jax.jit(fill, donate_argnums=0, out_shardings=(held_where, None)),
+        learn=jax.jit(learn, donate_argnums=0, out_shardings=(held_where, None, None)),
         place=lambda state: state if where is None else place(state, where),
     )
 
 
-def _make_publish(agent: Agent, axes: TrainState) -> Callable[[TrainState], Acting]:
-    def publish(state: TrainState) -> Acting:
+def _make_publish(agent: Agent, axes: TrainState) -> Callable[[TrainState], Given]:
+    def publish(state: TrainState) -> Given:
         params = jax.vmap(agent.actor_params, in_axes=(axes.learner,))(state.learner)
-        return jax.tree.map(lambda x: x[0], (params, state.env.statistics))
+        acting = params, state.env.statistics
+        return Given(*jax.tree.map(lambda x: x[0], (acting, state.actor.memory)))
 
     return publish
 
@@ -226,7 +251,7 @@ def in_host_memory(
 
     start = functools.partial(_start, agent, observation, num_envs, normalised)
     started = axes._replace(replay=())
-    bare = without_keys(axes)[0]._replace(replay=())
+    bare = _hold(axes)[0]._replace(replay=())
     init_bare = jax.jit(jax.vmap(start, out_axes=started))
     init_replay = jax.jit(jax.vmap(lambda _: replay.init(example), out_axes=ring))
     absorb = _over_seeds(absorb_one, (bare, None, None), bare, donate=(0,))
@@ -246,16 +271,16 @@ def in_host_memory(
         memory = add(state.replay, collected.records)
         return absorb(state._replace(replay=()), collected, counts)._replace(replay=memory)
 
-    def publish(state: TrainState) -> Acting:
+    def publish(state: TrainState) -> Given:
         return publish_bare(state._replace(replay=()))
 
-    def fill(state: TrainState, collected: Collected, counts: Any) -> tuple[TrainState, Acting]:
+    def fill(state: TrainState, collected: Collected, counts: Any) -> tuple[TrainState, Given]:
         state = take(state, collected, counts)
         return state, publish(state)
 
     def learn(
         state: TrainState, keys: Keys, interval: Interval, collected: Collected, counts: Any
-    ) -> tuple[TrainState, Interval, Acting]:
+    ) -> tuple[TrainState, Interval, Given]:
         state = take(state, collected, counts)
         interval, steps = jax.tree.map(jnp.copy, interval), int(state.learner.steps)
         keys = keys._replace(replay=jax.device_put(keys.replay, cpu))
@@ -263,7 +288,7 @@ def in_host_memory(
             state, interval = update(state, interval, keys, steps + i)
         return state, interval, publish(state)
 
-    return Phases(init, publish, fill, learn, place)
+    return Phases(init, _hold, _release, publish, fill, learn, place)
 
 
 def _make_update(

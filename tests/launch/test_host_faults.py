@@ -16,7 +16,7 @@ import pytest
 
 from bellmax.envs import LoopBatch
 from bellmax.envs.host import HostVector
-from bellmax.launch.actors import Acted, Actor
+from bellmax.launch.actors import Actor
 from bellmax.launch.checkpoints import Checkpoints
 from bellmax.launch.cli import main
 
@@ -254,10 +254,10 @@ def test_the_soak_sees_what_is_lost_doubled_or_mislabelled(tmp_path):
     ledger = tmp_path / "ledger"
     env = HostVector(LoopBatch(functools.partial(FaultyCartPole, str(ledger), 40), 4))
 
-    def act(acting, observation, memory, is_first, now):
-        return Acted(observation, np.arange(now, now + 4, dtype=np.int32) % 2, (), ())
+    def act(observation, memory, is_first, now):
+        return observation, np.arange(now, now + 4, dtype=np.int32) % 2, (), ()
 
-    actor = Actor(env, act, length=4, observes=False, normalised=False, seed=0)
+    actor = Actor(env, lambda acting: act, length=4, observes=False, normalised=False, seed=0)
     taken = [actor.collect(None, (), now) for now in range(0, 400, 4)]
     rollouts = [collected.records for collected, _ in taken]
     whole = soaked(rollouts)

@@ -20,7 +20,7 @@ import pytest
 from host_tasks import CountingBatch
 
 from bellmax.envs.host import HostVector
-from bellmax.launch.actors import Acted, Actor
+from bellmax.launch.actors import Actor
 from bellmax.launch.cli import main
 from bellmax.launch.config import load
 from bellmax.launch.experiment import build
@@ -289,12 +289,12 @@ def test_mistakes_get_one_sentence(folder, capsys, monkeypatch, words, sentence)
 def test_an_actor_that_takes_anothers_place_begins_with_its_last_time_step():
     """Nothing came of what is done there; then its own first one."""
 
-    def act(acting, observation, memory, is_first, now):
-        return Acted(observation, np.full(2, now), memory + 1, ())
+    def act(observation, memory, is_first, now):
+        return observation, np.full(2, now), memory + 1, ()
 
     def make(env, **more):
         options = {"length": 3, "observes": True, "normalised": False, "seed": 0}
-        return Actor(HostVector(env), act, **options, **more)
+        return Actor(HostVector(env), lambda acting: act, **options, **more)
 
     one = make(CountingBatch(0, 2))
     before, _ = one.collect((), np.zeros(2), 0)

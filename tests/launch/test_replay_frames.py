@@ -12,7 +12,7 @@ import scipy.stats
 from bellmax.envs import EnvSpec, Step, vectorise
 from bellmax.envs.host import HostTimeStep, HostVector
 from bellmax.envs.pixel_catch import PixelCatch
-from bellmax.launch.actors import Acted, Actor
+from bellmax.launch.actors import Actor
 from bellmax.launch.checkpoints import Checkpoints
 from bellmax.launch.replay import make_replay, seed_axes
 
@@ -265,13 +265,13 @@ def test_stacks_are_those_of_the_environments(stream):
 
 @pytest.mark.parametrize("replaced", [False, True])
 def test_actors_hand_over_frames_from_which_the_same_is_stored(replaced):
-    def act(acting, observation, memory, is_first, now):
-        return Acted((), np.zeros(3, np.int32), (), ())
+    def act(observation, memory, is_first, now):
+        return (), np.zeros(3, np.int32), (), ()
 
     seen = list(stream_on_host(9))[-1] if replaced else None
     options = {"length": 5, "observes": False, "normalised": False, "seed": 0, "seen": seen}
     whole, frames = (
-        Actor(HostVector(Game(), frame_stack=4), act, frames=frames, **options)
+        Actor(HostVector(Game(), frame_stack=4), lambda acting: act, frames=frames, **options)
         for frames in (False, True)
     )
     replay = make((4, 1, 3, 3, 5))

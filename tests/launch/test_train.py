@@ -18,7 +18,6 @@ from bellmax.launch.evaluate import evaluate_run
 from bellmax.launch.experiment import build
 from bellmax.launch.host_runner import HostRunner
 from bellmax.launch.metrics import read_metrics
-from bellmax.launch.phases import without_keys
 from bellmax.launch.policy import load_policy
 from bellmax.launch.runner import empty_interval
 from bellmax.launch.session import next_stop
@@ -235,8 +234,10 @@ def test_every_preset_fits_together(preset):
         interval = empty_interval(experiment.agent, runner._example, 1)
         counts = np.zeros(2, np.int32)
         rollout = runner._abstract_rollout()
-        state, keys = without_keys(state)
-        after, *_ = jax.eval_shape(runner._phases.learn, state, keys, interval, rollout, counts)
+        phases = runner._phases
+        held, keys = phases.hold(state)
+        after, *_ = jax.eval_shape(phases.learn, held, keys, interval, rollout, counts)
+        after = phases.release(after, keys)
     else:
         after, _ = jax.eval_shape(runner.advance, state, counts, counts)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
