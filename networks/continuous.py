@@ -98,7 +98,10 @@ def make_critics(
 
     def apply(params: Any, observations: jax.Array, actions: jax.Array) -> jax.Array:
         scaled = (actions - centre[0]) / half[0]
-        each: Any = jax.vmap(lambda p: module.apply(p, observations, scaled))(params)
+        # One for each critic: products of what they share come out with their rows turned.
+        count = jax.tree.leaves(params)[0].shape[0]
+        wide = (jnp.broadcast_to(x, (count, *x.shape)) for x in (observations, scaled))
+        each: Any = jax.vmap(module.apply)(params, *wide)
         return jnp.swapaxes(each, 0, 1)
 
     return Network(init, apply)
