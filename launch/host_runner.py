@@ -161,8 +161,7 @@ class HostRunner:
                 held, interval, given = self._phases.learn(held, keys, interval, collected, counts)
             totals = totals.plus(sums)
             now += self._length
-        state = self._phases.release(held, keys)
-        return state, interval._replace(
+        return self._phases.release(held, keys), interval._replace(
             episodes=jnp.array([totals.episodes], jnp.int32),
             episode_return=jnp.array([totals.episode_return], jnp.float32),
             episode_length=jnp.array([totals.episode_length], jnp.int32),

@@ -37,9 +37,9 @@ from bellmax.launch.train_state import (
 class Phases(NamedTuple):
     """Functions of states with a leading [1] of seeds.
 
-    `fill` and `learn` take, donate and return a state that is held: as a compiled program's call
-    takes a while for everything around its arrays, without keys, which never change, and for
-    `on_device` as a bare list.
+    `fill` and `learn` take, donate and return a state as it is held between rollouts: without keys,
+    which never change, and by `on_device` as a bare list. A call of a compiled program takes a
+    while for every array and container, whatever it does with them.
 
     init(seeds [1]) -> TrainState
     hold(state) -> (held, keys)
@@ -141,18 +141,18 @@ def on_device(
 
     def hold(state: TrainState) -> tuple[list[jax.Array], Keys]:
         held, keys = _hold(state)
-        return jax.tree.leaves(held), keys
+        return tree.flatten_up_to(held), keys
 
     def release(held: list[jax.Array], keys: Keys) -> TrainState:
         return _release(jax.tree.unflatten(tree, held), keys)
 
     def fill(held: list[jax.Array], *given: Any) -> tuple[list[jax.Array], Given]:
         state = fill_all(jax.tree.unflatten(tree, held), *given)
-        return jax.tree.leaves(state), publish(state)
+        return tree.flatten_up_to(state), publish(state)
 
     def learn(held: list[jax.Array], *given: Any) -> tuple[list[jax.Array], Interval, Given]:
         state, interval = learn_all(jax.tree.unflatten(tree, held), *given)
-        return jax.tree.leaves(state), interval, publish(state)
+        return tree.flatten_up_to(state), interval, publish(state)
 
     # None leaves it to jax where results are.
     where = None if mesh is None else shardings(mesh, shapes)

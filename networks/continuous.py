@@ -98,7 +98,7 @@ def make_critics(
 
     def apply(params: Any, observations: jax.Array, actions: jax.Array) -> jax.Array:
         scaled = (actions - centre[0]) / half[0]
-        # One for each critic: products of what they share come out with their rows turned.
+        # One for each critic: XLA makes one product of what they share, and turns its rows after.
         count = jax.tree.leaves(params)[0].shape[0]
         wide = (jnp.broadcast_to(x, (count, *x.shape)) for x in (observations, scaled))
         each: Any = jax.vmap(module.apply)(params, *wide)
