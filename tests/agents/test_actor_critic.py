@@ -8,7 +8,9 @@ import numpy as np
 import optax
 import pytest
 from dm_env import specs
-from planes import (
+
+from bellmax import UserError
+from helpers.planes import (
     AGENTS,
     HIGH,
     KEY,
@@ -23,8 +25,6 @@ from planes import (
     random_batch,
     random_state,
 )
-
-from bellmax import UserError
 
 
 @every_agent

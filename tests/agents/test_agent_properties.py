@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from dm_env import specs
 from test_quantile_and_va import QR, VA, random_params
-from windows import KEY, NUM_ACTIONS, SPEC, random_steps
 
 from bellmax import UserError
 from bellmax.agents.base import Batch
 from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace, needs_behaviour
 from bellmax.agents.va_learning import make_va_learning
+from helpers.windows import KEY, NUM_ACTIONS, SPEC, random_steps
 
 EPSILON = {"n_step": 3, "target_epsilon": 0.2, "trace_decay": 0.9}
 AGENTS = {

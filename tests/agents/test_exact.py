@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from windows import NETWORK, SPEC, learn_once, random_steps
 
 from bellmax.agents.dqn import DQNConfig, make_dqn
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
 from bellmax.envs import TabularMDP, TwoStateChain, random_mdp, value_iteration, vectorise
 from bellmax.launch.replay import make_replay
 from bellmax.launch.runner import make_runner
+from helpers.windows import NETWORK, SPEC, learn_once, random_steps
 
 GAMMA = 0.9
 CHAIN = TwoStateChain()

@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dm_env import specs
-from planes import (
+
+from bellmax import losses
+from bellmax.agents.base import Batch, Outcome
+from bellmax.agents.expectrl import ExpectRLConfig, make_expectrl
+from bellmax.agents.td3 import TD3Config, make_td3
+from bellmax.envs import EnvSpec, Step
+from bellmax.networks import ContinuousNetworkConfig
+from helpers.planes import (
     AUTO,
     KEY,
     SMALL,
@@ -18,13 +25,6 @@ from planes import (
     random_batch,
     random_state,
 )
-
-from bellmax import losses
-from bellmax.agents.base import Batch, Outcome
-from bellmax.agents.expectrl import ExpectRLConfig, make_expectrl
-from bellmax.agents.td3 import TD3Config, make_td3
-from bellmax.envs import EnvSpec, Step
-from bellmax.networks import ContinuousNetworkConfig
 
 
 @pytest.mark.parametrize("delay", [1, 2])

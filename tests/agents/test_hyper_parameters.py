@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from windows import KEY, SMALL, SPEC, random_steps
 
 from bellmax.agents.base import Batch
 from bellmax.agents.dqn import DQNConfig, make_dqn
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
+from helpers.windows import KEY, SMALL, SPEC, random_steps
 
 BASE = MunchausenDQNConfig(
     **SMALL,

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_exact import munchausen_q
-from windows import KEY, NUM_ACTIONS, SPEC, random_steps
 
 from bellmax import UserError, losses
 from bellmax.agents.base import Batch
@@ -20,6 +19,7 @@ from bellmax.envs import TwoStateChain, random_mdp, value_iteration, vectorise
 from bellmax.launch.replay import make_replay
 from bellmax.launch.runner import make_runner
 from bellmax.networks import NetworkConfig, QuantileOutput, VAOutput
+from helpers.windows import KEY, NUM_ACTIONS, SPEC, random_steps
 
 N, GAMMA = 5, 0.9
 CHAIN = TwoStateChain()
@@ -325,7 +325,7 @@ def test_options_that_contradict_are_refused(changed, sentence):
 
 
 def test_a_network_without_what_the_agent_reads_is_refused():
-    config = NetworkConfig(module="windows:Linear")
+    config = NetworkConfig(module="helpers.windows:Linear")
     with pytest.raises(UserError, match="has no 'value'"):
         make_va_learning(dataclasses.replace(VA, network=config), SPEC)
 

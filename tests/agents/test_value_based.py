@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dm_env import specs
-from windows import AGENTS, KEY, NUM_ACTIONS, SMALL, SPEC, every_agent, learn_once, random_steps
 
 from bellmax import UserError
 from bellmax.agents import value_based
@@ -15,6 +14,16 @@ from bellmax.agents.base import Batch, masked_mean, update_target
 from bellmax.agents.dqn import DQNConfig, make_dqn
 from bellmax.agents.value_based import apply_sequence, transitions
 from bellmax.networks import NetworkConfig, make_q_network
+from helpers.windows import (
+    AGENTS,
+    KEY,
+    NUM_ACTIONS,
+    SMALL,
+    SPEC,
+    every_agent,
+    learn_once,
+    random_steps,
+)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])

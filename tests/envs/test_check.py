@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scripted
 from dm_env import specs
 
 from bellmax.envs import check_env, random_mdp
+from helpers import scripted
 
 
 @dataclasses.dataclass(frozen=True)

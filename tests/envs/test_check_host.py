@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from dm_env import specs
-from scripted_host import RAISE, USER, HostCounter
 
 from bellmax.envs import LoopBatch, check_env
 from bellmax.envs.check_host import check_batch
+from helpers.scripted_host import RAISE, USER, HostCounter
 
 
 def counter(**spec):

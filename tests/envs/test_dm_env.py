@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from bsuite.environments import catch
 from dm_env import specs
-from scripted_host import DmCounter
 
 from bellmax import UserError
 from bellmax.envs import from_dm_env, is_host, make, make_batch
 from bellmax.envs.dm_env_adapter import convert_action, convert_observation
 from bellmax.envs.host_loop import task_seed
+from helpers.scripted_host import DmCounter
 
 
 @pytest.mark.parametrize(("discount", "terminated"), [(0.0, True), (1.0, False), (0.5, False)])
@@ -50,15 +50,15 @@ def test_a_seed_that_the_user_set_stays():
 
 
 def test_a_factory_of_the_user():
-    assert is_host("scripted_host:DmCounter")
-    with pytest.raises(UserError, match="scripted_host:DmCounter is a host environment"):
-        make("scripted_host:DmCounter")
-    batch = make_batch("scripted_host:DmCounter", 2, last_discount=1.0)
+    assert is_host("helpers.scripted_host:DmCounter")
+    with pytest.raises(UserError, match="helpers.scripted_host:DmCounter is a host environment"):
+        make("helpers.scripted_host:DmCounter")
+    batch = make_batch("helpers.scripted_host:DmCounter", 2, last_discount=1.0)
     wanted = [np.random.default_rng(task_seed(5, i)).integers(1000) for i in range(2)]
     np.testing.assert_array_equal(batch.reset(5).observation[:, 1], wanted)
     for _ in range(3):
         ts, _ = batch.step(np.zeros(2, np.int32))
-    assert ts.truncated.all() and batch.spec.name == "scripted_host:DmCounter"
+    assert ts.truncated.all() and batch.spec.name == "helpers.scripted_host:DmCounter"
 
 
 def test_kinds_of_specs():

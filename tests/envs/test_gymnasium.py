@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from dm_env import specs
 from gymnasium import spaces
-from scripted_host import GymCounter
 
 from bellmax import UserError
 from bellmax.envs import from_gymnasium, is_host, list_names, make, make_batch
 from bellmax.envs.gymnasium_spaces import convert_action, convert_observation
 from bellmax.envs.host_loop import task_seed
+from helpers.scripted_host import GymCounter
 
 
 def act(*actions):
@@ -81,10 +81,10 @@ def test_an_env_object_of_the_user():
 
 
 def test_a_factory_of_the_user():
-    assert is_host("scripted_host:GymCounter", size=3)
+    assert is_host("helpers.scripted_host:GymCounter", size=3)
     with pytest.raises(UserError, match="observations: choose 'place', 'speed' with the option"):
-        make_batch("scripted_host:GymCounter", 1)
-    batch = make_batch("scripted_host:place_or_speed", 2, key="speed", time_limit=2)
+        make_batch("helpers.scripted_host:GymCounter", 1)
+    batch = make_batch("helpers.scripted_host:place_or_speed", 2, key="speed", time_limit=2)
     assert batch.spec.observation == specs.Array((2,), np.float32, "observation")
     np.testing.assert_array_equal(batch.reset(0).observation, [[0, 4], [0, 4]])
     assert batch.step(act(0, 2))[0].observation.dtype == np.float32

@@ -3,10 +3,8 @@
 import jax
 import numpy as np
 import pytest
-import scripted
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted_host import NOT_FINITE, HostCounter
 
 from bellmax import UserError
 from bellmax.envs import (
@@ -18,6 +16,8 @@ from bellmax.envs import (
     make_vector_env,
 )
 from bellmax.envs.host_base import in_words
+from helpers import scripted
+from helpers.scripted_host import NOT_FINITE, HostCounter
 
 FIELDS = "reward discount is_first is_last truncated episode_return episode_length".split()
 
@@ -101,7 +101,7 @@ def test_dtypes():
 
 def test_config_reaches_the_stream():
     config = EnvConfig(
-        "scripted_host:HostCounter",
+        "helpers.scripted_host:HostCounter",
         num_envs=3,
         time_limit=2,
         reward_clip=1.0,
@@ -131,7 +131,7 @@ def test_config_reaches_the_stream():
     ],
 )
 def test_mistakes_of_the_configuration(change, words):
-    config = EnvConfig(**{"name": "scripted_host:HostCounter", **change})
+    config = EnvConfig(**{"name": "helpers.scripted_host:HostCounter", **change})
     with pytest.raises(UserError) as error:
         make_host_vector(config)
     assert words in str(error.value) and "\n" not in str(error.value)
@@ -142,7 +142,7 @@ def test_environments_of_jax_take_no_timeout():
     with pytest.raises(UserError, match="env.timeout is for host environments"):
         make_vector_env(EnvConfig("bellmax/Catch", timeout=3.0))
     with pytest.raises(UserError, match="is a host environment, which Python steps"):
-        make_vector_env(EnvConfig("scripted_host:HostCounter"))
+        make_vector_env(EnvConfig("helpers.scripted_host:HostCounter"))
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from dm_env import specs
-from scripted_host import NOT_FINITE, OVERFLOW, RAISE, REWARD, SHAPE, USER, HostCounter
 
 from bellmax import UserError
 from bellmax.envs import LoopBatch
 from bellmax.envs.host_loop import MAX_FAULTS, task_seed
+from helpers.scripted_host import NOT_FINITE, OVERFLOW, RAISE, REWARD, SHAPE, USER, HostCounter
 
 NONE = {"raised": 0, "timed out": 0, "not finite": 0}
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from scripted_host import DIE, HANG, MEET, RAISE, USER, HostCounter
 
 from bellmax import UserError
 from bellmax.envs import LoopBatch, ProcessEnvironment
 from bellmax.envs.host_loop import task_seed
+from helpers.scripted_host import DIE, HANG, MEET, RAISE, USER, HostCounter
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +94,7 @@ def test_mistakes_when_it_is_made():
 LEFT_OPEN = """
 import signal
 import sys
-from scripted_host import HANG, HostCounter
+from helpers.scripted_host import HANG, HostCounter
 from bellmax.envs import ProcessEnvironment
 
 if __name__ == "__main__":
@@ -111,7 +111,7 @@ if __name__ == "__main__":
 
 def test_a_signal_to_the_whole_group_leaves_tasks_alone_and_they_end_with_a_script(tmp_path):
     (tmp_path / "script.py").write_text(LEFT_OPEN)
-    folders = [Path(__file__).parents[2] / "src", Path(__file__).parent]
+    folders = [Path(__file__).parents[2] / "src", Path(__file__).parents[1]]
     process = subprocess.Popen(
         [sys.executable, str(tmp_path / "script.py")],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))},

@@ -22,7 +22,7 @@ def test_own_names_are_listed_and_made():
 
 
 def test_factory_of_the_user():
-    assert make("scripted:Counter", ends_at=7).ends_at == 7
+    assert make("helpers.scripted:Counter", ends_at=7).ends_at == 7
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,12 @@ def test_factory_of_the_user():
         ("bellmax/DeepSea", {"siz": 4}, "no option 'siz', did you mean 'size'; it takes size, det"),
         ("bellmax/DeepSea", {"size": "abc"}, "size must be a whole number, not 'abc'"),
         ("bellmax/Pendulum", {"mass": True}, "mass must be a number, not True"),
-        ("scripted:Counte", {}, "no callable 'Counte', did you mean 'Counter'"),
+        ("helpers.scripted:Counte", {}, "no callable 'Counte', did you mean 'Counter'"),
         ("no_such_module:Counter", {}, "needs the module 'no_such_module'"),
-        ("scripted:", {}, "no callable ''"),
+        ("helpers.scripted:", {}, "no callable ''"),
         (":factory", {}, "not of the form module.path:factory"),
-        ("scripted:Counter", {"end_at": 3}, "did you mean 'ends_at'"),
-        ("scripted:rollout", {}, "needs the option 'env'"),
+        ("helpers.scripted:Counter", {"end_at": 3}, "did you mean 'ends_at'"),
+        ("helpers.scripted:rollout", {}, "needs the option 'env'"),
         ("builtins:dict", {}, "returned a dict, not an Environment"),
     ],
 )
@@ -77,21 +77,24 @@ def test_which_environments_python_steps():
         "ale/Pong",
         "gymnasium/CartPole-v1",
         "bsuite/catch/0",
-        "scripted_host:HostCounter",
+        "helpers.scripted_host:HostCounter",
     ):
         assert is_host(name)
-    for name in ("bellmax/Catch", "gymnax/CartPole-v1", "scripted:Counter"):
+    for name in ("bellmax/Catch", "gymnax/CartPole-v1", "helpers.scripted:Counter"):
         assert not is_host(name)
     for name in ("CartPole", "gymnasium/", "ale"):
         with pytest.raises(UserError, match="There is no environment"):
             is_host(name)
     with pytest.raises(UserError, match="did you mean 'ends_at'"):
-        is_host("scripted:Counter", end_at=3)
+        is_host("helpers.scripted:Counter", end_at=3)
 
 
 def test_host_environments_of_the_user():
     assert (
-        make_batch("scripted_host:HostCounter", 2, ends_at=3, truncates=True).spec.time_limit == 3
+        make_batch(
+            "helpers.scripted_host:HostCounter", 2, ends_at=3, truncates=True
+        ).spec.time_limit
+        == 3
     )
     with pytest.raises(
         UserError, match="bellmax/Catch is an environment of jax: bellmax.envs.make"

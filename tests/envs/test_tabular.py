@@ -75,7 +75,7 @@ def _learn(stream, gamma, *, truncation_is_death):
 
 
 def test_chain_stream_teaches_the_true_values():
-    import scripted
+    from helpers import scripted
 
     chain = TwoStateChain(time_limit=3)
     actions = np.random.default_rng(0).integers(0, 2, (2000, 8)).astype(np.int32)

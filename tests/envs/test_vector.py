@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scripted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bellmax import UserError
 from bellmax.envs import CartPole, EnvConfig, make_vector_env, vectorise
+from helpers import scripted
 
 FIELDS = "reward discount is_first is_last truncated episode_return episode_length".split()
 

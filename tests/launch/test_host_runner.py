@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from host_tasks import CountingBatch, JaxBatch
 
 from bellmax.agents.byol_explore import BYOLExploreConfig, make_byol_explore
 from bellmax.agents.expectrl import ExpectRLConfig, make_expectrl
@@ -21,6 +20,7 @@ from bellmax.launch.host_runner import HostRunner
 from bellmax.launch.replay import make_replay
 from bellmax.launch.runner import make_runner
 from bellmax.networks import ContinuousNetworkConfig, NetworkConfig, RecurrentNetworkConfig
+from helpers.host_tasks import CountingBatch, JaxBatch
 
 SMALL = {"network": NetworkConfig(hidden=(16,)), "batch_size": 16, "epsilon_steps": 500}
 RECURRENT = RecurrentNetworkConfig(hidden=(16,), latent_size=8, memory_size=8, head_hidden=())

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 import pytest
-from host_tasks import CountingBatch
 
 from bellmax.envs.host import HostVector
 from bellmax.launch.actors import Actor
@@ -26,6 +25,7 @@ from bellmax.launch.config import load
 from bellmax.launch.experiment import build
 from bellmax.launch.ray_cluster import connected
 from bellmax.launch.remote import hire
+from helpers.host_tasks import CountingBatch
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("grpc")

@@ -12,12 +12,12 @@ import flax.serialization
 import jax
 import numpy as np
 import pytest
-from sharded import CASES
 
 from bellmax.launch.cli import main
+from helpers.sharded import CASES
 
-HERE = Path(__file__).parent
-SOURCE = str(HERE.parents[1] / "src")
+TESTS = Path(__file__).parents[1]
+SOURCE = str(TESTS.parent / "src")
 PROGRAM = "import sys; from bellmax.launch.cli import main; sys.exit(main())"
 CONFIG = """
 steps: 1600
@@ -39,7 +39,7 @@ def python(*words, devices=8, cwd=None):
     flags = f"--xla_force_host_platform_device_count={devices}"
     process = subprocess.run(
         [sys.executable, *words],
-        env={**os.environ, "PYTHONPATH": f"{SOURCE}:{HERE}", "XLA_FLAGS": flags},
+        env={**os.environ, "PYTHONPATH": f"{SOURCE}:{TESTS}", "XLA_FLAGS": flags},
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -51,7 +51,7 @@ def python(*words, devices=8, cwd=None):
 
 @pytest.mark.parametrize("case", [*CASES, "host"])
 def test_eight_devices_equal_one(case):
-    assert python(str(HERE / "sharded.py"), case).endswith("equal\n")
+    assert python(str(TESTS / "helpers" / "sharded.py"), case).endswith("equal\n")
 
 
 def rows(run):

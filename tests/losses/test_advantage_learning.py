@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import CHECKS, Case
 
 from bellmax import losses
 from bellmax.losses._rlax import rlax
+from helpers.contract import CHECKS, Case
 
 KEYS = jax.random.split(jax.random.key(7), 3)
 Q_S, Q_NEXT = jnp.array([1.0, 0.98, 0.5]), jnp.array([0.2, 0.25, 0.1])

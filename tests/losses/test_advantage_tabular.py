@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import CHECKS, Case
 
 from bellmax import losses
+from helpers.contract import CHECKS, Case
 
 TABLES = losses.VATables(jnp.array([1.0, 2.0]), jnp.array([[0.0, 0.5], [-1.0, 1.0]]))
 SIZES = {"step_size_v": 0.1, "step_size_advantage": 0.1}

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import CHECKS, Case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from bellmax import losses
+from helpers.contract import CHECKS, Case
 
 STATE = {"weights": jnp.array([0.3, -0.5, 0.1]), "recent": jnp.array([0.0, 1.0, -2.0, 0.5])}
 PLAYED = {"arm": jnp.int32(1), "feedback": jnp.float32(0.7)}

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from contract import CHECKS, Case
 
 from bellmax import losses
+from helpers.contract import CHECKS, Case
 
 KEYS = jax.random.split(jax.random.key(0), 8)
 Q = {"q_tm1": jax.random.normal(KEYS[0], (4,))}

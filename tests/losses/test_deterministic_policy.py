@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import CHECKS, Case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bellmax import losses
 from bellmax.losses._rlax import rlax
+from helpers.contract import CHECKS, Case
 
 BOUNDS = {"minimum": jnp.array([-1.0, -2.0, 0.0]), "maximum": jnp.array([1.0, 2.0, 5.0])}
 ACTION = {"action": jnp.array([0.2, -1.5, 4.0]), "noise": jnp.array([0.1, 0.3, -0.9])}

@@ -4,7 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from window_loops import (
+
+from bellmax import losses
+from bellmax.losses._rlax import rlax
+from helpers.window_loops import (
     as_measure,
     backward_target,
     cdf_gap,
@@ -13,9 +16,6 @@ from window_loops import (
     random_window,
     telescoped_target,
 )
-
-from bellmax import losses
-from bellmax.losses._rlax import rlax
 
 TAU = (np.arange(7) + 0.5) / 7
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from window_loops import random_window
 
 from bellmax import losses
 from bellmax.losses._rlax import rlax
+from helpers.window_loops import random_window
 
 N, T = 7, 5
 TAU = (np.arange(N) + 0.5) / N

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from window_loops import as_measure, cdf_gap, eta, mean, push
 
 from bellmax import losses
+from helpers.window_loops import as_measure, cdf_gap, eta, mean, push
 
 GAMMA, ATOMS, END = 0.8, 64, 5
 # States 0 | 1, 2 | 3, 4 | end: three steps, each to one of two states by a fair coin. With a policy

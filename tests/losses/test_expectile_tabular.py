@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import CHECKS, Case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bellmax import losses
+from helpers.contract import CHECKS, Case
 
 KEYS = jax.random.split(jax.random.key(3), 6)
 LAW = {

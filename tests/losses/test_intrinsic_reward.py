@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import CHECKS, Case, refuses_a_wrong_rank
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bellmax import losses
+from helpers.contract import CHECKS, Case, refuses_a_wrong_rank
 
 reward_update = jax.jit(losses.reward_normaliser_update, static_argnames=("clip", "axis_name"))
 moments_update = jax.jit(losses.running_moments_update)

@@ -5,9 +5,9 @@ import inspect
 import jax
 import jax.numpy as jnp
 import pytest
-from contract import CHECKS, Case
 
 from bellmax import losses
+from helpers.contract import CHECKS, Case
 
 T, A, N, M = 4, 3, 5, 4
 KEYS = jax.random.split(jax.random.key(0), 12)

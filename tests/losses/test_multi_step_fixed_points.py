@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_mdp import backup, q_of, q_star, random_mdp, random_policy, windows
 
 from bellmax import losses
+from helpers.random_mdp import backup, q_of, q_star, random_mdp, random_policy, windows
 
 STATES, ACTIONS, STEPS = 3, 2, 3
 MDP = random_mdp(0, STATES, ACTIONS, 0.9)

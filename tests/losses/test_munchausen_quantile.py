@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import CHECKS, Case
 
 from bellmax import losses
+from helpers.contract import CHECKS, Case
 
 TAU = 0.03
 Q_S, Q_NEXT = np.array([1.0, 0.98, 0.5]), np.array([0.2, 0.25, 0.1])

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import CHECKS, Case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bellmax import losses
 from bellmax.losses._rlax import rlax
+from helpers.contract import CHECKS, Case
 
 KEYS = jax.random.split(jax.random.key(0), 6)
 advantages_of = jax.jit(losses.generalised_advantages)

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import CHECKS, Case, differentiates
 
 from bellmax import losses
 from bellmax.losses._rlax import rlax
+from helpers.contract import CHECKS, Case, differentiates
 
 loss_of = jax.jit(losses.vmpo_loss, static_argnames="top_fraction")
 

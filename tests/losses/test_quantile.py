@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import CHECKS, Case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
@@ -14,6 +13,7 @@ from jax.test_util import check_grads
 from bellmax import losses
 from bellmax.losses import quantile_regression
 from bellmax.losses._rlax import rlax
+from helpers.contract import CHECKS, Case
 
 SOURCE, TAU, TARGET = jnp.array([0.0, 1.0]), jnp.array([0.25, 0.75]), jnp.array([-1.0, 0.5, 3.0])
 METHOD = pytest.mark.parametrize("method", ["pairwise", "sorted"])

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import CHECKS, Case
 
 from bellmax import losses
 from bellmax.losses import quantile_regression
 from bellmax.losses._rlax import rlax
+from helpers.contract import CHECKS, Case
 
 METHOD = pytest.mark.parametrize("method", ["pairwise", "sorted"])
 N, M, A = 6, 9, 3

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import CHECKS, Case
 
 from bellmax import losses
+from helpers.contract import CHECKS, Case
 
 GENERATOR = np.random.default_rng(3)
 ARRAYS = {

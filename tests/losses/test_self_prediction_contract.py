@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from contract import CHECKS, Case
 
 from bellmax import losses
+from helpers.contract import CHECKS, Case
 
 LINKS = {"transition_t": jnp.array([1.0, 0.0, 1.0, 1.0])}
 PREDICTIONS = jax.random.normal(jax.random.key(0), (3, 4, 4))

@@ -6,7 +6,6 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from host_tasks import JaxBatch
 
 from bellmax.agents.byol_explore import BYOLExploreConfig, make_byol_explore
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
@@ -18,6 +17,7 @@ from bellmax.launch.replay import make_replay
 from bellmax.launch.runner import make_runner
 from bellmax.launch.sharding import make_mesh
 from bellmax.networks import ContinuousNetworkConfig, NetworkConfig, RecurrentNetworkConfig
+from helpers.host_tasks import JaxBatch
 
 N, SLOTS = 8, 200
 SMALL = {

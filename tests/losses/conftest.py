@@ -1,6 +1,0 @@
-"""Puts this folder's helper module, `contract`, within reach of its tests."""
-
-import pathlib
-import sys
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
