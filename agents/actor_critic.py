@@ -8,14 +8,12 @@ own policy, and the actor of head k climbs the value of head k.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from annotated_types import Ge, Gt, Interval
 from dm_env import specs
 
 from bellmax import UserError, losses
@@ -31,44 +29,15 @@ from bellmax.agents.base import (
     ReplaySpec,
     masked_mean,
 )
+from bellmax.agents.configs.actor_critic import ActorCriticConfig
 from bellmax.agents.optimizer import make_adam
 from bellmax.envs import EnvSpec
 from bellmax.networks import (
-    ContinuousNetworkConfig,
     Network,
     action_bounds,
     make_actor,
     make_critics,
 )
-
-
-@dataclass(frozen=True)
-class ActorCriticConfig:
-    """Hyper-parameters that these agents share (defaults of TD3's authors' code).
-
-    `batch_size`, `policy_delay` and `network` are static; the other numbers are leaves: an agent
-    can be made under `vmap` with traced values.
-    """
-
-    # Adam's step size, of actor and critics.
-    learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 3e-4
-    # Gamma, per environment step.
-    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
-    # Transitions in a gradient step.
-    batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 256
-    # Environment steps at the start whose actions are uniformly random.
-    random_steps: Annotated[int, Ge(0)] = 25_000
-    # Deviation of the noise on the actor's actions, in units of half the action's range.
-    exploration_noise: Annotated[float, Ge(0)] = 0.1
-    # Deviation of the noise on the target policy's actions, in units of half the action's range.
-    target_noise: Annotated[float, Ge(0)] = 0.2
-    # That noise is clipped to plus or minus this, in the same units.
-    target_noise_clip: Annotated[float, Ge(0)] = 0.5
-    # Gradient steps of the critics to one of the actor and of the target networks.
-    policy_delay: Annotated[int, Ge(1)] = 2
-    # Share of the way that an update moves the target networks (Polyak's tau).
-    target_rate: Annotated[float, Gt(0), Interval(le=1)] = 0.005
-    network: ContinuousNetworkConfig = field(default_factory=ContinuousNetworkConfig)
 
 
 class ActorCritic(NamedTuple):

@@ -8,43 +8,16 @@ trunks, from all data; a bandit draws the one that acts through an episode by ho
 rose on the episode before.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Gt, Interval, MinLen
 
 from bellmax import losses
-from bellmax.agents.actor_critic import ActorCriticConfig, CriticLoss, make_actor_critic_agent
+from bellmax.agents.actor_critic import CriticLoss, make_actor_critic_agent
 from bellmax.agents.base import ActorOutput, Agent, LearnerState, Memory, Outcome, Params
+from bellmax.agents.configs.actor_critic import ExpectRLConfig
 from bellmax.envs import EnvSpec
-
-Alpha = Annotated[float, Interval(gt=0, lt=1)]
-
-
-@dataclass(frozen=True)
-class ExpectRLConfig(ActorCriticConfig):
-    """Hyper-parameters of ExpectRL (Clavier et al. 2024, arXiv:2406.04081)."""
-
-    # Expectile of the target that the critic learns: 0.5 the mean, smaller is pessimistic; `auto`
-    # is AutoExpectRL.
-    alpha: Alpha | Literal["auto"] = 0.4
-    # The expectiles that `auto` chooses from.
-    alphas: Annotated[tuple[Alpha, ...], MinLen(1)] = (0.2, 0.3, 0.4, 0.5)
-    # Rule of the bandit: the papers' `exponential` weights, or `windowed` as in TOP's code, which
-    # normalises feedback of any size.
-    bandit: Literal["exponential", "windowed"] = "windowed"
-    # Step size of the bandit.
-    bandit_step_size: Annotated[float, Gt(0)] = 0.1
-    # What `windowed` leaves of the played arm's weight at each update.
-    bandit_decay: Annotated[float, Interval(ge=0, le=1)] = 0.9
-    # Episodes that `windowed` normalises over.
-    bandit_window: Annotated[int, Ge(1)] = 5
-    # Feedback of `exponential` is divided by this, in units of return.
-    bandit_scale: Annotated[float, Gt(0)] = 1.0
-    # Least probability of an arm that `exponential` divides by (papers: none, which overflows).
-    bandit_floor: Annotated[float, Interval(gt=0, le=1)] = 0.01
 
 
 class Chooser(NamedTuple):

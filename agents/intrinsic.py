@@ -5,15 +5,14 @@ counts are here, the world model of BYOL-Explore in `byol_explore.py`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Gt, Interval
 
 from bellmax import losses
 from bellmax.agents.base import Memory, Params
+from bellmax.agents.configs.on_policy import IntrinsicConfig
 from bellmax.envs import Step
 
 
@@ -49,25 +48,6 @@ class Intrinsic(NamedTuple):
     reward: Callable[[Params, Any, Params, Chunk], tuple[Any, Memory, jax.Array]]
     loss: Callable[[Params, Any, Chunk], jax.Array]
     update: Callable[[Params, Any, Params], Any]
-
-
-@dataclass(frozen=True)
-class IntrinsicConfig:
-    """How a raw bonus becomes a reward, and how much it counts."""
-
-    # Weight of the intrinsic reward beside the extrinsic one.
-    scale: Annotated[float, Ge(0)] = 0.1
-    # `clipped`: BYOL-Explore's, divided by the moving deviation and cut at the moving mean;
-    # `scaled`: the same without the cut; `return`: RND's, divided by the deviation of the
-    # discounted intrinsic return; `none`: as it is.
-    normaliser: Literal["clipped", "scaled", "return", "none"] = "clipped"
-    # Decay of the moving averages of `clipped` and `scaled`, for each rollout.
-    normaliser_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.99
-    # Added to the variance by which all three divide, in squared units of the raw bonus: where it
-    # is small beside what a novelty pays, one novelty among rewards that are all alike is huge.
-    normaliser_epsilon: Annotated[float, Gt(0)] = 1e-8
-    # Discount of the return that `return` divides by.
-    normaliser_discount: Annotated[float, Interval(ge=0, lt=1)] = 0.99
 
 
 class Normaliser(NamedTuple):

@@ -6,13 +6,11 @@ rollout began. One reward counts, extrinsic and intrinsic together, and so does 
 """
 
 import functools
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from annotated_types import Ge, Gt, Interval
 
 from bellmax import losses
 from bellmax.agents.base import (
@@ -28,6 +26,7 @@ from bellmax.agents.base import (
     count_actions,
     masked_mean,
 )
+from bellmax.agents.configs.on_policy import OnPolicyConfig
 from bellmax.agents.intrinsic import (
     NO_BONUS,
     Chunk,
@@ -42,62 +41,9 @@ from bellmax.envs import EnvSpec, Step
 from bellmax.networks import (
     RecurrentMemory,
     RecurrentNetwork,
-    RecurrentNetworkConfig,
     RecurrentParams,
     make_recurrent_network,
 )
-
-
-@dataclass(frozen=True)
-class OnPolicyConfig:
-    """Hyper-parameters of the actor-critic, with or without curiosity.
-
-    `batch_size`, `policy_loss`, `center_advantages` and `network` are static; the other numbers are
-    leaves: an agent can be made under `vmap` with traced values.
-    """
-
-    # How the policy improves: `vmpo` (arXiv:1909.12238) or `ppo` (arXiv:1707.06347).
-    policy_loss: Literal["vmpo", "ppo"] = "vmpo"
-    # Adam's step size.
-    learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 3e-4
-    # Adam's epsilon (PPO's usual one: a policy that has little left to learn takes small steps).
-    adam_epsilon: Annotated[float, Gt(0), Interval(le=1)] = 1e-5
-    # Gradients are scaled down to this global norm, those of a bonus' own parameters apart; none
-    # leaves them.
-    max_gradient_norm: Annotated[float, Gt(0)] | None = 1.0
-    # Gamma, per environment step, of both rewards.
-    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
-    # Lambda of the generalised advantages, 0 (one step) to 1 (whole returns).
-    advantage_decay: Annotated[float, Interval(ge=0, le=1)] = 0.95
-    # Environments in a gradient step; it divides env.num_envs.
-    batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 16
-    # Weight of the extrinsic reward; 0 is the reward-free setting.
-    extrinsic_scale: Annotated[float, Ge(0)] = 1.0
-    # Advantages are divided by the root of the moving average of their squares: its decay, for
-    # each rollout.
-    scale_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.999
-    # Whether the mean of a rollout's advantages is taken off first. Without, PPO makes what was
-    # done likelier whenever values are too low, and where rewards are rare that is all it sees.
-    # V-MPO weighs samples against each other: to it the mean is nothing.
-    center_advantages: bool = False
-    # Weight of the policy's entropy, in units of scaled advantage for a nat.
-    entropy_cost: Annotated[float, Ge(0)] = 0.0
-    # Weight of the value loss.
-    value_cost: Annotated[float, Ge(0)] = 0.5
-    # PPO: how far the ratio of probabilities may move.
-    clip_epsilon: Annotated[float, Gt(0)] = 0.2
-    # V-MPO: bound on the KL of the weights of the samples, in nats.
-    epsilon_temperature: Annotated[float, Gt(0)] = 0.1
-    # V-MPO: bound on the KL from the policy that acted to the one that learns, in nats.
-    epsilon_alpha: Annotated[float, Gt(0)] = 0.01
-    network: RecurrentNetworkConfig = field(default_factory=RecurrentNetworkConfig)
-
-
-@dataclass(frozen=True)
-class CuriousConfig(OnPolicyConfig):
-    """The same with an intrinsic reward."""
-
-    intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
 
 
 class OnPolicyParams(NamedTuple):

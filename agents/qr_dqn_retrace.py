@@ -6,54 +6,21 @@ loss = quantile Huber(target, Z(s_0, a_0))
 """
 
 import functools
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Gt, Interval, Le
 
 from bellmax import UserError, losses
 from bellmax.agents.base import Agent, Params
+from bellmax.agents.configs.value_based import QRDQNRetraceConfig
 from bellmax.agents.value_based import (
-    ValueConfig,
     ValueLoss,
     apply_sequence,
     make_value_agent,
 )
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network, quantile_head
-
-
-@dataclass(frozen=True)
-class QRDQNRetraceConfig(ValueConfig):
-    """Hyper-parameters of QR-DQN-Retrace (Tang et al. 2022, arXiv:2207.07570).
-
-    `n_step` is the window K, `huber_delta` the kappa of the quantile Huber loss (0: pinball).
-    """
-
-    # N, quantiles of each action's return (DQN Zoo: 201).
-    num_quantiles: Annotated[int, Interval(ge=1, le=10_000)] = 201
-    # How later steps enter: `retrace` corrects for the policy, `q_lambda` never cuts (c = lambda),
-    # `uncorrected` is the n-step return, `one_step` is QR-DQN (arXiv:1710.10044; needs n_step 1).
-    trace: Literal["retrace", "q_lambda", "uncorrected", "one_step"] = "retrace"
-    # Lambda, decay of traces.
-    trace_decay: Annotated[float, Interval(ge=0, le=1)] = 1.0
-    # Probability of a random action of the target policy; 0 is greedy and needs no behaviour.
-    target_epsilon: Annotated[float, Interval(ge=0, le=1)] = 0.0
-    # Network whose means choose the greedy action; `online` is double Q-learning's.
-    selector: Literal["target", "online"] = "target"
-    # Which steps of the window learn: the first, or every one from what is left of the window.
-    anchor: Literal["first", "every"] = "first"
-    # M-QR-DQN: the scaled log-policy in the reward, a softmax policy in the bootstrap
-    # (arXiv:2007.14430; needs trace one_step, selector target, anchor first).
-    munchausen: bool = False
-    # Tau, softmax temperature of that policy, in reward units.
-    temperature: Annotated[float, Gt(0)] = 0.03
-    # Alpha, weight of the log-policy in the reward.
-    alpha: Annotated[float, Interval(ge=0, le=1)] = 0.9
-    # l0, lower clip of the scaled log-policy tau log pi, in reward units.
-    clip: Annotated[float, Le(0)] = -1.0
 
 
 def make_qr_dqn_retrace(config: QRDQNRetraceConfig, spec: EnvSpec) -> Agent:

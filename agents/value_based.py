@@ -1,13 +1,11 @@
 """What value-based agents with discrete actions share: everything but the loss."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from annotated_types import Ge, Gt, Interval
 
 from bellmax.agents.base import (
     ActorOutput,
@@ -22,52 +20,14 @@ from bellmax.agents.base import (
     masked_mean,
     update_target,
 )
+from bellmax.agents.configs.value_based import ValueConfig
 from bellmax.agents.optimizer import make_adam
 from bellmax.envs import EnvSpec, Step
-from bellmax.networks import Head, Network, NetworkConfig, make_q_network
+from bellmax.networks import Head, Network, make_q_network
 
 # A CPU takes a window step by step where one step of the batch has this many values: activations of
 # a whole window of images need memory that is fresh at every call, which costs as much as the work.
 CPU_VALUES = 200_000
-
-
-@dataclass(frozen=True)
-class ValueConfig:
-    """Hyper-parameters that value-based agents share.
-
-    `batch_size`, `n_step`, `network` and the lengths of schedules (`target_period`, `*_steps`) are
-    static; the other numbers are leaves: an agent can be made under `vmap` with traced values.
-    """
-
-    # Adam's step size; linear decay to final_learning_rate if that is given.
-    learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 2.5e-4
-    # Step size after learning_rate_steps; none keeps it constant.
-    final_learning_rate: Annotated[float, Interval(ge=0, le=1)] | None = None
-    # Length of the step size's decay, in gradient steps.
-    learning_rate_steps: Annotated[int, Ge(1)] = 100_000
-    # Adam's epsilon (optax's default; Atari agents use 0.01 / batch size).
-    adam_epsilon: Annotated[float, Gt(0), Interval(le=1)] = 1e-8
-    # Gradients are scaled down to this global norm; none leaves them.
-    max_gradient_norm: Annotated[float, Gt(0)] | None = None
-    # Gamma, per environment step.
-    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
-    # Rewards summed before the bootstrap, in environment steps (Munchausen and DQN papers: 1).
-    n_step: Annotated[int, Interval(ge=1, le=1000)] = 1
-    # Transitions in a gradient step.
-    batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 128
-    # Probability of a random action at the start.
-    epsilon_start: Annotated[float, Interval(ge=0, le=1)] = 1.0
-    # Probability of a random action after epsilon_steps.
-    epsilon_end: Annotated[float, Interval(ge=0, le=1)] = 0.05
-    # Length of the linear decay of epsilon, in environment steps.
-    epsilon_steps: Annotated[int, Ge(1)] = 10_000
-    # Gradient steps between updates of the target network.
-    target_period: Annotated[int, Ge(1)] = 100
-    # Share of the way that an update moves the target network: 1 copies, 0.005 is Polyak's.
-    target_rate: Annotated[float, Gt(0), Interval(le=1)] = 1.0
-    # Errors beyond this count linearly (Huber loss), in reward units; 0 is the squared loss / 2.
-    huber_delta: Annotated[float, Ge(0)] = 1.0
-    network: NetworkConfig = field(default_factory=NetworkConfig)
 
 
 class Transition(NamedTuple):

@@ -1,16 +1,29 @@
-"""Strict merge of plain mappings onto frozen dataclasses: every wrong key or value is one sentence.
+"""Frozen dataclasses validated by pydantic: every wrong key and value is one sentence.
 
-YAML files and command-line overrides both come through `build`, so both speak the same errors.
+YAML files, overrides and the options of commands all come through `build`.
 """
 
+import ast
 import dataclasses
-import difflib
+import functools
+import inspect
+import textwrap
 import typing
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from bellmax import UserError
-from bellmax.launch.values import UNFIT, UNIONS, convert, describe, show, unwrap
+import pydantic
+
+from bellmax.launch.readers import strict
+from bellmax.launch.sentences import (
+    NOTHING,
+    UNIONS,
+    ConfigError,
+    describe,
+    did_you_mean,
+    must,
+    unknown,
+)
 
 T = TypeVar("T")
 
@@ -31,7 +44,7 @@ class Field(NamedTuple):
 def build(
     cls: type[T], mapping: Any, *, where: str = "", sections: Mapping[str, type] | None = None
 ) -> T:
-    """Builds a frozen dataclass from a nested mapping; keys left out keep their default.
+    """Build a frozen dataclass from a nested mapping; keys left out keep their default.
 
     Args:
       cls: a dataclass; fields may be int, float, bool, str, Literal, `X | None`, tuples,
@@ -41,18 +54,29 @@ def build(
       sections: dataclasses for top-level fields of `cls` that are annotated `Any`.
 
     Raises:
-      UserError: unknown key, missing key, wrong type, or value out of range.
+      ConfigError: a line for each unknown key, missing key, wrong type, or value out of range.
     """
     sections = sections or {}
-    known = [name for name, _ in _sections(cls, sections)] + [f.key for f in fields(cls, sections)]
+    problems: list[str] = []
+    result = None
+    mapping = _with_underscores(cls, sections, mapping, "", problems)
     try:
-        return _build(cls, mapping, "", sections, known)
-    except UserError as error:
-        raise UserError(f"{where}: {error}" if where else str(error)) from None
+        result = _adapter(cls, tuple(sections.items())).validate_python(mapping)
+    except pydantic.ValidationError as error:
+        lines = [_sentence(cls, sections, e, mapping) for e in error.errors(include_url=False)]
+        problems = [*dict.fromkeys([*lines, *problems])]
+    if problems:
+        raise ConfigError("\n".join(f"{where}: {line}" if where else line for line in problems))
+    return typing.cast("T", result)
+
+
+def json_schema(cls: type, sections: Mapping[str, type] | None = None) -> dict[str, Any]:
+    """Return the JSON schema of what `build` accepts, with the comments above the fields."""
+    return _adapter(cls, tuple((sections or {}).items())).json_schema()
 
 
 def to_dict(config: Any) -> Any:
-    """Returns a dataclass as plain dicts, lists and scalars; `build` of it gives an equal one."""
+    """Return a dataclass as plain dicts, lists and scalars; `build` of it gives an equal one."""
     if dataclasses.is_dataclass(config):
         return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, Mapping):
@@ -61,113 +85,37 @@ def to_dict(config: Any) -> Any:
 
 
 def fields(cls: Any, sections: Mapping[str, type] | None = None) -> Iterator[Field]:
-    """Yields every leaf of a dataclass with its dotted key, depth first, in declared order."""
+    """Yield every leaf of a dataclass with its dotted key, depth first, in declared order."""
     for prefix, section in [("", cls), *_sections(cls, sections or {})]:
-        hints = _hints(section, sections if section is cls else None)
-        for name, hint in hints.items():
-            if _section_type(hint) is None:
+        for name, hint in hints(section, sections if section is cls else None).items():
+            if section_type(hint) is None:
                 metadata = section.__dataclass_fields__[name].metadata
                 key = metadata.get("key", f"{prefix}.{name}".lstrip("."))
                 yield Field(key, hint, section, name)
 
 
-def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """Returns the choice most like `word`, by the whole, by its last part, or by initials."""
-    last = word.rpartition(".")[2]
-
-    def likeness(choice: str) -> float:
-        tail = choice.rpartition(".")[2]
-        initials = "".join(part[:1] for part in tail.split("_"))
-        return max(
-            difflib.SequenceMatcher(None, word, choice).ratio(),
-            difflib.SequenceMatcher(None, last, tail).ratio() - 0.01,
-            0.8 * (len(last) > 1 and last == initials),
-        )
-
-    parents = [choice for choice in choices if not word.startswith(f"{choice}.")]
-    best = max(parents, key=likeness, default=None)
-    return best if best is not None and likeness(best) >= 0.6 else None
+def keys(cls: Any, sections: Mapping[str, type] | None = None) -> list[str]:
+    """Return the dotted names of all sections and leaves."""
+    names = [name for name, _ in _sections(cls, sections or {})]
+    return names + [field.key for field in fields(cls, sections)]
 
 
-def unknown(
-    kind: str, word: str, choices: Iterable[str], instead: Iterable[str] | None = None
-) -> UserError:
-    """Returns the error for a name that is not among `choices`, with the nearest one.
+def hints(cls: Any, sections: Mapping[str, type] | None = None) -> dict[str, Any]:
+    """Return the type hint of each field of a dataclass, `sections` in the place of theirs.
 
-    `instead` is what to list when none is near; None lists the choices.
+    A field with "option" in its metadata is left out or given, but never null.
     """
-    choices = list(choices)
-    near = nearest(word, choices)
-    options = ", ".join(choices if instead is None else instead)
-    hint = f"did you mean {near}?" if near else f"choose from {options or 'nothing'}"
-    return UserError(f"unknown {kind} {show(word)}; {hint}")
-
-
-def _build(
-    cls: Any,
-    mapping: Any,
-    prefix: str,
-    sections: Mapping[str, type],
-    known: list[str],
-    default: Any = None,
-) -> Any:
-    """`default`: where keys that are left out come from, if it is a `cls`; else from `cls`."""
-    if not isinstance(mapping, Mapping):
-        section = prefix.rstrip(".") or "the configuration"
-        raise UserError(f"{section} must be a section of keys, got {show(mapping)}")
-    hints, values = _hints(cls, sections), {}
-    here = [key for key in known if key.startswith(prefix) and "." not in key[len(prefix) :]]
-    for key, value in mapping.items():
-        name = str(key).replace("-", "_")
-        if name not in hints:
-            raise unknown("key", prefix + name, known, here)
-        if name in values:
-            raise UserError(f"{prefix}{name} is given twice, with a dash and with an underscore")
-        inner = _section_type(hints[name])
-        if inner is None or (value is None and inner is not hints[name]):
-            values[name] = _leaf(hints[name], value, prefix + name)
-        else:
-            own = _default(cls, name, default)
-            values[name] = _build(inner, value, f"{prefix}{name}.", {}, known, own)
+    found = typing.get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
-        missing = field.default is field.default_factory is dataclasses.MISSING
-        if missing and field.name not in values:
-            raise UserError(f"{prefix}{field.name} is missing: {describe(hints[field.name])}")
-    return dataclasses.replace(default, **values) if isinstance(default, cls) else cls(**values)
+        args = typing.get_args(found[field.name])
+        if "option" in field.metadata and type(None) in args:
+            found[field.name] = typing.Union[tuple(a for a in args if a is not type(None))]  # noqa: UP007
+    found = {field.name: found[field.name] for field in dataclasses.fields(cls) if field.init}
+    return found | {name: cls for name, cls in (sections or {}).items() if name in found}
 
 
-def _default(cls: Any, name: str, default: Any) -> Any:
-    """What a field is where nothing is said of it, None if it must be given."""
-    if isinstance(default, cls):
-        return getattr(default, name)
-    field = cls.__dataclass_fields__[name]
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return None if field.default is dataclasses.MISSING else field.default
-
-
-def _leaf(hint: Any, value: Any, key: str) -> Any:
-    if typing.get_origin(hint) is dict and isinstance(value, Mapping):
-        scalar = typing.get_args(hint)[1]
-        value = {name: _leaf(scalar, item, f"{key}.{name}") for name, item in value.items()}
-    try:
-        return convert(hint, value)
-    except UNFIT:
-        allowed, choices = describe(hint), [str(c) for c in typing.get_args(unwrap(hint)[0])]
-        literal = typing.get_origin(unwrap(hint)[0]) is Literal
-        near = nearest(str(value), choices) if literal else None
-        hint_text = f"; did you mean {near}?" if near else ""
-        raise UserError(f"{key} must be {allowed}, got {show(value)}{hint_text}") from None
-
-
-def _hints(cls: Any, sections: Mapping[str, type] | None = None) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls, include_extras=True)
-    hints = {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
-    return hints | {name: cls for name, cls in (sections or {}).items() if name in hints}
-
-
-def _section_type(hint: Any) -> Any:
-    """Returns the dataclass of a section, also of an optional one, or None."""
+def section_type(hint: Any) -> Any:
+    """Return the dataclass of a section, also of an optional one, or None."""
     options = typing.get_args(hint) if typing.get_origin(hint) in UNIONS else ()
     return next((t for t in [hint, *options] if dataclasses.is_dataclass(t)), None)
 
@@ -175,8 +123,111 @@ def _section_type(hint: Any) -> Any:
 def _sections(
     cls: Any, sections: Mapping[str, type], prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    for name, hint in _hints(cls, sections).items():
-        inner = _section_type(hint)
+    for name, hint in hints(cls, sections).items():
+        inner = section_type(hint)
         if inner is not None:
             yield prefix + name, inner
             yield from _sections(inner, {}, f"{prefix}{name}.")
+
+
+def default_of(cls: Any, name: str, instance: Any = None) -> Any:
+    """Return what a field is where nothing is said of it, NOTHING if it must be given."""
+    if isinstance(instance, cls):
+        return getattr(instance, name)
+    field = cls.__dataclass_fields__[name]
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return NOTHING if field.default is dataclasses.MISSING else field.default
+
+
+@functools.cache
+def comments(cls: type) -> dict[str, str]:
+    """Return the comment above each field of a dataclass, also of those that it inherits."""
+    result: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        try:
+            lines = textwrap.dedent(inspect.getsource(base)).splitlines()
+        except (OSError, TypeError):  # made at run time, or shipped without source
+            continue
+        for node in ast.parse("\n".join(lines)).body[0].body:  # pyright: ignore
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                start = end = node.lineno - 1
+                while lines[start - 1].lstrip().startswith("#"):
+                    start -= 1
+                result[node.target.id] = " ".join(x.strip().lstrip("# ") for x in lines[start:end])
+    return result
+
+
+@functools.cache
+def _adapter(cls: type, sections: tuple[tuple[str, type], ...]) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(_strict_section(cls, dict(sections), None))
+
+
+def _strict_section(cls: Any, sections: Mapping[str, type], instance: Any) -> Any:
+    """Return what pydantic validates a section with: a twin of its dataclass with strict hints.
+
+    Keys left out of a section are those of `instance`, the default of the field that holds it.
+    """
+    members: list[Any] = []
+    for name, hint in hints(cls, sections).items():
+        default, inner = default_of(cls, name, instance), section_type(hint)
+        kind = strict(hint) if inner is None else _strict_section(inner, {}, default)
+        kind = kind if inner is None or inner is hint else kind | None
+        if text := comments(cls).get(name):
+            kind = Annotated[kind, pydantic.Field(description=text)]
+        if default is NOTHING:
+            members.append((name, kind))
+        elif default is None or isinstance(default, int | float | str | tuple):
+            members.append((name, kind, default))
+        else:
+            factory = functools.partial(lambda value: value, default)
+            members.append((name, kind, dataclasses.field(default_factory=factory)))
+    namespace = {"__pydantic_config__": pydantic.ConfigDict(extra="forbid"), "__doc__": cls.__doc__}
+    twin = dataclasses.make_dataclass(cls.__name__, members, namespace=namespace, kw_only=True)
+    return Annotated[twin, pydantic.AfterValidator(lambda value: cls(**vars(value)))]
+
+
+def _with_underscores(
+    cls: Any, sections: Mapping[str, type], mapping: Any, prefix: str, problems: list[str]
+) -> Any:
+    """Return a mapping with the names of fields as keys; sections only, not free-form keys."""
+    if not isinstance(mapping, Mapping):
+        return mapping
+    here, result = hints(cls, sections), {}
+    for key, value in mapping.items():
+        name = str(key).replace("-", "_")
+        if name in result:
+            problems.append(f"{prefix}{name} is given twice, with a dash and with an underscore")
+        inner = section_type(here.get(name))
+        inside = f"{prefix}{name}."
+        result[name] = _with_underscores(inner, {}, value, inside, problems) if inner else value
+    return result
+
+
+def _sentence(cls: Any, sections: Mapping[str, type], error: Any, mapping: Any) -> str:
+    """Return what one error of pydantic says: it knows where; the words are those of the hint."""
+    section, hint, value, key = cls, cls, mapping, ""
+    for part in error["loc"]:
+        if section is None and (typing.get_origin(hint) is not dict or "[key]" in error["loc"]):
+            break  # inside a leaf: which member of a union, which item of a list
+        inside = value.get(part, NOTHING) if isinstance(value, Mapping) else NOTHING
+        name = f"{key}.{part}" if key else str(part)
+        if section is None:
+            hint = typing.get_args(hint)[1]
+        else:
+            here = hints(section, sections if section is cls else None)
+            if part not in here:
+                known = keys(cls, sections)
+                siblings = [k for k in known if k.rpartition(".")[0] == key]
+                return str(unknown("key", name, known, siblings))
+            name = section.__dataclass_fields__[part].metadata.get("option", name)
+            hint, section = here[part], section_type(here[part])
+        key, value = name, inside
+    choices = [
+        str(c)
+        for m in [hint, *typing.get_args(hint)]
+        if typing.get_origin(m) is Literal
+        for c in typing.get_args(m)
+    ]
+    near = did_you_mean(str(value), choices)
+    return must(key or "the configuration", describe(hint), value, hint=near)

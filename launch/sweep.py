@@ -21,6 +21,7 @@ from typing import Any
 from bellmax import UserError
 from bellmax.launch.locks import locked
 from bellmax.launch.progress import Progress
+from bellmax.launch.sentences import show
 from bellmax.launch.signals import interruptible, signals_held
 from bellmax.launch.sweep_plan import (
     RECORD,
@@ -31,7 +32,6 @@ from bellmax.launch.sweep_plan import (
     read_values,
 )
 from bellmax.launch.sweep_pools import Ended, Pool, make_pool
-from bellmax.launch.values import show
 from bellmax.launch.yaml_files import dump_yaml
 
 MOST_JOBS = 1024  # on one machine

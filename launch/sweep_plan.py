@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from bellmax import UserError
 from bellmax.launch.overrides import flatten, parse_overrides
-from bellmax.launch.values import FLAG, show
+from bellmax.launch.sentences import FLAG, show
 from bellmax.launch.yaml_files import read_yaml
 
 MOST_RUNS = 10_000

@@ -4,29 +4,18 @@ Both may have K heads on one trunk: K policies, and K values of one action. Acti
 environment's units outside; inside, the actor ends in a tanh and the critic reads them in [-1, 1].
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge
 from dm_env import specs
 
 from bellmax.networks.build import Network
-from bellmax.networks.dense import dense
+from bellmax.networks.config import ContinuousNetworkConfig
+from bellmax.networks.dense_layer import dense
 from bellmax.networks.torsos import MLP
-
-
-@dataclass(frozen=True)
-class ContinuousNetworkConfig:
-    """Shapes of actor and critics: all static."""
-
-    # Widths of the layers of the actor and of each critic, in units.
-    hidden: tuple[Annotated[int, Ge(1)], ...] = (256, 256)
-    # Precision inside the networks; parameters and outputs stay float32.
-    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 class Actor(nn.Module):

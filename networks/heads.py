@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bellmax.networks.dense import dense
+from bellmax.networks.dense_layer import dense
 
 
 class QOutput(NamedTuple):

@@ -4,36 +4,17 @@ Arrays over time are time-major, [T, B, ...].
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge
 from dm_env import specs
 
-from bellmax.networks.build import Torso, check_torso, make_torso
-from bellmax.networks.dense import dense
+from bellmax.networks.build import check_torso, make_torso
+from bellmax.networks.config import RecurrentNetworkConfig
+from bellmax.networks.dense_layer import dense
 from bellmax.networks.orthogonal import orthogonal
-
-
-@dataclass(frozen=True)
-class RecurrentNetworkConfig:
-    """Shapes of the encoder, the memory and the heads: all static."""
-
-    # What turns an observation into features, before a linear layer makes the latent of them.
-    torso: Torso = "mlp"
-    # Widths of the mlp's layers, in units.
-    hidden: tuple[Annotated[int, Ge(1)], ...] = (256,)
-    # Size of the latent of one observation (Atari: 512).
-    latent_size: Annotated[int, Ge(1)] = 128
-    # Size of the memory over observations and actions (Atari: 256).
-    memory_size: Annotated[int, Ge(1)] = 128
-    # Widths of the layers between the memory and each of policy and value, in units.
-    head_hidden: tuple[Annotated[int, Ge(1)], ...] = (128,)
-    # Precision inside the networks; parameters and outputs stay float32.
-    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 class RecurrentMemory(NamedTuple):

@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bellmax.networks.conv import PatchConv, conv
-from bellmax.networks.dense import dense
+from bellmax.networks.convolution import PatchConv, conv
+from bellmax.networks.dense_layer import dense
 
 Dtype = Any
 

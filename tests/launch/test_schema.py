@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bellmax import UserError
-from bellmax.launch.schema import build, fields, nearest, to_dict
-from bellmax.launch.values import FLAG, Argument
+from bellmax.launch.schema import build, fields, to_dict
+from bellmax.launch.sentences import FLAG, Argument, nearest
 
 
 @dataclass(frozen=True)

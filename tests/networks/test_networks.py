@@ -9,7 +9,7 @@ from dm_env import specs
 
 from bellmax import networks
 from bellmax.networks import NetworkConfig, make_q_network
-from bellmax.networks.dense import dense
+from bellmax.networks.dense_layer import dense
 
 KEY = jax.random.key(0)
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bellmax.networks.dense import dense, product
+from bellmax.networks.dense_layer import dense, product
 
 
 class PatchConv(nn.Module):
