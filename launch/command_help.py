@@ -21,16 +21,17 @@ def program(tokens: Sequence[str]) -> int:
     """Answer `--help` and `--tyro-print-completion SHELL`; return the exit code."""
     import tyro
 
-    configuration, choices = None, {}
-    if tokens[0] not in ("-h", "--help"):
+    completes, keys = tokens[0] not in ("-h", "--help"), None
+    if completes:
         some = run_config.RunConfig(agent_name="dqn")
-        configuration = option_class(run_config.RunConfig, {"agent": _any_agent()}, some)
-        presets, agents = run_config.list_presets(), registry.names()
-        choices = {"PRESET|FILE": presets, "PRESET|AGENT": [*agents, *presets]}
+        sections = {"agent": _any_agent()}
+        keys = option_class(run_config.RunConfig, sections, some, completes=True)
     app = tyro.extras.SubcommandApp()
     for name, command in COMMANDS.items():
-        keys = configuration if command.overrides else None
-        options = command_class(command.options, keys, argument="required", choices=choices)
+        configuration = keys if command.overrides else None
+        options = command_class(
+            command.options, configuration, argument="required", completes=completes
+        )
         app.command(options, name=name, help=command.options.__doc__)
     return _exit_code(app.cli, prog="bellmax", description=bellmax.__doc__, args=list(tokens))
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from bellmax import UserError
 from bellmax.launch import schema
-from bellmax.launch.sentences import FLAG, NOTHING, Argument, describe, must
+from bellmax.launch.sentences import FLAG, NOTHING, Argument, choices_of, describe, must
 from bellmax.launch.yaml_files import dump_value
 
 
@@ -81,25 +81,31 @@ def read_overrides(
 
 
 def option_class(
-    cls: Any, sections: Mapping[str, type] | None = None, instance: Any = None
+    cls: Any,
+    sections: Mapping[str, type] | None = None,
+    instance: Any = None,
+    *,
+    completes: bool = False,
 ) -> type:
     """Return a dataclass for tyro: an option for each leaf of a configuration.
 
     Args:
       cls, sections: as in `schema.build`.
       instance: of `cls`; help shows its values.
+      completes: for completion in a shell, not for reading: values are limited to known ones.
     """
     members = []
     for name, hint in schema.hints(cls, sections).items():
         value, inner = schema.default_of(cls, name, instance), schema.section_type(hint)
         if inner:
-            kind = option_class(inner, instance=value)
+            kind = option_class(inner, None, value, completes=completes)
             members.append((name, kind, dataclasses.field(default_factory=kind)))
         else:
             metadata = cls.__dataclass_fields__[name].metadata
             text = schema.comments(cls).get(name)
+            known = choices_of(hint) if completes else ()
             # Any number of values: tyro itself would refuse an option without one.
-            kind = _leaf("*", describe(hint), name=metadata.get("key"), help=text)
+            kind = _leaf("*", describe(hint), known, name=metadata.get("key"), help=text)
             members.append((name, kind, dataclasses.field(default_factory=lambda v=value: v)))
     return dataclasses.make_dataclass(cls.__name__, members, namespace={"__doc__": cls.__doc__})
 
@@ -109,7 +115,7 @@ def command_class(
     configuration: type | None = None,
     *,
     argument: Literal["optional", "required", "none"] = "optional",
-    choices: Mapping[str, Sequence[str]] | None = None,
+    completes: bool = False,
 ) -> type:
     """Return a dataclass for tyro: the options of a command, then those of a configuration.
 
@@ -117,7 +123,7 @@ def command_class(
       cls: a dataclass of `option`s.
       configuration: an `option_class`.
       argument: whether the command's argument can be left out, or has been given.
-      choices: what a shell completes in the place of an argument, by its name.
+      completes: as in `option_class`.
     """
     from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
@@ -126,12 +132,12 @@ def command_class(
         metadata = cls.__dataclass_fields__[name].metadata
         label, metavar, many = metadata["option"], metadata["metavar"], hint == tuple[str, ...]
         # Defaults are in the text: they depend on other options.
+        known = choices_of(hint) if completes else ()
         details = {"help": schema.comments(cls).get(name), "help_behavior_hint": ""}
         if hint is bool:
             members.append((name, Annotated[FlagCreatePairsOff[bool], arg(**details)], False))
         elif not label.startswith("--"):
-            known = tuple((choices or {}).get(label, ())) or None
-            kind = Positional[_leaf("*" if many else 1, label, known, **details)]
+            kind = Positional[_leaf("*" if many else 1, label, **details)]
             members += {"optional": [(name, kind, None)], "required": [(name, kind)]}.get(
                 argument, []
             )
@@ -139,7 +145,7 @@ def command_class(
             kind = Annotated[tuple[str, ...], arg(metavar=metavar, **details)]
             members.append((name, UseAppendAction[kind], ()))
         else:
-            members.append((name, _leaf(1, metavar or describe(hint), **details), None))
+            members.append((name, _leaf(1, metavar or describe(hint), known, **details), None))
     if configuration:
         kind = Annotated[configuration, arg(name="")]
         members.append(("configuration", kind, dataclasses.field(default_factory=configuration)))
@@ -156,7 +162,7 @@ def _without_value(cls: Any, tokens: Sequence[str]) -> str:
     return must("an option", "followed by a value", NOTHING)
 
 
-def _leaf(nargs: Any, metavar: str, choices: tuple[str, ...] | None = None, **details: Any) -> Any:
+def _leaf(nargs: Any, metavar: str, choices: Sequence[str] = (), **details: Any) -> Any:
     import tyro
 
     spec = tyro.constructors.PrimitiveConstructorSpec(
@@ -165,7 +171,7 @@ def _leaf(nargs: Any, metavar: str, choices: tuple[str, ...] | None = None, **de
         instance_from_str=_text,
         is_instance=lambda value: True,
         str_from_instance=lambda value: [_as_typed(value)],
-        choices=choices,
+        choices=tuple(choices) or None,
     )
     return Annotated[Any, spec, tyro.conf.arg(**details)]
 

@@ -10,7 +10,7 @@ import inspect
 import textwrap
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import pydantic
 
@@ -19,6 +19,7 @@ from bellmax.launch.sentences import (
     NOTHING,
     UNIONS,
     ConfigError,
+    choices_of,
     describe,
     did_you_mean,
     must,
@@ -223,11 +224,5 @@ def _sentence(cls: Any, sections: Mapping[str, type], error: Any, mapping: Any) 
             name = section.__dataclass_fields__[part].metadata.get("option", name)
             hint, section = here[part], section_type(here[part])
         key, value = name, inside
-    choices = [
-        str(c)
-        for m in [hint, *typing.get_args(hint)]
-        if typing.get_origin(m) is Literal
-        for c in typing.get_args(m)
-    ]
-    near = did_you_mean(str(value), choices)
+    near = did_you_mean(str(value), choices_of(hint))
     return must(key or "the configuration", describe(hint), value, hint=near)

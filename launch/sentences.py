@@ -106,6 +106,14 @@ def describe(hint: Any) -> str:
     return words.get(base, "anything") + _range(bounds)
 
 
+def choices_of(hint: Any) -> list[str]:
+    """Return the words that a type hint lists, also as one of several types."""
+    base = unwrap(hint)[0]
+    members = typing.get_args(base) if typing.get_origin(base) in UNIONS else [base]
+    literals = [m for m in members if typing.get_origin(m) is Literal]
+    return [str(word) for literal in literals for word in typing.get_args(literal)]
+
+
 def unwrap(hint: Any) -> tuple[Any, dict[str, Any]]:
     """Split Annotated[T, Ge(1), ...] into T and {"ge": 1, ...}."""
     if typing.get_origin(hint) is not typing.Annotated:

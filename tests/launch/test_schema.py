@@ -129,7 +129,7 @@ def test_a_field_without_default_must_be_given():
     class Needs:
         size: Annotated[int, Ge(1)]
 
-    with pytest.raises(UserError, match="size is missing: an integer >= 1"):
+    with pytest.raises(UserError, match="size must be an integer >= 1, got nothing"):
         build(Needs, {})
 
 
