@@ -13,10 +13,9 @@ from typing import Any
 
 import bellmax
 from bellmax import UserError
-from bellmax.launch import schema
 from bellmax.launch.commands import COMMANDS
 from bellmax.launch.options import read_command
-from bellmax.launch.sentences import ConfigError, show, unknown
+from bellmax.launch.sentences import NOTHING, ConfigError, must, show, unknown
 from bellmax.launch.signals import interruptible
 
 # Errors of the machine, not of the program: full disk, quota, no permission, read-only disk.
@@ -84,21 +83,27 @@ def _dispatch(argv: list[str]) -> int:
         return command_help(name, command, typed, rest)
     if rest and not command.overrides:
         raise _unexpected(command.options, name, rest)
-    fields = dataclasses.fields(command.options)
-    for label in (f.metadata["option"] for f in fields if not typed.get(f.name)):
-        if not label.startswith("--"):
-            options = "[--key value ...]" if command.overrides else "[--option value ...]"
-            raise UserError(f"{label} must come first: bellmax {name} {label} {options}")
-    arguments = schema.build(command.options, typed)
+    for field in dataclasses.fields(command.options):
+        label = field.metadata["option"]
+        if not label.startswith("--") and field.name not in typed:
+            usage = (
+                f"bellmax {name} {label} [--{'key' if command.overrides else 'option'} value ...]"
+            )
+            raise UserError(must(label, "given first", NOTHING, hint=usage))
+    from bellmax.launch.schema import build  # imports pydantic
+
+    arguments = build(command.options, typed)
     return command.run(arguments, rest) if command.overrides else command.run(arguments)
 
 
 def _unexpected(options: Any, name: str, rest: Sequence[str]) -> UserError:
     labels = [field.metadata["option"] for field in dataclasses.fields(options)]
+    labels = [label for label in labels if label.startswith("--")]
     wrong = [token.partition("=")[0] for token in rest if token.startswith("--")]
-    lines = [str(unknown("option", token, [x for x in labels if x[:2] == "--"])) for token in wrong]
+    if wrong:
+        return ConfigError("\n".join(str(unknown("option", token, labels)) for token in wrong))
     hint = f"`bellmax {name} --help` shows what it takes"
-    return ConfigError("\n".join(lines or [f"unexpected argument {show(t)}; {hint}" for t in rest]))
+    return UserError(f"unexpected argument {', '.join(map(show, rest))}; {hint}")
 
 
 def _complain(lines: Sequence[str], code: int) -> int:

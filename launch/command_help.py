@@ -7,7 +7,7 @@ from typing import Any
 import bellmax
 from bellmax.agents import registry
 from bellmax.launch import config as run_config
-from bellmax.launch import schema
+from bellmax.launch import fields
 from bellmax.launch.commands import COMMANDS, Command, run_folder
 from bellmax.launch.options import command_class, option_class
 
@@ -29,7 +29,7 @@ def program(tokens: Sequence[str]) -> int:
     app = tyro.extras.SubcommandApp()
     for name, command in COMMANDS.items():
         configuration = keys if command.overrides else None
-        options = command_class(
+        options: Any = command_class(
             command.options, configuration, argument="required", completes=completes
         )
         app.command(options, name=name, help=command.options.__doc__)
@@ -71,10 +71,10 @@ def _any_agent() -> type:
 def _union(classes: Sequence[type]) -> type:
     members: dict[str, list[Any]] = {}
     for cls in classes:
-        for name, hint in schema.hints(cls).items():
+        for name, hint in fields.hints(cls).items():
             members.setdefault(name, []).append(hint)
     kinds = {}
     for name, hints in members.items():
-        sections = list(dict.fromkeys(filter(None, map(schema.section_type, hints))))
+        sections = list(dict.fromkeys(filter(None, map(fields.section_type, hints))))
         kinds[name] = _union(sections) if sections else hints[0]
     return make_dataclass("AnyAgent", [(n, k, field(default=None)) for n, k in kinds.items()])

@@ -12,7 +12,7 @@ from annotated_types import Ge, Interval
 from bellmax import UserError
 from bellmax.agents import registry
 from bellmax.envs.config import EnvConfig
-from bellmax.launch import schema
+from bellmax.launch import fields
 from bellmax.launch.options import read_overrides
 from bellmax.launch.overrides import merge, nest
 from bellmax.launch.sentences import NOTHING, ConfigError, did_you_mean, must, show, unknown
@@ -141,8 +141,10 @@ def type_overrides(source: Source, overrides: Sequence[str]) -> dict[str, Any]:
             break
         agent = other  # which has options of its own
     if strays:
-        example = "overrides look like --agent.learning-rate 1e-3"
-        raise ConfigError("\n".join(f"unexpected argument {show(t)}; {example}" for t in strays))
+        listed = ", ".join(map(show, strays))
+        raise UserError(
+            f"unexpected argument {listed}; overrides look like --agent.learning-rate 1e-3"
+        )
     return typed
 
 
@@ -159,6 +161,8 @@ def resolve(source: Source, typed: Mapping[str, Any] | None = None) -> RunConfig
 
 def json_schema(agent: str) -> dict[str, Any]:
     """Return the JSON schema of the files that configure runs of an agent."""
+    from bellmax.launch import schema  # imports pydantic
+
     result = schema.json_schema(RunConfig, {"agent": registry.config_class(agent)})
     properties = result["properties"]
     name = {**properties.pop("agent_name"), "const": agent}
@@ -182,7 +186,7 @@ def load_to_play(run: Path) -> RunConfig:
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Returns the configuration as plain values, laid out as `load` reads them."""
-    plain = schema.to_dict(config)
+    plain = fields.to_dict(config)
     name, agent = plain.pop("agent_name"), plain.pop("agent")
     sections = {key: plain.pop(key) for key in ("env", "replay", "host")}
     return {**plain, "agent": {"name": name, **agent}, **sections}
@@ -282,30 +286,36 @@ def read_source(source: str | Path) -> Source:
 
 
 def _from_mapping(mapping: Any, where: str) -> RunConfig:
-    problems: list[str] = []
+    from bellmax.launch.schema import build  # imports pydantic
+
     if not isinstance(mapping, Mapping):
         raise ConfigError(_located([must("the file", "a mapping of keys", mapping)], where))
-    agent, sections = mapping.get("agent", {}), {}
-    rest = {key: value for key, value in mapping.items() if key != "agent"}
-    if rest.pop("agent_name", rest.pop("agent-name", NOTHING)) is not NOTHING:
-        problems.append(str(unknown("key", "agent_name", ["agent.name"])))
-    if not isinstance(agent, Mapping):
-        problems.append(must("agent", "a section of keys", agent))
-    elif (name := agent.get("name", NOTHING)) not in registry.names():
-        allowed = f"one of {', '.join(registry.names())}"
-        hint = did_you_mean(str(name), registry.names())
-        problems.append(must("agent.name", allowed, name, hint=hint))
-    else:
-        sections = {"agent": registry.config_class(name)}
+    rest, agent = {**mapping}, mapping.get("agent", {})
+    problems = _agent_problems(agent)
+    for key in {"agent_name", "agent-name"} & rest.keys():
+        problems.append(str(unknown("key", key, ["agent.name"])))
+    rest.pop("agent-name", None)
+    if not problems:
+        sections = {"agent": registry.config_class(agent["name"])}
         rest["agent"] = {key: value for key, value in agent.items() if key != "name"}
-    rest["agent_name"] = str(name) if sections else "unknown"
-    try:
-        config = schema.build(RunConfig, rest, sections=sections)
+        return build(
+            RunConfig, {**rest, "agent_name": agent["name"]}, where=where, sections=sections
+        )
+    try:  # whatever the agent takes, the other sections can be judged
+        build(RunConfig, {**rest, "agent_name": "unknown", "agent": None})
     except ConfigError as error:
         problems += str(error).splitlines()
-    if problems:
-        raise ConfigError(_located(problems, where))
-    return config
+    raise ConfigError(_located(problems, where))
+
+
+def _agent_problems(agent: Any) -> list[str]:
+    if not isinstance(agent, Mapping):
+        return [must("agent", "a section of keys", agent)]
+    name, names = agent.get("name", NOTHING), registry.names()
+    if isinstance(name, str) and name in names:
+        return []
+    hint = did_you_mean(str(name), names)
+    return [must("agent.name", f"one of {', '.join(names)}", name, hint=hint)]
 
 
 def _located(problems: list[str], where: str) -> str:

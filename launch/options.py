@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from bellmax import UserError
-from bellmax.launch import schema
+from bellmax.launch import fields
 from bellmax.launch.sentences import FLAG, NOTHING, Argument, choices_of, describe, must
 from bellmax.launch.yaml_files import dump_value
 
@@ -53,7 +53,7 @@ def read_command(cls: type, tokens: Sequence[str]) -> tuple[dict[str, Any], list
 def read_overrides(
     cls: type, tokens: Sequence[str], sections: Mapping[str, type]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return what was typed for the keys of a configuration, by dotted key, and stray tokens.
+    """Return what was typed by dotted key, in the order typed, and tokens that are no overrides.
 
     Args:
       cls, sections: as in `schema.build`.
@@ -71,13 +71,15 @@ def read_overrides(
         name, equals, value = token.removeprefix("--").partition("=")
         if token.startswith("--") and all(name.split(".")):
             key = name.replace("-", "_")
-            typed[key] = Argument(value) if equals else FLAG
-            key = "" if equals else key
+            typed[key] = _text([value] if equals else []).value
         elif key:
-            typed[key], key = Argument(token), ""
+            before = typed[key]
+            values = before if isinstance(before, list) else [before] * (before is not FLAG)
+            typed[key] = _text([*values, token]).value
         else:
             strays.append(token)
-    return typed, strays
+    order = [t.removeprefix("--").partition("=")[0].replace("-", "_") for t in tokens]
+    return dict(sorted(typed.items(), key=lambda item: order.index(item[0]))), strays
 
 
 def option_class(
@@ -95,14 +97,14 @@ def option_class(
       completes: for completion in a shell, not for reading: values are limited to known ones.
     """
     members = []
-    for name, hint in schema.hints(cls, sections).items():
-        value, inner = schema.default_of(cls, name, instance), schema.section_type(hint)
+    for name, hint in fields.hints(cls, sections).items():
+        value, inner = fields.default_of(cls, name, instance), fields.section_type(hint)
         if inner:
             kind = option_class(inner, None, value, completes=completes)
             members.append((name, kind, dataclasses.field(default_factory=kind)))
         else:
             metadata = cls.__dataclass_fields__[name].metadata
-            text = schema.comments(cls).get(name)
+            text = fields.comments(cls).get(name)
             known = choices_of(hint) if completes else ()
             # Any number of values: tyro itself would refuse an option without one.
             kind = _leaf("*", describe(hint), known, name=metadata.get("key"), help=text)
@@ -128,12 +130,12 @@ def command_class(
     from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
     members: list[Any] = []
-    for name, hint in schema.hints(cls).items():
+    for name, hint in fields.hints(cls).items():
         metadata = cls.__dataclass_fields__[name].metadata
         label, metavar, many = metadata["option"], metadata["metavar"], hint == tuple[str, ...]
         # Defaults are in the text: they depend on other options.
         known = choices_of(hint) if completes else ()
-        details = {"help": schema.comments(cls).get(name), "help_behavior_hint": ""}
+        details = {"help": fields.comments(cls).get(name), "help_behavior_hint": ""}
         if hint is bool:
             members.append((name, Annotated[FlagCreatePairsOff[bool], arg(**details)], False))
         elif not label.startswith("--"):
@@ -154,7 +156,7 @@ def command_class(
 
 
 def _without_value(cls: Any, tokens: Sequence[str]) -> str:
-    hints = schema.hints(cls)
+    hints = fields.hints(cls)
     takes = [f.metadata["option"] for f in dataclasses.fields(cls) if hints[f.name] is not bool]
     for token, after in itertools.pairwise([*tokens, "--"]):
         if token.replace("_", "-") in takes and after.startswith("--"):
@@ -193,9 +195,9 @@ def _typed(
 ) -> dict[str, Any]:
     """Return what was typed in the instance that tyro made of `option_class(cls, sections)`."""
     result: dict[str, Any] = {}
-    for name, hint in schema.hints(cls, sections).items():
+    for name, hint in fields.hints(cls, sections).items():
         value, key = getattr(made, name), f"{prefix}{name}"
-        if inner := schema.section_type(hint):
+        if inner := fields.section_type(hint):
             result |= _typed(inner, value, prefix=f"{key}.")
         elif isinstance(value, _Typed):
             result[cls.__dataclass_fields__[name].metadata.get("key", key)] = value.value

@@ -28,6 +28,7 @@ class ConfigError(UserError):
 
 def must(field: str, allowed: str, got: Any, *, hint: str = "") -> str:
     """Return the sentence for a value that does not fit."""
+    field = " ".join(field.split())
     return f"{field} must be {allowed}, got {show(got)}" + (f"; {hint}" if hint else "")
 
 

@@ -122,7 +122,7 @@ def test_values_that_cannot_be_told_apart_are_refused(text):
 
 
 def plan(*overrides, source="dqn/cartpole"):
-    return plan_runs(source, read_values(overrides), Path("out"))
+    return plan_runs(source, read_values(source, overrides), Path("out"))
 
 
 def test_the_product_is_named_by_what_varies_and_what_it_means():
@@ -165,7 +165,7 @@ MISTAKES = [
     ("--agent.lr 1,2", ["'agent.lr'", "did you mean agent.learning_rate?"]),
     ("--seed 0,1 --agent.learning-rate 1e-3,3", ["agent.learning_rate", "(0, 1]", "'3'"]),
     ("--agent.network.torso mlp,mlpp", ["did you mean mlp?"]),
-    ("--seed 0,1 --steps 3", ["steps must be at least"]),
+    ("--seed 0,1 --steps 3 --warmup-steps 0", ["steps must be at least"]),
     ("--seed 0,[1", ["seed", "bracket"]),
     ("--seed 0,,1", ["seed", "between two commas"]),
     ("--seed 0,1,00", ["the same run seed=0"]),
