@@ -32,7 +32,7 @@ def program(tokens: Sequence[str]) -> int:
         options: Any = command_class(
             command.options, configuration, argument="required", completes=completes
         )
-        app.command(options, name=name, help=command.options.__doc__)
+        app.command(options, name=name)
     return _exit_code(app.cli, prog="bellmax", description=bellmax.__doc__, args=list(tokens))
 
 
