@@ -10,7 +10,7 @@ from dm_env import specs
 from gymnasium import spaces
 
 from bellmax import UserError
-from bellmax.envs import from_gymnasium, is_host, list_names, make, make_batch
+from bellmax.envs import from_gymnasium, gymnasium_adapter, is_host, list_names, make, make_batch
 from bellmax.envs.gymnasium_spaces import convert_action, convert_observation
 from bellmax.envs.host_loop import task_seed
 from helpers.scripted_host import GymCounter
@@ -172,12 +172,12 @@ def test_options_reach_the_task():
 def test_checking_wrappers_are_off_and_old_tasks_are_silent():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        batch = make_batch("gymnasium/CartPole-v0", 1)
-    names, env = [], batch._tasks[0].env
+        task = gymnasium_adapter.make("CartPole-v0")
+    names, env = [], task.env
     while env is not env.unwrapped:
         names.append(type(env).__name__)
         env = env.env
-    assert names == ["TimeLimit"] and batch.spec.time_limit == 200
+    assert names == ["TimeLimit"] and task.spec.time_limit == 200
 
 
 def test_pictures_only_when_asked_for():
@@ -209,7 +209,5 @@ def test_missing_extra(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", missing)
     monkeypatch.setattr("importlib.import_module", lambda name: missing(name, fromlist=["x"]))
-    from bellmax.envs import gymnasium_adapter
-
     with pytest.raises(UserError, match=r'gymnasium is not installed: pip install "bellmax\[gymn'):
         gymnasium_adapter.make("CartPole-v1")

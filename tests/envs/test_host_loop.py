@@ -247,7 +247,7 @@ def test_tasks_may_write_to_their_actions():
 
 
 class Rewarded(HostCounter):
-    """Rewards what it was made with."""
+    """Rewards every step with `reward`."""
 
     reward = 0.0
 
@@ -257,17 +257,19 @@ class Rewarded(HostCounter):
 
 @pytest.mark.parametrize("reward", [np.nan, np.inf, 1e39, None, np.array([-np.inf])])
 def test_a_reward_that_no_float32_holds_is_a_fault(reward):
-    batch = LoopBatch(lambda: Rewarded(ends_at=9), 1)
+    tasks = [Rewarded(ends_at=9), Rewarded(ends_at=9)]  # the second takes the first one's place
+    batch = LoopBatch(iter(tasks).__next__, 1)
     batch.reset(0)
-    batch._tasks[0].reward = reward
+    tasks[0].reward = reward
     ts, is_first = batch.step(act(1))
     assert is_first[0] and ts.reward[0] == 0 and batch.faults == {**NONE, "not finite": 1}
 
 
 @pytest.mark.parametrize("reward", [3, 3.0, np.float64(3), np.array([3.0]), np.array(3, np.int64)])
 def test_rewards_may_be_any_number(reward):
-    batch = LoopBatch(lambda: Rewarded(ends_at=9), 2)
+    tasks = [Rewarded(ends_at=9), Rewarded(ends_at=9)]
+    batch = LoopBatch(iter(tasks).__next__, 2)
     batch.reset(0)
-    batch._tasks[1].reward = reward
+    tasks[1].reward = reward
     ts, _ = batch.step(act(1, 1))
     np.testing.assert_array_equal(ts.reward, np.array([0, 3], np.float32), strict=True)

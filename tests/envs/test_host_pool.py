@@ -88,9 +88,10 @@ def test_a_limit_of_the_spec_is_kept_too():
 
 @pytest.mark.parametrize("odd", [{"reward": np.nan}, {"observation": np.inf}])
 def test_what_is_not_finite_is_restarted(odd):
-    batch = PoolBatch(Counting([9, 9], {(0, 2): odd}), SPEC, 2, time_limit=3)
+    pool = Counting([9, 9], {(0, 2): odd})
+    batch = PoolBatch(pool, SPEC, 2, time_limit=3)
     batch.reset(0)
-    batch._pool.episode[1] = 50
+    pool.episode[1] = 50
     observation, truncated, is_first = [], [], []
     for _ in range(5):
         ts, first = batch.step(np.array([1, 1]))
@@ -140,11 +141,11 @@ def test_a_game_that_ends_at_a_first_step_is_opened_again():
 
 
 def test_seeds_differ_by_task_and_seed():
-    batch = PoolBatch(Counting([9] * 4), SPEC, 4)
-    seeds = []
+    pool = Counting([9] * 4)
+    batch, seeds = PoolBatch(pool, SPEC, 4), []
     for seed in (0, 1, 0):
         batch.reset(seed)
-        seeds.append(batch._pool.seeds.tolist())
+        seeds.append(pool.seeds.tolist())
     assert seeds[0] == seeds[2] and len({*seeds[0], *seeds[1]}) == 8
     assert all(0 <= number < 2**31 for number in seeds[0])
 
