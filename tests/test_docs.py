@@ -12,6 +12,7 @@ import jax
 import pytest
 
 from bellmax.launch.commands import COMMANDS
+from helpers.compiling import compiles_soon
 from helpers.pages import PAGES, RUN_PAGES, blocks, commands, named, prose
 
 NOT_TESTED = {"README.md": 1}  # Python blocks marked `notest`
@@ -27,7 +28,7 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
         assert options in ("", "notest"), f"{options} is no option of a Python block"
         skipped += options == "notest"
         if not options:
-            with jax.numpy_rank_promotion("allow"):  # as it is for readers
+            with jax.numpy_rank_promotion("allow"), compiles_soon():  # the former as for readers
                 exec(compile(text, str(page), "exec"), module.__dict__)
     assert skipped == NOT_TESTED.get(page.name, 0)
 

@@ -22,6 +22,7 @@ from bellmax.launch import sweep, train
 from bellmax.launch.cli import main
 from bellmax.launch.experiment import build
 from bellmax.launch.sweep_pools import Ended, Pool
+from helpers.compiling import compiles_soon
 from helpers.pages import RUN_PAGES, blocks, commands, named
 
 RECORDS = ("results", "tabular")  # how the names of these pages begin
@@ -104,15 +105,11 @@ def pool_here(jobs, out):
 
 @pytest.fixture(scope="module", autouse=True)
 def settings():
-    """Compiled programs run for seconds here: that they are made soon is worth more than speed."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, compiles_soon():
         patch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
         patch.setattr(sweep, "make_pool", pool_here)
         patch.setattr(sys, "path", [*sys.path])
-        jax.config.update("jax_disable_most_optimizations", True)
         yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module")

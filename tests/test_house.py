@@ -59,10 +59,8 @@ def violations(path, source):
     tree, found = ast.parse(source), []
     modules = {}
     for here, name in imported(tree):
-        if name.startswith(".") or any(
-            part == "tests" or part == "conftest" or part.startswith("test_")
-            for part in name.split(".")[:-1] + ([] if "." in name else [name])
-        ):
+        first = name.split(".")[0]
+        if first in ("", "tests", "conftest") or first.startswith("test_"):
             found.append(f"imports {name}: what tests share is in tests/helpers")
         owner = owner_of_private(name)
         if owner and not under_test(path, owner):
