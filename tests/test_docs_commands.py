@@ -5,7 +5,8 @@ files of the page and a finished run, `runs/first`. All run in this process: wha
 in processes of its own is the subject of tests/launch. Training is cut short by the options in
 SHORT. Two kinds of `train` are only tried, which means that they are parsed and that their run is
 built without compiling anything: those of records, pages of studies that took hours, and those
-whose preset and options another page trains. Of other commands only those in ELSEWHERE may appear.
+whose preset and options another page trains. Those of HEAVY pages are tried, and trained with
+`--slow`. Of other commands only those in ELSEWHERE may appear.
 """
 
 import contextlib
@@ -40,6 +41,7 @@ ELSEWHERE = (
     "python benchmarks/",
     "python examples/",
 )
+HEAVY = {"byol_explore.md", "curiosity.md"}  # compiling their agents takes long
 NEUTRAL = {"seed", "seeds", "out"}  # options that leave the program as it is
 RUN_COMMANDS = [p for p in RUN_PAGES if not p.name.startswith(RECORDS) and commands(p)]
 
@@ -176,16 +178,22 @@ def test_what_is_trained_once(tmp_path):
     assert repeated([page, other]) == {(page, 0), (page, 3)}
 
 
-@pytest.mark.parametrize("page", named(RUN_COMMANDS))
+@pytest.mark.parametrize("page", named(RUN_COMMANDS, slow=HEAVY))
 def test_commands_work(page, reader, first_run, monkeypatch, capfd):
     shutil.copytree(first_run, reader / "runs" / "first")
     work(page, reader, REPEATED, monkeypatch, capfd)
 
 
-@pytest.mark.parametrize("page", named(p for p in RUN_PAGES if p.name.startswith(RECORDS)))
-def test_commands_of_records_fit_together(page, reader, monkeypatch, capfd):
-    """A study is repeated by hand. Other commands than `train` would need its runs."""
-    every = {(page, place) for place, _ in enumerate(commands(page))}
-    assert all(c.startswith(("bellmax train ", *ELSEWHERE)) for c in commands(page))
-    work(page, reader, every, monkeypatch, capfd)
-    assert not list(reader.iterdir())
+TRIED = [p for p in RUN_PAGES if p.name.startswith(RECORDS) or p.name in HEAVY]
+
+
+@pytest.mark.parametrize("page", named(TRIED))
+def test_trainings_of_studies_and_heavy_pages_fit_together(page, reader, monkeypatch):
+    write_files(page, reader)
+    before = list(reader.iterdir())
+    for command in commands(page):
+        if command.startswith("bellmax train ") and available(command):
+            try_train(shlex.split(command)[1:], monkeypatch)
+        else:  # what reads runs cannot be tried, and studies have none of it
+            assert page.name in HEAVY or command.startswith(("bellmax train ", *ELSEWHERE))
+    assert list(reader.iterdir()) == before

@@ -38,6 +38,15 @@ def prose(page):
     return FENCE.sub("", page.read_text())
 
 
-def named(pages):
-    """Parameters of a test, one a page, with the page's path as their id."""
-    return [pytest.param(page, id=str(page.relative_to(ROOT))) for page in pages]
+def named(pages, slow=()):
+    """Parameters of a test, one a page, with the page's path as their id.
+
+    Args:
+      pages: their paths.
+      slow: the names of those that are marked so.
+    """
+    marks = {True: [pytest.mark.slow], False: []}
+    return [
+        pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks[page.name in slow])
+        for page in pages
+    ]
