@@ -31,7 +31,8 @@ ROWS, COLUMNS = shrinking(84, 210), shrinking(84, 160)
 class Emulator:
     """Breakout of 4 skipped frames, preprocessed by hand."""
 
-    def __init__(self, rom="breakout", sticky=0.0):
+    def __init__(self, rom="breakout", sticky=0.0, pictures=False):
+        self.pictures = pictures  # whether they are kept, which takes as long as playing
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self.ale = ale_py.ALEInterface()
         self.ale.setFloat("repeat_action_probability", sticky)
@@ -45,7 +46,6 @@ class Emulator:
             self.ale.act(self.actions[NOOP])
         self.frames = [self.ale.getScreenGrayscale()] * 2
         self.picture = self.ale.getScreenRGB()
-        return self.observation
 
     def step(self, action):
         """The reward and whether the game is over."""
@@ -55,7 +55,8 @@ class Emulator:
             if self.ale.game_over():
                 break
             self.frames = [self.frames[-1], self.ale.getScreenGrayscale()]
-            pictures = [*pictures[-1:], self.ale.getScreenRGB()]
+            if self.pictures:
+                pictures = [*pictures[-1:], self.ale.getScreenRGB()]
         if len(pictures) == 2:
             self.picture = np.maximum(*pictures)
         return reward, self.ale.game_over()
@@ -100,7 +101,7 @@ def test_games_equal_the_emulator():
     assert ts.observation.shape == (2, 84, 84, 1) and ts.observation.dtype == np.uint8
     assert_shows(ts.observation[1], emulator)
     over, points, ends = False, 0, 0
-    for action in actions:
+    for t, action in enumerate(actions):
         ts, is_first = batch.step(np.array([action, action], np.int32))
         np.testing.assert_array_equal(is_first, over)
         if over:
@@ -111,7 +112,7 @@ def test_games_equal_the_emulator():
         np.testing.assert_array_equal(ts.reward, np.float32(wanted))
         np.testing.assert_array_equal(ts.terminated, over)
         assert ts.reward.dtype == np.float32 and not ts.truncated.any()
-        if not over:
+        if not over and t % 3 == 0:  # shrinking pictures by hand takes longer than playing
             assert_shows(ts.observation[0], emulator)
         points, ends = points + wanted, ends + over
     assert points > 3 and ends > 0
@@ -142,7 +143,11 @@ def test_sticky_actions():
 def test_frames_without_action():
     """The first observation is the emulator's after 0, 1 or 2 of them, which differ in Freeway."""
     batch, emulator = make_batch("Freeway", 6, **PLAIN | {"noop_max": 2}), Emulator("freeway")
-    after = np.stack([emulator.reset(noops=noops) for noops in range(4)])
+    after = []
+    for noops in range(4):
+        emulator.reset(noops)
+        after.append(emulator.observation)
+    after = np.stack(after)
     first = batch.reset(1).observation[..., 0]
     equal = np.abs(first[:, None] - after[None]).max((2, 3)) < 1
     np.testing.assert_array_equal(equal.sum(1), 1)
@@ -198,7 +203,7 @@ def test_a_life_as_an_episode_goes_on_with_the_same_game():
     batch.reset(0)
     emulator.reset()
     lives, lost, over, episodes = 5, False, False, 0
-    for action in actions:
+    for t, action in enumerate(actions):
         ts, is_first = batch.step(np.array([action], np.int32))
         assert is_first[0] == (lost or over)
         if over:
@@ -209,7 +214,7 @@ def test_a_life_as_an_episode_goes_on_with_the_same_game():
             wanted *= not lost
         lives, lost = emulator.ale.lives(), emulator.ale.lives() < lives
         assert (ts.reward[0], ts.terminated[0]) == (wanted, lost or over)
-        if not over:
+        if not over and t % 3 == 0:
             assert_shows(ts.observation[0], emulator)
         episodes += lost or over
     assert episodes > 5
@@ -261,7 +266,7 @@ def test_the_stream():
 
 
 def test_pictures_are_of_task_0():
-    actions, emulator = chase(np.random.default_rng(0), 30), Emulator()
+    actions, emulator = chase(np.random.default_rng(0), 30), Emulator(pictures=True)
     batch = games(2, render=True, time_limit=20)
     batch.reset(0)
     emulator.reset()
