@@ -16,7 +16,6 @@ import shlex
 import shutil
 import sys
 
-import jax
 import pytest
 
 from bellmax.launch import sweep, train
@@ -36,6 +35,7 @@ ELSEWHERE = (
     "python3 -m venv ",
     ".venv/bin/pip install ",
     'PATH="$PWD/.venv/bin:$PATH" ./test.sh',
+    'PATH="$PWD/.venv/bin:$PATH" python -m pytest ',
     "./test.sh",
     "pip install ",
     "python benchmarks/",
@@ -134,20 +134,23 @@ def write_files(page, folder):
             (folder / name[1]).write_text(text)
 
 
-def try_train(arguments, monkeypatch):
-    """Parses a `train` command and builds its run; nothing is compiled or written."""
-    built = []
+def try_train(arguments, monkeypatch, whole=True):
+    """Parses a `train` command, loads its configuration and, for a whole try, builds its run.
+
+    Nothing is compiled or written.
+    """
+    loaded = []
 
     def stand_in(config, out, actors):
-        experiment = build(config)
-        built.append(jax.tree.leaves(experiment.abstract_state()))
-        experiment.close()
+        if whole:
+            build(config).close()
+        loaded.append(config)
         return 0
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "train", stand_in)
         assert main(arguments) == 0
-    assert built[0]
+    assert len(loaded) == 1
 
 
 def work(page, folder, tried, monkeypatch, capfd):
@@ -190,10 +193,10 @@ TRIED = [p for p in RUN_PAGES if p.name.startswith(RECORDS) or p.name in HEAVY]
 @pytest.mark.parametrize("page", named(TRIED))
 def test_trainings_of_studies_and_heavy_pages_fit_together(page, reader, monkeypatch):
     write_files(page, reader)
-    before = list(reader.iterdir())
-    for command in commands(page):
+    before, same = list(reader.iterdir()), repeated([page])
+    for place, command in enumerate(commands(page)):
         if command.startswith("bellmax train ") and available(command):
-            try_train(shlex.split(command)[1:], monkeypatch)
+            try_train(shlex.split(command)[1:], monkeypatch, whole=(page, place) not in same)
         else:  # what reads runs cannot be tried, and studies have none of it
             assert page.name in HEAVY or command.startswith(("bellmax train ", *ELSEWHERE))
     assert list(reader.iterdir()) == before
