@@ -76,10 +76,10 @@ def same_keys(num, seed=0):
     [
         ("halfcheetah", 17, 6, "mjx"),
         ("hopper", 11, 3, "positional"),
-        ("humanoidstandup", 244, 17, "spring"),
+        pytest.param("humanoidstandup", 244, 17, "spring", marks=SLOW),
         ("inverted_pendulum", 4, 1, "generalized"),
         ("reacher", 11, 2, "spring"),
-        ("walker2d", 17, 6, "spring"),
+        pytest.param("walker2d", 17, 6, "spring", marks=SLOW),
     ],
 )
 def test_shapes(task, size, actions, backend):
