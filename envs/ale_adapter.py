@@ -198,7 +198,7 @@ def _rules(protocol: str, options: dict[str, Any]) -> AtariProtocol:
     rules = dataclasses.replace(PROTOCOLS[protocol], **options)
     if rules.max_num_frames < rules.frameskip:
         raise UserError(
-            f"max_num_frames must be at least frameskip, {rules.frameskip}, not "
+            f"max_num_frames must be at least frameskip, {rules.frameskip}, got "
             f"{rules.max_num_frames}"
         )
     return rules
