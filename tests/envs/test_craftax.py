@@ -85,7 +85,7 @@ def test_steps_equal_craftaxs_own_and_limits_are_not_deaths():
     ("name", "options", "words"),
     [
         ("craftax/Craftax-Clasic-Symbolic-v1", {}, f"did you mean '{CLASSIC[8:]}'"),
-        ("craftax/Craftax-Pixels-v1", {}, "craftax has no task 'Craftax-Pixels-v1' here"),
+        ("craftax/Craftax-Pixels-v1", {}, "craftax has no symbolic task 'Craftax-Pixels-v1'"),
         (
             CLASSIC,
             {"max_timestep": 3},
