@@ -97,7 +97,9 @@ def make_vector_env(
     from bellmax.envs.vector import vectorise
 
     if config.timeout is not None:
-        raise UserError(f"env.timeout is for host environments; leave it out for {config.name}")
+        raise UserError(
+            f"env.timeout must be left out for {config.name}; only host environments have one"
+        )
     return vectorise(
         make_task(config) if env is None else env,
         config.num_envs if num_envs is None else num_envs,
@@ -134,7 +136,9 @@ def make_host_vector(
 
     for name in ("randomise", "coverage"):
         if getattr(config, name):
-            raise UserError(f"env.{name} is for JAX environments; leave it out for {config.name}")
+            raise UserError(
+                f"env.{name} must be left out for {config.name}; only JAX environments have it"
+            )
     for name in ("num_envs", "time_limit", "timeout", "render"):
         if name in config.options:
             raise UserError(f"env.options has no {name!r}; set env.{name} instead")

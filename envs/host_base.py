@@ -1,4 +1,4 @@
-"""Protocols of host environments. Does not import jax, which a task's own process needs not."""
+"""Protocols of host environments, without jax: a task's own process does not need it."""
 
 import contextlib
 import logging
