@@ -1,4 +1,4 @@
-"""Agents: one file an algorithm, each a handful of pure functions behind one contract."""
+"""Agents: one file per algorithm, each a few pure functions behind one contract."""
 
 from bellmax.agents.base import Agent, Batch, LearnerState, LearnOutput, Memory, Params
 

@@ -1,4 +1,4 @@
-"""DQN with double Q-learning, dueling heads and n-step returns: the baseline.
+"""DQN with double Q-learning, dueling heads and n-step returns: the baseline agent.
 
 y = r_1 + ... + gamma^{n-1} r_n + gamma^n max_a q_target(s_n, a)            (double: argmax of q)
 loss = Huber(y - q(s_0, a_0))
@@ -26,7 +26,7 @@ from bellmax.networks import Network
 class DQNConfig(ValueConfig):
     """Hyper-parameters of DQN (Mnih et al. 2015, doi:10.1038/nature14236)."""
 
-    # Choose the bootstrap action with the online network (arXiv:1509.06461).
+    # Whether the online network chooses the bootstrap action (arXiv:1509.06461).
     double: bool = False
 
 

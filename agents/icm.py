@@ -1,4 +1,4 @@
-"""ICM: surprise at the next latent, in latents that tell which action was taken.
+"""ICM: the bonus is the error of predicting the next latent; an inverse model trains the latents.
 
 inverse loss = -log p(a | z, z'),  forward loss = |f(z, a) - z'|^2 / 2,  the raw reward
 """
@@ -29,13 +29,13 @@ from bellmax.networks import dense, make_torso
 class ICMConfig(CuriousConfig):
     """Hyper-parameters of ICM (Pathak et al. 2017, arXiv:1705.05363)."""
 
-    # Widths of the mlp's layers in its encoder, where the agent's torso is an mlp, in units.
+    # Widths of the encoder's mlp layers, used if the agent's torso is an mlp, in units.
     icm_hidden: tuple[Annotated[int, Ge(1)], ...] = (256,)
-    # Size of a latent.
+    # Size of a latent vector.
     icm_latent_size: Annotated[int, Ge(1)] = 32
-    # Units of the one hidden layer of the forward and of the inverse model.
+    # Units of the single hidden layer of the forward model and of the inverse model.
     icm_model_hidden: Annotated[int, Ge(1)] = 256
-    # Weight of the forward loss beside the inverse one.
+    # Weight beta of the forward loss; the inverse loss has weight 1 - beta.
     forward_weight: Annotated[float, Interval(ge=0, le=1)] = 0.2
     intrinsic: IntrinsicConfig = field(default_factory=lambda: IntrinsicConfig(normaliser="scaled"))
 
@@ -43,7 +43,8 @@ class ICMConfig(CuriousConfig):
 def make_icm(config: ICMConfig, spec: EnvSpec) -> Agent:
     """Makes the actor-critic with ICM's bonus.
 
-    Deviation: the forward loss does not train the encoder, which else has a way to shrink it.
+    Deviation: the forward loss does not train the encoder, which could otherwise reduce it by
+      shrinking the latents.
 
     Raises:
       UserError: the task's actions are not discrete, or the torso does not fit its observations.
@@ -52,8 +53,8 @@ def make_icm(config: ICMConfig, spec: EnvSpec) -> Agent:
 
 
 class ForwardInverse(nn.Module):
-    """Observations and the next ones [B, ...], actions [B] -> logits [B, A], predicted latents and
-    next latents [B, D]."""
+    """Observations and next observations [B, ...], actions [B] -> action logits [B, A], predicted
+    and actual next latents [B, D]."""
 
     config: ICMConfig
     num_actions: int
@@ -78,7 +79,7 @@ class ForwardInverse(nn.Module):
 
 
 def icm_bonus(config: ICMConfig, spec: EnvSpec) -> Intrinsic:
-    """ICM as a bonus of its own, which any agent can call."""
+    """Makes the ICM bonus, which any agent can use."""
     num_actions, shape = count_actions(spec), spec.observation.shape
     model = ForwardInverse(config, num_actions)
 
@@ -88,7 +89,7 @@ def icm_bonus(config: ICMConfig, spec: EnvSpec) -> Intrinsic:
         return model.init(key, seen, seen, jnp.zeros(1, jnp.int32)), ()
 
     def evaluate(params: Params, chunk: Chunk) -> losses.IntrinsicCuriosity:
-        """Leaves [S, B]."""
+        """Losses and rewards of a chunk; leaves [S, B]."""
         steps = chunk.steps
         lead, action = steps.action[:-1].shape, steps.action[:-1].reshape(-1)
         pair = (x.reshape(-1, *shape) for x in (steps.observation[:-1], steps.observation[1:]))

@@ -1,4 +1,4 @@
-"""Adam, whose moments are rounded in one way only."""
+"""Adam with moment updates that round alike for any number of vmapped seeds."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ DECAY, SQUARE_DECAY = 0.9, 0.999
 def make_adam(
     learning_rate: Any, epsilon: Any = 1e-8, max_gradient_norm: Any = None
 ) -> optax.GradientTransformation:
-    """Adam, on gradients scaled down to a global norm if one is given.
+    """Makes Adam, with gradient clipping by global norm if a norm is given.
 
     Args:
       learning_rate: a number or an optax schedule.
       epsilon: above 0.
-      max_gradient_norm: above 0; None leaves gradients as they are.
+      max_gradient_norm: above 0; None does not clip.
     """
     adam = optax.chain(scale_by_adam(epsilon), optax.scale_by_learning_rate(learning_rate))
     if max_gradient_norm is None:
@@ -26,10 +26,11 @@ def make_adam(
 
 
 def scale_by_adam(epsilon: Any) -> optax.GradientTransformation:
-    """`optax.scale_by_adam` with its default decays, and moments written `m + (1 - b) (g - m)`.
+    """`optax.scale_by_adam` with default decays, and moments computed as `m + (1 - b) (g - m)`.
 
-    optax writes `b m + (1 - b) g`. Compilers fuse either product with the sum, and choose otherwise
-    for one seed than for eight, so that one of eight would not be that seed alone to the last bit.
+    optax computes `b m + (1 - b) g`, of which a compiler may fuse either product with the sum. It
+    chooses differently for one seed and for eight vmapped seeds, which would break bitwise equality
+    of the two.
 
     Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
     """

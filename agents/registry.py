@@ -1,4 +1,4 @@
-"""Which agents there are; one is imported when it is asked for."""
+"""Registry of the agents; an agent's module is imported on first use."""
 
 import importlib
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def load(name: str) -> tuple[type, Callable[..., Any]]:
       UserError: there is no agent of that name.
     """
     if name not in _AGENTS:
-        raise UserError(f"agent.name: there is no agent {name!r}; there are {', '.join(names())}")
+        raise UserError(f"agent.name must be one of {', '.join(names())}, got {name!r}")
     module, config, make = _AGENTS[name]
     loaded = importlib.import_module(module)
     return getattr(loaded, config), getattr(loaded, make)

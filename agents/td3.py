@@ -1,4 +1,4 @@
-"""TD3: two critics, of which the target takes the smaller value.
+"""TD3: two critics; the target uses the smaller of their values.
 
 y = r + gamma min_c q_target_c(s', a')
 loss = sum_c (y - q_c(s, a))^2
@@ -21,9 +21,9 @@ from bellmax.envs import EnvSpec
 class TD3Config(ActorCriticConfig):
     """Hyper-parameters of TD3 (Fujimoto et al. 2018, arXiv:1802.09477)."""
 
-    # Critics; 1 is DDPG with smoothing and delay.
+    # Number of critics; 1 is DDPG with target smoothing and delayed updates.
     num_critics: Annotated[int, Interval(ge=1, le=64)] = 2
-    # What the target takes of the critics: the smallest value, or the mean of all.
+    # How the target combines the critics: the smallest value, or their mean.
     reduce: Literal["min", "mean"] = "min"
 
 

@@ -18,7 +18,7 @@ from bellmax.envs import random_mdp, value_iteration
 class Problem(NamedTuple):
     """p: [S, A, S] transitions. r: [S, A] rewards. pi, mu: [S, A] target and behaviour policy.
 
-    float64 of NumPy where it is solved, float32 of JAX where it is walked through.
+    NumPy float64 for the solution, JAX float32 for trajectories.
     """
 
     p: Any

@@ -1,4 +1,4 @@
-"""Flax modules and the named tuples that they return."""
+"""Networks: flax modules and the named tuples that they return."""
 
 from bellmax.networks.build import (
     Head,

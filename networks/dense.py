@@ -1,4 +1,4 @@
-"""The linear layer of every torso and head: flax's, with the gradient of its kernel laid out."""
+"""The linear layer of every torso and head: flax's, with a faster gradient of its kernel."""
 
 from functools import partial
 from typing import Any
@@ -10,9 +10,9 @@ import jax
 def dense(features: int, dtype: Any) -> nn.Dense:
     """`nn.Dense` of `features` units, inside a module's `__call__`; reverse-mode gradients only.
 
-    jax transposes a product to its right factor as `g^T x`, transposed again. Under `vmap` over
-    seeds XLA leaves that second transposition to whatever reads the gradient, so that Adam walks
-    each kernel across the grain: 4 % of a whole iteration of dqn/cartpole.
+    jax computes the gradient of a kernel as the transpose of `g^T x`. Under `vmap` over seeds XLA
+    defers that transposition to the consumer of the gradient, so that Adam reads it with a strided
+    access: 4 % of a whole iteration of dqn/cartpole.
     """
     return nn.Dense(features, dtype=dtype, dot_general=_dot_general)
 
@@ -24,7 +24,7 @@ def _dot_general(x: jax.Array, kernel: jax.Array, dimensions: Any, precision: An
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def product(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
-    """[..., D] and [D, F] -> [..., F], the gradient of the kernel laid out as the kernel is."""
+    """[..., D] and [D, F] -> [..., F]; the kernel's gradient has the kernel's memory layout."""
     return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), precision)
 
 

@@ -1,4 +1,4 @@
-"""Orthogonal initialisers, as flax's, without LAPACK."""
+"""Orthogonal initialisers like flax's, without LAPACK."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ import jax.numpy as jnp
 def orthogonal(scale: float = 1.0) -> Any:
     """Kernels [rows, columns] whose shorter side is orthonormal, times `scale`.
 
-    Equal to `nn.initializers.orthogonal` up to rounding, by Gram-Schmidt twice. On a CPU the QR of
-    that one waits within the threads that it runs on: several of them in one program, under `vmap`
-    over seeds, stopped for good on two cores (jax 0.10.2).
+    Equal to `nn.initializers.orthogonal` up to rounding; computed by repeated Gram-Schmidt. On a
+    CPU the QR decomposition in flax's version blocks the threads that it runs on: several of them
+    in one program, under `vmap` over seeds, deadlock on two cores (jax 0.10.2).
 
     Source: Saxe et al. 2014, arXiv:1312.6120.
     """

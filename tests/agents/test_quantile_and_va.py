@@ -311,11 +311,14 @@ def test_the_actor_stores_what_it_did_with_which_probability():
 @pytest.mark.parametrize(
     "changed, sentence",
     [
-        ({"trace": "one_step", "n_step": 3}, "agent.n_step: 3, but agent.trace one_step"),
-        ({"trace": "uncorrected", "target_epsilon": 0.1}, "agent.target_epsilon: must be 0"),
-        ({"munchausen": True}, "agent.munchausen: needs trace one_step"),
-        ({"munchausen": True, "trace": "one_step", "selector": "online"}, "selector target"),
-        ({"network": NetworkConfig(dueling=True)}, "agent.network.dueling: this agent has a head"),
+        (
+            {"trace": "one_step", "n_step": 3},
+            "agent.n_step must be 1 for agent.trace one_step, got 3",
+        ),
+        ({"trace": "uncorrected", "target_epsilon": 0.1}, "agent.target_epsilon must be 0"),
+        ({"munchausen": True}, "for agent.munchausen, got retrace"),
+        ({"munchausen": True, "trace": "one_step", "selector": "online"}, "got one_step, online"),
+        ({"network": NetworkConfig(dueling=True)}, "agent.network.dueling must be false"),
         ({"network": network("LinearVA")}, "cannot build .*num_quantiles=5"),
     ],
 )

@@ -306,16 +306,16 @@ def test_names_are_listed_by_one_line():
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("brax/hoper", {}, "brax has no task 'hoper', did you mean 'hopper'."),
-        ("brax/hopper", {"backend": "sprig"}, "not 'sprig', did you mean 'spring'."),
+        ("brax/hoper", {}, "brax has no task 'hoper', did you mean 'hopper'"),
+        ("brax/hopper", {"backend": "sprig"}, "got 'sprig', did you mean 'spring'"),
         (
             "brax/hopper",
             {"ctrl_cost": 1.0},
             "did you mean 'ctrl_cost_weight'; it takes backend, ti",
         ),
-        ("brax/hopper", {"time_limit": "x"}, "time_limit must be a whole number, not 'x'."),
-        ("brax/hopper", {"healthy_reward": "x"}, "healthy_reward must be a number, not 'x'."),
-        ("brax/hopper", {"time_limit": 0}, "time_limit must be at least 1 environment step, not 0"),
+        ("brax/hopper", {"time_limit": "x"}, "time_limit must be a whole number, got 'x'"),
+        ("brax/hopper", {"healthy_reward": "x"}, "healthy_reward must be a number, got 'x'"),
+        ("brax/hopper", {"time_limit": 0}, "time_limit must be at least 1 environment step, got 0"),
     ],
 )
 def test_mistakes_are_explained(name, options, words):

@@ -107,7 +107,7 @@ def test_cells_are_found_inside_randomised():
     "env", [CartPole(), Randomised(Pendulum(), {"mass": (0.5, 2.0)})], ids=["plain", "randomised"]
 )
 def test_states_without_cells_are_refused(env):
-    sentence = f"env.coverage: the states of {env.spec.name} cannot be counted, as it has no cells"
+    sentence = f"env.coverage: the states of {env.spec.name} cannot be counted; the task lacks"
     with pytest.raises(UserError, match=sentence) as caught:
         vectorise(env, 2, time_limit=5, coverage=True)
     assert "\n" not in str(caught.value)

@@ -263,7 +263,7 @@ def test_a_frame_of_ataris_size_is_enlarged_without_lines():
     ("shape", "dtype"), [((4,), "bool"), ((3, 5), "float32"), ((3, 5, 2), "int32")]
 )
 def test_what_is_no_picture_is_said_in_a_sentence(shape, dtype):
-    with pytest.raises(UserError, match="test/Screen draws no pictures: it has no `draw`, and an"):
+    with pytest.raises(UserError, match="test/Screen cannot draw pictures; it has no `draw`, and"):
         find_drawing(Screen(shape, dtype))
 
 

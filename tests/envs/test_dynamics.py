@@ -107,7 +107,7 @@ def test_a_batch_of_pendulums_is_each_alone():
     assert len(np.unique(many.observation[:, 2])) == 3
     with pytest.raises(UserError, match="no parameter 'masss', did you mean 'mass'"):
         Pendulum().with_parameters({"masss": 1.0})
-    with pytest.raises(UserError, match="length must be above 0, not 0"):
+    with pytest.raises(UserError, match="length must be above 0, got 0"):
         Pendulum(length=0.0)
 
 

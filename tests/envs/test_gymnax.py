@@ -192,7 +192,7 @@ def test_constructor_options_reach_the_task():
     ("name", "options", "words"),
     [
         ("gymnax/CartPole-v1", {"max_step_in_episode": 5}, "did you mean 'max_steps_in_episode'"),
-        ("gymnax/CartPole-v1", {"gravity": "x"}, "gravity must be a number, not 'x'"),
+        ("gymnax/CartPole-v1", {"gravity": "x"}, "gravity must be a number, got 'x'"),
         ("gymnax/CartPol-v1", {}, "did you mean 'CartPole-v1'"),
         ("gymnax/FrozenLake-misc", {"map_name": "9x9"}, "map_name must be"),
     ],

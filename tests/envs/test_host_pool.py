@@ -112,7 +112,7 @@ def test_ten_faults_in_a_row_of_one_task_are_too_many():
     batch = PoolBatch(pool, SPEC, 2)
     batch.reset(0)
     pool.episode[0] = 2000  # which shows none
-    with pytest.raises(UserError, match=r"^Task 1 of Script failed 10 times in a row, .*finite\.$"):
+    with pytest.raises(UserError, match=r"^Task 1 of Script failed 10 times in a row, .*finite$"):
         for _ in range(11):
             batch.step(np.array([1, 1]))
     assert batch.faults["not finite"] == 10
@@ -127,7 +127,7 @@ def test_ten_faults_in_a_row_of_one_task_are_too_many():
 def test_what_opens_not_finite_is_explained():
     pool = Counting([9], {(0, 1): {"reward": np.nan}})
     pool.restart = lambda mask: np.array([np.nan], np.float32)
-    with pytest.raises(UserError, match="Script opens an episode that is not finite"):
+    with pytest.raises(UserError, match="Script starts an episode with a non-finite"):
         run(PoolBatch(pool, SPEC, 1), 1)
 
 
@@ -162,5 +162,5 @@ def test_arguments_are_checked():
     for arguments, words in [((0, None, None), "num_envs"), ((1, 0, None), "time_limit")]:
         with pytest.raises(UserError, match=f"{words} must be at least 1"):
             check_pool("Script", *arguments)
-    with pytest.raises(UserError, match="Script steps in threads, which cannot be timed out"):
+    with pytest.raises(UserError, match="timeout must be None for Script"):
         check_pool("Script", 1, None, 2.0)

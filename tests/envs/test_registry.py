@@ -34,18 +34,18 @@ def test_factory_of_the_user():
             "'bellmax/Cartpole', did you mean 'bellmax/CartPole'",
         ),
         ("CartPole", {}, "did you mean 'bellmax/CartPole'"),
-        ("nothing/like-it", {}, "`minigrid/<Task>` and `module.path:factory` work too"),
-        ("gymnax/", {}, "There is no environment 'gymnax/'"),
+        ("nothing/like-it", {}, "`minigrid/<Task>` and `module.path:factory`"),
+        ("gymnax/", {}, "there is no environment 'gymnax/'"),
         ("bellmax/DeepSea", {"siz": 4}, "no option 'siz', did you mean 'size'; it takes size, det"),
-        ("bellmax/DeepSea", {"size": "abc"}, "size must be a whole number, not 'abc'"),
-        ("bellmax/Pendulum", {"mass": True}, "mass must be a number, not True"),
+        ("bellmax/DeepSea", {"size": "abc"}, "size must be a whole number, got 'abc'"),
+        ("bellmax/Pendulum", {"mass": True}, "mass must be a number, got True"),
         ("helpers.scripted:Counte", {}, "no callable 'Counte', did you mean 'Counter'"),
         ("no_such_module:Counter", {}, "needs the module 'no_such_module'"),
         ("helpers.scripted:", {}, "no callable ''"),
-        (":factory", {}, "not of the form module.path:factory"),
+        (":factory", {}, "must be of the form module.path:factory"),
         ("helpers.scripted:Counter", {"end_at": 3}, "did you mean 'ends_at'"),
         ("helpers.scripted:rollout", {}, "needs the option 'env'"),
-        ("builtins:dict", {}, "returned a dict, not an Environment"),
+        ("builtins:dict", {}, "must return an Environment with spec"),
     ],
 )
 def test_mistakes_are_explained(name, options, words):
@@ -101,7 +101,7 @@ def test_which_environments_python_steps():
     for name in ("bellmax/Catch", "gymnax/CartPole-v1", "helpers.scripted:Counter"):
         assert not is_host(name)
     for name in ("CartPole", "gymnasium/", "ale"):
-        with pytest.raises(UserError, match="There is no environment"):
+        with pytest.raises(UserError, match="there is no environment"):
             is_host(name)
     with pytest.raises(UserError, match="did you mean 'ends_at'"):
         is_host("helpers.scripted:Counter", end_at=3)
@@ -115,10 +115,10 @@ def test_host_environments_of_the_user():
         == 3
     )
     with pytest.raises(
-        UserError, match="bellmax/Catch is an environment of jax: bellmax.envs.make"
+        UserError, match="bellmax/Catch is a JAX environment; make it with bellmax.envs.make"
     ):
         make_batch("bellmax/Catch", 2)
-    with pytest.raises(UserError, match="returned a dict, not an Environment with spec, reset and"):
+    with pytest.raises(UserError, match="must return an Environment .*, got a dict"):
         make_batch("builtins:dict", 2)
 
 

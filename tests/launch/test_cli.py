@@ -142,16 +142,19 @@ MISTAKES = [
     ("check-env", ["NAME", "required"]),
     ("doctor now", ["unrecognized arguments: now"]),
     ("train qr.yaml --agent.trace retrce", ["agent.trace", "did you mean retrace?"]),
-    ("train qr.yaml --agent.trace one_step", ["agent.n_step: 3", "agent.trace one_step"]),
+    (
+        "train qr.yaml --agent.trace one_step",
+        ["agent.n_step must be 1 for agent.trace one_step, got 3"],
+    ),
     (
         "train qr.yaml --agent.trace uncorrected --agent.target-epsilon 0.1",
-        ["agent.target_epsilon: must be 0", "uncorrected"],
+        ["agent.target_epsilon must be 0", "uncorrected"],
     ),
     (
         "train qr.yaml --agent.trace one_step --agent.n-step 1 --agent.target-epsilon 0.1",
-        ["agent.target_epsilon: must be 0", "one_step"],
+        ["agent.target_epsilon must be 0", "one_step"],
     ),
-    ("train qr.yaml --agent.munchausen", ["agent.munchausen: needs trace one_step"]),
+    ("train qr.yaml --agent.munchausen", ["for agent.munchausen, got"]),
     ("train qr.yaml --agent.target-epsilon 2", ["agent.target_epsilon", "[0, 1]", "'2'"]),
     ("train qr.yaml --agent.trace-decay -0.1", ["agent.trace_decay", "[0, 1]", "'-0.1'"]),
     ("train qr.yaml --agent.num-quantiles 0", ["agent.num_quantiles", "[1, 10000]", "'0'"]),
@@ -167,10 +170,10 @@ MISTAKES = [
     ("train qr.yaml --agent.network.module own:NoQuantiles", ["has no 'quantiles'"]),
     (
         "train qr.yaml --agent.network.module own:Transposed",
-        ["quantiles of shape (2, 2, 4)", "(2, 4, 2) is needed"],
+        ["quantiles of own:Transposed must have shape (2, 4, 2)", "got (2, 2, 4)"],
     ),
     ("train qr.yaml --agent.network.torso nature", ["needs images", "(4,)"]),
-    ("train qr.yaml --env.name own:Continuous", ["bellmax/CartPole has continuous actions"]),
+    ("train qr.yaml --env.name own:Continuous", ["with discrete actions, got bellmax/CartPole"]),
     (
         "train qr.yaml --env.num-envs 10 --replay.capacity 30",
         ["replay.capacity must be at least 40", "sequences of 4 steps"],
@@ -186,9 +189,9 @@ MISTAKES = [
     ("train va.yaml --agent.network.module own:Plain", ["own:Plain", "has no 'value'"]),
     (
         "train va.yaml --agent.network.module own:ColumnValue",
-        ["value of shape (2, 1)", "(2,) is needed"],
+        ["value of own:ColumnValue must have shape (2,)", "got (2, 1)"],
     ),
-    ("train va.yaml --env.name own:Continuous", ["bellmax/CartPole has continuous actions"]),
+    ("train va.yaml --env.name own:Continuous", ["with discrete actions, got bellmax/CartPole"]),
 ]
 
 

@@ -127,8 +127,8 @@ def test_a_task_that_breaks_is_restarted_and_reported(folder, capsys):
         ("--env.coverage", "env.coverage"),
         ("--env.name gymnasium/CartPoll-v1", "did you mean 'CartPole-v1'"),
         ("--host.acters 2", "did you mean host.actors"),
-        ("--env.name ale/Breakout --env.timeout 5", "ale/Breakout steps in threads"),
-        ("--env.name envpool/CartPole-v1 --env.timeout 5", "leave timeout out"),
+        ("--env.name ale/Breakout --env.timeout 5", "timeout must be None for ale/Breakout"),
+        ("--env.name envpool/CartPole-v1 --env.timeout 5", "timeout must be None for envpool"),
     ],
 )
 def test_mistakes_get_one_sentence(folder, capsys, words, sentence):

@@ -263,8 +263,8 @@ MISTAKES = [
     ("record run --fps 0", ["--fps", "[1, 50]", "got 0"]),
     ("record run --fps 60", ["--fps", "[1, 50] for a .gif", "mp4"]),
     ("record run --frames 3", ["unrecognized arguments"]),
-    ("record blind", ["test/Recall draws no pictures"]),
-    ("record host", ["draws no pictures"]),
+    ("record blind", ["test/Recall cannot draw pictures"]),
+    ("record host", ["cannot draw pictures"]),
 ]
 
 
