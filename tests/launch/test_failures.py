@@ -75,7 +75,8 @@ def flip(run, step):
 
 # A ring of three vector steps: each batch of 64 holds the newest transition. Vector step 100 earns
 # the NaN and is learned from after one more; 16 warm up: learning phase 100 + 1 - 16 meets it.
-NANS = [("dqn", 1, 85), ("dqn", 3, 3 * 84 + 1), ("qr_dqn_retrace", 1, 85), ("va_learning", 1, 85)]
+NANS = [("dqn", 1, 85), ("dqn", 3, 3 * 84 + 1)]
+NANS += [pytest.param(a, 1, 85, marks=pytest.mark.slow) for a in ("qr_dqn_retrace", "va_learning")]
 
 
 @pytest.mark.parametrize(("agent", "updates", "step"), NANS)

@@ -36,9 +36,13 @@ def kill(process, known):
     return children
 
 
+# Environments in processes of their own: few, as each takes a second to start.
+IN_PROCESSES = ["--env.timeout", "60", "--env.num-envs", "2", "--evaluation-episodes", "1"]
+
+
 def test_killed_it_is_resumed_from_its_last_checkpoint_and_leaves_no_process(lines, known, capsys):
     run = lines / "run"
-    long = ["--steps", "1000000", "--env.timeout", "60"]
+    long = ["--steps", "1000000", *IN_PROCESSES]
     process = start(known, "train", "run.yaml", *long, "--out", run)
     wait_until(lambda: rows(run, "train"), process)
     # Environments of actors are there before those of evaluations.
@@ -48,7 +52,7 @@ def test_killed_it_is_resumed_from_its_last_checkpoint_and_leaves_no_process(lin
     wait_until(lambda: len(checkpoints(run).steps()) > 1, process)
     wait_until(lambda: checkpoints(run).latest() < rows(run, "train")[-1]["step"], process)
     children = kill(process, known)
-    assert len(children) >= 4 and have_ended(children)
+    assert len(children) >= 2 and have_ended(children)
     process.communicate()
     last = rows(run, "train")[-1]
     assert last["restarts_raised"] == 1 and not last["restarts_timed_out"]
@@ -59,9 +63,9 @@ def test_killed_it_is_resumed_from_its_last_checkpoint_and_leaves_no_process(lin
     assert main(["resume", str(run), "--steps", str(end)]) == 0
     assert f"resuming {run} at step {newest:,}, with new episodes" in capsys.readouterr().out
     train = rows(run, "train")
-    # Every line that a run has which nothing disturbed, once: 404 is the first gradient step's.
-    assert [row["step"] for row in train] == [400, 404, *range(800, end + 1, 400)]
-    assert [row["gradient_steps"] for row in train] == [(row["step"] - 400) // 2 for row in train]
+    # Every line that a run has which nothing disturbed, once: 402 is the first gradient step's.
+    assert [row["step"] for row in train] == [400, 402, *range(800, end + 1, 400)]
+    assert [row["gradient_steps"] for row in train] == [row["step"] - 400 for row in train]
     assert [row["step"] for row in rows(run, "evaluation")] == [*range(800, end + 1, 800)]
     assert checkpoints(run).latest() == end
     # One step in ten opens an episode.
@@ -134,7 +138,8 @@ def test_a_second_signal_ends_it_at_once(lines, known, lock_step):
 
 def test_a_full_disk_ends_the_run_and_its_processes_and_keeps_what_was_there(lines, capsys):
     run, here = lines / "run", psutil.Process()
-    assert main(["train", "run.yaml", "--env.timeout", "60", "--out", "run"]) == 0
+    options = [*IN_PROCESSES, "--host.actors", "1"]
+    assert main(["train", "run.yaml", *options, "--out", "run"]) == 0
     before, children = contents(run / "checkpoints"), here.children(recursive=True)
     capsys.readouterr()
     with files_limited_to(6_000):
@@ -144,5 +149,3 @@ def test_a_full_disk_ends_the_run_and_its_processes_and_keeps_what_was_there(lin
     assert "checkpoint 1600 could not be saved" in err and "file too large" in err, err
     assert have_ended([p for p in here.children(recursive=True) if p not in children])
     assert contents(run / "checkpoints") == before
-    assert main(["resume", "run", "--steps", "2000"]) == 0
-    assert checkpoints(run).latest() == 2000 and rows(run, "train")[-1]["step"] == 2000
