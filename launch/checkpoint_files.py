@@ -20,12 +20,14 @@ _LEFTOVER = re.compile(r"\d+\.(orbax-checkpoint-tmp.*|deleted)")
 
 
 def write_manifest(path: Path, file: Path) -> None:
-    """Lists all files below `path`, which are synced to the disk with their folders, in `file`."""
-    files = [one for one in sorted(path.rglob("*")) if one.is_file()]
+    """Lists the files of the items in `path` in `file`, and sees that they are on the disk."""
+    items = [path / item for item in (STATE, REPLAY, META) if (path / item).is_dir()]
+    files = [one for item in items for one in sorted(item.rglob("*")) if one.is_file()]
     listed = {one.relative_to(path).as_posix(): _checksum(one) for one in files}
     data = {"checksum": zlib.crc32(json.dumps(listed).encode()), "files": listed}
     file.write_text(json.dumps(data))
-    for one in [*files, file, *(folder for folder in path.rglob("*") if folder.is_dir())]:
+    # Files further down are tensorstore's, which syncs them and their folders.
+    for one in [*(one for one in files if one.parent in items), *items, file, file.parent]:
         sync(one)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from bellmax.envs.host import HostVector
-from bellmax.launch.checkpoints import META
 from bellmax.launch.cli import main
 from bellmax.launch.host_evaluation import HostEvaluator
 from bellmax.launch.host_runner import HostRunner
@@ -15,10 +14,12 @@ from helpers.runs import checkpoints, rows
 
 
 def metrics(run: Path):
-    """Of the checkpoints, by step."""
+    """Of the checkpoints, by step; None for one that has none."""
+    paths = {step: run / "checkpoints" / str(step) for step in checkpoints(run).steps()}
+    files = {step: path / "metrics" / "metrics" for step, path in paths.items()}
     return {
-        step: json.loads((run / "checkpoints" / str(step) / META).read_text())["meta"]["metric"]
-        for step in checkpoints(run).steps()
+        step: json.loads(file.read_text())["metric"] if file.exists() else None
+        for step, file in files.items()
     }
 
 
