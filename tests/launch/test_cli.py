@@ -63,8 +63,6 @@ class Continuous(CartPole):
 def elsewhere(tmp_path, monkeypatch):
     """A folder with one good file, one run and one plain file; jax's settings are left alone."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(devices, "configure_jax", lambda *, deterministic: None)
-    monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "good.yaml").write_text(PRESET)
     (tmp_path / "qr.yaml").write_text(QUANTILES)
     (tmp_path / "va.yaml").write_text(VA)
