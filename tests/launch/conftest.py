@@ -1,31 +1,29 @@
 """For tests of launch/: commands run in this process and leave its settings as they are."""
 
+import contextlib
 import shutil
 import sys
 
-import jax
 import pytest
 
 from bellmax.launch.cli import main
+from helpers.compiling import compiles_soon
 from helpers.line_tasks import CONFIG, TASKS
 from helpers.small import SMALL
-
-# Programs are compiled for many tests and run for milliseconds: half of the time goes without
-# XLA's optimisations. A module that says `OPTIMISED = True` is compiled as users compile.
-UNOPTIMISED = "jax_disable_most_optimizations"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def settings(request):
-    """Commands leave jax's settings as they are; children have the same ones."""
-    before = jax.config.values[UNOPTIMISED]
-    unoptimised = not getattr(request.module, "OPTIMISED", False)
-    with pytest.MonkeyPatch.context() as patch:
+    """Commands leave jax's settings as they are, and programs are compiled soon.
+
+    So they are in child processes. A module with `OPTIMISED = True` is compiled as users compile.
+    """
+    optimised = getattr(request.module, "OPTIMISED", False)
+    compiling = contextlib.nullcontext() if optimised else compiles_soon()
+    with pytest.MonkeyPatch.context() as patch, compiling:
         patch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
-        patch.setenv(UNOPTIMISED.upper(), str(unoptimised).lower())  # for child processes
-        jax.config.update(UNOPTIMISED, unoptimised)
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(not optimised).lower())
         yield
-        jax.config.update(UNOPTIMISED, before)
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,7 @@
 
 import errno
 import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +12,7 @@ import yaml
 from bellmax import UserError
 from bellmax.launch import commands, devices
 from bellmax.launch.cli import main
+from helpers.processes import finish, start_bellmax, start_python
 
 PRESET = "steps: 5000\nagent: {name: dqn, learning_rate: 1e-3}\nenv: {name: bellmax/CartPole}\n"
 QUANTILES = """
@@ -64,8 +63,6 @@ class Continuous(CartPole):
 def elsewhere(tmp_path, monkeypatch):
     """A folder with one good file, one run and one plain file; jax's settings are left alone."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(devices, "configure_jax", lambda *, deterministic: None)
-    monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "good.yaml").write_text(PRESET)
     (tmp_path / "qr.yaml").write_text(QUANTILES)
     (tmp_path / "va.yaml").write_text(VA)
@@ -248,12 +245,11 @@ def test_what_is_wrong_with_an_environment_is_the_answer_with_exit_code_1(capsys
     assert "bellmax/CartPole" in captured.out and captured.err == ""
 
 
-def test_an_environment_of_the_users_own_is_found_in_the_current_folder():
-    write("mine.py", "from bellmax.envs import CartPole\n")
-    code = "import sys; from bellmax.launch.cli import main; sys.exit(main())"
-    command = [sys.executable, "-P", "-c", code, "check-env", "mine:CartPole"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (result.returncode, result.stderr) == (0, ""), result
+def test_an_environment_of_the_users_own_is_found_in_the_current_folder(tmp_path, capsys):
+    write("an_own_task.py", "from bellmax.envs import CartPole\n")
+    assert str(tmp_path) not in sys.path
+    assert main(["check-env", "an_own_task:CartPole"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
@@ -362,39 +358,24 @@ def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     assert not devices.usable(devices.cache_folder())
 
 
-def shell(*arguments, code="import sys; from bellmax.launch.cli import main; sys.exit(main())"):
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
-    )
+def test_help_loads_nothing_that_takes_long():
+    code = "import sys; from bellmax.launch.cli import main; main(['--help']); print(*sys.modules)"
+    out, _ = finish(start_python("-c", code))
+    assert "commands:" in out
+    assert not {"jax", "flax", "optax", "matplotlib"} & set(out.splitlines()[-1].split())
 
 
-def test_help_answers_at_once_and_without_jax():
-    seconds = []
-    for _ in range(3):  # the fastest of three: other work on the machine is not the program's
-        start = time.perf_counter()
-        result = shell("--help")
-        seconds.append(time.perf_counter() - start)
-        assert result.returncode == 0 and "commands:" in result.stdout
-    assert min(seconds) < 1.0
-    loaded = "import sys; from bellmax.launch.cli import main; main(); print('jax' in sys.modules)"
-    assert shell("--help", code=loaded).stdout.splitlines()[-1] == "False"
+def test_a_process_ends_with_exit_code_2_and_one_line():
+    out, err = finish(start_bellmax("show-config", "good.yaml", "--agent.lr", "3"), code=2)
+    assert out == "" and len(err.splitlines()) == 1 and err.startswith("bellmax: ")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    ["trian", "show-config good.yaml --agent.lr 3", "train good.yaml --out plain/x"],
-)
-def test_a_process_ends_with_exit_code_2_and_one_line(arguments):
-    result = shell(*arguments.split())
-    assert (result.returncode, result.stdout) == (2, "")
-    assert len(result.stderr.splitlines()) == 1 and result.stderr.startswith("bellmax: ")
-
-
-def test_configuring_jax_survives_an_unwritable_cache():
+def test_configuring_jax_survives_an_unwritable_cache(monkeypatch):
     code = (
-        "import os; os.environ.update(BELLMAX_CACHE='plain/x');"
         "from bellmax.launch.devices import configure_jax; configure_jax(deterministic=True);"
-        "import jax; print(jax.config.values['jax_compilation_cache_dir'], os.environ['XLA_FLAGS'])"
+        "import jax, os;"
+        "print(jax.config.values['jax_compilation_cache_dir'], os.environ['XLA_FLAGS'])"
     )
-    result = shell(code=code)
-    assert result.stdout.startswith("None") and "deterministic_ops=true" in result.stdout
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    out, _ = finish(start_python("-c", code, env={"BELLMAX_CACHE": "plain/x"}))
+    assert out.startswith("None") and "deterministic_ops=true" in out

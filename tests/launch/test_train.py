@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 import yaml
-from jax.experimental.compilation_cache import compilation_cache
 
 from bellmax import UserError
 from bellmax.launch.checkpoints import Checkpoints
@@ -42,22 +41,10 @@ EVALUATION |= {"episode_length", "episodes", "cut_episodes"}
 def run(tmp_path_factory):
     """A run of three seeds with every sink that needs no account."""
     folder = tmp_path_factory.mktemp("train")
-    before = jax.config.values["jax_compilation_cache_dir"]
-    jax.config.update("jax_compilation_cache_dir", str(folder / "cache"))
-    compilation_cache.reset_cache()
     (folder / "small.yaml").write_text(CONFIG)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
-        options = ["--seeds", "3", "--seed", "5", "--tensorboard"]
-        assert train(folder / "small.yaml", folder / "run", *options) == 0
-    yield folder / "run"
-    jax.config.update("jax_compilation_cache_dir", before)
-    compilation_cache.reset_cache()
-
-
-@pytest.fixture(autouse=True)
-def settings(monkeypatch):
-    monkeypatch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
+    options = ["--seeds", "3", "--seed", "5", "--tensorboard"]
+    assert train(folder / "small.yaml", folder / "run", *options) == 0
+    return folder / "run"
 
 
 def train(source, out, *options):
