@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bellmax import UserError
-from bellmax.launch import commands, devices
+from bellmax.launch import commands, devices, doctor
 from bellmax.launch.cli import main
 
 PRESET = "steps: 5000\nagent: {name: dqn, learning_rate: 1e-3}\nenv: {name: bellmax/CartPole}\n"
@@ -350,6 +350,12 @@ def test_the_doctor_fails_for_a_missing_core_package(capsys, monkeypatch):
     assert "jax is MISSING: pip install jax" in report and 'pip install "bellmax[wandb]"' in report
 
 
+def test_the_doctor_names_no_extra_that_is_made_of_others(monkeypatch):
+    lines = ["jax>=0.10", 'ale-py>=0.12; extra == "ale"', 'bellmax[ale]; extra == "all"']
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: lines)
+    assert doctor.requirements() == (["jax", "jaxlib"], {"ale": ["ale-py"]})
+
+
 def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("BELLMAX_CACHE", raising=False)
@@ -365,7 +371,7 @@ def shell(*arguments, code="import sys; from bellmax.launch.cli import main; sys
     )
 
 
-def test_help_answers_at_once_and_without_jax():
+def test_help_answers_at_once_without_jax_and_gymnasium():
     seconds = []
     for _ in range(3):  # the fastest of three: other work on the machine is not the program's
         start = time.perf_counter()
@@ -373,8 +379,9 @@ def test_help_answers_at_once_and_without_jax():
         seconds.append(time.perf_counter() - start)
         assert result.returncode == 0 and "commands:" in result.stdout
     assert min(seconds) < 1.0
-    loaded = "import sys; from bellmax.launch.cli import main; main(); print('jax' in sys.modules)"
-    assert shell("--help", code=loaded).stdout.splitlines()[-1] == "False"
+    loaded = "import sys; from bellmax.launch.cli import main; main(); "
+    loaded += "print({'jax', 'gymnasium'} & {*sys.modules})"
+    assert shell("--help", code=loaded).stdout.splitlines()[-1] == "set()"
 
 
 @pytest.mark.parametrize(
