@@ -128,7 +128,7 @@ def _write(path: Path, pictures: Iterator[np.ndarray], fps: int) -> int:
                 count += 1
         written, _ = ffmpeg.count_frames_and_secs(str(path))
     except (OSError, RuntimeError) as error:
-        raise UserError(f"ffmpeg cannot write {path}; what it says is above") from error
+        raise UserError(f"ffmpeg cannot write {path}; its message is above") from error
     if written != count:
         raise UserError(f"ffmpeg wrote {written} of {count} pictures to {path}")
     return count

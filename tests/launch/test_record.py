@@ -337,6 +337,8 @@ def test_thirty_pictures_a_second_are_thirty_in_a_gif_too(tmp_path):
     assert len(delays) == 30 and set(delays) == {30, 40} and abs(sum(delays) - 1000) <= 10
 
 
+# imageio_ffmpeg leaves its end of the pipe open where ffmpeg has died.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("name", ["a.gif", "a.mp4"])
 def test_what_ffmpeg_cannot_write_is_one_sentence_and_leaves_the_one_before(
     tmp_path, monkeypatch, name
