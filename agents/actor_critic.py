@@ -31,7 +31,6 @@ from bellmax.agents.base import (
     ReplaySpec,
     masked_mean,
 )
-from bellmax.agents.optimizer import make_adam
 from bellmax.envs import EnvSpec
 from bellmax.networks import (
     ContinuousNetworkConfig,
@@ -132,7 +131,7 @@ def make_actor_critic_agent(
     actor = make_actor(config.network, spec.observation, action, num_heads)
     critics = make_critics(config.network, spec.observation, action, num_critics, num_heads)
     parts = Parts(config, actor, critics, num_heads, *action_bounds(action))
-    adam = make_adam(config.learning_rate)
+    adam = optax.adam(config.learning_rate)
     learn_critics = _make_learn_critics(parts, adam, critic_loss)
     learn_actor = _make_learn_actor(parts, adam)
 

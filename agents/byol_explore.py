@@ -19,7 +19,7 @@ from bellmax.agents.base import Agent, Memory, Params, count_actions, masked_mea
 from bellmax.agents.intrinsic import Chunk, Intrinsic, IntrinsicConfig, transitions
 from bellmax.agents.on_policy import CuriousConfig, make_on_policy_agent
 from bellmax.envs import EnvSpec, Step
-from bellmax.networks import GRU, RecurrentNetwork, dense, make_recurrent_network
+from bellmax.networks import GRU, RecurrentNetwork, make_recurrent_network
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Predictor(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for width in self.hidden:
-            x = nn.relu(dense(width, jnp.float32)(x))
-        return dense(self.latent_size, jnp.float32)(x)
+            x = nn.relu(nn.Dense(width)(x))
+        return nn.Dense(self.latent_size)(x)
 
 
 class WorldModel(NamedTuple):

@@ -22,7 +22,7 @@ from bellmax.agents.intrinsic import (
 )
 from bellmax.agents.on_policy import CuriousConfig, make_on_policy_agent
 from bellmax.envs import EnvSpec
-from bellmax.networks import dense, make_torso
+from bellmax.networks import make_torso
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class ForwardInverse(nn.Module):
         config = self.config
         both = jnp.concatenate([before, after], axis=0)
         features = make_torso(config.network.torso, config.icm_hidden, jnp.float32)(both)
-        z_tm1, z_t = jnp.split(dense(config.icm_latent_size, jnp.float32)(features), 2)
+        z_tm1, z_t = jnp.split(nn.Dense(config.icm_latent_size)(features), 2)
 
         def model(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
             joined = jnp.concatenate([x, y], axis=-1)
-            hidden = nn.relu(dense(config.icm_model_hidden, jnp.float32)(joined))
-            return dense(size, jnp.float32)(hidden)
+            hidden = nn.relu(nn.Dense(config.icm_model_hidden)(joined))
+            return nn.Dense(size)(hidden)
 
         taken = jax.nn.one_hot(action, self.num_actions)
         logits = model(z_tm1, z_t, self.num_actions)

@@ -38,7 +38,6 @@ from bellmax.agents.intrinsic import (
     make_normaliser,
     transitions,
 )
-from bellmax.agents.optimizer import make_adam
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import (
     RecurrentMemory,
@@ -178,7 +177,7 @@ def make_on_policy_agent(
     num_actions = count_actions(spec)
     network = make_recurrent_network(config.network, spec.observation, num_actions)
     parts = Parts(config, network, intrinsic, make_normaliser(reward), reward.scale)
-    adam = make_adam(config.learning_rate, config.adam_epsilon)
+    adam = optax.adam(config.learning_rate, eps=config.adam_epsilon)
 
     def init(key: jax.Array) -> LearnerState:
         network_key, bonus_key = jax.random.split(key)

@@ -22,7 +22,7 @@ from bellmax.agents.intrinsic import (
 )
 from bellmax.agents.on_policy import CuriousConfig, make_on_policy_agent
 from bellmax.envs import EnvSpec
-from bellmax.networks import dense, make_torso
+from bellmax.networks import make_torso
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class RandomFeatures(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = make_torso(self.config.network.torso, self.config.rnd_hidden, jnp.float32)(x)
         for _ in range(self.extra):
-            x = nn.relu(dense(self.config.rnd_features, jnp.float32)(x))
-        return dense(self.config.rnd_features, jnp.float32)(x)
+            x = nn.relu(nn.Dense(self.config.rnd_features)(x))
+        return nn.Dense(self.config.rnd_features)(x)
 
 
 def rnd_bonus(config: RNDConfig, spec: EnvSpec) -> Intrinsic:

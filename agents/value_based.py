@@ -22,7 +22,6 @@ from bellmax.agents.base import (
     masked_mean,
     update_target,
 )
-from bellmax.agents.optimizer import make_adam
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Head, Network, NetworkConfig, make_q_network
 
@@ -221,7 +220,10 @@ def make_optimizer(config: ValueConfig) -> optax.GradientTransformation:
     rate: Any = config.learning_rate
     if config.final_learning_rate is not None:
         rate = optax.linear_schedule(rate, config.final_learning_rate, config.learning_rate_steps)
-    return make_adam(rate, config.adam_epsilon, config.max_gradient_norm)
+    adam = optax.adam(rate, eps=config.adam_epsilon)
+    if config.max_gradient_norm is None:
+        return adam
+    return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), adam)
 
 
 def huber(error: jax.Array, delta: float) -> jax.Array:

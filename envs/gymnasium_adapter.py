@@ -19,7 +19,7 @@ from bellmax.envs.host_base import (
     opening,
     without_warnings,
 )
-from bellmax.envs.registry import check_options, import_extra, suggest
+from bellmax.envs.registry import check_options, suggest
 
 
 def make(
@@ -39,12 +39,13 @@ def make(
       **options: arguments of gymnasium.make, such as max_episode_steps, and of the task.
 
     Raises:
-      UserError: Gymnasium is not installed or has no such task or option, it cannot make the task,
-        or bellmax does not support the task's spaces.
+      UserError: Gymnasium has no such task or option, it cannot make the task, or the task's spaces
+        are none that bellmax takes.
     """
-    gymnasium = import_extra("gymnasium", "gymnasium")
+    import gymnasium
+
     name = f"gymnasium/{task}"
-    drawing = {"render_mode": "rgb_array"} if render else {}
+    drawing: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     with without_warnings():
         spec = _find_spec(gymnasium, task)
         with making(name, options):

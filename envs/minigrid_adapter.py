@@ -54,7 +54,8 @@ def make(
 def list_tasks() -> list[str]:
     """MiniGrid's tasks, without the prefix `minigrid/`."""
     import_extra("minigrid", "minigrid")  # registers them
-    registry = import_extra("gymnasium", "minigrid").registry
+    from gymnasium import registry
+
     return sorted(n for n in registry if n.startswith(_PREFIX) and not n.startswith(_NO_FILES))
 
 

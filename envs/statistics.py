@@ -32,6 +32,9 @@ def initial_statistics(shape: tuple[int, ...]) -> RunningStatistics:
 def merge_statistics(statistics: RunningStatistics, batch: jax.Array) -> RunningStatistics:
     """Adds a batch [N, ...] of observations.
 
+    The same update as `losses.running_moments_update` without a mask. Neither folder may import the
+    other, and no library that bellmax uses has it as a pure function; a test compares the two.
+
     Source: Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance", eq. 2.1.
     Deviation: the variance is kept instead of the sum of squares, so float32 does not overflow.
     """

@@ -336,7 +336,7 @@ def _add_record(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="latest", metavar="WHICH", help=text)
     text = "of the learner; default: the run's first"
     parser.add_argument("--seed", type=int, metavar="SEED", help=text)
-    text = "a .gif, or an .mp4 with the extra `video`; default: RUN/episodes.gif"
+    text = "a .gif or an .mp4, both with the extra `video`; default: RUN/episodes.gif"
     parser.add_argument("--out", metavar="FILE", help=text)
     text = "pictures a second; default: 30, and 10 for tasks that show boards or screens"
     parser.add_argument("--fps", type=int, metavar="N", help=text)

@@ -95,7 +95,7 @@ def record_run(
       episodes: how many, 1 or more.
       checkpoint: "latest", "best" or a step.
       seed: of the learner; the run's first one by default.
-      out: a .gif, or with the extra `video` an .mp4; RUN/episodes.gif by default.
+      out: a .gif or an .mp4, both with the extra `video`; RUN/episodes.gif by default.
       fps: pictures a second; 30 by default, 10 where the observation has rows and columns.
       max_steps: environment steps after which an episode is cut, 1 or more; by default what
         evaluations of the run have.

@@ -20,7 +20,6 @@ from bellmax.networks.continuous import (
     make_critics,
 )
 from bellmax.networks.conv import PatchConv, conv
-from bellmax.networks.dense import dense
 from bellmax.networks.heads import (
     DuelingHead,
     DuelingOutput,
@@ -77,5 +76,4 @@ __all__ = [
     "make_recurrent_network",
     "Torso",
     "make_torso",
-    "dense",
 ]

@@ -16,7 +16,6 @@ from annotated_types import Ge
 from dm_env import specs
 
 from bellmax.networks.build import Network
-from bellmax.networks.dense import dense
 from bellmax.networks.torsos import MLP
 
 
@@ -41,7 +40,7 @@ class Actor(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = MLP(self.hidden, self.dtype)(x)
-        x = dense(self.num_heads * self.action_size, self.dtype)(x).astype(jnp.float32)
+        x = nn.Dense(self.num_heads * self.action_size, dtype=self.dtype)(x).astype(jnp.float32)
         return jnp.tanh(x).reshape(-1, self.num_heads, self.action_size)
 
 
@@ -56,7 +55,7 @@ class Critic(nn.Module):
     def __call__(self, x: jax.Array, action: jax.Array) -> jax.Array:
         x = jnp.concatenate([x.reshape(x.shape[0], -1).astype(jnp.float32), action], axis=-1)
         x = MLP(self.hidden, self.dtype)(x)
-        return dense(self.num_heads, self.dtype)(x).astype(jnp.float32)
+        return nn.Dense(self.num_heads, dtype=self.dtype)(x).astype(jnp.float32)
 
 
 def make_actor(

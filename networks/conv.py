@@ -7,8 +7,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bellmax.networks.dense import dense, product
-
 
 class PatchConv(nn.Module):
     """A stride-1 VALID convolution written as shifted slices and one product.
@@ -26,13 +24,13 @@ class PatchConv(nn.Module):
         height, width = x.shape[1] - self.width + 1, x.shape[2] - self.width + 1
         shifts = [(i, j) for i in range(self.width) for j in range(self.width)]
         seen = [x[:, i : i + height, j : j + width] for i, j in shifts]
-        return dense(self.features, self.dtype)(jnp.concatenate(seen, axis=-1))
+        return nn.Dense(self.features, dtype=self.dtype)(jnp.concatenate(seen, axis=-1))
 
 
 def conv(
     features: int, width: int, dtype: Any, *, stride: int = 1, padding: str = "SAME"
 ) -> nn.Conv:
-    """`nn.Conv` with a square kernel, inside a module's `__call__`; reverse-mode gradients only.
+    """`nn.Conv` with a square kernel, inside a module's `__call__`.
 
     On a CPU it is a matrix product of patches: inside a compiled loop, XLA takes fourteen times as
     long for the gradient of a convolution of Atari's size. jax's `conv_general_dilated_patches` is
@@ -62,7 +60,7 @@ def _as_product(
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     patches = _patches(x, (height, width), strides)
     flat = kernel.reshape(height * width * channels, features)
-    return product(patches, flat, options.get("precision"))
+    return jnp.dot(patches, flat, precision=options.get("precision"))
 
 
 def _patches(x: jax.Array, size: Sequence[int], strides: Sequence[int]) -> jax.Array:

@@ -6,8 +6,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bellmax.networks.dense import dense
-
 
 class QOutput(NamedTuple):
     """q_values: [B, A] float32, in reward units."""
@@ -48,7 +46,7 @@ class QHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> QOutput:
-        return QOutput(dense(self.num_actions, self.dtype)(x).astype(jnp.float32))
+        return QOutput(nn.Dense(self.num_actions, dtype=self.dtype)(x).astype(jnp.float32))
 
 
 class DuelingHead(nn.Module):
@@ -63,8 +61,8 @@ class DuelingHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> DuelingOutput:
-        value = dense(1, self.dtype)(x).astype(jnp.float32)
-        advantage = dense(self.num_actions, self.dtype)(x).astype(jnp.float32)
+        value = nn.Dense(1, dtype=self.dtype)(x).astype(jnp.float32)
+        advantage = nn.Dense(self.num_actions, dtype=self.dtype)(x).astype(jnp.float32)
         advantage = advantage - advantage.mean(axis=-1, keepdims=True)
         return DuelingOutput(value + advantage, value[:, 0], advantage)
 
@@ -82,7 +80,7 @@ class QuantileHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> QuantileOutput:
         width = self.num_quantiles * self.num_actions
-        flat = dense(width, self.dtype)(x).astype(jnp.float32)
+        flat = nn.Dense(width, dtype=self.dtype)(x).astype(jnp.float32)
         quantiles = flat.reshape(-1, self.num_quantiles, self.num_actions)
         return QuantileOutput(quantiles.mean(axis=1), quantiles)
 
@@ -102,13 +100,13 @@ class VAHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> VAOutput:
-        value = dense(1, self.dtype)(x).astype(jnp.float32)
-        raw = dense(self.num_actions, self.dtype)(x).astype(jnp.float32)
+        value = nn.Dense(1, dtype=self.dtype)(x).astype(jnp.float32)
+        raw = nn.Dense(self.num_actions, dtype=self.dtype)(x).astype(jnp.float32)
         if self.uniform:
             logits = jnp.zeros_like(raw)
         else:
             features = jax.lax.stop_gradient(x)
-            logits = dense(self.num_actions, self.dtype)(features).astype(jnp.float32)
+            logits = nn.Dense(self.num_actions, dtype=self.dtype)(features).astype(jnp.float32)
         behaviour = jax.lax.stop_gradient(jax.nn.softmax(logits))
         advantage = raw - jnp.sum(behaviour * raw, axis=-1, keepdims=True)
         return VAOutput(value + advantage, value[:, 0], advantage, logits)

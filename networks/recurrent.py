@@ -14,7 +14,6 @@ from annotated_types import Ge
 from dm_env import specs
 
 from bellmax.networks.build import Torso, check_torso, make_torso
-from bellmax.networks.dense import dense
 from bellmax.networks.orthogonal import orthogonal
 
 
@@ -78,7 +77,7 @@ class Encoder(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         x = make_torso(config.torso, config.hidden, dtype)(x)
-        return dense(config.latent_size, dtype)(x).astype(jnp.float32)
+        return nn.Dense(config.latent_size, dtype=dtype)(x).astype(jnp.float32)
 
 
 class GRU(nn.Module):
@@ -99,7 +98,7 @@ class GRU(nn.Module):
             keys = jax.random.split(key, 3)
             return jnp.concatenate([orthogonal()(k, square, dtype) for k in keys], axis=1)
 
-        self.input = dense(3 * self.features, self.dtype)
+        self.input = nn.Dense(3 * self.features, dtype=self.dtype)
         self.hidden = nn.Dense(3 * self.features, kernel_init=blocks, dtype=self.dtype)
 
     def project(self, x: jax.Array) -> jax.Array:
@@ -131,8 +130,8 @@ class PolicyValue(nn.Module):
         for size, scale in ((self.num_actions, 0.01), (1, 1.0)):
             y = x
             for width in self.hidden:
-                y = nn.relu(dense(width, self.dtype)(y))
-            # Small logits: the initial policy is nearly uniform.
+                y = nn.relu(nn.Dense(width, dtype=self.dtype)(y))
+            # Small logits: a policy that has learned nothing is nearly uniform.
             outputs.append(nn.Dense(size, kernel_init=orthogonal(scale), dtype=self.dtype)(y))
         logits, value = (y.astype(jnp.float32) for y in outputs)
         return logits, value[..., 0]

@@ -1,6 +1,5 @@
 """Gymnasium's tasks as host environments."""
 
-import builtins
 import warnings
 
 import gymnasium
@@ -195,17 +194,3 @@ def test_make_says_where_host_environments_are_made():
     with pytest.raises(UserError, match="gymnasium/CartPole-v1 is a host environment; make it"):
         make("gymnasium/CartPole-v1")
     assert is_host("gymnasium/CartPole-v1") and "gymnasium/<Task>" in list_names()
-
-
-def test_missing_extra(monkeypatch):
-    real = builtins.__import__
-
-    def missing(name, *args, **kwargs):
-        if name == "gymnasium" or name.startswith("gymnasium."):
-            raise ModuleNotFoundError("No module named 'gymnasium'", name="gymnasium")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
-    monkeypatch.setattr("importlib.import_module", lambda name: missing(name, fromlist=["x"]))
-    with pytest.raises(UserError, match=r'gymnasium is not installed: pip install "bellmax\[gymn'):
-        gymnasium_adapter.make("CartPole-v1")

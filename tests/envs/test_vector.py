@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bellmax import UserError
+from bellmax import UserError, losses
 from bellmax.envs import CartPole, EnvConfig, make_vector_env, vectorise
+from bellmax.envs.statistics import (
+    NORMALISED_BOUND,
+    initial_statistics,
+    merge_statistics,
+    normalise,
+)
 from helpers import scripted
 
 FIELDS = "reward discount is_first is_last truncated episode_return episode_length".split()
@@ -119,6 +125,23 @@ def test_statistics_equal_numpy():
     assert state.statistics.seen == len(flat)
     wanted = (raw.observation[-1] - flat.mean(0)) / flat.std(0)
     np.testing.assert_allclose(seen.observation[-1], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_are_the_running_moments_of_losses():
+    """Folder envs may not import losses, nor the reverse: both write this update down."""
+    x = np.random.default_rng(0).normal(3.0, [1e-3, 1.0, 1e3], (40, 3)).astype(np.float32)
+    x = jnp.asarray(x * np.linspace(0.2, 5.0, 40)[:, None], jnp.float32)
+    ours, theirs = initial_statistics((3,)), losses.running_moments_init((3,))
+    for part in jnp.split(x, [1, 2, 9, 33]):
+        ours = merge_statistics(ours, part)
+        theirs = losses.running_moments_update(theirs, part, jnp.ones(len(part)))
+    assert ours._fields == theirs._fields
+    for own, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-5)
+    far = jnp.concatenate([x, 100.0 * x])
+    clipped = jax.vmap(lambda row: losses.standardise(theirs, row, clip=NORMALISED_BOUND))(far)
+    np.testing.assert_allclose(normalise(ours, far), clipped, rtol=1e-4, atol=1e-5)
+    assert clipped.max() == NORMALISED_BOUND
 
 
 def test_evaluation_freezes_statistics_and_does_not_clip():

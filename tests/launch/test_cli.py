@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from bellmax import UserError
-from bellmax.launch import commands, devices
+from bellmax.launch import commands, devices, doctor
 from bellmax.launch.cli import main
 from helpers.processes import finish, start_bellmax, start_python
 
@@ -349,6 +349,12 @@ def test_the_doctor_fails_for_a_missing_core_package(capsys, monkeypatch):
     assert "jax is MISSING: pip install jax" in report and 'pip install "bellmax[wandb]"' in report
 
 
+def test_the_doctor_names_no_extra_that_is_made_of_others(monkeypatch):
+    lines = ["jax>=0.10", 'ale-py>=0.12; extra == "ale"', 'bellmax[ale]; extra == "all"']
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: lines)
+    assert doctor.requirements() == (["jax", "jaxlib"], {"ale": ["ale-py"]})
+
+
 def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("BELLMAX_CACHE", raising=False)
@@ -362,7 +368,9 @@ def test_help_loads_nothing_that_takes_long():
     code = "import sys; from bellmax.launch.cli import main; main(['--help']); print(*sys.modules)"
     out, _ = finish(start_python("-c", code))
     assert "commands:" in out
-    assert not {"jax", "flax", "optax", "matplotlib"} & set(out.splitlines()[-1].split())
+    assert not {"jax", "flax", "optax", "matplotlib", "gymnasium"} & set(
+        out.splitlines()[-1].split()
+    )
 
 
 def test_a_process_ends_with_exit_code_2_and_one_line():
