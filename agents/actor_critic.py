@@ -8,14 +8,12 @@ k, and the actor of head k maximises value k.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from annotated_types import Ge, Gt, Interval
 from dm_env import specs
 
 from bellmax import UserError, losses
@@ -31,44 +29,14 @@ from bellmax.agents.base import (
     ReplaySpec,
     masked_mean,
 )
+from bellmax.agents.configs.actor_critic import ActorCriticConfig
 from bellmax.envs import EnvSpec
 from bellmax.networks import (
-    ContinuousNetworkConfig,
     Network,
     action_bounds,
     make_actor,
     make_critics,
 )
-
-
-@dataclass(frozen=True)
-class ActorCriticConfig:
-    """Hyper-parameters that these agents share (defaults: TD3's official code).
-
-    `batch_size`, `policy_delay` and `network` are static; the other numbers may be traced values,
-    so that an agent can be made under `vmap`.
-    """
-
-    # Adam's learning rate, for actor and critics.
-    learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 3e-4
-    # Gamma, per environment step.
-    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
-    # Transitions per gradient step.
-    batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 256
-    # Environment steps at the start of training with uniformly random actions.
-    random_steps: Annotated[int, Ge(0)] = 25_000
-    # Standard deviation of the exploration noise, in units of half the action range.
-    exploration_noise: Annotated[float, Ge(0)] = 0.1
-    # Standard deviation of the noise on the target policy's actions, in units of half the action
-    # range.
-    target_noise: Annotated[float, Ge(0)] = 0.2
-    # Bound on the absolute value of the target policy's noise, in the same units.
-    target_noise_clip: Annotated[float, Ge(0)] = 0.5
-    # Gradient steps of the critics per update of the actor and of the target networks.
-    policy_delay: Annotated[int, Ge(1)] = 2
-    # Polyak averaging rate (tau) of the target networks.
-    target_rate: Annotated[float, Gt(0), Interval(le=1)] = 0.005
-    network: ContinuousNetworkConfig = field(default_factory=ContinuousNetworkConfig)
 
 
 class ActorCritic(NamedTuple):

@@ -5,39 +5,20 @@ L(t, k) = |u(g(b_{t,k})) - u(f_target(o_{t+k}))|^2,  u(x) = x / |x|
 world-model loss of t: mean over k of L(t, k);  raw reward of reaching o_t: sum over k of L(t-k, k)
 """
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from annotated_types import Ge, Interval
 
 from bellmax import losses
 from bellmax.agents.base import Agent, Memory, Params, count_actions, masked_mean
-from bellmax.agents.intrinsic import Chunk, Intrinsic, IntrinsicConfig, transitions
-from bellmax.agents.on_policy import CuriousConfig, make_on_policy_agent
+from bellmax.agents.configs.on_policy import BYOLExploreConfig
+from bellmax.agents.intrinsic import Chunk, Intrinsic, transitions
+from bellmax.agents.on_policy import make_on_policy_agent
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import GRU, RecurrentNetwork, make_recurrent_network
-
-
-@dataclass(frozen=True)
-class BYOLExploreConfig(CuriousConfig):
-    """Hyper-parameters of BYOL-Explore (Guo et al. 2022, arXiv:2206.08332)."""
-
-    # Open-loop prediction horizon K, in environment steps.
-    horizon: Annotated[int, Interval(ge=1, le=1000)] = 8
-    # Decay of the target encoder's moving average per gradient step; 1 keeps it random, as in RND.
-    target_decay: Annotated[float, Interval(ge=0, le=1)] = 0.99
-    # Widths of the predictor's hidden layers, in units.
-    predictor_hidden: tuple[Annotated[int, Ge(1)], ...] = (256,)
-    # Whether the world model shares encoder and GRU with policy and value; both losses then train
-    # them.
-    shared: bool = True
-    # Weight of the world-model loss.
-    world_model_cost: Annotated[float, Ge(0)] = 1.0
-    intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
 
 
 class WorldModelParams(NamedTuple):

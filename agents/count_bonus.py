@@ -3,35 +3,23 @@
 reward of reaching o = 1 / sqrt(visits of o)
 """
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Interval
 
 from bellmax import losses
 from bellmax.agents.base import Agent, Params
+from bellmax.agents.configs.on_policy import CountBonusConfig
 from bellmax.agents.intrinsic import (
     Chunk,
     Intrinsic,
-    IntrinsicConfig,
     no_memory,
     transitions,
 )
-from bellmax.agents.on_policy import CuriousConfig, make_on_policy_agent
+from bellmax.agents.on_policy import make_on_policy_agent
 from bellmax.envs import EnvSpec
-
-
-@dataclass(frozen=True)
-class CountBonusConfig(CuriousConfig):
-    """Hyper-parameters of a count-based bonus (Strehl and Littman 2008)."""
-
-    # Bits of the hash of an observation, for 2 to this power counters. Among m distinct
-    # observations about m^2 / 2^(bits + 1) pairs share a counter.
-    hash_bits: Annotated[int, Interval(ge=1, le=28)] = 20
-    intrinsic: IntrinsicConfig = field(default_factory=lambda: IntrinsicConfig(normaliser="none"))
 
 
 def make_count_bonus(config: CountBonusConfig, spec: EnvSpec) -> Agent:

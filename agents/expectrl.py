@@ -8,44 +8,16 @@ trunks, from all data. A bandit chooses the alpha whose policy acts in an episod
 the increase of the return over the episode before.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Gt, Interval, MinLen
 
 from bellmax import losses
-from bellmax.agents.actor_critic import ActorCriticConfig, CriticLoss, make_actor_critic_agent
+from bellmax.agents.actor_critic import CriticLoss, make_actor_critic_agent
 from bellmax.agents.base import ActorOutput, Agent, LearnerState, Memory, Outcome, Params
+from bellmax.agents.configs.actor_critic import ExpectRLConfig
 from bellmax.envs import EnvSpec
-
-Alpha = Annotated[float, Interval(gt=0, lt=1)]
-
-
-@dataclass(frozen=True)
-class ExpectRLConfig(ActorCriticConfig):
-    """Hyper-parameters of ExpectRL (Clavier et al. 2024, arXiv:2406.04081)."""
-
-    # Expectile of the target that the critic learns: 0.5 is the mean, smaller values are
-    # pessimistic; `auto` is AutoExpectRL.
-    alpha: Alpha | Literal["auto"] = 0.4
-    # Expectiles that `auto` chooses from.
-    alphas: Annotated[tuple[Alpha, ...], MinLen(1)] = (0.2, 0.3, 0.4, 0.5)
-    # Update rule of the bandit: `exponential` weights as in the papers, or `windowed` as in TOP's
-    # code, which normalises the feedback.
-    bandit: Literal["exponential", "windowed"] = "windowed"
-    # Step size of the bandit.
-    bandit_step_size: Annotated[float, Gt(0)] = 0.1
-    # Factor by which `windowed` decays the weight of the played arm at each update.
-    bandit_decay: Annotated[float, Interval(ge=0, le=1)] = 0.9
-    # Episodes over which `windowed` normalises the feedback.
-    bandit_window: Annotated[int, Ge(1)] = 5
-    # Divisor of the feedback of `exponential`, in units of return.
-    bandit_scale: Annotated[float, Gt(0)] = 1.0
-    # Lower bound on the probability by which `exponential` divides (papers: none, which
-    # overflows).
-    bandit_floor: Annotated[float, Interval(gt=0, le=1)] = 0.01
 
 
 class Chooser(NamedTuple):

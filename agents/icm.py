@@ -3,41 +3,24 @@
 inverse loss = -log p(a | z, z'),  forward loss = |f(z, a) - z'|^2 / 2,  the raw reward
 """
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Interval
 
 from bellmax import losses
 from bellmax.agents.base import Agent, Params, count_actions, masked_mean
+from bellmax.agents.configs.on_policy import ICMConfig
 from bellmax.agents.intrinsic import (
     Chunk,
     Intrinsic,
-    IntrinsicConfig,
     no_memory,
     transitions,
 )
-from bellmax.agents.on_policy import CuriousConfig, make_on_policy_agent
+from bellmax.agents.on_policy import make_on_policy_agent
 from bellmax.envs import EnvSpec
 from bellmax.networks import make_torso
-
-
-@dataclass(frozen=True)
-class ICMConfig(CuriousConfig):
-    """Hyper-parameters of ICM (Pathak et al. 2017, arXiv:1705.05363)."""
-
-    # Widths of the encoder's mlp layers, used if the agent's torso is an mlp, in units.
-    icm_hidden: tuple[Annotated[int, Ge(1)], ...] = (256,)
-    # Size of a latent vector.
-    icm_latent_size: Annotated[int, Ge(1)] = 32
-    # Units of the single hidden layer of the forward model and of the inverse model.
-    icm_model_hidden: Annotated[int, Ge(1)] = 256
-    # Weight beta of the forward loss; the inverse loss has weight 1 - beta.
-    forward_weight: Annotated[float, Interval(ge=0, le=1)] = 0.2
-    intrinsic: IntrinsicConfig = field(default_factory=lambda: IntrinsicConfig(normaliser="scaled"))
 
 
 def make_icm(config: ICMConfig, spec: EnvSpec) -> Agent:

@@ -5,15 +5,14 @@ and BYOL-Explore each define one in a file of their own.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Gt, Interval
 
 from bellmax import losses
 from bellmax.agents.base import Memory, Params
+from bellmax.agents.configs.on_policy import IntrinsicConfig
 from bellmax.envs import Step
 
 
@@ -49,25 +48,6 @@ class Intrinsic(NamedTuple):
     reward: Callable[[Params, Any, Params, Chunk], tuple[Any, Memory, jax.Array]]
     loss: Callable[[Params, Any, Chunk], jax.Array]
     update: Callable[[Params, Any, Params], Any]
-
-
-@dataclass(frozen=True)
-class IntrinsicConfig:
-    """Normalisation and weight of an intrinsic reward."""
-
-    # Weight of the intrinsic reward; agent.extrinsic_scale weights the extrinsic one.
-    scale: Annotated[float, Ge(0)] = 0.1
-    # `clipped`, as in BYOL-Explore: divided by the moving standard deviation, and 0 below the
-    # moving mean; `scaled`: the same without the clipping; `return`, as in RND: divided by the
-    # standard deviation of the discounted intrinsic return; `none`: the raw bonus.
-    normaliser: Literal["clipped", "scaled", "return", "none"] = "clipped"
-    # Decay per rollout of the moving averages of `clipped` and `scaled`.
-    normaliser_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.99
-    # Added to the variance of all three, in squared units of the raw bonus: if it is small, a
-    # single novelty after a long stretch of equal bonuses gives a huge reward.
-    normaliser_epsilon: Annotated[float, Gt(0)] = 1e-8
-    # Discount of the intrinsic return that `return` normalises by.
-    normaliser_discount: Annotated[float, Interval(ge=0, lt=1)] = 0.99
 
 
 class Normaliser(NamedTuple):

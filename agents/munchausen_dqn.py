@@ -6,17 +6,13 @@ y = r + alpha max(l0, tau log pi(a|s))
 loss = Huber(y - q(s, a))
 """
 
-from dataclasses import dataclass
-from typing import Annotated
-
 import jax
 import jax.numpy as jnp
-from annotated_types import Gt, Interval, Le
 
 from bellmax import losses
 from bellmax.agents.base import Agent, Params
+from bellmax.agents.configs.value_based import MunchausenDQNConfig
 from bellmax.agents.value_based import (
-    ValueConfig,
     ValueLoss,
     apply_sequence,
     make_value_agent,
@@ -25,19 +21,6 @@ from bellmax.agents.value_based import (
 )
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network
-
-
-@dataclass(frozen=True)
-class MunchausenDQNConfig(ValueConfig):
-    """Hyper-parameters of M-DQN (Vieillard et al. 2020, arXiv:2007.14430)."""
-
-    # Tau, temperature of the softmax policy, in reward units (paper: 0.03, for rewards in [-1,
-    # 1]).
-    temperature: Annotated[float, Gt(0)] = 0.03
-    # Alpha, weight of the log-policy in the reward (paper: 0.9).
-    alpha: Annotated[float, Interval(ge=0, le=1)] = 0.9
-    # l0, lower clip of the scaled log-policy tau log pi, in reward units (paper: -1).
-    clip: Annotated[float, Le(0)] = -1.0
 
 
 def make_munchausen_dqn(config: MunchausenDQNConfig, spec: EnvSpec) -> Agent:

@@ -7,13 +7,11 @@ rewards.
 """
 
 import functools
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from annotated_types import Ge, Gt, Interval
 
 from bellmax import losses
 from bellmax.agents.base import (
@@ -29,6 +27,7 @@ from bellmax.agents.base import (
     count_actions,
     masked_mean,
 )
+from bellmax.agents.configs.on_policy import OnPolicyConfig
 from bellmax.agents.intrinsic import (
     NO_BONUS,
     Chunk,
@@ -42,62 +41,9 @@ from bellmax.envs import EnvSpec, Step
 from bellmax.networks import (
     RecurrentMemory,
     RecurrentNetwork,
-    RecurrentNetworkConfig,
     RecurrentParams,
     make_recurrent_network,
 )
-
-
-@dataclass(frozen=True)
-class OnPolicyConfig:
-    """Hyper-parameters of the actor-critic, with or without curiosity.
-
-    `batch_size`, `policy_loss`, `center_advantages` and `network` are static; the other numbers may
-    be traced values, so that an agent can be made under `vmap`.
-    """
-
-    # Policy loss: `vmpo` (arXiv:1909.12238) or `ppo` (arXiv:1707.06347).
-    policy_loss: Literal["vmpo", "ppo"] = "vmpo"
-    # Adam's learning rate.
-    learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 3e-4
-    # Adam's epsilon (the usual value for PPO: update steps shrink when gradients are small).
-    adam_epsilon: Annotated[float, Gt(0), Interval(le=1)] = 1e-5
-    # Gradient clipping: bound on the global norm, applied separately to a bonus' own parameters;
-    # none does not clip.
-    max_gradient_norm: Annotated[float, Gt(0)] | None = 1.0
-    # Gamma, per environment step, for extrinsic and intrinsic rewards.
-    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
-    # Lambda of generalised advantage estimation; 0 is the one-step TD error, 1 the full return.
-    advantage_decay: Annotated[float, Interval(ge=0, le=1)] = 0.95
-    # Environments per gradient step; must divide env.num_envs.
-    batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 16
-    # Weight of the extrinsic reward; 0 is reward-free exploration.
-    extrinsic_scale: Annotated[float, Ge(0)] = 1.0
-    # Decay per rollout of the moving average of squared advantages; advantages are divided by its
-    # root.
-    scale_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.999
-    # Whether the mean of a rollout's advantages is subtracted first. Without it, PPO increases the
-    # probability of every taken action while values are too low, which dominates when rewards are
-    # rare. V-MPO is invariant to the mean, as it only compares samples.
-    center_advantages: bool = False
-    # Weight of the policy's entropy, in units of the scaled advantage per nat.
-    entropy_cost: Annotated[float, Ge(0)] = 0.0
-    # Weight of the value loss.
-    value_cost: Annotated[float, Ge(0)] = 0.5
-    # PPO: clip range of the probability ratio around 1.
-    clip_epsilon: Annotated[float, Gt(0)] = 0.2
-    # V-MPO: bound on the KL of the sample weights (epsilon_eta), in nats.
-    epsilon_temperature: Annotated[float, Gt(0)] = 0.1
-    # V-MPO: bound on the KL from the acting policy to the learned policy, in nats.
-    epsilon_alpha: Annotated[float, Gt(0)] = 0.01
-    network: RecurrentNetworkConfig = field(default_factory=RecurrentNetworkConfig)
-
-
-@dataclass(frozen=True)
-class CuriousConfig(OnPolicyConfig):
-    """Hyper-parameters of the actor-critic with an intrinsic reward."""
-
-    intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
 
 
 class OnPolicyParams(NamedTuple):

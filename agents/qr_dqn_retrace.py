@@ -6,56 +6,21 @@ loss = quantile Huber(target, Z(s_0, a_0))
 """
 
 import functools
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Gt, Interval, Le
 
 from bellmax import UserError, losses
 from bellmax.agents.base import Agent, Params
+from bellmax.agents.configs.value_based import QRDQNRetraceConfig
 from bellmax.agents.value_based import (
-    ValueConfig,
     ValueLoss,
     apply_sequence,
     make_value_agent,
 )
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network, quantile_head
-
-
-@dataclass(frozen=True)
-class QRDQNRetraceConfig(ValueConfig):
-    """Hyper-parameters of QR-DQN-Retrace (Tang et al. 2022, arXiv:2207.07570).
-
-    `n_step` is the window K, `huber_delta` the kappa of the quantile Huber loss (0: pinball).
-    """
-
-    # N, number of quantiles per action (DQN Zoo: 201).
-    num_quantiles: Annotated[int, Interval(ge=1, le=10_000)] = 201
-    # Trace coefficients of later steps: `retrace` corrects for off-policy actions, `q_lambda`
-    # never cuts (c = lambda), `uncorrected` is the n-step return, `one_step` is QR-DQN
-    # (arXiv:1710.10044; needs n_step 1).
-    trace: Literal["retrace", "q_lambda", "uncorrected", "one_step"] = "retrace"
-    # Lambda, decay of the traces.
-    trace_decay: Annotated[float, Interval(ge=0, le=1)] = 1.0
-    # Epsilon of the epsilon-greedy target policy; 0 is greedy and needs no stored behaviour
-    # probabilities.
-    target_epsilon: Annotated[float, Interval(ge=0, le=1)] = 0.0
-    # Network whose mean values choose the greedy action; `online` is double Q-learning.
-    selector: Literal["target", "online"] = "target"
-    # Steps of the window that are updated: the first only, or every one from the remaining window.
-    anchor: Literal["first", "every"] = "first"
-    # M-QR-DQN: adds the scaled log-policy to the reward and bootstraps with a softmax policy
-    # (arXiv:2007.14430; needs trace one_step, selector target, anchor first).
-    munchausen: bool = False
-    # Tau, temperature of M-QR-DQN's softmax policy, in reward units.
-    temperature: Annotated[float, Gt(0)] = 0.03
-    # Alpha, weight of the log-policy in the reward.
-    alpha: Annotated[float, Interval(ge=0, le=1)] = 0.9
-    # l0, lower clip of the scaled log-policy tau log pi, in reward units.
-    clip: Annotated[float, Le(0)] = -1.0
 
 
 def make_qr_dqn_retrace(config: QRDQNRetraceConfig, spec: EnvSpec) -> Agent:

@@ -3,39 +3,24 @@
 raw reward of reaching o = |predictor(o) - random(o)|^2, and the predictor's loss
 """
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Gt
 
 from bellmax import losses
 from bellmax.agents.base import Agent, Params, masked_mean
+from bellmax.agents.configs.on_policy import RNDConfig
 from bellmax.agents.intrinsic import (
     Chunk,
     Intrinsic,
-    IntrinsicConfig,
     no_memory,
     transitions,
 )
-from bellmax.agents.on_policy import CuriousConfig, make_on_policy_agent
+from bellmax.agents.on_policy import make_on_policy_agent
 from bellmax.envs import EnvSpec
 from bellmax.networks import make_torso
-
-
-@dataclass(frozen=True)
-class RNDConfig(CuriousConfig):
-    """Hyper-parameters of RND (Burda et al. 2018, arXiv:1810.12894)."""
-
-    # Widths of the mlp layers of both networks, used if the agent's torso is an mlp, in units.
-    rnd_hidden: tuple[Annotated[int, Ge(1)], ...] = (256,)
-    # Number of random features.
-    rnd_features: Annotated[int, Ge(1)] = 128
-    # Bound on the absolute value of standardised observations, in standard deviations.
-    observation_clip: Annotated[float, Gt(0)] = 5.0
-    intrinsic: IntrinsicConfig = field(default_factory=lambda: IntrinsicConfig(normaliser="return"))
 
 
 class RNDState(NamedTuple):

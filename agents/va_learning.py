@@ -5,17 +5,13 @@ loss = Huber(y - V(s)) + Huber(y - V_target(s) - A(s, a)) - log mu(a|s)
 behaviour dueling: loss = Huber(y - V(s) - A(s, a)) - log mu(a|s)
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
-
 import jax
 import jax.numpy as jnp
-from annotated_types import Interval
 
 from bellmax import losses
 from bellmax.agents.base import Agent, Params
+from bellmax.agents.configs.value_based import VALearningConfig
 from bellmax.agents.value_based import (
-    ValueConfig,
     ValueLoss,
     apply_sequence,
     huber,
@@ -23,23 +19,6 @@ from bellmax.agents.value_based import (
 )
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network, va_head
-
-
-@dataclass(frozen=True)
-class VALearningConfig(ValueConfig):
-    """Hyper-parameters of VA-learning (Tang et al. 2023, arXiv:2305.18161)."""
-
-    # `va` regresses V and A separately, `behaviour_dueling` their sum; equal in expectation.
-    loss: Literal["va", "behaviour_dueling"] = "va"
-    # Policy under which A has mean zero: the `learned` behaviour policy of the data, or the
-    # `uniform` policy. Uniform with behaviour_dueling is a dueling network (arXiv:1511.06581).
-    behaviour: Literal["learned", "uniform"] = "learned"
-    # `uncorrected` is the plain n-step return, `retrace` cuts the trace at non-greedy actions.
-    trace: Literal["uncorrected", "retrace"] = "uncorrected"
-    # Lambda, decay of Retrace's traces.
-    trace_decay: Annotated[float, Interval(ge=0, le=1)] = 1.0
-    # Whether the online network chooses the bootstrap action (arXiv:1509.06461).
-    double: bool = False
 
 
 def make_va_learning(config: VALearningConfig, spec: EnvSpec) -> Agent:

@@ -1,13 +1,11 @@
 """Shared part of value-based agents with discrete actions: everything but the loss."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from annotated_types import Ge, Gt, Interval
 
 from bellmax.agents.base import (
     ActorOutput,
@@ -22,52 +20,13 @@ from bellmax.agents.base import (
     masked_mean,
     update_target,
 )
+from bellmax.agents.configs.value_based import ValueConfig
 from bellmax.envs import EnvSpec, Step
-from bellmax.networks import Head, Network, NetworkConfig, make_q_network
+from bellmax.networks import Head, Network, make_q_network
 
 # On a CPU a window is processed step by step if one step of the batch has at least this many
 # values: allocating activations for a whole window of images costs as much as the computation.
 CPU_VALUES = 200_000
-
-
-@dataclass(frozen=True)
-class ValueConfig:
-    """Hyper-parameters that value-based agents share.
-
-    `batch_size`, `n_step`, `network` and the lengths of schedules (`target_period`, `*_steps`) are
-    static; the other numbers may be traced values, so that an agent can be made under `vmap`.
-    """
-
-    # Adam's learning rate; decays linearly to final_learning_rate if that is set.
-    learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 2.5e-4
-    # Learning rate after learning_rate_steps; none keeps it constant.
-    final_learning_rate: Annotated[float, Interval(ge=0, le=1)] | None = None
-    # Length of the learning rate's decay, in gradient steps.
-    learning_rate_steps: Annotated[int, Ge(1)] = 100_000
-    # Adam's epsilon (optax's default; Atari agents use 0.01 / batch size).
-    adam_epsilon: Annotated[float, Gt(0), Interval(le=1)] = 1e-8
-    # Gradient clipping: bound on the global norm; none does not clip.
-    max_gradient_norm: Annotated[float, Gt(0)] | None = None
-    # Gamma, per environment step.
-    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
-    # Rewards summed before the bootstrap, in environment steps (Munchausen and DQN papers: 1).
-    n_step: Annotated[int, Interval(ge=1, le=1000)] = 1
-    # Transitions per gradient step.
-    batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 128
-    # Probability of a random action at the start.
-    epsilon_start: Annotated[float, Interval(ge=0, le=1)] = 1.0
-    # Probability of a random action after epsilon_steps.
-    epsilon_end: Annotated[float, Interval(ge=0, le=1)] = 0.05
-    # Length of the linear decay of epsilon, in environment steps.
-    epsilon_steps: Annotated[int, Ge(1)] = 10_000
-    # Gradient steps between updates of the target network.
-    target_period: Annotated[int, Ge(1)] = 100
-    # Rate of target updates: 1 copies the online network, smaller values are Polyak averaging.
-    target_rate: Annotated[float, Gt(0), Interval(le=1)] = 1.0
-    # Threshold of the Huber loss, in reward units: larger errors count linearly; 0 is half the
-    # squared loss.
-    huber_delta: Annotated[float, Ge(0)] = 1.0
-    network: NetworkConfig = field(default_factory=NetworkConfig)
 
 
 class Transition(NamedTuple):

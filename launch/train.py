@@ -26,9 +26,9 @@ from bellmax.launch.processes import is_first, together, writable
 from bellmax.launch.progress import Progress
 from bellmax.launch.ray_cluster import check, room_for
 from bellmax.launch.remote import hire
+from bellmax.launch.sentences import show
 from bellmax.launch.session import Session
 from bellmax.launch.train_state import TrainState
-from bellmax.launch.values import show
 
 # What a resumed run may change: nothing that the state or the steps taken so far depend on, but
 # for rounding (devices).

@@ -2,36 +2,19 @@
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge
 from dm_env import specs
 
 from bellmax import UserError
+from bellmax.networks.config import NetworkConfig
 from bellmax.networks.heads import DuelingHead, QHead, QOutput, QuantileHead, VAHead
 from bellmax.networks.torsos import MLP, ImpalaResNet, MinAtarConv, NatureConv
 
 Torso = Literal["mlp", "minatar", "nature", "impala"]
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """Shapes of a network: all static."""
-
-    # Network from observations to features; ignored if `module` is set.
-    torso: Torso = "mlp"
-    # Widths of the mlp's layers, in units.
-    hidden: tuple[Annotated[int, Ge(1)], ...] = (120, 84)
-    # Whether to use separate state-value and advantage streams (arXiv:1511.06581).
-    dueling: bool = False
-    # Precision of the computation; parameters and outputs are float32.
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    # Your own flax module as `package.module:Name`, called Name(num_actions=A): [B, ...] -> [B, A].
-    module: str | None = None
 
 
 class Network(NamedTuple):

@@ -5,28 +5,17 @@ actions in the environment's units; internally the actor ends in a tanh and the 
 actions to [-1, 1].
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge
 from dm_env import specs
 
 from bellmax.networks.build import Network
+from bellmax.networks.config import ContinuousNetworkConfig
 from bellmax.networks.torsos import MLP
-
-
-@dataclass(frozen=True)
-class ContinuousNetworkConfig:
-    """Shapes of actor and critics: all static."""
-
-    # Widths of the layers of the actor and of each critic, in units.
-    hidden: tuple[Annotated[int, Ge(1)], ...] = (256, 256)
-    # Precision of the computation; parameters and outputs are float32.
-    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 class Actor(nn.Module):

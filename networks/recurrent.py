@@ -4,35 +4,16 @@ Arrays over time are time-major, [T, B, ...].
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge
 from dm_env import specs
 
-from bellmax.networks.build import Torso, check_torso, make_torso
+from bellmax.networks.build import check_torso, make_torso
+from bellmax.networks.config import RecurrentNetworkConfig
 from bellmax.networks.orthogonal import orthogonal
-
-
-@dataclass(frozen=True)
-class RecurrentNetworkConfig:
-    """Shapes of the encoder, the memory and the heads: all static."""
-
-    # Network from an observation to features; a linear layer maps these to the latent.
-    torso: Torso = "mlp"
-    # Widths of the mlp's layers, in units.
-    hidden: tuple[Annotated[int, Ge(1)], ...] = (256,)
-    # Size of the latent of one observation (Atari: 512).
-    latent_size: Annotated[int, Ge(1)] = 128
-    # Size of the recurrent state (Atari: 256).
-    memory_size: Annotated[int, Ge(1)] = 128
-    # Widths of the hidden layers of the policy head and of the value head, in units.
-    head_hidden: tuple[Annotated[int, Ge(1)], ...] = (128,)
-    # Precision of the computation; parameters and outputs are float32.
-    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 class RecurrentMemory(NamedTuple):

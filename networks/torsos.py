@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bellmax.networks.conv import PatchConv, conv
+from bellmax.networks.convolution import PatchConv, conv
 
 Dtype = Any
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,7 +103,7 @@ MISTAKES = [
     ("train good.yaml --steps -5", ["steps", "[1, 2147483647]", "'-5'"]),
     ("train good.yaml --steps 1e99", ["steps", "[1, 2147483647]"]),
     ("train good.yaml --steps 1.5", ["steps", "an integer", "'1.5'"]),
-    ("train good.yaml --steps 3", ["steps", "env.num_envs * rollout_length", "got 3"]),
+    ("train good.yaml --steps 3 --warmup-steps 0", ["env.num_envs * rollout_length", "got 3"]),
     ("train good.yaml --warmup-steps 9999", ["warmup_steps", "steps = 5000"]),
     ("train good.yaml --seed true", ["seed", "an integer", "'true'"]),
     ("train good.yaml --tensorboard 3", ["tensorboard", "true or false", "'3'"]),
@@ -111,8 +112,8 @@ MISTAKES = [
     ("train good.yaml --replay.capcity 9", ["did you mean replay.capacity?"]),
     ("train good.yaml --replay.memory-fraction 1.5", ["replay.memory_fraction", "(0, 1]"]),
     ("train good.yaml --env.options.x nan", ["env.options.x", "'nan'"]),
-    ("train good.yaml steps=3", ["unrecognized arguments: steps=3"]),
-    ("train good.yaml -x 3", ["unrecognized arguments"]),
+    ("train good.yaml steps=3", ["unexpected argument 'steps=3'"]),
+    ("train good.yaml -x 3", ["unexpected argument '-x', '3'"]),
     ("train goood.yaml", ["no file goood.yaml"]),
     ("train dqn/cartpol", ["preset", "'dqn/cartpol'"]),
     ("train empty", ["empty", "without config.yaml"]),
@@ -123,21 +124,31 @@ MISTAKES = [
     ("train good.yaml --out plain", ["plain", "not a folder"]),
     ("train good.yaml --out plain/below", ["plain/below", "not a folder"]),
     ("train good.yaml --out " + "x" * 300, ["cannot be a run folder"]),
-    ("train good.yaml --out", ["--out", "expected one argument"]),
+    ("train good.yaml --out", ["--out must be followed by a value, got nothing"]),
     ("resume", ["RUN", "first"]),
     ("resume run2", ["no run run2", "did you mean run1?"]),
     ("resume empty", ["empty is not a run"]),
-    ("evaluate run1 --episodes 0", ["--episodes", "[1, 65536]", "got 0"]),
+    ("evaluate run1 --episodes 0", ["--episodes", "[1, 65536]", "got '0'"]),
     ("evaluate run1 --episodes many", ["--episodes", "'many'"]),
-    ("evaluate run1 --checkpoint bst", ["--checkpoint", "latest, best or a step", "'bst'"]),
+    (
+        "evaluate run1 --checkpoint bst",
+        ["--checkpoint", "latest, best or an integer", "'bst'", "mean best?"],
+    ),
     ("evaluate run2", ["no run run2", "did you mean run1?"]),
+    ("evaluate run1 --episode 3", ["option", "'--episode'", "did you mean --episodes?"]),
+    ("record run1 --checkpoint -1", ["--checkpoint", "an integer >= 0", "'-1'"]),
+    ("train --steps 5 good.yaml", ["PRESET|FILE must be given first"]),
+    ("train good.yaml --seeds 2 3", ["seeds must be an integer", "['2', '3']"]),
+    ("train good.yaml --wandb a b", ["wandb must be text or null", "['a', 'b']"]),
+    ("train good.yaml --env.num-envs null", ["env.num_envs", "'null'"]),
+    ("schema dqn/cartpol", ["agent or preset", "did you mean dqn/cartpole?"]),
     ("plot run2", ["no run run2", "did you mean run1?"]),
-    ("plot", ["RUN", "required"]),
+    ("plot", ["RUN must be given first", "bellmax plot RUN"]),
     ("list preset", ["'preset'", "did you mean presets?"]),
-    ("list", ["required"]),
+    ("list", ["agents|envs|presets must be given first"]),
     ("show-config good.yaml --stepz 3", ["'stepz'", "did you mean steps?"]),
-    ("check-env", ["NAME", "required"]),
-    ("doctor now", ["unrecognized arguments: now"]),
+    ("check-env", ["NAME must be given first"]),
+    ("doctor now", ["unexpected argument 'now'"]),
     ("train qr.yaml --agent.trace retrce", ["agent.trace", "did you mean retrace?"]),
     (
         "train qr.yaml --agent.trace one_step",
@@ -192,13 +203,19 @@ MISTAKES = [
 ]
 
 
-def sentence(capsys, arguments, code=2):
+def complaints(capsys, arguments, code=2):
     assert main(arguments) == code
     captured = capsys.readouterr()
-    assert captured.out == ""
+    assert captured.out == "" and "Traceback" not in captured.err
     lines = captured.err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("bellmax: ") and "Traceback" not in lines[0]
-    return lines[0]
+    assert lines and all(line.startswith("bellmax: ") for line in lines)
+    assert not [line for line in lines if line.endswith(".")]
+    return lines
+
+
+def sentence(capsys, arguments, code=2):
+    (line,) = complaints(capsys, arguments, code)
+    return line
 
 
 @pytest.mark.parametrize(("arguments", "parts"), MISTAKES)
@@ -215,7 +232,7 @@ FILES = [
     ("steps: fast\nagent: {name: dqn}", ["bad.yaml: steps must be an integer", "'fast'"]),
     ("agent: {name: dqn, learning_rate: .nan}", ["agent.learning_rate", "(0, 1]", "nan"]),
     ("agent: {name: dqn, lr: 3}", ["'agent.lr'", "did you mean agent.learning_rate?"]),
-    ("agnet: {name: dqn}", ["agent.name is missing"]),
+    ("{}", ["agent.name must be one of", "got nothing"]),
     ("agent: {name: dqn}\nreplya: {}", ["'replya'", "did you mean replay?"]),
     ("agent: {name: dqn}\nseed: true", ["seed must be an integer", "got true"]),
     ("agent: {name: dqn}\nsteps: 1\nsteps: 2", ["line 3, column 1", "steps is given twice"]),
@@ -229,6 +246,27 @@ def test_a_mistake_in_a_file_is_the_same_sentence_with_its_name(capsys, text, pa
     write("bad.yaml", text)
     line = sentence(capsys, ["show-config", "bad.yaml"])
     assert not [part for part in [*parts, "bad.yaml"] if part not in line], line
+
+
+def test_all_mistakes_of_a_file_are_reported_at_once(capsys):
+    write("bad.yaml", "steps: fast\nseedz: 1\nagent: {name: dqnn, lr: 3}\nenv: {num_envs: 0}\n")
+    lines = complaints(capsys, ["show-config", "bad.yaml"])
+    assert len(lines) == 4 and all(line.startswith("bellmax: bad.yaml: ") for line in lines)
+    assert [line.split(" ")[2] for line in lines] == [
+        "agent.name",
+        "steps",
+        "env.num_envs",
+        "unknown",
+    ]
+    write("bad.yaml", "steps: 9\nwarmup_steps: 100\ndevices: 3\nagent: {name: dqn}")
+    fields = [line.split(" ")[2] for line in complaints(capsys, ["show-config", "bad.yaml"])]
+    assert fields == ["warmup_steps", "devices"]
+
+
+def test_all_mistakes_of_a_command_are_reported_at_once(capsys):
+    arguments = "show-config good.yaml --agent.lr 3 --seeds 0 --agent.network.torso mlpp --wandb"
+    lines = complaints(capsys, arguments.split())
+    assert {"seeds", "wandb", "agent.network.torso", "unknown"} == {x.split(" ")[1] for x in lines}
 
 
 def test_a_missing_extra_names_the_pip_command(capsys, monkeypatch):
@@ -320,11 +358,23 @@ def test_show_config_prints_a_file_that_is_accepted_again(capsys):
 
 def test_help_of_a_preset_lists_every_key_with_comment_range_and_value(capsys):
     assert main(["train", "good.yaml", "--steps", "7000", "--help"]) == 0
-    text = " ".join(capsys.readouterr().out.split())
-    assert "--steps 7000 Environment steps of the stream per seed" in text
-    assert "--agent.learning-rate 0.001 Adam's step size" in text and "a number in (0, 1]" in text
-    assert "--agent.name dqn" in text and "--env.name bellmax/CartPole" in text
-    assert "--replay.capacity 100000" in text and "one of mlp" in text
+    text = " ".join(re.sub(r"[^\x00-\x7f]", " ", capsys.readouterr().out).split())
+    for part in (
+        "--steps an integer in [1, 2147483647] Environment steps of the stream per seed",
+        "(default: 7000)",
+        "--agent.learning-rate a number in (0, 1] Adam's step size",
+        "(default: 0.001)",
+        "--agent.network.hidden a list where each is an integer >= 1",
+        "(default: 120,84)",
+        "(default: dqn)",
+        "(default: bellmax/CartPole)",
+        "--agent.network.torso one of mlp",
+        "Hyper-parameters of DQN (Mnih et al. 2015",
+        "--out DIR",
+    ):
+        assert part in text, part
+    assert main(["resume", "run1", "--help"]) == 0
+    assert "--agent.learning-rate" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", commands.COMMANDS)

@@ -72,7 +72,7 @@ MISTAKES = [
     ("--agent.lr 1,2", ["'agent.lr'", "did you mean agent.learning_rate?"]),
     ("--seed 0,1 --agent.learning-rate 1e-3,3", ["agent.learning_rate", "(0, 1]", "'3'"]),
     ("--agent.network.torso mlp,mlpp", ["did you mean mlp?"]),
-    ("--seed 0,1 --steps 3", ["steps must be at least"]),
+    ("--seed 0,1 --steps 3 --warmup-steps 0", ["steps must be at least"]),
     ("--seed 0,[1", ["seed", "bracket"]),
     ("--seed 0,,1", ["seed", "between two commas"]),
     ("--seed 0,1,00", ["the same run seed=0"]),
