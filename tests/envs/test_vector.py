@@ -108,6 +108,14 @@ def test_frame_stack_holds_the_last_observations_oldest_first():
     assert vector.spec.observation.shape == (6,)
 
 
+def test_a_reset_fills_the_stack_with_its_own_observation():
+    vector = vectorise(CartPole(time_limit=2), 2, frame_stack=3)
+    stream, _ = scripted.rollout(vector, np.zeros((7, 2), np.int32))
+    opened = stream.observation[stream.is_first].reshape(-1, 3, 4)
+    assert len(opened) == 2 * 3 and np.all(opened != 0)
+    np.testing.assert_array_equal(opened, opened[:, :1].repeat(3, axis=1))
+
+
 def test_frame_stack_repeats_the_bounds():
     spec = vectorise(CartPole(), 1, frame_stack=2).spec.observation
     np.testing.assert_array_equal(spec.maximum[:4], spec.maximum[4:])
