@@ -12,12 +12,11 @@ continues from its last checkpoint.
 import argparse
 from pathlib import Path
 
-from timing import table
-
 from benchmarks.claims import ROOT
 from benchmarks.claims.plan import make_plan
 from benchmarks.claims.queue import report_unknown, run_queue, status
 from benchmarks.claims.store import Store
+from timing import table
 
 RESULTS = Path(__file__).with_name("results")
 

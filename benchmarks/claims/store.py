@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from benchmarks.claims import ROOT
 from benchmarks.claims.study import Job, Outcome, Study, best_trial
 

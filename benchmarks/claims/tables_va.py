@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tabular_advantage as advantage
-from tabular_problems import Problem
-
 from benchmarks.claims.grids import grid
 from benchmarks.claims.study import Outcome, Study
+from tabular_problems import Problem
 
 METHODS = {
     "q_learning": "Q-learning",
@@ -99,7 +98,7 @@ def make_study(*, actions=(2, 10, 50, 5, 20), tuning=8, test=30, visits=100, sta
     return Study(
         claim="va_learning",
         name="va_tables",
-        question="Does one estimate of a state's value, shared by its actions, learn tables faster?",
+        question="Does a value that all actions of a state share speed up learning in tables?",
         tasks=tuple(f"{kind}-{n}" for n in actions for kind in advantage.BEHAVIOURS),
         sides={"q_learning": plain, "va": own, "uniform_dueling": own, "behaviour_dueling": own},
         metrics=dict.fromkeys(METRICS, "lower"),
