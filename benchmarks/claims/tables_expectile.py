@@ -20,7 +20,7 @@ TABLES = 3  # most tables of a trial of the clipped double form
 
 
 def policy_value(problem, pi, gamma: float, alpha: float, iterations: int):
-    """[S] value of a policy in the worst environment of the ball of `alpha`; 1/2 is the true one."""
+    """[S] value of pi in the worst environment of the ball of `alpha`; at 1/2, in the true one."""
 
     def apply(v, _):
         options = {"gamma": gamma, "alpha": alpha}
@@ -141,7 +141,7 @@ def make_study(*, visits=400, tuning=6, test=30, tasks=("noise-0", "noise-3")) -
         minutes=lambda task, tuning: 0.7 if tuning else 0.3,
         reported=("overestimation",),
         notes="Garnet MDPs of 10 states and 5 actions, gamma 0.9, uniform behaviour, noise added "
-        f"to every reward. The worst case is over the ball of environments of the expectile {WORST}. "
+        f"to every reward. The worst case is over the ball of environments of expectile {WORST}. "
         "Each side has 36 trials: step size, its fall with visits, and alpha, the number of tables "
         "(2 or 3, with more step sizes), or more step sizes.",
     )
