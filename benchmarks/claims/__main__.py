@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.claims import ROOT
-from benchmarks.claims.plan import make_plan
+from benchmarks.claims.plan import make_plan, ordered
 from benchmarks.claims.queue import report_unknown, run_queue, status
 from benchmarks.claims.store import Store
 from timing import table
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(table(status(studies, store)))
         return
     if not given.page:
-        run_queue(studies, store, max_minutes=given.max_minutes)
+        run_queue(ordered(studies), store, max_minutes=given.max_minutes)
         return
     from benchmarks.claims.page import write_page
 

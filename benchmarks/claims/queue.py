@@ -9,15 +9,16 @@ from benchmarks.claims.store import Row, Store, chosen
 from benchmarks.claims.study import Job, Study, jobs_of
 
 
-def run_queue(studies: Sequence[Study], store: Store, *, max_minutes: float) -> None:
-    """Runs every job that is not finished and is not estimated to take more than max_minutes.
+def run_queue(order: Sequence[tuple[Study, str]], store: Store, *, max_minutes: float) -> None:
+    """Runs the jobs of each study and task in order: every job that is not finished and is not estimated to take more than max_minutes.
 
     A test runs when the tuning of all sides of its task is finished, and never before.
     """
     with store.locked():
-        for study in studies:
+        for study, task in order:
             for job in jobs_of(study):
-                _run_one(job, store, max_minutes)
+                if job.task == task:
+                    _run_one(job, store, max_minutes)
 
 
 def _run_one(job: Job, store: Store, max_minutes: float) -> None:
@@ -40,7 +41,8 @@ def trials_of(job: Job, rows: dict[str, Row]) -> list[int] | None:
     """Indices of the trials that a job runs; None for a test whose tuning is not finished."""
     if job.tuning:
         return list(job.trials)
-    each = [chosen(job.study, rows, job.task, side) for side in job.study.sides]
+    task = job.study.tuned_on.get(job.task, job.task)
+    each = [chosen(job.study, rows, task, side) for side in job.study.sides]
     if None in each:
         return None
     choice = each[list(job.study.sides).index(job.side)]

@@ -1,6 +1,7 @@
 """What a comparison is: sides, trials and seeds that are fixed before anything runs, and jobs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,8 @@ class Study(NamedTuple):
     minutes: of one core that a job of a task takes, (task, tuning) -> minutes.
     reported: further metrics that nothing is chosen by.
     notes: what else a reader must know, in sentences.
+    tuned_on: task -> the task whose tuning it takes; one that is not named is tuned by itself.
+    paired: whether a seed is the same problem for every side. logarithmic: how curves are drawn.
     """
 
     claim: str
@@ -52,6 +55,9 @@ class Study(NamedTuple):
     minutes: Callable[[str, bool], float]
     reported: tuple[str, ...] = ()
     notes: str = ""
+    tuned_on: Mapping[str, str] = MappingProxyType({})
+    paired: bool = False
+    logarithmic: bool = False
 
     @property
     def baseline(self) -> str:
@@ -103,7 +109,7 @@ def jobs_of(study: Study) -> Iterator[Job]:
     """Jobs in order: by task, first the tuning of all sides, then their tests."""
     check_fair(study)
     for task in study.tasks:
-        for side, trials in study.sides.items():
+        for side, trials in () if task in study.tuned_on else study.sides.items():
             indices = tuple(range(len(trials)))
             if study.together:
                 yield Job(study, task, side, True, indices)

@@ -138,6 +138,8 @@ def make_study(*, visits=400, tuning=6, test=30, tasks=("noise-0", "noise-3")) -
         unit="interactions",
         curve="worst-case value that the greedy policy lacks (reward units)",
         together=True,
+        paired=True,
+        logarithmic=True,
         minutes=lambda task, tuning: 0.7 if tuning else 0.3,
         reported=("overestimation",),
         notes="Garnet MDPs of 10 states and 5 actions, gamma 0.9, uniform behaviour, noise added "

@@ -126,6 +126,8 @@ def make_study(*, sweeps=1000, tuning=6, test=30, tasks=None) -> Study:
         unit="sweeps over all states and actions",
         curve="share of value lost",
         together=True,
+        paired=True,
+        logarithmic=True,
         minutes=lambda task, tuning: 0.7 if tuning else 0.3,
         reported=("gap_over_true_gap",),
         notes="Garnet MDPs of 20 states, gamma 0.95, alpha 0.9, clip -1, noise added to every "

@@ -136,6 +136,8 @@ def make_study(
         unit="interactions",
         curve="W1 to the law, over that of zeros",
         together=True,
+        paired=True,
+        logarithmic=True,
         minutes=lambda task, tuning: 2.0 if task == "deepsea-20" else 0.7,
         reported=("w1_end",),
         notes="Tables of 16 quantiles, a fixed behaviour, greedy control. Each side has 36 trials: "

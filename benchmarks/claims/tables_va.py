@@ -108,6 +108,8 @@ def make_study(*, actions=(2, 10, 50, 5, 20), tuning=8, test=30, visits=100, sta
         unit="interactions",
         curve="RMSE of Q",
         together=True,
+        paired=True,
+        logarithmic=True,
         minutes=lambda task, tuning: 0.02 * int(task.split("-")[1]) + 0.1,
         notes=f"Garnet MDPs of {states} states, gamma 0.9, one trajectory of {visits} interactions "
         "for each state and action. Each side has 36 trials: step size, its fall with visits, and "
