@@ -62,6 +62,14 @@ def profile(scores: np.ndarray, at: np.ndarray, better: str) -> np.ndarray:
     return (flat >= at if better == "higher" else flat <= at).mean(axis=0)
 
 
+def curve_with_band(curves: np.ndarray) -> np.ndarray:
+    """[3, P] interquartile mean over seeds of curves [seeds, P], and its 95 % interval."""
+    rows = np.random.default_rng(0).integers(len(curves), size=(500, len(curves)))
+    drawn = interquartile_mean(curves[rows], axis=1)
+    middle = interquartile_mean(curves, axis=0)
+    return np.stack([middle, *np.percentile(drawn, (2.5, 97.5), axis=0)])
+
+
 def _interval(statistic: Callable, *samples: np.ndarray) -> tuple[float, float]:
     """95 % interval of a statistic of samples [runs, tasks] that are drawn again task by task."""
     rng = np.random.default_rng(0)

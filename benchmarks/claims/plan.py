@@ -42,7 +42,8 @@ def ordered(studies: list[Study]) -> list[tuple[Study, str]]:
 def make_plan(*, small: bool = False) -> list[Study]:
     """All studies; `small` ones take seconds and show nothing, for tests."""
     if small:
-        return [tables_va.make_study(actions=(2,), tuning=2, test=3, visits=20, states=4)]
+        few = {"tuning": 2, "test": 3, "visits": 20, "states": 4}
+        return [tables_va.make_study(actions=(2,), sides=("q_learning", "va"), **few)]
     return [
         tables_va.make_study(),
         tables_munchausen.make_study(),

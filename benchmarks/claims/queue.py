@@ -10,9 +10,10 @@ from benchmarks.claims.study import Job, Study, jobs_of
 
 
 def run_queue(order: Sequence[tuple[Study, str]], store: Store, *, max_minutes: float) -> None:
-    """Runs the jobs of each study and task in order: every job that is not finished and is not estimated to take more than max_minutes.
+    """Runs the jobs of each study and task in order, but for those that are finished.
 
-    A test runs when the tuning of all sides of its task is finished, and never before.
+    A job that is estimated to take more than max_minutes stays pending. A test runs when the
+    tuning of all sides of its task is finished, and never before.
     """
     with store.locked():
         for study, task in order:

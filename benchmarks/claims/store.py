@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from benchmarks.claims import ROOT
+from benchmarks.claims.measures import curve_with_band
 from benchmarks.claims.study import Job, Outcome, Study, best_trial
 
 Row = dict[str, Any]
@@ -74,7 +75,8 @@ class Store:
             **environment(),
         }
         if not job.tuning:
-            row |= {"x": _rounded(outcome.x[keep]), "curves": _rounded(outcome.curves[..., keep])}
+            row["x"] = _rounded(outcome.x[keep])
+            row["curves"] = [_rounded(curve_with_band(each[:, keep])) for each in outcome.curves]
         path = self.path(job.study)
         if path.is_file() and not path.read_bytes().endswith(b"\n"):
             whole = path.read_bytes().rpartition(b"\n")

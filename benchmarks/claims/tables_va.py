@@ -92,15 +92,18 @@ def run(task, side, trials, seeds, name, *, visits: int, states: int) -> Outcome
     return Outcome(scores, x, found[..., 0])
 
 
-def make_study(*, actions=(2, 10, 50, 5, 20), tuning=8, test=30, visits=100, states=20) -> Study:
+def make_study(
+    *, actions=(2, 10, 50, 5, 20), tuning=8, test=30, visits=100, states=20, sides=tuple(METHODS)
+) -> Study:
     plain = grid(step_size=np.geomspace(0.05, 1.0, 12), decay=(0.0, 0.3, 0.6))
     own = grid(step_size=np.geomspace(0.05, 1.0, 4), decay=(0.0, 0.3, 0.6), ratio=(0.2, 0.5, 1.0))
+    tried = {"q_learning": plain, "va": own, "uniform_dueling": own, "behaviour_dueling": own}
     return Study(
         claim="va_learning",
         name="va_tables",
         question="Does a value that all actions of a state share speed up learning in tables?",
         tasks=tuple(f"{kind}-{n}" for n in actions for kind in advantage.BEHAVIOURS),
-        sides={"q_learning": plain, "va": own, "uniform_dueling": own, "behaviour_dueling": own},
+        sides={side: tried[side] for side in sides},
         metrics=dict.fromkeys(METRICS, "lower"),
         run=functools.partial(run, visits=visits, states=states),
         tuning_seeds=tuple(range(1000, 1000 + tuning)),
