@@ -166,18 +166,14 @@ class Checkpoints:
         if step not in self.steps():
             saved = ", ".join(map(str, self.steps())) or "none"
             raise UserError(f"there is no checkpoint {step} in {self._folder}; saved: {saved}")
-        specs = _named_leaves(abstract_state)
-        items = [META, *_by_item(specs)]
+        items = _items_of(abstract_state)
         try:
             self._check(step, items)
         except UserError as error:
             older = [s for s in self.steps() if s < step and self._is_intact(s, items)]
             rest = f"checkpoint {older[-1]} is intact" if older else "no older one is intact"
             raise UserError(f"{error}; {rest}") from error
-        meta = self._meta(step)
-        _check_fit(step, meta["leaves"], specs, partial)
-        leaves = self._read(step, specs, meta)
-        return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
+        return self._load(step, abstract_state, partial)
 
     def restore_latest_valid(
         self, abstract_state: Any, *, partial: bool = False
@@ -190,7 +186,7 @@ class Checkpoints:
         Raises:
           UserError: there is none, or it does not fit `abstract_state`.
         """
-        items = [META, *_by_item(_named_leaves(abstract_state))]
+        items = _items_of(abstract_state)
         damaged = []
         for step in reversed(self.steps()):
             if self._is_intact(step, items):
@@ -198,7 +194,7 @@ class Checkpoints:
                 warning = (
                     f"checkpoint {names} is damaged; {step} is used instead" if names else None
                 )
-                return step, self.restore(step, abstract_state, partial=partial), warning
+                return step, self._load(step, abstract_state, partial), warning
             damaged.append(str(step))
         for step in reversed(self.steps()):
             self._check_version(step)
@@ -230,10 +226,12 @@ class Checkpoints:
 
         return orbax_items.read_meta(self._folder, step)
 
-    def _read(self, step: int, specs: dict[str, Any], meta: dict[str, Any]) -> list[jax.Array]:
-        """The arrays that `specs` describe, in their order."""
+    def _load(self, step: int, abstract_state: Any, partial: bool) -> Any:
+        """Reads a checkpoint that was found to be intact."""
         from bellmax.launch import orbax_items
 
+        specs, meta = _named_leaves(abstract_state), self._meta(step)
+        _check_fit(step, meta["leaves"], specs, partial)
         stored = {name: _raw_spec(spec) for name, spec in specs.items() if spec.size}
         cuts = {name: Cut(*how) for name, how in meta["cuts"].items()}
         arrays = orbax_items.restore(self._folder, step, _by_item(stored), cuts)
@@ -244,7 +242,8 @@ class Checkpoints:
             impl = meta["keys"].get(name)
             return jax.random.wrap_key_data(arrays[name], impl=impl) if impl else arrays[name]
 
-        return [leaf(*item) for item in specs.items()]
+        leaves = [leaf(*item) for item in specs.items()]
+        return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
 
     def _metric(self, step: int) -> float | None:
         with contextlib.suppress(Exception):  # damaged, it cannot be the best
@@ -280,6 +279,11 @@ def _by_item(leaves: dict[str, Any]) -> dict[str, dict[str, Any]]:
         item = REPLAY if name.partition("/")[0] == REPLAY else STATE
         items.setdefault(item, {})[name] = leaf
     return items
+
+
+def _items_of(abstract_state: Any) -> list[str]:
+    """The items of a checkpoint that are read for a state."""
+    return [META, *_by_item(_named_leaves(abstract_state))]
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:
