@@ -118,15 +118,13 @@ def test_the_config_of_a_run_gives_the_same_run_and_a_seed_alone_too(run, tmp_pa
     assert rows(tmp_path / "again") == rows(run)
     alone = ["--seed", "6", "--seeds", "1", "--tensorboard", "false"]
     assert train(run / "config.yaml", tmp_path / "alone", *alone) == 0
-    one, many = rows(tmp_path / "alone"), [row for row in rows(run) if row["seed"] == 6]
-    if jax.__version_info__ >= (0, 11):  # rounds the products of one seed and of many apart
-        assert [row.keys() for row in one] == [row.keys() for row in many]
-        one, many = one[:1], many[:1]
-        for row, other in zip(one, many, strict=True):
-            other["loss"] = pytest.approx(other["loss"], rel=1e-3)
-            other["q_value"] = pytest.approx(other["q_value"], rel=1e-3)
-            assert row["episode_return"] == other["episode_return"]
-    assert one == many
+    one = rows(tmp_path / "alone")
+    many, other = ([row for row in rows(run) if row["seed"] == seed] for seed in (6, 7))
+    assert [row.keys() for row in one] == [row.keys() for row in many]
+    # Up to rounding, whose differences learning blows up: the first rows are those of 30 updates.
+    about = {key: pytest.approx(one[0][key], rel=1e-4) for key in ("loss", "q_value")}
+    assert many[0] == one[0] | about
+    assert other[0]["loss"] != about["loss"] and other[0]["q_value"] != about["q_value"]
 
 
 def test_evaluation_is_that_of_training_and_load_policy_acts_by_it(run, capsys, monkeypatch):
