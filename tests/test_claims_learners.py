@@ -118,6 +118,16 @@ def test_sticky_actions_repeat_as_often_as_they_should():
     np.testing.assert_array_equal(moved, action == 1)
 
 
+def test_a_redundant_action_is_the_one_that_it_repeats():
+    env, key = tasks.redundant_deepsea(size=4, copies=3), jax.random.key(0)
+    assert env.spec.action.num_values == 6
+    state, _ = env.reset(key)
+    for action in range(2):
+        own = DeepSea(size=4).step(state, jnp.int32(action), key)[0]
+        for repeat in (action, action + 2, action + 4):
+            assert env.step(state, jnp.int32(repeat), key)[0] == own
+
+
 def test_aliased_deepsea_is_deepsea_behind_symbols():
     aliased, sea = tasks.AliasedDeepSea(size=5, codes=3), DeepSea(size=5)
     key = jax.random.key(0)
