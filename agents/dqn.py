@@ -1,4 +1,4 @@
-"""DQN with double Q-learning, dueling heads and n-step returns: the baseline.
+"""DQN with double Q-learning, dueling heads and n-step returns: the baseline agent.
 
 y = r_1 + ... + gamma^{n-1} r_n + gamma^n max_a q_target(s_n, a)            (double: argmax of q)
 loss = Huber(y - q(s_0, a_0))

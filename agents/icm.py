@@ -1,4 +1,4 @@
-"""ICM: surprise at the next latent, in latents that tell which action was taken.
+"""ICM: the bonus is the error of predicting the next latent; an inverse model trains the latents.
 
 inverse loss = -log p(a | z, z'),  forward loss = |f(z, a) - z'|^2 / 2,  the raw reward
 """
@@ -20,13 +20,14 @@ from bellmax.agents.intrinsic import (
 )
 from bellmax.agents.on_policy import make_on_policy_agent
 from bellmax.envs import EnvSpec
-from bellmax.networks import dense, make_torso
+from bellmax.networks import make_torso
 
 
 def make_icm(config: ICMConfig, spec: EnvSpec) -> Agent:
     """Makes the actor-critic with ICM's bonus.
 
-    Deviation: the forward loss does not train the encoder, which else has a way to shrink it.
+    Deviation: the forward loss does not train the encoder, which could otherwise reduce it by
+      shrinking the latents.
 
     Raises:
       UserError: the task's actions are not discrete, or the torso does not fit its observations.
@@ -35,8 +36,8 @@ def make_icm(config: ICMConfig, spec: EnvSpec) -> Agent:
 
 
 class ForwardInverse(nn.Module):
-    """Observations and the next ones [B, ...], actions [B] -> logits [B, A], predicted latents and
-    next latents [B, D]."""
+    """Observations and next observations [B, ...], actions [B] -> action logits [B, A], predicted
+    and actual next latents [B, D]."""
 
     config: ICMConfig
     num_actions: int
@@ -48,12 +49,12 @@ class ForwardInverse(nn.Module):
         config = self.config
         both = jnp.concatenate([before, after], axis=0)
         features = make_torso(config.network.torso, config.icm_hidden, jnp.float32)(both)
-        z_tm1, z_t = jnp.split(dense(config.icm_latent_size, jnp.float32)(features), 2)
+        z_tm1, z_t = jnp.split(nn.Dense(config.icm_latent_size)(features), 2)
 
         def model(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
             joined = jnp.concatenate([x, y], axis=-1)
-            hidden = nn.relu(dense(config.icm_model_hidden, jnp.float32)(joined))
-            return dense(size, jnp.float32)(hidden)
+            hidden = nn.relu(nn.Dense(config.icm_model_hidden)(joined))
+            return nn.Dense(size)(hidden)
 
         taken = jax.nn.one_hot(action, self.num_actions)
         logits = model(z_tm1, z_t, self.num_actions)
@@ -61,7 +62,7 @@ class ForwardInverse(nn.Module):
 
 
 def icm_bonus(config: ICMConfig, spec: EnvSpec) -> Intrinsic:
-    """ICM as a bonus of its own, which any agent can call."""
+    """Makes the ICM bonus, which any agent can use."""
     num_actions, shape = count_actions(spec), spec.observation.shape
     model = ForwardInverse(config, num_actions)
 
@@ -71,7 +72,7 @@ def icm_bonus(config: ICMConfig, spec: EnvSpec) -> Intrinsic:
         return model.init(key, seen, seen, jnp.zeros(1, jnp.int32)), ()
 
     def evaluate(params: Params, chunk: Chunk) -> losses.IntrinsicCuriosity:
-        """Leaves [S, B]."""
+        """Losses and rewards of a chunk; leaves [S, B]."""
         steps = chunk.steps
         lead, action = steps.action[:-1].shape, steps.action[:-1].reshape(-1)
         pair = (x.reshape(-1, *shape) for x in (steps.observation[:-1], steps.observation[1:]))

@@ -1,4 +1,4 @@
-"""Munchausen DQN: DQN whose reward carries the scaled log-probability of the action taken.
+"""Munchausen DQN: DQN with the scaled log-probability of the taken action added to the reward.
 
 pi = softmax(q_target / tau)
 y = r + alpha max(l0, tau log pi(a|s))
@@ -26,8 +26,8 @@ from bellmax.networks import Network
 def make_munchausen_dqn(config: MunchausenDQNConfig, spec: EnvSpec) -> Agent:
     """Makes a Munchausen DQN agent. Learning curves: docs/results.md.
 
-    Deviations from the paper: time limits bootstrap; n_step > 1 is unrolled as Munchausen value
-    iteration implies (docs/munchausen.md), the paper has n_step = 1 only.
+    Deviations from the paper: time limits bootstrap; n_step > 1 unrolls Munchausen value iteration
+    (docs/munchausen.md), where the paper has only n_step = 1.
 
     Raises:
       UserError: the task's actions are not discrete, or the network does not fit.

@@ -1,4 +1,4 @@
-"""Which agents there are; one is imported when it is asked for."""
+"""Registry of the agents; an agent's module is imported on first use."""
 
 import importlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""TD3: two critics, of which the target takes the smaller value.
+"""TD3: two critics; the target uses the smaller of their values.
 
 y = r + gamma min_c q_target_c(s', a')
 loss = sum_c (y - q_c(s, a))^2

@@ -1,4 +1,4 @@
-"""VA-learning: the value and the advantage of a state, each bootstrapped from the same target.
+"""VA-learning: value and advantage functions, both bootstrapped from the same target.
 
 y = r_1 + ... + gamma^n (V_target(s_n) + max_a A_target(s_n, a)),   E_mu A = 0
 loss = Huber(y - V(s)) + Huber(y - V_target(s) - A(s, a)) - log mu(a|s)
@@ -24,15 +24,16 @@ from bellmax.networks import Network, va_head
 def make_va_learning(config: VALearningConfig, spec: EnvSpec) -> Agent:
     """Makes a VA-learning agent.
 
-    Not known of the paper, whose body was not at hand: the weights of the three losses (1 each),
-    the baseline of A's target (V of the target network) and the network.
+    Not verified against the paper's full text, which was not available: the weights of the three
+    losses (1 each), the baseline in A's target (V of the target network) and the network
+    architecture.
 
     Raises:
       UserError: the task's actions are not discrete, or the network does not fit.
     """
 
     def make_target(after, selector, steps: Step) -> jax.Array:
-        """[] target of the window's first step; leaves of `after` are [K, ...]."""
+        """Target [] of the window's first step; leaves of `after` are [K, ...]."""
         greedy = jnp.argmax(selector, axis=-1)
         q_t = after.value[:, None] + after.advantage
         v_t = jnp.take_along_axis(q_t, greedy[:, None], axis=-1)[:, 0]

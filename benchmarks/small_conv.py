@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from bellmax.networks.convolution import conv
-from bellmax.networks.dense_layer import dense
 
 
 class SmallConv(nn.Module):
@@ -28,5 +27,5 @@ class SmallConv(nn.Module):
         x = x.astype(jnp.float32) / 255
         for features, kernel, stride in ((16, 8, 4), (32, 4, 2)):
             x = nn.relu(conv(features, kernel, jnp.float32, stride=stride, padding="VALID")(x))
-        x = nn.relu(dense(256, jnp.float32)(x.reshape(x.shape[0], -1)))
-        return dense(self.num_actions, jnp.float32)(x)
+        x = nn.relu(nn.Dense(256)(x.reshape(x.shape[0], -1)))
+        return nn.Dense(self.num_actions)(x)

@@ -50,7 +50,7 @@ def requirements() -> tuple[list[str], dict[str, list[str]]]:
     for name, extra in _requirements():
         if extra is None:
             core.append(name)
-        elif extra != "dev":
+        elif extra not in ("all", "dev"):
             extras.setdefault(extra, []).append(name)
     return sorted(core, key=str.lower), extras
 

@@ -87,7 +87,7 @@ def make_runner(
         return learn(keep(state, rollout), rollout, interval)
 
     # One seed goes through vmap too: the same operations in the same order as one seed of many, so
-    # that both are equal, to the bit wherever XLA rounds them alike.
+    # that both are equal up to rounding.
     state_axes = seed_axes(replay is None)
     axes = state_axes, 0
     run_fill = jax.vmap(fill_one, in_axes=axes, out_axes=axes)

@@ -1,16 +1,15 @@
-"""Videos from pictures that come one by one: .gif by pillow, .mp4 by ffmpeg.
+"""Videos from pictures that come one by one, written by ffmpeg: .gif and .mp4.
 
-Neither keeps more than a picture in memory.
+No more than one picture is in memory. imageio itself is not used: its ffmpeg plugin refuses .gif,
+and its other writers of .gif keep every picture until the end.
 """
 
 import contextlib
 import itertools
-import struct
-import subprocess
-import tempfile
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +18,25 @@ from bellmax.envs.host_base import in_words
 from bellmax.envs.registry import import_extra
 from bellmax.launch.sentences import unknown
 
-SUFFIXES = (".gif", ".mp4")
 MAX_FPS = {".gif": 50, ".mp4": 240}  # browsers show a gif with more at a tenth of the speed
-_LOOP = b"!\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"  # for ever
+SUFFIXES = tuple(MAX_FPS)
+# Each picture of a gif has the 256 colours that suit it best.
+_PALETTES = (
+    "split[a][b];[a]palettegen=stats_mode=single:reserve_transparent=0[p];"
+    "[b][p]paletteuse=new=1:dither=none"
+)
+_OPTIONS: dict[str, dict[str, Any]] = {
+    ".gif": {
+        "codec": "gif",
+        "pix_fmt_out": "pal8",
+        "output_params": ["-filter_complex", _PALETTES],
+    },
+    ".mp4": {
+        "codec": "libx264",
+        "pix_fmt_out": "yuv420p",
+        "output_params": ["-crf", "20", "-movflags", "+faststart"],
+    },
+}
 
 
 def check_video(path: Path, fps: int | None = None) -> None:
@@ -33,7 +48,7 @@ def check_video(path: Path, fps: int | None = None) -> None:
 
     Raises:
       UserError: the suffix is none of .gif and .mp4, the path is a folder, `fps` is out of range,
-        or an extra is missing.
+        or the extra `video` is missing.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -44,8 +59,10 @@ def check_video(path: Path, fps: int | None = None) -> None:
     if fps is not None and not 1 <= fps <= most:
         hint = "; a video .mp4 can have more" if suffix == ".gif" and fps > most else ""
         raise UserError(f"--fps must be an integer in [1, {most}] for a {suffix}, got {fps}{hint}")
-    if suffix == ".mp4":
-        _ffmpeg()
+    try:
+        import_extra("imageio_ffmpeg", "video").get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise UserError(f"there is no ffmpeg here ({in_words(error)})") from error
 
 
 def write_video(path: Path, pictures: Iterable[np.ndarray], fps: int) -> int:
@@ -55,8 +72,8 @@ def write_video(path: Path, pictures: Iterable[np.ndarray], fps: int) -> int:
       path: a file that `check_video` has nothing against; its folder is made if need be.
       pictures: [H, W, 3] uint8 each, all of one size, at least one. Nothing is written before the
         first of them is there.
-      fps: pictures a second. A gif has delays of whole hundredths of a second, so it comes near.
-        An mp4 repeats the last row or column of pictures whose height or width is odd.
+      fps: pictures a second. A gif has delays of whole hundredths of a second, which are right on
+        average. An mp4 repeats the last row or column of pictures whose height or width is odd.
 
     Returns:
       How many pictures there were.
@@ -68,9 +85,8 @@ def write_video(path: Path, pictures: Iterable[np.ndarray], fps: int) -> int:
     checked = itertools.chain([next(checked)], checked)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
-    write = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
     try:
-        count = write(unfinished, checked, fps)
+        count = _write(unfinished, checked, fps)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -93,85 +109,26 @@ def _check(pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield picture
 
 
-def _write_gif(path: Path, pictures: Iterator[np.ndarray], fps: int) -> int:
-    """Picture by picture, where pillow's own writer keeps all and joins those that are equal."""
-    from PIL import GifImagePlugin
-
-    count, delay = 0, 10 * round(100 / fps)  # milliseconds
-    with path.open("wb") as file:
-        for picture in pictures:
-            if not count:
-                height, width, _ = picture.shape
-                file.write(b"GIF89a" + struct.pack("<HHBBB", width, height, 0x70, 0, 0) + _LOOP)
-            image = _with_palette(picture)
-            file.writelines(GifImagePlugin.getdata(image, duration=delay, include_color_table=True))
-            count += 1
-        file.write(b";")
-    return count
-
-
-def _with_palette(picture: np.ndarray) -> Any:
-    """A pillow image of at most 256 colours: those of the picture, if it has no more."""
-    from PIL import Image
-
-    image = Image.fromarray(picture)
-    if image.getcolors(256) is None:
-        return image.quantize(256)
-    codes = picture.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    colours, index = np.unique(codes, return_inverse=True)
-    palette = np.stack([colours >> 16, (colours >> 8) & 255, colours & 255], axis=-1)
-    indexed = Image.fromarray(index.reshape(codes.shape).astype(np.uint8))
-    indexed.putpalette(palette.astype(np.uint8).tobytes())
-    return indexed
-
-
-def _write_mp4(path: Path, pictures: Iterator[np.ndarray], fps: int) -> int:
+def _write(path: Path, pictures: Iterator[np.ndarray], fps: int) -> int:
+    """Writes a file that may be there, and reads it back: ffmpeg's exit status is not shown."""
+    # With its own protection from Ctrl-C ffmpeg is started by a fork, which threads of jax forbid.
+    os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
+    ffmpeg = import_extra("imageio_ffmpeg", "video")
+    suffix, count = path.suffix.lower(), 0
     first = next(pictures)
-    height, width = (size + size % 2 for size in first.shape[:2])
-    video = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps)]
-    quality = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", "-movflags", "+faststart"]
-    command = [_ffmpeg(), "-y", "-v", "error", *video, "-i", "-", *quality, str(path.absolute())]
-    count = 0
-    with tempfile.TemporaryFile() as said:
-        with _started(command, said) as process:
+    odd = [(0, size % 2 if suffix == ".mp4" else 0) for size in first.shape[:2]] + [(0, 0)]
+    height, width, _ = np.pad(first, odd).shape
+    options = {"fps": fps, "quality": None, "macro_block_size": 1, "ffmpeg_log_level": "error"}
+    writer = ffmpeg.write_frames(str(path), (width, height), **options, **_OPTIONS[suffix])
+    try:
+        with contextlib.closing(writer):
+            writer.send(None)
             for picture in itertools.chain([first], pictures):
-                odd = [(0, size % 2) for size in picture.shape[:2]]
-                try:
-                    process.stdin.write(np.pad(picture, [*odd, (0, 0)], mode="edge").tobytes())
-                except BrokenPipeError:  # it says why
-                    break
+                writer.send(np.pad(picture, odd, mode="edge"))
                 count += 1
-        if process.returncode:
-            said.seek(0)
-            words = " ".join(said.read().decode(errors="replace").split())
-            raise UserError(f"ffmpeg cannot write {path}: {words or process.returncode}")
+        written, _ = ffmpeg.count_frames_and_secs(str(path))
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"ffmpeg cannot write {path}; its message is above") from error
+    if written != count:
+        raise UserError(f"ffmpeg wrote {written} of {count} pictures to {path}")
     return count
-
-
-@contextlib.contextmanager
-def _started(command: list[str], said: IO[bytes]) -> Iterator[Any]:
-    """A process that has ended when this is left; without a fork, which threads of jax forbid."""
-    process: Any = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=said,
-        start_new_session=True,  # Ctrl-C is for this process
-    )
-    try:
-        yield process
-    except BaseException:
-        process.kill()
-        raise
-    finally:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        process.wait()
-
-
-def _ffmpeg() -> str:
-    """The program, which the package brings. Its own function to write would fork."""
-    try:
-        return import_extra("imageio_ffmpeg", "video").get_ffmpeg_exe()
-    except RuntimeError as error:
-        raise UserError(f"there is no ffmpeg here ({in_words(error)})") from error

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     )
     from bellmax.networks.continuous import Actor, Critic, action_bounds, make_actor, make_critics
     from bellmax.networks.convolution import PatchConv, conv
-    from bellmax.networks.dense_layer import dense
     from bellmax.networks.heads import (
         DuelingHead,
         DuelingOutput,
@@ -73,7 +72,6 @@ __all__ = [
     "VAOutput",
     "action_bounds",
     "conv",
-    "dense",
     "make_actor",
     "make_critics",
     "make_q_network",
@@ -110,7 +108,6 @@ _MODULES = {
         "PatchConv",
         "conv",
     ),
-    "dense_layer": ("dense",),
     "heads": (
         "DuelingHead",
         "DuelingOutput",

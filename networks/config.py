@@ -12,13 +12,13 @@ Torso = Literal["mlp", "minatar", "nature", "impala"]
 class NetworkConfig:
     """Shapes of a network: all static."""
 
-    # What turns observations into features; ignored if `module` is given.
+    # Network from observations to features; ignored if `module` is set.
     torso: Torso = "mlp"
     # Widths of the mlp's layers, in units.
     hidden: tuple[Annotated[int, Ge(1)], ...] = (120, 84)
-    # Separate state-value and advantage streams (arXiv:1511.06581).
+    # Whether to use separate state-value and advantage streams (arXiv:1511.06581).
     dueling: bool = False
-    # Precision inside the network; parameters and outputs stay float32.
+    # Precision of the computation; parameters and outputs are float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
     # Your own flax module as `package.module:Name`, called Name(num_actions=A): [B, ...] -> [B, A].
     module: str | None = None
@@ -30,7 +30,7 @@ class ContinuousNetworkConfig:
 
     # Widths of the layers of the actor and of each critic, in units.
     hidden: tuple[Annotated[int, Ge(1)], ...] = (256, 256)
-    # Precision inside the networks; parameters and outputs stay float32.
+    # Precision of the computation; parameters and outputs are float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -38,15 +38,15 @@ class ContinuousNetworkConfig:
 class RecurrentNetworkConfig:
     """Shapes of the encoder, the memory and the heads: all static."""
 
-    # What turns an observation into features, before a linear layer makes the latent of them.
+    # Network from an observation to features; a linear layer maps these to the latent.
     torso: Torso = "mlp"
     # Widths of the mlp's layers, in units.
     hidden: tuple[Annotated[int, Ge(1)], ...] = (256,)
     # Size of the latent of one observation (Atari: 512).
     latent_size: Annotated[int, Ge(1)] = 128
-    # Size of the memory over observations and actions (Atari: 256).
+    # Size of the recurrent state (Atari: 256).
     memory_size: Annotated[int, Ge(1)] = 128
-    # Widths of the layers between the memory and each of policy and value, in units.
+    # Widths of the hidden layers of the policy head and of the value head, in units.
     head_hidden: tuple[Annotated[int, Ge(1)], ...] = (128,)
-    # Precision inside the networks; parameters and outputs stay float32.
+    # Precision of the computation; parameters and outputs are float32.
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -1,7 +1,8 @@
 """Networks for continuous actions: deterministic actors, and ensembles of critics.
 
-Both may have K heads on one trunk: K policies, and K values of one action. Actions are in the
-environment's units outside; inside, the actor ends in a tanh and the critic reads them in [-1, 1].
+Both may have K heads on one trunk: K policies, and K values of one action. Inputs and outputs are
+actions in the environment's units; internally the actor ends in a tanh and the critic scales
+actions to [-1, 1].
 """
 
 from typing import Any
@@ -14,7 +15,6 @@ from dm_env import specs
 
 from bellmax.networks.build import Network
 from bellmax.networks.config import ContinuousNetworkConfig
-from bellmax.networks.dense_layer import dense
 from bellmax.networks.torsos import MLP
 
 
@@ -29,7 +29,7 @@ class Actor(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = MLP(self.hidden, self.dtype)(x)
-        x = dense(self.num_heads * self.action_size, self.dtype)(x).astype(jnp.float32)
+        x = nn.Dense(self.num_heads * self.action_size, dtype=self.dtype)(x).astype(jnp.float32)
         return jnp.tanh(x).reshape(-1, self.num_heads, self.action_size)
 
 
@@ -44,7 +44,7 @@ class Critic(nn.Module):
     def __call__(self, x: jax.Array, action: jax.Array) -> jax.Array:
         x = jnp.concatenate([x.reshape(x.shape[0], -1).astype(jnp.float32), action], axis=-1)
         x = MLP(self.hidden, self.dtype)(x)
-        return dense(self.num_heads, self.dtype)(x).astype(jnp.float32)
+        return nn.Dense(self.num_heads, dtype=self.dtype)(x).astype(jnp.float32)
 
 
 def make_actor(
@@ -87,7 +87,8 @@ def make_critics(
 
     def apply(params: Any, observations: jax.Array, actions: jax.Array) -> jax.Array:
         scaled = (actions - centre[0]) / half[0]
-        # One for each critic: XLA makes one product of what they share, and turns its rows after.
+        # Broadcast the inputs per critic: with shared inputs XLA joins the products and transposes
+        # after.
         count = jax.tree.leaves(params)[0].shape[0]
         wide = (jnp.broadcast_to(x, (count, *x.shape)) for x in (observations, scaled))
         each: Any = jax.vmap(module.apply)(params, *wide)
@@ -97,7 +98,7 @@ def make_critics(
 
 
 def action_bounds(action: specs.BoundedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest action, each float32 [D]."""
+    """Lower and upper bounds of the action, each [D] float32."""
     low, high = (np.broadcast_to(x, action.shape) for x in (action.minimum, action.maximum))
     return low.astype(np.float32), high.astype(np.float32)
 

@@ -1,12 +1,10 @@
-"""Heads: from features [B, D] to what an agent reads, as named tuples in float32."""
+"""Heads: from features [B, D] to the outputs that agents use, named tuples in float32."""
 
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-
-from bellmax.networks.dense_layer import dense
 
 
 class QOutput(NamedTuple):
@@ -24,7 +22,7 @@ class DuelingOutput(NamedTuple):
 
 
 class QuantileOutput(NamedTuple):
-    """q_values: [B, A], their mean over N; quantiles: [B, N, A], in reward units. All float32."""
+    """q_values: [B, A], mean over N; quantiles: [B, N, A], in reward units. All float32."""
 
     q_values: jax.Array
     quantiles: jax.Array
@@ -48,14 +46,14 @@ class QHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> QOutput:
-        return QOutput(dense(self.num_actions, self.dtype)(x).astype(jnp.float32))
+        return QOutput(nn.Dense(self.num_actions, dtype=self.dtype)(x).astype(jnp.float32))
 
 
 class DuelingHead(nn.Module):
     """[B, D] -> DuelingOutput: q = value + advantage - mean advantage, each one linear layer.
 
-    Source: Wang et al. 2016, arXiv:1511.06581, eq. 9. Deviation: the streams share the last
-    hidden layer, so that a dueling network costs what a plain one does.
+    Source: Wang et al. 2016, arXiv:1511.06581, eq. 9. Deviation: the streams share the last hidden
+      layer, so that a dueling network has the cost of a plain one.
     """
 
     num_actions: int
@@ -63,8 +61,8 @@ class DuelingHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> DuelingOutput:
-        value = dense(1, self.dtype)(x).astype(jnp.float32)
-        advantage = dense(self.num_actions, self.dtype)(x).astype(jnp.float32)
+        value = nn.Dense(1, dtype=self.dtype)(x).astype(jnp.float32)
+        advantage = nn.Dense(self.num_actions, dtype=self.dtype)(x).astype(jnp.float32)
         advantage = advantage - advantage.mean(axis=-1, keepdims=True)
         return DuelingOutput(value + advantage, value[:, 0], advantage)
 
@@ -82,16 +80,16 @@ class QuantileHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> QuantileOutput:
         width = self.num_quantiles * self.num_actions
-        flat = dense(width, self.dtype)(x).astype(jnp.float32)
+        flat = nn.Dense(width, dtype=self.dtype)(x).astype(jnp.float32)
         quantiles = flat.reshape(-1, self.num_quantiles, self.num_actions)
         return QuantileOutput(quantiles.mean(axis=1), quantiles)
 
 
 class VAHead(nn.Module):
-    """[B, D] -> VAOutput: value, advantage centred by the behaviour, and the behaviour's logits.
+    """[B, D] -> VAOutput: value, advantage centred under the behaviour policy, behaviour logits.
 
-    The behaviour is learned by likelihood on features that it does not shape, or uniform: then its
-    logits are 0 and the advantage is centred as a dueling head's.
+    The behaviour policy is learned by maximum likelihood without gradients into the features, or
+    uniform: then its logits are 0 and the advantage is centred as in a dueling head.
 
     Source: Tang et al. 2023, arXiv:2305.18161.
     """
@@ -102,13 +100,13 @@ class VAHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> VAOutput:
-        value = dense(1, self.dtype)(x).astype(jnp.float32)
-        raw = dense(self.num_actions, self.dtype)(x).astype(jnp.float32)
+        value = nn.Dense(1, dtype=self.dtype)(x).astype(jnp.float32)
+        raw = nn.Dense(self.num_actions, dtype=self.dtype)(x).astype(jnp.float32)
         if self.uniform:
             logits = jnp.zeros_like(raw)
         else:
             features = jax.lax.stop_gradient(x)
-            logits = dense(self.num_actions, self.dtype)(features).astype(jnp.float32)
+            logits = nn.Dense(self.num_actions, dtype=self.dtype)(features).astype(jnp.float32)
         behaviour = jax.lax.stop_gradient(jax.nn.softmax(logits))
         advantage = raw - jnp.sum(behaviour * raw, axis=-1, keepdims=True)
         return VAOutput(value + advantage, value[:, 0], advantage, logits)

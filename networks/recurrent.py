@@ -13,19 +13,18 @@ from dm_env import specs
 
 from bellmax.networks.build import check_torso, make_torso
 from bellmax.networks.config import RecurrentNetworkConfig
-from bellmax.networks.dense_layer import dense
 from bellmax.networks.orthogonal import orthogonal
 
 
 class RecurrentMemory(NamedTuple):
-    """belief: [B, M] float32, all that was seen and done. action: [B] int32, the last one."""
+    """belief: [B, M] float32, the GRU's state. action: [B] int32, the previous action."""
 
     belief: jax.Array
     action: jax.Array
 
 
 class RecurrentParams(NamedTuple):
-    """Parameters by part: `encoder` and `cell` are the representation, `heads` act on it."""
+    """Parameters by part: `encoder` and `cell` form the representation, `heads` use it."""
 
     encoder: Any
     cell: Any
@@ -37,7 +36,7 @@ class RecurrentNetwork(NamedTuple):
     encode(encoder, observations [..., *shape]) -> latents [..., D] float32
     step(cell, latents [B, D], is_first [B], RecurrentMemory) -> beliefs [B, M]
     unroll(cell, latents [T, B, D], actions [T, B], is_first [T, B], RecurrentMemory) ->
-        beliefs [T, B, M]; action t is seen from step t + 1 on
+        beliefs [T, B, M]; action t is an input from step t + 1 on
     heads(heads, beliefs [..., M]) -> policy logits [..., A] and values [...], float32
     initial_memory(B) -> RecurrentMemory
     """
@@ -51,7 +50,7 @@ class RecurrentNetwork(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """One observation to its latent: [B, ...] -> [B, D] float32."""
+    """Maps observations to latents: [B, ...] -> [B, D] float32."""
 
     config: RecurrentNetworkConfig
 
@@ -59,7 +58,7 @@ class Encoder(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         x = make_torso(config.torso, config.hidden, dtype)(x)
-        return dense(config.latent_size, dtype)(x).astype(jnp.float32)
+        return nn.Dense(config.latent_size, dtype=dtype)(x).astype(jnp.float32)
 
 
 class GRU(nn.Module):
@@ -67,7 +66,7 @@ class GRU(nn.Module):
 
     project: [..., D] -> [..., 3 M]. __call__(carry [B, M], projected [B, 3 M]) -> [B, M].
 
-    Equal to `nn.GRUCell` with its products joined: two a step in place of six.
+    Equal to `nn.GRUCell` with joined products: two per step instead of six.
     Source: Cho et al. 2014, arXiv:1406.1078, the variant with the reset gate after the product.
     """
 
@@ -80,7 +79,7 @@ class GRU(nn.Module):
             keys = jax.random.split(key, 3)
             return jnp.concatenate([orthogonal()(k, square, dtype) for k in keys], axis=1)
 
-        self.input = dense(3 * self.features, self.dtype)
+        self.input = nn.Dense(3 * self.features, dtype=self.dtype)
         self.hidden = nn.Dense(3 * self.features, kernel_init=blocks, dtype=self.dtype)
 
     def project(self, x: jax.Array) -> jax.Array:
@@ -95,12 +94,12 @@ class GRU(nn.Module):
         return ((1.0 - update) * new + update * carry).astype(jnp.float32)
 
     def both(self, carry: jax.Array, x: jax.Array) -> jax.Array:
-        """One step from its input, [B, D]."""
+        """One step from an unprojected input [B, D]."""
         return self(carry, self.project(x))
 
 
 class PolicyValue(nn.Module):
-    """[..., M] -> logits [..., A] and values [...], each from layers of its own."""
+    """[..., M] -> logits [..., A] and values [...], each with its own layers."""
 
     num_actions: int
     hidden: tuple[int, ...]
@@ -112,7 +111,7 @@ class PolicyValue(nn.Module):
         for size, scale in ((self.num_actions, 0.01), (1, 1.0)):
             y = x
             for width in self.hidden:
-                y = nn.relu(dense(width, self.dtype)(y))
+                y = nn.relu(nn.Dense(width, dtype=self.dtype)(y))
             # Small logits: a policy that has learned nothing is nearly uniform.
             outputs.append(nn.Dense(size, kernel_init=orthogonal(scale), dtype=self.dtype)(y))
         logits, value = (y.astype(jnp.float32) for y in outputs)
@@ -125,7 +124,7 @@ def make_recurrent_network(
     """Builds encoder, GRU and heads for one observation spec and A actions.
 
     Raises:
-      UserError: the torso does not take these observations.
+      UserError: the torso does not accept these observations.
     """
     check_torso(config.torso, observation)
     dtype = jnp.dtype(config.dtype)

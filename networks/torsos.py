@@ -1,6 +1,6 @@
-"""Torsos: from a batch of observations [B, ...] to features [B, D], float32 or bfloat16 inside.
+"""Torsos: from a batch of observations [B, ...] to features [B, D], in float32 or bfloat16.
 
-Bytes are divided by 255.
+uint8 observations are divided by 255.
 """
 
 from typing import Any
@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from bellmax.networks.convolution import PatchConv, conv
-from bellmax.networks.dense_layer import dense
 
 Dtype = Any
 
@@ -25,7 +24,7 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = _unit_interval(x.reshape(x.shape[0], -1), self.dtype)
         for width in self.features:
-            x = nn.relu(dense(width, self.dtype)(x))
+            x = nn.relu(nn.Dense(width, dtype=self.dtype)(x))
         return x
 
 
@@ -40,7 +39,7 @@ class MinAtarConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nn.relu(PatchConv(16, dtype=self.dtype)(_unit_interval(x, self.dtype)))
-        return nn.relu(dense(128, self.dtype)(x.reshape(x.shape[0], -1)))
+        return nn.relu(nn.Dense(128, dtype=self.dtype)(x.reshape(x.shape[0], -1)))
 
 
 class NatureConv(nn.Module):
@@ -57,7 +56,7 @@ class NatureConv(nn.Module):
         for features, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
             layer = conv(features, kernel, self.dtype, stride=stride, padding="VALID")
             x = nn.relu(layer(x))
-        return nn.relu(dense(512, self.dtype)(x.reshape(x.shape[0], -1)))
+        return nn.relu(nn.Dense(512, dtype=self.dtype)(x.reshape(x.shape[0], -1)))
 
 
 class ImpalaResNet(nn.Module):
@@ -82,7 +81,7 @@ class ImpalaResNet(nn.Module):
                 x = conv(features, 3, self.dtype)(nn.relu(x))
                 x = x + residual
         x = nn.relu(x).reshape(x.shape[0], -1)
-        return nn.relu(dense(256, self.dtype)(x))
+        return nn.relu(nn.Dense(256, dtype=self.dtype)(x))
 
 
 def _unit_interval(x: jax.Array, dtype: Dtype) -> jax.Array:

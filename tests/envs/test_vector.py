@@ -1,5 +1,7 @@
 """The stream of steps: next-step resets, episode ends, clipping, stacking, normalisation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,24 +9,40 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bellmax import UserError
+from bellmax import UserError, losses
 from bellmax.envs import CartPole, EnvConfig, make_vector_env, vectorise
+from bellmax.envs.statistics import (
+    NORMALISED_BOUND,
+    initial_statistics,
+    merge_statistics,
+    normalise,
+)
 from helpers import scripted
 
 FIELDS = "reward discount is_first is_last truncated episode_return episode_length".split()
 
 
-@settings(max_examples=12, deadline=None)
+@functools.cache
+def compiled(truncates, clip):
+    """The stream of three `Counter`s as one program for all `ends_at` and actions [20, 3]."""
+
+    @jax.jit
+    def run(ends_at, actions):
+        env = vectorise(scripted.Counter(ends_at, truncates), 3, reward_clip=clip)
+        return scripted.play(env, actions)[0]
+
+    return run
+
+
+@settings(max_examples=40, deadline=None)
 @given(
     actions=st.lists(st.lists(st.integers(0, 2), min_size=3, max_size=3), min_size=20, max_size=20),
     ends_at=st.integers(1, 6),
-    truncates=st.booleans(),
-    clip=st.sampled_from([None, 1.0, 12.0]),
+    ending=st.sampled_from([(False, None), (True, 1.0), (True, 12.0)]),
 )
-def test_stream_equals_a_loop(actions, ends_at, truncates, clip):
-    env = scripted.Counter(ends_at, truncates)
-    vector = vectorise(env, 3, reward_clip=clip)
-    stream, _ = scripted.rollout(vector, np.array(actions, np.int32))
+def test_stream_equals_a_loop(actions, ends_at, ending):
+    truncates, clip = ending
+    stream = jax.device_get(compiled(*ending)(ends_at, np.array(actions, np.int32)))
     wanted = scripted.numpy_stream(actions, ends_at=ends_at, truncates=truncates, clip=clip)
     np.testing.assert_array_equal(stream.observation, wanted[..., :2])
     for i, name in enumerate(FIELDS):
@@ -90,6 +108,14 @@ def test_frame_stack_holds_the_last_observations_oldest_first():
     assert vector.spec.observation.shape == (6,)
 
 
+def test_a_reset_fills_the_stack_with_its_own_observation():
+    vector = vectorise(CartPole(time_limit=2), 2, frame_stack=3)
+    stream, _ = scripted.rollout(vector, np.zeros((7, 2), np.int32))
+    opened = stream.observation[stream.is_first].reshape(-1, 3, 4)
+    assert len(opened) == 2 * 3 and np.all(opened != 0)
+    np.testing.assert_array_equal(opened, opened[:, :1].repeat(3, axis=1))
+
+
 def test_frame_stack_repeats_the_bounds():
     spec = vectorise(CartPole(), 1, frame_stack=2).spec.observation
     np.testing.assert_array_equal(spec.maximum[:4], spec.maximum[4:])
@@ -107,6 +133,23 @@ def test_statistics_equal_numpy():
     assert state.statistics.seen == len(flat)
     wanted = (raw.observation[-1] - flat.mean(0)) / flat.std(0)
     np.testing.assert_allclose(seen.observation[-1], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_are_the_running_moments_of_losses():
+    """Folder envs may not import losses, nor the reverse: both write this update down."""
+    x = np.random.default_rng(0).normal(3.0, [1e-3, 1.0, 1e3], (40, 3)).astype(np.float32)
+    x = jnp.asarray(x * np.linspace(0.2, 5.0, 40)[:, None], jnp.float32)
+    ours, theirs = initial_statistics((3,)), losses.running_moments_init((3,))
+    for part in jnp.split(x, [1, 2, 9, 33]):
+        ours = merge_statistics(ours, part)
+        theirs = losses.running_moments_update(theirs, part, jnp.ones(len(part)))
+    assert ours._fields == theirs._fields
+    for own, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-5)
+    far = jnp.concatenate([x, 100.0 * x])
+    clipped = jax.vmap(lambda row: losses.standardise(theirs, row, clip=NORMALISED_BOUND))(far)
+    np.testing.assert_allclose(normalise(ours, far), clipped, rtol=1e-4, atol=1e-5)
+    assert clipped.max() == NORMALISED_BOUND
 
 
 def test_evaluation_freezes_statistics_and_does_not_clip():

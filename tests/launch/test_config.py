@@ -224,7 +224,7 @@ def test_on_policy_agents_refuse_continuous_actions(on_policy, name):
     with pytest.raises(UserError) as caught:
         build(config)
     assert str(caught.value) == (
-        "env.name: bellmax/Pendulum has continuous actions; this agent needs discrete"
+        "env.name must be a task with discrete actions, got bellmax/Pendulum"
     )
 
 

@@ -24,6 +24,8 @@ from bellmax.launch.evaluate import restore
 from bellmax.launch.experiment import build
 from bellmax.launch.video import write_video
 
+imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")  # of the extra `video`
+
 CUES, LENGTH, ACTIONS = 4, 5, 3
 PAYS = np.random.default_rng(0).uniform(-1, 1, (CUES, LENGTH, ACTIONS)).astype(np.float32)
 
@@ -102,8 +104,8 @@ def untrained(folder, env, agent=DQN, more="", seeds=2):
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
-    for name in ("MUJOCO_GL", "SDL_VIDEODRIVER", "SDL_AUDIODRIVER", "PYGAME_HIDE_SUPPORT_PROMPT"):
+    variables = "MUJOCO_GL", "SDL_VIDEODRIVER", "SDL_AUDIODRIVER", "PYGAME_HIDE_SUPPORT_PROMPT"
+    for name in (*variables, "IMAGEIO_FFMPEG_NO_PREVENT_SIGINT"):
         monkeypatch.setenv(name, "")  # so that what is set is taken back
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
@@ -263,8 +265,8 @@ MISTAKES = [
     ("record run --fps 0", ["--fps", "[1, 50]", "got 0"]),
     ("record run --fps 60", ["--fps", "[1, 50] for a .gif", "mp4"]),
     ("record run --frames 3", ["unrecognized arguments"]),
-    ("record blind", ["test/Recall draws no pictures"]),
-    ("record host", ["draws no pictures"]),
+    ("record blind", ["test/Recall cannot draw pictures"]),
+    ("record host", ["cannot draw pictures"]),
 ]
 
 
@@ -293,14 +295,15 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(
     assert before == (sorted(mistaken.rglob("*")), sorted((mistaken / "run").rglob("*")))
 
 
-def test_an_mp4_needs_an_extra(recall, monkeypatch, capsys):
+@pytest.mark.parametrize("name", ["a.gif", "a.mp4"])
+def test_a_video_needs_an_extra(recall, monkeypatch, capsys, name):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    assert main(["record", str(recall), "--out", "a.mp4"]) == 2
+    assert main(["record", str(recall), "--out", name]) == 2
     assert 'pip install "bellmax[video]"' in capsys.readouterr().err
 
 
 def test_an_mp4_shows_the_same_and_is_padded_to_even_sizes(tmp_path):
-    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
     pictures = [np.full((33, 51, 3), (200, 40, 10 * i), np.uint8) for i in range(8)]
     assert write_video(tmp_path / "a.mp4", pictures, 25) == 8
     command = [ffmpeg, "-v", "error", "-i", "a.mp4", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
@@ -316,6 +319,8 @@ def test_a_gif_keeps_equal_pictures_and_more_colours_than_it_can_hold(tmp_path):
     other[2, 3] = 255
     assert write_video(tmp_path / "a.gif", [same, same, other, same], 50) == 4
     np.testing.assert_array_equal(frames(tmp_path / "a.gif"), [same, same, other, same])
+    with Image.open(tmp_path / "a.gif") as file:
+        assert file.info["duration"] == 20 and file.info["loop"] == 0  # for ever
     ramp = np.stack(np.meshgrid(*[np.arange(40) * 6] * 2), -1)
     smooth = np.concatenate([ramp, np.full((40, 40, 1), 90)], axis=-1).astype(np.uint8)
     write_video(tmp_path / "b.gif", [smooth], 50)
@@ -323,10 +328,40 @@ def test_a_gif_keeps_equal_pictures_and_more_colours_than_it_can_hold(tmp_path):
     assert 0 < distance.mean() < 8
 
 
+def test_thirty_pictures_a_second_are_thirty_in_a_gif_too(tmp_path):
+    """Its delays are hundredths of a second: of three pictures one is shown for longer."""
+    write_video(tmp_path / "a.gif", [np.full((4, 4, 3), i, np.uint8) for i in range(30)], 30)
+    with Image.open(tmp_path / "a.gif") as file:
+        delays = [frame.info["duration"] for frame in ImageSequence.Iterator(file)]
+    assert len(delays) == 30 and set(delays) == {30, 40} and abs(sum(delays) - 1000) <= 10
+
+
+# imageio_ffmpeg leaves its end of the pipe open where ffmpeg has died.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.parametrize("name", ["a.gif", "a.mp4"])
+def test_what_ffmpeg_cannot_write_is_one_sentence_and_leaves_the_one_before(
+    tmp_path, monkeypatch, name
+):
+    """ffmpeg that fails at once, one that writes nothing, and one that loses all but 3 pictures."""
+    path, picture = tmp_path / name, np.zeros((64, 64, 3), np.uint8)
+    path.write_bytes(b"before")
+    fake, real = tmp_path / "ffmpeg", imageio_ffmpeg.get_ffmpeg_exe()
+    lose = '[ "$1" = -y ] || exec REAL "$@"; { head -c 36864; cat > /dev/null; } | REAL "$@"'
+    for script, words in [
+        ("exit 1", "ffmpeg cannot write .*a.unfinished"),
+        ('[ "$1" = -y ] || exec REAL "$@"; cat > /dev/null', "ffmpeg cannot write .*a.unfinished"),
+        (lose, "ffmpeg wrote 3 of 200 pictures to .*a.unfinished"),
+    ]:
+        fake.write_text("#!/bin/sh\n" + script.replace("REAL", real) + "\n")
+        fake.chmod(0o755)
+        monkeypatch.setattr(imageio_ffmpeg._io, "get_ffmpeg_exe", lambda: str(fake))
+        with pytest.raises(UserError, match=words):
+            write_video(path, [picture] * 200, 10)
+        assert path.read_bytes() == b"before" and set(tmp_path.iterdir()) == {path, fake}
+
+
 @pytest.mark.parametrize("name", ["a.gif", "a.mp4"])
 def test_a_video_that_stops_leaves_the_one_before(tmp_path, name):
-    if name == "a.mp4":
-        pytest.importorskip("imageio_ffmpeg")
     path, picture = tmp_path / name, np.zeros((8, 8, 3), np.uint8)
     path.write_bytes(b"before")
 

@@ -1,4 +1,4 @@
-"""The runner: compiled once, true counts, and bitwise the same however seeds and calls are cut."""
+"""The runner: compiled once, true counts, and the same however seeds and calls are cut."""
 
 import dataclasses
 import functools
@@ -27,7 +27,6 @@ from bellmax.networks import ContinuousNetworkConfig, NetworkConfig, RecurrentNe
 NUM_ENVS = 3
 SMALL = {"network": NetworkConfig(hidden=(8,)), "batch_size": 16, "epsilon_steps": 500}
 AGENT = DQNConfig(**SMALL, n_step=2)
-# Shapes of the CartPole presets: at some smaller ones XLA rounds one seed and eight seeds apart.
 PRESET = {"network": NetworkConfig(), "batch_size": 128, "epsilon_steps": 500}
 RETRACE = QRDQNRetraceConfig(**PRESET, num_quantiles=32, n_step=3)
 EPSILON = QRDQNRetraceConfig(**SMALL, num_quantiles=4, n_step=3, target_epsilon=0.1)
@@ -68,7 +67,12 @@ KINDS = {
     "rnd": (4, 3, False, RND),
 }
 ON_POLICY = ("byol", "vmpo", "rnd")
-each_kind = pytest.mark.parametrize("kind", KINDS)
+# Together they have all that a state can hold; the others differ from them in the loss alone.
+FAST = ("plain", "long", "retrace_epsilon", "auto", "byol")
+each_kind = pytest.mark.parametrize(
+    "kind",
+    [k if k in FAST else pytest.param(k, marks=pytest.mark.slow) for k in KINDS],
+)
 CALLS = ((15, 0), (0, 200))  # (warmup, rollouts)
 
 
@@ -130,10 +134,8 @@ def assert_bitwise(a, b):
     jax.tree.map(compare, a, b)
 
 
-def assert_same_run(a, b, rounds_apart=False):
-    """Bitwise with jax 0.10; with 0.12 XLA rounds the products of one seed and of eight apart."""
-    if jax.__version_info__ < (0, 11) and not rounds_apart:
-        return assert_bitwise(a, b)
+def assert_same_run(a, b):
+    """Up to rounding: XLA orders and fuses the sums of one seed and of eight differently."""
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5), a, b)
 
 
@@ -166,15 +168,14 @@ def test_splitting_an_interval_changes_no_bit(kind):
 
 @each_kind
 def test_one_seed_of_eight_is_that_seed_alone(kind):
-    # Of two critics XLA adds the gradient of a bias in two ways, and so it does of a GRU's gates; a
-    # few steps show the same run.
-    rounds_apart = kind in ("td3", "auto", *ON_POLICY)
-    calls = ((15, 0), (0, 12)) if rounds_apart else CALLS
+    calls = (15, 0), (0, 12)  # few: learning blows a difference in rounding up
     seeds = (9, 2, 5, 1, 0, 7, 8, 3)
     eight, intervals = run(kind, seeds, calls)
     alone, own = run(kind, (5,), calls)
-    assert_same_run(one_seed(eight, 2), alone, rounds_apart)
-    assert_same_run([jax.tree.map(lambda x: x[2:3], i) for i in intervals], own, rounds_apart)
+    assert_same_run(one_seed(eight, 2), alone)
+    assert_same_run([jax.tree.map(lambda x: x[2:3], i) for i in intervals], own)
+    with pytest.raises(AssertionError):  # another seed is another run
+        assert_same_run(one_seed(eight, 3), alone)
     for kernel in jax.tree.leaves(eight.learner.params):
         assert len(np.unique(kernel.reshape(8, -1), axis=0)) == 8
     # Four streams of eight seeds: no two draw the same.
@@ -227,7 +228,7 @@ def test_a_bandit_learns_from_the_episodes_of_the_run():
     assert np.abs(chooser.bandit.weights).max() > 0.01
     played = state.replay.storage.action[0, : int(state.replay.filled)]
     assert len(np.unique(played)) > 100 and chooser.last_return < 0
-    assert run("td3", (5,), CALLS)[0].learner.extra == ()
+    assert jax.eval_shape(compiled("td3", 1).init, jnp.array([5])).learner.extra == ()
 
 
 def test_a_delayed_update_is_skipped_and_not_computed_in_vain():
@@ -277,7 +278,9 @@ class NanAt:
         return state, TimeStep(jnp.ones(1) * jnp.sin(1.0 * state.time), reward, no, no)
 
 
-@pytest.mark.parametrize("kind", ["plain", "retrace", "va", "td3"])
+@pytest.mark.parametrize(
+    "kind", ["plain", *(pytest.param(k, marks=pytest.mark.slow) for k in ("retrace", "va", "td3"))]
+)
 def test_stops_at_the_first_loss_that_is_not_finite(kind):
     """Reward 30 can be drawn after 31 vector steps, 10 of them warm-up: at gradient step 21."""
     env = vectorise(NanAt(30, continuous=kind == "td3"), 1)

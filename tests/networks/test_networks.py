@@ -9,7 +9,6 @@ from dm_env import specs
 
 from bellmax import networks
 from bellmax.networks import NetworkConfig, make_q_network
-from bellmax.networks.dense_layer import dense
 
 KEY = jax.random.key(0)
 
@@ -169,24 +168,3 @@ def test_bfloat16_inside_float32_outside(torso, shape, dueling):
     assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float32)}
     error = np.abs(output.q_values - jax.jit(full.apply)(params, x).q_values).max()
     assert 0 < error < 0.05
-
-
-@pytest.mark.parametrize("leading", [(6,), (2, 3, 4)])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_dense_is_flax_dense_with_the_same_gradients(leading, dtype):
-    ours, theirs = dense(5, dtype), nn.Dense(5, dtype=dtype)
-    x = jax.random.normal(KEY, (3, *leading, 7))  # [S, ...]: mapped over seeds
-    params = jax.vmap(theirs.init)(jax.random.split(KEY, 3), x)
-
-    def loss(module, params, x):
-        return jnp.sum(jnp.sin(module.apply(params, x).astype(jnp.float32)))
-
-    def run(module):
-        return jax.vmap(jax.value_and_grad(lambda p, x: loss(module, p, x), (0, 1)))(params, x)
-
-    tolerance = 1e-6 if dtype == jnp.float32 else 2e-2
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=10 * tolerance),
-        run(ours),
-        run(theirs),
-    )
