@@ -458,6 +458,13 @@ def test_saving_leaves_nothing_in_memory(tmp_path):
     assert sys.getallocatedblocks() - before < 20 * 900
 
 
+def test_orbax_is_imported_when_it_is_used():
+    """It takes about half a second."""
+    program = "import sys, bellmax.launch.cli, bellmax.launch.train; "
+    program += "sys.exit([name for name in sys.modules if name.startswith('orbax')] != [])"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
 def test_saving_is_silent(tmp_path, capfd, caplog):
     with caplog.at_level(logging.INFO):
         saved(tmp_path, [1]).restore(1, ABSTRACT)
