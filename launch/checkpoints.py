@@ -1,7 +1,7 @@
-"""Checkpoints: the whole `TrainState` on disk, atomically, and back bit for bit.
+"""Checkpoints: saving the whole `TrainState` atomically, and restoring it bit for bit.
 
-orbax writes and reads them, see `orbax_items`. What is here is what it does not do: damage is found
-before a run uses it, errors are sentences, and the best one is kept though its score comes late.
+orbax writes and reads the arrays (`orbax_items`). This module adds what orbax lacks: checksums,
+one-sentence errors, and keeping the best checkpoint when its score is known only after the save.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ from bellmax.launch.checkpoint_files import (
 from bellmax.launch.pieces import Cut, cut
 from bellmax.launch.processes import is_first
 
-_METRICS = "metrics"  # where orbax keeps those of a checkpoint: an item, and the file in it
-_EARLIER = "bellmax.json"  # a file in every checkpoint of bellmax 0.1.0, whose format was its own
+_METRICS = "metrics"  # orbax's name for the item of metrics, and for its file
+_EARLIER = "bellmax.json"  # a file that every checkpoint of bellmax 0.1.0 has
 
 
 class CheckpointError(UserError):
@@ -45,17 +45,17 @@ class CheckpointError(UserError):
 class Checkpoints:
     """The checkpoints of one run: `folder/<step>/`, the latest `keep` and the best by metric.
 
-    A save writes beside the others and is renamed into place when it is complete, so a process
-    killed at any moment leaves every earlier checkpoint loadable. Saving step s drops checkpoints
-    with a later step: they belong to a course of training that a resume from before s abandoned.
+    A save writes to a temporary folder, which is renamed when it is complete, so a kill at any
+    moment leaves all earlier checkpoints intact. Saving step s removes checkpoints of later steps:
+    they are of training that was abandoned by resuming from before s.
 
-    With several processes all of them must call `save`, and `restore` with shardings: each writes
-    and reads its own part. The folder must be on storage that they share.
+    All processes of a run must call `save` and `restore`: each writes and reads its own part of
+    the arrays. They must share the folder.
 
     Args:
       folder: created at the first save.
       keep: >= 1, how many of the latest to keep; the best is kept besides.
-      read_only: leave the leftovers of killed saves alone, for reading a run that is training.
+      read_only: do not remove what killed saves left; for reading a run that may be training.
     """
 
     def __init__(self, folder: Path, *, keep: int, read_only: bool = False):
@@ -67,11 +67,11 @@ class Checkpoints:
             sweep(self._folder)
 
     def save(self, step: int, state: Any, *, metric: float | None, extra: dict[str, Any]) -> None:
-        """Writes `state`; when it returns, everything is on disk and no buffer is referred to.
+        """Writes `state`; on return everything is on disk and no buffer is referenced.
 
         Args:
-          step: >= 0; an existing checkpoint of this step is removed before.
-          state: pytree of jax arrays, typed PRNG keys included.
+          step: >= 0; an existing checkpoint of this step is removed first.
+          state: pytree of jax arrays, which may be typed PRNG keys.
           metric: higher is better; None or NaN never counts as best.
           extra: JSON values that travel with the state, see `extra()`.
 
@@ -112,11 +112,11 @@ class Checkpoints:
         _give_back()
 
     def score(self, step: int, metric: float) -> None:
-        """Gives a checkpoint that was saved without a metric the one that it turned out to have.
+        """Stores the metric of a checkpoint that was saved without one.
 
         Raises:
-          OSError: there is no such checkpoint, or the disk is full or refuses; then the checkpoint
-            is as it was.
+          OSError: there is no such checkpoint, or the disk is full or refuses; the checkpoint is
+            unchanged.
         """
         if not math.isfinite(metric) or self._metric(step) is not None:
             return
@@ -151,14 +151,13 @@ class Checkpoints:
 
         Args:
           step: one of `steps()`.
-          abstract_state: the state, or `jax.eval_shape` of what makes it. Leaves that have a
-            NamedSharding are put where it says.
-          partial: whether the abstract state may lack leaves that were saved. Those are not read,
-            nor are files of the replay if it has none of them.
+          abstract_state: a state, or its shapes and dtypes. Leaves with a NamedSharding get it.
+          partial: allow that `abstract_state` lacks leaves that were saved. They are not read, and
+            no file of the replay is read if it lacks the replay.
 
         Returns:
-          The state as uncommitted arrays on the default device, as a jitted function would return
-          them: a function compiled for a fresh state is not compiled again for this one.
+          The state; leaves without a NamedSharding are uncommitted arrays on the default device,
+          as a jitted function returns them, so a function compiled for a fresh state accepts it.
 
         Raises:
           UserError: no such step, the checkpoint is damaged, or it does not fit `abstract_state`.
@@ -181,10 +180,10 @@ class Checkpoints:
         """Reads the newest undamaged checkpoint; arguments as in `restore`.
 
         Returns:
-          (step, state, warning): the warning is a sentence if newer ones had to be passed over.
+          (step, state, warning): warning is a sentence if newer checkpoints are damaged.
 
         Raises:
-          UserError: there is none, or it does not fit `abstract_state`.
+          UserError: none is intact, or it does not fit `abstract_state`.
         """
         items = _items_of(abstract_state)
         damaged = []
@@ -201,17 +200,17 @@ class Checkpoints:
         raise UserError(f"there is no intact checkpoint in {self._folder}")
 
     def _check(self, step: int, items: Collection[str]) -> None:
-        """UserError if any file of these items has been altered."""
+        """Raises UserError if any file of these items is damaged."""
         self._check_version(step)
         if found := damage(self._folder / str(step), items):
             raise UserError(f"checkpoint {step} in {self._folder} is damaged") from found
 
     def _check_version(self, step: int) -> None:
-        """UserError if an earlier bellmax saved it."""
+        """Raises UserError if bellmax 0.1.0 saved it."""
         if (self._folder / str(step) / _EARLIER).exists():
             raise UserError(
-                f"checkpoint {step} in {self._folder} is of bellmax 0.1.0, which alone reads it: "
-                "go on with that version, or train again"
+                f"checkpoint {step} in {self._folder} was saved by bellmax 0.1.0 and can be read "
+                "only by that version; use it to continue the run, or train again"
             )
 
     def _is_intact(self, step: int, items: Collection[str]) -> bool:
@@ -227,33 +226,37 @@ class Checkpoints:
         return orbax_items.read_meta(self._folder, step)
 
     def _load(self, step: int, abstract_state: Any, partial: bool) -> Any:
-        """Reads a checkpoint that was found to be intact."""
+        """Reads a checkpoint after `_check`."""
         from bellmax.launch import orbax_items
 
-        specs, meta = _named_leaves(abstract_state), self._meta(step)
-        _check_fit(step, meta["leaves"], specs, partial)
-        stored = {name: _raw_spec(spec) for name, spec in specs.items() if spec.size}
+        named, meta = _named_leaves(abstract_state), self._meta(step)
+        _check_fit(step, meta["leaves"], named, partial)
+        specs = {name: _raw_spec(spec) for name, spec in named.items()}
         cuts = {name: Cut(*how) for name, how in meta["cuts"].items()}
-        arrays = orbax_items.restore(self._folder, step, _by_item(stored), cuts)
-
-        def leaf(name: str, spec: Any) -> jax.Array:
-            if not spec.size:  # which orbax refuses to save
-                return jnp.zeros(spec.shape, spec.dtype)
-            impl = meta["keys"].get(name)
-            return jax.random.wrap_key_data(arrays[name], impl=impl) if impl else arrays[name]
-
-        leaves = [leaf(*item) for item in specs.items()]
-        return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
+        # orbax refuses to save empty arrays.
+        arrays = {n: jnp.zeros(x.shape, x.dtype) for n, x in specs.items() if not x.size}
+        saved = _by_item({name: spec for name, spec in specs.items() if spec.size})
+        try:
+            arrays |= orbax_items.restore(self._folder, step, saved, cuts)
+        except Exception as error:
+            if step in self.steps():
+                raise
+            raise UserError(f"checkpoint {step} was removed while it was read") from error
+        for name, impl in meta["keys"].items():
+            if name in arrays:
+                arrays[name] = jax.random.wrap_key_data(arrays[name], impl=impl)
+        structure = jax.tree.structure(abstract_state)
+        return jax.tree.unflatten(structure, [arrays[name] for name in named])
 
     def _metric(self, step: int) -> float | None:
-        with contextlib.suppress(Exception):  # damaged, it cannot be the best
+        with contextlib.suppress(Exception):  # there is none, or it is damaged
             stored = json.loads((self._folder / str(step) / _METRICS / _METRICS).read_text())
             if stored["checksum"] == _checksum(stored["metric"]):
                 return stored["metric"]
         return None
 
     def _prune(self, step: int) -> None:
-        """Removes all but the latest and the best; a failure to remove harms nothing."""
+        """Removes all but the latest and the best; a failure to remove is ignored."""
         steps = [s for s in self.steps() if s <= step]
         kept = {*steps[-self._keep :], self.best()}
         for old in [s for s in self.steps() if s > step or s not in kept]:
@@ -262,9 +265,9 @@ class Checkpoints:
 
 
 def _give_back() -> None:
-    """Returns to the system what saving left free; else each of its threads' heaps keeps some."""
+    """Returns freed memory to the system; malloc keeps some for each of orbax's threads."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:  # of glibc alone
+    if trim is not None:  # only glibc has it
         trim(0)
 
 
@@ -273,7 +276,7 @@ def _checksum(metric: float) -> int:
 
 
 def _by_item(leaves: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The replay's leaves and the others, where there are any: who plays needs no replay."""
+    """Group leaves into items; the replay is one, because playing a run does not need it."""
     items: dict[str, dict[str, Any]] = {}
     for name, leaf in leaves.items():
         item = REPLAY if name.partition("/")[0] == REPLAY else STATE
@@ -282,7 +285,7 @@ def _by_item(leaves: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _items_of(abstract_state: Any) -> list[str]:
-    """The items of a checkpoint that are read for a state."""
+    """Return the items that must be read for a state."""
     return [META, *_by_item(_named_leaves(abstract_state))]
 
 
@@ -309,7 +312,7 @@ def _describe(leaf: Any) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The system's word for what went wrong, out of orbax's and tensorstore's longer ones."""
+    """Return the system's error message that orbax's or tensorstore's long one contains."""
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOENT)
     known = [os.strerror(code) for code in codes]
     text = str(error) or type(error).__name__
@@ -317,7 +320,7 @@ def _reason(error: Exception) -> str:
 
 
 def _check_fit(step: int, saved: dict[str, str], specs: dict[str, Any], partial: bool) -> None:
-    """UserError naming the first leaf that differs."""
+    """Raises UserError with the first leaf that differs."""
     wanted = {name: _describe(spec) for name, spec in specs.items()}
     for name in wanted if partial else [*wanted, *saved]:
         expected, found = wanted.get(name, "nothing"), saved.get(name, "nothing")

@@ -67,7 +67,7 @@ def restore(
 def restore_policy_inputs(
     run: Path, experiment: Experiment, checkpoint: str | int = "latest"
 ) -> tuple[int, tuple[Params, Any], str | None]:
-    """As `restore`, but reads what greedy policies need, and no more: (step, inputs, warning)."""
+    """As `restore`, but reads only what greedy policies need, see `Experiment.policy_inputs`."""
     return experiment.restore_policy_inputs(*_find(run, experiment, checkpoint))
 
 

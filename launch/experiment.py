@@ -49,13 +49,13 @@ class Experiment(NamedTuple):
         return self.runner.init(jnp.asarray(self.seeds, jnp.int32))
 
     def abstract_state(self) -> TrainState:
-        """Shapes and dtypes of the state, and with several devices what each of them has of it."""
+        """Shapes and dtypes of the state, with several devices also its shardings."""
         shapes = jax.eval_shape(self.runner.init, jnp.asarray(self.seeds, jnp.int32))
         mesh = make_mesh(self.config.devices)
         return shapes if mesh is None else with_shardings(mesh, shapes)
 
     def policy_inputs(self, state: TrainState) -> tuple[Params, Any]:
-        """What greedy policies need of a state: parameters, and statistics of observations."""
+        """Return what greedy policies need of a state: parameters and observation statistics."""
         return self.agent.actor_params(state.learner), state.env.statistics
 
     def evaluate(self, state: TrainState, step: int) -> Any:
@@ -63,7 +63,7 @@ class Experiment(NamedTuple):
         return self.evaluate_policies(self.policy_inputs(state), step)
 
     def evaluate_policies(self, inputs: tuple[Params, Any], step: int) -> Any:
-        """As `evaluate`, of `policy_inputs`."""
+        """As `evaluate`, given `policy_inputs` of the state."""
         return self.evaluator(*inputs, jnp.asarray(self.seeds, jnp.int32), jnp.int32(step))
 
     def restore(
@@ -83,7 +83,7 @@ class Experiment(NamedTuple):
     def restore_policy_inputs(
         self, checkpoints: Checkpoints, step: int | None
     ) -> tuple[int, tuple[Params, Any], str | None]:
-        """As `restore`, but reads no more of the checkpoint than policies need: no replay."""
+        """As `restore`, but reads and returns only `policy_inputs`: neither replay nor optimiser."""
         needed = _needed(self.policy_inputs, self.abstract_state())
         step, state, warning = _restore(checkpoints, step, needed, partial=True)
         return step, self.policy_inputs(state), warning
@@ -110,7 +110,7 @@ def _restore(
 
 
 def _needed(function: Callable[[Any], Any], tree: Any) -> Any:
-    """The tree with None in place of each leaf that makes no difference to `function(tree)`."""
+    """Return the tree with None in place of the leaves that `function(tree)` does not use."""
     leaves, structure = jax.tree.flatten(tree)
     flat = jax.make_jaxpr(lambda *x: function(jax.tree.unflatten(structure, x)))(*leaves).jaxpr
     used = {id(x) for equation in flat.eqns for x in equation.invars}
@@ -270,7 +270,7 @@ def check_memory(experiment: Experiment) -> str:
         return "no replay: the agent learns from its rollouts"
     size, fraction = experiment.replay_bytes, experiment.config.replay.memory_fraction
     free, where = _free_memory(experiment.config.replay.memory)
-    # Pieces are cut off on their device, and compressed in the memory of the CPU.
+    # Pieces are cut on their device and compressed in host memory.
     saving = min(3 * size, SAVING_BYTES if where == _HERE else PIECE_BYTES)
     if size + saving > fraction * free:
         raise UserError(

@@ -1,11 +1,10 @@
-"""The items of a checkpoint, written and read by orbax. Slow to import: inside functions only.
+"""Saving and restoring the items of a checkpoint with orbax. Import it in functions: it is slow.
 
-STATE and REPLAY hold arrays by name, META is JSON, and MANIFEST lists the files of all of them.
+STATE and REPLAY hold arrays by name, META holds JSON, and MANIFEST the checksums of their files.
 
-orbax holds more than one copy of an array while it writes it (google/orbax#1640), and its limits
-count whole arrays: with `save_concurrent_gb` one that is larger is refused. So large arrays are
-saved as pieces, each of them an array to orbax, which are cut off when it is their turn, and read
-back one after the other.
+While orbax writes an array it holds several copies of it (google/orbax#1640), and its limits
+`save_concurrent_gb` and `restore_concurrent_gb` refuse an array that is larger than they are. So
+large arrays are saved as pieces, each an array of its own to orbax, one after the other.
 """
 
 import contextlib
@@ -28,7 +27,7 @@ from bellmax.launch import pieces
 from bellmax.launch.checkpoint_files import MANIFEST, META, REPLAY, STATE, write_manifest
 from bellmax.launch.pieces import Cut, named_sharding
 
-_CHUNKS = 4  # to a piece: each is compressed in a thread of its own
+_CHUNKS = 4  # of a piece, compressed in parallel
 
 
 def save(
@@ -38,13 +37,13 @@ def save(
     cuts: Mapping[str, Cut],
     meta: dict[str, Any],
 ) -> None:
-    """Writes folder/<step>, which must not exist. Every process of a run must call it.
+    """Writes folder/<step>; all processes of a run must call it.
 
     Args:
-      folder: is created.
-      step: >= 0.
-      items: STATE, REPLAY or both: arrays by name, none of them empty or of keys.
-      cuts: how those are cut that are to be saved in pieces.
+      folder: of the run's checkpoints.
+      step: >= 0; folder/<step> must not exist.
+      items: STATE, REPLAY or both: non-empty arrays by name, no typed keys.
+      cuts: of the arrays that are saved in pieces, by name.
       meta: JSON values.
     """
     trees = {item: _in_pieces(arrays, cuts) for item, arrays in items.items()}
@@ -55,7 +54,7 @@ def save(
 
 
 def read_meta(folder: Path, step: int) -> dict[str, Any]:
-    """What `save` was given as `meta`."""
+    """Return the `meta` that was saved."""
     with _quiet(), _manager(folder) as manager:
         args = ocp.args.Composite(**{META: ocp.args.JsonRestore()})
         return manager.restore(step, args=args)[META]
@@ -64,20 +63,22 @@ def read_meta(folder: Path, step: int) -> dict[str, Any]:
 def restore(
     folder: Path, step: int, items: Mapping[str, dict[str, Any]], cuts: Mapping[str, Cut]
 ) -> dict[str, jax.Array]:
-    """Reads arrays, and no others. Every process of a run must call it.
+    """Reads the named arrays only; all processes of a run must call it.
 
     Args:
       folder, step: as in `save`.
-      items: STATE, REPLAY or both: shapes and dtypes by name. One with a NamedSharding is put
-        where that says; others are uncommitted, on the default device.
-      cuts: of those that were saved in pieces.
+      items: STATE, REPLAY or both: shapes and dtypes by name. Arrays with a NamedSharding get it;
+        others are uncommitted arrays on the default device.
+      cuts: as they were saved.
+
+    Returns:
+      The arrays by name. XLA owns them, so they can be donated.
     """
     restored = {}
     with _quiet(), _manager(folder) as manager:
         for item, specs in items.items():
             small = {name: spec for name, spec in specs.items() if name not in cuts}
             for name, array in (_read(manager, step, item, small) if small else {}).items():
-                # Numpy's is copied to where XLA owns it, so that it can be donated.
                 restored[name] = array if isinstance(array, jax.Array) else jnp.array(array)
             for name in [name for name in specs if name in cuts]:
                 restored[name] = _read_pieces(manager, step, item, name, specs[name], cuts[name])
@@ -86,7 +87,7 @@ def restore(
 
 @dataclasses.dataclass(frozen=True)
 class _Piece:
-    """Rows of an array, along `axis`."""
+    """Some rows of an array along `axis`."""
 
     array: jax.Array
     axis: int
@@ -95,7 +96,7 @@ class _Piece:
 
 
 class _PieceHandler(ocp.type_handlers.ArrayHandler):
-    """Saves pieces: each is cut off its array when the one before it is on the disk."""
+    """Cuts and saves one piece after the other, so that one at a time is in memory."""
 
     async def serialize(self, values: Sequence[Any], infos: Any, args: Any = None) -> list[Any]:
         for piece, info, arg in zip(values, infos, args, strict=True):
@@ -107,7 +108,7 @@ class _PieceHandler(ocp.type_handlers.ArrayHandler):
 
 
 class _ManifestHandler(ocp.CheckpointHandler):
-    """Saves MANIFEST, when orbax has finished the other items and nothing in them changes more."""
+    """Writes MANIFEST after orbax has finished all other items."""
 
     def save(self, directory: Any, args: Any) -> None:
         pass
@@ -118,7 +119,7 @@ class _ManifestHandler(ocp.CheckpointHandler):
     def finalize(self, directory: Any) -> None:
         others = [path for path in Path(directory).parent.iterdir() if path.is_dir()]
         if any("tmp" in path.name for path in others if path.name != directory.name):
-            raise RuntimeError(f"orbax finishes {MANIFEST} before other items")
+            raise RuntimeError(f"orbax finished {MANIFEST} before other items")
         write_manifest(Path(directory).parent, Path(directory) / MANIFEST)
 
 
@@ -130,12 +131,12 @@ class _ManifestArgs(ocp.args.CheckpointArgs):
 
 @contextlib.contextmanager
 def _manager(folder: Path, *, create: bool = False) -> Iterator[ocp.CheckpointManager]:
-    """Made anew for each use: what it remembers of a folder may not hold any more.
+    """A manager that is used once, because its list of checkpoints is a cache.
 
-    Which checkpoints are kept is not left to it: scores come after saves, and it removes files one
-    by one, so that a kill leaves half a checkpoint under the name of a whole one.
+    It keeps every checkpoint. Its own policies need the score at the time of the save, and it
+    removes a checkpoint file by file under its name, which a kill leaves half removed.
     """
-    # Keys, shardings and which process has what are known without files about them.
+    # META and the caller say what these files would.
     options = {"array_metadata_store": None, "enable_write_sharding_file": False}
     types = ocp.type_handlers.create_type_handler_registry(
         (jax.Array, ocp.type_handlers.ArrayHandler(**options, use_replica_parallel=False)),
@@ -144,13 +145,15 @@ def _manager(folder: Path, *, create: bool = False) -> Iterator[ocp.CheckpointMa
     )
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     for item in (STATE, REPLAY):
-        handler = ocp.PyTreeCheckpointHandler(type_handler_registry=types)
+        handler = ocp.PyTreeCheckpointHandler(
+            type_handler_registry=types, enable_pinned_host_transfer=False
+        )
         registry.add(item, ocp.args.PyTreeSave, handler)
         registry.add(item, ocp.args.PyTreeRestore, handler)
     handler = ocp.JsonCheckpointHandler()
     registry.add(META, ocp.args.JsonSave, handler)
     registry.add(META, ocp.args.JsonRestore, handler)
-    registry.add(MANIFEST, _ManifestArgs, _ManifestHandler())  # the last: it is finished last
+    registry.add(MANIFEST, _ManifestArgs, _ManifestHandler())  # orbax finishes items in this order
     with ocp.CheckpointManager(
         folder,
         options=ocp.CheckpointManagerOptions(
@@ -168,7 +171,7 @@ def _in_pieces(arrays: Mapping[str, jax.Array], cuts: Mapping[str, Cut]) -> dict
     tree: dict[str, Any] = {name: array for name, array in arrays.items() if name not in cuts}
     for name in [name for name in arrays if name in cuts]:
         how, array = cuts[name], arrays[name]
-        for i, rows in enumerate(how.starts(array.shape)):
+        for i, rows in enumerate(how.spans(array.shape)):
             tree[_piece_name(name, i)] = _Piece(array, how.axis, *rows)
     return tree
 
@@ -184,7 +187,7 @@ def _save_arguments(tree: Mapping[str, Any]) -> Any:
 
 
 def _read(manager: Any, step: int, item: str, specs: Mapping[str, Any]) -> dict[str, Any]:
-    """Some arrays of one item: jax's where a NamedSharding says so, else numpy's."""
+    """Reads some arrays of one item; those without a NamedSharding are NumPy arrays."""
     how = {name: _restore_argument(spec) for name, spec in specs.items()}
     args = ocp.args.PyTreeRestore(dict(specs), restore_args=how, partial_restore=True)
     return manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
@@ -202,12 +205,12 @@ def _restore_argument(spec: Any) -> Any:
 def _read_pieces(manager: Any, step: int, item: str, name: str, spec: Any, how: Cut) -> jax.Array:
     sharding = named_sharding(spec)
     whole = jnp.zeros(spec.shape, spec.dtype, device=sharding)
-    for i, (first, rows) in enumerate(how.starts(spec.shape)):
+    for i, (first, rows) in enumerate(how.spans(spec.shape)):
         shape = list(spec.shape)
         shape[how.axis] = rows
         part = jax.ShapeDtypeStruct(shape, spec.dtype, sharding=sharding)
         (read,) = _read(manager, step, item, {_piece_name(name, i): part}).values()
-        # Waited for: pieces that are still to be put into place would be in memory together.
+        # Without waiting, several pieces would be in memory.
         whole = jax.block_until_ready(_put(whole, read, first, how.axis, sharding))
     return whole
 
@@ -228,7 +231,7 @@ def _put(whole: jax.Array, part: Any, first: Any, axis: int, sharding: Any) -> j
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Holds back what orbax logs of its progress, and of errors that it raises as well."""
+    """Suppresses orbax's log of its progress, and of errors that it also raises."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -240,10 +243,10 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _settled() -> Iterator[None]:
-    """When the first of many writes fails, waits for orbax's threads, which are at the others.
+    """After a failed write waits for orbax's other threads, and suppresses what they print.
 
-    Of those others Python reports that their event loop is closed, or that nobody asked how they
-    ended, at any time up to its own end. So after a failure this is not heard again.
+    Until the program ends, Python may report that their event loop is closed or that their
+    exceptions were never retrieved. One error has been raised for all of them.
     """
     before = sys.unraisablehook
 
@@ -257,7 +260,7 @@ def _settled() -> Iterator[None]:
     except Exception:
         for thread in threading.enumerate():
             if type(thread).__module__.startswith("orbax."):
-                threading.Thread.join(thread, 60)  # its own raises what it failed with
+                threading.Thread.join(thread, 60)  # orbax's own `join` raises the thread's error
         logging.getLogger("asyncio").addFilter(_is_not_of_orbax)
         raise
     sys.unraisablehook = before

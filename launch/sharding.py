@@ -80,7 +80,7 @@ def shardings(mesh: Mesh, state: TrainState) -> TrainState:
 
 
 def place(state: Any, where: Any) -> Any:
-    """A state where `shardings` says; what is there already stays."""
+    """Puts a state where `shardings` says; leaves that are there already are not copied."""
 
     def put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
         return x if x.sharding == sharding else jax.device_put(x, sharding)
@@ -89,7 +89,7 @@ def place(state: Any, where: Any) -> Any:
 
 
 def with_shardings(mesh: Mesh, state: TrainState) -> TrainState:
-    """The shapes of a state, each with where `shardings` puts it."""
+    """Return the shapes of a state with their `shardings`."""
 
     def put(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)

@@ -279,7 +279,7 @@ def test_checkpoints_of_bellmax_0_1_are_refused_in_a_sentence(tmp_path):
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "bellmax.json").write_text('{"checksum": 1, "meta": {}}')
     checkpoints = Checkpoints(tmp_path, keep=2)
-    sentence = "checkpoint 7 in .* is of bellmax 0.1.0, which alone reads it"
+    sentence = "checkpoint 7 in .* was saved by bellmax 0.1.0 and can be read only by that version"
     for partial in (False, True):
         with pytest.raises(UserError, match=sentence) as caught:
             checkpoints.restore(7, ABSTRACT, partial=partial)
@@ -456,6 +456,13 @@ def test_saving_leaves_nothing_in_memory(tmp_path):
     gc.collect()
     # tensorstore keeps 640 strings a save of what orbax asks it for: specifications and metrics.
     assert sys.getallocatedblocks() - before < 20 * 900
+
+
+def test_orbax_is_imported_when_it_is_used():
+    """It takes about half a second."""
+    program = "import sys, bellmax.launch.cli, bellmax.launch.train; "
+    program += "sys.exit([name for name in sys.modules if name.startswith('orbax')] != [])"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 def test_saving_is_silent(tmp_path, capfd, caplog):
