@@ -1,21 +1,19 @@
-"""What agents with a deterministic policy and continuous actions share: TD3 but for its critics.
+"""Shared part of agents with a deterministic policy and continuous actions: TD3 minus its critics.
 
 a' = clip(pi_target(s') + clip(noise)),  y from r + gamma q_target(s', a')
 loss = critic_loss(q(s, a), y);  every `policy_delay` gradient steps  max_pi q(s, pi(s))
 
-With K heads there are K policies and K values on shared trunks: each head has the target of its
-own policy, and the actor of head k climbs the value of head k.
+With K heads there are K policies and K values on shared trunks: the target of head k uses policy
+k, and the actor of head k maximises value k.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from annotated_types import Ge, Gt, Interval
 from dm_env import specs
 
 from bellmax import UserError, losses
@@ -31,9 +29,9 @@ from bellmax.agents.base import (
     ReplaySpec,
     masked_mean,
 )
+from bellmax.agents.configs.actor_critic import ActorCriticConfig
 from bellmax.envs import EnvSpec
 from bellmax.networks import (
-    ContinuousNetworkConfig,
     Network,
     action_bounds,
     make_actor,
@@ -41,37 +39,8 @@ from bellmax.networks import (
 )
 
 
-@dataclass(frozen=True)
-class ActorCriticConfig:
-    """Hyper-parameters that these agents share (defaults of TD3's authors' code).
-
-    `batch_size`, `policy_delay` and `network` are static; the other numbers are leaves: an agent
-    can be made under `vmap` with traced values.
-    """
-
-    # Adam's step size, of actor and critics.
-    learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 3e-4
-    # Gamma, per environment step.
-    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
-    # Transitions in a gradient step.
-    batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 256
-    # Environment steps at the start whose actions are uniformly random.
-    random_steps: Annotated[int, Ge(0)] = 25_000
-    # Deviation of the noise on the actor's actions, in units of half the action's range.
-    exploration_noise: Annotated[float, Ge(0)] = 0.1
-    # Deviation of the noise on the target policy's actions, in units of half the action's range.
-    target_noise: Annotated[float, Ge(0)] = 0.2
-    # That noise is clipped to plus or minus this, in the same units.
-    target_noise_clip: Annotated[float, Ge(0)] = 0.5
-    # Gradient steps of the critics to one of the actor and of the target networks.
-    policy_delay: Annotated[int, Ge(1)] = 2
-    # Share of the way that an update moves the target networks (Polyak's tau).
-    target_rate: Annotated[float, Gt(0), Interval(le=1)] = 0.005
-    network: ContinuousNetworkConfig = field(default_factory=ContinuousNetworkConfig)
-
-
 class ActorCritic(NamedTuple):
-    """A pair of trees: the actor's and the critics'."""
+    """A pair of pytrees: the actor's and the critics'."""
 
     actor: Any
     critics: Any
@@ -89,7 +58,7 @@ CriticRule = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], CriticLoss]
 
 
 class Parts(NamedTuple):
-    """What acting and learning read. low, high: [D] bounds of an action, in the task's units."""
+    """Inputs of acting and learning. low, high: [D] bounds of an action, in the task's units."""
 
     config: ActorCriticConfig
     actor: Network
@@ -109,22 +78,22 @@ def make_actor_critic_agent(
 ) -> Agent:
     """Makes an agent from the loss of its critics.
 
-    Actions are stored in the task's units, clipped to its bounds. The critics are updated first and
-    the actor then climbs the first of the new ones; targets move with the actor, as in the authors'
-    code. Time limits bootstrap.
+    Actions are stored in the task's units, clipped to its bounds. The critics are updated first;
+    then the actor maximises the first of the updated critics. Targets are updated together with the
+    actor, as in the official code. Time limits bootstrap.
 
     Args:
       config: the shared hyper-parameters.
       spec: the task; actions must be a vector with finite bounds.
-      critic_loss: differentiable in its first argument.
+      critic_loss: a `CriticRule`, differentiable in its first argument.
       num_critics: C.
-      num_heads: K. With more than one, the actor's memory is the head that acts, [N] int32.
+      num_heads: K. If K > 1, the actor's memory is the index of the acting head, [N] int32.
 
     Returns:
-      The agent. Metrics are `loss` of the critics and the mean `q_value` of the actions taken.
+      The agent. Its metrics are the critics' `loss` and the mean `q_value` of the taken actions.
 
     Raises:
-      UserError: the action space does not fit.
+      UserError: the actions are not a vector with finite bounds.
     """
     action = check_action(spec)
     actor = make_actor(config.network, spec.observation, action, num_heads)
@@ -188,7 +157,7 @@ def _make_act(parts: Parts) -> Act:
 def _own_values(
     parts: Parts, params: Params, observation: jax.Array, actions: jax.Array
 ) -> jax.Array:
-    """[B, C, K] value k of action k, actions [B, K, D]."""
+    """Value k of action k, [B, C, K]; actions [B, K, D]."""
     if parts.num_heads == 1:
         return parts.critics.apply(params, observation, actions[:, 0])
     each = jax.vmap(parts.critics.apply, in_axes=(None, None, 1), out_axes=3)(
@@ -200,7 +169,7 @@ def _own_values(
 def _target_values(
     parts: Parts, target: ActorCritic, observation: jax.Array, key: jax.Array
 ) -> jax.Array:
-    """[B, C, K] of the smoothed target policies; heads share the noise."""
+    """Target values of the smoothed target policies, [B, C, K]; heads share the noise."""
     config = parts.config
     actions = parts.actor.apply(target.actor, observation)
     noise = config.target_noise * jax.random.normal(key, actions[:, 0].shape)
@@ -246,12 +215,12 @@ def _make_learn_critics(
 def _make_learn_actor(
     parts: Parts, adam: optax.GradientTransformation
 ) -> Callable[[LearnerState, Batch], LearnerState]:
-    """One step of the actor, and of the targets after it."""
+    """Makes the function that takes one gradient step of the actor and updates the targets."""
 
     def learn_actor(state: LearnerState, batch: Batch) -> LearnerState:
         observation = batch.steps.observation[:, 0]
         mask = 1.0 - batch.steps.is_last[:, 0]
-        # The others would be computed for nothing: under vmap over critics XLA drops none.
+        # Select the first critic's parameters: under vmap XLA would evaluate all critics.
         first = jax.tree.map(lambda x: x[:1], state.params.critics)
 
         def loss_fn(params: Params) -> jax.Array:
@@ -273,18 +242,19 @@ def _make_learn_actor(
 
 
 def check_action(spec: EnvSpec) -> specs.BoundedArray:
-    """The task's action spec if it is a vector with finite bounds.
+    """Return the task's action spec, a vector with finite bounds.
 
     Raises:
-      UserError: it is not.
+      UserError: the actions are of another kind.
     """
     action: Any = spec.action
     if isinstance(action, specs.DiscreteArray):
-        raise UserError(f"env.name: {spec.name} has discrete actions; this agent needs continuous")
+        raise UserError(f"env.name must be a task with continuous actions, got {spec.name}")
     if not isinstance(action, specs.BoundedArray) or not np.isfinite(action_bounds(action)).all():
-        raise UserError(f"env.name: actions of {spec.name} need finite bounds, to scale them")
+        raise UserError(f"env.name must be a task with bounded actions, got {spec.name}")
     if len(action.shape) != 1:
         raise UserError(
-            f"env.name: an action of {spec.name} has shape {action.shape}, but a vector is needed"
+            f"env.name must be a task whose action is a vector, got {spec.name} with shape "
+            f"{action.shape}"
         )
     return action

@@ -1,4 +1,4 @@
-"""The agent contract and what value-based agents share: schedules, target updates, transitions."""
+"""The agent contract, and helpers that several agents share."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -16,10 +16,10 @@ Memory: TypeAlias = Any  # () for a feed-forward agent
 
 
 class LearnerState(NamedTuple):
-    """All that learning changes.
+    """State of the learner, updated by every gradient step.
 
-    params, target_params, opt_state, extra: pytrees, the agent's own.
-    steps: [] int32, gradient steps taken; the same for every seed of a run.
+    params, target_params, opt_state, extra: pytrees defined by the agent.
+    steps: [] int32, gradient steps taken; equal for all seeds of a run.
     """
 
     params: Params
@@ -30,12 +30,13 @@ class LearnerState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What `learn` gets: sequences of steps, and how much each counts.
+    """Input of `learn`: sequences of steps and their weights.
 
     steps: every leaf is [B, T, ...].
     weights: [B] float32 importance weights, ones under uniform replay.
-    memory: [B, ...] the actor's before the first step; () from replay, which does not keep it.
-    extra: [B, ...] what the agent's `prepare` made of a rollout.
+    memory: [B, ...] the actor's recurrent state before the first step; () from replay, which does
+        not store it.
+    extra: [B, ...] output of the agent's `prepare` for a rollout.
     """
 
     steps: Step
@@ -45,7 +46,7 @@ class Batch(NamedTuple):
 
 
 class ActorOutput(NamedTuple):
-    """action: [N] or [N, D]; memory: as given; behaviour: what replay keeps with the action."""
+    """action: [N] or [N, D]; memory: the next one; behaviour: stored in replay with the action."""
 
     action: jax.Array
     memory: Memory
@@ -60,11 +61,12 @@ class LearnOutput(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a rollout's actions; leaves [L, N, ...], L vector steps of N environments.
+    """Returns after a rollout's actions; leaves [L, N, ...], L vector steps of N environments.
 
     memory: as `act` returned it with the action.
-    episode_return: [L, N] float32, raw and undiscounted, of the episode up to the step's reward.
-    ended: [L, N] bool, the step was its episode's last: the return is complete.
+    episode_return: [L, N] float32, raw and undiscounted, of the episode up to and including the
+        action's reward.
+    ended: [L, N] bool, the episode ended after this action: the return is complete.
     """
 
     memory: Memory
@@ -75,9 +77,9 @@ class Outcome(NamedTuple):
 class ReplaySpec(NamedTuple):
     """sequence_length: T, in steps (an n-step method needs n + 1). batch_size: B, in sequences.
 
-    on_policy: there is no replay. A batch is a rollout of B environments, of the run's
-    `rollout_length` steps and the one after them, whose action, reward and discount mean nothing;
-    sequence_length is the least that will do.
+    on_policy: the agent uses no replay. A batch is a rollout of B environments: `rollout_length`
+    steps and one more, whose action, reward and discount must be ignored. sequence_length is then
+    the smallest supported length of a batch.
     """
 
     sequence_length: int
@@ -101,19 +103,19 @@ class Act(Protocol):
 
 
 class Agent(NamedTuple):
-    """An algorithm as pure functions; every way of running calls these and nothing else.
+    """An algorithm as pure functions; all runners use only these.
 
     init(key) -> LearnerState
-    actor_params(learner_state) -> what acting needs, and no more
-    initial_memory(batch_size) -> recurrent memory, () for a feed-forward agent
+    actor_params(learner_state) -> the parameters that acting needs, and no others
+    initial_memory(batch_size) -> recurrent state of the actor, () for a feed-forward agent
     act(params, observation [N, ...], memory, is_first [N], key, step [], evaluate=) -> ActorOutput;
-        `step` counts environment steps so far; `evaluate` switches exploration off
+        `step` is the number of environment steps so far; `evaluate` turns off exploration
     learn(learner_state, batch, key) -> (learner_state, LearnOutput): one gradient step
-    observe(learner_state, Outcome) -> learner_state, after every rollout; None for an agent that
-        learns from its replay alone
-    prepare(learner_state, Batch, memory) -> (learner_state, Batch, memory), on-policy only: once a
-        rollout, with all environments in the batch and their memory after it, before gradient steps
-        on parts of what it returns
+    observe(learner_state, Outcome) -> learner_state, called after every rollout; None for an agent
+        that learns only from replay
+    prepare(learner_state, Batch, memory) -> (learner_state, Batch, memory), on-policy agents only:
+        called once per rollout with all environments in the batch and their memory after the
+        rollout; gradient steps then use minibatches of the returned batch
     """
 
     init: Callable[[jax.Array], LearnerState]
@@ -129,32 +131,32 @@ class Agent(NamedTuple):
 
 
 def count_actions(spec: EnvSpec) -> int:
-    """The number of discrete actions of a task.
+    """Return the number of discrete actions of a task.
 
     Raises:
-      UserError: its actions are not discrete.
+      UserError: the task's actions are not discrete.
     """
     if not isinstance(spec.action, specs.DiscreteArray):
-        raise UserError(f"env.name: {spec.name} has continuous actions; this agent needs discrete")
+        raise UserError(f"env.name must be a task with discrete actions, got {spec.name}")
     return spec.action.num_values
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean of values where mask, of the same shape, is 1; 0 if it is 1 nowhere."""
+    """Mean of the values where mask, of the same shape, is 1; 0 if the mask is all zeros."""
     return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
 def update_target(
     params: Params, target_params: Params, steps: jax.Array, period: int, rate: float
 ) -> Params:
-    """Moves the target by `rate` towards params at every `period`-th gradient step, else not.
+    """Moves the target by `rate` towards params at every `period`-th gradient step.
 
     Args:
-      params: what is learnt.
-      target_params: same structure.
+      params: the learned parameters.
+      target_params: pytree of the same structure.
       steps: [] int32, gradient steps taken, this one included.
       period: gradient steps between updates, static.
-      rate: in (0, 1]; 1 copies, smaller is Polyak averaging.
+      rate: in (0, 1]; 1 copies the parameters, a smaller rate is Polyak averaging.
     """
     copies = isinstance(rate, float) and rate == 1.0
     moved = params if copies else optax.incremental_update(params, target_params, rate)

@@ -1,46 +1,28 @@
-"""BYOL-Explore: curiosity about what a world model cannot yet predict in its own latents.
+"""BYOL-Explore: curiosity from the prediction errors of a world model in its own latent space.
 
 b_t = GRU(b_{t-1}, [f(o_t), a_{t-1}]),  b_{t,0} = b_t,  b_{t,k} = GRU'(b_{t,k-1}, a_{t+k-1})
 L(t, k) = |u(g(b_{t,k})) - u(f_target(o_{t+k}))|^2,  u(x) = x / |x|
 world-model loss of t: mean over k of L(t, k);  raw reward of reaching o_t: sum over k of L(t-k, k)
 """
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from annotated_types import Ge, Interval
 
 from bellmax import losses
 from bellmax.agents.base import Agent, Memory, Params, count_actions, masked_mean
-from bellmax.agents.intrinsic import Chunk, Intrinsic, IntrinsicConfig, transitions
-from bellmax.agents.on_policy import CuriousConfig, make_on_policy_agent
+from bellmax.agents.configs.on_policy import BYOLExploreConfig
+from bellmax.agents.intrinsic import Chunk, Intrinsic, transitions
+from bellmax.agents.on_policy import make_on_policy_agent
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import GRU, RecurrentNetwork, make_recurrent_network
 
 
-@dataclass(frozen=True)
-class BYOLExploreConfig(CuriousConfig):
-    """Hyper-parameters of BYOL-Explore (Guo et al. 2022, arXiv:2206.08332)."""
-
-    # Steps ahead that are predicted, in environment steps.
-    horizon: Annotated[int, Interval(ge=1, le=1000)] = 8
-    # What an update of the target encoder keeps of it; 1 leaves it random, as RND's.
-    target_decay: Annotated[float, Interval(ge=0, le=1)] = 0.99
-    # Widths of the predictor's hidden layers, in units.
-    predictor_hidden: tuple[Annotated[int, Ge(1)], ...] = (256,)
-    # Whether encoder and memory are those that policy and value read, trained by both losses.
-    shared: bool = True
-    # Weight of the world-model loss.
-    world_model_cost: Annotated[float, Ge(0)] = 1.0
-    intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
-
-
 class WorldModelParams(NamedTuple):
-    """open_loop: the GRU over actions. encoder, cell: () where the agent's are shared."""
+    """open_loop: the GRU over actions. encoder, cell: () if shared with the agent."""
 
     open_loop: Params
     predictor: Params
@@ -51,9 +33,10 @@ class WorldModelParams(NamedTuple):
 def make_byol_explore(config: BYOLExploreConfig, spec: EnvSpec) -> Agent:
     """Makes the actor-critic with BYOL-Explore's bonus.
 
-    Not known of the paper, whose body was not at hand: sizes, `target_decay`, the division of the
-    loss by the number of horizons, and what happens at the ends of episodes: here the memory starts
-    anew, nothing is predicted past an end, and the last observation itself may be predicted.
+    Not verified against the paper's full text, which was not available: layer sizes,
+    `target_decay`, the division of the loss by the number of horizons, and the treatment of episode
+    ends: here the memory is reset, predictions stop at an end, and the last observation itself is a
+    target.
 
     Raises:
       UserError: the task's actions are not discrete, or the torso does not fit its observations.
@@ -75,7 +58,7 @@ class Predictor(nn.Module):
 
 
 class WorldModel(NamedTuple):
-    """What predicting reads. horizon: K, in environment steps."""
+    """Networks and sizes of the world model. horizon: K, in environment steps."""
 
     horizon: int
     num_actions: int
@@ -85,9 +68,9 @@ class WorldModel(NamedTuple):
 
 
 def byol_bonus(config: BYOLExploreConfig, spec: EnvSpec) -> Intrinsic:
-    """The world model as a bonus; with `shared` false any agent can call it.
+    """Makes the world model's bonus; if `shared` is false, any agent can use it.
 
-    The state is the target encoder's parameters.
+    The bonus' state is the parameters of the target encoder.
     """
     num_actions = count_actions(spec)
     net = make_recurrent_network(config.network, spec.observation, num_actions)
@@ -112,7 +95,7 @@ def byol_bonus(config: BYOLExploreConfig, spec: EnvSpec) -> Intrinsic:
         return () if config.shared else net.initial_memory(batch_size)
 
     def believe(params: WorldModelParams, chunk: Chunk) -> jax.Array:
-        """[T, B, M] beliefs, the agent's or the world model's own."""
+        """Beliefs [T, B, M], the agent's or the world model's own."""
         if config.shared:
             return chunk.beliefs
         steps = chunk.steps
@@ -126,7 +109,7 @@ def byol_bonus(config: BYOLExploreConfig, spec: EnvSpec) -> Intrinsic:
         raw = jax.vmap(losses.prediction_uncertainty, in_axes=2, out_axes=1)(*found)
         memory = chunk.memory
         if not config.shared:
-            # The next chunk begins at this one's last step.
+            # The next chunk starts at this chunk's last step.
             memory = memory._replace(belief=beliefs[-2], action=chunk.steps.action[-2])
         return state, memory, raw
 
@@ -145,13 +128,16 @@ def byol_bonus(config: BYOLExploreConfig, spec: EnvSpec) -> Intrinsic:
 def _predict(
     model: WorldModel, params: WorldModelParams, beliefs: jax.Array, actions: jax.Array
 ) -> jax.Array:
-    """[K, S, B, D], in entry [k - 1, t] that of step t + k; beliefs [S, B, M], actions [S, B]."""
+    """Predicted latents [K, S, B, D]; entry [k - 1, t] predicts step t + k.
+
+    beliefs: [S, B, M]. actions: [S, B].
+    """
     taken = jax.nn.one_hot(actions, model.num_actions)
     projected: Any = model.open_loop.apply(params.open_loop, taken, method="project")
     starts, last = jnp.arange(actions.shape[0]), actions.shape[0] - 1
 
     def ahead(belief: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # Past the chunk any action will do: what it leads to is masked.
+        # Beyond the chunk the action is arbitrary: those predictions are masked.
         projected_k = projected[jnp.minimum(starts + k, last)]
         new: Any = model.open_loop.apply(params.open_loop, belief, projected_k)
         return new, new

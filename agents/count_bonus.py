@@ -1,41 +1,29 @@
-"""Counts: the reference for every bonus, where observations can be told apart one by one.
+"""Count-based bonus: a reference for other bonuses in tasks with few distinct observations.
 
 reward of reaching o = 1 / sqrt(visits of o)
 """
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Interval
 
 from bellmax import losses
 from bellmax.agents.base import Agent, Params
+from bellmax.agents.configs.on_policy import CountBonusConfig
 from bellmax.agents.intrinsic import (
     Chunk,
     Intrinsic,
-    IntrinsicConfig,
     no_memory,
     transitions,
 )
-from bellmax.agents.on_policy import CuriousConfig, make_on_policy_agent
+from bellmax.agents.on_policy import make_on_policy_agent
 from bellmax.envs import EnvSpec
 
 
-@dataclass(frozen=True)
-class CountBonusConfig(CuriousConfig):
-    """Hyper-parameters of a count-based bonus (Strehl and Littman 2008)."""
-
-    # Bits of the hash of an observation: 2 to this power counters. With m different observations
-    # about m^2 / 2^(bits + 1) pairs share one.
-    hash_bits: Annotated[int, Interval(ge=1, le=28)] = 20
-    intrinsic: IntrinsicConfig = field(default_factory=lambda: IntrinsicConfig(normaliser="none"))
-
-
 def make_count_bonus(config: CountBonusConfig, spec: EnvSpec) -> Agent:
-    """Makes the actor-critic with the bonus of counts.
+    """Makes the actor-critic with a count-based bonus.
 
     Raises:
       UserError: the task's actions are not discrete, or the torso does not fit its observations.
@@ -44,17 +32,18 @@ def make_count_bonus(config: CountBonusConfig, spec: EnvSpec) -> Agent:
 
 
 def count_bonus(config: CountBonusConfig, spec: EnvSpec) -> Intrinsic:
-    """Counts as a bonus of its own, which any agent can call; the state is the table of visits.
+    """Makes the count-based bonus, which any agent can use; its state is the table of counters.
 
-    A chunk is counted before it is rewarded: all visits of it to one observation earn the same.
+    Visits of a chunk are counted before its rewards are computed: all visits to one observation
+    within a chunk earn the same reward.
     """
     size = int(np.prod(spec.observation.shape))
 
     def row(observation: jax.Array) -> jax.Array:
-        """[S, B] int32, the counter of each observation [S, B, ...]."""
+        """Index of the counter of each observation [S, B, ...]: [S, B] int32."""
         flat = observation.reshape(*observation.shape[:2], size).astype(jnp.float32)
         words = jax.lax.bitcast_convert_type(flat, jnp.uint32)
-        # A random odd multiplier for each number, the sum mixed so that every bit of it counts.
+        # Hash: a random odd multiplier per number; the mixing makes every bit of the sum matter.
         factors = np.random.default_rng(0).integers(2**32, size=size, dtype=np.uint32) | 1
         mixed = jnp.sum((words ^ (words >> 15)) * jnp.asarray(factors)[None, None], axis=-1)
         mixed = (mixed ^ (mixed >> 16)) * jnp.uint32(0x9E3779B1)

@@ -1,17 +1,15 @@
-"""DQN with double Q-learning, dueling heads and n-step returns: the baseline.
+"""DQN with double Q-learning, dueling heads and n-step returns: the baseline agent.
 
 y = r_1 + ... + gamma^{n-1} r_n + gamma^n max_a q_target(s_n, a)            (double: argmax of q)
 loss = Huber(y - q(s_0, a_0))
 """
 
-from dataclasses import dataclass
-
 import jax
 
 from bellmax import losses
 from bellmax.agents.base import Agent, Params
+from bellmax.agents.configs.value_based import DQNConfig
 from bellmax.agents.value_based import (
-    ValueConfig,
     ValueLoss,
     make_value_agent,
     taken,
@@ -20,14 +18,6 @@ from bellmax.agents.value_based import (
 )
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network
-
-
-@dataclass(frozen=True)
-class DQNConfig(ValueConfig):
-    """Hyper-parameters of DQN (Mnih et al. 2015, doi:10.1038/nature14236)."""
-
-    # Choose the bootstrap action with the online network (arXiv:1509.06461).
-    double: bool = False
 
 
 def make_dqn(config: DQNConfig, spec: EnvSpec) -> Agent:

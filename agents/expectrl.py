@@ -1,54 +1,27 @@
-"""ExpectRL: one critic that learns an expectile of its target, below the mean where alpha < 1/2.
+"""ExpectRL: one critic that learns an expectile of its target, below the mean if alpha < 1/2.
 
 delta = r + gamma q_target(s', a') - q(s, a)
 loss = 2 |alpha - 1{delta < 0}| delta^2
 
 AutoExpectRL (`alpha: auto`) learns a policy and a value for each of several alphas, on shared
-trunks, from all data; a bandit draws the one that acts through an episode by how much the return
-rose on the episode before.
+trunks, from all data. A bandit chooses the alpha whose policy acts in an episode; its feedback is
+the increase of the return over the episode before.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Gt, Interval, MinLen
 
 from bellmax import losses
-from bellmax.agents.actor_critic import ActorCriticConfig, CriticLoss, make_actor_critic_agent
+from bellmax.agents.actor_critic import CriticLoss, make_actor_critic_agent
 from bellmax.agents.base import ActorOutput, Agent, LearnerState, Memory, Outcome, Params
+from bellmax.agents.configs.actor_critic import ExpectRLConfig
 from bellmax.envs import EnvSpec
-
-Alpha = Annotated[float, Interval(gt=0, lt=1)]
-
-
-@dataclass(frozen=True)
-class ExpectRLConfig(ActorCriticConfig):
-    """Hyper-parameters of ExpectRL (Clavier et al. 2024, arXiv:2406.04081)."""
-
-    # Expectile of the target that the critic learns: 0.5 the mean, smaller is pessimistic; `auto`
-    # is AutoExpectRL.
-    alpha: Alpha | Literal["auto"] = 0.4
-    # The expectiles that `auto` chooses from.
-    alphas: Annotated[tuple[Alpha, ...], MinLen(1)] = (0.2, 0.3, 0.4, 0.5)
-    # Rule of the bandit: the papers' `exponential` weights, or `windowed` as in TOP's code, which
-    # normalises feedback of any size.
-    bandit: Literal["exponential", "windowed"] = "windowed"
-    # Step size of the bandit.
-    bandit_step_size: Annotated[float, Gt(0)] = 0.1
-    # What `windowed` leaves of the played arm's weight at each update.
-    bandit_decay: Annotated[float, Interval(ge=0, le=1)] = 0.9
-    # Episodes that `windowed` normalises over.
-    bandit_window: Annotated[int, Ge(1)] = 5
-    # Feedback of `exponential` is divided by this, in units of return.
-    bandit_scale: Annotated[float, Gt(0)] = 1.0
-    # Least probability of an arm that `exponential` divides by (papers: none, which overflows).
-    bandit_floor: Annotated[float, Interval(gt=0, le=1)] = 0.01
 
 
 class Chooser(NamedTuple):
-    """The bandit. last_return: [] of the episode before. episodes: [] int32, seen so far."""
+    """The bandit. last_return: [] of the latest episode. episodes: [] int32, episodes so far."""
 
     bandit: losses.BanditState
     last_return: jax.Array
@@ -58,9 +31,9 @@ class Chooser(NamedTuple):
 def make_expectrl(config: ExpectRLConfig, spec: EnvSpec) -> Agent:
     """Makes an ExpectRL agent; `alpha: auto` makes it AutoExpectRL.
 
-    Not known of the paper, whose body was not at hand: the values of alpha, the bandit's numbers,
-    whether heads share the target's noise (they do here), how an evaluation chooses (here the arm
-    of the largest weight), and the loss over heads (here their sum).
+    Not verified against the paper's full text, which was not available: the values of alpha, the
+    bandit's hyper-parameters, whether heads share the target's noise (here they do), the arm used
+    in evaluations (here the one with the largest weight), and the loss over heads (here the sum).
 
     Raises:
       UserError: the task's actions are not a vector with finite bounds.
@@ -84,14 +57,14 @@ def make_expectrl(config: ExpectRLConfig, spec: EnvSpec) -> Agent:
 def _loss(
     q_tm1: jax.Array, r_t: jax.Array, discount_t: jax.Array, q_t: jax.Array, alpha: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Loss and absolute TD error of one head on one transition."""
+    """Loss and absolute TD error of one head for one transition."""
     loss = losses.expectile_td_loss(q_tm1, r_t, discount_t, q_t, alpha=alpha)
     error = jnp.abs(r_t + discount_t * q_t - q_tm1)
     return loss, jax.lax.stop_gradient(error)
 
 
 def _with_bandit(config: ExpectRLConfig, agent: Agent) -> Agent:
-    """The agent whose acting head a bandit draws at the start of each episode."""
+    """Wraps the agent with a bandit that draws the acting head at the start of each episode."""
 
     def init(key: jax.Array) -> LearnerState:
         bandit = losses.bandit_init(len(config.alphas), window=config.bandit_window)
@@ -132,13 +105,13 @@ def _with_bandit(config: ExpectRLConfig, agent: Agent) -> Agent:
         else:
             rise, floor = rise / config.bandit_scale, config.bandit_floor
             fed = losses.bandit_update(chooser.bandit, arm, rise, step_size=step_size, floor=floor)
-        # The first episode has none before it that it could improve on.
+        # The first episode has no predecessor to compare with.
         is_first = chooser.episodes == 0
         bandit: Any = jax.tree.map(lambda o, n: jnp.where(is_first, o, n), chooser.bandit, fed)
         return Chooser(bandit, episode_return, chooser.episodes + 1)
 
     def observe(state: LearnerState, outcome: Outcome) -> LearnerState:
-        """Feeds every episode that ended, in the order of time and then of environments."""
+        """Updates the bandit with every ended episode, ordered by time and then by environment."""
         arms, returns, ended = (jnp.ravel(x) for x in outcome)
         (rows,) = jnp.nonzero(ended, size=ended.size, fill_value=0)
 

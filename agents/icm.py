@@ -1,49 +1,33 @@
-"""ICM: surprise at the next latent, in latents that tell which action was taken.
+"""ICM: the bonus is the error of predicting the next latent; an inverse model trains the latents.
 
 inverse loss = -log p(a | z, z'),  forward loss = |f(z, a) - z'|^2 / 2,  the raw reward
 """
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Interval
 
 from bellmax import losses
 from bellmax.agents.base import Agent, Params, count_actions, masked_mean
+from bellmax.agents.configs.on_policy import ICMConfig
 from bellmax.agents.intrinsic import (
     Chunk,
     Intrinsic,
-    IntrinsicConfig,
     no_memory,
     transitions,
 )
-from bellmax.agents.on_policy import CuriousConfig, make_on_policy_agent
+from bellmax.agents.on_policy import make_on_policy_agent
 from bellmax.envs import EnvSpec
 from bellmax.networks import make_torso
-
-
-@dataclass(frozen=True)
-class ICMConfig(CuriousConfig):
-    """Hyper-parameters of ICM (Pathak et al. 2017, arXiv:1705.05363)."""
-
-    # Widths of the mlp's layers in its encoder, where the agent's torso is an mlp, in units.
-    icm_hidden: tuple[Annotated[int, Ge(1)], ...] = (256,)
-    # Size of a latent.
-    icm_latent_size: Annotated[int, Ge(1)] = 32
-    # Units of the one hidden layer of the forward and of the inverse model.
-    icm_model_hidden: Annotated[int, Ge(1)] = 256
-    # Weight of the forward loss beside the inverse one.
-    forward_weight: Annotated[float, Interval(ge=0, le=1)] = 0.2
-    intrinsic: IntrinsicConfig = field(default_factory=lambda: IntrinsicConfig(normaliser="scaled"))
 
 
 def make_icm(config: ICMConfig, spec: EnvSpec) -> Agent:
     """Makes the actor-critic with ICM's bonus.
 
-    Deviation: the forward loss does not train the encoder, which else has a way to shrink it.
+    Deviation: the forward loss does not train the encoder, which could otherwise reduce it by
+      shrinking the latents.
 
     Raises:
       UserError: the task's actions are not discrete, or the torso does not fit its observations.
@@ -52,8 +36,8 @@ def make_icm(config: ICMConfig, spec: EnvSpec) -> Agent:
 
 
 class ForwardInverse(nn.Module):
-    """Observations and the next ones [B, ...], actions [B] -> logits [B, A], predicted latents and
-    next latents [B, D]."""
+    """Observations and next observations [B, ...], actions [B] -> action logits [B, A], predicted
+    and actual next latents [B, D]."""
 
     config: ICMConfig
     num_actions: int
@@ -78,7 +62,7 @@ class ForwardInverse(nn.Module):
 
 
 def icm_bonus(config: ICMConfig, spec: EnvSpec) -> Intrinsic:
-    """ICM as a bonus of its own, which any agent can call."""
+    """Makes the ICM bonus, which any agent can use."""
     num_actions, shape = count_actions(spec), spec.observation.shape
     model = ForwardInverse(config, num_actions)
 
@@ -88,7 +72,7 @@ def icm_bonus(config: ICMConfig, spec: EnvSpec) -> Intrinsic:
         return model.init(key, seen, seen, jnp.zeros(1, jnp.int32)), ()
 
     def evaluate(params: Params, chunk: Chunk) -> losses.IntrinsicCuriosity:
-        """Leaves [S, B]."""
+        """Losses and rewards of a chunk; leaves [S, B]."""
         steps = chunk.steps
         lead, action = steps.action[:-1].shape, steps.action[:-1].reshape(-1)
         pair = (x.reshape(-1, *shape) for x in (steps.observation[:-1], steps.observation[1:]))

@@ -1,27 +1,26 @@
-"""Intrinsic rewards: what a bonus for exploring is made of, and how it becomes a reward.
+"""Intrinsic rewards: the interface of an exploration bonus, and its normalisation.
 
-A bonus is an `Intrinsic`, a named tuple of pure functions that any agent can call: RND, ICM and
-counts are here, the world model of BYOL-Explore in `byol_explore.py`.
+A bonus is an `Intrinsic`, a named tuple of pure functions that any agent can use. RND, ICM, counts
+and BYOL-Explore each define one in a file of their own.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Gt, Interval
 
 from bellmax import losses
 from bellmax.agents.base import Memory, Params
+from bellmax.agents.configs.on_policy import IntrinsicConfig
 from bellmax.envs import Step
 
 
 class Chunk(NamedTuple):
-    """Streams of B environments, time-major: T = S + 1 steps, of which S were acted on.
+    """Steps of B environments, time-major: T = S + 1 steps with S transitions.
 
-    steps: leaves [T, B, ...]; action, reward and discount of the last step mean nothing.
-    memory: [B, ...] the bonus' own, before the first step.
+    steps: leaves [T, B, ...]; action, reward and discount of the last step must be ignored.
+    memory: [B, ...] the bonus' own recurrent state before the first step.
     latents, beliefs: [T, B, ...] the agent's, for a bonus that shares its representation; else ().
     """
 
@@ -32,16 +31,16 @@ class Chunk(NamedTuple):
 
 
 class Intrinsic(NamedTuple):
-    """A bonus for exploring.
+    """An exploration bonus.
 
-    init(key, encoder) -> (params, state): what gradients move, and what else there is to carry.
-        `encoder` are the agent's parameters, for a bonus that shares them.
-    initial_memory(B) -> what is carried for each environment, () for most.
-    reward(params, state, encoder, chunk) -> (state, memory, raw rewards [S, B]): once for each
-        chunk, in order; of the step from t to t + 1 in row t. Rows of steps that close an episode
-        mean nothing.
-    loss(params, state, chunk) -> []: to be minimised, on any part of the environments.
-    update(params, state, encoder) -> state: after each gradient step.
+    init(key, encoder) -> (params, state): parameters trained by gradients, and all other state.
+        `encoder`: the agent's encoder parameters, for a bonus that shares them.
+    initial_memory(B) -> recurrent state per environment, () for most bonuses.
+    reward(params, state, encoder, chunk) -> (state, memory, raw rewards [S, B]): called once per
+        chunk, in order. Row t belongs to the transition from t to t + 1; rows whose step is the
+        last of an episode are undefined.
+    loss(params, state, chunk) -> []: loss on a chunk of any subset of the environments.
+    update(params, state, encoder) -> state: called after each gradient step.
     """
 
     init: Callable[[jax.Array, Params], tuple[Params, Any]]
@@ -51,30 +50,11 @@ class Intrinsic(NamedTuple):
     update: Callable[[Params, Any, Params], Any]
 
 
-@dataclass(frozen=True)
-class IntrinsicConfig:
-    """How a raw bonus becomes a reward, and how much it counts."""
-
-    # Weight of the intrinsic reward beside the extrinsic one.
-    scale: Annotated[float, Ge(0)] = 0.1
-    # `clipped`: BYOL-Explore's, divided by the moving deviation and cut at the moving mean;
-    # `scaled`: the same without the cut; `return`: RND's, divided by the deviation of the
-    # discounted intrinsic return; `none`: as it is.
-    normaliser: Literal["clipped", "scaled", "return", "none"] = "clipped"
-    # Decay of the moving averages of `clipped` and `scaled`, for each rollout.
-    normaliser_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.99
-    # Added to the variance by which all three divide, in squared units of the raw bonus: where it
-    # is small beside what a novelty pays, one novelty among rewards that are all alike is huge.
-    normaliser_epsilon: Annotated[float, Gt(0)] = 1e-8
-    # Discount of the return that `return` divides by.
-    normaliser_discount: Annotated[float, Interval(ge=0, lt=1)] = 0.99
-
-
 class Normaliser(NamedTuple):
-    """From raw rewards to rewards without a unit.
+    """Functions that normalise raw intrinsic rewards.
 
     init() -> state
-    initial_memory(B) -> what is carried for each environment
+    initial_memory(B) -> state per environment
     update(state, memory, raw [S, B], mask [S, B]) -> (state, memory, rewards [S, B])
     """
 
@@ -84,7 +64,7 @@ class Normaliser(NamedTuple):
 
 
 def make_normaliser(config: IntrinsicConfig) -> Normaliser:
-    """The normaliser that a config names; masked entries get 0."""
+    """Makes the normaliser of a config; masked entries become 0."""
 
     def moving(state: Any, memory: Memory, raw: jax.Array, mask: jax.Array):
         state, reward = losses.reward_normaliser_update(
@@ -119,17 +99,17 @@ def make_normaliser(config: IntrinsicConfig) -> Normaliser:
 
 
 def transitions(steps: Step) -> jax.Array:
-    """[S, B] float32, 1 where step t + 1 follows from step t, 0 where step t closes an episode."""
+    """Mask of transitions, [S, B] float32: 0 where step t is the last of an episode, else 1."""
     return 1.0 - steps.is_last[:-1].astype(jnp.float32)
 
 
 def no_memory(batch_size: int) -> Memory:
-    """The memory of what carries nothing for an environment."""
+    """The empty memory of a stateless bonus or normaliser."""
     del batch_size
     return ()
 
 
-# Pays nothing.
+# A bonus whose reward is always 0.
 NO_BONUS = Intrinsic(
     init=lambda key, encoder: ((), ()),
     initial_memory=no_memory,

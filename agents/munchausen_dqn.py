@@ -1,4 +1,4 @@
-"""Munchausen DQN: DQN whose reward carries the scaled log-probability of the action taken.
+"""Munchausen DQN: DQN with the scaled log-probability of the taken action added to the reward.
 
 pi = softmax(q_target / tau)
 y = r + alpha max(l0, tau log pi(a|s))
@@ -6,17 +6,13 @@ y = r + alpha max(l0, tau log pi(a|s))
 loss = Huber(y - q(s, a))
 """
 
-from dataclasses import dataclass
-from typing import Annotated
-
 import jax
 import jax.numpy as jnp
-from annotated_types import Gt, Interval, Le
 
 from bellmax import losses
 from bellmax.agents.base import Agent, Params
+from bellmax.agents.configs.value_based import MunchausenDQNConfig
 from bellmax.agents.value_based import (
-    ValueConfig,
     ValueLoss,
     apply_sequence,
     make_value_agent,
@@ -27,24 +23,11 @@ from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network
 
 
-@dataclass(frozen=True)
-class MunchausenDQNConfig(ValueConfig):
-    """Hyper-parameters of M-DQN (Vieillard et al. 2020, arXiv:2007.14430)."""
-
-    # Tau, softmax temperature of the implied policy, in reward units (paper: 0.03, for rewards in
-    # [-1, 1]).
-    temperature: Annotated[float, Gt(0)] = 0.03
-    # Alpha, weight of the log-policy in the reward (paper: 0.9).
-    alpha: Annotated[float, Interval(ge=0, le=1)] = 0.9
-    # l0, lower clip of the scaled log-policy tau log pi, in reward units (paper: -1).
-    clip: Annotated[float, Le(0)] = -1.0
-
-
 def make_munchausen_dqn(config: MunchausenDQNConfig, spec: EnvSpec) -> Agent:
     """Makes a Munchausen DQN agent. Learning curves: docs/results.md.
 
-    Deviations from the paper: time limits bootstrap; n_step > 1 is unrolled as Munchausen value
-    iteration implies (docs/munchausen.md), the paper has n_step = 1 only.
+    Deviations from the paper: time limits bootstrap; n_step > 1 unrolls Munchausen value iteration
+    (docs/munchausen.md), where the paper has only n_step = 1.
 
     Raises:
       UserError: the task's actions are not discrete, or the network does not fit.

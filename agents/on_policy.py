@@ -1,18 +1,17 @@
-"""A recurrent actor-critic that learns from its own rollouts, by V-MPO or PPO, curious or not.
+"""A recurrent actor-critic trained on its own rollouts by V-MPO or PPO, with optional curiosity.
 
-A rollout is prepared once: the values and the intrinsic rewards of all environments, advantages and
-targets. Gradient steps on parts of the environments then unroll the memory anew from where the
-rollout began. One reward counts, extrinsic and intrinsic together, and so does one value.
+A rollout is prepared once: values and intrinsic rewards of all environments, advantages and
+targets. Each gradient step then uses a subset of the environments and recomputes the memory from
+the start of the rollout. There is a single value function, of the sum of extrinsic and intrinsic
+rewards.
 """
 
 import functools
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from annotated_types import Ge, Gt, Interval
 
 from bellmax import losses
 from bellmax.agents.base import (
@@ -28,6 +27,7 @@ from bellmax.agents.base import (
     count_actions,
     masked_mean,
 )
+from bellmax.agents.configs.on_policy import OnPolicyConfig
 from bellmax.agents.intrinsic import (
     NO_BONUS,
     Chunk,
@@ -41,66 +41,14 @@ from bellmax.envs import EnvSpec, Step
 from bellmax.networks import (
     RecurrentMemory,
     RecurrentNetwork,
-    RecurrentNetworkConfig,
     RecurrentParams,
     make_recurrent_network,
 )
 
 
-@dataclass(frozen=True)
-class OnPolicyConfig:
-    """Hyper-parameters of the actor-critic, with or without curiosity.
-
-    `batch_size`, `policy_loss`, `center_advantages` and `network` are static; the other numbers are
-    leaves: an agent can be made under `vmap` with traced values.
-    """
-
-    # How the policy improves: `vmpo` (arXiv:1909.12238) or `ppo` (arXiv:1707.06347).
-    policy_loss: Literal["vmpo", "ppo"] = "vmpo"
-    # Adam's step size.
-    learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 3e-4
-    # Adam's epsilon (PPO's usual one: a policy that has little left to learn takes small steps).
-    adam_epsilon: Annotated[float, Gt(0), Interval(le=1)] = 1e-5
-    # Gradients are scaled down to this global norm, those of a bonus' own parameters apart; none
-    # leaves them.
-    max_gradient_norm: Annotated[float, Gt(0)] | None = 1.0
-    # Gamma, per environment step, of both rewards.
-    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
-    # Lambda of the generalised advantages, 0 (one step) to 1 (whole returns).
-    advantage_decay: Annotated[float, Interval(ge=0, le=1)] = 0.95
-    # Environments in a gradient step; it divides env.num_envs.
-    batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 16
-    # Weight of the extrinsic reward; 0 is the reward-free setting.
-    extrinsic_scale: Annotated[float, Ge(0)] = 1.0
-    # Advantages are divided by the root of the moving average of their squares: its decay, for
-    # each rollout.
-    scale_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.999
-    # Whether the mean of a rollout's advantages is taken off first. Without, PPO makes what was
-    # done likelier whenever values are too low, and where rewards are rare that is all it sees.
-    # V-MPO weighs samples against each other: to it the mean is nothing.
-    center_advantages: bool = False
-    # Weight of the policy's entropy, in units of scaled advantage for a nat.
-    entropy_cost: Annotated[float, Ge(0)] = 0.0
-    # Weight of the value loss.
-    value_cost: Annotated[float, Ge(0)] = 0.5
-    # PPO: how far the ratio of probabilities may move.
-    clip_epsilon: Annotated[float, Gt(0)] = 0.2
-    # V-MPO: bound on the KL of the weights of the samples, in nats.
-    epsilon_temperature: Annotated[float, Gt(0)] = 0.1
-    # V-MPO: bound on the KL from the policy that acted to the one that learns, in nats.
-    epsilon_alpha: Annotated[float, Gt(0)] = 0.01
-    network: RecurrentNetworkConfig = field(default_factory=RecurrentNetworkConfig)
-
-
-@dataclass(frozen=True)
-class CuriousConfig(OnPolicyConfig):
-    """The same with an intrinsic reward."""
-
-    intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
-
-
 class OnPolicyParams(NamedTuple):
-    """intrinsic: the bonus'. duals: [2], V-MPO's temperature and alpha before softplus, or ()."""
+    """intrinsic: the bonus' parameters. duals: [2], V-MPO's temperature and alpha before softplus,
+    or () for PPO."""
 
     network: RecurrentParams
     intrinsic: Any
@@ -108,8 +56,8 @@ class OnPolicyParams(NamedTuple):
 
 
 class Extra(NamedTuple):
-    """bonus, normaliser: their states, () without curiosity. scale: [2], moving averages of the
-    advantages' squares and of 1."""
+    """bonus, normaliser: their states, () without curiosity. scale: [2], moving averages of
+    squared advantages and of 1 (to correct the bias of the first)."""
 
     bonus: Any
     normaliser: Any
@@ -117,7 +65,7 @@ class Extra(NamedTuple):
 
 
 class OnPolicyMemory(NamedTuple):
-    """actor: what acting carries on. intrinsic, returns: what bonus and normaliser do."""
+    """Recurrent states of the actor, of the bonus (intrinsic) and of the normaliser (returns)."""
 
     actor: RecurrentMemory
     intrinsic: Memory
@@ -125,8 +73,8 @@ class OnPolicyMemory(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """advantage: [B, S] in units of their moving deviation. target: [B, S], of values.
-    reward: [B, S], the intrinsic one without its weight."""
+    """advantage: [B, S], divided by the moving scale. target: [B, S], value targets. reward: [B,
+    S], normalised intrinsic rewards before weighting."""
 
     advantage: jax.Array
     target: jax.Array
@@ -134,7 +82,7 @@ class Prepared(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What acting and learning read."""
+    """Configuration and functions that acting and learning use."""
 
     config: OnPolicyConfig
     network: RecurrentNetwork
@@ -156,17 +104,18 @@ def make_on_policy(config: OnPolicyConfig, spec: EnvSpec) -> Agent:
 def make_on_policy_agent(
     config: OnPolicyConfig, spec: EnvSpec, intrinsic: Intrinsic, reward: IntrinsicConfig
 ) -> Agent:
-    """Makes the actor-critic that is paid a bonus.
+    """Makes the actor-critic with an exploration bonus.
 
-    Deviations from V-MPO: advantages have a moving scale (the paper has PopArt), the old policy is
-    the one that acted, and one optimiser moves the dual variables. From PPO: that scale is not the
-    batch's own, which would blow up what is left once everything is as expected.
+    Deviations from V-MPO: advantages are divided by a moving scale (the paper uses PopArt), the old
+    policy is the acting one, and the same optimiser updates the dual variables. Deviation from PPO:
+    the moving scale replaces the batch's standard deviation, which would amplify noise once
+    advantages are small.
 
     Args:
       config: the actor-critic's hyper-parameters.
       spec: the task.
       intrinsic: the bonus.
-      reward: how the bonus counts.
+      reward: normalisation and weight of the bonus.
 
     Raises:
       UserError: the task's actions are not discrete, or the torso does not fit its observations.
@@ -219,7 +168,7 @@ def make_on_policy_agent(
 
 
 def _clip(gradients: OnPolicyParams, norm: Any) -> OnPolicyParams:
-    """Scaled down to a norm, the bonus' own apart: its size shall not decide the policy's steps."""
+    """Clips by global norm, a bonus' gradients separately from the policy's."""
     if norm is None:
         return gradients
     clip: Any = optax.clip_by_global_norm(norm)
@@ -256,7 +205,7 @@ def _make_act(network: RecurrentNetwork) -> Act:
 def _prepare(
     parts: Parts, state: LearnerState, batch: Batch, memory: OnPolicyMemory
 ) -> tuple[LearnerState, Batch, OnPolicyMemory]:
-    """Rewards, advantages and targets of a rollout, by the parameters that collected it."""
+    """Rewards, advantages and targets of a rollout, under the parameters that collected it."""
     config, params, before = parts.config, state.params, state.extra
     chunk = _unroll(parts, params.network, batch)
     _, values = parts.network.heads(params.network.heads, chunk.beliefs)
@@ -288,7 +237,7 @@ def _prepare(
 
 
 def _unroll(parts: Parts, network: RecurrentParams, batch: Batch) -> Chunk:
-    """The batch along time, with what the network makes of it."""
+    """The time-major batch with the network's latents and beliefs."""
     steps: Step = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), batch.steps)
     latents = parts.network.encode(network.encoder, steps.observation)
     memory = batch.memory
@@ -301,7 +250,7 @@ def _unroll(parts: Parts, network: RecurrentParams, batch: Batch) -> Chunk:
 def _loss(
     parts: Parts, params: OnPolicyParams, extra: Extra, batch: Batch
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Loss of policy, value and bonus on some environments of a prepared rollout."""
+    """Loss of policy, value and bonus for a subset of the environments of a prepared rollout."""
     config = parts.config
     chunk = _unroll(parts, params.network, batch)
     logits, values = parts.network.heads(params.network.heads, chunk.beliefs[:-1])
@@ -333,7 +282,7 @@ def _policy_loss(
     advantage: jax.Array,
     mask: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """The loss and the KL from the policy that acted, both [], of logits [S, B, A]."""
+    """Policy loss and the KL from the acting policy, both []; logits [S, B, A]."""
     action, old = steps.action[:-1], steps.behaviour[:-1]
     new = jax.nn.log_softmax(logits)
     kl = jnp.sum(jnp.exp(old) * (old - new), axis=-1)

@@ -1,4 +1,4 @@
-"""QR-DQN-Retrace: quantiles of the return, learned from whole windows of off-policy steps.
+"""QR-DQN-Retrace: return quantiles learned from multi-step off-policy targets.
 
 nu_k = law of r_1 + ... + gamma^{k-1} r_k + gamma^k Z_target(s_k, A),  A ~ pi
 target = sum_k c_1 ... c_{k-1} (nu_k - c_k nu_k with A = a_k),  c = lambda min(1, pi / mu)
@@ -6,17 +6,15 @@ loss = quantile Huber(target, Z(s_0, a_0))
 """
 
 import functools
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Gt, Interval, Le
 
 from bellmax import UserError, losses
 from bellmax.agents.base import Agent, Params
+from bellmax.agents.configs.value_based import QRDQNRetraceConfig
 from bellmax.agents.value_based import (
-    ValueConfig,
     ValueLoss,
     apply_sequence,
     make_value_agent,
@@ -25,52 +23,29 @@ from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network, quantile_head
 
 
-@dataclass(frozen=True)
-class QRDQNRetraceConfig(ValueConfig):
-    """Hyper-parameters of QR-DQN-Retrace (Tang et al. 2022, arXiv:2207.07570).
-
-    `n_step` is the window K, `huber_delta` the kappa of the quantile Huber loss (0: pinball).
-    """
-
-    # N, quantiles of each action's return (DQN Zoo: 201).
-    num_quantiles: Annotated[int, Interval(ge=1, le=10_000)] = 201
-    # How later steps enter: `retrace` corrects for the policy, `q_lambda` never cuts (c = lambda),
-    # `uncorrected` is the n-step return, `one_step` is QR-DQN (arXiv:1710.10044; needs n_step 1).
-    trace: Literal["retrace", "q_lambda", "uncorrected", "one_step"] = "retrace"
-    # Lambda, decay of traces.
-    trace_decay: Annotated[float, Interval(ge=0, le=1)] = 1.0
-    # Probability of a random action of the target policy; 0 is greedy and needs no behaviour.
-    target_epsilon: Annotated[float, Interval(ge=0, le=1)] = 0.0
-    # Network whose means choose the greedy action; `online` is double Q-learning's.
-    selector: Literal["target", "online"] = "target"
-    # Which steps of the window learn: the first, or every one from what is left of the window.
-    anchor: Literal["first", "every"] = "first"
-    # M-QR-DQN: the scaled log-policy in the reward, a softmax policy in the bootstrap
-    # (arXiv:2007.14430; needs trace one_step, selector target, anchor first).
-    munchausen: bool = False
-    # Tau, softmax temperature of that policy, in reward units.
-    temperature: Annotated[float, Gt(0)] = 0.03
-    # Alpha, weight of the log-policy in the reward.
-    alpha: Annotated[float, Interval(ge=0, le=1)] = 0.9
-    # l0, lower clip of the scaled log-policy tau log pi, in reward units.
-    clip: Annotated[float, Le(0)] = -1.0
-
-
 def make_qr_dqn_retrace(config: QRDQNRetraceConfig, spec: EnvSpec) -> Agent:
     """Makes a QR-DQN-Retrace agent; `trace: one_step` makes it QR-DQN.
 
-    Not known of the paper, whose body was not at hand: selector, window, trace decay and anchor.
+    Not verified against the paper's full text, which was not available: selector, window, trace
+    decay and anchor.
 
     Raises:
-      UserError: actions are not discrete, the network does not fit, or options contradict.
+      UserError: actions are not discrete, the network does not fit, or options contradict each
+        other.
     """
     if config.trace == "one_step" and config.n_step != 1:
-        raise UserError(f"agent.n_step: {config.n_step}, but agent.trace one_step learns from 1")
+        raise UserError(f"agent.n_step must be 1 for agent.trace one_step, got {config.n_step}")
     if config.trace in ("uncorrected", "one_step") and config.target_epsilon:
-        raise UserError(f"agent.target_epsilon: must be 0 for agent.trace {config.trace}")
+        raise UserError(
+            f"agent.target_epsilon must be 0 for agent.trace {config.trace}, got "
+            f"{config.target_epsilon}"
+        )
     rule = config.trace, config.selector, config.anchor
     if config.munchausen and rule != ("one_step", "target", "first"):
-        raise UserError("agent.munchausen: needs trace one_step, selector target, anchor first")
+        raise UserError(
+            "agent.trace, agent.selector and agent.anchor must be one_step, target and first for "
+            f"agent.munchausen, got {', '.join(rule)}"
+        )
     tau = losses.quantile_midpoints(config.num_quantiles)
 
     def loss_one(dist_tm1: jax.Array, target: losses.WeightedAtoms) -> jax.Array:
@@ -82,7 +57,7 @@ def make_qr_dqn_retrace(config: QRDQNRetraceConfig, spec: EnvSpec) -> Agent:
     def loss_function(
         network: Network, params: Params, target_params: Params, steps: Step
     ) -> ValueLoss:
-        # Where anchors are, and where each transition led.
+        # Steps that are updated, and the successor of each transition.
         anchors = -1 if config.anchor == "every" else 1
         before = jax.tree.map(lambda x: x[:, :anchors], steps)
         after = jax.tree.map(lambda x: x[:, 1:], steps)
@@ -117,9 +92,10 @@ def make_qr_dqn_retrace(config: QRDQNRetraceConfig, spec: EnvSpec) -> Agent:
 def window_targets(
     config: QRDQNRetraceConfig, steps: Step, dist_q: jax.Array, selector: jax.Array
 ) -> losses.WeightedAtoms:
-    """Targets of the T steps that learn, leaves [B, T, M].
+    """Targets of the T updated steps, leaves [B, T, M].
 
-    dist_q [B, K, N, A] is where the K transitions led, selector [B, K, A] what chooses there.
+    dist_q: [B, K, N, A], quantiles at the successors of the K transitions. selector: [B, K, A],
+    values that choose the greedy action there.
     """
     after = jax.tree.map(lambda x: x[:, 1:], steps)
     anchor = 0 if config.anchor == "first" else "every"
@@ -142,7 +118,7 @@ def munchausen_targets(
     steps: Step,
     dist_t: jax.Array,
 ) -> losses.WeightedAtoms:
-    """M-QR-DQN's targets, leaves [B, 1, N]; dist_t [B, 1, N, A] is where the first steps led."""
+    """M-QR-DQN's targets, leaves [B, 1, N]; dist_t [B, 1, N, A]: quantiles at the second step."""
     hyper = {"temperature": config.temperature, "alpha": config.alpha, "clip": config.clip}
     atoms = jax.vmap(functools.partial(losses.munchausen_quantile_target, **hyper))(
         steps.action[:, 0],
@@ -156,7 +132,7 @@ def munchausen_targets(
 
 
 def needs_behaviour(config: QRDQNRetraceConfig) -> bool:
-    """Whether the probability of the actor's actions enters: not where the target is greedy."""
+    """Whether the loss needs the actor's action probabilities; a greedy target does not."""
     return config.trace == "retrace" and config.target_epsilon > 0
 
 
@@ -174,11 +150,12 @@ def make_target(
     """The target of a window of K transitions.
 
     Args:
-      anchor: the row that learns, or "every".
+      anchor: index of the step that is updated, or "every".
       reward, discount: [K], of each transition, gamma included.
-      dist_q, selector: [K, N, A] and [K, A], where the transition led.
-      action, log_prob: [K], taken there and its log-probability under the actor, () if not kept.
-      trace: [K], 0 where that step is the last of its episode.
+      dist_q, selector: [K, N, A] and [K, A], at the successor of each transition.
+      action, log_prob: [K], action taken at the successor and its log-probability under the actor;
+        log_prob is () if not stored.
+      trace: [K], 0 where the successor is the last step of its episode.
     """
     greedy = jnp.argmax(selector, axis=-1)
     dist_v = jnp.take_along_axis(dist_q, greedy[:, None, None], axis=-1)[..., 0]
@@ -186,8 +163,8 @@ def make_target(
     if config.trace in ("uncorrected", "one_step"):
         return losses.distributional_n_step_target(reward, discount, dist_v, trace, anchor=anchor)
     if config.trace == "retrace" and not needs_behaviour(config):
-        # For a greedy policy c is lambda where the action is greedy, else 0, whatever mu. Without
-        # decay that is one bootstrap, at the first other action: N atoms, not K N.
+        # For a greedy policy c is lambda where the action is greedy, else 0, whatever mu. With
+        # lambda = 1 there is a single bootstrap, at the first non-greedy action: N atoms, not K N.
         if isinstance(config.trace_decay, float) and config.trace_decay == 1.0:
             cut = trace * is_greedy
             return losses.distributional_n_step_target(reward, discount, dist_v, cut, anchor=anchor)
@@ -201,7 +178,7 @@ def make_target(
     if config.trace == "q_lambda":
         c = losses.q_lambda_coefficients(action, lambda_=config.trace_decay)
     else:
-        # Where an episode ends the action means nothing, and neither does its probability.
+        # The action at the last step of an episode is a placeholder, and so is its probability.
         mu = jnp.where(trace > 0, jnp.exp(log_prob), 1.0)
         c = losses.retrace_coefficients(action, pi, mu, lambda_=config.trace_decay)
     return losses.distributional_retrace_target(

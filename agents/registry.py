@@ -1,4 +1,4 @@
-"""Which agents there are; one is imported when it is asked for."""
+"""Registry of the agents; an agent's module is imported on first use."""
 
 import importlib
 from collections.abc import Callable
@@ -6,46 +6,46 @@ from typing import Any
 
 from bellmax import UserError
 
+# Name, which is also that of the agent's module and after `make_` -> module below
+# `agents/configs`, class of its configuration.
 _AGENTS = {
-    "byol_explore": (
-        "bellmax.agents.byol_explore",
-        "BYOLExploreConfig",
-        "make_byol_explore",
-    ),
-    "count_bonus": ("bellmax.agents.count_bonus", "CountBonusConfig", "make_count_bonus"),
-    "dqn": ("bellmax.agents.dqn", "DQNConfig", "make_dqn"),
-    "expectrl": ("bellmax.agents.expectrl", "ExpectRLConfig", "make_expectrl"),
-    "icm": ("bellmax.agents.icm", "ICMConfig", "make_icm"),
-    "munchausen_dqn": (
-        "bellmax.agents.munchausen_dqn",
-        "MunchausenDQNConfig",
-        "make_munchausen_dqn",
-    ),
-    "on_policy": ("bellmax.agents.on_policy", "OnPolicyConfig", "make_on_policy"),
-    "qr_dqn_retrace": (
-        "bellmax.agents.qr_dqn_retrace",
-        "QRDQNRetraceConfig",
-        "make_qr_dqn_retrace",
-    ),
-    "rnd": ("bellmax.agents.rnd", "RNDConfig", "make_rnd"),
-    "td3": ("bellmax.agents.td3", "TD3Config", "make_td3"),
-    "va_learning": ("bellmax.agents.va_learning", "VALearningConfig", "make_va_learning"),
+    "byol_explore": ("on_policy", "BYOLExploreConfig"),
+    "count_bonus": ("on_policy", "CountBonusConfig"),
+    "dqn": ("value_based", "DQNConfig"),
+    "expectrl": ("actor_critic", "ExpectRLConfig"),
+    "icm": ("on_policy", "ICMConfig"),
+    "munchausen_dqn": ("value_based", "MunchausenDQNConfig"),
+    "on_policy": ("on_policy", "OnPolicyConfig"),
+    "qr_dqn_retrace": ("value_based", "QRDQNRetraceConfig"),
+    "rnd": ("on_policy", "RNDConfig"),
+    "td3": ("actor_critic", "TD3Config"),
+    "va_learning": ("value_based", "VALearningConfig"),
 }
 
 
 def names() -> list[str]:
-    """Names of all agents."""
+    """Return the names of all agents."""
     return sorted(_AGENTS)
 
 
-def load(name: str) -> tuple[type, Callable[..., Any]]:
-    """The config class of an agent and its make function (config, env_spec) -> Agent.
+def config_class(name: str) -> type:
+    """Return the dataclass of an agent's configuration, without importing jax.
 
     Raises:
       UserError: there is no agent of that name.
     """
     if name not in _AGENTS:
-        raise UserError(f"agent.name: there is no agent {name!r}; there are {', '.join(names())}")
-    module, config, make = _AGENTS[name]
-    loaded = importlib.import_module(module)
-    return getattr(loaded, config), getattr(loaded, make)
+        raise UserError(f"agent.name must be one of {', '.join(names())}, got {name!r}")
+    module, config = _AGENTS[name]
+    return getattr(importlib.import_module(f"bellmax.agents.configs.{module}"), config)
+
+
+def load(name: str) -> tuple[type, Callable[..., Any]]:
+    """Return an agent's config class and its make function (config, env_spec) -> Agent.
+
+    Raises:
+      UserError: there is no agent of that name.
+    """
+    config = config_class(name)
+    module = importlib.import_module(f"bellmax.agents.{name}")
+    return config, getattr(module, f"make_{name}")

@@ -1,41 +1,26 @@
-"""RND: a network learns what a random one puts out; where it errs, nobody has been.
+"""RND: the bonus is the error of a network that predicts the output of a fixed random network.
 
 raw reward of reaching o = |predictor(o) - random(o)|^2, and the predictor's loss
 """
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Gt
 
 from bellmax import losses
 from bellmax.agents.base import Agent, Params, masked_mean
+from bellmax.agents.configs.on_policy import RNDConfig
 from bellmax.agents.intrinsic import (
     Chunk,
     Intrinsic,
-    IntrinsicConfig,
     no_memory,
     transitions,
 )
-from bellmax.agents.on_policy import CuriousConfig, make_on_policy_agent
+from bellmax.agents.on_policy import make_on_policy_agent
 from bellmax.envs import EnvSpec
 from bellmax.networks import make_torso
-
-
-@dataclass(frozen=True)
-class RNDConfig(CuriousConfig):
-    """Hyper-parameters of RND (Burda et al. 2018, arXiv:1810.12894)."""
-
-    # Widths of the mlp's layers in both networks, where the agent's torso is an mlp, in units.
-    rnd_hidden: tuple[Annotated[int, Ge(1)], ...] = (256,)
-    # Units of the random features.
-    rnd_features: Annotated[int, Ge(1)] = 128
-    # Observations are clipped to plus or minus so many standard deviations.
-    observation_clip: Annotated[float, Gt(0)] = 5.0
-    intrinsic: IntrinsicConfig = field(default_factory=lambda: IntrinsicConfig(normaliser="return"))
 
 
 class RNDState(NamedTuple):
@@ -48,9 +33,10 @@ class RNDState(NamedTuple):
 def make_rnd(config: RNDConfig, spec: EnvSpec) -> Agent:
     """Makes the actor-critic with RND's bonus.
 
-    Deviations: one value of both rewards, whose intrinsic part ends with the episode as the other
-    does (the paper: two, and one endless); the predictor learns from every step; the moments of
-    observations begin with the first rollout (the paper: with random steps before it).
+    Deviations: one value function for the sum of both rewards, so that intrinsic returns end with
+      the episode (the paper: two value functions, the intrinsic one non-episodic); the predictor
+      is trained on every step; observation moments start with the first rollout (the paper: with
+      random steps before training).
 
     Raises:
       UserError: the task's actions are not discrete, or the torso does not fit its observations.
@@ -59,7 +45,7 @@ def make_rnd(config: RNDConfig, spec: EnvSpec) -> Agent:
 
 
 class RandomFeatures(nn.Module):
-    """[B, ...] -> [B, features]: the agent's torso, `extra` hidden layers and a linear one."""
+    """[B, ...] -> [B, features]: the agent's torso, `extra` hidden layers and a linear layer."""
 
     config: RNDConfig
     extra: int
@@ -73,7 +59,7 @@ class RandomFeatures(nn.Module):
 
 
 def rnd_bonus(config: RNDConfig, spec: EnvSpec) -> Intrinsic:
-    """RND as a bonus of its own, which any agent can call."""
+    """Makes the RND bonus, which any agent can use."""
     shape = spec.observation.shape
     target_net, predictor = RandomFeatures(config, 0), RandomFeatures(config, 1)
 
@@ -85,7 +71,7 @@ def rnd_bonus(config: RNDConfig, spec: EnvSpec) -> Intrinsic:
         return predictor.init(keys[0], seen), RNDState(target_net.init(keys[1], seen), moments)
 
     def errors(params: Params, state: RNDState, chunk: Chunk) -> jax.Array:
-        """[S, B] of the observations that steps led to."""
+        """Prediction errors [S, B] at the successor observations."""
         reached = chunk.steps.observation[1:]
         lead = reached.shape[:2]
         flat = reached.reshape(-1, *shape).astype(jnp.float32)

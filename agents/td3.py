@@ -1,30 +1,17 @@
-"""TD3: two critics, of which the target takes the smaller value.
+"""TD3: two critics; the target uses the smaller of their values.
 
 y = r + gamma min_c q_target_c(s', a')
 loss = sum_c (y - q_c(s, a))^2
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
-
 import jax
 import jax.numpy as jnp
-from annotated_types import Interval
 
 from bellmax import losses
-from bellmax.agents.actor_critic import ActorCriticConfig, CriticLoss, make_actor_critic_agent
+from bellmax.agents.actor_critic import CriticLoss, make_actor_critic_agent
 from bellmax.agents.base import Agent
+from bellmax.agents.configs.actor_critic import TD3Config
 from bellmax.envs import EnvSpec
-
-
-@dataclass(frozen=True)
-class TD3Config(ActorCriticConfig):
-    """Hyper-parameters of TD3 (Fujimoto et al. 2018, arXiv:1802.09477)."""
-
-    # Critics; 1 is DDPG with smoothing and delay.
-    num_critics: Annotated[int, Interval(ge=1, le=64)] = 2
-    # What the target takes of the critics: the smallest value, or the mean of all.
-    reduce: Literal["min", "mean"] = "min"
 
 
 def make_td3(config: TD3Config, spec: EnvSpec) -> Agent:

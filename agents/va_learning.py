@@ -1,21 +1,17 @@
-"""VA-learning: the value and the advantage of a state, each bootstrapped from the same target.
+"""VA-learning: value and advantage functions, both bootstrapped from the same target.
 
 y = r_1 + ... + gamma^n (V_target(s_n) + max_a A_target(s_n, a)),   E_mu A = 0
 loss = Huber(y - V(s)) + Huber(y - V_target(s) - A(s, a)) - log mu(a|s)
 behaviour dueling: loss = Huber(y - V(s) - A(s, a)) - log mu(a|s)
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
-
 import jax
 import jax.numpy as jnp
-from annotated_types import Interval
 
 from bellmax import losses
 from bellmax.agents.base import Agent, Params
+from bellmax.agents.configs.value_based import VALearningConfig
 from bellmax.agents.value_based import (
-    ValueConfig,
     ValueLoss,
     apply_sequence,
     huber,
@@ -25,35 +21,19 @@ from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network, va_head
 
 
-@dataclass(frozen=True)
-class VALearningConfig(ValueConfig):
-    """Hyper-parameters of VA-learning (Tang et al. 2023, arXiv:2305.18161)."""
-
-    # `va` regresses V and A apart, `behaviour_dueling` their sum: equal in expectation.
-    loss: Literal["va", "behaviour_dueling"] = "va"
-    # What centres A: the `learned` behaviour of the data, or the `uniform` policy. Uniform with
-    # behaviour_dueling is a dueling network (arXiv:1511.06581).
-    behaviour: Literal["learned", "uniform"] = "learned"
-    # `uncorrected` sums n_step rewards whatever was done, `retrace` cuts at actions not greedy.
-    trace: Literal["uncorrected", "retrace"] = "uncorrected"
-    # Lambda, decay of Retrace's traces.
-    trace_decay: Annotated[float, Interval(ge=0, le=1)] = 1.0
-    # Choose the bootstrap action with the online network (arXiv:1509.06461).
-    double: bool = False
-
-
 def make_va_learning(config: VALearningConfig, spec: EnvSpec) -> Agent:
     """Makes a VA-learning agent.
 
-    Not known of the paper, whose body was not at hand: the weights of the three losses (1 each),
-    the baseline of A's target (V of the target network) and the network.
+    Not verified against the paper's full text, which was not available: the weights of the three
+    losses (1 each), the baseline in A's target (V of the target network) and the network
+    architecture.
 
     Raises:
       UserError: the task's actions are not discrete, or the network does not fit.
     """
 
     def make_target(after, selector, steps: Step) -> jax.Array:
-        """[] target of the window's first step; leaves of `after` are [K, ...]."""
+        """Target [] of the window's first step; leaves of `after` are [K, ...]."""
         greedy = jnp.argmax(selector, axis=-1)
         q_t = after.value[:, None] + after.advantage
         v_t = jnp.take_along_axis(q_t, greedy[:, None], axis=-1)[:, 0]

@@ -1,13 +1,11 @@
-"""What value-based agents with discrete actions share: everything but the loss."""
+"""Shared part of value-based agents with discrete actions: everything but the loss."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from annotated_types import Ge, Gt, Interval
 
 from bellmax.agents.base import (
     ActorOutput,
@@ -22,58 +20,20 @@ from bellmax.agents.base import (
     masked_mean,
     update_target,
 )
+from bellmax.agents.configs.value_based import ValueConfig
 from bellmax.envs import EnvSpec, Step
-from bellmax.networks import Head, Network, NetworkConfig, make_q_network
+from bellmax.networks import Head, Network, make_q_network
 
-# A CPU takes a window step by step where one step of the batch has this many values: activations of
-# a whole window of images need memory that is fresh at every call, which costs as much as the work.
+# On a CPU a window is processed step by step if one step of the batch has at least this many
+# values: allocating activations for a whole window of images costs as much as the computation.
 CPU_VALUES = 200_000
-
-
-@dataclass(frozen=True)
-class ValueConfig:
-    """Hyper-parameters that value-based agents share.
-
-    `batch_size`, `n_step`, `network` and the lengths of schedules (`target_period`, `*_steps`) are
-    static; the other numbers are leaves: an agent can be made under `vmap` with traced values.
-    """
-
-    # Adam's step size; linear decay to final_learning_rate if that is given.
-    learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 2.5e-4
-    # Step size after learning_rate_steps; none keeps it constant.
-    final_learning_rate: Annotated[float, Interval(ge=0, le=1)] | None = None
-    # Length of the step size's decay, in gradient steps.
-    learning_rate_steps: Annotated[int, Ge(1)] = 100_000
-    # Adam's epsilon (optax's default; Atari agents use 0.01 / batch size).
-    adam_epsilon: Annotated[float, Gt(0), Interval(le=1)] = 1e-8
-    # Gradients are scaled down to this global norm; none leaves them.
-    max_gradient_norm: Annotated[float, Gt(0)] | None = None
-    # Gamma, per environment step.
-    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
-    # Rewards summed before the bootstrap, in environment steps (Munchausen and DQN papers: 1).
-    n_step: Annotated[int, Interval(ge=1, le=1000)] = 1
-    # Transitions in a gradient step.
-    batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 128
-    # Probability of a random action at the start.
-    epsilon_start: Annotated[float, Interval(ge=0, le=1)] = 1.0
-    # Probability of a random action after epsilon_steps.
-    epsilon_end: Annotated[float, Interval(ge=0, le=1)] = 0.05
-    # Length of the linear decay of epsilon, in environment steps.
-    epsilon_steps: Annotated[int, Ge(1)] = 10_000
-    # Gradient steps between updates of the target network.
-    target_period: Annotated[int, Ge(1)] = 100
-    # Share of the way that an update moves the target network: 1 copies, 0.005 is Polyak's.
-    target_rate: Annotated[float, Gt(0), Interval(le=1)] = 1.0
-    # Errors beyond this count linearly (Huber loss), in reward units; 0 is the squared loss / 2.
-    huber_delta: Annotated[float, Ge(0)] = 1.0
-    network: NetworkConfig = field(default_factory=NetworkConfig)
 
 
 class Transition(NamedTuple):
     """A batch of transitions over up to n steps; leaves are [B, ...].
 
     discount: gamma^m times the product of the steps' discounts, m <= n.
-    mask: [B] float32, 0 where the window starts at a step that closes an episode.
+    mask: [B] float32, 0 where the window starts at the last step of an episode.
     """
 
     observation: jax.Array
@@ -85,12 +45,12 @@ class Transition(NamedTuple):
 
 
 class ValueLoss(NamedTuple):
-    """What an agent says of a batch of sequences; each [B] float32.
+    """Output of an agent's loss function for a batch of sequences; each [B] float32.
 
-    loss: to be minimised, before importance weights.
+    loss: before importance weights.
     priority: at least 0, for prioritised replay.
     q_value: of the action taken, for the logs.
-    mask: how much the sequence counts; 0 where it starts at a step that closes an episode.
+    mask: weight of the sequence; 0 where it starts at the last step of an episode.
     """
 
     loss: jax.Array
@@ -100,10 +60,10 @@ class ValueLoss(NamedTuple):
 
 
 def transitions(steps: Step, discount: float) -> Transition:
-    """Folds sequences [B, n + 1] into n-step transitions that stop at the end of an episode.
+    """Converts sequences [B, n + 1] to n-step transitions that stop at the end of an episode.
 
-    A window that meets the last step of an episode bootstraps from that step's observation (its
-    discount is 0 already if the environment terminated) and takes no reward from beyond.
+    A window that contains the last step of an episode bootstraps from that step's observation (its
+    discount is already 0 if the environment terminated) and excludes later rewards.
     """
     length = steps.reward.shape[1] - 1
     reward = steps.reward[:, 0]
@@ -127,7 +87,7 @@ LossFunction = Callable[[Network, Params, Params, Step], ValueLoss]
 
 
 def td_loss(td_error: jax.Array, q_value: jax.Array, mask: jax.Array, delta: float) -> ValueLoss:
-    """The (Huber) loss of a TD error; all [B]."""
+    """The Huber loss of a TD error as a ValueLoss; all [B]."""
     return ValueLoss(huber(td_error, delta), jnp.abs(td_error), q_value, mask)
 
 
@@ -144,15 +104,15 @@ def make_value_agent(
     Args:
       config: the shared hyper-parameters.
       spec: the task; actions must be discrete.
-      loss_function: (network, params, target_params, steps [B, T]) -> ValueLoss, its loss
+      loss_function: (network, params, target_params, steps [B, T]) -> ValueLoss, whose `loss` is
         differentiable in params.
-      head: what the loss reads of the network beside q-values.
-      keep_log_prob: whether replay keeps the log-probability that the actor gave to its action,
-        as `steps.behaviour` [B, T].
+      head: network head with the outputs that the loss needs; None for q-values only.
+      keep_log_prob: whether replay stores the log-probability of the action under the actor, as
+        `steps.behaviour` [B, T].
 
     Returns:
-      The agent: Adam on the mean loss, a target network, uniform weights or those of prioritised
-      replay.
+      The agent: Adam on the mean loss, weighted by the batch's importance weights, and a target
+      network.
 
     Raises:
       UserError: the action space is not discrete, or the network does not fit.
@@ -180,14 +140,15 @@ def make_value_agent(
         greedy = network.apply(params, observation).q_values.argmax(axis=-1).astype(jnp.int32)
         if evaluate:
             return ActorOutput(greedy, memory, jnp.zeros(greedy.shape) if keep_log_prob else ())
-        # One draw for both: splitting the key and `randint` would cost four more on every step.
+        # A single call draws both: splitting the key and `randint` would make four more draws per
+        # step.
         explore, choice = jax.random.uniform(key, (2, *greedy.shape))
         random = jnp.minimum(choice * num_actions, num_actions - 1).astype(jnp.int32)
         rate = epsilon(step)
         action = jnp.where(explore < rate, random, greedy)
         if not keep_log_prob:
             return ActorOutput(action, memory, ())
-        # A random action may be the greedy one too; of equal values the first is greedy.
+        # A random action may equal the greedy one; among ties the first action is greedy.
         probability = rate / num_actions + (1.0 - rate) * (action == greedy)
         return ActorOutput(action, memory, jnp.log(probability))
 
@@ -214,7 +175,7 @@ def make_value_agent(
 
 
 def make_optimizer(config: ValueConfig) -> optax.GradientTransformation:
-    """Adam, with a linear decay of the step size and gradient clipping where configured."""
+    """Adam, with linear decay of the learning rate and gradient clipping if configured."""
     rate: Any = config.learning_rate
     if config.final_learning_rate is not None:
         rate = optax.linear_schedule(rate, config.final_learning_rate, config.learning_rate_steps)
@@ -225,22 +186,22 @@ def make_optimizer(config: ValueConfig) -> optax.GradientTransformation:
 
 
 def huber(error: jax.Array, delta: float) -> jax.Array:
-    """Huber loss of errors [B], or half the square if delta is 0."""
+    """Huber loss of errors [B]; half the squared error if delta is 0."""
     if isinstance(delta, (int, float)) and delta == 0:
         return optax.l2_loss(error)
     return optax.huber_loss(error, delta=delta)
 
 
 def taken(q_values: jax.Array, action: jax.Array) -> jax.Array:
-    """q_values [B, A] of the actions [B] that were taken: [B]."""
+    """Values [B] of the taken actions [B]; q_values [B, A]."""
     return jnp.take_along_axis(q_values, action[:, None], axis=1)[:, 0]
 
 
 def apply_sequence(network: Network, params: Params, observation: jax.Array) -> Any:
-    """The network on observations [B, T, ...]: its output with leaves [B, T, ...]."""
+    """Apply the network to observations [B, T, ...]; the output's leaves are [B, T, ...]."""
     batch, length = observation.shape[:2]
     if length > 1 and observation.size >= length * CPU_VALUES and jax.default_backend() == "cpu":
-        # Not in a loop of XLA's: the gradient of a convolution takes nine times as long in one.
+        # A Python loop: in an XLA loop the gradient of a convolution takes nine times as long.
         each = [network.apply(params, observation[:, t]) for t in range(length)]
         return jax.tree.map(lambda *x: jnp.stack(x, axis=1), *each)
     output = network.apply(params, observation.reshape(batch * length, *observation.shape[2:]))

@@ -1,4 +1,4 @@
-"""Gradient steps a second of TD3 and ExpectRL at Hopper's shapes, against SBX's TD3.
+"""Gradient steps per second of TD3 and ExpectRL at Hopper's shapes, against SBX's TD3.
 
 Batch 256, two layers of 256, observations of 11 numbers, actions of 3; sampling from replay is
 part of a step on both sides, the environment is not. One seed.
@@ -53,7 +53,7 @@ class Still(NamedTuple):
 
 
 def make_side(make, config, updates):
-    """`go()` takes so many gradient steps."""
+    """Returns `go()`, which takes the given number of gradient steps."""
     env = vectorise(Still(), 1)
     agent = make(config, env.spec)
     replay = make_replay(

@@ -1,4 +1,5 @@
-"""Environment steps a second of runs on host environments, with learning, against other projects.
+"""Environment steps per second of runs on host environments, with learning, against other
+projects.
 
 The sides of a task take turns and have the same environment, networks, batches and gradient steps
 for an environment step. atari has no peer: what acting and storing add to ale_py's own environment.
@@ -58,7 +59,8 @@ STEPS = {"cartpole": 20_000, "hopper": 2_000, "atari": 16_384}
 
 
 def make_side(words, steps, learns=True):
-    """(`go()` that takes so many environment steps and returns the seconds, the experiment).
+    """Returns `go()`, which takes the given number of environment steps and returns the seconds,
+    and the experiment.
 
     A turn begins after the rollouts that waited for it, which took no time of it, and the next side
     begins when the actors have filled their queues again.
@@ -147,7 +149,8 @@ def atari(arguments):
 
 
 def make_bare(num_envs, steps):
-    """(`go()` that takes so many environment steps of ale_py itself by random actions, `close()`).
+    """Returns `go()`, which takes the given number of random steps in ale_py itself, and
+    `close()`.
 
     The game is played and its frames are stacked as in the preset.
     """

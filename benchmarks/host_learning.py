@@ -1,4 +1,4 @@
-"""Do agents learn on environments that Python steps? Gymnasium's CartPole, Acrobot and Hopper.
+"""Do agents learn on host environments? Gymnasium's CartPole, Acrobot and Hopper.
 
 A seed is a run of its own. Runs that are complete in DIR are not repeated, others go on.
 

@@ -62,7 +62,7 @@ def without_acting(agent, env, replay):
 
 
 def without_environment(agent, env, replay):
-    """The environments stand still."""
+    """A phase without environment steps."""
 
     def step(state, action, key):
         del key

@@ -8,9 +8,8 @@ the script stops. Steps are compiled once, states donated, and take turns.
 The share of the loss is the time of the agent's own `learn` with a network that does nothing (the
 observations are its outputs): targets, loss and their gradient, and Adam on N A numbers.
 
-glibc gives the memory of a step back and takes it anew at every call, which costs time; it keeps it
-with MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=8589934592 in the environment. Report
-both.
+glibc frees and reallocates the memory of a step at every call, which costs time; it keeps it with
+MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=8589934592 in the environment. Report both.
 
     python benchmarks/learner.py [--actions 18] [--rounds 41] [--more] [--out learner.json]
 """
@@ -183,7 +182,7 @@ def check_same_step(num_actions):
         name: max(jax.tree.leaves(jax.tree.map(difference, *pair))) for name, pair in pairs.items()
     }
     if not max(found.values()) < TOLERANCE:
-        raise SystemExit(f"the two steps differ, so their times mean nothing: {found}")
+        raise SystemExit(f"the two steps differ, so their times are not comparable: {found}")
     return found
 
 

@@ -16,25 +16,33 @@ import numpy as np
 from report import interval
 from timing import table
 
+from bellmax.agents import Agent
 from bellmax.agents.actor_critic import check_action
 from bellmax.envs import make, make_vector_env
-from bellmax.launch.config import load
+from bellmax.launch.config import RunConfig, load
 from bellmax.launch.evaluate import restore
 from bellmax.launch.experiment import build
+from bellmax.launch.train_state import TrainState
 from bellmax.networks import make_critics
 
 LENGTH, EPISODES = 1000, 10
 
 
 def measure(run: Path) -> dict[str, np.ndarray]:
-    """[S] mean value, mean discounted return and mean difference of each seed's policy."""
+    """As `compare`, of a finished run."""
     config = load(run)
     experiment = build(config)
-    agent, hyper = experiment.agent, config.agent
     _, state, _ = restore(run, experiment, "latest")
+    return compare(config, experiment.agent, state)
+
+
+def compare(config: RunConfig, agent: Agent, state: TrainState) -> dict[str, np.ndarray]:
+    """[S] mean value, mean discounted return and mean difference of each seed's policy."""
+    hyper = config.agent
     task = make(config.env.name, **{**config.env.options, "time_limit": LENGTH})
     env = make_vector_env(config.env, num_envs=EPISODES, evaluation=True, env=task)
     params = state.learner.params.critics
+    num_seeds = jax.tree.leaves(params)[0].shape[0]
     num_critics = jax.tree.leaves(params)[0].shape[1]
     alphas = len(hyper.alphas) if getattr(hyper, "alpha", None) == "auto" else 1
     shape = hyper.network, env.spec.observation, check_action(env.spec)
@@ -60,7 +68,7 @@ def measure(run: Path) -> dict[str, np.ndarray]:
         return jax.lax.scan(step, start, jax.random.split(key, LENGTH))[1]
 
     acting = agent.actor_params(state.learner)
-    keys = jax.random.split(jax.random.key(123), len(experiment.seeds))
+    keys = jax.random.split(jax.random.key(123), num_seeds)
     statistics = state.env.statistics
     value, reward, discount, going = jax.device_get(
         jax.jit(jax.vmap(play))(acting, params, statistics, keys)

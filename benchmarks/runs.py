@@ -1,4 +1,4 @@
-"""Runs of a study: begun, gone on with or taken as they are, each in a process of its own."""
+"""Runs of a study: started, continued or reused, each in its own process."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ PROGRAM = "import sys; from bellmax.launch.cli import main; sys.exit(main())"
 
 
 def train(folder: Path, words: list[str]) -> None:
-    """Runs `bellmax train` into the folder, or goes on with what is there; logs to FOLDER.log."""
+    """Runs `bellmax train` into the folder, or continues the run there; logs to FOLDER.log."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     words = ["train", *words, "--out", str(folder)]
     if (folder / "config.yaml").is_file():

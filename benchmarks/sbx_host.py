@@ -1,4 +1,4 @@
-"""SBX's DQN on CartPole or TD3 on Hopper, so many environment steps for each line on stdin.
+"""SBX's DQN on CartPole or TD3 on Hopper; each line on stdin is a number of environment steps.
 
 `host.py --sbx PYTHON` starts it under the Python that has sbx-rl; it needs no bellmax.
 

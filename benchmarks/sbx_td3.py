@@ -1,4 +1,4 @@
-"""SBX's TD3 at Hopper's shapes, so many gradient steps for each line on stdin.
+"""SBX's TD3 at Hopper's shapes; each line on stdin is a number of gradient steps.
 
 `actor_critic.py --sbx PYTHON` starts it under the Python that has sbx-rl; it needs no bellmax.
 

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bellmax.networks.conv import conv
+from bellmax.networks.convolution import conv
 
 
 class SmallConv(nn.Module):

@@ -31,7 +31,8 @@ from timing import table
 if TYPE_CHECKING:
     from soak_checks import Tally
 
-# What imports jax is imported in functions: each environment's process reads this file anew.
+# Modules that import jax are imported inside functions: each environment's process imports this
+# file.
 
 CONFIG = """
 steps: 2147483647
@@ -155,7 +156,7 @@ def growth(samples: np.ndarray, column: int) -> dict[str, float]:
 
 
 def make_session(folder: Path, experiment: Any) -> Any:
-    """The loop of a run in the folder, which ends by itself only at SIGTERM."""
+    """The loop of a run in the folder, which ends only at SIGTERM."""
     from bellmax.launch.checkpoints import Checkpoints
     from bellmax.launch.metrics import MetricsLog
     from bellmax.launch.progress import Progress

@@ -84,10 +84,11 @@ def centre(method: str, mu: jax.Array) -> jax.Array:
     return jnp.full_like(mu, 1 / mu.shape[1]) if method == "uniform dueling" else mu
 
 
-def update(method: str, tables, mu, s_tm1, a_tm1, r_t, discount_t, s_t, step_size):
-    """One rule from the library at one transition."""
+def update(method: str, tables, mu, s_tm1, a_tm1, r_t, discount_t, s_t, step_size, size_v=None):
+    """One rule from the library at one transition; size_v is the step size of V, if it differs."""
+    size_v = step_size if size_v is None else size_v
     if method == "VA-learning":
-        sizes = {"step_size_v": step_size, "step_size_advantage": step_size}
+        sizes = {"step_size_v": size_v, "step_size_advantage": step_size}
         return losses.va_update(tables, s_tm1, a_tm1, r_t, discount_t, s_t, **sizes)
     if method == "Q-learning":
         q = tables.advantage
@@ -101,7 +102,7 @@ def update(method: str, tables, mu, s_tm1, a_tm1, r_t, discount_t, s_t, step_siz
 
     slopes = jax.grad(half_square, (0, 1))(tables.v[s_tm1], tables.advantage[s_tm1])
     v, f = tables.v.at[s_tm1], tables.advantage.at[s_tm1]
-    return losses.VATables(v.add(-step_size * slopes[0]), f.add(-step_size * slopes[1]))
+    return losses.VATables(v.add(-size_v * slopes[0]), f.add(-step_size * slopes[1]))
 
 
 def start(method: str, problem: Problem, optimum, at_optimum: bool) -> losses.VATables:

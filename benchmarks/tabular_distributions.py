@@ -141,7 +141,8 @@ def draw_windows(setting: Setting, problems: Problem, seeds, kind: str) -> Windo
 
 
 def interactions(kind: str, method: Method, updates):
-    """Transitions that so many updates took: in a stream one each, after the first window."""
+    """Transitions used by the given number of updates: in a stream one each, after the first
+    window."""
     return updates + method.k - 1 if kind == "stream" else updates * method.k
 
 

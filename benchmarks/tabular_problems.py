@@ -18,7 +18,7 @@ from bellmax.envs import random_mdp, value_iteration
 class Problem(NamedTuple):
     """p: [S, A, S] transitions. r: [S, A] rewards. pi, mu: [S, A] target and behaviour policy.
 
-    float64 of NumPy where it is solved, float32 of JAX where it is walked through.
+    NumPy float64 for the solution, JAX float32 for trajectories.
     """
 
     p: Any
@@ -129,9 +129,10 @@ class Grid(NamedTuple):
     push: sparse.csr_matrix
 
 
-def make_grid(problem: Problem, gamma: float, size: int = 2001) -> Grid:
-    """A grid that holds every return of the problem."""
-    ends = np.array([problem.r.min(), problem.r.max()]) / (1 - gamma)
+def make_grid(problem: Problem, gamma: float, size: int = 2001, ends=None) -> Grid:
+    """A grid that holds every return of the problem; `ends` (lowest, highest) if they are known."""
+    if ends is None:
+        ends = np.array([problem.r.min(), problem.r.max()]) / (1 - gamma)
     z = np.linspace(ends[0], ends[1], size)
     target = np.asarray(problem.r).reshape(-1, 1) + gamma * z[None, :]
     index, fraction = _between(z, target)

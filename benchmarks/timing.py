@@ -81,7 +81,7 @@ class Lines:
         while count:
             line = self.process.stdout.readline()
             if not line:
-                raise SystemExit(f"{self.process.args[-1]} stopped by itself")
+                raise SystemExit(f"{self.process.args[-1]} exited")
             count -= line.startswith(self.start)
 
     def go(self):

@@ -1,4 +1,4 @@
-"""Atari games of ale_py, preprocessed and stepped by its threads. Imported when a task is made."""
+"""Atari games of ale_py, preprocessed and stepped by its threads. Imported on first use."""
 
 import dataclasses
 import os
@@ -15,23 +15,25 @@ from bellmax.envs.registry import check_options, import_extra, suggest
 
 FRAME = (84, 84)
 SCREEN = (210, 160)
-_MULTIPLAYER = {"combat", "joust", "maze_craze", "warlords"}  # no game for one
-_NO_LIMIT = 2**30  # frames; PoolBatch keeps the limit
+_MULTIPLAYER = {"combat", "joust", "maze_craze", "warlords"}  # without a single-player mode
+_NO_LIMIT = 2**30  # frames; PoolBatch enforces the time limit
 
 
 @dataclasses.dataclass(frozen=True)
 class AtariProtocol:
-    """How a game is played and shown. Each field is an option of the task.
+    """Evaluation protocol of an Atari game. Each field is an option of the task.
 
-    repeat_action_probability: of the emulator doing its last action again, a frame, in [0, 1].
-    full_action_space: all 18 actions, or only those that the game reads.
-    noop_max: frames without action after a reset, drawn uniformly from 0 to this.
-    frameskip: frames an action lasts. The last two are joined by their maximum, a pixel.
-    episodic_life: whether a lost life ends an episode. The next one goes on with the same game and
-        its first frames have no action; only after the last life does a new game begin.
-    use_fire_reset: whether FIRE is pressed for the first frame of a game, where it has that action.
-    max_num_frames: a time limit of an episode; the frames before its first observation do not
-        count.
+    repeat_action_probability: sticky actions: probability in [0, 1], per frame, that the emulator
+      repeats its previous action.
+    full_action_space: whether to use all 18 actions; otherwise only those that the game reads.
+    noop_max: largest number of no-op frames after a reset, drawn uniformly from 0 to this.
+    frameskip: frames for which an action is repeated. The observation is the pixelwise maximum of
+      the last two.
+    episodic_life: whether a lost life ends an episode. The next episode continues the same game
+      and starts with no-op frames; a new game starts only after the last life.
+    use_fire_reset: whether FIRE is pressed in the first frame of a game that has that action.
+    max_num_frames: time limit of an episode, in frames; frames before the first observation do not
+      count.
     """
 
     repeat_action_probability: float
@@ -44,13 +46,13 @@ class AtariProtocol:
 
 
 PROTOCOLS = {
-    # The paper skips 5 frames; those who follow it since (Dopamine, DreamerV2) skip 4. Of these
-    # Dopamine takes the game's own actions, DreamerV2 all 18.
+    # The paper skips 5 frames; later work (Dopamine, DreamerV2) skips 4. Dopamine uses the minimal
+    # action set, DreamerV2 all 18 actions.
     "machado2018": AtariProtocol(0.25, full_action_space=True, noop_max=0),
     "dqn_zoo": AtariProtocol(0.0, full_action_space=False, noop_max=30),
 }
 OPTIONS = ("protocol", *(f.name for f in dataclasses.fields(AtariProtocol)), "num_threads")
-# ale_py counts frames in int32, and ends the program where it gets no more threads.
+# ale_py counts frames in int32, and ends the program when it cannot start more threads.
 _RANGES = {
     "noop_max": (0, _NO_LIMIT),
     "frameskip": (1, _NO_LIMIT),
@@ -69,30 +71,31 @@ def make_batch(
     protocol: str = "machado2018",
     **options: Any,
 ) -> PoolBatch:
-    """Several copies of an Atari game, such as `Breakout`.
+    """Makes several copies of an Atari game, such as `Breakout`.
 
-    Observations are a single grey frame [84, 84, 1] uint8: frames are stacked by `HostVector`.
-    Rewards are the game's points. Its end terminates an episode, max_num_frames truncates it.
+    An observation is a single grey frame [84, 84, 1] uint8; `HostVector` stacks frames. Rewards
+    are game points. The end of the game terminates an episode, max_num_frames truncates it.
 
-    `machado2018`, the default, is the protocol of Machado et al. 2018, arXiv:1709.06009: an action
-    sticks with probability 0.25, all 18 actions, no frames without action, whole games. It skips 4
-    frames where the paper's own agents skip 5.
+    `machado2018`, the default, is the protocol of Machado et al. 2018, arXiv:1709.06009: sticky
+    actions with probability 0.25, all 18 actions, no no-op start, an episode is a whole game. The
+    frame skip is 4, where the paper's own agents skip 5.
 
-    `dqn_zoo` is the one of DQN Zoo and of Mnih et al. 2015: actions never stick, only those that
-    the game reads, up to 30 frames without action, whole games. Deviations: DQN Zoo draws 1 to 30
-    of these frames, and joins and shrinks colours where ale_py joins and shrinks greys. Its agents
-    learn as if a lost life ended the game; whole games are learned from here, and episodic_life
-    makes each life an episode, in evaluations too.
+    `dqn_zoo` is the protocol of DQN Zoo and of Mnih et al. 2015: no sticky actions, the minimal
+    action set, up to 30 no-op frames, an episode is a whole game. Deviations: DQN Zoo draws 1 to 30
+    no-op frames, and max-pools and resizes colour images where ale_py max-pools and resizes grey
+    ones. DQN Zoo's agents treat the loss of a life as the end of an episode when they learn;
+    bellmax learns from whole games unless episodic_life is set, which makes each life an episode,
+    in evaluations too.
 
     Args:
       task: one of `list_tasks()`.
       num_envs: N >= 1.
-      time_limit: truncates episodes after so many agent steps, each of frameskip frames.
-      timeout: must be None, because the games run in threads.
-      render: whether there are pictures, of task 0. Its game is then played twice.
+      time_limit: truncates episodes after this number of agent steps, each of frameskip frames.
+      timeout: must be None, because the games run in threads of one process.
+      render: whether pictures of task 0 can be drawn. Its game then runs a second time, in colour.
       protocol: `machado2018` or `dqn_zoo`.
-      **options: fields of `AtariProtocol`, which replace the protocol's; num_threads, 1 to 1024, by
-        default as many as there are games or processors, whichever is less.
+      **options: fields of `AtariProtocol`, which override the protocol's; num_threads, 1 to 1024,
+        by default the number of games or of processors, whichever is smaller.
 
     Raises:
       UserError: ale_py is not installed, there is no such game or option, or an argument or an
@@ -100,7 +103,7 @@ def make_batch(
     """
     roms = _roms()
     if task not in roms:
-        raise UserError(f"ale has no game {task!r}{suggest(task, roms)}.")
+        raise UserError(f"ale has no game {task!r}{suggest(task, roms)}")
     name = f"ale/{task}"
     check_pool(name, num_envs, time_limit, timeout)
     check_options(name, options, OPTIONS)
@@ -121,12 +124,12 @@ def make_batch(
 
 
 def list_tasks() -> list[str]:
-    """ale_py's games for one player, without the prefix `ale/`."""
+    """The single-player games of ale_py, without the prefix `ale/`."""
     return list(_roms())
 
 
 class _Pool:
-    """ale_py's threads. `screen`, if any, plays task 0 with the same seed, but in colour."""
+    """The thread pool of ale_py. `screen`, if any, plays task 0 with the same seed, in colour."""
 
     def __init__(self, games: Any, screen: Any):
         self._games: Any = games
@@ -151,7 +154,7 @@ class _Pool:
 
     def render(self) -> np.ndarray:
         if self._picture is None:
-            raise UserError("ale draws pictures after a reset, of games made with render=True.")
+            raise UserError("ale draws pictures after a reset, of games made with render=True")
         return self._picture[0, 0].copy()
 
     def close(self) -> None:
@@ -161,8 +164,8 @@ class _Pool:
 def _make(rom: str, num_envs: int, rules: AtariProtocol, threads: int, *, colour=False) -> Any:
     """ale_py's AtariVectorEnv of one frame an observation, raw rewards and its own next-step mode.
 
-    Its episodic_life begins a new game after each life; life_loss_info says that one ended and
-    goes on.
+    ale_py's episodic_life starts a new game after each life; life_loss_info reports the loss of a
+    life and continues the game.
     """
     height, width = SCREEN if colour else FRAME
     return import_extra("ale_py.vector_env", "ale").AtariVectorEnv(
@@ -179,7 +182,7 @@ def _make(rom: str, num_envs: int, rules: AtariProtocol, threads: int, *, colour
         stack_num=1,
         frameskip=rules.frameskip,
         maxpool=True,
-        noop_max=rules.noop_max + 1,  # it draws fewer than that
+        noop_max=rules.noop_max + 1,  # exclusive upper bound in ale_py
         life_loss_info=rules.episodic_life,
         reward_clipping=False,
         use_fire_reset=rules.use_fire_reset,
@@ -189,14 +192,14 @@ def _make(rom: str, num_envs: int, rules: AtariProtocol, threads: int, *, colour
 def _rules(protocol: str, options: dict[str, Any]) -> AtariProtocol:
     if protocol not in PROTOCOLS:
         raise UserError(
-            f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}"
-            f"{suggest(str(protocol), PROTOCOLS)}."
+            f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}"
+            f"{suggest(str(protocol), PROTOCOLS)}"
         )
     rules = dataclasses.replace(PROTOCOLS[protocol], **options)
     if rules.max_num_frames < rules.frameskip:
         raise UserError(
-            f"max_num_frames must be at least frameskip, {rules.frameskip}, not "
-            f"{rules.max_num_frames}."
+            f"max_num_frames must be at least frameskip, {rules.frameskip}, got "
+            f"{rules.max_num_frames}"
         )
     return rules
 
@@ -206,21 +209,21 @@ def _check_value(name: str, value: Any) -> None:
     if name in _RANGES:
         least, most = _RANGES[name]
         if not number or isinstance(value, float) or not least <= value <= most:
-            raise UserError(f"{name} must be a whole number from {least} to {most}, not {value!r}.")
+            raise UserError(f"{name} must be a whole number from {least} to {most}, got {value!r}")
     elif name == "repeat_action_probability":
         if not number or not 0 <= value <= 1:
-            raise UserError(f"{name} must be a number from 0 to 1, not {value!r}.")
+            raise UserError(f"{name} must be a number from 0 to 1, got {value!r}")
     elif not isinstance(value, bool):
-        raise UserError(f"{name} must be true or false, not {value!r}.")
+        raise UserError(f"{name} must be true or false, got {value!r}")
 
 
 def _roms() -> dict[str, str]:
-    """ale_py's names of its games, by ours."""
-    import_extra("ale_py", "ale")  # first, so that this is what an error names
+    """ale_py's ROM name of each game, by bellmax's name."""
+    import_extra("ale_py", "ale")  # first, so that an error names this package
     roms = sorted(import_extra("ale_py.roms", "ale").get_all_rom_ids())
     return {rom.title().replace("_", ""): rom for rom in roms if rom not in _MULTIPLAYER}
 
 
 def _last_axis(frames: np.ndarray) -> np.ndarray:
-    """Grey frames [N, 1, H, W] as [N, H, W, 1], the same memory."""
+    """View grey frames [N, 1, H, W] as [N, H, W, 1], without a copy."""
     return frames.reshape(len(frames), *FRAME, 1)

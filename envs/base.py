@@ -1,4 +1,4 @@
-"""The environment contract: what a task is, and what the stream of its steps looks like."""
+"""The environment contract: specs, time steps, and protocols for environments."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -7,15 +7,15 @@ import jax
 import numpy as np
 from dm_env import specs
 
-EnvState: TypeAlias = Any  # any pytree of arrays; only its environment looks inside
+EnvState: TypeAlias = Any  # any pytree of arrays, opaque to everything but its environment
 
 
 class EnvSpec(NamedTuple):
-    """What an agent must know of a task before it sees it.
+    """Static description of a task: what an agent must know before the first step.
 
-    `observation` and `action` describe one observation and one action, unbatched. `time_limit`
-    is in environment steps, None without one. `reward_range` is (low, high) of one reward, None
-    if unknown.
+    `observation` and `action` describe one observation and one action, unbatched. `time_limit` is
+    in environment steps, None if the task has no limit. `reward_range` is (low, high) of one
+    reward, None if unknown.
     """
 
     name: str
@@ -26,12 +26,13 @@ class EnvSpec(NamedTuple):
 
 
 class TimeStep(NamedTuple):
-    """What one reset or step of an unbatched environment returns.
+    """Result of one reset or step of an unbatched environment.
 
     observation: [...] as the spec says.
     reward: [] float32, what the action earned; 0 at a reset.
-    terminated: [] bool, the task ended here: no return lies beyond.
-    truncated: [] bool, a time limit cut the episode here: returns lie beyond, unseen.
+    terminated: [] bool, the task ended here: the value of this observation is 0.
+    truncated: [] bool, a time limit cut the episode here: the value of this observation is not 0,
+      so bootstrap from it.
     """
 
     observation: jax.Array
@@ -55,17 +56,17 @@ class Environment(Protocol):
 
 @runtime_checkable
 class Parametric(Environment, Protocol):
-    """A task with numbers that can be changed, such as masses, without making it anew."""
+    """A task whose numeric parameters, such as masses, can change without rebuilding it."""
 
     @property
     def parameters(self) -> dict[str, float]:
-        """The nominal value of what may be changed, by name, in the task's own units."""
+        """Nominal value of each parameter, by name, in the task's own units."""
         ...
 
     def with_parameters(self, values: Mapping[str, jax.Array | float]) -> Environment:
-        """The task with these values; parameters that are not named have their nominal value.
+        """Return the task with these values; parameters that are not named keep the nominal value.
 
-        Nothing persists: values given to an earlier call are forgotten. The spec stays the nominal
+        Calls do not accumulate: values of an earlier call are dropped. The spec stays the nominal
         one.
 
         Args:
@@ -79,18 +80,17 @@ class Parametric(Environment, Protocol):
 
 @runtime_checkable
 class Countable(Environment, Protocol):
-    """A task that says which of finitely many cells a state is in, to count what was visited."""
+    """A task that maps each state to one of finitely many cells, to count visited cells."""
 
     @property
     def num_cells(self) -> int:
-        """How many cells there are; not all of them need be within reach."""
+        """Number of cells; some may be unreachable."""
         ...
 
     def cell(self, env_state: EnvState) -> jax.Array:
         """The cell of one unbatched state, [] int32 in [0, num_cells).
 
-        It is of the state that this environment's own `reset` and `step` return, not of what a
-        wrapper made of it.
+        The state is one that this environment's own `reset` and `step` return, without wrappers.
         """
         ...
 
@@ -100,25 +100,26 @@ class Drawable(Environment, Protocol):
     """A task that draws pictures of its states, on the host."""
 
     def draw(self, env_state: EnvState) -> np.ndarray:
-        """A picture, [H, W, 3] uint8 of always the same size, of one unbatched state of numpy.
+        """Draw one unbatched state (NumPy arrays): [H, W, 3] uint8, always of the same size.
 
-        The state is of this environment's own `reset` and `step`, not what a wrapper made of it.
+        The state is one that this environment's own `reset` and `step` return, without wrappers.
         """
         ...
 
 
 class Step(NamedTuple):
-    """One observation and what was done at it: the unit of the stream, of replay and of learning.
+    """One observation and the action taken at it: the unit of rollouts, replay and learning.
 
-    Leading axes are added by whoever holds it: [N] environments, [B, T] sampled sequences.
+    Leading axes depend on the context: [N] environments, [B, T] sampled sequences.
 
     observation: [...] o_t.
     action: [] or [...] a_t, chosen at o_t.
     reward: [] float32 r_{t+1}, what a_t earned.
     discount: [] float32 d_{t+1}: 0.0 if the environment terminated, else 1.0 (no gamma in it).
-    is_first: [] bool, o_t opens an episode.
-    is_last: [] bool, o_t closes an episode: its action, reward and discount mean nothing.
-    behaviour: pytree, what the actor knew when it chose a_t; () if nothing.
+    is_first: [] bool, o_t is the first observation of an episode.
+    is_last: [] bool, o_t is the last observation of an episode: its action, reward and discount
+      are placeholders and must be ignored.
+    behaviour: pytree that the actor stores with a_t, such as its log-probability; () if none.
     """
 
     observation: jax.Array

@@ -29,10 +29,11 @@ from bellmax.envs.registry import (
 )
 
 BACKENDS = ("spring", "generalized", "positional", "mjx")
-# A stub for brax's tests; and one whose fluid (0.14.2) uses an argument that jnp.clip has no more.
+# A stub for brax's tests, and a task whose fluid model (0.14.2) uses an argument that jnp.clip no
+# longer has.
 _NOT_A_TASK = ("fast", "swimmer")
 _PICTURE = (240, 320)  # pixels, height and width
-_EFFECTIVE = ("spring", "positional")  # these raise masses and inertias to a power of their own
+_EFFECTIVE = ("spring", "positional")  # these raise masses and inertias to a model-specific power
 
 
 def make(
@@ -43,12 +44,12 @@ def make(
     scale_inertia: bool = True,
     **options: Any,
 ) -> "BraxEnv":
-    """A brax task, such as `hopper` or `halfcheetah`.
+    """Makes a brax task, such as `hopper` or `halfcheetah`.
 
     Args:
       task: one of `list_tasks()`.
-      backend: which physics: spring (fast, soft), generalized, positional, or mjx (MuJoCo's own).
-      time_limit: in environment steps, at least 1. brax's own wrapper has 1000 for every task.
+      backend: physics engine: spring (fast, soft), generalized, positional, or mjx (MuJoCo's own).
+      time_limit: in environment steps, at least 1. brax's own wrapper uses 1000 for every task.
       scale_inertia: whether a link's inertia follows its mass when `with_parameters` changes that.
       **options: arguments of the task's constructor, such as ctrl_cost_weight.
 
@@ -57,11 +58,11 @@ def make(
     """
     tasks = list_tasks()
     if task not in tasks:
-        raise UserError(f"brax has no task {task!r}{suggest(task, tasks)}.")
+        raise UserError(f"brax has no task {task!r}{suggest(task, tasks)}")
     if backend not in BACKENDS:
         raise UserError(
-            f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}"
-            f"{suggest(str(backend), BACKENDS)}."
+            f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}"
+            f"{suggest(str(backend), BACKENDS)}"
         )
     constructor = _brax()._envs[task]
     allowed = [p.name for p in inspect.signature(constructor).parameters.values()]
@@ -71,7 +72,7 @@ def make(
     nominal = {"n_frames": 1, **defaults_of(make), **defaults_of(constructor)}
     check_types(options | ours, nominal)
     if time_limit < 1:
-        raise UserError(f"time_limit must be at least 1 environment step, not {time_limit}.")
+        raise UserError(f"time_limit must be at least 1 environment step, got {time_limit}")
     try:
         with _theirs(), _no_log():
             env = constructor(backend=backend, **options)
@@ -96,20 +97,20 @@ class BraxState(NamedTuple):
 class BraxEnv:
     """One brax task: actions [A] in [-1, 1], observations [O] float32, without brax's wrappers.
 
-    `parameters` are `friction`, `gravity` and `<link>_mass` of every link that has a name. Friction
-    is the sliding coefficient; setting it sets that of ALL geometries, because a contact takes the
-    larger one of its two under every backend. Its nominal value is the floor's, so setting it to
-    that is not the plain task where feet are rougher than the floor. Gravity is in m/s^2 downwards,
-    masses in kg. What a model compiler derives from masses (inverse weights that soften contacts
-    and limits) stays nominal.
+    `parameters` are `friction`, `gravity` and `<link>_mass` of every named link. Friction is the
+    sliding coefficient; setting it changes ALL geometries, because under every backend a contact
+    uses the larger coefficient of its two geometries. Its nominal value is the floor's, so setting
+    friction to its nominal value changes tasks whose feet are rougher than the floor. Gravity is in
+    m/s^2 downwards, masses in kg. Quantities that the model compiler derives from masses (inverse
+    weights that soften contacts and limits) stay nominal.
 
-    spring and positional do not use masses as they are: they raise them and the inertias to a power
-    that the model's author chose, 0 for hopper, ant and pusher. A changed mass multiplies what
-    comes out of that by new over nominal, or it would do nothing in those.
+    The backends spring and positional do not use masses directly: they raise masses and inertias
+    to a power chosen by the model's author, 0 for hopper, ant and pusher. A changed mass therefore
+    multiplies the result by new / nominal; otherwise it would have no effect in those tasks.
 
-    env: brax's object. spec: without bounds of the observation; brax declares none.
+    env: brax's environment object. spec: without observation bounds, as brax declares none.
     parameters: nominal values by name. scale_inertia: whether inertias follow changed masses.
-    changed: [] float32 by name, what takes the place of nominal parameters.
+    changed: [] float32 by name, values that override nominal parameters.
     """
 
     env: Any
@@ -119,7 +120,7 @@ class BraxEnv:
     changed: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
 
     def with_parameters(self, values: Mapping[str, jax.Array | float]) -> "BraxEnv":
-        """As `Parametric` says; of a traced mass nobody checks that it is above 0."""
+        """See `Parametric`. A traced mass is not checked to be positive."""
         check_parameters(self.spec.name, values, self.parameters)
         changed = {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
         return dataclasses.replace(self, changed=changed)
@@ -136,9 +137,9 @@ class BraxEnv:
     def step(
         self, state: BraxState, action: jax.Array, key: jax.Array
     ) -> tuple[BraxState, TimeStep]:
-        del key  # brax's physics draws nothing
+        del key  # brax's physics is deterministic
         env, physics = self._current(), state.physics
-        if self.changed and self.env.backend in _EFFECTIVE:  # reset wrote them into its state
+        if self.changed and self.env.backend in _EFFECTIVE:  # reset stored the masses in the state
             physics = physics.replace(mass=env.sys.link.inertia.mass)
         zero = jnp.zeros(())
         with _theirs():
@@ -157,10 +158,10 @@ class BraxEnv:
         return BraxState(same_dtypes(state.physics, after.pipeline_state), time), ts
 
     def draw(self, env_state: BraxState) -> np.ndarray:
-        """MuJoCo's picture, from the camera that follows the robot if it has one.
+        """Draws with MuJoCo, from the camera that follows the robot if there is one.
 
         Raises:
-          UserError: MuJoCo cannot draw here.
+          UserError: MuJoCo cannot draw on this machine.
         """
         mujoco, renderer, data = self._renderer
         model, physics = self.env.sys.mj_model, env_state.physics
@@ -171,19 +172,19 @@ class BraxEnv:
 
     @functools.cached_property
     def _renderer(self) -> tuple[Any, Any, Any]:
-        """The module mujoco, its renderer, and its data of the model."""
+        """The module mujoco, a renderer, and an MjData of the model."""
         mujoco: Any = importlib.import_module("mujoco")
         model = self.env.sys.mj_model
         try:
             return mujoco, mujoco.Renderer(model, *_PICTURE), mujoco.MjData(model)
-        except Exception as error:  # whatever the missing screen makes it raise
+        except Exception as error:  # the type of exception depends on the OpenGL backend
             raise UserError(
-                f"{self.spec.name} cannot draw here ({in_words(error)}): set the variable "
-                "MUJOCO_GL=egl before the program starts."
+                f"{self.spec.name} cannot draw here ({in_words(error)}); set "
+                "MUJOCO_GL=egl before the program starts"
             ) from error
 
     def _current(self) -> Any:
-        """brax's object with the changed parameters; the nominal one stays as it is."""
+        """brax's object, or a copy of it with the changed parameters."""
         if not self.changed:
             return self.env
         env = copy.copy(self.env)
@@ -226,7 +227,7 @@ def _change(sys: Any, values: Mapping[str, jax.Array], backend: str, scale_inert
             heavier = heavier.at[i].set(values[key] / sys.link.inertia.mass[i])
     wider = heavier if scale_inertia else jnp.ones_like(heavier)
     mass, inertia = sys.link.inertia.mass, sys.link.inertia.i
-    if backend in _EFFECTIVE:  # what these make of them, with powers of 1 from here on
+    if backend in _EFFECTIVE:  # apply the backend's powers once, then set the powers to 1
         mass = mass ** (1 - sys.spring_mass_scale)
         diagonal = jax.vmap(jnp.diagonal)(inertia) ** (1 - sys.spring_inertia_scale)
         inertia = jax.vmap(jnp.diag)(diagonal)
@@ -262,7 +263,7 @@ def _brax() -> Any:
 
 @contextlib.contextmanager
 def _theirs() -> Iterator[None]:
-    """For brax's code: it broadcasts silently, prints that warp is missing, warns of itself."""
+    """Allow rank promotion, which brax needs, and hide what brax prints and warns of."""
     with (
         jax.numpy_rank_promotion("allow"),
         contextlib.redirect_stdout(io.StringIO()),

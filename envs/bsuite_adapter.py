@@ -1,4 +1,4 @@
-"""bsuite's tasks as host environments. Imported when a task is made."""
+"""bsuite's tasks as host environments. Imported on first use."""
 
 import functools
 import inspect
@@ -11,16 +11,16 @@ from bellmax.envs.registry import check_options, import_extra, suggest
 
 
 def make(task: str, *, render: bool = False, **options: Any) -> DmEnvTask:
-    """A task of bsuite, which is made anew for every seed.
+    """Makes a bsuite task, which is rebuilt for every seed.
 
-    bsuite's own seeds, of the settings that a task's number stands for, give way to that of
-    `reset`; its seeds of mappings stay, because they belong to the task. All its episodes end by
-    termination, those that a time limit cuts too.
+    The seed given to `reset` overrides the seed in bsuite's settings for that task number; mapping
+    seeds are kept, because they define the task. bsuite reports every end of an episode as a
+    termination, including time limits.
 
     Args:
       task: bsuite's id, `<experiment>/<number>`, such as `catch/0`.
-      render: does nothing: none of them draws.
-      **options: take the place of settings that the number stands for, such as `mapping_seed`.
+      render: ignored: bsuite's tasks cannot draw.
+      **options: override the settings that the number stands for, such as `mapping_seed`.
 
     Raises:
       UserError: bsuite is not installed, it has no such task or option, or it cannot make the
@@ -31,10 +31,10 @@ def make(task: str, *, render: bool = False, **options: Any) -> DmEnvTask:
         bsuite: Any = import_extra("bsuite.bsuite", "bsuite")
         sweep: Any = import_extra("bsuite.sweep", "bsuite")
     if task not in sweep.SWEEP:
-        raise UserError(f"bsuite has no task {task!r}{suggest(task, sweep.SWEEP)}.")
+        raise UserError(f"bsuite has no task {task!r}{suggest(task, sweep.SWEEP)}")
     experiment = task.partition("/")[0]
     loader = bsuite.EXPERIMENT_NAME_TO_ENVIRONMENT[experiment]
-    if experiment == "deep_sea_stochastic":  # its loader takes no seed, what it loads does
+    if experiment == "deep_sea_stochastic":  # its loader takes no seed, but DeepSea does
         loader = functools.partial(
             bsuite.EXPERIMENT_NAME_TO_ENVIRONMENT["deep_sea"], deterministic=False
         )

@@ -33,7 +33,7 @@ class CartPoleState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class CartPole:
-    """Balance a pole on a cart. Reward 1 a step, also for the one that ends the episode.
+    """Balance a pole on a cart. The reward is 1 per step, including the step that terminates.
 
     The episode terminates when the pole leans by more than 12 degrees or the cart is more than
     2.4 m away, and is truncated after `time_limit` steps.
@@ -45,7 +45,7 @@ class CartPole:
 
     def __post_init__(self):
         if self.time_limit < 1:
-            raise UserError(f"CartPole's time_limit must be at least 1, not {self.time_limit}.")
+            raise UserError(f"CartPole's time_limit must be at least 1, got {self.time_limit}")
 
     @property
     def spec(self) -> EnvSpec:

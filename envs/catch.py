@@ -14,7 +14,7 @@ from bellmax.envs.base import EnvSpec, TimeStep
 
 
 class CatchState(NamedTuple):
-    """ball_x, ball_y, paddle_x: [] int32, columns and row."""
+    """ball_x, ball_y, paddle_x: [] int32, column and row of the ball, column of the paddle."""
 
     ball_x: jax.Array
     ball_y: jax.Array
@@ -23,7 +23,7 @@ class CatchState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Catch:
-    """Move a paddle (left, stay, right) under a falling ball: 1 for a catch, -1 for a miss.
+    """Move a paddle (left, stay, right) under a falling ball; reward 1 for a catch, -1 for a miss.
 
     The episode terminates when the ball reaches the bottom row, after `rows - 1` steps.
 
@@ -36,7 +36,8 @@ class Catch:
     def __post_init__(self):
         if self.rows < 2 or self.columns < 1:
             raise UserError(
-                f"Catch needs rows >= 2 and columns >= 1, not {self.rows} and {self.columns}."
+                f"Catch's rows must be >= 2 and its columns >= 1, got {self.rows} and "
+                f"{self.columns}"
             )
 
     @property
@@ -50,7 +51,8 @@ class Catch:
         )
 
     def reset(self, key: jax.Array) -> tuple[CatchState, TimeStep]:
-        # One draw instead of randint's two; float32 never rounds it up to `columns`.
+        # One random draw where randint makes two; float32 never rounds the product up to
+        # `columns`.
         ball_x = (jax.random.uniform(key) * self.columns).astype(jnp.int32)
         state = CatchState(ball_x, jnp.zeros((), jnp.int32), jnp.full((), self.columns // 2))
         no = jnp.zeros((), bool)

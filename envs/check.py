@@ -1,4 +1,4 @@
-"""Says in words what is wrong with an environment."""
+"""Checks an environment against the contract and reports problems as sentences."""
 
 import contextlib
 import re
@@ -19,21 +19,22 @@ from bellmax.envs.registry import is_host, kind_of, make, make_batch
 
 
 def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0) -> list[str]:
-    """Steps an environment at random and lists what breaks the contract.
+    """Steps an environment with random actions and lists violations of the contract.
 
     Args:
       env_or_name: an environment, or a name that `make` or `make_batch` takes. A host environment
         is closed afterwards.
-      seed: of the actions and of the environment.
+      seed: seeds the actions and the environment.
 
     Returns:
-      A sentence a problem; empty if none was found. Random steps cannot prove that there is none.
+      One sentence per problem; an empty list if none was found. Random steps cannot prove that
+      an environment has no problem.
     """
     env: Any
     try:
         env, batched = _make(env_or_name)
         spec = env.spec
-    except Exception as error:  # whatever the user's code raises becomes a sentence
+    except Exception as error:  # the user's code may raise any exception
         return [f"It cannot be made: {in_words(error)}"]
     if batched:
         with contextlib.closing(env):
@@ -42,7 +43,7 @@ def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0
         return problems
     key = jax.random.key(seed)
     if problems := _check_traces(env, spec, key):
-        return problems  # what follows compiles, and would only repeat these as tracebacks
+        return problems  # the rollout below would fail with the same problems
     try:
         return check_rollout(env, spec, key)
     except Exception as error:
@@ -61,7 +62,7 @@ def _make(env_or_name: Any) -> tuple[Environment | HostBatch, bool]:
 
 
 def _check_traces(env: Environment, spec: EnvSpec, key: jax.Array) -> list[str]:
-    """Traces reset and step, twice each: nothing is compiled, so this is quick."""
+    """Traces reset and step, twice each, without compiling them."""
     problems = []
     action = sample_action(spec.action, key)
 
@@ -86,12 +87,12 @@ def _check_traces(env: Environment, spec: EnvSpec, key: jax.Array) -> list[str]:
         return [*problems, f"{where} raises {in_words(error)}"]
     for where, same in pure.items():
         if not same:
-            problems.append(f"{where} is not a pure function: it does something else each time.")
+            problems.append(f"{where} is not a pure function: two traces of it differ.")
     return problems
 
 
 def _same_traces(function: Callable[..., Any], *args: Any) -> bool:
-    """Whether Python builds the same program twice: host randomness and counters change it."""
+    """Whether two traces give the same jaxpr; host randomness and counters make them differ."""
 
     def trace():
         closed = jax.make_jaxpr(lambda *args: function(*args))(*args)
@@ -105,22 +106,22 @@ def _same_traces(function: Callable[..., Any], *args: Any) -> bool:
 
 def _check_spec(spec: Any) -> list[str]:
     if not isinstance(spec, EnvSpec):
-        return [f"spec must be a bellmax.envs.EnvSpec, not a {type(spec).__name__}."]
+        return [f"spec must be a bellmax.envs.EnvSpec, got a {type(spec).__name__}."]
     problems = []
     for name in ("observation", "action"):
         if not isinstance(part := getattr(spec, name), specs.Array):
-            problems.append(f"spec.{name} must be a dm_env spec, not a {type(part).__name__}.")
+            problems.append(f"spec.{name} must be a dm_env spec, got a {type(part).__name__}.")
     if spec.time_limit is not None and spec.time_limit < 1:
-        problems.append(f"spec.time_limit must be at least 1, not {spec.time_limit}.")
+        problems.append(f"spec.time_limit must be at least 1, got {spec.time_limit}.")
     if spec.reward_range is not None and not spec.reward_range[0] <= spec.reward_range[1]:
-        problems.append(f"spec.reward_range must be (low, high), not {spec.reward_range}.")
+        problems.append(f"spec.reward_range must be (low, high), got {spec.reward_range}.")
     return problems
 
 
 def _check_step(where: str, ts: Any, spec: EnvSpec) -> list[str]:
     """Shapes and dtypes of one unbatched time step."""
     if not isinstance(ts, TimeStep):
-        return [f"{where} must return (state, TimeStep), not a {type(ts).__name__} second."]
+        return [f"{where} must return (state, TimeStep), got a {type(ts).__name__} second."]
     wanted = {
         "observation": (spec.observation.shape, spec.observation.dtype),
         "reward": ((), np.dtype(np.float32)),
@@ -131,19 +132,19 @@ def _check_step(where: str, ts: Any, spec: EnvSpec) -> list[str]:
     for name, (shape, dtype) in wanted.items():
         value = getattr(ts, name)
         if not isinstance(value, jax.Array):
-            problems.append(f"{where}: {name} must be a jax array, not a {type(value).__name__}.")
+            problems.append(f"{where}: {name} must be a jax array, got a {type(value).__name__}.")
         elif (value.shape, value.dtype) != (shape, dtype):
             problems.append(
-                f"{where}: {name} has shape {value.shape} and dtype {value.dtype}, "
-                f"not {shape} and {dtype}."
+                f"{where}: {name} must have shape {shape} and dtype {dtype}, got "
+                f"{value.shape} and {value.dtype}."
             )
     return problems
 
 
 def _check_state(old: Any, new: Any) -> list[str]:
-    """A scan carries only what keeps its structure, shapes and dtypes."""
+    """Checks that step keeps the state's structure, shapes and dtypes, as `lax.scan` requires."""
     if jax.tree.structure(old) != jax.tree.structure(new):
-        return ["step returns a state of another structure than reset's: scan cannot carry it."]
+        return ["step and reset return states of different structure: scan cannot carry them."]
     problems = []
     for (path, a), b in zip(jax.tree.leaves_with_path(old), jax.tree.leaves(new), strict=True):
         a, b = (x if hasattr(x, "dtype") else jnp.asarray(x) for x in (a, b))

@@ -1,4 +1,4 @@
-"""The part of `check_env` for environments that Python steps."""
+"""The part of `check_env` for host environments."""
 
 from typing import Any
 
@@ -11,22 +11,22 @@ from bellmax.envs.host_base import HostBatch, HostTimeStep, in_words
 
 NUM_ENVS = 3
 _NUM_STEPS, _REPEATED_STEPS = 256, 32
-_MAX_LIMIT_STEPS = 1_000  # a longer time limit than this is taken on trust
+_MAX_LIMIT_STEPS = 1_000  # longer time limits are not verified
 
 
 def check_batch(batch: HostBatch, *, seed: int) -> list[str]:
-    """Steps a batch at random and lists what breaks the contract, in sentences.
+    """Steps a batch with random actions and lists violations of the contract, one sentence each.
 
     Args:
-      batch: whose spec is sound.
-      seed: of the actions and of the tasks.
+      batch: a batch whose spec was checked before.
+      seed: seeds the actions and the tasks.
     """
     limit = batch.spec.time_limit
     limit = limit if limit is not None and limit <= _MAX_LIMIT_STEPS else None
     steps = max(_NUM_STEPS, 0 if limit is None else limit + 2)
     rng = np.random.default_rng(seed)
     actions = [sample_actions(batch.spec.action, batch.num_envs, rng) for _ in range(steps)]
-    problems: dict[str, None] = {}  # each once, in the order of their finding
+    problems: dict[str, None] = {}  # an ordered set
     where, shown = "reset", []
     try:
         first = batch.reset(seed)
@@ -54,12 +54,12 @@ def check_batch(batch: HostBatch, *, seed: int) -> list[str]:
     except Exception as error:
         return [*problems, f"{where} raises {in_words(error)}"]
     if not all(_same(ts, copy) for ts, (_, copy) in zip(again, shown, strict=True)):
-        problems["reset(seed): the same seed and actions do not repeat the same steps."] = None
+        problems["reset(seed): the same seed and actions give different steps."] = None
     return [*problems, *_check_faults(batch, steps)]
 
 
 def sample_actions(spec: specs.Array, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Uniformly random actions, [N, ...]; unbounded ones are taken from [-1, 1]."""
+    """Uniformly random actions, [N, ...]; unbounded actions are drawn from [-1, 1]."""
     if isinstance(spec, specs.DiscreteArray):
         return rng.integers(0, spec.num_values, count).astype(spec.dtype)
     low, high = -1.0, 1.0
@@ -73,7 +73,7 @@ def _check_first(ts: Any, batch: HostBatch) -> list[str]:
         return problems
     problems = _check_values("reset", ts, batch.spec)
     if np.any(ts.reward != 0):
-        problems.append("reset: the reward must be 0, nothing was done yet.")
+        problems.append("reset: the reward must be 0, as no action was taken.")
     if np.any(ts.terminated | ts.truncated):
         problems.append("reset: terminated and truncated must both be False.")
     return problems
@@ -82,7 +82,7 @@ def _check_first(ts: Any, batch: HostBatch) -> list[str]:
 def _check_leaves(where: str, ts: Any, batch: HostBatch) -> list[str]:
     """Shapes and dtypes of a batch's time step."""
     if not isinstance(ts, HostTimeStep):
-        return [f"{where} must return a HostTimeStep, not a {type(ts).__name__}."]
+        return [f"{where} must return a HostTimeStep, got a {type(ts).__name__}."]
     observation = batch.spec.observation
     wanted = {
         "observation": (observation.shape, observation.dtype.kind, observation.dtype),
@@ -95,13 +95,11 @@ def _check_leaves(where: str, ts: Any, batch: HostBatch) -> list[str]:
         value = getattr(ts, name)
         shape = (batch.num_envs, *shape)
         if not isinstance(value, np.ndarray):
-            problems.append(
-                f"{where}: {name} must be an array of numpy, not a {type(value).__name__}."
-            )
+            problems.append(f"{where}: {name} must be a NumPy array, got a {type(value).__name__}.")
         elif value.shape != shape or value.dtype.kind != kind:
             problems.append(
-                f"{where}: {name} has shape {value.shape} and dtype {value.dtype}, not {shape} and "
-                f"{dtype}."
+                f"{where}: {name} must have shape {shape} and dtype {dtype}, got {value.shape} and "
+                f"{value.dtype}."
             )
     return problems
 
@@ -132,13 +130,13 @@ def _check_values(where: str, ts: HostTimeStep, spec: EnvSpec) -> list[str]:
 
 
 def _check_flags(is_first: Any, over: np.ndarray, faulted: bool) -> list[str]:
-    """Whether episodes open at the step after an end, and at no other but those of faults."""
+    """Checks that `is_first` is True after an end or a restart of the task, and only there."""
     if not isinstance(is_first, np.ndarray) or is_first.shape != over.shape:
-        return ["step: is_first must be an array of numpy, [N] bool."]
+        return ["step: is_first must be a NumPy array, [N] bool."]
     if np.any(over & ~is_first):
-        return ["step: after an episode's end the next step must open another: is_first."]
+        return ["step: is_first must be True at the step after the end of an episode."]
     if np.any(is_first & ~over) and not faulted:
-        return ["step: is_first is True where no episode had ended."]
+        return ["step: is_first is True although no episode ended at the step before."]
     return []
 
 
@@ -149,7 +147,7 @@ def _check_faults(batch: HostBatch, steps: int) -> list[str]:
     reasons = ", ".join(f"{reason} {n}" for reason, n in batch.faults.items() if n)
     words = getattr(batch, "last_fault", "")
     last = f"; the last time because {words}" if words else ""
-    return [f"Tasks had to be made anew {count} times in {steps} steps ({reasons}){last}."]
+    return [f"Tasks were recreated {count} times in {steps} steps ({reasons}){last}."]
 
 
 def _overdue(limit: int) -> str:

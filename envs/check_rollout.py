@@ -10,12 +10,12 @@ from dm_env import specs
 from bellmax.envs.base import Environment, EnvSpec, TimeStep
 
 _NUM_ENVS, _NUM_STEPS = 4, 256
-_MAX_LIMIT_STEPS = 5_000  # a longer time limit than this is taken on trust
-_TOLERANCE = 1e-5  # of bounds, relative: float32 cosines exceed 1 by a rounding
+_MAX_LIMIT_STEPS = 5_000  # longer time limits are not verified
+_TOLERANCE = 1e-5  # relative, for bounds: a float32 cosine may round to slightly above 1
 
 
 def sample_action(spec: specs.Array, key: jax.Array) -> jax.Array:
-    """A uniformly random action; unbounded ones are taken from [-1, 1]."""
+    """A uniformly random action; unbounded actions are drawn from [-1, 1]."""
     if isinstance(spec, specs.DiscreteArray):
         return jax.random.randint(key, (), 0, spec.num_values, spec.dtype)
     low, high = -1.0, 1.0
@@ -27,7 +27,7 @@ def sample_action(spec: specs.Array, key: jax.Array) -> jax.Array:
 
 
 def check_rollout(env: Environment, spec: EnvSpec, key: jax.Array) -> list[str]:
-    """What a few hundred random steps of several copies show, under jit, vmap and scan."""
+    """Problems found in a few hundred random steps of several copies, under jit, vmap and scan."""
     limit = spec.time_limit if (spec.time_limit or 0) <= _MAX_LIMIT_STEPS else None
     steps = max(_NUM_STEPS, (limit or 0) + 2)
 
@@ -52,7 +52,7 @@ def check_rollout(env: Environment, spec: EnvSpec, key: jax.Array) -> list[str]:
         return _summary(first, spec), seen
 
     keys = jax.random.split(key, _NUM_ENVS)
-    # Compiling takes longer than running, so the compiler is told not to try hard.
+    # Compiling takes longer than running, so compiler optimisations are switched off.
     compiled = rollout.lower(keys).compile({"xla_backend_optimization_level": "0"})
     first, later = jax.device_get(compiled(keys))
     problems = _in_words("reset", first, spec) + _in_words("step", later, spec)
@@ -67,7 +67,7 @@ def check_rollout(env: Environment, spec: EnvSpec, key: jax.Array) -> list[str]:
 
 
 def _summary(ts: TimeStep, spec: EnvSpec) -> dict[str, jax.Array]:
-    """Scalars that say what was wrong with one step."""
+    """Scalars from which `_in_words` reports the problems of one step."""
     observation, inside = ts.observation, jnp.ones((), bool)
     if isinstance(spec.observation, specs.BoundedArray):
         low, high = widened_bounds(spec.observation)
@@ -84,7 +84,7 @@ def _summary(ts: TimeStep, spec: EnvSpec) -> dict[str, jax.Array]:
 
 
 def widened_bounds(spec: specs.BoundedArray) -> tuple[np.ndarray, np.ndarray]:
-    """The bounds with room for rounding, float32, in the observation's shape."""
+    """The bounds with a tolerance for rounding, float32, in the observation's shape."""
     low, high = (np.asarray(bound, np.float64) for bound in (spec.minimum, spec.maximum))
     low, high = low - _TOLERANCE * (1 + np.abs(low)), high + _TOLERANCE * (1 + np.abs(high))
     largest = np.finfo(np.float32).max
@@ -108,13 +108,13 @@ def _in_words(where: str, seen: dict[str, Any], spec: EnvSpec) -> list[str]:
     if not np.all(np.isfinite(reward)):
         problems.append(f"{where}: a reward is not finite.")
     elif where == "reset" and np.any(reward != 0):
-        problems.append("reset: the reward must be 0, nothing was done yet.")
+        problems.append("reset: the reward must be 0, as no action was taken.")
     elif spec.reward_range is not None:
         low, high = spec.reward_range
         slack = _TOLERANCE * (1 + max(abs(low), abs(high)))
         if np.min(reward) < low - slack or np.max(reward) > high + slack:
             problems.append(
-                f"{where}: rewards run from {np.min(reward):g} to {np.max(reward):g}, outside "
+                f"{where}: rewards range from {np.min(reward):g} to {np.max(reward):g}, outside "
                 f"spec.reward_range {spec.reward_range}."
             )
     return problems

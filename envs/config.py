@@ -1,4 +1,4 @@
-"""The environment's part of a run's configuration. Reading it imports no jax."""
+"""The environment's part of a run's configuration. Importing this module does not import jax."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, cast
@@ -15,41 +15,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """Which task, how many copies of it, and what its agent gets to see."""
+    """The task, the number of copies of it, and how observations and rewards are processed."""
 
-    # Task: bellmax/<Task>, gymnax/<Task>, brax/<task>, xminigrid/<Task>, craftax/<Task>; one that
-    # Python steps, a host environment: ale/<Game>, bsuite/<id>/<number>,
-    # dm_control/<domain>-<task>, envpool/<Task>, gymnasium/<Task>, minigrid/<Task>; or
-    # module.path:factory of your own.
+    # Task. JAX environments: bellmax/<Task>, gymnax/<Task>, brax/<task>, xminigrid/<Task>,
+    # craftax/<Task>. Host environments, stepped in Python: ale/<Game>, bsuite/<id>/<number>,
+    # dm_control/<domain>-<task>, envpool/<Task>, gymnasium/<Task>, minigrid/<Task>. Your own, of
+    # either kind: module.path:factory.
     name: str = "bellmax/CartPole"
-    # Environments that step together, 1 to 65536.
+    # Environments that are stepped in parallel.
     num_envs: Annotated[int, Interval(ge=1, le=65536)] = 8
-    # Episodes are truncated after so many environment steps, 1 or more; None keeps the task's own
-    # limit.
+    # Time limit: episodes are truncated after this number of environment steps; None keeps the
+    # task's own limit.
     time_limit: Annotated[int, Interval(ge=1)] | None = None
-    # Rewards are clipped to plus or minus this in training, above 0, in reward units; None does
-    # not clip.
+    # Rewards are clipped to plus or minus this value in training, in reward units; None does not
+    # clip.
     reward_clip: Annotated[float, Gt(0)] | None = None
-    # Whether observations are shifted and scaled by their running mean and deviation.
+    # Whether observations are normalised by their running mean and standard deviation.
     normalise_observations: bool = False
-    # Whether the log counts the different cells that training has visited, `coverage`, for tasks
-    # whose states can be counted: bellmax/DeepSea, bellmax/NoisyGrid, xminigrid.
+    # Whether the log has `coverage`, the number of distinct cells visited in training, for tasks
+    # whose states map to cells: bellmax/DeepSea, bellmax/NoisyGrid, xminigrid.
     coverage: bool = False
-    # Observations joined on the last axis, 1 (only the newest) to 64.
+    # Latest observations that are concatenated on the last axis; 1 is no stacking.
     frame_stack: Annotated[int, Interval(ge=1, le=64)] = 1
-    # Options of the task itself, by name, such as size: 20 for bellmax/DeepSea.
+    # Options of the task, by name, such as size: 20 for bellmax/DeepSea.
     options: dict[str, int | float | bool | str] = field(default_factory=dict)
-    # Parameters of the task, by name, that are drawn anew each episode, uniformly within low,high
-    # (in the parameter's own unit, low <= high), such as friction: [0.1, 3] for brax/hopper.
-    # Evaluations draw too. The others keep their nominal value.
+    # Domain randomisation: parameters of the task, by name, that are drawn uniformly from low,high
+    # at the start of each episode (in the parameter's own unit, low <= high), such as friction:
+    # [0.1, 3] for brax/hopper. Evaluation episodes are randomised too. All other parameters keep
+    # their nominal value.
     randomise: dict[str, tuple[float, float]] = field(default_factory=dict)
-    # Seconds, above 0, that a host environment may take for a step or a reset before it is made
-    # anew; each then has a process of its own. None waits for ever, in the run's own process.
+    # Seconds that a host environment may take for a step or a reset before it is recreated; each
+    # environment then runs in its own process. None sets no timeout and steps in the run's process.
     timeout: Annotated[float, Gt(0)] | None = None
 
 
 def is_host_env(config: EnvConfig) -> bool:
-    """Whether `make_host_vector` makes the task; `make_vector_env` makes it otherwise.
+    """Whether `make_host_vector` makes the task, a host environment; else `make_vector_env` does.
 
     Raises:
       UserError: the task or an option of it does not exist.
@@ -60,10 +61,11 @@ def is_host_env(config: EnvConfig) -> bool:
 
 
 def make_task(config: EnvConfig) -> "Environment":
-    """The unbatched task of jax that a configuration describes, randomised if it says so.
+    """Make the unbatched JAX environment of a configuration, with randomised parameters if set.
 
     Raises:
-      UserError: the task, an option or a parameter of it does not exist, or Python steps it.
+      UserError: the task, an option or a parameter of it does not exist, or it is a host
+        environment.
     """
     from bellmax.envs.randomised import Randomised
     from bellmax.envs.registry import make
@@ -79,23 +81,25 @@ def make_vector_env(
     evaluation: bool = False,
     env: "Environment | None" = None,
 ) -> "VectorEnv":
-    """The vector environment that a configuration describes.
+    """Make the vectorised JAX environment of a configuration.
 
     Args:
-      config: the task and what is done to it.
-      num_envs: takes the place of config.num_envs.
-      evaluation: rewards stay unclipped and normalisation is frozen: give `reset` the training
-        state's `statistics`.
-      env: takes the place of config.name, config.options and config.randomise.
+      config: the task and its wrappers.
+      num_envs: overrides config.num_envs.
+      evaluation: rewards stay unclipped and normalisation is frozen: pass the training state's
+        `statistics` to `reset`.
+      env: overrides config.name, config.options and config.randomise.
 
     Raises:
       UserError: the task, an option or a parameter of it does not exist, a value is out of range,
-        or Python steps the task.
+        or the task is a host environment.
     """
     from bellmax.envs.vector import vectorise
 
     if config.timeout is not None:
-        raise UserError(f"env.timeout is for host environments; leave it out for {config.name}.")
+        raise UserError(
+            f"env.timeout must be left out for {config.name}; only host environments have one"
+        )
     return vectorise(
         make_task(config) if env is None else env,
         config.num_envs if num_envs is None else num_envs,
@@ -115,17 +119,17 @@ def make_host_vector(
     evaluation: bool = False,
     render: bool = False,
 ) -> "HostVector":
-    """The stream of host environments that a configuration describes.
+    """Make the vectorised host environment of a configuration.
 
     Args:
-      config: the task and what is done to it.
-      num_envs: takes the place of config.num_envs.
+      config: the task and its wrappers.
+      num_envs: overrides config.num_envs.
       evaluation: rewards stay unclipped.
       render: whether the tasks can draw pictures.
 
     Raises:
-      UserError: the task or an option of it does not exist, a value is out of range, or the
-        configuration asks for what only environments of jax have.
+      UserError: the task or an option of it does not exist, a value is out of range, or a field is
+        set that only JAX environments support.
     """
     from bellmax.envs.host import HostVector
     from bellmax.envs.registry import make_batch
@@ -133,11 +137,11 @@ def make_host_vector(
     for name in ("randomise", "coverage"):
         if getattr(config, name):
             raise UserError(
-                f"env.{name} is for environments of jax; leave it out for {config.name}."
+                f"env.{name} must be left out for {config.name}; only JAX environments have it"
             )
     for name in ("num_envs", "time_limit", "timeout", "render"):
         if name in config.options:
-            raise UserError(f"{name} is no option of the task: set env.{name} instead of it.")
+            raise UserError(f"env.options has no {name!r}; set env.{name} instead")
     batch = make_batch(
         config.name,
         config.num_envs if num_envs is None else num_envs,

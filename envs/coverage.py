@@ -1,4 +1,4 @@
-"""How much of a task was seen: the cells of a Countable environment, through its wrappers."""
+"""Coverage of a task: finds the cells of a Countable environment inside its wrappers."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -14,7 +14,7 @@ Cell: TypeAlias = Callable[[EnvState], jax.Array]
 
 
 def find_cells(env: Environment) -> tuple[int, Cell]:
-    """The number of cells of a task, and the function from its (wrapped) state to [] int32.
+    """Return the number of cells of a task, and the function from its (wrapped) state to [] int32.
 
     Raises:
       UserError: the task's states cannot be counted.
@@ -24,8 +24,8 @@ def find_cells(env: Environment) -> tuple[int, Cell]:
         inner, depth = inner.env, depth + 1
     if not isinstance(inner, Countable):
         raise UserError(
-            f"env.coverage: the states of {env.spec.name} cannot be counted, as it has no cells "
-            "(num_cells and cell)"
+            f"env.coverage: the states of {env.spec.name} cannot be counted; the task lacks "
+            "num_cells and cell"
         )
     count = inner.cell
 

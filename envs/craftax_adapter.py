@@ -1,4 +1,4 @@
-"""craftax's symbolic tasks under the environment contract. Imported when a task is made."""
+"""craftax's symbolic tasks under the environment contract. Imported on first use."""
 
 import dataclasses
 from typing import Any
@@ -18,11 +18,11 @@ _NEVER = int(np.iinfo(np.int32).max)
 
 
 def make(task: str, **options: Any) -> "CraftaxEnv":
-    """A craftax task, `Craftax-Classic-Symbolic-v1` or `Craftax-Symbolic-v1`.
+    """Makes a craftax task, `Craftax-Classic-Symbolic-v1` or `Craftax-Symbolic-v1`.
 
     Args:
       task: one of `list_tasks()`.
-      **options: numbers of craftax's `EnvParams`, such as max_timesteps, the time limit in
+      **options: numeric fields of craftax's `EnvParams`, such as max_timesteps, the time limit in
         environment steps.
 
     Raises:
@@ -30,7 +30,7 @@ def make(task: str, **options: Any) -> "CraftaxEnv":
     """
     tasks = list_tasks()
     if task not in tasks:
-        raise UserError(f"craftax has no task {task!r} here{suggest(task, tasks)}.")
+        raise UserError(f"craftax has no symbolic task {task!r}{suggest(task, tasks)}")
     env = _construct(task)
     nominal = {name: v for name, v in vars(env.default_params).items() if np.isscalar(v)}
     check_options(f"craftax/{task}", options, nominal)
@@ -38,13 +38,13 @@ def make(task: str, **options: Any) -> "CraftaxEnv":
     params = env.default_params.replace(**options)
     if params.max_timesteps < 1:
         raise UserError(
-            f"max_timesteps must be at least 1 environment step, not {params.max_timesteps}."
+            f"max_timesteps must be at least 1 environment step, got {params.max_timesteps}"
         )
     return CraftaxEnv(task, env, params)
 
 
 def list_tasks() -> list[str]:
-    """craftax's tasks that the adapter has, without the prefix `craftax/`."""
+    """The craftax tasks that this adapter supports, without the prefix `craftax/`."""
     return [CLASSIC, FULL]
 
 
@@ -52,9 +52,9 @@ def list_tasks() -> list[str]:
 class CraftaxEnv:
     """One symbolic craftax task, without craftax's automatic resets.
 
-    Observations are flat float32, [1345] of the classic game and [8268] of the full one; the
-    actions are 17 and 43. Rewards are for achievements, and 0.1 a point of health. Death, lava and
-    a beaten boss terminate; max_timesteps truncates, unless that step terminates.
+    Observations are flat float32, [1345] in the classic game and [8268] in the full one, with 17
+    and 43 actions. Rewards are given for achievements, and 0.1 per point of health. Death, lava and
+    defeating the boss terminate; max_timesteps truncates, unless that step terminates.
 
     task: craftax's name of it. env: craftax's object. params: its `EnvParams`.
     """
@@ -67,7 +67,7 @@ class CraftaxEnv:
     def spec(self) -> EnvSpec:
         shape = self.env.observation_space(self.params).shape
         observation = specs.Array(shape, np.float32, "observation")
-        if self.task == CLASSIC:  # the full game leaves the bounds that craftax 1.6.1 declares
+        if self.task == CLASSIC:  # the full game exceeds the bounds that craftax 1.6.1 declares
             observation = specs.BoundedArray(shape, np.float32, 0.0, 1.0, "observation")
         return EnvSpec(
             name=f"craftax/{self.task}",
@@ -86,7 +86,7 @@ class CraftaxEnv:
     def step(self, state: EnvState, action: jax.Array, key: jax.Array) -> tuple[EnvState, TimeStep]:
         with jax.numpy_rank_promotion("allow"):
             out = self.env.step_env(key, state, action, self.params)
-            # Its fourth does not tell the two ends apart.
+            # The fourth value does not distinguish termination from truncation.
             observation, new_state, reward, _, _ = out
             unlimited = self.params.replace(max_timesteps=_NEVER)
             terminated = jnp.asarray(self.env.is_terminal(new_state, unlimited), bool).reshape(())
@@ -100,7 +100,7 @@ class CraftaxEnv:
 
 
 def _without_key(state: Any) -> Any:
-    """Without the key that only the noise of nights in pixels is drawn from."""
+    """Drop the state's random key, which only the night noise of pixel observations uses."""
     return state.replace(state_rng=())
 
 

@@ -23,17 +23,17 @@ class DeepSeaState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class DeepSea:
-    """A diver sinks through a size x size grid; only going right all the way pays 1.
+    """A diver sinks through a size x size grid; only moving right at every step earns 1.
 
-    Every step sinks one row, and the episode terminates after `size` steps. Going right costs
-    `unscaled_move_cost / size`. Which of the two actions is "right" differs from cell to cell. A
-    uniformly random policy finds the reward once in 2 ** size episodes.
+    Every step moves down one row, and the episode terminates after `size` steps. Moving right
+    costs `unscaled_move_cost / size`. Which of the two actions means "right" differs from cell to
+    cell. A uniformly random policy finds the reward once in 2 ** size episodes.
 
     size: rows and columns of the grid, at least 2.
     deterministic: False lets "right" fail with probability 1 / size and adds N(0, 1) to the
       rewards of both ends of the bottom row.
     randomise_actions: False makes action 1 "right" in every cell.
-    mapping_seed: of the cells' action mapping; the same seed gives bsuite's mapping.
+    mapping_seed: seed of the action mapping; bsuite gives the same mapping for the same seed.
 
     Source: Osband et al. 2019, arXiv:1908.03568; bsuite's deep_sea.
     """
@@ -46,7 +46,7 @@ class DeepSea:
 
     def __post_init__(self):
         if self.size < 2:
-            raise UserError(f"DeepSea's size must be at least 2, not {self.size}.")
+            raise UserError(f"DeepSea's size must be at least 2, got {self.size}")
 
     @property
     def spec(self) -> EnvSpec:
@@ -74,7 +74,7 @@ class DeepSea:
 
     @property
     def num_cells(self) -> int:
-        """(size + 1) * size: the row below the bottom is one more. In reach: column <= row."""
+        """(size + 1) * size, as the final state is one row lower. Reachable: column <= row."""
         return (self.size + 1) * self.size
 
     def cell(self, env_state: DeepSeaState) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Environments of dm_env as host environments. Imported when a task is made."""
+"""Adapts dm_env environments to the HostEnvironment protocol. Imported on first use."""
 
 import functools
 import inspect
@@ -20,18 +20,18 @@ def from_dm_env(
     time_limit: int | None = None,
     draw: Callable[[Any], np.ndarray] | None = None,
 ) -> "DmEnvTask":
-    """A dm_env.Environment as a host environment, see `DmEnvTask`.
+    """Wraps a dm_env.Environment as a host environment, see `DmEnvTask`.
 
     Args:
-      env_factory: makes the dm_env.Environment, and makes it anew for every seed, because dm_env
-        knows no seeds. It gets the seed, an int or None, if it takes an argument `seed`; the
-        randomness of others is their own.
-      name: for the spec and for messages.
-      time_limit: after how many steps it truncates by itself, None if it does not.
-      draw: makes a picture of an environment, [H, W, 3] uint8.
+      env_factory: makes the dm_env.Environment. It is called again for every seed, because
+        dm_env's `reset` takes no seed. If it has an argument `seed`, it receives the seed, an int
+        or None; otherwise bellmax cannot seed the environment.
+      name: name in the spec and in messages.
+      time_limit: steps after which the environment itself truncates; None if it does not.
+      draw: function that draws an environment, [H, W, 3] uint8.
 
     Raises:
-      UserError: its observations or actions are none that bellmax takes.
+      UserError: bellmax does not support its observations or actions.
     """
     make_env: Callable[[int | None], Any]
     if _takes_seed(env_factory):
@@ -42,15 +42,15 @@ def from_dm_env(
 
 
 class DmEnvTask:
-    """A HostEnvironment of dm_env.Environments.
+    """A HostEnvironment that wraps dm_env.Environments.
 
-    The last step of an episode is a termination if its discount is 0, else a truncation. Other
-    discounts are not looked at. Several observations, by name, are joined into one float32 vector
-    in the order of their names. A single one keeps its shape, but [1, D] becomes [D]; uint8 and
-    bool stay and all else becomes float32.
+    The last step of an episode is a termination if its discount is 0, else a truncation. Discounts
+    of other steps are ignored. Several named observations are concatenated into one float32 vector,
+    sorted by name. A single observation keeps its shape, except that [1, D] becomes [D]; uint8 and
+    bool keep their dtype, all others become float32.
 
     Args:
-      make_env: makes the environment for a seed, or for None.
+      make_env: makes the environment for a seed or None.
       name, time_limit, draw: see `from_dm_env`.
     """
 
@@ -83,9 +83,9 @@ class DmEnvTask:
         return HostTimeStep(observation, float(ts.reward), terminated, truncated)
 
     def render(self) -> np.ndarray:
-        """A picture of the state, [H, W, 3] uint8; UserError if the task has none."""
+        """Draw the state, [H, W, 3] uint8; UserError if the task cannot draw."""
         if self._draw is None:
-            raise UserError(f"{self.spec.name} draws no pictures.")
+            raise UserError(f"{self.spec.name} cannot draw pictures")
         return self._draw(self._env)
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ class DmEnvTask:
 
 
 def convert_observation(spec: Any) -> Conversion:
-    """How observations of a spec, or of nested mappings of specs, are shown.
+    """Conversion of the observations of a spec, or of nested mappings of specs, for the agent.
 
     Raises:
       UserError: one of them is not numeric.
@@ -115,7 +115,7 @@ def convert_observation(spec: Any) -> Conversion:
 
 
 def convert_action(spec: Any, name: str) -> Conversion:
-    """How actions become a spec's: of whole numbers from 0 on, or float32 of the spec's bounds.
+    """Conversion of the agent's actions (integers from 0, or bounded float32) to those of a spec.
 
     Raises:
       UserError: a spec of another kind.
@@ -128,13 +128,11 @@ def convert_action(spec: Any, name: str) -> Conversion:
     elif isinstance(spec, specs.Array) and np.issubdtype(spec.dtype, np.floating):
         shown = _shown(spec, spec.shape, "action")
         return Conversion(shown, lambda action: np.asarray(action, spec.dtype))
-    raise UserError(
-        f"{name} takes actions of {spec}, but bellmax gives one whole number or floats."
-    )
+    raise UserError(f"{name}'s actions must be a single integer or floats, got {spec}")
 
 
 def _leaves(spec: Any, path: tuple[Any, ...]) -> list[tuple[tuple[Any, ...], Any]]:
-    """The specs in nested mappings with the keys to each, in the order of the keys."""
+    """The specs in nested mappings with the path of keys to each, sorted by key."""
     if not isinstance(spec, Mapping):
         return [(path, spec)]
     return [leaf for key in sorted(spec) for leaf in _leaves(spec[key], (*path, key))]
@@ -149,7 +147,7 @@ def _follow(value: Any, path: tuple[Any, ...]) -> Any:
 def _convert_leaf(spec: Any, path: tuple[Any, ...]) -> Conversion:
     if not isinstance(spec, specs.Array) or spec.dtype.kind not in "biuf":
         where = "/".join(map(str, path)) or "observation"
-        raise UserError(f"The observation {where!r} is of {spec}, which is no spec of numbers.")
+        raise UserError(f"observation {where!r} must have a numeric spec, got {spec}")
     if isinstance(spec, specs.DiscreteArray):
         rows = np.eye(spec.num_values, dtype=np.float32)
         one_hot = specs.BoundedArray((spec.num_values,), np.float32, 0.0, 1.0, "observation")
@@ -162,7 +160,7 @@ def _convert_leaf(spec: Any, path: tuple[Any, ...]) -> Conversion:
 
 
 def _shown(spec: specs.Array, shape: tuple[int, ...], role: str) -> specs.Array:
-    """The spec of that shape as the agent sees it, with bounds if all of them are finite."""
+    """The agent's spec of that shape, with bounds if all of them are finite."""
     dtype = spec.dtype if spec.dtype in (np.uint8, np.bool_) else np.dtype(np.float32)
     if not isinstance(spec, specs.BoundedArray):
         return specs.Array(shape, dtype, role)
@@ -190,12 +188,12 @@ def _reward_range(spec: Any) -> tuple[float, float] | None:
 
 
 def _takes_seed(env_factory: Callable[..., Any]) -> bool:
-    """Whether it has an argument `seed` that is not set yet."""
+    """Whether the factory has an argument `seed` that is not bound yet."""
     if "seed" in getattr(env_factory, "keywords", {}):
         return False
     try:
         return "seed" in inspect.signature(env_factory).parameters
-    except ValueError:  # some builtins do not say what they take
+    except ValueError:  # some builtins have no signature
         return False
 
 

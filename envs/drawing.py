@@ -1,4 +1,4 @@
-"""Pictures of bellmax's own tasks, drawn by numpy: [H, W, 3] uint8, rows from the top."""
+"""Pictures of bellmax's own tasks, drawn with NumPy: [H, W, 3] uint8, row 0 at the top."""
 
 import math
 from typing import TypeAlias
@@ -8,9 +8,9 @@ import numpy as np
 Colour: TypeAlias = tuple[int, int, int]
 Point: TypeAlias = tuple[float, float]
 
-SIDE = 256  # pixels that the longer side of a board takes, or a little less
-_LINES_FROM = 8  # pixels a cell, below which no lines are drawn between cells
-# Okabe and Ito's colours, told apart under every common colour blindness, and some more.
+SIDE = 256  # length in pixels of a board's longer side, rounded down to whole cells
+_LINES_FROM = 8  # smallest cell size in pixels at which grid lines are drawn
+# Okabe and Ito's colours, distinguishable with any common colour blindness, and a few more.
 PLANES: tuple[Colour, ...] = (
     (86, 180, 233),
     (230, 159, 0),
@@ -30,7 +30,7 @@ _GREY: Colour = (120, 124, 134)
 
 
 def board(cells: np.ndarray, *, side: int = SIDE) -> np.ndarray:
-    """A board whose cells have the colours [H, W, 3] uint8, each enlarged to the same square."""
+    """Draw a board from the colours of its cells, [H, W, 3] uint8; each cell becomes a square."""
     scale = max(1, side // max(cells.shape[:2]))
     picture = cells.repeat(scale, axis=0).repeat(scale, axis=1)
     if scale >= _LINES_FROM:
@@ -39,7 +39,7 @@ def board(cells: np.ndarray, *, side: int = SIDE) -> np.ndarray:
 
 
 def planes(values: np.ndarray) -> np.ndarray:
-    """A board of planes [H, W, C] in [0, 1], each in a colour of its own under those before it."""
+    """Draw planes [H, W, C] in [0, 1], each in its own colour; earlier planes cover later ones."""
     cells = np.empty((*values.shape[:2], 3))
     cells[:] = _DARK
     for i in reversed(range(values.shape[2])):
@@ -57,9 +57,9 @@ def catch(rows: int, columns: int, ball: tuple[int, int], paddle: int) -> np.nda
 
 
 def deep_sea(size: int, row: int, column: int) -> np.ndarray:
-    """DeepSea: water, its ground as one more row, the treasure's corner, and the diver."""
+    """DeepSea: water, the ground as one extra row, the treasure in its corner, and the diver."""
     cells = _blank(size + 1, size)
-    for depth in range(size):  # darker from row to row; the diver cannot be right of the diagonal
+    for depth in range(size):  # darker with depth; cells right of the diagonal are unreachable
         light = 1 - 0.6 * depth / size
         cells[depth, : depth + 1] = (np.array(_DEEP) * light).astype(np.uint8)
     cells[size] = (145, 90, 60)
@@ -71,7 +71,7 @@ def deep_sea(size: int, row: int, column: int) -> np.ndarray:
 def rooms_and_screen(
     walls: np.ndarray, agent: tuple[int, int], goal: tuple[int, int], screen: np.ndarray
 ) -> np.ndarray:
-    """NoisyGrid: walls [S, S] bool with agent and goal (row, column), beside the TV [S, S, C]."""
+    """NoisyGrid: walls [S, S] bool, agent and goal (row, column), TV [S, S, C] at the right."""
     size = len(walls)
     cells = _blank(size, 2 * size + 1)
     cells[:, :size][walls] = _GREY
@@ -83,7 +83,7 @@ def rooms_and_screen(
 
 
 def chain(num_states: int, state: int, ends: np.ndarray) -> np.ndarray:
-    """A finite MDP: its states in a row, those where episodes end in red, the present one light."""
+    """A finite MDP: its states in a row, terminal states in red, the current state in yellow."""
     cells = _blank(1, num_states)
     cells[0] = _DEEP
     cells[0, ends] = _RED
@@ -92,13 +92,13 @@ def chain(num_states: int, state: int, ends: np.ndarray) -> np.ndarray:
 
 
 def cart_pole(position: float, angle: float, *, track: float, pole: float) -> np.ndarray:
-    """CartPole; the ends of the track, beyond which the cart must not go, are marked.
+    """CartPole; marks show the ends of the track, where the episode terminates.
 
     Args:
-      position: of the cart, in m to the right.
+      position: of the cart, in m to the right of the middle.
       angle: of the pole, in radians to the right of upright.
-      track: m from the middle to either end.
-      pole: m.
+      track: distance from the middle to either end, in m.
+      pole: length of the pole, in m.
     """
     height, width = 192, 384
     scale, ground = width / (2 * track + 0.8), 148.0  # pixels a metre; row of the axle
@@ -117,11 +117,11 @@ def cart_pole(position: float, angle: float, *, track: float, pole: float) -> np
 
 
 def pendulum(angle: float) -> np.ndarray:
-    """Pendulum: its rod from the middle, at an angle in radians to the left of upright."""
+    """Pendulum: a rod fixed in the middle, at an angle in radians to the left of upright."""
     picture = _blank(SIDE, SIDE)
     middle, length = SIDE / 2, 0.36 * SIDE
     tip = middle - length * math.sin(angle), middle - length * math.cos(angle)
-    _stroke(picture, (middle, 6), (middle, 12), 2.0, _GREY)  # where upright is
+    _stroke(picture, (middle, 6), (middle, 12), 2.0, _GREY)  # marks upright
     _stroke(picture, (middle, middle), tip, 10.0, _ORANGE)
     _stroke(picture, (middle, middle), (middle, middle), 5.0, _WHITE)
     return picture

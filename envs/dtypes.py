@@ -1,4 +1,4 @@
-"""The types of the leaves of an environment's state, which a compiled loop must find unchanged."""
+"""Dtypes of the leaves of an environment's state, which must stay constant in a `lax.scan`."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ import jax.numpy as jnp
 
 
 def own_dtypes(tree: Any) -> Any:
-    """Arrays of their own dtype: a Python number such as gymnax's `time=0` has a weak one."""
+    """Make every leaf strongly typed; Python numbers (gymnax's `time=0`) are weakly typed."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.asarray(leaf).dtype), tree)
 
 
 def same_dtypes(old: Any, new: Any) -> Any:
-    """`new` with each leaf in the dtype that it has in `old`."""
+    """Cast each leaf of `new` to the dtype of the same leaf in `old`."""
     return jax.tree.map(lambda before, leaf: jnp.asarray(leaf, before.dtype), old, new)

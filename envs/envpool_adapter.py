@@ -1,4 +1,4 @@
-"""envpool's tasks, stepped by its threads. Imported when a task is made."""
+"""envpool's tasks, stepped by envpool's threads. Imported on first use."""
 
 import functools
 import os
@@ -27,19 +27,19 @@ _RESERVED = (
     "reward_threshold",
 )
 _LONGEST = 2**30  # envpool counts in int32
-# Beyond these it ends the whole program, or takes memory that is not there.
+# Beyond these envpool ends the whole program or runs out of memory.
 _RANGES = {
-    "num_threads": (0, 1024),  # 0: as many as there are processors
+    "num_threads": (0, 1024),  # 0: one per processor
     "max_episode_steps": (1, _LONGEST),
     "frame_skip": (1, _LONGEST),
-    "noop_max": (1, _LONGEST),  # it draws fewer than that
+    "noop_max": (1, _LONGEST),  # exclusive upper bound in envpool
     "stack_num": (1, 1024),
     "frame_stack": (1, 1024),
     "img_height": (1, 4096),
     "img_width": (1, 4096),
     "observation_vehicles_count": (1, 1024),
 }
-_PRIVILEGED = "privileged_state"  # of MuJoCo Playground: what an agent on a robot does not see
+_PRIVILEGED = "privileged_state"  # of MuJoCo Playground: not observable on a real robot
 
 
 def make_batch(
@@ -51,34 +51,34 @@ def make_batch(
     render: bool = False,
     **options: Any,
 ) -> PoolBatch:
-    """Several copies of an envpool task, such as `CartPole-v1`, `HalfCheetah-v5` or `Pong-v5`.
+    """Makes several copies of an envpool task, such as `CartPole-v1`, `HalfCheetah-v5`, `Pong-v5`.
 
-    Observations of floats and of whole numbers come as float32, discrete ones as a one-hot float32,
-    images as uint8 with their channels last, a single frame each: frames are stacked by
-    `HostVector`. Several parts of floats, as dm_control's tasks have, are joined into one vector in
-    the order of their names, without `privileged_state`.
+    Float and integer observations become float32, discrete ones a one-hot float32, images uint8
+    with channels last, a single frame each; `HostVector` stacks frames. Several float observations,
+    as in dm_control's tasks, are concatenated into one vector, sorted by name, without
+    `privileged_state`.
 
     Args:
       task: one of `list_tasks()`.
       num_envs: N >= 1.
-      time_limit: truncates episodes after so many agent steps; the task's own limit stays if it is
-        shorter.
-      timeout: must be None, because the tasks run in threads.
-      render: whether there are pictures, of task 0. MuJoCo's tasks have none.
-      **options: of envpool.make, such as max_episode_steps or an Atari task's noop_max; num_threads
-        is by default as many as there are tasks or processors, whichever is less.
+      time_limit: truncates episodes after this number of agent steps; the task's own limit applies
+        if it is shorter.
+      timeout: must be None, because the tasks run in threads of one process.
+      render: whether pictures of task 0 can be drawn. MuJoCo tasks cannot draw.
+      **options: options of envpool.make, such as max_episode_steps or an Atari task's noop_max;
+        num_threads is by default the number of tasks or of processors, whichever is smaller.
 
     Raises:
       UserError: envpool is not installed, it has no such task or option, it cannot make the task,
-        the task is played by several, or its observation or action is none that bellmax takes.
+        the task is multi-player, or bellmax does not support its observation or action.
     """
     name = f"envpool/{task}"
     envpool = import_extra("envpool", "envpool")
     tasks = list_tasks()
     if task not in tasks:
-        raise UserError(f"envpool has no task {task!r}{suggest(task, tasks)}.")
+        raise UserError(f"envpool has no task {task!r}{suggest(task, tasks)}")
     check_pool(name, num_envs, time_limit, timeout)
-    with making(name, {}):  # what a task needs may not be there
+    with making(name, {}):  # a task's dependencies may be missing
         defaults = envpool.make_spec(task).config
     _check(name, options, defaults)
     failing = functools.partial(making, name, options)
@@ -90,7 +90,7 @@ def make_batch(
         action = convert_action(spec.gymnasium_action_space, name).spec
     limit = _limit(spec.config)
     if limit is not None:
-        options["max_episode_steps"] = limit + 2  # PoolBatch keeps the limit
+        options["max_episode_steps"] = limit + 2  # PoolBatch enforces the time limit
     if render:
         _check_pictures(envpool, task)
         options["render_mode"] = "rgb_array"
@@ -104,7 +104,7 @@ def list_tasks() -> list[str]:
 
 
 class _Pool:
-    """envpool's threads. They are seeded when they are made, so a reset makes them anew."""
+    """The thread pool of envpool. It can only be seeded when made, so `reset` makes a new one."""
 
     def __init__(
         self,
@@ -143,22 +143,24 @@ class _Pool:
 
     def render(self) -> np.ndarray:
         if self._envs is None or "render_mode" not in self._options:
-            raise UserError("envpool draws pictures after a reset, of tasks made with render=True.")
+            raise UserError(
+                "envpool draws only after a reset, and only tasks made with render=True"
+            )
         try:
             return self._envs.render()[0]
         except RuntimeError as error:
-            raise UserError(f"envpool/{self._task} draws no pictures: {error}.") from error
+            raise UserError(f"envpool/{self._task} cannot draw pictures: {error}") from error
 
     def close(self) -> None:
         if self._envs is not None:
             self._envs.close()
-        self._envs = None  # its destructor ends the threads
+        self._envs = None  # the destructor ends the threads
 
 
 class _Seen(NamedTuple):
-    """The spec of one observation, and the function from envpool's of a batch to arrays [N, ...].
+    """Spec of one observation, and a function from envpool's batch of them to arrays [N, ...].
 
-    What it returns may be written to.
+    The caller may write to the arrays that `convert` returns.
     """
 
     spec: specs.Array
@@ -187,8 +189,7 @@ def _join_parts(space: Any, name: str) -> _Seen:
     dtypes = [getattr(space[key], "dtype", None) for key in keys]
     if not all(dtype in (np.float32, np.float64) for dtype in dtypes):
         raise UserError(
-            f"{name} shows {', '.join(keys)}, and only parts of floats can be joined into one "
-            "observation."
+            f"{name}'s observations must all be floats to be concatenated, got {', '.join(keys)}"
         )
     size = sum(int(np.prod(space[key].shape)) for key in keys)
 
@@ -200,7 +201,7 @@ def _join_parts(space: Any, name: str) -> _Seen:
 
 
 def _limit(config: Any) -> int | None:
-    """Agent steps of an episode; envpool writes "none" as 0 or as the largest int32."""
+    """Time limit in agent steps; envpool writes "no limit" as 0 or as the largest int32."""
     limit = getattr(config, "max_episode_steps", 0)
     return limit if 0 < limit <= _LONGEST else None
 
@@ -210,19 +211,21 @@ def _single_frame(defaults: Any) -> dict[str, int]:
 
 
 def _check(name: str, options: dict[str, Any], defaults: Any) -> None:
-    """Raises UserError if an option is unknown, or its value of another type or out of range."""
+    """Raises UserError if an option is unknown, has a wrong type or is out of range."""
     if defaults.max_num_players > 1:
-        raise UserError(f"{name} is played by {defaults.max_num_players}, and bellmax plays alone.")
+        raise UserError(
+            f"{name} must be a single-player task, got {defaults.max_num_players} players"
+        )
     check_options(name, options, [key for key in defaults._fields if key not in _RESERVED])
     check_types(options, defaults._asdict())
     for option, value in options.items():
         if option in _RANGES:
             least, most = _RANGES[option]
             if not least <= value <= most:
-                raise UserError(f"{option} must be {least} to {most}, not {value}.")
+                raise UserError(f"{option} must be from {least} to {most}, got {value}")
 
 
 def _check_pictures(envpool: Any, task: str) -> None:
-    """envpool's MuJoCo ends the whole program if no other has opened OpenGL before."""
+    """Refuse MuJoCo tasks: envpool ends the whole program unless OpenGL was opened before."""
     if envpool.registration.registry.specs[task][0].startswith("envpool.mujoco"):
-        raise UserError(f"envpool/{task} draws no pictures; gymnasium/{task} does if it is there.")
+        raise UserError(f"envpool/{task} cannot draw pictures; use gymnasium/{task} if it exists")

@@ -1,4 +1,4 @@
-"""Gymnasium's tasks as host environments. Imported when a task is made."""
+"""Gymnasium's tasks as host environments. Imported on first use."""
 
 import copy
 import dataclasses
@@ -29,14 +29,14 @@ def make(
     observation_key: str | int | None = None,
     **options: Any,
 ) -> "GymnasiumTask":
-    """A task that is registered with Gymnasium, without its checking wrappers.
+    """Makes a task that is registered with Gymnasium, without Gymnasium's checking wrappers.
 
     Args:
       task: its id, such as `CartPole-v1`, or `module:id`, which imports the module that registers
         it.
-      render: whether it can draw pictures.
-      observation_key: which entry of a Dict of observations is shown.
-      **options: of gymnasium.make, such as max_episode_steps, and of the task.
+      render: whether the task can draw pictures.
+      observation_key: the entry of a Dict observation that the agent sees.
+      **options: arguments of gymnasium.make, such as max_episode_steps, and of the task.
 
     Raises:
       UserError: Gymnasium has no such task or option, it cannot make the task, or the task's spaces
@@ -57,15 +57,15 @@ def make(
 def from_gymnasium(
     env: Any, name: str, *, observation_key: str | int | None = None
 ) -> "GymnasiumTask":
-    """A gymnasium.Env as a host environment.
+    """Wraps a gymnasium.Env as a host environment.
 
     Args:
-      env: of any wrappers, but none that resets by itself.
-      name: for the spec and for messages.
-      observation_key: which entry of a Dict of observations is shown.
+      env: the environment, in any wrappers except automatic resets.
+      name: name in the spec and in messages.
+      observation_key: the entry of a Dict observation that the agent sees.
 
     Raises:
-      UserError: its spaces are none that bellmax takes.
+      UserError: bellmax does not support its spaces.
     """
     observation = convert_observation(env.observation_space, name, key=observation_key)
     action = convert_action(env.action_space, name)
@@ -77,7 +77,7 @@ def from_gymnasium(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GymnasiumTask:
-    """A HostEnvironment of a gymnasium.Env. A step that both ends and is late is a termination."""
+    """A HostEnvironment of a gymnasium.Env. At the time limit a termination takes precedence."""
 
     env: Any
     spec: EnvSpec
@@ -96,23 +96,23 @@ class GymnasiumTask:
         )
 
     def render(self) -> np.ndarray:
-        """A picture of the state, [H, W, 3] uint8.
+        """Draw the state, [H, W, 3] uint8.
 
         Raises:
-          UserError: the task was made without `render=True`, or draws no pictures.
+          UserError: the task was made without `render=True`, or cannot draw.
         """
         if getattr(self.env, "render_mode", None) != "rgb_array":
-            raise UserError(f"{self.spec.name} draws no pictures: make it with render=True.")
+            raise UserError(f"{self.spec.name} cannot draw pictures; make it with render=True")
         try:
             with without_warnings():
                 picture = self.env.render()
-        except Exception as error:  # whatever a missing package or screen makes it raise
+        except Exception as error:  # a missing package or display raises many kinds
             raise UserError(
-                f"{self.spec.name} cannot draw here ({in_words(error)}); MuJoCo's tasks need the "
-                "variable MUJOCO_GL=egl, set before the program starts, where there is no screen."
+                f"{self.spec.name} cannot draw here ({in_words(error)}); without a display "
+                "MuJoCo needs the environment variable MUJOCO_GL=egl, set before the program starts"
             ) from error
         if not isinstance(picture, np.ndarray) or picture.ndim != 3:
-            raise UserError(f"{self.spec.name} draws no pictures.")
+            raise UserError(f"{self.spec.name} cannot draw pictures")
         return np.asarray(picture, np.uint8)
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ class GymnasiumTask:
 
 
 def _find_spec(gymnasium: Any, task: str) -> Any:
-    """Gymnasium's EnvSpec of the task, a copy; imports its module if the id names one."""
+    """A copy of Gymnasium's EnvSpec of the task; imports its module if the id names one."""
     module, _, task_id = task.rpartition(":")
     try:
         if module:
@@ -128,17 +128,17 @@ def _find_spec(gymnasium: Any, task: str) -> Any:
         spec = copy.deepcopy(gymnasium.spec(task_id))
     except ModuleNotFoundError as error:
         raise UserError(
-            f"gymnasium/{task} needs the module {error.name!r}, which Python cannot find."
+            f"gymnasium/{task} needs the module {error.name!r}; Python cannot find it"
         ) from error
     except gymnasium.error.Error as error:
         near = suggest(task_id, gymnasium.registry)
-        raise UserError(f"Gymnasium has no task {task_id!r}{near}.") from error
+        raise UserError(f"Gymnasium has no task {task_id!r}{near}") from error
     spec.order_enforce = False
     return spec
 
 
 def _check_options(gymnasium: Any, name: str, spec: Any, options: dict[str, Any]) -> None:
-    """Checks names where the task says which it takes; others raise when it is made."""
+    """Checks option names if the task's signature lists them; else making the task raises."""
     creator = spec.entry_point
     if isinstance(creator, str):
         creator = gymnasium.envs.registration.load_env_creator(creator)

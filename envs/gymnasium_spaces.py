@@ -1,4 +1,4 @@
-"""Spaces of Gymnasium as specs, and what is converted on the way. Imported when a task is made."""
+"""Conversion of Gymnasium's spaces to specs, and of their values. Imported on first use."""
 
 from typing import Any
 
@@ -11,17 +11,17 @@ from bellmax.envs.registry import suggest
 
 
 def convert_observation(space: Any, name: str, *, key: str | int | None = None) -> Conversion:
-    """How observations of a space are shown.
+    """Conversion of the observations of a space for the agent.
 
     Args:
-      space: a Box: uint8 and bool stay, all else becomes float32, without bounds if one of them is
-        infinite. A Discrete becomes a one-hot float32 vector, a MultiBinary float32. A Dict or
-        Tuple: that of `key` in it.
+      space: Box keeps uint8 and bool, all other dtypes become float32, without bounds if one of
+        them is infinite. Discrete becomes a one-hot float32 vector, MultiBinary float32. Of a Dict
+        or Tuple, the entry `key` is converted.
       name: of the task, for messages.
-      key: which entry of a Dict or Tuple is the observation.
+      key: the entry of a Dict or Tuple that the agent sees.
 
     Raises:
-      UserError: a space of another kind, or there is no such entry.
+      UserError: the space has another type, or has no such entry.
     """
     from gymnasium import spaces
 
@@ -30,7 +30,7 @@ def convert_observation(space: Any, name: str, *, key: str | int | None = None) 
         inner = convert_observation(space[entry], name)
         return Conversion(inner.spec, lambda value: inner.convert(value[entry]))
     if key is not None:
-        raise UserError(f"{name} has a single observation: leave observation_key out.")
+        raise UserError(f"{name} has a single observation; leave observation_key out")
     if isinstance(space, spaces.Discrete):
         rows, start = np.eye(int(space.n), dtype=np.float32), int(space.start)
         one_hot = specs.BoundedArray((int(space.n),), np.float32, 0.0, 1.0, "observation")
@@ -42,17 +42,16 @@ def convert_observation(space: Any, name: str, *, key: str | int | None = None) 
         spec = _box_spec(space, "observation")
         return Conversion(spec, np.asarray if spec.dtype == space.dtype else _to_float32)
     raise UserError(
-        f"{name} shows observations of {type(space).__name__}, but bellmax takes Box, Discrete, "
-        "MultiBinary, or an entry of a Dict; a wrapper such as "
-        "gymnasium.wrappers.FlattenObservation makes one."
+        f"{name}'s observation space must be Box, Discrete, MultiBinary or an entry of a Dict, got "
+        f"{type(space).__name__}; use a wrapper such as gymnasium.wrappers.FlattenObservation"
     )
 
 
 def convert_action(space: Any, name: str) -> Conversion:
-    """How actions become a space's: Discrete from [0, n), a Box of floats from float32.
+    """Conversion of the agent's actions, [0, n) or float32, to a Discrete or a Box of floats.
 
     Raises:
-      UserError: a space of another kind.
+      UserError: the space has another type.
     """
     from gymnasium import spaces
 
@@ -63,10 +62,7 @@ def convert_action(space: Any, name: str) -> Conversion:
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         dtype = space.dtype
         return Conversion(_box_spec(space, "action"), lambda action: np.asarray(action, dtype))
-    raise UserError(
-        f"{name} takes actions of {space}, but bellmax gives those of a Discrete or of a Box of "
-        "floats."
-    )
+    raise UserError(f"{name}'s action space must be Discrete or a Box of floats, got {space}")
 
 
 def _box_spec(space: Any, role: str) -> specs.Array:
@@ -79,7 +75,7 @@ def _box_spec(space: Any, role: str) -> specs.Array:
 
 
 def _to_float32(value: Any) -> np.ndarray:
-    with np.errstate(over="ignore", invalid="ignore"):  # LoopBatch finds what is not finite
+    with np.errstate(over="ignore", invalid="ignore"):  # LoopBatch checks that values are finite
         return np.asarray(value).astype(np.float32, copy=False)
 
 
@@ -90,9 +86,8 @@ def _find_entry(space: Any, name: str, key: str | int | None) -> Any:
     if key not in entries:
         listed = ", ".join(repr(entry) for entry in entries)
         near = suggest(str(key), [str(entry) for entry in entries]) if key is not None else ""
-        came = "" if key is None else f", not {key!r}{near}"
+        came = "" if key is None else f", got {key!r}{near}"
         raise UserError(
-            f"{name} shows several observations: choose {listed} with the option "
-            f"observation_key{came}."
+            f"observation_key must be one of {listed}{came}; {name} has several observations"
         )
     return key

@@ -21,15 +21,15 @@ from bellmax.envs.registry import (
     suggest,
 )
 
-# gymnax gives these as float32; as bool they take a quarter of the replay.
+# gymnax returns these as float32; as bool they take a quarter of the replay buffer's memory.
 _BINARY = ("Catch-bsuite", "DeepSea-bsuite")
 _BINARY_SUFFIX = "-MinAtar"
-# Their observations leave the bounds that gymnax 1.0.1 declares, so none are declared here.
+# Their observations exceed the bounds that gymnax 1.0.1 declares, so the spec has no bounds.
 _WRONG_BOUNDS = ("GaussianBandit-misc", "MemoryChain-bsuite", "MetaMaze-misc")
 
 
 def make(task: str, **options: Any) -> "GymnaxEnv":
-    """A gymnax task, such as `CartPole-v1` or `Breakout-MinAtar`.
+    """Makes a gymnax task, such as `CartPole-v1` or `Breakout-MinAtar`.
 
     Args:
       task: one of `list_tasks()`.
@@ -41,7 +41,7 @@ def make(task: str, **options: Any) -> "GymnaxEnv":
     """
     tasks = list_tasks()
     if task not in tasks:
-        raise UserError(f"gymnax has no task {task!r}{suggest(task, tasks)}.")
+        raise UserError(f"gymnax has no task {task!r}{suggest(task, tasks)}")
     env, params = _construct(task)
     fields = [field.name for field in dataclasses.fields(params)]
     arguments = [name for name in inspect.signature(type(env)).parameters if name not in fields]
@@ -50,7 +50,7 @@ def make(task: str, **options: Any) -> "GymnaxEnv":
     if constructor := {name: options[name] for name in arguments if name in options}:
         env, params = _construct(task, **constructor)
     given = {name: options[name] for name in fields if name in options}
-    # `m: 2` is an int from YAML; what is a float stays one, and so a parameter.
+    # YAML reads `m: 2` as an int; a float field must stay a float to count as a parameter.
     given |= {n: float(v) for n, v in given.items() if isinstance(getattr(params, n), float)}
     params = params.replace(**given)
     return GymnaxEnv(task, env, params)
@@ -65,12 +65,11 @@ def list_tasks() -> list[str]:
 class GymnaxEnv:
     """One gymnax task with its parameters.
 
-    Observations that only hold 0 and 1 (MinAtar's) come as bool, discrete ones as a float32
-    one-hot, all others as float32. Where gymnax reports a termination and a time limit in one step,
-    it is a termination.
+    Binary observations (MinAtar's) are bool, discrete ones a float32 one-hot, all others float32.
+    A termination at the time limit is only a termination.
 
-    task: gymnax's name of it. env: gymnax's object. params: its nominal `EnvParams`.
-    changed: [] float32 by name, what takes the place of fields of `params`.
+    task: gymnax's name of the task. env: gymnax's object. params: its nominal `EnvParams`.
+    changed: [] float32 by name, values that override fields of `params`.
     """
 
     task: str
@@ -93,7 +92,7 @@ class GymnaxEnv:
         return {name: v for name, v in vars(self.params).items() if isinstance(v, float)}
 
     def with_parameters(self, values: Mapping[str, jax.Array | float]) -> "GymnaxEnv":
-        """As `Parametric` says. Fields that gymnax derives from others are not derived anew."""
+        """See `Parametric`. Fields that gymnax derives from other fields are not recomputed."""
         check_parameters(f"gymnax/{self.task}", values, self.parameters)
         changed = {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
         return dataclasses.replace(self, changed=changed)
@@ -106,7 +105,7 @@ class GymnaxEnv:
         return own_dtypes(state), ts
 
     def step(self, state: EnvState, action: jax.Array, key: jax.Array) -> tuple[EnvState, TimeStep]:
-        # Not `step`, which resets by itself and so hides the final observation.
+        # `step` would reset automatically and hide the final observation.
         with jax.numpy_rank_promotion("allow"):
             out = self.env.step_env(key, state, action, self._current)
             observation, new_state, reward, terminated, _ = out
@@ -159,7 +158,7 @@ def _construct(task: str, **arguments: Any) -> tuple[Any, Any]:
         return _gymnax().make(task, **arguments)
     except UserError:
         raise
-    except Exception as error:  # a download, or an argument's value: gymnax raises many kinds
+    except Exception as error:  # a failed download or a wrong argument raises many kinds
         download = " (it downloads its data)" if task.startswith("MNIST") else ""
         raise UserError(f"gymnax could not make {task}{download}: {error}") from error
 

@@ -1,7 +1,8 @@
-"""Host environments, which Python steps, as the stream that `bellmax.envs.vector` describes.
+"""Host environments, which are stepped in Python, as the stream of `bellmax.envs.vector`.
 
-`HostEnvironment` is one task, `HostBatch` many that step together, and `HostVector` the stream that
-an actor sees of a batch. All of them hold arrays of numpy and have state; none imports jax to step.
+`HostEnvironment` is one task, `HostBatch` several that step in parallel, and `HostVector` the
+stream of time steps that an actor gets from a batch. All of them are stateful and return NumPy
+arrays; stepping them does not need jax.
 """
 
 import math
@@ -18,20 +19,20 @@ __all__ = ["HostBatch", "HostEnvironment", "HostTimeStep", "HostVector"]
 
 
 class HostVector:
-    """A batch as the stream of `VectorTimeStep`s; its arrays, of numpy, are never written again.
+    """A batch as a stream of `VectorTimeStep`s of NumPy arrays, which are never overwritten later.
 
-    A time step with `is_first` that follows one without `is_last` comes of a restarted task: what
-    was done at the step before led nowhere, and must not be learned from.
+    A time step with `is_first` that does not follow one with `is_last` comes from a recreated
+    task: the transition from the step before is invalid and must be excluded from learning.
 
     Args:
       batch: the tasks.
       reward_clip: rewards are clipped to [-reward_clip, reward_clip]; episode returns are not.
-      frame_stack: observations so many steps back are joined on the last axis, oldest first; a
-        reset fills them with its first one.
+      frame_stack: number of latest observations to concatenate on the last axis, oldest first; a
+        reset fills the stack with its first observation.
 
     Attributes:
       spec: of one task as the agent sees it. num_envs: N. faults: the batch's.
-      frame: [N, ...], the newest frame of the last observation; without stacks, all of it.
+      frame: [N, ...], the newest frame of the last observation; without stacking, the observation.
 
     Raises:
       UserError: an argument is out of range, or the observation cannot be stacked.
@@ -40,15 +41,16 @@ class HostVector:
     def __init__(self, batch: HostBatch, *, reward_clip: float | None = None, frame_stack: int = 1):
         if reward_clip is not None and not reward_clip > 0:
             raise UserError(
-                f"reward_clip must be above 0, not {reward_clip}; leave it out for none."
+                f"reward_clip must be above 0, got {reward_clip}; leave it out for no clipping"
             )
         if frame_stack < 1:
-            raise UserError(f"frame_stack must be at least 1 (no stacking), not {frame_stack}.")
+            raise UserError(f"frame_stack must be at least 1, got {frame_stack}; 1 is no stacking")
         spec = batch.spec
         if frame_stack > 1:
             if not spec.observation.shape:
                 raise UserError(
-                    f"frame_stack needs an observation with an axis; {spec.name} has none."
+                    f"frame_stack must be 1 for {spec.name}, got {frame_stack}; its "
+                    "observation is a scalar"
                 )
             spec = spec._replace(observation=repeat_spec(spec.observation, frame_stack))
         self.spec = agent_spec(spec, reward_clip=reward_clip, normalised=False)
@@ -59,32 +61,32 @@ class HostVector:
         self._observation: Any = None
         self._return = np.zeros(self.num_envs, np.float32)
         self._length = np.zeros(self.num_envs, np.int32)
-        # Handed out wherever nothing ends.
+        # Shared by all time steps at which no episode ends.
         self._no, self._ones = np.zeros(self.num_envs, bool), np.ones(self.num_envs, np.float32)
         for shared in self._no, self._ones:
             shared.flags.writeable = False
 
     def reset(self, seed: int) -> VectorTimeStep:
-        """Opens an episode everywhere."""
+        """Starts an episode in every task."""
         return self._show(self._batch.reset(seed), np.ones(self.num_envs, bool))
 
     def step(self, action: np.ndarray) -> VectorTimeStep:
-        """One step of every task, of actions [N, ...]."""
+        """Steps every task; action: [N, ...]."""
         return self._show(*self._batch.step(action))
 
     def render(self) -> np.ndarray:
-        """A picture of task 0, [H, W, 3] uint8."""
+        """Draws task 0, [H, W, 3] uint8."""
         return self._batch.render()
 
     def close(self) -> None:
-        """Frees what the tasks hold."""
+        """Closes the tasks."""
         self._batch.close()
 
     def _show(self, ts: HostTimeStep, is_first: np.ndarray) -> VectorTimeStep:
         reward, terminated = np.asarray(ts.reward, np.float32), ts.terminated
         returns, length = self._return + reward, self._length + np.int32(1)
         truncated, is_last, discount = ts.truncated, self._no, self._ones
-        if True in is_first.tolist():  # most steps open and end no episode
+        if True in is_first.tolist():  # at most steps no episode starts or ends
             arrays = terminated, truncated, reward, returns, length
             cleared = (np.where(is_first, x.dtype.type(0), x) for x in arrays)
             terminated, truncated, reward, returns, length = cleared
@@ -96,7 +98,7 @@ class HostVector:
         if self._frames > 1:
             self._observation = self._stack(self.frame, is_first)
         clip = self._clip
-        make: Any = VectorTimeStep  # its leaves are of jax elsewhere
+        make: Any = VectorTimeStep  # annotated with jax.Array leaves
         return make(
             observation=self._observation if self._frames > 1 else self.frame,
             reward=reward if clip is None else np.clip(reward, -clip, clip),
@@ -113,8 +115,8 @@ class HostVector:
         if before is None:
             return np.concatenate([newest] * self._frames, axis=-1)
         stacked, size = _aligned(before.shape, before.dtype), newest.shape[-1]
-        # Moved on by one frame as one row of numbers, and every place has lost its oldest: place by
-        # place takes ten times as long.
+        # Shift the flat array by one frame: every position loses its oldest frame. Shifting each
+        # position separately takes ten times as long.
         stacked.reshape(-1)[:-size] = before.reshape(-1)[size:]
         stacked[..., -size:] = newest
         for i in np.flatnonzero(is_first):
@@ -123,9 +125,9 @@ class HostVector:
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """A fresh array, not filled, that begins at a multiple of 64 bytes.
+    """Return an uninitialised array that starts at a multiple of 64 bytes.
 
-    jax on a CPU reads such a one where it lies and copies any other.
+    On a CPU, jax reads an aligned array without copying it and copies any other.
     """
     size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + 64, np.uint8)

@@ -1,4 +1,4 @@
-"""What a host environment is. Imports no jax: the process of a single task needs nothing else."""
+"""Protocols of host environments, without jax: a task's own process does not need it."""
 
 import contextlib
 import logging
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
     from bellmax.envs.base import EnvSpec
 
-_WARNINGS = threading.Lock()  # filters belong to the whole process
+_WARNINGS = threading.Lock()  # warning filters are global to the process
 
 
 class HostTimeStep(NamedTuple):
-    """What one reset or step returns; a batch has a leading [N] everywhere.
+    """Result of one reset or step; in a batch every leaf has a leading [N].
 
     observation: [...] as the spec says.
     reward: [] float, what the action earned; 0 at a reset.
-    terminated: [] bool, the task ended here: no return lies beyond.
-    truncated: [] bool, a time limit cut the episode here: returns lie beyond, unseen.
+    terminated: [] bool, the task ended here: the value of this observation is 0.
+    truncated: [] bool, a time limit cut the episode here: bootstrap from this observation.
     """
 
     observation: Any
@@ -41,27 +41,27 @@ class HostEnvironment(Protocol):
     def spec(self) -> "EnvSpec": ...
 
     def reset(self, seed: int | None) -> HostTimeStep:
-        """Opens an episode; a number starts the task's randomness anew from it."""
+        """Starts an episode; an int also re-seeds the task."""
         ...
 
     def step(self, action: np.ndarray) -> HostTimeStep: ...
 
     def render(self) -> np.ndarray:
-        """A picture of the state, [H, W, 3] uint8; UserError if the task has none."""
+        """Draw the state, [H, W, 3] uint8; UserError if the task cannot draw."""
         ...
 
     def close(self) -> None: ...
 
 
 class HostBatch(Protocol):
-    """N tasks that step together; each opens its next episode at the step after its last.
+    """N tasks that step in parallel; each starts its next episode at the step after its last one.
 
-    faults: how often tasks had to be restarted, by reason: "raised", "timed out", "not finite".
-    reset(seed): opens an episode everywhere. Leaves [N, ...].
-    step(action [N, ...]) -> (HostTimeStep, is_first [N] bool). Where `is_first` an episode opened:
-        the action was ignored and the reward is 0. That is so at the step after an episode's end,
-        and where the task had to be restarted, whose action then led nowhere.
-    render(): of task 0.
+    faults: number of restarts of tasks, by reason: "raised", "timed out", "not finite".
+    reset(seed): starts an episode in every task. Leaves [N, ...].
+    step(action [N, ...]) -> (HostTimeStep, is_first [N] bool). Where `is_first` is True, an episode
+        started: the action was ignored and the reward is 0. This happens at the step after the end
+        of an episode, and when a task was restarted; the action before a restart has no successor.
+    render(): draws task 0.
     """
 
     spec: "EnvSpec"
@@ -78,10 +78,10 @@ class HostBatch(Protocol):
 
 
 class Conversion(NamedTuple):
-    """What an agent sees of a task's own observations, or gives for its actions.
+    """Conversion between a task's own observations or actions and the agent's.
 
-    spec: of the agent's side.
-    convert: to the agent's side for an observation, to the task's for an action.
+    spec: spec of the agent's observation or action.
+    convert: from task to agent for an observation, from agent to task for an action.
     """
 
     spec: "specs.Array"
@@ -89,27 +89,28 @@ class Conversion(NamedTuple):
 
 
 def opening(observation: Any) -> HostTimeStep:
-    """What a reset returns that shows this observation."""
+    """The HostTimeStep of a reset with this observation."""
     return HostTimeStep(observation, 0.0, terminated=False, truncated=False)
 
 
 def in_words(error: BaseException) -> str:
-    """An exception's type and the first line of its message, and the last one after a colon."""
+    """An exception's type and first line of message; also the last line if the first ends in
+    ':'."""
     lines = str(error).strip().splitlines() or ["without a message"]
-    last = lines[1:][-1:] if lines[0].endswith(":") else []  # of a traceback from elsewhere
+    last = lines[1:][-1:] if lines[0].endswith(":") else []  # the message contains a traceback
     return f"{type(error).__name__}: {' '.join([lines[0], *last])}"
 
 
 @contextlib.contextmanager
 def making(name: str, options: Mapping[str, Any]) -> Iterator[None]:
-    """Says in a sentence why a package does not make a task: of wrong options it raises anything.
+    """Turns any exception of a package that fails to make a task into a UserError of one sentence.
 
     Args:
       name: of the task.
-      options: that the user gave.
+      options: the options given by the user.
 
     Raises:
-      UserError: in the place of any other exception.
+      UserError: instead of any other exception.
     """
     try:
         yield
@@ -124,7 +125,7 @@ def making(name: str, options: Mapping[str, Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_warnings() -> Iterator[None]:
-    """For making tasks: their packages warn of newer versions, of a missing screen and the like."""
+    """Suppress warnings while tasks are made, such as of newer versions or a missing display."""
     logger = logging.getLogger("absl")
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")

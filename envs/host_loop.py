@@ -1,4 +1,4 @@
-"""Host tasks that step together: in a loop, or each in a process of its own."""
+"""A batch of host tasks that are stepped in a loop, or each in its own process."""
 
 import contextlib
 import functools
@@ -17,33 +17,33 @@ if TYPE_CHECKING:
 
 NO_FAULTS = {"raised": 0, "timed out": 0, "not finite": 0}
 NOT_FINITE = "an observation or a reward was not finite"
-_LARGEST = float(np.finfo(np.float32).max)  # a reward beyond it is infinite to the learner
-MAX_FAULTS = 10  # of one task in a row, without one good step between
+_LARGEST = float(np.finfo(np.float32).max)  # larger rewards are infinite in float32
+MAX_FAULTS = 10  # consecutive faults of one task, without a valid step between them
 
 
 class LoopBatch:
-    """A HostBatch of tasks that are made one by one.
+    """A HostBatch of single tasks.
 
-    A task that raises in `reset` or `step`, takes longer than `timeout`, or returns an observation
-    or a reward that is not finite, is closed, made anew and reset with a fresh number of its own
-    stream: `is_first` there. A UserError of the task goes through.
+    If a task raises in `reset` or `step`, takes longer than `timeout`, or returns a non-finite
+    observation or reward, it is closed, recreated and reset with the next seed of its own stream;
+    `is_first` is True at that step. A UserError of the task is not caught.
 
     Args:
-      make_one: makes one task; picklable if there is a timeout.
+      make_one: makes one task; must be picklable if there is a timeout.
       num_envs: N >= 1.
-      time_limit: truncates episodes after so many steps, 1 or more; the task's own limit stays if
-        it is shorter.
-      timeout: seconds that a reset or step may take, above 0. Each task then has a process of its
-        own (`ProcessEnvironment`) and all step at the same time.
+      time_limit: truncates episodes after this number of steps, 1 or more; the task's own limit
+        applies if it is shorter.
+      timeout: seconds that a reset or step may take, above 0. Each task then runs in its own
+        process (`ProcessEnvironment`), and the tasks step concurrently.
 
     Attributes:
       spec: of one task. num_envs: N.
-      faults: how often tasks were made anew, by reason.
-      last_fault: what the last of these was, in words; the empty string before one.
+      faults: number of recreated tasks, by reason.
+      last_fault: description of the most recent fault; an empty string if there was none.
 
     Raises:
-      UserError: an argument is out of range or has the wrong shape, a task returns another shape or
-        dtype than its spec, or one of them was made anew 10 times in a row.
+      UserError: an argument is out of range or has the wrong shape, a task returns another shape
+        or dtype than its spec, or a task failed 10 times in a row.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class LoopBatch:
         check_counts(num_envs, time_limit)
         if timeout is not None and not timeout > 0:
             raise UserError(
-                f"timeout must be above 0 seconds, not {timeout}; leave it out for none."
+                f"timeout must be above 0 seconds, got {timeout}; leave it out for no timeout"
             )
         self.num_envs = num_envs
         self.faults = dict(NO_FAULTS)
@@ -78,18 +78,18 @@ class LoopBatch:
         self._actions = num_envs, *spec.action.shape
         self._limit = math.inf if time_limit is None else time_limit
         self._no = np.zeros(num_envs, bool)
-        self._no.flags.writeable = False  # it is handed out wherever nothing ends
+        self._no.flags.writeable = False  # shared by all time steps at which no episode ends
         self._begin(0)
 
     def reset(self, seed: int) -> HostTimeStep:
-        """Opens an episode everywhere; the same seed, 0 or more, gives the same streams."""
+        """Starts an episode in every task; the same seed, 0 or more, gives the same streams."""
         self._begin(seed)
         seeds = [task_seed(seed, i) for i in range(self.num_envs)]
         observation = self._call([True] * self.num_envs, seeds)[0]
         return HostTimeStep(observation, np.zeros(self.num_envs, np.float32), self._no, self._no)
 
     def step(self, action: np.ndarray) -> tuple[HostTimeStep, np.ndarray]:
-        """One step of every task, of actions [N, ...]; a reset where an episode was over."""
+        """Steps every task; action: [N, ...]. A task whose episode has ended is reset instead."""
         action = np.array(action)  # tasks may write to it
         check_shape(action, self.spec, self._actions)
         first, arguments = self._over, action
@@ -98,7 +98,7 @@ class LoopBatch:
         observation, answers, rewards, restarted = self._call(first, arguments)
         for i in restarted:
             first[i] = True
-        # Task by task: it is Python that steps them, and numpy takes longer for a few numbers.
+        # A Python loop over tasks: for a few numbers NumPy is slower.
         terminated, truncated = [False] * self.num_envs, [False] * self.num_envs
         for i, ts in enumerate(answers):
             if first[i]:
@@ -119,20 +119,20 @@ class LoopBatch:
         return HostTimeStep(observation, reward, *flags), is_first
 
     def render(self) -> np.ndarray:
-        """A picture of task 0, [H, W, 3] uint8."""
+        """Draws task 0, [H, W, 3] uint8."""
         return self._tasks[0].render()
 
     def close(self) -> None:
-        """Closes every task; what they raise then is lost."""
+        """Closes every task and ignores their exceptions."""
         for task in self._tasks:
             if isinstance(task, ProcessEnvironment):
-                task.begin_close()  # all of them at once
+                task.begin_close()  # so that all processes close concurrently
         for task in self._tasks:
             _close(task)
         self._tasks = []
 
     def _begin(self, seed: int) -> None:
-        """Where every task is before its first reset; seed: of their streams."""
+        """Sets the counters of every task to 0; seed: of the tasks' streams."""
         self._seed = seed
         self._restarts, self._in_a_row, self._time = ([0] * self.num_envs for _ in range(3))
         self._over = [False] * self.num_envs
@@ -140,11 +140,11 @@ class LoopBatch:
     def _call(
         self, resets: Sequence[bool], arguments: Sequence[Any] | np.ndarray
     ) -> tuple[np.ndarray, list[HostTimeStep], list[float], list[int]]:
-        """Resets or steps each task, by a number or None in the one case, an action in the other.
+        """Resets or steps each task; the argument is a seed or None, or else an action.
 
         Returns:
-          The observations in a fresh array, [N, ...], what each task answered, its reward, and
-          which tasks were made anew.
+          Observations in a new array [N, ...], the time step and the reward of each task, and the
+          indices of recreated tasks.
         """
         tasks: Any = self._tasks
         if self._apart:
@@ -175,7 +175,7 @@ class LoopBatch:
         return observation, answers, rewards, restarted
 
     def _gather(self, answers: Sequence[HostTimeStep]) -> tuple[np.ndarray, list[float], list[int]]:
-        """Observations in a fresh array, rewards, and where the one or the other is not finite."""
+        """Observations in a new array, rewards, and the indices of tasks that are not finite."""
         shape, dtype = self._shown
         observation = np.empty((len(answers), *shape), dtype)
         rewards: list[float] = []
@@ -186,7 +186,7 @@ class LoopBatch:
                 value = self._converted(i, value)
             observation[i] = value
             if type(reward) is not float:
-                # None is not finite either.
+                # None becomes NaN, which is a fault.
                 reward = float(np.asarray(reward, np.float64).reshape(()))
             rewards.append(reward)
             if not -_LARGEST <= reward <= _LARGEST:
@@ -199,19 +199,21 @@ class LoopBatch:
         """An observation of task i in the spec's dtype.
 
         Raises:
-          UserError: it is of another shape or another kind.
+          UserError: its shape or kind of dtype differs from the spec.
         """
         shape, dtype = self._shown
         if value.shape != shape or not np.can_cast(value.dtype, dtype, "same_kind"):
             raise UserError(
-                f"Task {i} of {self.spec.name} shows an observation of shape {value.shape} "
-                f"and dtype {value.dtype}, not {shape} and {dtype} as its spec says."
+                f"observations of task {i} of {self.spec.name} must have shape {shape} and dtype "
+                f"{dtype}, got {value.shape} and {value.dtype}"
             )
-        with np.errstate(over="ignore", invalid="ignore"):  # what is too big is a fault
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # an overflow becomes infinite, which is a fault
             return value.astype(dtype)
 
     def _restart(self, i: int, error: Exception | None) -> HostTimeStep:
-        """Task i made anew and reset, as often as it takes; None stands for "not finite"."""
+        """Recreates and resets task i until a reset succeeds; error None means "not finite"."""
         while True:
             self._book(i, error)
             _close(self._tasks[i])
@@ -239,18 +241,18 @@ class LoopBatch:
 def check_in_a_row(
     faults: Sequence[int] | np.ndarray, spec: "EnvSpec", words: str, error: Exception | None = None
 ) -> None:
-    """Raises UserError where a task had too many faults in a row, [N]; words: what the last was."""
+    """Raises UserError if a task had too many consecutive faults, [N]; words: the last fault."""
     for i in np.flatnonzero(np.asarray(faults) >= MAX_FAULTS)[:1]:
         raise UserError(
             f"Task {i} of {spec.name} failed {MAX_FAULTS} times in a row, the last time because "
-            f"{words}."
+            f"{words}"
         ) from error
 
 
 def task_seed(seed: int, index: int, restarts: int = 0) -> int:
-    """The number in [0, 2^31) that task `index` of a batch is seeded with.
+    """The seed in [0, 2^31) of task `index` of a batch.
 
-    `restarts` counts how often it was made anew since the batch was seeded.
+    `restarts`: how often the task was recreated since the batch was seeded.
     """
     sequence = np.random.SeedSequence(seed, spawn_key=(index, restarts))
     return int(sequence.generate_state(1)[0] >> 1)
@@ -262,38 +264,38 @@ def _close(task: HostEnvironment) -> None:
 
 
 def _describe(error: Exception | None) -> tuple[str, str]:
-    """The reason of a fault, and its words."""
+    """The reason of a fault, and its description."""
     if error is None:
         return "not finite", NOT_FINITE
     reason = "timed out" if isinstance(error, TimeoutError) else "raised"
-    # Those of a process are words already.
+    # A ChildProcessError already has a description as its message.
     return reason, str(error) if isinstance(error, ChildProcessError) else in_words(error)
 
 
 def check_counts(num_envs: int, time_limit: int | None) -> None:
-    """Raises UserError if there is to be no task, or no step in an episode."""
+    """Raises UserError if the number of tasks or the time limit is below 1."""
     if num_envs < 1:
-        raise UserError(f"num_envs must be at least 1, not {num_envs}.")
+        raise UserError(f"num_envs must be at least 1, got {num_envs}")
     if time_limit is not None and time_limit < 1:
-        raise UserError(f"time_limit must be at least 1 environment step, not {time_limit}.")
+        raise UserError(f"time_limit must be at least 1 environment step, got {time_limit}")
 
 
 def check_shape(action: np.ndarray, spec: "EnvSpec", shape: tuple[int, ...]) -> None:
-    """Raises UserError if actions are not of the shape [N, ...] that the spec asks for."""
+    """Raises UserError if actions do not have the shape [N, ...] of the spec."""
     if action.shape != shape:
         raise UserError(
-            f"The actions of {shape[0]} {spec.name} must have shape {shape}, not {action.shape}."
+            f"actions of {shape[0]} {spec.name} must have shape {shape}, got {action.shape}"
         )
 
 
 def with_limit(spec: "EnvSpec", time_limit: int | None) -> "EnvSpec":
-    """The spec with the shorter of its own time limit and another."""
+    """The spec with the shorter of its own time limit and the given one."""
     limits = [limit for limit in (spec.time_limit, time_limit) if limit is not None]
     return spec._replace(time_limit=min(limits, default=None))
 
 
 def rows_not_finite(observation: np.ndarray) -> list[int]:
-    """Which observations, of [N, ...], are not finite."""
+    """Indices of observations, of [N, ...], that are not finite."""
     if observation.dtype.kind != "f":
         return []
     finite = np.isfinite(observation)

@@ -1,4 +1,4 @@
-"""Host tasks that a pool of C++ threads steps together: what those of ale and envpool share."""
+"""Host tasks that are stepped by a pool of C++ threads: the common part of ale and envpool."""
 
 import math
 from typing import Protocol
@@ -22,14 +22,14 @@ from bellmax.envs.host_loop import (
 
 
 class Pool(Protocol):
-    """N tasks in threads, each of which opens its next episode by itself at the step after its end.
+    """N tasks in threads; each starts its next episode at the step after the end of the last one.
 
-    reset(seeds [N] int): the first observations [N, ...] of tasks seeded with these numbers.
+    reset(seeds [N] int): the first observations [N, ...] of tasks with these seeds.
     step(actions [N, ...]) -> (observation, reward, terminated, truncated), [N] each. The arrays are
-        fresh: nobody else writes to them. A task of which a life ended may go on instead of opening
-        an episode: its next action is then 0, which does nothing.
-    restart(mask [N] bool): opens an episode where the mask says so. Observations [N, ...]; the
-        other rows mean nothing.
+        new and not shared. After the loss of a life a task may continue the game instead of
+        starting an episode; its next action is then 0, a no-op.
+    restart(mask [N] bool): starts an episode where the mask is True. Returns observations
+        [N, ...]; rows outside the mask are undefined.
     """
 
     def reset(self, seeds: np.ndarray) -> np.ndarray: ...
@@ -48,17 +48,18 @@ class Pool(Protocol):
 class PoolBatch:
     """A HostBatch of a pool's tasks.
 
-    Time limits are kept here and not by the pool. At the limit ale's last observation is a double
-    exposure with the one before, and envpool takes a termination for a truncation.
+    This class enforces time limits instead of the pool: at the limit, ale's last observation is a
+    mixture with the one before, and envpool reports a termination as a truncation.
 
-    A task whose reward or observation is not finite is restarted, `is_first` there; that is the
-    only fault that a pool survives, and not 10 times in a row of one task.
+    A task whose reward or observation is not finite is restarted; `is_first` is True at that step.
+    A pool recovers from no other fault, and 10 consecutive faults of one task are an error.
 
     Args:
       pool: the tasks.
-      spec: of one of them. Its time limit is kept by this class too.
+      spec: spec of one task. This class enforces its time limit too.
       num_envs: N.
-      time_limit: truncates episodes after so many steps; the spec's stays if it is shorter.
+      time_limit: truncates episodes after this number of steps; the spec's limit applies if it is
+        shorter.
     """
 
     def __init__(self, pool: Pool, spec: EnvSpec, num_envs: int, *, time_limit: int | None = None):
@@ -68,11 +69,11 @@ class PoolBatch:
         self._pool = pool
         self._limit = math.inf if self.spec.time_limit is None else self.spec.time_limit
         self._in_a_row, self._time = np.zeros((2, num_envs), np.int64)
-        # Episodes that are over, and which of them the pool knows nothing of.
+        # Episodes that have ended, and those among them that were cut here and not by the pool.
         self._over, self._cut = np.zeros((2, num_envs), bool)
 
     def reset(self, seed: int) -> HostTimeStep:
-        """Opens an episode everywhere; the same seed, 0 or more, gives the same streams."""
+        """Starts an episode in every task; the same seed, 0 or more, gives the same streams."""
         self._in_a_row[:] = self._time[:] = 0
         self._over, self._cut = np.zeros((2, self.num_envs), bool)
         seeds = np.array([task_seed(seed, i) for i in range(self.num_envs)])
@@ -80,9 +81,9 @@ class PoolBatch:
         return HostTimeStep(self._pool.reset(seeds), no.astype(np.float32), no, no)
 
     def step(self, action: np.ndarray) -> tuple[HostTimeStep, np.ndarray]:
-        """One step of every task, of actions [N, ...]; a reset where an episode was over."""
+        """Steps every task; action: [N, ...]. A task whose episode has ended is reset instead."""
         action = self._check(np.asarray(action))
-        is_first, some = self._over, np.count_nonzero  # most steps open and end no episode
+        is_first, some = self._over, np.count_nonzero  # at most steps no episode starts or ends
         if some(is_first):
             action = np.where(is_first.reshape(-1, *[1] * (action.ndim - 1)), 0, action)
         results = self._pool.step(action.astype(self.spec.action.dtype))
@@ -91,7 +92,7 @@ class PoolBatch:
         not_finite = ~np.isfinite(reward)
         not_finite[rows_not_finite(observation)] = True
         not_finite &= ~self._cut
-        # An end at a first step is of the game behind a life, whose action did nothing.
+        # A termination at a first step means that the game of a lost life ended during its no-op.
         again = self._cut | not_finite | (terminated & is_first)
         if some(again):
             observation[again] = self._pool.restart(again)[again]
@@ -110,7 +111,7 @@ class PoolBatch:
         return HostTimeStep(observation, reward, terminated, truncated), is_first
 
     def render(self) -> np.ndarray:
-        """A picture of task 0, [H, W, 3] uint8."""
+        """Draws task 0, [H, W, 3] uint8."""
         return self._pool.render()
 
     def close(self) -> None:
@@ -118,15 +119,15 @@ class PoolBatch:
         self._pool.close()
 
     def _check(self, action: np.ndarray) -> np.ndarray:
-        """The pools do not: a thread of ale's that got a wrong action never answers."""
+        """Validates actions, as pools do not: a thread of ale hangs after an invalid action."""
         spec = self.spec.action
         check_shape(action, self.spec, (self.num_envs, *spec.shape))
         if isinstance(spec, specs.DiscreteArray):
             wrong = (action < 0) | (action >= spec.num_values)
             if np.count_nonzero(wrong):
                 raise UserError(
-                    f"{self.spec.name} takes actions 0 to {spec.num_values - 1}, not "
-                    f"{action[wrong][0]}."
+                    f"actions of {self.spec.name} must be from 0 to {spec.num_values - 1}, got "
+                    f"{action[wrong][0]}"
                 )
         return action
 
@@ -135,11 +136,13 @@ class PoolBatch:
         self._in_a_row += not_finite
         check_in_a_row(self._in_a_row, self.spec, NOT_FINITE)
         if rows_not_finite(observation):
-            raise UserError(f"{self.spec.name} opens an episode that is not finite.")
+            raise UserError(f"{self.spec.name} starts an episode with a non-finite observation")
 
 
 def check_pool(name: str, num_envs: int, time_limit: int | None, timeout: float | None) -> None:
-    """Raises UserError if an argument of `make_batch` is none that a pool takes."""
+    """Raises UserError if a pool does not support an argument of `make_batch`."""
     check_counts(num_envs, time_limit)
     if timeout is not None:
-        raise UserError(f"{name} steps in threads, which cannot be timed out: leave timeout out.")
+        raise UserError(
+            f"timeout must be None for {name}, got {timeout}; its threads cannot be timed out"
+        )

@@ -1,4 +1,4 @@
-"""A host environment in a process of its own, which may hang or die without harm to the caller."""
+"""A host environment in its own process, which may hang or crash without harm to the caller."""
 
 import contextlib
 import multiprocessing
@@ -21,30 +21,30 @@ from bellmax.envs.host_base import HostEnvironment, HostTimeStep, in_words
 if TYPE_CHECKING:
     from bellmax.envs.base import EnvSpec
 
-START_SECONDS = 120.0  # to start Python, to make the task and to reset it once
+START_SECONDS = 120.0  # to start Python, make the task and reset it once
 _CLOSE_SECONDS = 5.0
 _STARTING = threading.Lock()
 
 
 class ProcessEnvironment:
-    """A HostEnvironment whose task lives in a child process, spawned and never forked.
+    """A HostEnvironment whose task runs in a child process, spawned and never forked.
 
-    `ask` sends a call and `answer` waits for what it returns, so that many can work at a time.
-    `reset`, `step` and `render` do both. The child leaves Ctrl-C and SIGTERM to its parent, sees no
-    accelerator, and ends with its parent. As with everything that spawns, a script that makes one
-    must do so under `if __name__ == "__main__":`.
+    `ask` sends a call and `answer` waits for its result, so that several processes work
+    concurrently. `reset`, `step` and `render` do both. The child ignores Ctrl-C and SIGTERM, uses
+    no accelerator, and ends with its parent. As with every use of `spawn`, a script must create
+    these environments under `if __name__ == "__main__":`.
 
     Args:
       make_one: makes the task, in the child. It must be picklable: a function or class of a
         module, or a functools.partial of one.
       timeout: seconds that an answer may take, above 0.
-      start_timeout: seconds until the answer to the first call, making the task included; at
-        least `timeout` is taken.
+      start_timeout: seconds until the answer to the first call, including the time to make the
+        task; `timeout` if that is longer.
 
     Raises:
-      UserError: make_one cannot be pickled; or, from any call, the task raised one.
-      TimeoutError: from any call: the answer took too long. The child is killed.
-      ChildProcessError: from any call: the task raised, or the child died.
+      UserError: make_one cannot be pickled, or (any call) the task raised a UserError.
+      TimeoutError: (any call) the answer took too long; the child is killed.
+      ChildProcessError: (any call) the task raised another exception, or the child died.
     """
 
     def __init__(
@@ -61,7 +61,8 @@ class ProcessEnvironment:
         with _STARTING, _variables(JAX_PLATFORMS="cpu"):  # before anything can import jax there
             self._process.start()
         theirs.close()
-        # At the end of Python multiprocessing asks children to end, waits, and is not heard.
+        # At exit multiprocessing sends SIGTERM to children and waits; these ignore SIGTERM, so
+        # kill them.
         util.Finalize(self, _end, (self._process,), exitpriority=0)
         self._spec: EnvSpec | None = None
         self._timeout, self._allowance = timeout, max(timeout, start_timeout)
@@ -71,7 +72,7 @@ class ProcessEnvironment:
 
     @property
     def pid(self) -> int | None:
-        """The child's number."""
+        """Process id of the child."""
         return self._process.pid
 
     @property
@@ -94,25 +95,25 @@ class ProcessEnvironment:
         return self.answer()
 
     def ask(self, call: str, *arguments: Any) -> None:
-        """Begins `call` of the task. What an earlier call returned and nobody asked for is lost."""
+        """Sends `call` to the task. An earlier result that was not fetched is discarded."""
         if self._waiting:
             with contextlib.suppress(Exception):
                 self.answer()
         self._waiting = True
         self._deadline = max(self._deadline, time.monotonic() + self._timeout)
-        with contextlib.suppress(OSError):  # `answer` says that the child is gone
+        with contextlib.suppress(OSError):  # `answer` reports that the child is gone
             self._pipe.send((call, arguments))
 
     def answer(self) -> Any:
-        """What the call returned, within the timeout after `ask`."""
+        """The result of the call, within the timeout after `ask`."""
         self._waiting = False
-        _ = self.spec  # it comes first
+        _ = self.spec  # the child sends it first
         value = self._receive()
         self._allowance, self._deadline = self._timeout, 0.0
         return value
 
     def begin_close(self) -> None:
-        """Tells the child to close the task and to end."""
+        """Tells the child to close the task and exit."""
         with contextlib.suppress(OSError):
             self._pipe.send(("close", ()))
 
@@ -152,11 +153,12 @@ class ProcessEnvironment:
 
 
 def _serve(pipe: Connection, make_one: Callable[[], HostEnvironment]) -> None:
-    """The child: makes the task, sends its spec, then answers calls until the last."""
-    # A signal to all of a group or job is for the parent to heed, which needs its tasks until then.
+    """Main function of the child: makes the task, sends its spec, then answers calls."""
+    # A new session: a signal to the whole process group reaches only the parent, which still needs
+    # its tasks to shut down.
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Not ignored, which programs that the task starts would inherit.
+    # A handler and not SIG_IGN, which programs started by the task would inherit.
     signal.signal(signal.SIGTERM, lambda *_: None)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     made: list[HostEnvironment] = []
@@ -178,21 +180,21 @@ def _serve(pipe: Connection, make_one: Callable[[], HostEnvironment]) -> None:
 
 
 def _end(process: BaseProcess) -> None:
-    with contextlib.suppress(ValueError):  # it is closed
+    with contextlib.suppress(ValueError):  # already closed
         process.kill()
 
 
 def _end_with_parent() -> None:
-    """Ends the child a little after its parent, even if the task hangs and hears of nothing."""
+    """Ends the child shortly after its parent, even if the task hangs."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        time.sleep(_CLOSE_SECONDS)  # one that does not hang ends by itself before
+        time.sleep(_CLOSE_SECONDS)  # a task that does not hang exits before this
         os._exit(1)
 
 
 def _attempt(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
-    """How the call ended, and its result or its words."""
+    """How the call ended ("returned", "user" or "raised"), and its result or error message."""
     try:
         return "returned", function(*arguments)
     except UserError as error:
@@ -206,14 +208,14 @@ def _check_picklable(make_one: Callable[[], HostEnvironment]) -> None:
         pickle.dumps(make_one)
     except Exception as error:
         raise UserError(
-            "With a timeout each task runs in a process of its own, so what makes it must be "
-            f"picklable, such as a function of a module; this is not: {in_words(error)}."
+            "the environment's factory must be picklable if there is a timeout, got "
+            f"{in_words(error)}; use a function of a module"
         ) from error
 
 
 @contextlib.contextmanager
 def _variables(**values: str) -> Iterator[None]:
-    """Sets variables of the environment for a while."""
+    """Sets environment variables temporarily."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -1,4 +1,4 @@
-"""MiniGrid's tasks as host environments. Imported when a task is made."""
+"""MiniGrid's tasks as host environments. Imported on first use."""
 
 import dataclasses
 from typing import Any
@@ -12,7 +12,7 @@ from bellmax.envs.host_base import HostTimeStep, opening
 from bellmax.envs.registry import check_options, import_extra, suggest
 
 ENCODINGS = ("one_hot", "ids")
-NUM_OBJECTS, NUM_COLOURS, NUM_STATES = 11, 6, 3  # of MiniGrid: ids of the image's three layers
+NUM_OBJECTS, NUM_COLOURS, NUM_STATES = 11, 6, 3  # number of ids in each of the image's three layers
 _PREFIX = "MiniGrid-"  # its BabyAI tasks need the mission's text
 _NO_FILES = "MiniGrid-WFC-"  # need files that its wheel lacks
 
@@ -20,12 +20,12 @@ _NO_FILES = "MiniGrid-WFC-"  # need files that its wheel lacks
 def make(
     task: str, *, encoding: str = "one_hot", render: bool = False, **options: Any
 ) -> "MinigridTask":
-    """A MiniGrid task, such as `MiniGrid-DoorKey-16x16-v0`, or `DoorKey-16x16` for short.
+    """Makes a MiniGrid task, such as `MiniGrid-DoorKey-16x16-v0`, or `DoorKey-16x16` for short.
 
     Args:
       task: one of `list_tasks()`. A name without version means the newest.
       encoding: of the observation, `one_hot` or `ids`, see `MinigridTask`.
-      render: does nothing: all of them can draw.
+      render: ignored: every task can draw.
       **options: max_steps, the time limit in environment steps, at least 1. The default is the
         task's.
 
@@ -37,15 +37,15 @@ def make(
     check_options(f"minigrid/{task}", options, ("encoding", "max_steps"))
     if encoding not in ENCODINGS:
         raise UserError(
-            f"encoding must be one of {', '.join(ENCODINGS)}, not {encoding!r}"
-            f"{suggest(str(encoding), ENCODINGS)}."
+            f"encoding must be one of {', '.join(ENCODINGS)}, got {encoding!r}"
+            f"{suggest(str(encoding), ENCODINGS)}"
         )
     for name, value in options.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{name} must be a whole number of at least 1, not {value!r}.")
+            raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
     from gymnasium.envs.registration import load_env_creator, registry
 
-    # Not by gymnasium.make, which wraps the task and warns of newer versions.
+    # gymnasium.make would wrap the task and warn of newer versions.
     registered = registry[full_name]
     env = load_env_creator(str(registered.entry_point))(**registered.kwargs | options)
     return MinigridTask(full_name, env, encoding)
@@ -64,19 +64,19 @@ class MinigridTask:
     """One MiniGrid task as a HostEnvironment, without wrappers.
 
     Observations are MiniGrid's image, the 7 x 7 cells in front of the agent: the first axis is the
-    column, the second the row, and the agent looks up from (3, 6), where what it carries is shown.
-    Cells behind walls are unseen in most tasks. As in the image the agent's direction is left out,
-    and so is the mission's text, without which some tasks (Fetch, GoToDoor, GoToObject, PutNear)
-    cannot be solved. `one_hot`: [7, 7, 20] bool, 11 channels for the object (`OBJECT_TO_IDX`), 6
-    for its colour (`COLOR_TO_IDX`), 3 for its state (`STATE_TO_IDX`). `ids`: [7, 7, 3] uint8, their
-    numbers, as MiniGrid gives them.
+    column, the second the row. The agent is at (3, 6) and looks up; that cell shows the object it
+    carries. In most tasks cells behind walls are hidden. The observation does not contain the
+    agent's direction, nor the mission's text, without which some tasks (Fetch, GoToDoor,
+    GoToObject, PutNear) cannot be solved. `one_hot`: [7, 7, 20] bool, 11 channels for the object
+    (`OBJECT_TO_IDX`), 6 for its colour (`COLOR_TO_IDX`), 3 for its state (`STATE_TO_IDX`). `ids`:
+    [7, 7, 3] uint8, the ids that MiniGrid returns.
 
     Actions: 0 turn left, 1 turn right, 2 forward, 3 pick up, 4 drop, 5 toggle, 6 done; tasks with
-    moving obstacles have the first three. Success in step t pays 1 - 0.9 t / max_steps and
-    terminates, and so does a failure without pay, or with -1 for running into an obstacle.
-    max_steps truncates, unless that step terminates.
+      moving obstacles have only the first three. Success in step t is rewarded with 1 - 0.9 t /
+      max_steps and terminates. A failure terminates with reward 0, or -1 for a collision with an
+      obstacle. max_steps truncates, unless that step terminates.
 
-    task: MiniGrid's name of it. env: MiniGrid's object. encoding: `one_hot` or `ids`.
+    task: MiniGrid's name of the task. env: MiniGrid's object. encoding: `one_hot` or `ids`.
     """
 
     task: str
@@ -110,14 +110,14 @@ class MinigridTask:
         return HostTimeStep(image, float(reward), bool(terminated), truncated and not terminated)
 
     def render(self) -> np.ndarray:
-        """A picture of the whole grid, 32 pixels a cell, [H, W, 3] uint8."""
+        """Draw the whole grid, 32 pixels per cell, [H, W, 3] uint8."""
         return np.asarray(self.env.get_frame(), np.uint8)
 
     def close(self) -> None:
         self.env.close()
 
     def _observe(self, image: np.ndarray) -> np.ndarray:
-        """The observation of MiniGrid's [7, 7, 3] in the chosen encoding."""
+        """Encode MiniGrid's image [7, 7, 3] as the observation."""
         if self.encoding == "ids":
             return image
         sizes = (NUM_OBJECTS, NUM_COLOURS, NUM_STATES)
@@ -130,7 +130,7 @@ def _find(task: str) -> str:
     tasks = list_tasks()
     if task in tasks:
         return task
-    versions = {}  # of each name without prefix and version, the last is the newest
+    versions = {}  # by name without prefix and version; the newest overwrites older ones
     for name in sorted(tasks, key=lambda name: int(name.rpartition("-v")[2])):
         versions[name.removeprefix(_PREFIX).rpartition("-v")[0]] = name
     short = task.removeprefix(_PREFIX)
@@ -138,4 +138,4 @@ def _find(task: str) -> str:
         return versions[short]
     if _PREFIX + short in tasks:
         return _PREFIX + short
-    raise UserError(f"minigrid has no task {task!r}{suggest(task, [*versions, *tasks])}.")
+    raise UserError(f"minigrid has no task {task!r}{suggest(task, [*versions, *tasks])}")

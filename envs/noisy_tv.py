@@ -1,4 +1,4 @@
-"""NoisyGrid: four rooms, one far goal, and a screen whose noise catches the curious."""
+"""NoisyGrid: four rooms, one distant goal, and a noisy TV that distracts curious agents."""
 
 import dataclasses
 import functools
@@ -33,20 +33,21 @@ class NoisyGridState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class NoisyGrid:
-    """Walk from the top left of four rooms to the bottom right, beside a TV that shows noise.
+    """Walk from the top left of four rooms to the bottom right; observations include a noisy TV.
 
-    Actions: 0 up, 1 right, 2 down, 3 left, 4 the remote control, which stays where it is. A wall
-    crosses the middle row and the middle column, each with a doorway in either half; walking into
-    a wall or off the grid stays. The goal pays 1 and terminates; everything else pays 0. The
-    shortest way takes 2 (size - 1) steps. Only the noise is random.
+    Actions: 0 up, 1 right, 2 down, 3 left, 4 use the remote control without moving. Walls fill the
+      middle row and the middle column, each with a doorway in both halves; the agent does not move
+      if it walks into a wall or off the grid. The goal is rewarded with 1 and terminates; all other
+      rewards are 0. The shortest path takes 2 (size - 1) steps. Only the noise is random.
 
-    Observations are [size, size, 1 + channels] uint8: 255 where the agent is, then the TV. Nothing
-    depends on the TV, and an agent that is rewarded for surprise need not look at anything else.
+    Observations are [size, size, 1 + channels] uint8: 255 where the agent is, then the TV. Neither
+    rewards nor dynamics depend on the TV, but an agent that is rewarded for surprise may watch only
+    the TV.
 
     size: rows and columns, odd, at least 5.
-    noise: `none`, a dark TV; `always`, uniform bytes that are drawn anew at every reset and step;
-      `remote`, dark at first, drawn anew by action 4 and otherwise still.
-    channels: planes of the TV, at least 1.
+    noise: `none`, a dark TV; `always`, new uniform bytes at every reset and step; `remote`, dark
+      at first, new uniform bytes after action 4, otherwise unchanged.
+    channels: image planes of the TV, at least 1.
     time_limit: environment steps to truncation, at least 1.
 
     Source: the noisy TV of Burda et al. 2019, arXiv:1808.04355; noise on an action is that of Noisy
@@ -60,15 +61,15 @@ class NoisyGrid:
 
     def __post_init__(self):
         if self.size < 5 or self.size % 2 == 0:
-            raise UserError(f"NoisyGrid's size must be odd and at least 5, not {self.size}.")
+            raise UserError(f"NoisyGrid's size must be odd and at least 5, got {self.size}")
         if self.noise not in NOISES:
             raise UserError(
-                f"NoisyGrid's noise must be one of {', '.join(NOISES)}, not {self.noise!r}"
-                f"{suggest(str(self.noise), NOISES)}."
+                f"NoisyGrid's noise must be one of {', '.join(NOISES)}, got {self.noise!r}"
+                f"{suggest(str(self.noise), NOISES)}"
             )
         for name in ("channels", "time_limit"):
             if (value := getattr(self, name)) < 1:
-                raise UserError(f"NoisyGrid's {name} must be at least 1, not {value}.")
+                raise UserError(f"NoisyGrid's {name} must be at least 1, got {value}")
 
     @property
     def spec(self) -> EnvSpec:
@@ -83,7 +84,7 @@ class NoisyGrid:
 
     @functools.cached_property
     def walls(self) -> np.ndarray:
-        """[size, size] bool, where nobody can stand."""
+        """[size, size] bool, cells that the agent cannot enter."""
         middle = self.size // 2
         doorways = [middle // 2, middle + 1 + middle // 2]
         walls = np.zeros((self.size, self.size), bool)
@@ -93,7 +94,7 @@ class NoisyGrid:
 
     @property
     def num_cells(self) -> int:
-        """size ** 2. All but the 2 size - 5 of the walls can be reached."""
+        """size ** 2. All are reachable except the 2 size - 5 cells of the walls."""
         return self.size**2
 
     def cell(self, env_state: NoisyGridState) -> jax.Array:

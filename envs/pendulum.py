@@ -30,7 +30,7 @@ class PendulumState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Pendulum:
-    """Swing a pendulum up and hold it. Each step costs its angle, speed and torque, squared.
+    """Swing a pendulum up and hold it. A step costs a weighted sum of angle^2, speed^2, torque^2.
 
     Never terminates; truncated after `time_limit` steps. Its parameters are mass (kg), length (m)
     and gravity (m/s^2); they may be traced.
@@ -45,10 +45,10 @@ class Pendulum:
 
     def __post_init__(self):
         if self.time_limit < 1:
-            raise UserError(f"Pendulum's time_limit must be at least 1, not {self.time_limit}.")
+            raise UserError(f"Pendulum's time_limit must be at least 1, got {self.time_limit}")
         for name, value in {"mass": self.mass, "length": self.length}.items():
             if isinstance(value, float | int) and not 0 < value < math.inf:
-                raise UserError(f"Pendulum's {name} must be above 0, not {value}.")
+                raise UserError(f"Pendulum's {name} must be above 0, got {value}")
 
     @property
     def spec(self) -> EnvSpec:

@@ -1,4 +1,4 @@
-"""Pictures of jax environments: those that they draw, or of what they show, through wrappers."""
+"""Pictures of JAX environments inside wrappers: their own drawings, or their observations."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Draw: TypeAlias = Callable[[EnvState], np.ndarray]
 
 
 class ObservedState(NamedTuple):
-    """env_state: the wrapped environment's. observation: [H, W] or [H, W, C], what it shows."""
+    """env_state: the wrapped environment's. observation: [H, W] or [H, W, C], the latest one."""
 
     env_state: EnvState
     observation: jax.Array
@@ -26,7 +26,7 @@ class ObservedState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Observed:
-    """An environment that draws what it shows, see `picture_of`."""
+    """An environment that draws its observation, see `picture_of`."""
 
     env: Environment
 
@@ -49,18 +49,18 @@ class Observed:
 
 
 def find_drawing(env: Environment) -> tuple[Environment, Draw]:
-    """What to step so that there are pictures, and the function that draws its states.
+    """Find an environment that can be drawn, and the function that draws its states.
 
     Args:
       env: a task, perhaps within TimeLimit, FrameStack or Randomised.
 
     Returns:
-      (environment, draw): the environment is `env`, or equals it step by step; `draw` takes one
-      unbatched state of it, of numpy, also where `vectorise` wrapped it, and returns
-      [H, W, 3] uint8.
+      (environment, draw): the environment is `env`, or a wrapper with the same dynamics; `draw`
+      maps one unbatched state of it (NumPy arrays), also one from inside `vectorise`, to [H, W, 3]
+      uint8.
 
     Raises:
-      UserError: the task is not Drawable, and its observation is no picture.
+      UserError: the task is not Drawable, and its observation is not an image.
     """
     inner = env
     while isinstance(inner, TimeLimit | FrameStack | Randomised):
@@ -69,8 +69,8 @@ def find_drawing(env: Environment) -> tuple[Environment, Draw]:
         spec = env.spec.observation
         if not _is_picture(spec):
             raise UserError(
-                f"{env.spec.name} draws no pictures: it has no `draw`, and an observation of shape "
-                f"{spec.shape} and dtype {spec.dtype} is no picture."
+                f"{env.spec.name} cannot draw pictures; it has no `draw`, and an observation of "
+                f"shape {spec.shape} and dtype {spec.dtype} is not an image"
             )
         env = inner = Observed(env)
     drawn = inner.draw
@@ -84,10 +84,10 @@ def find_drawing(env: Environment) -> tuple[Environment, Draw]:
 
 
 def picture_of(observation: np.ndarray, spec: specs.Array) -> np.ndarray:
-    """An observation [H, W] or [H, W, C] as [H, W, 3] uint8, enlarged to about 256 pixels.
+    """Draw an observation [H, W] or [H, W, C] as [H, W, 3] uint8, enlarged to about 256 pixels.
 
-    uint8 of 3 channels is RGB, one channel is grey, and of others each is a plane with a colour of
-    its own. Floats count from the spec's lowest value to its highest, or from 0 to 1.
+    3 channels of uint8 are RGB, one channel is grey; otherwise each channel has its own colour.
+    Floats are scaled from the spec's bounds, or from [0, 1].
     """
     values = observation.reshape(*observation.shape[:2], -1)
     if values.dtype == np.uint8 and values.shape[2] == 3:
@@ -102,7 +102,7 @@ def picture_of(observation: np.ndarray, spec: specs.Array) -> np.ndarray:
 
 
 def _is_picture(spec: specs.Array) -> bool:
-    """Whether `picture_of` takes it. [H, W] of floats may be anything, such as rows of features."""
+    """Whether `picture_of` supports it; [H, W] floats are refused, as they may be features."""
     if len(spec.shape) not in (2, 3):
         return False
     if spec.dtype in (np.bool_, np.uint8):

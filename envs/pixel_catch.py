@@ -1,4 +1,4 @@
-"""Catch drawn at the size of an Atari frame: agents at Atari's shapes, on device."""
+"""Catch rendered at the size of an Atari frame: agents for Atari's shapes run fully on device."""
 
 import dataclasses
 
@@ -16,10 +16,10 @@ SIZE = 84  # pixels, height and width of a preprocessed Atari frame
 
 @dataclasses.dataclass(frozen=True)
 class PixelCatch:
-    """`Catch`, seen as one grey frame: [84, 84, 1] uint8, 255 where the ball and the paddle are.
+    """`Catch` observed as a grey frame: [84, 84, 1] uint8, 255 where ball and paddle are.
 
-    Every cell of the board becomes a rectangle; where 84 is no multiple of the board, rectangles
-    differ by one pixel. `frame_stack: 4` makes the [84, 84, 4] of Atari agents.
+    Every cell of the board becomes a rectangle; if 84 is not a multiple of the board's size, the
+    rectangles differ by one pixel. `frame_stack: 4` gives the [84, 84, 4] of Atari agents.
 
     Source: Mnih et al. 2014, arXiv:1406.6247; frame size: Mnih et al. 2015,
     doi:10.1038/nature14236.
@@ -31,8 +31,8 @@ class PixelCatch:
     def __post_init__(self):
         if not (2 <= self.rows <= SIZE and 1 <= self.columns <= SIZE):
             raise UserError(
-                f"PixelCatch needs rows from 2 to {SIZE} and columns from 1 to {SIZE}, not "
-                f"{self.rows} and {self.columns}."
+                f"PixelCatch's rows must be from 2 to {SIZE} and its columns from 1 to {SIZE}, got "
+                f"{self.rows} and {self.columns}"
             )
 
     @property
@@ -59,7 +59,7 @@ class PixelCatch:
         return Catch(self.rows, self.columns)
 
     def _draw(self, state: CatchState) -> jax.Array:
-        """The frame; comparing pixels' cells is cheaper than gathering from a drawn board."""
+        """The frame; comparing cell indices per pixel is cheaper than a gather from a board."""
         row = (jnp.arange(SIZE) * self.rows // SIZE)[:, None, None]
         column = (jnp.arange(SIZE) * self.columns // SIZE)[None, :, None]
         ball = (row == state.ball_y) & (column == state.ball_x)

@@ -1,4 +1,4 @@
-"""An environment whose physics is drawn anew for every episode: domain randomisation."""
+"""Domain randomisation: an environment whose physics parameters are resampled every episode."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ class RandomisedState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Randomised:
-    """Draws parameters uniformly and independently at every reset; the agent does not see them.
+    """Draws parameters uniformly and independently at every reset, unobserved by the agent.
 
     env: the environment, which must be `Parametric`.
     ranges: (low, high) by name, in the parameter's own unit; low == high fixes it. Parameters that
@@ -48,7 +48,7 @@ class Randomised:
     def reset(self, key: jax.Array) -> tuple[RandomisedState, TimeStep]:
         draw_key, env_key = jax.random.split(key)
         parameters = {
-            # By name, so that one more parameter shifts no other's draws.
+            # Keyed by name: adding a parameter does not change the others' draws.
             name: _uniform(jax.random.fold_in(draw_key, zlib.crc32(name.encode())), low, high)
             for name, (low, high) in self.ranges.items()
         }
@@ -64,23 +64,23 @@ class Randomised:
 
 
 def check_ranges(env: Environment, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Says what is wrong with ranges of an environment's parameters.
+    """Check the ranges of an environment's parameters.
 
     Raises:
       UserError: the environment is not Parametric, has no such parameter, or low > high.
     """
     task = env.spec.name
     if not isinstance(env, Parametric):
-        raise UserError(f"{task} has no parameters that could be randomised.")
+        raise UserError(f"env.randomise must be empty for {task}; it has no parameters")
     check_parameters(task, ranges, env.parameters)
     for name, (low, high) in ranges.items():
         if not (math.isfinite(low) and math.isfinite(high) and low <= high):
             raise UserError(
-                f"the range of {name} must be (low, high) with low <= high, not ({low}, {high})."
+                f"env.randomise.{name} must be (low, high) with low <= high, got ({low}, {high})"
             )
 
 
 def _uniform(key: jax.Array, low: float, high: float) -> jax.Array:
-    """[] float32 in [low, high], both exact: interpolation alone may round beyond them."""
+    """[] float32 in [low, high]; clipped, because interpolation may round outside."""
     fraction = jax.random.uniform(key)
     return jnp.clip(low + fraction * (high - low), jnp.float32(low), jnp.float32(high))

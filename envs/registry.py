@@ -1,6 +1,6 @@
 """Environments by name: `bellmax/<Task>`, `<suite>/<Task>` of an extra, `module.path:factory`.
 
-`make` makes those of jax, `make_batch` those that Python steps; `is_host` says which a name is.
+`make` makes JAX environments, `make_batch` host environments; `is_host` tells which a name is.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bellmax.envs.base import Environment
     from bellmax.envs.host_base import HostBatch, HostEnvironment
 
-# Modules are imported when asked for: naming the tasks costs nothing.
+# Modules are imported on first use: listing the tasks imports none.
 _OWN = {
     "bellmax/CartPole": ("bellmax.envs.cartpole", "CartPole"),
     "bellmax/Catch": ("bellmax.envs.catch", "Catch"),
@@ -29,9 +29,9 @@ _OWN = {
     "bellmax/PixelCatch": ("bellmax.envs.pixel_catch", "PixelCatch"),
     "bellmax/TwoStateChain": ("bellmax.envs.tabular", "TwoStateChain"),
 }
-# Each has an extra and an adapter of its name, and writes its tasks so.
+# JAX suites and the form of their task names; each has an extra and an adapter of the same name.
 _SUITES = {"gymnax": "<Task>", "brax": "<task>", "craftax": "<Task>", "xminigrid": "<Task>"}
-# The same for suites whose tasks Python steps, and the packages of another name than the suite.
+# The same for suites of host environments, and packages whose name differs from the suite's.
 HOST_SUITES = {
     "ale": "<Game>",
     "bsuite": "<id>/<number>",
@@ -42,21 +42,21 @@ HOST_SUITES = {
 }
 _PACKAGES = {"ale": "ale_py"}
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-_POOLS = ("ale", "envpool")  # their adapters make batches, those of the others single tasks
+_POOLS = ("ale", "envpool")  # adapters that make batches; the others make single tasks
 
 
 def make(name: str, **options: Any) -> "Environment":
     """The pure-JAX environment of that name.
 
     Args:
-      name: `bellmax/<Task>`; `gymnax/<Task>`, `brax/<task>`, `craftax/<Task>` or
-        `xminigrid/<Task>` (need the extra of that name); or `module.path:factory`, a callable of
-        yours that takes the options and returns an Environment.
-      **options: what the task's factory takes, by name.
+      name: `bellmax/<Task>`; `gymnax/<Task>`, `brax/<task>`, `craftax/<Task>` or `xminigrid/<Task>`
+        (need the extra of that name); or `module.path:factory`, your own callable that takes the
+        options and returns an Environment.
+      **options: keyword arguments of the task's factory.
 
     Raises:
-      UserError: no such name or option, something that it needs is not installed, or Python steps
-        it.
+      UserError: no such name or option, a dependency is not installed, or it is a host
+        environment.
     """
     if name in _OWN:
         module, attribute = _OWN[name]
@@ -79,9 +79,9 @@ def make(name: str, **options: Any) -> "Environment":
 
 
 def is_host(name: str, **options: Any) -> bool:
-    """Whether Python steps the environments of that name, so that `make_batch` makes them.
+    """Whether the name is a host environment, which `make_batch` makes.
 
-    A `module.path:factory` is called to see what it returns.
+    A `module.path:factory` is called to inspect what it returns.
 
     Raises:
       UserError: no such name, or no such option of the user's own factory.
@@ -99,7 +99,7 @@ def is_host(name: str, **options: Any) -> bool:
 
 
 def is_pool(name: str) -> bool:
-    """Whether host environments of that name step in threads of their package, not one by one."""
+    """Whether host environments of that name step in their package's thread pool."""
     return name.partition("/")[0] in _POOLS
 
 
@@ -112,23 +112,23 @@ def make_batch(
     render: bool = False,
     **options: Any,
 ) -> "HostBatch":
-    """Environments of that name that Python steps, together.
+    """Make a batch of host environments.
 
     Args:
       name: of a suite in `HOST_SUITES`, which needs the extra of that name; or
-        `module.path:factory`, a callable of yours that takes the options and returns a
+        `module.path:factory`, your own callable that takes the options and returns a
         gymnasium.Env, a dm_env.Environment or a HostEnvironment.
       num_envs: N >= 1.
-      time_limit: truncates episodes after so many steps, 1 or more; the task's own limit stays if
-        it is shorter.
-      timeout: seconds that a reset or step may take, above 0; each task then has a process of its
-        own.
-      render: whether the tasks can draw pictures; your own factory sees to that by itself.
-      **options: what the task's factory takes, by name.
+      time_limit: truncates episodes after this number of steps, 1 or more; the task's own limit
+        applies if it is shorter.
+      timeout: seconds that a reset or step may take, above 0; each task then runs in its own
+        process.
+      render: whether the tasks can draw pictures; ignored for your own factory.
+      **options: keyword arguments of the task's factory.
 
     Raises:
-      UserError: no such name or option, an argument is out of range, something that it needs is
-        not installed, or it is an environment of jax.
+      UserError: no such name or option, an argument is out of range, a dependency is not
+        installed, or it is a JAX environment.
     """
     suite, _, task = name.partition("/")
     if suite in HOST_SUITES and task:
@@ -140,7 +140,7 @@ def make_batch(
     elif is_host(name, **options):
         make_one = functools.partial(_make_users, name, options)
     else:
-        raise UserError(f"{name} is an environment of jax: bellmax.envs.make makes it.")
+        raise UserError(f"{name} is a JAX environment; make it with bellmax.envs.make")
     from bellmax.envs.host_loop import LoopBatch
 
     return LoopBatch(make_one, num_envs, time_limit=time_limit, timeout=timeout)
@@ -150,9 +150,9 @@ def list_names(*, with_gymnax: bool = False) -> list[str]:
     """Names that `make` and `make_batch` take.
 
     Args:
-      with_gymnax: adds gymnax's own if it is installed, which imports it (5 seconds). Otherwise
-        `gymnax/<Task>` stands for all of them. So do `brax/<task>`, `gymnasium/<Task>` and the
-        like for theirs, each if it is installed.
+      with_gymnax: whether to list gymnax's tasks if it is installed, which imports it (5 seconds).
+        Otherwise `gymnax/<Task>` stands for all of them. Of every other installed suite one pattern
+        is listed, such as `brax/<task>` or `gymnasium/<Task>`.
     """
     names = sorted(_OWN)
     for suite, task in {**_SUITES, **HOST_SUITES}.items():
@@ -168,10 +168,10 @@ def list_names(*, with_gymnax: bool = False) -> list[str]:
 
 
 def import_extra(module: str, extra: str) -> ModuleType:
-    """The module, which the extra of that name installs.
+    """Import a module that the given extra installs.
 
     Raises:
-      UserError: it, or something that it imports, is not installed.
+      UserError: the module or one of its dependencies is not installed.
     """
     try:
         return importlib.import_module(module)
@@ -180,7 +180,7 @@ def import_extra(module: str, extra: str) -> ModuleType:
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """`, did you mean 'x'?`-like half of a sentence, or the empty string."""
+    """The text `, did you mean 'x'` with the closest known name, or an empty string."""
     lower = {name.lower(): name for name in known}
     nearest = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.5)
     if not nearest:  # `CartPole` for `bellmax/CartPole`
@@ -189,29 +189,29 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 
 def check_parameters(task: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Raises UserError if one of `names` is no parameter of the task; `known` are all."""
+    """Raises UserError if one of `names` is not in `known`, the task's parameters."""
     _check_names(f"{task} has no parameter", names, known, "it has")
 
 
 def check_options(task: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Raises UserError if one of `names` is no option of the task; `known` are all."""
+    """Raises UserError if one of `names` is not in `known`, the task's options."""
     _check_names(f"{task} has no option", names, known, "it takes")
 
 
 def check_types(options: Mapping[str, Any], nominal: Mapping[str, Any]) -> None:
-    """Raises UserError if an option, as YAML has them, is of another type than its nominal value.
+    """Raises UserError if the type of an option differs from the type of its nominal value.
 
-    What is none of YAML's, such as an array, or has no such nominal value, is let through.
+    Only types of YAML are checked; other types, such as arrays, are accepted.
     """
     for name, value in options.items():
         kind, given = type(nominal.get(name)), type(value)
-        # An int stands for a float, as YAML reads it; nothing else stands for another.
+        # An int is accepted as a float, as YAML may read one; no other type is converted.
         if {kind, given} <= {*_KINDS} and given is not kind and (kind, given) != (float, int):
-            raise UserError(f"{name} must be {_KINDS[kind]}, not {value!r}.")
+            raise UserError(f"{name} must be {_KINDS[kind]}, got {value!r}")
 
 
 def defaults_of(factory: Callable[..., Any]) -> dict[str, Any]:
-    """What a factory takes where nothing is said, by name."""
+    """Default values of a factory's arguments, by name."""
     parameters = inspect.signature(factory).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
@@ -221,7 +221,7 @@ def _check_names(lacks: str, names: Iterable[str], known: Iterable[str], has: st
     for name in names:
         if name not in known:
             listed = ", ".join(known) or "none"
-            raise UserError(f"{lacks} {name!r}{suggest(name, known)}; {has} {listed}.")
+            raise UserError(f"{lacks} {name!r}{suggest(name, known)}; {has} {listed}")
 
 
 def _load_factory(name: str) -> Callable[..., Any]:
@@ -230,37 +230,39 @@ def _load_factory(name: str) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"The environment {name!r} needs the module {error.name!r}, which Python cannot find; "
-            "install it or add its folder to PYTHONPATH."
+            f"environment {name!r} needs the module {error.name!r}; install it or add its folder "
+            "to PYTHONPATH"
         ) from error
     except ValueError as error:
-        raise UserError(f"{name!r} is not of the form module.path:factory.") from error
+        raise UserError(
+            f"env.name must be of the form module.path:factory, got {name!r}"
+        ) from error
     factory: Any = getattr(module, attribute, None)
     if not callable(factory):
         raise UserError(
-            f"The module {module_name!r} has no callable {attribute!r}"
-            f"{suggest(attribute, [n for n in vars(module) if not n.startswith('_')])}."
+            f"module {module_name!r} has no callable {attribute!r}"
+            f"{suggest(attribute, [n for n in vars(module) if not n.startswith('_')])}"
         )
     return factory
 
 
 def _call(name: str, options: dict[str, Any]) -> Any:
-    """What the user's factory makes, after its options were checked by name."""
+    """Call the user's factory after checking the names of its options."""
     factory = _load_factory(name)
     _check_factory_options(name, factory, options)
     made = factory(**options)
     if not kind_of(made):
         raise UserError(
-            f"{name} returned a {type(made).__name__}, not an Environment with spec, reset and "
-            "step, nor a gymnasium.Env or a dm_env.Environment."
+            f"{name} must return an Environment with spec, reset and step, a gymnasium.Env or a "
+            f"dm_env.Environment, got a {type(made).__name__}"
         )
     return made
 
 
 def kind_of(made: Any) -> str:
-    """`jax`, `host`, `gymnasium` or `dm_env`, or the empty string for none of these.
+    """Kind of an environment: `jax`, `host`, `gymnasium`, `dm_env`, or an empty string if unknown.
 
-    Told by what it has: its package need not be imported, nor be there.
+    It is recognised by its attributes, so its package need not be installed.
     """
 
     def has(*members: str) -> bool:
@@ -278,7 +280,7 @@ def kind_of(made: Any) -> str:
 
 
 def _make_users(name: str, options: dict[str, Any]) -> "HostEnvironment":
-    """The user's own environment as a HostEnvironment."""
+    """Make the user's own environment as a HostEnvironment."""
     made = _call(name, options)
     kind = kind_of(made)
     if kind == "gymnasium":
@@ -288,7 +290,7 @@ def _make_users(name: str, options: dict[str, Any]) -> "HostEnvironment":
     if kind == "dm_env":
         from bellmax.envs.dm_env_adapter import from_dm_env
 
-        _close(made)  # `from_dm_env` makes it anew for every seed
+        _close(made)  # `from_dm_env` calls the factory again for every seed
         return from_dm_env(functools.partial(_load_factory(name), **options), name)
     return made
 
@@ -299,24 +301,22 @@ def _close(made: Any) -> None:
 
 
 def _not_jax(name: str) -> UserError:
-    return UserError(
-        f"{name} is a host environment, which Python steps: bellmax.envs.make_batch makes it."
-    )
+    return UserError(f"{name} is a host environment; make it with bellmax.envs.make_batch")
 
 
 def _unknown(name: str) -> UserError:
     suites = {**_SUITES, **HOST_SUITES}
     written = ", ".join(f"`{suite}/{task}`" for suite, task in suites.items())
     return UserError(
-        f"There is no environment {name!r}{suggest(name, list_names())}; "
-        f"{written} and `module.path:factory` work too."
+        f"there is no environment {name!r}{suggest(name, list_names())}; "
+        f"other forms are {written} and `module.path:factory`"
     )
 
 
 def _check_factory_options(name: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
     try:
         parameters = inspect.signature(factory).parameters.values()
-    except ValueError:  # some builtins do not say what they take
+    except ValueError:  # some builtins have no signature
         return
     kinds = {p.kind for p in parameters}
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -325,4 +325,4 @@ def _check_factory_options(name: str, factory: Callable[..., Any], options: dict
         check_options(name, options, allowed)
     for parameter in named:
         if parameter.default is parameter.empty and parameter.name not in options:
-            raise UserError(f"{name} needs the option {parameter.name!r}.")
+            raise UserError(f"{name} needs the option {parameter.name!r}")

@@ -11,25 +11,25 @@ def value_iteration(
     *,
     terminal: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The optimal Q of a finite MDP.
+    """Compute the optimal Q of a finite MDP.
 
     Args:
       p: [S, A, S] transition probabilities.
       r: [S, A] rewards.
       gamma: discount in [0, 1).
       tol: largest error of the answer, in reward units.
-      terminal: [S] bool, states that end the episode when entered; worth 0.
+      terminal: [S] bool, states that end the episode when entered; their value is 0.
 
     Returns:
       [S, A] float64.
     """
     if not 0 <= gamma < 1:
-        raise ValueError(f"value iteration needs gamma in [0, 1), not {gamma}")
+        raise ValueError(f"gamma must be in [0, 1), got {gamma}")
     p = _continuing(p, terminal)
     q = np.zeros(np.shape(r))
     while True:
         new = r + gamma * p @ q.max(-1)
-        # Banach: what is left is at most gamma / (1 - gamma) times the last change.
+        # Banach: the remaining error is at most gamma / (1 - gamma) times the last change.
         if gamma * np.abs(new - q).max() <= tol * (1 - gamma):
             return new
         q = new
@@ -51,6 +51,6 @@ def policy_evaluation(
 
 
 def _continuing(p: np.ndarray, terminal: np.ndarray | None) -> np.ndarray:
-    """The transitions after which there is a future."""
+    """Transition probabilities with those into terminal states set to 0."""
     p = np.asarray(p, np.float64)
     return p if terminal is None else p * ~np.asarray(terminal, bool)

@@ -1,20 +1,20 @@
-"""Running mean and variance of observations, merged a batch at a time."""
+"""Running mean and variance of observations, updated batch by batch."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-# A feature that was constant so far has no scale; its first change must not blow up the network.
-# The bound is Stable-Baselines3's `clip_obs`.
+# A feature that was constant so far has variance 0; its first change must not be scaled to
+# infinity. The bound is Stable-Baselines3's `clip_obs`.
 NORMALISED_BOUND = 10.0
 _EPSILON = 1e-8
 
 
 class RunningStatistics(NamedTuple):
-    """Mean and population variance of what was seen so far.
+    """Mean and population variance of the observations so far.
 
-    seen: [] float32, how many.
+    seen: [] float32, number of observations.
     mean: [...] float32, one observation's shape.
     variance: [...] float32.
     """
@@ -25,7 +25,7 @@ class RunningStatistics(NamedTuple):
 
 
 def initial_statistics(shape: tuple[int, ...]) -> RunningStatistics:
-    """Nothing seen yet: normalising with these changes nothing but the dtype."""
+    """Statistics of no observations, mean 0 and variance 1: normalising changes only the dtype."""
     return RunningStatistics(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
 
 

@@ -1,4 +1,4 @@
-"""Finite MDPs whose values are known exactly."""
+"""Finite MDPs with exactly known values."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class TabularState(NamedTuple):
-    """state: [] int32, which of the S states. time: [] int32, steps since the reset."""
+    """state: [] int32, index of the state. time: [] int32, steps since the reset."""
 
     state: jax.Array
     time: jax.Array
@@ -37,8 +37,8 @@ class TabularMDP:
 
     p: [S, A, S] probability of each next state; rows sum to 1.
     r: [S, A] reward of each action.
-    terminal: [S] bool, entering such a state terminates; None for no such state.
-    initial: [S] probability of each first state; None for uniform over those not terminal.
+    terminal: [S] bool, states that terminate when entered; None for none.
+    initial: [S] probability of each initial state; None for uniform over non-terminal states.
     time_limit: environment steps to truncation; None for never.
     """
 
@@ -54,10 +54,10 @@ class TabularMDP:
         num_states, num_actions = np.shape(self.r)
         if np.shape(self.p) != (num_states, num_actions, num_states):
             raise UserError(
-                f"p must be [S, A, S] and r [S, A], not {np.shape(self.p)}, {np.shape(self.r)}."
+                f"p must be [S, A, S] and r [S, A], got {np.shape(self.p)} and {np.shape(self.r)}"
             )
         if np.min(self.p) < 0 or not np.allclose(np.sum(self.p, -1), 1):
-            raise UserError("Every row p[s, a] of a TabularMDP must be >= 0 and sum to 1.")
+            raise UserError("every row p[s, a] of a TabularMDP must be >= 0 and sum to 1")
 
     @property
     def spec(self) -> EnvSpec:
@@ -104,29 +104,29 @@ class TabularMDP:
 
 @dataclasses.dataclass(frozen=True)
 class TwoStateChain:
-    """Two states that never terminate, cut so often that taking a cut for a death shows.
+    """Two states that never terminate, truncated so often that confusing the two ends shows.
 
     States 0 and 1; action 0 stays, action 1 switches. r = [[0.5, -1], [1, 0]]: staying in state 0
-    pays a little, leaving it costs, staying in state 1 pays most. Episodes start in either state
-    and are truncated after `time_limit` steps; nothing ever terminates.
+    gives a small reward, leaving it costs 1, staying in state 1 gives the largest reward. Episodes
+    start in either state and are truncated after `time_limit` steps; no step terminates.
 
-    True Q at discount g >= 0.75 (there leaving state 0 is best), where v1 = 1 / (1 - g) and
+    True Q at discount g >= 0.75 (for which leaving state 0 is optimal), where v1 = 1 / (1 - g) and
     v0 = g v1 - 1:
       Q(1, stay) = v1    Q(1, switch) = g v0    Q(0, switch) = v0    Q(0, stay) = 0.5 + g v0
-    At g = 0.9: 10, 7.2, 8, 7.7. A learner that takes truncation for termination sees, with limit
-    L and states independent of time (a uniform policy), a discount of h = g (1 - 1 / L) instead. At
-    g = 0.9 and L = 3, h = 0.6: 2.5, 0.75, 0.5, 1.25, so it also stays in state 0, wrongly.
+    At g = 0.9: 10, 7.2, 8, 7.7. A learner that treats truncation as termination has, with limit L
+    and states independent of time (a uniform policy), an effective discount of h = g (1 - 1 / L).
+    At g = 0.9 and L = 3, h = 0.6: 2.5, 0.75, 0.5, 1.25, so it wrongly stays in state 0 too.
     """
 
     time_limit: int = 3
 
     def __post_init__(self):
         if self.time_limit < 1:
-            raise UserError(f"TwoStateChain's time_limit must be >= 1, not {self.time_limit}.")
+            raise UserError(f"TwoStateChain's time_limit must be >= 1, got {self.time_limit}")
 
     @functools.cached_property
     def mdp(self) -> TabularMDP:
-        """The same task as tables."""
+        """The task as a TabularMDP."""
         stay, switch = np.eye(2), np.eye(2)[::-1]
         r = np.array([[0.5, -1.0], [1.0, 0.0]])
         name = "bellmax/TwoStateChain"
@@ -150,7 +150,7 @@ class TwoStateChain:
     def true_q(self, gamma: float) -> np.ndarray:
         """[2, 2] float64, the optimal Q[state, action], in closed form; gamma in [0.75, 1)."""
         if not 0.75 <= gamma < 1:
-            raise ValueError(f"the closed form holds for gamma in [0.75, 1), not {gamma}")
+            raise ValueError(f"gamma must be in [0.75, 1), got {gamma}")
         v1 = 1 / (1 - gamma)
         v0 = gamma * v1 - 1
         return np.array([[0.5 + gamma * v0, v0], [v1, gamma * v0]])
@@ -185,11 +185,11 @@ def random_mdp(
 
 
 def _cumulative(p: np.ndarray) -> np.ndarray:
-    """Running sums that end in exactly 1, so that no draw lands past the last possible state."""
+    """Cumulative sums that end in exactly 1, so that no draw exceeds the last possible state."""
     sums = np.cumsum(p, -1)
     return sums / sums[..., -1:]
 
 
 def _draw(key: jax.Array, cumulative: jax.Array) -> jax.Array:
-    """An index, [] int32, by inverting the running sums [S] at one uniform draw."""
+    """Sample an index, [] int32, by inverting the cumulative sums [S] at one uniform draw."""
     return jnp.sum(jax.random.uniform(key) >= cumulative).astype(jnp.int32)

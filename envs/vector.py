@@ -1,7 +1,7 @@
-"""Many copies of one environment as one auto-resetting stream of steps.
+"""Many copies of one environment as one stream of steps with automatic resets.
 
-Resets come on the *next* step (dm_env's LAST then FIRST): the final observation of an episode is
-in the stream with `is_last`, and the step after it ignores the action and opens a new episode.
+Resets happen on the *next* step (dm_env's LAST then FIRST): the final observation of an episode is
+in the stream with `is_last`; the step after it ignores the action and starts a new episode.
 """
 
 import functools
@@ -31,11 +31,11 @@ class VectorState(NamedTuple):
     """State of a vector environment; every leaf but `statistics` has a leading [N].
 
     env_state: pytree, the environments' own states.
-    is_last: [N] bool, the previous step closed an episode, so the next one resets.
+    is_last: [N] bool, the latest observation is the last of its episode, so the next step resets.
     episode_return: [N] float32, undiscounted and unclipped, of the episode so far.
     episode_length: [N] int32, environment steps of the episode so far.
-    statistics: of the raw observations seen so far; () without normalisation.
-    visited: [C] bool, the cells of a Countable task where any of the N was; () if not asked for.
+    statistics: of the raw observations so far; () without normalisation.
+    visited: [C] bool, cells of a Countable task that any of the N visited; () without coverage.
     """
 
     env_state: EnvState
@@ -47,14 +47,14 @@ class VectorState(NamedTuple):
 
 
 class VectorTimeStep(NamedTuple):
-    """What the N environments show after one vector step.
+    """Result of one step of the N environments.
 
-    observation: [N, ...] o_t, normalised if that is asked for.
-    reward: [N] float32, what the previous action earned, clipped if asked for; 0 where `is_first`.
+    observation: [N, ...] o_t, normalised if configured.
+    reward: [N] float32, reward of the previous action, clipped if configured; 0 where `is_first`.
     discount: [N] float32, 0.0 where the environment terminated, else 1.0 (no gamma in it).
-    is_first: [N] bool, o_t opens an episode.
-    is_last: [N] bool, o_t closes an episode, by termination or by truncation.
-    truncated: [N] bool, a time limit closed it; never where the environment terminated.
+    is_first: [N] bool, o_t is the first observation of an episode.
+    is_last: [N] bool, o_t is the last observation of an episode, by termination or truncation.
+    truncated: [N] bool, a time limit ended the episode; False where the environment terminated.
     episode_return: [N] float32, RAW undiscounted return so far; complete where `is_last`.
     episode_length: [N] int32, environment steps so far; complete where `is_last`.
     """
@@ -70,15 +70,14 @@ class VectorTimeStep(NamedTuple):
 
 
 class VectorEnv(NamedTuple):
-    """A pair of pure functions over N environments, and what they are.
+    """Pure functions `reset` and `step` over N environments, with their spec.
 
     spec: of one environment, unbatched, as its agent sees it (after wrappers and normalisation).
     num_envs: N.
-    reset(key, *, statistics=None) -> (VectorState, VectorTimeStep): every environment from the
-      start. `statistics` carries those of another state on: an evaluation passes the training's.
+    reset(key, *, statistics=None) -> (VectorState, VectorTimeStep): resets every environment.
+      `statistics`: statistics to start from; an evaluation passes those of the training state.
     step(state, action [N, ...], key) -> (VectorState, VectorTimeStep).
-    Both split the key into one for each environment, or take [N] of those that `jax.random.key`
-    makes.
+    Both take one key, which they split into one per environment, or [N] typed keys.
     """
 
     spec: EnvSpec
@@ -98,30 +97,34 @@ def vectorise(
     update_statistics: bool = True,
     coverage: bool = False,
 ) -> VectorEnv:
-    """Makes `num_envs` copies of an environment step together, each resetting by itself.
+    """Vectorise an environment: `num_envs` copies that step in parallel and reset automatically.
 
     Args:
       env: an unbatched environment that never resets itself.
       num_envs: N >= 1.
-      time_limit: truncates episodes after so many environment steps; the environment's own limit
-        stays if it is shorter.
+      time_limit: truncates episodes after this number of environment steps; the environment's own
+        limit applies if it is shorter.
       reward_clip: rewards are clipped to [-reward_clip, reward_clip]; episode returns are not.
-      normalise_observations: subtracts the running mean, divides by the running deviation.
-      frame_stack: observations so many steps back are joined on the last axis, oldest first.
-      update_statistics: False freezes the statistics that `reset` was given, for evaluation.
-      coverage: keeps which cells of a Countable task were visited, final observations included.
+      normalise_observations: whether to subtract the running mean and divide by the running
+        standard deviation.
+      frame_stack: number of latest observations to concatenate on the last axis, oldest first.
+      update_statistics: False freezes the statistics given to `reset`, for evaluation.
+      coverage: whether to record the visited cells of a Countable task, including those of final
+        observations.
 
     Returns:
       A VectorEnv.
 
     Raises:
       UserError: an argument is out of range, the observation cannot be stacked or normalised, or
-        the task's states cannot be counted.
+        the task is not Countable.
     """
     if num_envs < 1:
-        raise UserError(f"num_envs must be at least 1, not {num_envs}.")
+        raise UserError(f"num_envs must be at least 1, got {num_envs}")
     if reward_clip is not None and not reward_clip > 0:
-        raise UserError(f"reward_clip must be above 0, not {reward_clip}; leave it out for none.")
+        raise UserError(
+            f"reward_clip must be above 0, got {reward_clip}; leave it out for no clipping"
+        )
     env = stack_frames(limit_time(env, time_limit), frame_stack)
     num_cells, cell = find_cells(env) if coverage else (0, None)
     raw = env.spec
@@ -136,7 +139,7 @@ def vectorise(
             statistics = ()
         elif not statistics:
             if not update_statistics:
-                raise ValueError("statistics are frozen: reset needs a training state's")
+                raise ValueError("reset needs the training state's statistics: they are frozen")
             statistics = initial_statistics(raw.observation.shape)
         zeros = jnp.zeros(num_envs)
         visited = jnp.zeros(num_cells, bool) if coverage else ()
@@ -145,8 +148,9 @@ def vectorise(
         return show(empty, ts, jnp.ones(num_envs, bool))
 
     def step(state: VectorState, action: jax.Array, key: jax.Array):
-        # One draw serves both: of step and reset of environment i only one result is kept, so no
-        # bit is used twice. Both are computed: `lax.cond` under vmap over seeds is a select anyway.
+        # Step and reset share keys: of each environment only one of the two results is kept, so no
+        # random bit is used twice. Both are computed: `lax.cond` under vmap over seeds is a select
+        # anyway.
         keys = _split(key, num_envs)
         is_first = state.is_last
         stepped = jax.vmap(env.step)(state.env_state, action, keys)
@@ -166,7 +170,7 @@ def _show(
     update_statistics: bool,
     cell: Cell | None,
 ) -> tuple[VectorState, VectorTimeStep]:
-    """Books one step of every environment and says what the agent sees of it."""
+    """Updates episode statistics and coverage, and returns the time step that the agent sees."""
     going = ~is_first
     terminated = ts.terminated & going
     is_last = (ts.terminated | ts.truncated) & going
@@ -202,7 +206,7 @@ def _show(
 
 
 def _split(key: jax.Array, num_envs: int) -> jax.Array:
-    """One key for each environment, unless these are given."""
+    """One key per environment, split from a single key if necessary."""
     given = jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim > 0
     return key if given else jax.random.split(key, num_envs)
 

@@ -1,4 +1,4 @@
-"""Environments around one unbatched environment: a time limit, and stacked frames."""
+"""Wrappers of one unbatched environment: a time limit and frame stacking."""
 
 import dataclasses
 from typing import NamedTuple
@@ -17,7 +17,7 @@ def limit_time(env: Environment, time_limit: int | None) -> Environment:
     if time_limit is None:
         return env
     if time_limit < 1:
-        raise UserError(f"time_limit must be at least 1 environment step, not {time_limit}.")
+        raise UserError(f"time_limit must be at least 1 environment step, got {time_limit}")
     own = env.spec.time_limit
     return env if own is not None and own <= time_limit else TimeLimit(env, time_limit)
 
@@ -25,11 +25,14 @@ def limit_time(env: Environment, time_limit: int | None) -> Environment:
 def stack_frames(env: Environment, num_frames: int) -> Environment:
     """Joins the last `num_frames` observations on their last axis, oldest first."""
     if num_frames < 1:
-        raise UserError(f"frame_stack must be at least 1 (no stacking), not {num_frames}.")
+        raise UserError(f"frame_stack must be at least 1, got {num_frames}; 1 is no stacking")
     if num_frames == 1:
         return env
     if not env.spec.observation.shape:
-        raise UserError(f"frame_stack needs an observation with an axis; {env.spec.name} has none.")
+        raise UserError(
+            f"frame_stack must be 1 for {env.spec.name}, got {num_frames}; its observation is a "
+            "scalar"
+        )
     return FrameStack(env, num_frames)
 
 
@@ -42,7 +45,7 @@ class TimeLimitState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TimeLimit:
-    """An environment that truncates after `time_limit` steps; a termination there stays one."""
+    """An environment that truncates after `time_limit` steps, unless that step terminates."""
 
     env: Environment
     time_limit: int
@@ -73,7 +76,7 @@ class FrameStackState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class FrameStack:
-    """An environment that shows its last observations; a reset fills them with its first one."""
+    """An environment that stacks its latest observations; a reset repeats the first one."""
 
     env: Environment
     num_frames: int
@@ -98,7 +101,7 @@ class FrameStack:
 
 
 def repeat_spec(spec: specs.Array, times: int) -> specs.Array:
-    """The spec of so many observations joined on the last axis."""
+    """The spec of `times` observations concatenated on the last axis."""
     shape = (*spec.shape[:-1], spec.shape[-1] * times)
     if not isinstance(spec, specs.BoundedArray):
         return specs.Array(shape, spec.dtype, spec.name)

@@ -1,8 +1,7 @@
 """Checkpoints: the whole `TrainState` on disk, atomically, and back bit for bit.
 
-A checkpoint is a folder: one file of numpy's with the small arrays, a folder for each large one,
-and META, which says what the arrays are and every file's checksum, so that damage is found before
-it is read.
+orbax writes and reads them, see `orbax_items`. What is here is what it does not do: damage is found
+before a run uses it, errors are sentences, and the best one is kept though its score comes late.
 """
 
 import contextlib
@@ -11,20 +10,30 @@ import errno
 import json
 import math
 import os
-import shutil
 import zlib
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bellmax import UserError
-from bellmax.launch.slices import is_large, read_slices, write_slices
+from bellmax.launch.checkpoint_files import (
+    META,
+    REPLAY,
+    STATE,
+    damage,
+    remove,
+    sweep,
+    sync,
+    write_whole,
+)
+from bellmax.launch.pieces import Cut, cut
+from bellmax.launch.processes import is_first
 
-META = "bellmax.json"
-_SMALL, _LARGE = "small.npz", "large"  # where these arrays are, numbered as META lists them
+_METRICS = "metrics"  # where orbax keeps those of a checkpoint: an item, and the file in it
+_EARLIER = "bellmax.json"  # a file in every checkpoint of bellmax 0.1.0, whose format was its own
 
 
 class CheckpointError(UserError):
@@ -40,6 +49,9 @@ class Checkpoints:
     killed at any moment leaves every earlier checkpoint loadable. Saving step s drops checkpoints
     with a later step: they belong to a course of training that a resume from before s abandoned.
 
+    With several processes all of them must call `save`, and `restore` with shardings: each writes
+    and reads its own part. The folder must be on storage that they share.
+
     Args:
       folder: created at the first save.
       keep: >= 1, how many of the latest to keep; the best is kept besides.
@@ -51,16 +63,15 @@ class Checkpoints:
             raise UserError(f"checkpoints to keep must be at least 1, got {keep}")
         self._folder = Path(folder).absolute()
         self._keep = keep
-        self._metrics: dict[int, float | None] = {}
         if not read_only:
-            self._sweep()
+            sweep(self._folder)
 
     def save(self, step: int, state: Any, *, metric: float | None, extra: dict[str, Any]) -> None:
         """Writes `state`; when it returns, everything is on disk and no buffer is referred to.
 
         Args:
-          step: >= 0; an existing checkpoint of this step is replaced.
-          state: pytree of arrays, typed PRNG keys included.
+          step: >= 0; an existing checkpoint of this step is removed before.
+          state: pytree of jax arrays, typed PRNG keys included.
           metric: higher is better; None or NaN never counts as best.
           extra: JSON values that travel with the state, see `extra()`.
 
@@ -68,44 +79,51 @@ class Checkpoints:
           CheckpointError: the disk is full or refuses; earlier checkpoints are kept.
         """
         leaves = _named_leaves(state)
-        large = [name for name, leaf in leaves.items() if is_large(leaf)]
-        small = [name for name in leaves if name not in large]
+        arrays = {name: _raw(leaf) for name, leaf in leaves.items() if leaf.size}
+        cuts = {name: how for name, array in arrays.items() if (how := cut(array))}
         meta = {
-            "metric": float(metric) if metric is not None and math.isfinite(metric) else None,
             "extra": extra,
             "leaves": {name: _describe(leaf) for name, leaf in leaves.items()},
             "keys": {n: str(jax.random.key_impl(x)) for n, x in leaves.items() if _is_key(x)},
-            "large": large,
-            "small": small,
+            "cuts": cuts,
         }
-        written = self._folder / f"{step}.saving"
         try:
+            from bellmax.launch import orbax_items
+
             self._folder.mkdir(parents=True, exist_ok=True)
-            _write(written, {name: _raw(leaf) for name, leaf in leaves.items()}, meta)
-            self._discard(step)
-            written.rename(self._folder / str(step))
+            if is_first() and step in self.steps():
+                remove(self._folder / str(step))
+            orbax_items.save(self._folder, step, _by_item(arrays), cuts, meta)
+            if is_first():
+                sync(self._folder / str(step))
+                sync(self._folder)
         except Exception as error:  # tensorstore reports a full disk as a ValueError
-            self._sweep()
+            if is_first():
+                sweep(self._folder)
             kept = max(self.steps(), default=None)
             raise CheckpointError(
                 f"checkpoint {step} could not be saved to {self._folder} ({_reason(error)}); "
                 + ("there is no earlier one" if kept is None else f"checkpoint {kept} is kept")
             ) from error
-        self._prune(step)
+        if is_first():
+            if metric is not None:
+                self.score(step, metric)
+            self._prune(step)
         _give_back()
 
     def score(self, step: int, metric: float) -> None:
         """Gives a checkpoint that was saved without a metric the one that it turned out to have.
 
         Raises:
-          UserError: it is damaged.
-          OSError: the disk is full or refuses; the checkpoint is as it was.
+          OSError: there is no such checkpoint, or the disk is full or refuses; then the checkpoint
+            is as it was.
         """
         if not math.isfinite(metric) or self._metric(step) is not None:
             return
-        meta = {**self._meta(step, check_files=False), "metric": float(metric)}
-        write_whole(self._folder / str(step) / META, _stored(meta))
-        self._metrics[step] = float(metric)
+        folder = self._folder / str(step) / _METRICS
+        folder.mkdir(exist_ok=True)
+        stored = {"metric": float(metric), "checksum": _checksum(float(metric))}
+        write_whole(folder / _METRICS, json.dumps(stored).encode())
         self._prune(step)
 
     def steps(self) -> list[int]:
@@ -125,14 +143,18 @@ class Checkpoints:
 
     def extra(self, step: int) -> dict[str, Any]:
         """The `extra` that was saved with `step`."""
-        return self._meta(step, check_files=False)["extra"]
+        self._check(step, [META])
+        return self._meta(step)["extra"]
 
-    def restore(self, step: int, abstract_state: Any) -> Any:
+    def restore(self, step: int, abstract_state: Any, *, partial: bool = False) -> Any:
         """Reads the state saved at `step`, bit for bit.
 
         Args:
           step: one of `steps()`.
-          abstract_state: the state, or `jax.eval_shape` of what makes it.
+          abstract_state: the state, or `jax.eval_shape` of what makes it. Leaves that have a
+            NamedSharding are put where it says.
+          partial: whether the abstract state may lack leaves that were saved. Those are not read,
+            nor are files of the replay if it has none of them.
 
         Returns:
           The state as uncommitted arrays on the default device, as a jitted function would return
@@ -144,79 +166,99 @@ class Checkpoints:
         if step not in self.steps():
             saved = ", ".join(map(str, self.steps())) or "none"
             raise UserError(f"there is no checkpoint {step} in {self._folder}; saved: {saved}")
+        items = _items_of(abstract_state)
         try:
-            meta = self._meta(step)
+            self._check(step, items)
         except UserError as error:
-            older = next((s for s in reversed(self.steps()) if s < step and self._intact(s)), None)
-            rest = "no older one is intact" if older is None else f"checkpoint {older} is intact"
+            older = [s for s in self.steps() if s < step and self._is_intact(s, items)]
+            rest = f"checkpoint {older[-1]} is intact" if older else "no older one is intact"
             raise UserError(f"{error}; {rest}") from error
-        _check_fit(step, meta["leaves"], abstract_state)
-        return _rebuild(self._folder / str(step), meta, abstract_state)
+        return self._load(step, abstract_state, partial)
 
-    def restore_latest_valid(self, abstract_state: Any) -> tuple[int, Any, str | None]:
-        """Reads the newest undamaged checkpoint.
+    def restore_latest_valid(
+        self, abstract_state: Any, *, partial: bool = False
+    ) -> tuple[int, Any, str | None]:
+        """Reads the newest undamaged checkpoint; arguments as in `restore`.
 
         Returns:
           (step, state, warning): the warning is a sentence if newer ones had to be passed over.
+
+        Raises:
+          UserError: there is none, or it does not fit `abstract_state`.
         """
+        items = _items_of(abstract_state)
         damaged = []
         for step in reversed(self.steps()):
-            if self._intact(step):
+            if self._is_intact(step, items):
                 names = ", ".join(damaged)
                 warning = (
                     f"checkpoint {names} is damaged; {step} is used instead" if names else None
                 )
-                return step, self.restore(step, abstract_state), warning
+                return step, self._load(step, abstract_state, partial), warning
             damaged.append(str(step))
+        for step in reversed(self.steps()):
+            self._check_version(step)
         raise UserError(f"there is no intact checkpoint in {self._folder}")
 
-    def _meta(self, step: int, *, check_files: bool = True) -> dict[str, Any]:
-        """What META of a step holds; UserError if it, or any file it lists, has been altered."""
-        path = self._folder / str(step)
-        try:
-            stored = json.loads((path / META).read_text())
-            if stored["checksum"] != zlib.crc32(json.dumps(stored["meta"]).encode()):
-                raise ValueError(f"{META} has changed")
-            if check_files and stored["meta"]["files"] != _checksums(path):
-                raise ValueError("a file is missing or has changed")
-        except Exception as error:  # what a broken file raises depends on where it is broken
-            raise UserError(f"checkpoint {step} in {self._folder} is damaged") from error
-        return stored["meta"]
+    def _check(self, step: int, items: Collection[str]) -> None:
+        """UserError if any file of these items has been altered."""
+        self._check_version(step)
+        if found := damage(self._folder / str(step), items):
+            raise UserError(f"checkpoint {step} in {self._folder} is damaged") from found
 
-    def _intact(self, step: int) -> bool:
+    def _check_version(self, step: int) -> None:
+        """UserError if an earlier bellmax saved it."""
+        if (self._folder / str(step) / _EARLIER).exists():
+            raise UserError(
+                f"checkpoint {step} in {self._folder} is of bellmax 0.1.0, which alone reads it: "
+                "go on with that version, or train again"
+            )
+
+    def _is_intact(self, step: int, items: Collection[str]) -> bool:
         try:
-            self._meta(step)
+            self._check(step, items)
         except UserError:
             return False
         return True
 
-    def _metric(self, step: int) -> float | None:
-        if step not in self._metrics:
-            try:
-                self._metrics[step] = self._meta(step, check_files=False)["metric"]
-            except UserError:  # damaged: it cannot be the best
-                self._metrics[step] = None
-        return self._metrics[step]
+    def _meta(self, step: int) -> dict[str, Any]:
+        from bellmax.launch import orbax_items
 
-    def _sweep(self) -> None:
-        """Removes what killed or failed saves and removals left behind."""
-        for leftover in self._folder.glob("[0-9]*.*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        return orbax_items.read_meta(self._folder, step)
+
+    def _load(self, step: int, abstract_state: Any, partial: bool) -> Any:
+        """Reads a checkpoint that was found to be intact."""
+        from bellmax.launch import orbax_items
+
+        specs, meta = _named_leaves(abstract_state), self._meta(step)
+        _check_fit(step, meta["leaves"], specs, partial)
+        stored = {name: _raw_spec(spec) for name, spec in specs.items() if spec.size}
+        cuts = {name: Cut(*how) for name, how in meta["cuts"].items()}
+        arrays = orbax_items.restore(self._folder, step, _by_item(stored), cuts)
+
+        def leaf(name: str, spec: Any) -> jax.Array:
+            if not spec.size:  # which orbax refuses to save
+                return jnp.zeros(spec.shape, spec.dtype)
+            impl = meta["keys"].get(name)
+            return jax.random.wrap_key_data(arrays[name], impl=impl) if impl else arrays[name]
+
+        leaves = [leaf(*item) for item in specs.items()]
+        return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
+
+    def _metric(self, step: int) -> float | None:
+        with contextlib.suppress(Exception):  # damaged, it cannot be the best
+            stored = json.loads((self._folder / str(step) / _METRICS / _METRICS).read_text())
+            if stored["checksum"] == _checksum(stored["metric"]):
+                return stored["metric"]
+        return None
 
     def _prune(self, step: int) -> None:
         """Removes all but the latest and the best; a failure to remove harms nothing."""
-        for later in [s for s in self.steps() if s > step]:
-            self._discard(later)
-        kept = {*self.steps()[-self._keep :], self.best()}
-        for old in [s for s in self.steps() if s not in kept]:
-            self._discard(old)
-
-    def _discard(self, step: int) -> None:
-        """Renames before removing: a half-removed checkpoint must not look like a whole one."""
-        self._metrics.pop(step, None)
-        path = self._folder / str(step)
-        with contextlib.suppress(OSError):
-            shutil.rmtree(path.rename(self._folder / f"{step}.deleted"), ignore_errors=True)
+        steps = [s for s in self.steps() if s <= step]
+        kept = {*steps[-self._keep :], self.best()}
+        for old in [s for s in self.steps() if s > step or s not in kept]:
+            with contextlib.suppress(OSError):
+                remove(self._folder / str(old))
 
 
 def _give_back() -> None:
@@ -226,57 +268,22 @@ def _give_back() -> None:
         trim(0)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Replaces a file in one move: a kill or a full disk leaves the old one as it was."""
-    written = path.with_name(f"{path.name}.tmp")
-    try:
-        with written.open("wb") as file:
-            file.write(data)
-            _sync(file)
-        written.replace(path)
-    except OSError as error:
-        written.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a write names no file
+def _checksum(metric: float) -> int:
+    return zlib.crc32(repr(metric).encode())
 
 
-def _write(path: Path, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
-    path.mkdir()
-    # Copies: a view of a buffer that lives on would stop XLA from reusing it when donated.
-    small = [np.array(arrays[name]) for name in meta["small"]]
-    with (path / _SMALL).open("wb") as file:
-        np.savez(file, *small)
-        _sync(file)
-    for i, name in enumerate(meta["large"]):
-        write_slices(path / _LARGE / str(i), arrays[name])
-    meta = json.loads(json.dumps({**meta, "files": _checksums(path)}))
-    with (path / META).open("wb") as file:
-        file.write(_stored(meta))
-        _sync(file)
+def _by_item(leaves: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The replay's leaves and the others, where there are any: who plays needs no replay."""
+    items: dict[str, dict[str, Any]] = {}
+    for name, leaf in leaves.items():
+        item = REPLAY if name.partition("/")[0] == REPLAY else STATE
+        items.setdefault(item, {})[name] = leaf
+    return items
 
 
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _stored(meta: dict[str, Any]) -> bytes:
-    """What is in META."""
-    return json.dumps({"checksum": zlib.crc32(json.dumps(meta).encode()), "meta": meta}).encode()
-
-
-def _checksums(folder: Path) -> dict[str, int]:
-    """Of all files but META, and what a kill left of one that was to replace it."""
-    everything = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    files = [path for path in everything if not path.name.startswith(META)]
-    return {path.relative_to(folder).as_posix(): _file_checksum(path) for path in files}
-
-
-def _file_checksum(path: Path) -> int:
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):  # a replay buffer may be larger than memory has room for
-            checksum = zlib.crc32(block, checksum)
-    return checksum
+def _items_of(abstract_state: Any) -> list[str]:
+    """The items of a checkpoint that are read for a state."""
+    return [META, *_by_item(_named_leaves(abstract_state))]
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:
@@ -292,49 +299,30 @@ def _raw(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
+def _raw_spec(spec: Any) -> jax.ShapeDtypeStruct:
+    raw = jax.eval_shape(_raw, spec)
+    return jax.ShapeDtypeStruct(raw.shape, raw.dtype, sharding=getattr(spec, "sharding", None))
+
+
 def _describe(leaf: Any) -> str:
     return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
 
 
 def _reason(error: Exception) -> str:
-    """The system's word for what went wrong, out of tensorstore's longer one."""
+    """The system's word for what went wrong, out of orbax's and tensorstore's longer ones."""
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOENT)
     known = [os.strerror(code) for code in codes]
     text = str(error) or type(error).__name__
     return next((reason.lower() for reason in known if reason in text), text.splitlines()[0][:200])
 
 
-def _check_fit(step: int, found: dict[str, str], like: Any) -> None:
+def _check_fit(step: int, saved: dict[str, str], specs: dict[str, Any], partial: bool) -> None:
     """UserError naming the first leaf that differs."""
-    wanted = {name: _describe(leaf) for name, leaf in _named_leaves(like).items()}
-    for name in [*wanted, *found]:
-        expected, saved = wanted.get(name, "nothing"), found.get(name, "nothing")
-        if expected != saved:
+    wanted = {name: _describe(spec) for name, spec in specs.items()}
+    for name in wanted if partial else [*wanted, *saved]:
+        expected, found = wanted.get(name, "nothing"), saved.get(name, "nothing")
+        if expected != found:
             raise UserError(
                 f"checkpoint {step} does not fit this run: {name} should be {expected} and the "
-                f"checkpoint has {saved}; use the configuration of its run"
+                f"checkpoint has {found}; use the configuration of its run"
             )
-
-
-def _rebuild(path: Path, meta: dict[str, Any], like: Any) -> Any:
-    """The pytree `like` with the arrays of a checkpoint."""
-    if "small" not in meta:
-        raise UserError(
-            f"checkpoint {path.name} in {path.parent} was saved by an earlier bellmax, whose files "
-            "this one does not read; go on with that version"
-        )
-    large = meta["large"]
-
-    def leaf(name: str, spec: Any) -> jax.Array:
-        if name in large:
-            return read_slices(path / _LARGE / str(large.index(name)), spec)
-        impl = meta["keys"].get(name)
-        array = small[f"arr_{meta['small'].index(name)}"]
-        if impl:
-            return jax.random.wrap_key_data(jnp.array(array), impl=impl)
-        # The format has no name for bfloat16. A copy that XLA owns, so that it can be donated.
-        return jnp.array(array.view(spec.dtype))
-
-    with np.load(path / _SMALL) as small:
-        leaves = [leaf(*item) for item in _named_leaves(like).items()]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)

@@ -3,32 +3,24 @@
 Nothing here imports jax before a command needs it: `bellmax --help` answers at once.
 """
 
-import argparse
+import dataclasses
 import errno
 import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any
 
 import bellmax
 from bellmax import UserError
-from bellmax.launch.commands import COMMANDS, run_folder
-from bellmax.launch.schema import unknown
+from bellmax.launch.commands import COMMANDS
+from bellmax.launch.options import read_command
+from bellmax.launch.sentences import NOTHING, ConfigError, must, show, unknown
 from bellmax.launch.signals import interruptible
 
 # Errors of the machine, not of the program: full disk, quota, no permission, read-only disk.
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 _HELP = {"-h", "--help"}
-_EPILOG = """\
-Any key of the configuration is an option too, such as --agent.learning-rate 1e-3;
-`%(prog)s NAME --help` lists them all with the values that NAME gives them.
-"""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; `{self.prog} --help` says more")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +49,8 @@ def _run(argv: list[str]) -> int:
             warnings.filterwarnings("ignore", "Error .* persistent compilation cache")
             return _dispatch(argv)
     except UserError as error:
-        return _complain(str(error), getattr(error, "exit_code", 2))
+        lines = str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]
+        return _complain(lines, getattr(error, "exit_code", 2))
     except BrokenPipeError:  # `bellmax list presets | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -65,13 +58,15 @@ def _run(argv: list[str]) -> int:
         if error.errno not in _MACHINE:
             raise
         name = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{name}{error.strerror}; free space or choose another folder", 1)
+        return _complain([f"{name}{error.strerror}; free space or choose another folder"], 1)
 
 
 def _dispatch(argv: list[str]) -> int:
-    if not argv or argv[0] in ("-h", "--help"):
-        _top_parser().print_help()
-        return 0 if argv else 2
+    if not argv or argv[0] in _HELP or argv[0].startswith("--tyro-"):
+        from bellmax.launch.command_help import program
+
+        code = program(argv or ["--help"])
+        return code if argv else 2
     if argv[0] == "--version":
         print(f"bellmax {bellmax.__version__}")
         return 0
@@ -79,72 +74,42 @@ def _dispatch(argv: list[str]) -> int:
         sys.path.append(os.getcwd())
     if argv[0] not in COMMANDS:
         raise unknown("command", argv[0], COMMANDS)
-    command = COMMANDS[argv[0]]
-    parser = _Parser(
-        prog=f"bellmax {argv[0]}",
-        description=command.help,
-        epilog=_EPILOG if command.overrides else None,
-        allow_abbrev=False,
-    )
-    command.add(parser)
-    own, overrides = _split(parser, argv[1:]) if command.overrides else (argv[1:], [])
-    wants_help = bool(_HELP & set(own))
-    own = [token for token in own if token not in _HELP]
-    if wants_help and not (command.overrides and own):
-        parser.print_help()
-        return 0
-    arguments = parser.parse_args(own)
-    arguments.overrides = overrides
-    return _print_fields(parser, arguments) if wants_help else command.run(arguments)
+    name, command = argv[0], COMMANDS[argv[0]]
+    tokens = [token for token in argv[1:] if token not in _HELP]
+    typed, rest = read_command(command.options, tokens)
+    if len(tokens) < len(argv) - 1:
+        from bellmax.launch.command_help import command_help
+
+        return command_help(name, command, typed, rest)
+    if rest and not command.overrides:
+        raise _unexpected(command.options, name, rest)
+    for field in dataclasses.fields(command.options):
+        label = field.metadata["option"]
+        if not label.startswith("--") and field.name not in typed:
+            usage = (
+                f"bellmax {name} {label} [--{'key' if command.overrides else 'option'} value ...]"
+            )
+            raise UserError(must(label, "given first", NOTHING, hint=usage))
+    from bellmax.launch.schema import build  # imports pydantic
+
+    arguments = build(command.options, typed)
+    return command.run(arguments, rest) if command.overrides else command.run(arguments)
 
 
-def _split(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[list[str], list[str]]:
-    """Separates the command's own arguments from `--key value` overrides."""
-    options = {name: a for a in parser._actions for name in a.option_strings}
-    own: list[str] = []
-    overrides: list[str] = []
-    names = 0
-    tokens = list(argv)
-    while tokens:
-        token = tokens.pop(0)
-        name, equals, _ = token.partition("=")
-        target = own if name in options or not token.startswith("--") else overrides
-        target.append(token)
-        names += not token.startswith("-")
-        takes_value = target is overrides or (name in options and options[name].nargs != 0)
-        if takes_value and not equals and tokens and not tokens[0].startswith("--"):
-            target.append(tokens.pop(0))
-    if names == 0 and not _HELP & set(own):
-        place = next(a.metavar for a in parser._actions if not a.option_strings)
-        raise UserError(f"name {place} first: {parser.prog} {place} [--key value ...]")
-    return own, overrides
+def _unexpected(options: Any, name: str, rest: Sequence[str]) -> UserError:
+    labels = [field.metadata["option"] for field in dataclasses.fields(options)]
+    labels = [label for label in labels if label.startswith("--")]
+    wrong = [token.partition("=")[0] for token in rest if token.startswith("--")]
+    if wrong:
+        return ConfigError("\n".join(str(unknown("option", token, labels)) for token in wrong))
+    hint = f"`bellmax {name} --help` shows what it takes"
+    return UserError(f"unexpected argument {', '.join(map(show, rest))}; {hint}")
 
 
-def _top_parser() -> argparse.ArgumentParser:
-    lines = [f"  {name:<12} {command.help}" for name, command in COMMANDS.items()]
-    return argparse.ArgumentParser(
-        prog="bellmax",
-        usage="bellmax COMMAND ...",
-        description=(bellmax.__doc__ or "").strip(),
-        epilog="\n".join(["commands:", *lines, "", "`bellmax COMMAND --help` says more."]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
-def _print_fields(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    from bellmax.launch.config import load
-    from bellmax.launch.field_help import render
-
-    source = getattr(arguments, "source", None) or str(run_folder(arguments.run))
-    config = load(source, arguments.overrides)
-    parser.print_help()
-    print(f"\nconfiguration, with the values of {source}:\n\n{render(config)}")
-    return 0
-
-
-def _complain(message: str, code: int) -> int:
+def _complain(lines: Sequence[str], code: int) -> int:
     sys.stdout.flush()
-    print(f"bellmax: {' '.join(message.split())}", file=sys.stderr)
+    for line in lines:
+        print(f"bellmax: {' '.join(line.split())}", file=sys.stderr)
     return code
 
 

@@ -1,43 +1,43 @@
 """The commands of `bellmax`: what each takes and does. Each imports what it needs when it runs."""
 
-import argparse
+import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bellmax import UserError
-from bellmax.launch.schema import nearest, unknown
+from bellmax.launch import command_options
+from bellmax.launch.sentences import did_you_mean, unknown
 from bellmax.launch.signals import interruptible
-from bellmax.launch.values import show
 
 
 class Command(NamedTuple):
-    """run: takes the parsed arguments; add: declares them; overrides: takes --key value too."""
+    """options: dataclass of what it takes. run: takes an instance of it, and returns the exit code;
+    overrides: `--key value` of a configuration follow, and `run` takes them as second argument."""
 
-    help: str
-    run: Callable[[argparse.Namespace], int]
-    add: Callable[[argparse.ArgumentParser], Any]
+    options: type
+    run: Callable[..., int]
     overrides: bool = False
 
 
-def _train(arguments: argparse.Namespace) -> int:
+def _train(arguments: command_options.Train, overrides: Sequence[str]) -> int:
     if arguments.resume and not arguments.out:
-        raise UserError("--resume needs --out DIR, the folder of the run to go on with")
+        raise UserError("--resume needs --out DIR, the folder of the run to continue")
     out = Path(arguments.out) if arguments.out else _default_folder(arguments.source)
     _check_writable(out)
     if (out / "config.yaml").exists():
         if arguments.resume:
-            return _go_on(out, arguments.source, arguments)
+            return _go_on(out, arguments.source, arguments, overrides)
         raise UserError(f"{out} holds a run already; continue it with `bellmax resume {out}`")
     # A kill while the configuration is written leaves half of it; a job started again goes on.
     if out.is_dir() and any(path.name != "config.yaml.tmp" for path in out.iterdir()):
         raise UserError(f"{out} is not empty; name a new folder with --out")
-    _configure_jax(arguments)
     from bellmax.launch.config import load
 
-    config = load(arguments.source, arguments.overrides)
+    config = load(arguments.source, overrides)
+    _configure_jax(deterministic=arguments.deterministic)
     _join_processes(arguments)
     from bellmax.launch.train import train
 
@@ -45,18 +45,20 @@ def _train(arguments: argparse.Namespace) -> int:
         return train(config, out, arguments.actors)
 
 
-def _resume(arguments: argparse.Namespace) -> int:
+def _resume(arguments: command_options.Resume, overrides: Sequence[str]) -> int:
     run = run_folder(arguments.run)
     _check_writable(run)
-    return _go_on(run, str(run), arguments)
+    return _go_on(run, str(run), arguments, overrides)
 
 
-def _go_on(run: Path, source: str, arguments: argparse.Namespace) -> int:
-    """Resumes a run as `source` and the overrides have it."""
-    _configure_jax(arguments)
+def _go_on(
+    run: Path, source: str, arguments: command_options.Where, overrides: Sequence[str]
+) -> int:
+    """Resume a run as `source` and the overrides have it."""
     from bellmax.launch.config import load
 
-    config = load(source, arguments.overrides)
+    config = load(source, overrides)
+    _configure_jax(deterministic=arguments.deterministic)
     _join_processes(arguments)
     from bellmax.launch.train import resume
 
@@ -64,75 +66,59 @@ def _go_on(run: Path, source: str, arguments: argparse.Namespace) -> int:
         return resume(run, config, arguments.actors)
 
 
-def _sweep(arguments: argparse.Namespace) -> int:
+def _sweep(arguments: command_options.Sweep, overrides: Sequence[str]) -> int:
     if not arguments.out:
         raise UserError("name the folder of the sweep with --out DIR")
     out = Path(arguments.out)
     _check_writable(out, "the folder of a sweep")
     from bellmax.launch.sweep import sweep
 
-    return sweep(arguments.source, out, arguments.overrides, arguments.jobs)
+    return sweep(arguments.source, out, overrides, arguments.jobs)
 
 
-def _evaluate(arguments: argparse.Namespace) -> int:
-    run, checkpoint = run_folder(arguments.run), _checkpoint(arguments.checkpoint)
-    episodes = arguments.episodes
-    if episodes is None:
-        episodes = 10 if arguments.robust else 100
-    _check_range("--episodes", episodes, 65536)
+def _evaluate(arguments: command_options.Evaluate) -> int:
+    run = run_folder(arguments.run)
     if arguments.robust:
-        return _evaluate_robust(arguments, run, episodes, checkpoint)
+        return _evaluate_robust(arguments, run)
     for name in ("box", "parameter", "points", "upper_end", "out"):
-        if getattr(arguments, name) is not None:
+        if getattr(arguments, name):
             raise UserError(f"--{name.replace('_', '-')} needs --robust")
-    _configure_jax(arguments)
+    _configure_jax()
     from bellmax.launch.evaluate import evaluate_run
 
-    return evaluate_run(run, episodes, checkpoint)
+    return evaluate_run(run, arguments.episodes or 100, arguments.checkpoint)
 
 
-def _evaluate_robust(
-    arguments: argparse.Namespace, run: Path, episodes: int, checkpoint: str | int
-) -> int:
-    from bellmax.launch.uncertainty import UPPER_ENDS, check_points, own_box
+def _evaluate_robust(arguments: command_options.Evaluate, run: Path) -> int:
+    from bellmax.launch.uncertainty import own_box
 
-    box, points = arguments.box or "2d", 10 if arguments.points is None else arguments.points
     if arguments.parameter and arguments.box:
         raise UserError("--box and --parameter exclude each other: a published box, or your own")
-    upper_end = arguments.upper_end or "included"
-    if upper_end not in UPPER_ENDS:
-        raise unknown("--upper-end", upper_end, UPPER_ENDS)
-    check_points(points)  # before a run is read and jax is there
-    if arguments.parameter:
-        box = own_box(arguments.parameter)
-    _configure_jax(arguments)
+    box = own_box(arguments.parameter) if arguments.parameter else arguments.box or "2d"
+    _configure_jax()
     from bellmax.launch.robust_report import robust_run
 
     return robust_run(
         run,
         box,
-        points=points,
-        upper_end=upper_end,
-        episodes=episodes,
-        checkpoint=checkpoint,
-        out=Path(arguments.out) if arguments.out else None,
+        points=arguments.points or 10,
+        upper_end=arguments.upper_end or "included",
+        episodes=arguments.episodes or 10,
+        checkpoint=arguments.checkpoint,
+        out=_path(arguments.out),
     )
 
 
-def _record(arguments: argparse.Namespace) -> int:
-    run, checkpoint = run_folder(arguments.run), _checkpoint(arguments.checkpoint)
-    _check_range("--episodes", arguments.episodes, 65536)
-    if arguments.max_steps is not None:
-        _check_range("--max-steps", arguments.max_steps, 2**31 - 1)
-    out = Path(arguments.out) if arguments.out else None
+def _record(arguments: command_options.Record) -> int:
+    run, out = run_folder(arguments.run), _path(arguments.out)
     _check_writable(out.parent if out else run, "the folder of a video")
-    _configure_jax(arguments)
+    _configure_jax()
     from bellmax.launch.record import record_run
 
     return record_run(
         run,
         episodes=arguments.episodes,
-        checkpoint=checkpoint,
+        checkpoint=arguments.checkpoint,
         seed=arguments.seed,
         out=out,
         fps=arguments.fps,
@@ -140,36 +126,48 @@ def _record(arguments: argparse.Namespace) -> int:
     )
 
 
-def _plot(arguments: argparse.Namespace) -> int:
+def _plot(arguments: command_options.Plot) -> int:
     runs = [run_folder(run) for run in arguments.runs]
     from bellmax.launch.plot import plot_runs
 
     metric = {"metric": arguments.metric} if arguments.metric else {}
-    for path in plot_runs(runs, Path(arguments.out) if arguments.out else None, **metric):
+    for path in plot_runs(runs, _path(arguments.out), **metric):
         print(path)
     return 0
 
 
-def _list(arguments: argparse.Namespace) -> int:
+def _list(arguments: command_options.List) -> int:
     from bellmax import envs
     from bellmax.agents import registry
     from bellmax.launch.config import list_presets
 
     kinds = {"agents": registry.names, "envs": envs.list_names, "presets": list_presets}
-    if arguments.kind not in kinds:
-        raise unknown("kind of list", arguments.kind, kinds)
     print("\n".join(kinds[arguments.kind]()))
     return 0
 
 
-def _show_config(arguments: argparse.Namespace) -> int:
+def _show_config(arguments: command_options.ShowConfig, overrides: Sequence[str]) -> int:
     from bellmax.launch.config import load, to_yaml
 
-    print(to_yaml(load(arguments.source, arguments.overrides)), end="")
+    print(to_yaml(load(arguments.source, overrides)), end="")
     return 0
 
 
-def _check_env(arguments: argparse.Namespace) -> int:
+def _schema(arguments: command_options.Schema) -> int:
+    from bellmax.agents import registry
+    from bellmax.launch.config import json_schema, list_presets, load
+
+    agent, presets = arguments.name, list_presets()
+    if agent in presets:
+        agent = load(agent).agent_name
+    if agent not in registry.names():
+        choices = [*registry.names(), *presets]
+        raise unknown("agent or preset", arguments.name, choices, registry.names())
+    print(json.dumps(json_schema(agent), indent=2))
+    return 0
+
+
+def _check_env(arguments: command_options.CheckEnv) -> int:
     from bellmax import envs
 
     problems = envs.check_env(arguments.name)
@@ -177,7 +175,7 @@ def _check_env(arguments: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _doctor(arguments: argparse.Namespace) -> int:
+def _doctor(arguments: command_options.Doctor) -> int:
     from bellmax.launch.doctor import doctor
 
     lines, code = doctor()
@@ -185,13 +183,17 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _configure_jax(arguments: argparse.Namespace) -> None:
+def _path(name: str | None) -> Path | None:
+    return Path(name) if name else None
+
+
+def _configure_jax(*, deterministic: bool = False) -> None:
     from bellmax.launch.devices import configure_jax
 
-    configure_jax(deterministic=getattr(arguments, "deterministic", False))
+    configure_jax(deterministic=deterministic)
 
 
-def _join_processes(arguments: argparse.Namespace) -> None:
+def _join_processes(arguments: command_options.Where) -> None:
     if arguments.actors and arguments.coordinator:
         raise UserError("--actors is for a run of one process: leave out --coordinator")
     from bellmax.launch.processes import join_processes
@@ -213,20 +215,6 @@ def _default_folder(source: str) -> Path:
     first = Path("runs") / f"{name or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
     candidates = [first, *(first.with_name(f"{first.name}-{n}") for n in range(2, 1000))]
     return next((path for path in candidates if not path.exists()), first)
-
-
-def _checkpoint(name: str) -> str | int:
-    """What --checkpoint says."""
-    if name in ("latest", "best"):
-        return name
-    if not name.isdecimal():
-        raise UserError(f"--checkpoint must be latest, best or a step, got {show(name)}")
-    return int(name)
-
-
-def _check_range(option: str, value: int, most: int) -> None:
-    if not 1 <= value <= most:
-        raise UserError(f"{option} must be an integer in [1, {most}], got {value}")
 
 
 def _check_writable(folder: Path, role: str = "a run folder") -> None:
@@ -251,126 +239,20 @@ def run_folder(name: str) -> Path:
         raise UserError(f"{run} is not a run: it has no config.yaml")
     parent = run.parent
     siblings = [str(path) for path in parent.iterdir()] if parent.is_dir() else []
-    near = nearest(name, siblings)
-    raise UserError(f"there is no run {run}" + (f"; did you mean {near}?" if near else ""))
-
-
-def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="PRESET|FILE", help="a preset's name or a YAML file")
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="the folder of a run")
-
-
-def _add_deterministic(parser: argparse.ArgumentParser) -> None:
-    text = "use deterministic GPU operations only: bitwise repeatable, slower"
-    parser.add_argument("--deterministic", action="store_true", help=text)
-
-
-def _add_actors(parser: argparse.ArgumentParser) -> None:
-    text = "processes of Ray step the environments: ray on this machine, or ray://HOST:PORT"
-    parser.add_argument("--actors", metavar="ADDRESS", help=text)
-
-
-def _add_processes(parser: argparse.ArgumentParser) -> None:
-    text = "this is one of several processes: ADDRESS:PORT of the first, or auto in a cluster"
-    parser.add_argument("--coordinator", metavar="ADDRESS", help=text)
-    text = "how many processes there are"
-    parser.add_argument("--processes", type=int, metavar="N", help=text)
-    text = "which of them this is, from 0"
-    parser.add_argument("--process", type=int, metavar="I", help=text)
-
-
-def _add_train(parser: argparse.ArgumentParser) -> None:
-    _add_source(parser)
-    text = "folder of the run; default: runs/PRESET-DATE-TIME"
-    parser.add_argument("--out", metavar="DIR", help=text)
-    text = "go on with the run in DIR if there is one: for jobs that are started again"
-    parser.add_argument("--resume", action="store_true", help=text)
-    _add_deterministic(parser)
-    _add_processes(parser)
-    _add_actors(parser)
-
-
-def _add_resume(parser: argparse.ArgumentParser) -> None:
-    _add_run(parser)
-    _add_deterministic(parser)
-    _add_processes(parser)
-    _add_actors(parser)
-
-
-def _add_sweep(parser: argparse.ArgumentParser) -> None:
-    _add_source(parser)
-    text = "folder of the sweep; one that was started before is gone on with"
-    parser.add_argument("--out", metavar="DIR", help=text)
-    text = "runs at once on this machine, ray, or ray://HOST:PORT for a cluster; default: 1"
-    parser.add_argument("--jobs", default="1", metavar="N", help=text)
-
-
-def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    _add_run(parser)
-    text = "a seed, default: 100; with --robust a cell and seed, default: 10"
-    parser.add_argument("--episodes", type=int, metavar="N", help=text)
-    text = "latest (default), best, or a step"
-    parser.add_argument("--checkpoint", default="latest", metavar="WHICH", help=text)
-    text = "play on a grid of perturbed tasks: mean, worst case and CVaR over its cells"
-    parser.add_argument("--robust", action="store_true", help=text)
-    text = "a published uncertainty box of the task: 1d, 2d (default), 3d, ..."
-    parser.add_argument("--box", metavar="NAME", help=text)
-    text = "a range of your own in the place of --box, such as torso_mass=0.1,3; 1 to 3 of them"
-    parser.add_argument("--parameter", action="append", metavar="NAME=LOW,HIGH", help=text)
-    text = "of the grid, of each parameter, 2 or more; default: 10"
-    parser.add_argument("--points", type=int, metavar="N", help=text)
-    text = "included (default): both ends are points, as M2TD3's code has it; excluded: the upper "
-    text += "one is none, as in that of RRLS"
-    parser.add_argument("--upper-end", metavar="WHICH", help=text)
-    text = "table and pictures of --robust, suffix aside; default: RUN/robust-BOX"
-    parser.add_argument("--out", metavar="FILE", help=text)
-
-
-def _add_record(parser: argparse.ArgumentParser) -> None:
-    _add_run(parser)
-    parser.add_argument("--episodes", type=int, default=1, metavar="N", help="default: 1")
-    text = "latest (default), best, or a step"
-    parser.add_argument("--checkpoint", default="latest", metavar="WHICH", help=text)
-    text = "of the learner; default: the run's first"
-    parser.add_argument("--seed", type=int, metavar="SEED", help=text)
-    text = "a .gif or an .mp4, both with the extra `video`; default: RUN/episodes.gif"
-    parser.add_argument("--out", metavar="FILE", help=text)
-    text = "pictures a second; default: 30, and 10 for tasks that show boards or screens"
-    parser.add_argument("--fps", type=int, metavar="N", help=text)
-    text = "environment steps after which an episode is cut; default: as in evaluations of the run"
-    parser.add_argument("--max-steps", type=int, metavar="N", help=text)
-
-
-def _add_plot(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="folders of runs")
-    text = "file to write, suffix aside; default: RUN/curve, or curves for several runs"
-    parser.add_argument("--out", metavar="FILE", help=text)
-    text = "column of the evaluations or of the training log; default: episode_return"
-    parser.add_argument("--metric", metavar="NAME", help=text)
-
-
-def _add_list(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", metavar="agents|envs|presets")
-
-
-def _add_check_env(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="suite/Task or module.path:factory")
+    hint = did_you_mean(name, siblings)
+    raise UserError(f"there is no run {run}" + (f"; {hint}" if hint else ""))
 
 
 COMMANDS = {
-    "train": Command("Train an agent: a preset or file, then overrides.", _train, _add_train, True),
-    "resume": Command("Continue a run exactly where it stopped.", _resume, _add_resume, True),
-    "sweep": Command("Train all combinations of values: --seed 0,1.", _sweep, _add_sweep, True),
-    "evaluate": Command("Play a trained agent without exploration.", _evaluate, _add_evaluate),
-    "record": Command("Make a video of a trained agent.", _record, _add_record),
-    "plot": Command("Draw the learning curves of runs.", _plot, _add_plot),
-    "list": Command("Name the agents, environments or presets.", _list, _add_list),
-    "show-config": Command("Print a resolved configuration.", _show_config, _add_source, True),
-    "check-env": Command("Say what is wrong with an environment.", _check_env, _add_check_env),
-    "doctor": Command(
-        "Say what is installed and which devices there are.", _doctor, lambda p: None
-    ),
+    "train": Command(command_options.Train, _train, overrides=True),
+    "resume": Command(command_options.Resume, _resume, overrides=True),
+    "sweep": Command(command_options.Sweep, _sweep, overrides=True),
+    "evaluate": Command(command_options.Evaluate, _evaluate),
+    "record": Command(command_options.Record, _record),
+    "plot": Command(command_options.Plot, _plot),
+    "list": Command(command_options.List, _list),
+    "show-config": Command(command_options.ShowConfig, _show_config, overrides=True),
+    "schema": Command(command_options.Schema, _schema),
+    "check-env": Command(command_options.CheckEnv, _check_env),
+    "doctor": Command(command_options.Doctor, _doctor),
 }

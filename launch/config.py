@@ -5,16 +5,17 @@ import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Ge, Interval
 
 from bellmax import UserError
 from bellmax.agents import registry
 from bellmax.envs.config import EnvConfig
-from bellmax.launch import schema
-from bellmax.launch.overrides import merge, parse_overrides
-from bellmax.launch.values import show
+from bellmax.launch import fields
+from bellmax.launch.options import read_overrides
+from bellmax.launch.overrides import merge, nest
+from bellmax.launch.sentences import NOTHING, ConfigError, did_you_mean, must, show, unknown
 from bellmax.launch.yaml_files import dump_yaml, parse_yaml, read_yaml
 
 STEP_LIMIT = 2**31 - 1  # environment steps are counted in int32
@@ -101,23 +102,75 @@ class RunConfig:
     host: HostConfig = field(default_factory=HostConfig)
 
 
+class Source(NamedTuple):
+    """What a preset, file or run says: its keys, and its name for messages."""
+
+    mapping: Any
+    where: str
+
+
 def load(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Returns the configuration of a preset or file with command-line overrides on top.
+    """Return the configuration of a preset or file with command-line overrides on top.
 
     Args:
       source: the name of a preset (`<agent>/<task>`), a YAML file, or a run's folder.
       overrides: as typed, such as ["--agent.learning-rate", "1e-3", "--tensorboard"].
 
     Raises:
-      UserError: anything in the source or the overrides that does not fit.
+      UserError: what does not fit in the source or in the overrides, one line each.
     """
-    mapping, where = _read(str(source))
-    extra = parse_overrides(overrides)
-    if not extra:
-        return _checked(mapping, where)
-    # The file first and alone, so that each message says who is to blame.
-    _from_mapping(mapping, where)
-    return _checked(merge(mapping, extra), "")
+    found = read_source(source)
+    if not overrides:
+        return resolve(found)
+    return resolve(found, type_overrides(found, overrides))
+
+
+def type_overrides(source: Source, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return overrides by dotted key as they were typed; `resolve` judges the values.
+
+    Raises:
+      UserError: the source has a mistake, or a token is neither an option nor its value.
+    """
+    config = _from_mapping(source.mapping, source.where)  # alone, so that it gets the blame
+    agent = config.agent_name
+    while True:
+        sections = {"agent": registry.config_class(agent)}
+        typed, strays = read_overrides(RunConfig, overrides, sections)
+        other = str(typed.get("agent.name", agent)).partition(",")[0].strip()  # of a sweep's
+        if other == agent or other not in registry.names():
+            break
+        agent = other  # which has options of its own
+    if strays:
+        listed = ", ".join(map(show, strays))
+        raise UserError(
+            f"unexpected argument {listed}; overrides look like --agent.learning-rate 1e-3"
+        )
+    return typed
+
+
+def resolve(source: Source, typed: Mapping[str, Any] | None = None) -> RunConfig:
+    """Return the configuration of a source with values by dotted key on top.
+
+    Raises:
+      ConfigError: a line for everything that does not fit.
+    """
+    if not typed:
+        return _checked(source.mapping, source.where)
+    return _checked(merge(source.mapping, nest(typed)), "")
+
+
+def json_schema(agent: str) -> dict[str, Any]:
+    """Return the JSON schema of the files that configure runs of an agent."""
+    from bellmax.launch import schema  # imports pydantic
+
+    result = schema.json_schema(RunConfig, {"agent": registry.config_class(agent)})
+    properties = result["properties"]
+    name = {**properties.pop("agent_name"), "const": agent}
+    result["required"] = ["agent"]
+    section = result["$defs"][properties["agent"]["$ref"].rpartition("/")[2]]
+    section["properties"] = {"name": name, **section["properties"]}
+    section["required"] = ["name"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **result}
 
 
 def load_to_play(run: Path) -> RunConfig:
@@ -133,7 +186,7 @@ def load_to_play(run: Path) -> RunConfig:
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Returns the configuration as plain values, laid out as `load` reads them."""
-    plain = schema.to_dict(config)
+    plain = fields.to_dict(config)
     name, agent = plain.pop("agent_name"), plain.pop("agent")
     sections = {key: plain.pop(key) for key in ("env", "replay", "host")}
     return {**plain, "agent": {"name": name, **agent}, **sections}
@@ -142,11 +195,6 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 def to_yaml(config: RunConfig) -> str:
     """Returns the configuration as the text of a file that `load` accepts."""
     return dump_yaml(to_dict(config))
-
-
-def dump_value(value: Any) -> str:
-    """Returns one plain value as YAML on one line, as an override would be typed."""
-    return dump_yaml(value, one_line=True).removesuffix("...\n").strip()
 
 
 def list_presets() -> list[str]:
@@ -213,72 +261,97 @@ def check_rollout(config: RunConfig, *, sequence_length: int, batch_size: int) -
         )
 
 
-def _read(source: str) -> tuple[Any, str]:
+def read_source(source: str | Path) -> Source:
+    """Return what a preset, a file or a run's folder says.
+
+    Raises:
+      UserError: there is no such source, or it is not YAML.
+    """
+    source = str(source)
     presets = list_presets()
     if source in presets:
         folder, name = source.split("/")
         data = importlib.resources.files("bellmax.configs") / folder / f"{name}.yaml"
-        return parse_yaml(data.read_bytes(), source), source
+        return Source(parse_yaml(data.read_bytes(), source), source)
     path = Path(source)
     if path.is_dir() and (path / "config.yaml").exists():
         path = path / "config.yaml"
     if path.is_file():
-        return read_yaml(path), str(path)
+        return Source(read_yaml(path), str(path))
     if path.is_dir():
         raise UserError(f"{source} is a folder without config.yaml; name a preset or a YAML file")
     if path.suffix in (".yaml", ".yml"):
         raise UserError(f"there is no file {source}; `bellmax list presets` names the presets")
-    raise schema.unknown("preset or file", source, presets)
+    raise unknown("preset or file", source, presets)
 
 
 def _from_mapping(mapping: Any, where: str) -> RunConfig:
-    prefix = f"{where}: " if where else ""
+    from bellmax.launch.schema import build  # imports pydantic
+
     if not isinstance(mapping, Mapping):
-        raise UserError(f"{prefix}the file must be a mapping of keys, got {show(mapping)}")
-    agent = mapping.get("agent", {})
+        raise ConfigError(_located([must("the file", "a mapping of keys", mapping)], where))
+    rest, agent = {**mapping}, mapping.get("agent", {})
+    problems = _agent_problems(agent)
+    for key in {"agent_name", "agent-name"} & rest.keys():
+        problems.append(str(unknown("key", key, ["agent.name"])))
+    rest.pop("agent-name", None)
+    if not problems:
+        sections = {"agent": registry.config_class(agent["name"])}
+        rest["agent"] = {key: value for key, value in agent.items() if key != "name"}
+        return build(
+            RunConfig, {**rest, "agent_name": agent["name"]}, where=where, sections=sections
+        )
+    try:  # whatever the agent takes, the other sections can be judged
+        build(RunConfig, {**rest, "agent_name": "unknown", "agent": None})
+    except ConfigError as error:
+        problems += str(error).splitlines()
+    raise ConfigError(_located(problems, where))
+
+
+def _agent_problems(agent: Any) -> list[str]:
     if not isinstance(agent, Mapping):
-        raise UserError(f"{prefix}agent must be a section of keys, got {show(agent)}")
-    if "agent_name" in mapping or "agent-name" in mapping:
-        raise UserError(f"{prefix}unknown key agent_name; did you mean agent.name?")
-    name, names = agent.get("name"), registry.names()
-    if name is None:
-        raise UserError(f"{prefix}agent.name is missing; choose from {', '.join(names)}")
-    if name not in names:
-        error = schema.unknown("agent", str(name), names)
-        raise UserError(f"{prefix}agent.name: {error}")
-    rest = {key: value for key, value in agent.items() if key != "name"}
-    mapping = {**mapping, "agent_name": name, "agent": rest}
-    agent_class = registry.load(name)[0]
-    return schema.build(RunConfig, mapping, where=where, sections={"agent": agent_class})
+        return [must("agent", "a section of keys", agent)]
+    name, names = agent.get("name", NOTHING), registry.names()
+    if isinstance(name, str) and name in names:
+        return []
+    hint = did_you_mean(str(name), names)
+    return [must("agent.name", f"one of {', '.join(names)}", name, hint=hint)]
+
+
+def _located(problems: list[str], where: str) -> str:
+    return "\n".join(f"{where}: {line}" if where else line for line in problems)
 
 
 def _checked(mapping: Any, where: str) -> RunConfig:
-    config = _from_mapping(mapping, where)
-    prefix = f"{where}: " if where else ""
-    n, rollout = config.env.num_envs, config.env.num_envs * config.rollout_length
-    if config.steps < rollout:
-        raise UserError(
-            f"{prefix}steps must be at least env.num_envs * rollout_length = {rollout}, "
-            f"got {config.steps}"
-        )
-    if config.warmup_steps >= config.steps:
-        raise UserError(
-            f"{prefix}warmup_steps must be below steps = {config.steps}, or nothing is learned, "
-            f"got {config.warmup_steps}"
-        )
-    if config.replay.capacity < 2 * n:
-        raise UserError(
-            f"{prefix}replay.capacity must be at least 2 * env.num_envs = {2 * n}, "
-            f"got {config.replay.capacity}"
-        )
-    if n % config.devices:
-        raise UserError(f"{prefix}devices must divide env.num_envs = {n}, got {config.devices}")
-    if n % config.host.actors:
-        raise UserError(
-            f"{prefix}host.actors must divide env.num_envs = {n}, got {config.host.actors}"
-        )
-    if config.seed + config.seeds - 1 > STEP_LIMIT:
-        raise UserError(
-            f"{prefix}seed + seeds - 1 must be at most {STEP_LIMIT}, got seed {config.seed}"
-        )
-    return config
+    """Build a configuration and check what its values have to do with each other."""
+    c = _from_mapping(mapping, where)
+    n, rollout = c.env.num_envs, c.env.num_envs * c.rollout_length
+    last_seed = c.seed + c.seeds - 1
+    # (does it fit, field, what is allowed, what came)
+    checks = [
+        (
+            c.steps >= rollout,
+            "steps",
+            f"at least env.num_envs * rollout_length = {rollout}",
+            c.steps,
+        ),
+        (
+            c.warmup_steps < c.steps,
+            "warmup_steps",
+            f"below steps = {c.steps}, or nothing is learned",
+            c.warmup_steps,
+        ),
+        (
+            c.replay.capacity >= 2 * n,
+            "replay.capacity",
+            f"at least 2 * env.num_envs = {2 * n}",
+            c.replay.capacity,
+        ),
+        (n % c.devices == 0, "devices", f"a divisor of env.num_envs = {n}", c.devices),
+        (n % c.host.actors == 0, "host.actors", f"a divisor of env.num_envs = {n}", c.host.actors),
+        (last_seed <= STEP_LIMIT, "seed + seeds - 1", f"at most {STEP_LIMIT}", last_seed),
+    ]
+    problems = [must(field, allowed, got) for fits, field, allowed, got in checks if not fits]
+    if problems:
+        raise ConfigError(_located(problems, where))
+    return c

@@ -2,8 +2,10 @@
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 from bellmax import UserError
+from bellmax.agents import Params
 from bellmax.launch.checkpoints import Checkpoints
 from bellmax.launch.config import load_to_play
 from bellmax.launch.evaluation import evaluation_rows
@@ -23,10 +25,10 @@ def evaluate_run(run: Path, episodes: int, checkpoint: str | int = "latest") -> 
       UserError: the run has no such checkpoint, or it is damaged.
     """
     with contextlib.closing(build(load_to_play(run), episodes=episodes)) as experiment:
-        step, state, warning = restore(run, experiment, checkpoint)
+        step, inputs, warning = restore_policy_inputs(run, experiment, checkpoint)
         if warning:
             print(warning)
-        rows = evaluation_rows(experiment.evaluate(state, step), experiment.seeds, step)
+        rows = evaluation_rows(experiment.evaluate_policies(inputs, step), experiment.seeds, step)
         broke = sum(experiment.evaluation_restarts().values())
     for row in rows:
         cut = f", {row['cut_episodes']} cut" if row["cut_episodes"] else ""
@@ -46,7 +48,7 @@ def evaluate_run(run: Path, episodes: int, checkpoint: str | int = "latest") -> 
 def restore(
     run: Path, experiment: Experiment, checkpoint: str | int = "latest"
 ) -> tuple[int, TrainState, str | None]:
-    """Reads a checkpoint of a run.
+    """Reads a checkpoint of a run, all of it.
 
     Args:
       run: the run's folder.
@@ -59,11 +61,25 @@ def restore(
     Raises:
       UserError: the run has no such checkpoint, or it is damaged.
     """
+    return experiment.restore(*_find(run, experiment, checkpoint))
+
+
+def restore_policy_inputs(
+    run: Path, experiment: Experiment, checkpoint: str | int = "latest"
+) -> tuple[int, tuple[Params, Any], str | None]:
+    """As `restore`, but reads what greedy policies need, and no more: (step, inputs, warning)."""
+    return experiment.restore_policy_inputs(*_find(run, experiment, checkpoint))
+
+
+def _find(
+    run: Path, experiment: Experiment, checkpoint: str | int
+) -> tuple[Checkpoints, int | None]:
+    """The checkpoints of a run, and the step of one of them; None for the newest intact one."""
     keep = experiment.config.keep_checkpoints
     checkpoints = Checkpoints(run / "checkpoints", keep=keep, read_only=True)
     if checkpoint == "latest":
-        return experiment.restore(checkpoints, None)
+        return checkpoints, None
     step = checkpoints.best() if checkpoint == "best" else int(checkpoint)
     if step is None:
         raise UserError(f"no checkpoint of {run} has an evaluation; try --checkpoint latest")
-    return experiment.restore(checkpoints, step)
+    return checkpoints, step

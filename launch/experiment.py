@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import psutil
 
 from bellmax import UserError
-from bellmax.agents import Agent, registry
+from bellmax.agents import Agent, Params, registry
 from bellmax.envs import make_vector_env
 from bellmax.envs.config import is_host_env, make_host_vector
 from bellmax.envs.registry import is_pool
@@ -22,9 +23,9 @@ from bellmax.launch.evaluation import Evaluator, make_evaluator
 from bellmax.launch.host_evaluation import HostEvaluator
 from bellmax.launch.host_runner import HostRunner
 from bellmax.launch.phases import first_timestep
+from bellmax.launch.pieces import PIECE_BYTES, SAVING_BYTES
 from bellmax.launch.runner import Runner, example_step, make_runner
-from bellmax.launch.sharding import make_mesh
-from bellmax.launch.slices import SAVING_BYTES, SLICE_BYTES
+from bellmax.launch.sharding import make_mesh, with_shardings
 from bellmax.launch.train_state import TrainState
 
 _HERE = "this machine"
@@ -48,14 +49,22 @@ class Experiment(NamedTuple):
         return self.runner.init(jnp.asarray(self.seeds, jnp.int32))
 
     def abstract_state(self) -> TrainState:
-        """Shapes and dtypes of the state."""
-        return jax.eval_shape(self.runner.init, jnp.asarray(self.seeds, jnp.int32))
+        """Shapes and dtypes of the state, and with several devices what each of them has of it."""
+        shapes = jax.eval_shape(self.runner.init, jnp.asarray(self.seeds, jnp.int32))
+        mesh = make_mesh(self.config.devices)
+        return shapes if mesh is None else with_shardings(mesh, shapes)
+
+    def policy_inputs(self, state: TrainState) -> tuple[Params, Any]:
+        """What greedy policies need of a state: parameters, and statistics of observations."""
+        return self.agent.actor_params(state.learner), state.env.statistics
 
     def evaluate(self, state: TrainState, step: int) -> Any:
         """Episodes of the policies in a state; None if the runner was asked to stop meanwhile."""
-        params = self.agent.actor_params(state.learner)
-        seeds = jnp.asarray(self.seeds, jnp.int32)
-        return self.evaluator(params, state.env.statistics, seeds, jnp.int32(step))
+        return self.evaluate_policies(self.policy_inputs(state), step)
+
+    def evaluate_policies(self, inputs: tuple[Params, Any], step: int) -> Any:
+        """As `evaluate`, of `policy_inputs`."""
+        return self.evaluator(*inputs, jnp.asarray(self.seeds, jnp.int32), jnp.int32(step))
 
     def restore(
         self, checkpoints: Checkpoints, step: int | None
@@ -67,13 +76,17 @@ class Experiment(NamedTuple):
         """
         in_host_memory = self.config.replay.memory == "host"
         cpu = jax.local_devices(backend="cpu")[0] if in_host_memory else None
-        warning = None
         with jax.default_device(cpu):
-            if step is None:
-                step, state, warning = checkpoints.restore_latest_valid(self.abstract_state())
-            else:
-                state = checkpoints.restore(step, self.abstract_state())
+            step, state, warning = _restore(checkpoints, step, self.abstract_state())
         return step, self.runner.place(state), warning
+
+    def restore_policy_inputs(
+        self, checkpoints: Checkpoints, step: int | None
+    ) -> tuple[int, tuple[Params, Any], str | None]:
+        """As `restore`, but reads no more of the checkpoint than policies need: no replay."""
+        needed = _needed(self.policy_inputs, self.abstract_state())
+        step, state, warning = _restore(checkpoints, step, needed, partial=True)
+        return step, self.policy_inputs(state), warning
 
     def evaluation_restarts(self) -> dict[str, int]:
         """Column of the last evaluation: environments that broke in it; none where none can."""
@@ -86,6 +99,24 @@ class Experiment(NamedTuple):
         self.runner.close()
         if isinstance(self.evaluator, HostEvaluator):
             self.evaluator.close()
+
+
+def _restore(
+    checkpoints: Checkpoints, step: int | None, abstract_state: TrainState, partial: bool = False
+) -> tuple[int, TrainState, str | None]:
+    if step is None:
+        return checkpoints.restore_latest_valid(abstract_state, partial=partial)
+    return step, checkpoints.restore(step, abstract_state, partial=partial), None
+
+
+def _needed(function: Callable[[Any], Any], tree: Any) -> Any:
+    """The tree with None in place of each leaf that makes no difference to `function(tree)`."""
+    leaves, structure = jax.tree.flatten(tree)
+    flat = jax.make_jaxpr(lambda *x: function(jax.tree.unflatten(structure, x)))(*leaves).jaxpr
+    used = {id(x) for equation in flat.eqns for x in equation.invars}
+    used |= {id(x) for x in flat.outvars}
+    kept = [leaf if id(x) in used else None for leaf, x in zip(leaves, flat.invars, strict=True)]
+    return jax.tree.unflatten(structure, kept)
 
 
 def build(
@@ -239,8 +270,8 @@ def check_memory(experiment: Experiment) -> str:
         return "no replay: the agent learns from its rollouts"
     size, fraction = experiment.replay_bytes, experiment.config.replay.memory_fraction
     free, where = _free_memory(experiment.config.replay.memory)
-    # Slices are copied on their device, and compressed beside the CPU.
-    saving = min(3 * size, SAVING_BYTES if where == _HERE else SLICE_BYTES)
+    # Pieces are cut off on their device, and compressed in the memory of the CPU.
+    saving = min(3 * size, SAVING_BYTES if where == _HERE else PIECE_BYTES)
     if size + saving > fraction * free:
         raise UserError(
             f"replay.capacity: replay would take {_amount(size)} and saving it {_amount(saving)}, "

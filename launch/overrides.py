@@ -1,35 +1,11 @@
-"""Command-line overrides: `--agent.learning-rate 1e-3` becomes a nested mapping."""
+"""Nested mappings of keys, and the same with dotted keys, as options name them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-from bellmax import UserError
-from bellmax.launch.values import FLAG, Argument, show
-
-
-def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """Returns overrides as nested keys with values as typed; the last of two alike wins.
-
-    Args:
-      arguments: `--a.b value`, `--a.b=value`, or `--a.b` alone, which means true.
-    """
-    result: dict[str, Any] = {}
-    tokens = list(arguments)
-    while tokens:
-        token = tokens.pop(0)
-        key, equals, value = token.removeprefix("--").partition("=")
-        if not token.startswith("--") or not all(key.split(".")):
-            raise UserError(
-                f"unexpected argument {show(token)}; overrides look like --agent.learning-rate 1e-3"
-            )
-        if not equals:
-            value = tokens.pop(0) if tokens and not tokens[0].startswith("--") else FLAG
-        _set(result, key.replace("-", "_").split("."), FLAG if value is FLAG else Argument(value))
-    return result
 
 
 def merge(base: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `base` with `overrides` on top, section by section."""
+    """Return `base` with `overrides` on top, section by section."""
     result = dict(base)
     for key, value in overrides.items():
         key = next((k for k in base if str(k).replace("-", "_") == key), key)
@@ -39,7 +15,7 @@ def merge(base: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten(section: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested keys as dotted ones, as options name them."""
+    """Return nested keys as dotted ones."""
     flat: dict[str, Any] = {}
     for key, value in section.items():
         name = f"{prefix}{key}"
@@ -47,9 +23,15 @@ def flatten(section: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _set(mapping: dict[str, Any], path: list[str], value: Any) -> None:
-    for part in path[:-1]:
-        inner = mapping.get(part)
-        mapping[part] = inner if isinstance(inner, dict) else {}
-        mapping = mapping[part]
-    mapping[path[-1]] = value
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted keys as nested ones; of a section and a value of one name the last wins."""
+    result: dict[str, Any] = {}
+    for key, value in flat.items():
+        *path, last = key.split(".")
+        section = result
+        for part in path:
+            inner = section.get(part)
+            section[part] = inner if isinstance(inner, dict) else {}
+            section = section[part]
+        section[last] = value
+    return result

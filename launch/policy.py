@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from bellmax import UserError
 from bellmax.agents import Memory
-from bellmax.launch.checkpoints import write_whole
+from bellmax.launch.checkpoint_files import write_whole
 from bellmax.launch.config import load_to_play
 from bellmax.launch.evaluation import make_greedy
 from bellmax.launch.experiment import Experiment, build
@@ -35,7 +35,7 @@ def save_policies(experiment: Experiment, state: TrainState, run: Path) -> Path:
     """Writes what acting needs of each seed to run/policy/seed-<seed>.msgpack."""
     folder = run / "policy"
     folder.mkdir(parents=True, exist_ok=True)
-    acting = experiment.agent.actor_params(state.learner), state.env.statistics
+    acting = experiment.policy_inputs(state)
     for i, seed in enumerate(experiment.seeds):
         one = jax.device_get(jax.tree.map(lambda x, i=i: x[i], acting))
         write_whole(folder / f"seed-{seed}.msgpack", flax.serialization.to_bytes(one))
@@ -61,8 +61,7 @@ def load_policy(run: Path, seed: int | None = None) -> Policy:
     if not path.is_file():
         raise UserError(f"there is no policy {path}; is the run finished, and the seed one of its?")
     experiment = build(config)
-    agent, abstract = experiment.agent, experiment.abstract_state()
-    acting = agent.actor_params(abstract.learner), abstract.env.statistics
+    agent, acting = experiment.agent, experiment.policy_inputs(experiment.abstract_state())
     template = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), acting)
     try:
         restored: Any = flax.serialization.from_bytes(template, path.read_bytes())

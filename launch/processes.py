@@ -10,10 +10,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 
 from bellmax import UserError
 
@@ -105,20 +103,3 @@ def writable(folder: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as other:
         yield Path(other)
-
-
-def gathered(tree: Any) -> Any:
-    """A pytree whose leaves this process can read; all processes must call it.
-
-    With one process it is as it was; with several its leaves are on the host.
-    """
-    if jax.process_count() == 1:
-        return tree
-    from jax.experimental import multihost_utils
-
-    def gather(x: jax.Array) -> Any:
-        if x.is_fully_replicated:
-            return x
-        return np.asarray(multihost_utils.process_allgather(x, tiled=True))
-
-    return jax.tree.map(gather, tree)

@@ -18,7 +18,7 @@ from bellmax.envs.config import is_host_env
 from bellmax.envs.host_base import in_words
 from bellmax.envs.registry import import_extra
 from bellmax.launch.config import RunConfig
-from bellmax.launch.values import show
+from bellmax.launch.sentences import show
 
 CONNECT_SECONDS = 30.0  # Ray's own limit for ray://
 # Of a cluster of the run's own: it tells nobody, and its actors are not put behind other programs.

@@ -24,7 +24,7 @@ from bellmax.envs.config import (
 from bellmax.envs.pictures import find_drawing
 from bellmax.envs.vector import VectorTimeStep
 from bellmax.launch.config import load_to_play
-from bellmax.launch.evaluate import restore
+from bellmax.launch.evaluate import restore_policy_inputs
 from bellmax.launch.evaluation import DEFAULT_MAX_STEPS, make_greedy
 from bellmax.launch.experiment import Experiment, build
 from bellmax.launch.random import numpy_seeds, stream
@@ -135,11 +135,10 @@ def _acting(
     experiment: Experiment, run: Path, checkpoint: str | int, seed: int
 ) -> tuple[int, Acting]:
     """The step of a checkpoint, and what one of its seeds plays."""
-    step, state, warning = restore(run, experiment, checkpoint)
+    step, every, warning = restore_policy_inputs(run, experiment, checkpoint)
     if warning:
         print(warning)
     i = experiment.seeds.index(seed)
-    every = experiment.agent.actor_params(state.learner), state.env.statistics
     params, statistics = jax.tree.map(lambda x: x[i], every)
     key = jax.random.fold_in(stream(jax.random.key(seed), "evaluation"), step)
     return step, Acting(params, statistics, key, jnp.int32(step))

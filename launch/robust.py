@@ -24,7 +24,7 @@ from bellmax.envs import (
 )
 from bellmax.envs.registry import check_parameters
 from bellmax.launch.config import load_to_play
-from bellmax.launch.evaluate import restore
+from bellmax.launch.evaluate import restore_policy_inputs
 from bellmax.launch.evaluation import Episodes, make_evaluator
 from bellmax.launch.experiment import build
 from bellmax.launch.uncertainty import (
@@ -145,13 +145,11 @@ def evaluate_robust(
     check_parameters(task, box.ranges, env.parameters)
     axes = make_axes(box, points, upper_end)
     experiment = build(config, episodes=episodes)
-    step, state, warning = restore(run, experiment, checkpoint)
+    step, acting, warning = restore_policy_inputs(run, experiment, checkpoint)
     if warning:
         report(warning)
     limit = config.evaluation_max_steps
     agent, seeds = experiment.agent, experiment.seeds
-    acting = agent.actor_params(state.learner), state.env.statistics
-    del state  # the replay, which may be most of the memory
     arguments = *acting, jnp.asarray(seeds, jnp.int32), jnp.int32(step)
     # The task as it is: one number may stand for many, as friction does for that of every geometry,
     # so that setting a parameter to its nominal value may change the task.

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from bellmax import UserError
-from bellmax.launch.checkpoints import write_whole
+from bellmax.launch.checkpoint_files import write_whole
 from bellmax.launch.evaluation import Episodes, evaluation_rows
 from bellmax.launch.robust import TAIL, Robustness, evaluate_robust, summarise
 from bellmax.launch.robust_plot import draw

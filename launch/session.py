@@ -15,7 +15,7 @@ from bellmax.launch.evaluation import evaluation_rows
 from bellmax.launch.experiment import Experiment
 from bellmax.launch.host_runner import HostRunner
 from bellmax.launch.metrics import MetricsLog
-from bellmax.launch.processes import gathered, is_first
+from bellmax.launch.processes import is_first
 from bellmax.launch.progress import Progress
 from bellmax.launch.signals import signals_held
 from bellmax.launch.train_state import Interval, TrainState
@@ -178,9 +178,7 @@ class Session:
         runner = self.experiment.runner
         extra = {"restarts": runner.restarts()} if isinstance(runner, HostRunner) else {}
         with signals_held():
-            whole = gathered(state)
-            if is_first():
-                self.checkpoints.save(self._steps(rollouts), whole, metric=None, extra=extra)
+            self.checkpoints.save(self._steps(rollouts), state, metric=None, extra=extra)
             self.saved = self._steps(rollouts)
 
     def _write_interval(

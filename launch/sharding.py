@@ -8,8 +8,6 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -82,15 +80,18 @@ def shardings(mesh: Mesh, state: TrainState) -> TrainState:
 
 
 def place(state: Any, where: Any) -> Any:
-    """A state that every process has whole, where `shardings` says."""
-    if jax.process_count() == 1:
-        return jax.device_put(state, where)
+    """A state where `shardings` says; what is there already stays."""
 
     def put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            data = put(jax.random.key_data(x), sharding)
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-        host = np.asarray(x)
-        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+        return x if x.sharding == sharding else jax.device_put(x, sharding)
 
     return jax.tree.map(put, state, where)
+
+
+def with_shardings(mesh: Mesh, state: TrainState) -> TrainState:
+    """The shapes of a state, each with where `shardings` puts it."""
+
+    def put(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    return jax.tree.map(put, state, shardings(mesh, state))

@@ -21,6 +21,7 @@ from typing import Any
 from bellmax import UserError
 from bellmax.launch.locks import locked
 from bellmax.launch.progress import Progress
+from bellmax.launch.sentences import show
 from bellmax.launch.signals import interruptible, signals_held
 from bellmax.launch.sweep_plan import (
     RECORD,
@@ -31,7 +32,6 @@ from bellmax.launch.sweep_plan import (
     read_values,
 )
 from bellmax.launch.sweep_pools import Ended, Pool, make_pool
-from bellmax.launch.values import show
 from bellmax.launch.yaml_files import dump_yaml
 
 MOST_JOBS = 1024  # on one machine
@@ -53,7 +53,7 @@ def sweep(source: str, out: Path, overrides: Sequence[str], jobs: str) -> int:
       Interrupted: Ctrl-C or SIGTERM; the runs under way were stopped with their checkpoints.
     """
     check_jobs(jobs)
-    values = read_values(overrides)
+    values = read_values(source, overrides)
     plan = plan_runs(source, values, out)
     record = read_record(source, values, out)
     check_started(plan, out)
@@ -227,7 +227,7 @@ def _as_table(rows: Mapping[str, Mapping[str, Any]], out: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    from bellmax.launch.checkpoints import write_whole
+    from bellmax.launch.checkpoint_files import write_whole
 
     write_whole(path, text.encode())
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bellmax import UserError
-from bellmax.launch.overrides import flatten, parse_overrides
-from bellmax.launch.values import FLAG, show
+from bellmax.launch.overrides import flatten
+from bellmax.launch.sentences import FLAG, Argument, must, show
 from bellmax.launch.yaml_files import read_yaml
 
 MOST_RUNS = 10_000
@@ -32,26 +32,32 @@ class Job(NamedTuple):
     config: Any
 
 
-def read_values(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """Returns the values of each key, in the order typed; of two equal options the last wins.
+def read_values(source: str, overrides: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values of each key, in the order typed; of two equal options the last wins.
 
     Args:
+      source: a preset, a YAML file or a run's folder.
       overrides: as typed, but that commas separate values: ["--seed", "0,1", "--steps=300"].
 
     Raises:
-      UserError: an option that is none, or values that cannot be told apart.
+      UserError: a mistake in the source, an option that is none, or values that cannot be told
+        apart.
     """
-    typed = flatten(parse_overrides(overrides))
+    from bellmax.launch.config import read_source, type_overrides
+
+    typed = type_overrides(read_source(source), overrides)
     return {key: split_values(key, text) for key, text in typed.items()}
 
 
 def split_values(key: str, text: str) -> list[str]:
-    """Returns the values that commas separate, those in brackets or quotes aside.
+    """Return the values that commas separate, those in brackets or quotes aside.
 
     Quotes around a whole value are taken off: `"64,64",128` are `64,64` and `128`.
     """
     if text is FLAG:
         return [text]
+    if not isinstance(text, str):
+        raise UserError(must(key, "values with commas between them", text))
     parts, depth, quote = [""], 0, ""
     for character in text:
         if quote:
@@ -80,7 +86,9 @@ def plan_runs(source: str, values: Mapping[str, Sequence[str]], out: Path) -> li
     Raises:
       UserError: a key or value does not fit, there are too many, or two would be the same run.
     """
-    from bellmax.launch.config import load, to_dict
+    from bellmax.launch.config import read_source, resolve, to_dict
+
+    found = read_source(source)
 
     count = math.prod(map(len, values.values()))
     if count > MOST_RUNS:
@@ -90,7 +98,8 @@ def plan_runs(source: str, values: Mapping[str, Sequence[str]], out: Path) -> li
     for combination in itertools.product(*values.values()):
         typed: dict[str, Any] = dict(zip(values, combination, strict=True))
         options = [f"--{k}" if value is FLAG else f"--{k}={value}" for k, value in typed.items()]
-        config = load(source, options)
+        given = {k: value if value is FLAG else Argument(value) for k, value in typed.items()}
+        config = resolve(found, given)
         resolved = typed | flatten(to_dict(config))  # what is typed as a section stays so
         name = _name({key: resolved[key] for key in varied})
         if name in plan:

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from bellmax import UserError
-from bellmax.launch.checkpoints import Checkpoints, write_whole
+from bellmax.launch.checkpoint_files import write_whole
+from bellmax.launch.checkpoints import Checkpoints
 from bellmax.launch.config import RunConfig, load, to_dict, to_yaml
 from bellmax.launch.doctor import version
 from bellmax.launch.experiment import Experiment, build, check_memory
@@ -25,9 +26,9 @@ from bellmax.launch.processes import is_first, together, writable
 from bellmax.launch.progress import Progress
 from bellmax.launch.ray_cluster import check, room_for
 from bellmax.launch.remote import hire
+from bellmax.launch.sentences import show
 from bellmax.launch.session import Session
 from bellmax.launch.train_state import TrainState
-from bellmax.launch.values import show
 
 # What a resumed run may change: nothing that the state or the steps taken so far depend on, but
 # for rounding (devices).
@@ -50,7 +51,7 @@ def train(config: RunConfig, out: Path, actors: str | None = None) -> int:
             write_whole(folder / "config.yaml", to_yaml(config).encode())
             versions = json.dumps(_versions(), indent=2) + "\n"
             write_whole(folder / "versions.json", versions.encode())
-            return _run(experiment, folder, None, messages)
+            return _run(experiment, out, folder, None, messages)
 
 
 def check_resumable(run: Path, config: RunConfig) -> None:
@@ -92,7 +93,7 @@ def resume(run: Path, config: RunConfig, actors: str | None = None) -> int:
     ):
         start, said = _start(experiment, run)
         write_whole(folder / "config.yaml", to_yaml(config).encode())
-        return _run(experiment, folder, start, [*messages, *said])
+        return _run(experiment, run, folder, start, [*messages, *said])
 
 
 def _build(config: RunConfig, actors: str | None) -> Experiment:
@@ -147,7 +148,10 @@ def _evaluated(experiment: Experiment, run: Path, step: int) -> np.ndarray | Non
     return None if None in found else np.array(found)
 
 
-def _run(experiment: Experiment, out: Path, start: _Start | None, messages: list[str]) -> int:
+def _run(
+    experiment: Experiment, run: Path, out: Path, start: _Start | None, messages: list[str]
+) -> int:
+    """Trains; all processes write checkpoints to `run`, and each the rest to its own `out`."""
     config = experiment.config
     log = MetricsLog(
         out,
@@ -156,7 +160,8 @@ def _run(experiment: Experiment, out: Path, start: _Start | None, messages: list
         config=to_dict(config),
         resume_step=start.step if start else None,
     )
-    checkpoints = Checkpoints(out / "checkpoints", keep=config.keep_checkpoints)
+    keep = config.keep_checkpoints
+    checkpoints = Checkpoints(run / "checkpoints", keep=keep, read_only=not is_first())
     progress = Progress(config.steps, seeds=config.seeds, silent=not is_first())
     with log, progress, contextlib.closing(experiment):
         for message in messages:
@@ -182,6 +187,7 @@ def _versions() -> dict[str, Any]:
         "optax",
         "rlax",
         "chex",
+        "orbax-checkpoint",
         "tensorstore",
         "numpy",
     )

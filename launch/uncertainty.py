@@ -9,8 +9,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from bellmax import UserError
-from bellmax.launch.schema import unknown
-from bellmax.launch.values import show
+from bellmax.launch.sentences import show, unknown
 from bellmax.launch.yaml_files import parse_yaml
 
 UpperEnd = Literal["included", "excluded"]

@@ -37,6 +37,11 @@ def dump_yaml(value: Any, *, one_line: bool = False) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **style)
 
 
+def dump_value(value: Any) -> str:
+    """Return one plain value as YAML on one line, as an option would be typed."""
+    return dump_yaml(value, one_line=True).removesuffix("...\n").strip()
+
+
 def read_yaml(path: Path) -> Any:
     """Returns the content of a YAML file; UserError says what is wrong with it, and where."""
     try:
@@ -44,6 +49,14 @@ def read_yaml(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     return parse_yaml(data, str(path))
+
+
+def read_scalar(text: str) -> Any:
+    """Return what text on the command line is as YAML; the text itself where it is none."""
+    try:
+        return yaml.load(str(text), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return str(text)
 
 
 def parse_yaml(data: bytes, name: str) -> Any:

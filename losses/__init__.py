@@ -1,21 +1,21 @@
-"""Learning rules on arrays: no network, batch object, replay or config is known here.
+"""Learning rules as pure functions of arrays, without networks, batches, replay or configs.
 
-Index convention. As in rlax, `_tm1` is what was known when the action was taken and `_t` what
-followed: `a_tm1` was taken where `q_tm1` was evaluated, earned `r_t`, and led to where `q_t` was
-evaluated. `discount_t` is gamma times the environment's discount, so 0 only where the environment
-*terminated*; a time limit leaves it at gamma, and `q_t` is then evaluated at the true final
-observation. `target_` marks values of the target network.
+Index convention. As in rlax, `_tm1` marks quantities at the step where the action was taken and
+`_t` those at the next step: `a_tm1` was taken where `q_tm1` was evaluated, earned the reward `r_t`,
+and led to the observation where `q_t` was evaluated. `discount_t` is gamma times the environment's
+discount, so it is 0 only where the environment *terminated*; at a time limit it is gamma, and `q_t`
+is evaluated at the true final observation. `target_` marks values of the target network.
 
 Axes. A learning rule takes one example: `[A]` action values, `[]` actions, rewards and discounts.
-Functions of sequences put time first, `[T, ...]`: row i is the transition from step i to step
-i + 1, and `trace_t[i]` is 0 where step i + 1 is the last of its episode. There is no batch axis:
-the caller maps (`jax.vmap`), weighs and reduces. What needs a batch says so: `vmpo_loss`, whose
-weights are of a batch, and the running scales of intrinsic rewards.
+Functions of sequences put time first, `[T, ...]`: row i is the transition from step i to step i +
+1, and `trace_t[i]` is 0 where step i + 1 is the last of its episode. There is no batch axis: the
+caller applies `jax.vmap`, weights and reduces. The exceptions are `vmpo_loss`, whose weights are
+normalised over a batch, and the running scales of intrinsic rewards.
 
 Functions return a TD error, target minus prediction, unless they say otherwise. Arithmetic is in
-float32 or wider whatever comes in. Hyper-parameters are keyword-only; those that are numbers of the
-rule may be traced and, where it depends on them smoothly, have gradients; those that set a shape or
-choose a form (`n`, `horizons`, `method`, `reduce`, flags) may not.
+float32 or wider for every input dtype. Hyper-parameters are keyword-only. Numeric ones may be
+traced and, where the rule depends on them smoothly, have gradients; those that set a shape or
+select a variant (`n`, `horizons`, `method`, `reduce`, flags) must be static.
 """
 
 from bellmax.losses.action_gap import advantage_learning

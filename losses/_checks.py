@@ -1,4 +1,4 @@
-"""Checks of named arguments, on top of chex, whose own message says only "input 0"."""
+"""Checks of named arguments with chex, whose own messages only say "input 0"."""
 
 import math
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 
 class Spec(NamedTuple):
-    """An argument and what is wanted of it: a letter for each axis, and `float` or `int`."""
+    """An argument and its expected axes, one letter each, and dtype, `float` or `int`."""
 
     value: Any
     axes: str
@@ -17,10 +17,10 @@ class Spec(NamedTuple):
 
 
 def check_arrays(**arguments: Spec) -> None:
-    """Checks rank and dtype of each argument, and that axes of one letter have one size.
+    """Checks rank and dtype of each argument, and that axes with the same letter agree in size.
 
     Raises:
-      ValueError: one sentence that names the argument, what came and what is wanted.
+      ValueError: one sentence with the argument's name, its actual and its expected form.
     """
     sizes: dict[str, tuple[str, int]] = {}
     for name, (value, axes, kind) in arguments.items():
@@ -60,13 +60,12 @@ def check_scalars(
     up_to_one: tuple[str, ...] = (),
     **values,
 ):
-    """Checks that hyper-parameters are scalars, and the range of those whose value is known.
+    """Checks that hyper-parameters are scalars, and that concrete numbers are in range.
 
-    Traced values and arrays pass the range check: a program that sweeps or differentiates them
-    cannot be stopped by their value.
+    Traced values and arrays skip the range check, as their values are unknown when tracing.
 
     Raises:
-      ValueError: one sentence that names the hyper-parameter, what came and what is allowed.
+      ValueError: one sentence with the hyper-parameter's name, its value and the allowed values.
     """
     for name, value in values.items():
         if jnp.shape(value):
@@ -88,5 +87,5 @@ def check_scalars(
 
 
 def widen(x: chex.Numeric) -> jax.Array:
-    """`x` in float32, or in its own dtype where that is wider."""
+    """`x` in float32, or in its own dtype if that is wider."""
     return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))

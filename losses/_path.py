@@ -1,8 +1,8 @@
-"""How a window of transitions becomes a mixture of shifted and scaled distributions.
+"""Multi-step distributional targets as mixtures of shifted and scaled distributions.
 
-What one step of a path contributes to the target of an earlier step, its anchor, is the
-distribution at the step's end, pushed through `z -> shift + scale * z`. Quantile and categorical
-targets share this; they differ in what a distribution is.
+The target of a step, the anchor, is a mixture over the later steps of the window. Each step
+contributes the return distribution at its successor, mapped by `z -> shift + scale * z`. Quantile
+and categorical targets share this code and differ in the representation of a distribution.
 """
 
 from typing import NamedTuple
@@ -15,15 +15,15 @@ from bellmax.losses._checks import widen
 
 
 class Path(NamedTuple):
-    """What each step of a window contributes to the target of one anchor.
+    """Contribution of each step of a window to the target of one anchor.
 
     Attributes:
-      shift: [T] float, discounted rewards from the anchor up to and with this step.
-      scale: [T] float, product of the discounts from the anchor up to and with this step.
+      shift: [T] float, sum of discounted rewards from the anchor up to and including this step.
+      scale: [T] float, product of the discounts from the anchor up to and including this step.
       trace: [T] float, product of the coefficients from the anchor to just before this step;
         0 before the anchor and past a cut.
       c: [T] float, this step's coefficient; 0 at a cut and at the end of the window.
-      reached: [T] bool, False before the anchor and past a cut: weights there must be 0.
+      reached: [T] bool, False before the anchor and past a cut, where weights must be 0.
     """
 
     shift: jax.Array
@@ -34,7 +34,7 @@ class Path(NamedTuple):
 
 
 def masked(c_t: chex.Array, trace_t: chex.Array) -> jax.Array:
-    """`c_t * trace_t`, and 0 where the trace is cut whatever the coefficient holds there."""
+    """`c_t * trace_t`, and exactly 0 where the trace is cut, even if c_t is not finite."""
     trace_t = widen(trace_t)
     return jnp.where(trace_t == 0.0, 0.0, widen(c_t) * trace_t)
 
@@ -46,10 +46,10 @@ def path(
     trace_t: chex.Array,
     anchor: chex.Numeric,
 ) -> Path:
-    """The path from row `anchor` to the end of the window, unchecked.
+    """The path from row `anchor` to the end of the window, without argument checks.
 
-    It ends at termination too: what follows is a point mass there, so it is left out, and with it
-    whatever the arrays hold. Exact zeros come of it, not differences that cancel.
+    The path also ends at termination, where the future return is a point mass at 0: later rows get
+    weights of exactly 0, whatever the arrays contain there.
     """
     dtype = jnp.result_type(*map(widen, (r_t, discount_t, c_t, trace_t)))
     r_t, discount_t, c_t = (jnp.asarray(x, dtype) for x in (r_t, discount_t, c_t))
@@ -75,8 +75,8 @@ def path(
 def policy_weights(steps: Path, a_t: chex.Array, pi_t: chex.Array) -> jax.Array:
     """[T, A] weight of each action's distribution in a corrected target: signed, summing to 1.
 
-    `trace * (pi(b) - 1{b = a} * c)`: the expectation over actions, less the part of the taken one
-    that later steps replace.
+    `trace * (pi(b) - 1{b = a} * c)`: the expectation over actions, minus the part of the taken
+    action that later steps replace.
     """
     pi_t = widen(pi_t)
     taken = jax.nn.one_hot(a_t, pi_t.shape[-1], dtype=steps.c.dtype)
@@ -92,7 +92,7 @@ def bootstrap_weights(steps: Path) -> jax.Array:
 def bootstrap_step(
     r_t: chex.Array, discount_t: chex.Array, trace_t: chex.Array, anchor: chex.Numeric
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Shift, scale and row of the only bootstrap of an n-step target: at the first cut, or last."""
+    """Shift, scale and row of the bootstrap of an n-step target, at the first cut or the end."""
     steps = path(r_t, discount_t, jnp.ones_like(widen(trace_t)), trace_t, anchor)
     end = jnp.add(anchor, jnp.sum(steps.reached) - 1)
     return steps.shift[end], steps.scale[end], end

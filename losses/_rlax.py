@@ -1,7 +1,7 @@
-"""rlax, imported without the deprecation warning that it sets off in jax 0.10 and later.
+"""Imports rlax without the deprecation warning that its import causes in jax 0.10 and later.
 
-rlax imports distrax, which imports tensorflow-probability, which still looks up
-`jax.core.pytype_aval_mappings`. Under `python -W error` that would end the import of our losses.
+rlax imports distrax, which imports tensorflow-probability, which accesses the deprecated
+`jax.core.pytype_aval_mappings`. Under `python -W error` importing our losses would fail.
 """
 
 import warnings

@@ -1,13 +1,13 @@
-"""VA-learning: a value and a centred advantage, each bootstrapped from the same target.
+"""VA-learning: a value and a centred advantage, both bootstrapped from the same target.
 
-The estimate is `q = v + advantage`, where the advantage averages to 0 under the *behaviour* policy
-mu that chose the actions, so v tends to the mean of q over mu: every transition from a state
-teaches v, and through it the estimates of actions that were not taken.
+The estimate is `q = v + advantage`, where the advantage has mean 0 under the *behaviour* policy mu
+that chose the actions, so v converges to the mean of q over mu. Every transition from a state
+updates v, and thereby the estimates of actions that were not taken.
 
-There are two ways to learn. `va_learning` regresses v and the advantage apart;
+There are two losses. `va_learning` regresses v and the advantage separately;
 `behaviour_dueling_q_learning` regresses their sum. For squared errors and actions drawn from mu
-both have the same expected gradient; per example they differ, and under a Huber loss they agree
-only while it is quadratic.
+both have the same expected gradient; per example they differ, and with a Huber loss they agree only
+in its quadratic range.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from bellmax.losses._checks import Spec, check_arrays, widen
 
 
 class VAErrors(NamedTuple):
-    """TD errors of VA-learning; the loss is the sum of half their squares, or Huber's of each.
+    """TD errors of VA-learning; the loss sums half their squares or their Huber losses.
 
     Attributes:
       value: [] float, target minus the state's value.
@@ -32,14 +32,14 @@ class VAErrors(NamedTuple):
 
 
 def behaviour_centred(f: chex.Array, mu: chex.Array) -> jax.Array:
-    """Advantages that average to 0 under mu: `f - sum_b mu[b] * f[b]`.
+    """Advantages with mean 0 under mu: `f - sum_b mu[b] * f[b]`.
 
-    Invariant to a constant added to f. A uniform mu gives the usual dueling head.
+    Invariant to a constant added to f. A uniform mu gives the standard dueling head.
 
     Args:
       f: [A] float, raw advantages, in units of return, finite.
-      mu: [A] float, probabilities of the behaviour policy, summing to 1. With replay that is the
-        frequency of actions in the buffer, as `behaviour_likelihood_loss` learns it. Constant to
+      mu: [A] float, probabilities of the behaviour policy, summing to 1. With replay these are the
+        frequencies of actions in the buffer, which `behaviour_likelihood_loss` learns. Constant to
         the gradient.
 
     Returns:
@@ -56,10 +56,10 @@ def behaviour_centred(f: chex.Array, mu: chex.Array) -> jax.Array:
 
 
 def behaviour_likelihood_loss(logits: chex.Array, a: chex.Numeric) -> jax.Array:
-    """Negative log-likelihood of a replayed action: how a head learns the behaviour policy.
+    """Negative log-likelihood of a replayed action, to learn the behaviour policy.
 
     Args:
-      logits: [A] float, of the head; -inf marks an action that is not allowed.
+      logits: [A] float, of the behaviour head; -inf marks an action that is not allowed.
       a: [] int in [0, A), the action that was taken.
 
     Returns:
@@ -82,15 +82,15 @@ def va_target(
     *,
     selector_t: chex.Array | None = None,
 ) -> jax.Array:
-    """`r_t + discount_t * (v_t + max advantage_t)`, what both ways of learning regress on.
+    """`r_t + discount_t * (v_t + max advantage_t)`, the regression target of both losses.
 
     Args:
       r_t: [] float, the reward that the action earned.
       discount_t: [] float, gamma, or 0 where the environment terminated.
       v_t: [] float, value at t, usually of the target network.
       advantage_t: [A] float, advantages at t of the same network, from `behaviour_centred`.
-      selector_t: [A] float, values at t whose argmax selects the action instead: those of the
-        online network make it the target of double Q-learning. Its gradient is 0.
+      selector_t: [A] float, values at t whose argmax selects the action; None means advantage_t.
+        Values of the online network give the target of double Q-learning. Has no gradient.
 
     Returns:
       [] float32 or wider, in units of return. Gradients flow: the caller stops them.
@@ -122,14 +122,14 @@ def va_errors(
     *,
     stop_target_gradients: bool = True,
 ) -> VAErrors:
-    """TD errors of VA-learning against any target: n-step, Retrace, a policy's own.
+    """TD errors of VA-learning against any target: n-step, Retrace, or a policy's value.
 
     Args:
       v_tm1: [] float, value at t-1, in units of return.
       advantage_tm1: [A] float, advantages at t-1, from `behaviour_centred`.
       a_tm1: [] int in [0, A), the action taken at t-1.
-      baseline_tm1: [] float, what the advantage's target is relative to: any function of the
-        state; the target network's value at t-1 is close to v's own target.
+      baseline_tm1: [] float, subtracted from the target of the advantage; may be any function of
+        the state, such as the target network's value at t-1, which is close to the target of v.
       target_tm1: [] float, target of `v + advantage`.
       stop_target_gradients: whether target and baseline are constants to the gradient.
 

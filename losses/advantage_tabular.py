@@ -1,4 +1,4 @@
-"""VA-learning on tables: one transition at a time, and as exact dynamic programming."""
+"""Tabular VA-learning: updates from single transitions, and exact dynamic programming."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ class VATables(NamedTuple):
 
 
 def _next_value(tables: VATables, pi: chex.Array | None) -> jax.Array:
-    """[S], the value that is bootstrapped from: greedy, or the mean over a policy."""
+    """[S], bootstrap values: of the greedy policy, or the mean over a given policy."""
     v, advantage = map(widen, tables)
     if pi is None:
         return v + jnp.max(advantage, axis=-1)
@@ -47,20 +47,20 @@ def va_update(
     step_size_advantage: chex.Numeric,
     pi: chex.Array | None = None,
 ) -> VATables:
-    """Learns from one transition; both entries move against the value *before* the update.
+    """Updates both tables from one transition; both errors use the value *before* the update.
 
     With `target = r_t + discount_t * (v[s_t] + max_b advantage[s_t, b])`, v[s_tm1] moves towards
     the target and advantage[s_tm1, a_tm1] towards `target - v[s_tm1]`. The advantage is centred
-    under the behaviour policy at convergence, not on the way.
+    under the behaviour policy only at convergence.
 
     Args:
-      tables: what is learned, `VATables`.
-      s_tm1, s_t: [] int in [0, S), the state and the one that followed.
+      tables: the current `VATables`.
+      s_tm1, s_t: [] int in [0, S), the state and its successor.
       a_tm1: [] int in [0, A), the action taken.
       r_t: [] float, the reward that it earned.
       discount_t: [] float, gamma, or 0 where the environment terminated.
-      step_size_v, step_size_advantage: in [0, 1]; the method's single step size is both.
-      pi: [S, A] float, the policy to evaluate, rows summing to 1; None learns to control.
+      step_size_v, step_size_advantage: in [0, 1]; equal in the paper.
+      pi: [S, A] float, the policy to evaluate, rows summing to 1; None is control.
 
     Returns:
       `VATables`, float32 or wider. Gradients flow: this is an update, not a loss.
@@ -90,7 +90,7 @@ def va_update(
     target = widen(r_t) + widen(discount_t) * _next_value(tables, pi)[s_t]
     v_error = target - v[s_tm1]
     advantage_error = v_error - advantage[s_tm1, a_tm1]
-    # Tables keep their dtype whatever else is float64: they are carried through scans.
+    # Tables keep their dtype even if other inputs are float64, so that scans can carry them.
     v_step = jnp.asarray(step_size_v * v_error, v.dtype)
     advantage_step = jnp.asarray(step_size_advantage * advantage_error, advantage.dtype)
     return VATables(v.at[s_tm1].add(v_step), advantage.at[s_tm1, a_tm1].add(advantage_step))
@@ -107,14 +107,15 @@ def va_value_iteration(
 ) -> VATables:
     """One exact iteration: v becomes the mean over mu of the Bellman backup, advantage the rest.
 
-    The sum of both is the backup of the sum, so it converges at rate gamma. The fixed point is
-    `v = sum_a mu(a) * q(a)` and `advantage = q - v`, with q that of pi, or optimal.
+    The sum of the new tables is the backup of the sum of the old ones, so it converges at rate
+    gamma. The fixed point is `v = sum_a mu(a) * q(a)` and `advantage = q - v`, with q that of pi,
+    or optimal.
 
     Args:
-      tables: where to start, `VATables`.
+      tables: the current `VATables`.
       r: [S, A] float, expected rewards.
-      p: [S, A, S] float, probabilities of the next state; a row may sum to less than 1, and the
-        rest is termination.
+      p: [S, A, S] float, probabilities of the next state; a row may sum to less than 1; the rest
+        is the probability of termination.
       mu: [S, A] float, behaviour policy, rows summing to 1.
       gamma: discount in [0, 1].
       pi: [S, A] float, the policy to evaluate, rows summing to 1; None is control.
@@ -125,8 +126,8 @@ def va_value_iteration(
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
 
-    Source: Tang et al. 2023, arXiv:2305.18161. Subtracting the *new* v matters: with the old one
-    the full step is no contraction and diverges on a periodic chain.
+    Source: Tang et al. 2023, arXiv:2305.18161. The *new* v must be subtracted: with the old v a
+      full step is not a contraction and diverges on a periodic chain.
     """
     _check_tables(tables, pi, r=Spec(r, "SA"), p=Spec(p, "SAS"), mu=Spec(mu, "SA"))
     check_scalars(gamma=gamma, from_zero=("gamma",), up_to_one=("gamma",))

@@ -1,9 +1,10 @@
-"""Exponential-weights bandit: chooses one of K settings, such as levels of pessimism, by results.
+"""Exponential-weights bandit that chooses one of K settings, such as levels of pessimism.
 
-An arm is drawn at the start of an episode, acts through it, and is fed how much the return rose.
-All is in a NamedTuple that the caller carries: one for each environment or seed under `jax.vmap`.
-There are two updates: `bandit_update` as papers write it, for feedback of the order of 1, and
-`bandit_update_windowed` as published code does it, which normalises feedback of any size.
+An arm is drawn at the start of an episode and used until its end; the feedback is the increase of
+the return over the previous episode. The state is a NamedTuple held by the caller, one per
+environment or seed under `jax.vmap`. There are two updates: `bandit_update`, as in the papers, for
+feedback of magnitude about 1, and `bandit_update_windowed`, as in published code, which normalises
+feedback of any size.
 """
 
 from typing import NamedTuple
@@ -20,8 +21,8 @@ class BanditState(NamedTuple):
 
     Attributes:
       weights: [K] float, log-preferences of the arms.
-      recent: [W] float, the last feedbacks, newest last.
-      filled: [] int, how many feedbacks `recent` holds, at most W.
+      recent: [W] float, the latest feedback values, newest last.
+      filled: [] int, number of valid entries of `recent`, at most W.
     """
 
     weights: jax.Array
@@ -30,11 +31,12 @@ class BanditState(NamedTuple):
 
 
 def bandit_init(num_arms: int, *, window: int = 5) -> BanditState:
-    """A bandit that prefers no arm.
+    """Returns a bandit with equal weights.
 
     Args:
       num_arms: K, at least 1.
-      window: W, at least 1; how many feedbacks `bandit_update_windowed` normalises over.
+      window: W, at least 1; number of feedback values over which `bandit_update_windowed`
+        normalises.
 
     Returns:
       `BanditState`.
@@ -89,18 +91,19 @@ def bandit_update(
 ) -> BanditState:
     """The papers' rule: `weights[arm] += step_size * feedback / max(p[arm], floor)`.
 
-    Dividing by the probability makes the expected step of every arm its own expected feedback.
-    Feedback in hundreds, such as raw returns, decides for one arm at once: scale it first.
+    Division by the probability makes the expected step of every arm proportional to its expected
+    feedback. Large feedback, such as raw returns in the hundreds, makes the policy deterministic
+    after one update: scale it first.
 
     Args:
       state: the bandit.
       arm: [] int in [0, K), the arm that was played.
-      feedback: [] float, what it achieved: the return less that of the episode before.
-      step_size: above 0, over the unit of feedback.
-      floor: least divisor, in [0, 1]; the papers have none.
+      feedback: [] float, the return minus that of the previous episode.
+      step_size: above 0, in units of 1 / feedback.
+      floor: lower bound of the divisor, in [0, 1]; the papers have none.
 
     Returns:
-      `BanditState`; `recent` and `filled` are as they were.
+      `BanditState`; `recent` and `filled` are unchanged.
 
     Raises:
       ValueError: a rank, dtype or range differs from the above; names the argument.
@@ -122,10 +125,10 @@ def bandit_update(
 
 
 def _normalised(recent: jax.Array, filled: jax.Array) -> jax.Array:
-    """The newest feedback, less the mean of the window and over its deviation."""
+    """The newest feedback, standardised over the window."""
     held = jnp.arange(recent.size) >= recent.size - filled
-    # Relative to the newest: equal feedbacks then differ by exactly 0 and not by rounding, which
-    # the division would blow up to the size of a real difference.
+    # Relative to the newest value: equal values then have offsets of exactly 0, where a rounding
+    # error would be amplified by the division.
     offsets = jnp.where(held, recent - recent[-1], 0.0)
     mean = jnp.sum(offsets) / filled
     variance = jnp.sum(jnp.where(held, (offsets - mean) ** 2, 0.0)) / filled
@@ -142,20 +145,20 @@ def bandit_update_windowed(
     decay: chex.Numeric = 0.9,
     floor: chex.Numeric = 1e-4,
 ) -> BanditState:
-    """The rule of the TOP code: normalise over a window, decay the played arm, then step it.
+    """The rule of the TOP code: normalise over a window, decay the played arm, then update it.
 
-    With z the feedback less the mean and over the standard deviation of the last W (itself
-    among them), `w = decay * weights[arm]` becomes `w + step_size * z / max(exp(w), floor)`. The
-    divisor is *not* the arm's probability: the exponential is never normalised. Other arms keep
-    their weights. A single feedback, and feedbacks that are all equal, give z = 0.
+    Let z be the feedback standardised over the last W values (including itself). The weight `w =
+    decay * weights[arm]` becomes `w + step_size * z / max(exp(w), floor)`. The divisor is *not*
+    the arm's probability: the exponential is not normalised. Other arms keep their weights. z is 0
+    if all values in the window are equal.
 
     Args:
       state: the bandit.
       arm: [] int in [0, K), the arm that was played.
-      feedback: [] float, what it achieved, in any unit.
-      step_size: above 0; the TOP agent's 0.1.
+      feedback: [] float, in any unit.
+      step_size: above 0; TOP uses 0.1.
       decay: in [0, 1].
-      floor: least divisor, above 0.
+      floor: lower bound of the divisor, above 0.
 
     Returns:
       `BanditState`.
@@ -163,8 +166,8 @@ def bandit_update_windowed(
     Raises:
       ValueError: a rank, dtype or range differs from the above; names the argument.
 
-    Source: code of Moskovitz et al. 2021, arXiv:2102.03765. Deviation: equal feedbacks, which
-    divide by 0 there.
+    Source: code of Moskovitz et al. 2021, arXiv:2102.03765. Deviation: z = 0 for equal values,
+      where that code divides by 0.
     """
     _check(state, arm, feedback)
     check_scalars(

@@ -1,9 +1,9 @@
-"""Distributions on a fixed grid (C51): one-step losses, and the projection that all share.
+"""Distributions on a fixed grid (C51): one-step losses, and the projected cross-entropy.
 
-A target is projected onto the grid and compared by cross-entropy. rlax projects; its losses are
-not called because they end in `rlax.categorical_cross_entropy`, which is deprecated, warns, and
-gives NaN for the negative masses of a corrected multi-step target. It also lacks expected SARSA.
-Grids rise; their spacing is free.
+A target is projected onto the grid and compared by cross-entropy. The projection is rlax's. The
+losses of rlax are not called because they use `rlax.categorical_cross_entropy`, which is
+deprecated, warns, and gives NaN for the negative masses of a corrected multi-step target. rlax
+also lacks expected SARSA. Grids must be increasing; their spacing is arbitrary.
 """
 
 import chex
@@ -15,7 +15,7 @@ from bellmax.losses._rlax import rlax
 
 
 def check_prediction(q_atoms_tm1, q_logits_tm1, a_tm1) -> None:
-    """Checks the prediction of one step."""
+    """Checks the arguments of the prediction at one step."""
     check_arrays(
         q_atoms_tm1=Spec(q_atoms_tm1, "M"),
         q_logits_tm1=Spec(q_logits_tm1, "AM"),
@@ -33,19 +33,19 @@ def categorical_regression(
 ) -> jax.Array:
     """Cross-entropy of one distribution on a grid against weighted target atoms.
 
-    The target is projected onto the grid: each atom's weight goes to its two neighbours in
-    proportion, beyond the ends to the end. The loss is linear in the weights: signed ones are
-    allowed, keep their mass, and give the gradient `mass * softmax(logits) - projected target`.
+    The target is projected onto the grid: each atom's weight is split linearly between its two
+    neighbours; atoms outside the grid go to its end. The loss is linear in the weights, which may
+    be negative; its gradient is `mass * softmax(logits) - projected target`.
 
     Args:
-      atoms_tm1: [M] float, rising, the grid in units of return.
-      logits_tm1: [M] float, finite logits of the probabilities on it.
+      atoms_tm1: [M] float, increasing, the grid in units of return.
+      logits_tm1: [M] float, finite logits of the probabilities on the grid.
       target: [K] float, target atoms in units of return.
-      weights: [K] float summing to 1, signed allowed.
+      weights: [K] float summing to 1, may be negative.
       stop_target_gradients: whether the projected target is a constant to the gradient.
 
     Returns:
-      [] float32 or wider, a loss; at its least the target's entropy, not 0.
+      [] float32 or wider, a loss; its minimum is the target's entropy, not 0.
 
     Raises:
       ValueError: a rank, dtype or size differs from the above; names the argument.
@@ -84,7 +84,7 @@ def categorical_expected_sarsa(
     *,
     stop_target_gradients: bool = True,
 ) -> jax.Array:
-    """Loss against the mixture of all actions' distributions, weighed by the policy.
+    """Loss against the mixture of all actions' distributions, weighted by the policy.
 
     Args:
       q_atoms_tm1: [M] float, rising, the grid of the prediction, in units of return.
@@ -140,8 +140,8 @@ def categorical_q_learning(
     Args:
       q_atoms_tm1, q_logits_tm1, a_tm1, r_t, discount_t, q_atoms_t, q_logits_t,
         stop_target_gradients: as in `categorical_expected_sarsa`.
-      q_t_selector: [A] float, values at t whose argmax selects the action (the first of equals);
-        None means the means of q_logits_t. The online network's make it double Q-learning.
+      q_t_selector: [A] float, values at t whose argmax selects the action (the first of ties);
+        None means the means of q_logits_t. Values of the online network give double Q-learning.
 
     Returns:
       [] float32 or wider, a loss.

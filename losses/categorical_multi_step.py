@@ -1,9 +1,9 @@
-"""Multi-step targets of distributions on a grid: path-dependent Retrace and n-step, as C51.
+"""Multi-step targets of distributions on a grid: path-dependent Retrace and n-step C51.
 
-The targets are those of `distributional.py`, with probabilities for masses, and are projected onto
-the grid once, at the end. Projecting at every step of the window is another target, and a coarser
-one. Rows and the mask are as there: values and policies of row i are of step i + 1, and where
-`trace_t[i]` or `discount_t[i]` is 0 the path ends.
+The targets are those of `distributional.py` with categorical distributions, projected onto the
+grid once, at the end. Projecting at every step of the window would give a different, coarser
+target. Values and policies of row i belong to step i + 1; the path ends where `trace_t[i]` or
+`discount_t[i]` is 0.
 """
 
 import chex
@@ -32,7 +32,7 @@ def categorical_retrace_target(
       r_t: [T] float, rewards.
       discount_t: [T] float, gamma, or 0 where the environment terminated.
       q_atoms_t: [L] float, the grid, in units of return.
-      q_logits_t: [T, A, L] float, logits of each action's distribution where step i led to.
+      q_logits_t: [T, A, L] float, logits of each action's distribution at the successor step.
       a_t: [T] int in [0, A), the action taken there; the last is not used.
       pi_t: [T, A] float, the target policy there, summing to 1 over actions.
       c_t: [T] float, trace coefficients of `traces.py`; the last is not used.
@@ -126,9 +126,9 @@ def n_step_categorical_q_learning(
     Args:
       q_atoms_tm1, q_logits_tm1, a_tm1, r_t, discount_t, q_atoms_t, q_logits_t,
         stop_target_gradients: as in `categorical_retrace`.
-      trace_t: [T] float, 0 where the target bootstraps; any other value goes on.
-      q_t_selector: [T, A] float, values whose argmax is greedy (the first of equals); None means
-        the means of q_logits_t.
+      trace_t: [T] float, 0 where the target bootstraps; any other value continues the trace.
+      q_t_selector: [T, A] float, values whose argmax is the greedy action (the first of ties);
+        None means the means of q_logits_t.
 
     Returns:
       [] float32 or wider, a loss. T = 1 is `categorical_q_learning`.

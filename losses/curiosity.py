@@ -1,7 +1,7 @@
-"""Curiosity baselines: RND, ICM, E3B and counts, from what their networks put out.
+"""Curiosity bonuses from network outputs: RND, ICM, E3B and counts.
 
-RND's scales (observations, returns) are in `intrinsic_reward.py`. A reward is of the transition
-that *reaches* an observation; where there was no transition, give none.
+RND's normalisation of observations and returns is in `intrinsic_reward.py`. A bonus belongs to the
+transition that *reaches* an observation; mask it where there was no transition.
 """
 
 from typing import NamedTuple
@@ -18,8 +18,8 @@ def rnd_error(
 ) -> jax.Array:
     """Random network distillation: squared distance to the output of a random network.
 
-    It is the predictor's loss, on a random quarter of the samples in the paper's code, and the raw
-    reward of reaching the observation.
+    It is both the predictor's loss (in the paper's code on a random quarter of the samples) and
+    the raw reward of reaching the observation.
 
     Args:
       prediction: [D] float, output of the trained network.
@@ -40,7 +40,7 @@ def rnd_error(
 
 
 class IntrinsicCuriosity(NamedTuple):
-    """What ICM makes of one transition, each [] float.
+    """ICM's losses and reward for one transition, each [] float.
 
     Attributes:
       loss: `(1 - beta) * inverse_loss + beta * forward_loss`.
@@ -65,24 +65,25 @@ def intrinsic_curiosity(
     eta: chex.Numeric = 0.01,
     stop_target_gradients: bool = True,
 ) -> IntrinsicCuriosity:
-    """Intrinsic curiosity module: learn latents by what one did, be rewarded for surprise.
+    """Intrinsic curiosity module: latents from an inverse model, reward from a forward model.
 
-    The inverse loss trains the encoder. Should the forward loss not, stop the gradient of the
-    latent that the forward model is given too.
+    The inverse loss trains the encoder. To exclude the forward loss from training the encoder, also
+    stop the gradient of the latent that is the forward model's input.
 
     Args:
-      logits_a_tm1: [A] float, of the action, from the latents at t-1 and t; -inf for an action
-        that is not allowed.
+      logits_a_tm1: [A] float, the inverse model's action logits, from the latents at t-1 and t;
+        -inf marks an action that is not allowed.
       a_tm1: [] int in [0, A), the action taken at t-1.
-      predicted_latent_t: [D] float, the forward model's, from the latent at t-1 and a_tm1.
-      latent_t: [D] float, the encoder's.
+      predicted_latent_t: [D] float, the forward model's prediction from the latent at t-1 and
+        a_tm1.
+      latent_t: [D] float, the encoder's output at t.
       beta: weight of the forward loss, in [0, 1].
       eta: scale of the reward, at least 0, in units of reward.
       stop_target_gradients: whether latent_t is a constant to the forward loss.
 
     Returns:
-      `IntrinsicCuriosity`, each [] float32 or wider. The policy's loss is weighed by the caller
-      (the paper: 0.1 to this loss's 1).
+      `IntrinsicCuriosity`, each [] float32 or wider. The caller weights the policy's loss (in the
+      paper 0.1, with weight 1 for this loss).
 
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
@@ -108,7 +109,7 @@ def intrinsic_curiosity(
 def elliptical_bonus_init(
     features: int, *, ridge: chex.Numeric = 0.1, dtype: jnp.dtype | type = jnp.float32
 ) -> jax.Array:
-    """The inverse covariance of E3B at the start of an episode: `eye / ridge`, [D, D].
+    """E3B's inverse covariance at the start of an episode: `eye / ridge`, [D, D].
 
     Args:
       features: D.
@@ -127,18 +128,19 @@ def elliptical_bonus_init(
 def elliptical_bonus(
     inverse_covariance: chex.Array, feature_t: chex.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """E3B: how far an observation is from the episode's earlier ones, in features learned.
+    """E3B: elliptical distance of an observation's features from earlier ones of its episode.
 
-    The feature is an inverse model's, as ICM's. One vector of length 1 pays `1 / (ridge + m)` on
-    its visit after m others: an episodic count that generalises.
+    The features come from an inverse model, as in ICM. A unit vector that was visited m times in
+    the episode before gets the bonus `1 / (ridge + m)`: a generalised episodic count.
 
     Args:
-      inverse_covariance: [D, D] float, symmetric; put `elliptical_bonus_init` back at each reset.
-      feature_t: [D] float, the observation reached.
+      inverse_covariance: [D, D] float, symmetric; reset it to `elliptical_bonus_init` at each
+        episode.
+      feature_t: [D] float, features of the observation reached.
 
     Returns:
-      The next inverse covariance, [D, D], and the bonus `feature' C^-1 feature` before it, [], in
-      float32 or wider; constants to the gradient.
+      The updated inverse covariance, [D, D], and the bonus `feature' C^-1 feature` before the
+      update, [], in float32 or wider; constants to the gradient.
 
     Raises:
       ValueError: a rank, dtype or size differs from the above; names the argument.
@@ -155,10 +157,11 @@ def elliptical_bonus(
 
 
 def count_bonus(count_t: chex.Numeric, *, beta: chex.Numeric = 1.0) -> jax.Array:
-    """`beta / sqrt(count_t)`: the reference for every bonus where states can be counted.
+    """`beta / sqrt(count_t)`: a reference for other bonuses where states can be counted.
 
     Args:
-      count_t: [] float, at least 1: visits to the state, this one included; or a pseudo-count.
+      count_t: [] float, at least 1: number of visits to the state, including this one; or a
+        pseudo-count.
       beta: scale, at least 0, in units of reward.
 
     Returns:

@@ -1,6 +1,6 @@
-"""Continuous actions and a deterministic policy: the targets, critics and actor of TD3.
+"""Losses of TD3: targets, critics and actor for a deterministic policy and continuous actions.
 
-Ensembles of critics are an axis [C]; one critic is C = 1. Targets are the same for every critic.
+An ensemble of critics is an axis [C]; a single critic is C = 1. All critics share one target.
 Actions are in the environment's units, with finite bounds.
 """
 
@@ -21,7 +21,7 @@ def _reduced(q_t: chex.Array, reduce: str) -> jax.Array:
 
 
 def per_entry(name: str, value: chex.Numeric, of: str, array: jax.Array) -> jax.Array:
-    """A scalar, or a checked array, as one number for every entry of the array."""
+    """Broadcasts a scalar, or a checked array, to the shape of the array."""
     if jnp.shape(value):
         check_arrays(**{of: Spec(array, "D"), name: Spec(value, "D")})
     return jnp.broadcast_to(widen(value), array.shape)
@@ -38,12 +38,12 @@ def smoothed_target_action(
     """The target policy's action plus clipped noise, within bounds: TD3's smoothing.
 
     `clip(action + scale * clip(noise, -noise_clip, noise_clip), minimum, maximum)`, where scale is
-    half of `maximum - minimum`: noise and its clip mean the same whatever the action's units.
+    half of `maximum - minimum`: noise and its clip do not depend on the action's units.
 
     Args:
       action: [D] float, the target policy's action, in the environment's units.
-      noise: [D] float, in units of half the action's range; TD3 draws `0.2 * normal`, anew for
-        every example, and gives all critics the same.
+      noise: [D] float, in units of half the action's range; TD3 draws `0.2 * normal` independently
+        for every example and shares it between critics.
       noise_clip: at least 0, in units of half the action's range.
       minimum, maximum: [] or [D] float, the action's bounds, finite.
 
@@ -74,7 +74,7 @@ def clipped_double_q_target(
       discount_t: [] float, gamma, or 0 where the environment terminated.
       q_t: [C] float, target critics' values at t of the same action, which is
         `smoothed_target_action` in TD3. C = 1 is a single critic.
-      reduce: "min", or "mean" for the ablation that is not pessimistic.
+      reduce: "min", or "mean" for the ablation without pessimism.
 
     Returns:
       [] float32 or wider, in units of return. Gradients flow: the caller stops them.
@@ -97,7 +97,7 @@ def clipped_double_q_learning(
     reduce: str = "min",
     stop_target_gradients: bool = True,
 ) -> jax.Array:
-    """TD error of every critic against the target that they share.
+    """TD error of every critic against the shared target.
 
     Args:
       q_tm1: [C] float, critics' values of the action taken at t-1.
@@ -125,16 +125,17 @@ def deterministic_policy_gradient(
 ) -> jax.Array:
     """Actor loss whose gradient in the action is `-dqda_t`, that of `-q(a_t)`.
 
-    The critic is held constant by construction: only its gradient in the action comes in, from
+    The critic is constant by construction: only its gradient in the action is an input, from
     `jax.grad(critic, argnums)(..., a_t)`. TD3 differentiates its first critic.
 
     Args:
       a_t: [D] float, the actor's action.
-      dqda_t: [D] float, gradient of the critic in the action, there. Constant to the gradient.
-      dqda_clipping: above 0, longest Euclidean length that dqda_t keeps; None for any.
+      dqda_t: [D] float, gradient of the critic in the action at a_t. Constant to the gradient.
+      dqda_clipping: above 0, bound on the Euclidean norm of dqda_t; None for no bound.
 
     Returns:
-      [] float32 or wider, `0.5 * sum(dqda_t ** 2)`. It is not the critic's value: log that apart.
+      [] float32 or wider, `0.5 * sum(dqda_t ** 2)`. This is not the critic's value; log that
+      separately.
 
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.

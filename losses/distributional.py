@@ -1,13 +1,15 @@
 """Multi-step targets of return distributions: path-dependent Retrace, Peng's mixture, n-step.
 
-A multi-step target is a mixture over the steps of a window: what step k ends in, seen from the
-anchor, is `z -> G + Gamma * z` of the distribution there, with the rewards G and discounts Gamma of
-the whole path. Correcting with one-step errors that leave G out gives the right mean and the
-wrong distribution; its moments diverge (Tang et al. 2022).
+A multi-step target is a mixture over the steps of a window. Step k contributes the return
+distribution at its successor, mapped by `z -> G + Gamma * z`, where G is the sum of discounted
+rewards and Gamma the product of discounts along the path from the anchor. Corrections by one-step
+errors, without G, have the right mean but the wrong distribution, whose moments diverge (Tang et
+al. 2022).
 
-Corrected targets weigh the distribution of action b by `C * (pi(b) - 1{b = a} * c)`, where C is
-the product of the coefficients so far: signed, summing to 1, a probability measure in expectation
-where `c <= pi / mu`. Do not sort, clip or renormalise the weights. `traces.py` has `c_t`:
+Corrected targets weight the distribution of action b by `C * (pi(b) - 1{b = a} * c)`, where C is
+the product of the coefficients so far. The weights are signed and sum to 1; in expectation they are
+a probability measure if `c <= pi / mu`. Do not sort, clip or renormalise them. `traces.py` has
+`c_t`:
 
 | `c_t` | target |
 |---|---|
@@ -15,10 +17,10 @@ where `c <= pi / mu`. Do not sort, clip or renormalise the weights. `traces.py` 
 | `q_lambda_coefficients` | distributional Q(lambda): right means, signed in expectation too |
 | 0 | one-step expected SARSA |
 
-Row i is the transition from step i to i + 1; arrays of values and policies are of step i + 1.
-Where `trace_t[i]` or `discount_t[i]` is 0 the path ends and later rows have weight 0, exactly.
-Atoms need equal mass in their distribution: quantiles at midpoints, or samples. A target of one
-anchor has M atoms, a target of every row, each up to the window's end, `[T, M]`.
+Row i is the transition from step i to i + 1; values and policies of row i belong to step i + 1.
+Where `trace_t[i]` or `discount_t[i]` is 0 the path ends, and later rows have weight exactly 0. The
+atoms of a distribution must have equal mass: quantiles at midpoints, or samples. The target of one
+anchor has M atoms; the targets of all rows, each up to the end of the window, are `[T, M]`.
 """
 
 from collections.abc import Callable
@@ -52,10 +54,10 @@ def _at(anchor: Anchor, target: Callable[[chex.Numeric], WeightedAtoms], length:
 
 
 def _flat(steps: Path, dist_t: jax.Array, weights: jax.Array) -> WeightedAtoms:
-    """Atoms of all steps in a row; `weights` has what `dist_t` has, or 1 in an axis."""
+    """Flattens the atoms of all steps; the shape of `weights` broadcasts to that of `dist_t`."""
     column = (-1,) + (1,) * (dist_t.ndim - 1)
     atoms = steps.shift.reshape(column) + steps.scale.reshape(column) * dist_t
-    # Where nothing weighs, nothing may overflow either.
+    # Atoms of weight 0 are set to 0, so that they cannot overflow.
     atoms = jnp.where(steps.reached.reshape(column), atoms, 0.0)
     weights = jnp.broadcast_to(weights, dist_t.shape) / dist_t.shape[1]
     return WeightedAtoms(jnp.ravel(atoms), jnp.ravel(weights))
@@ -72,19 +74,19 @@ def distributional_retrace_target(
     *,
     anchor: Anchor = 0,
 ) -> WeightedAtoms:
-    """Corrected multi-step target for any policy: Retrace, or as `c_t` says.
+    """Corrected multi-step target for any policy: Retrace, or another method by its `c_t`.
 
     Its mean is `off_policy_returns` of the means; T = 1 is quantile expected SARSA.
 
     Args:
       r_t: [T] float, rewards.
       discount_t: [T] float, gamma, or 0 where the environment terminated.
-      dist_q_t: [T, N, A] float, atoms of each action's return where step i led to.
+      dist_q_t: [T, N, A] float, atoms of each action's return at the successor step.
       a_t: [T] int in [0, A), the action taken there; the last is not used.
       pi_t: [T, A] float, the target policy there, summing to 1 over actions.
       c_t: [T] float, trace coefficients of the taken actions; the last is not used.
       trace_t: [T] float in [0, 1], 0 where the step that followed is the last of its episode.
-      anchor: the row whose target it is, or "every" for all rows.
+      anchor: the row whose target is computed, or "every" for all rows.
 
     Returns:
       Atoms and weights [T N A], or [T, T N A]: float32 or wider. Gradients flow: the caller
@@ -124,13 +126,14 @@ def distributional_lambda_target(
 ) -> WeightedAtoms:
     """Uncorrected multi-step target, Peng's Q(lambda) of distributions: a mixture of n-step ones.
 
-    Step k weighs `(1 - lambda[k])` times the lambdas before it, never negative.
+    Step k has the weight `(1 - lambda[k])` times the product of the earlier lambdas, which is not
+    negative.
 
     Args:
       r_t, discount_t, trace_t, anchor: as in `distributional_retrace_target`.
-      dist_v_t: [T, N] float, atoms to bootstrap from where step i led to, such as those of the
-        greedy action there.
-      lambda_t: [T] float in [0, 1], one for each step; the last is not used.
+      dist_v_t: [T, N] float, bootstrap atoms at the successor step, such as those of the greedy
+        action.
+      lambda_t: [T] float in [0, 1], one per step; the last is not used.
 
     Returns:
       Atoms and weights [T N], or [T, T N]: float32 or wider. Gradients flow: the caller stops
@@ -167,13 +170,13 @@ def distributional_n_step_target(
 ) -> WeightedAtoms:
     """Uncorrected target with one bootstrap, at the first cut or the end of the window.
 
-    Equals `distributional_lambda_target` with lambda 1, less the atoms that weigh nothing.
+    Equals `distributional_lambda_target` with lambda 1, without the atoms of weight 0.
 
     Args:
       r_t, discount_t, anchor: as in `distributional_retrace_target`.
-      dist_v_t: [T, N] float, atoms to bootstrap from where step i led to.
-      trace_t: [T] float, 0 where the step that followed is the last of its episode, or where the
-        target shall bootstrap for another reason; anything else goes on in full.
+      dist_v_t: [T, N] float, bootstrap atoms at the successor step.
+      trace_t: [T] float, 0 where the step that followed is the last of its episode, or wherever the
+        target should bootstrap; any other value continues the trace in full.
 
     Returns:
       Atoms and weights [N], or [T, N]: float32 or wider, each weight 1 / N. Gradients flow: the

@@ -1,13 +1,13 @@
 """Distributional multi-step learning of the greedy policy: Retrace without mu, n-step QR-DQN.
 
 For a deterministic policy Retrace's `c` is lambda where the taken action is greedy, as mu is at
-most 1, and 0 elsewhere. So its target is an ordinary mixture: step k weighs, on the greedy action's
-distribution only, what the trace has left there, and no weight is negative. With lambda 1 it is a
-single n-step target that bootstraps at the first action that is not greedy: T N atoms, of which
-N have weight. `distributional_n_step_target` gives just these for `trace_t` times greedy.
+most 1, and 0 elsewhere. Its target is therefore an ordinary mixture without negative weights, and
+only the greedy action's distribution contributes at each step. With lambda 1 it is an n-step target
+that bootstraps at the first non-greedy action: of the T N atoms, N have weight.
+`distributional_n_step_target` with `trace_t` times greedy returns only these.
 
-The greedy action is the first of equals. The means of `dist_q_t` choose it unless a selector is
-given; the online network's values make it double Q-learning.
+Ties are broken by the first action. The means of `dist_q_t` choose the greedy action unless a
+selector is given; values of the online network give double Q-learning.
 """
 
 import chex
@@ -46,13 +46,14 @@ def greedy_distributional_retrace_target(
     lambda_: chex.Numeric = 1.0,
     anchor: Anchor = 0,
 ) -> WeightedAtoms:
-    """`distributional_retrace_target` for the greedy policy, in T N atoms where that has T N A.
+    """`distributional_retrace_target` for the greedy policy, with T N atoms instead of T N A.
 
     Args:
       r_t, discount_t, trace_t, anchor: as in `distributional_retrace_target`.
-      dist_q_t: [T, N, A] float, atoms of each action's return where step i led to.
+      dist_q_t: [T, N, A] float, atoms of each action's return at the successor step.
       a_t: [T] int in [0, A), the action taken there; the last is not used.
-      q_t_selector: [T, A] float, values whose argmax is greedy; None means the means of dist_q_t.
+      q_t_selector: [T, A] float, values whose argmax is the greedy action; None means the means of
+        dist_q_t.
       lambda_: in [0, 1]; 0 gives the one-step target.
 
     Returns:
@@ -62,7 +63,7 @@ def greedy_distributional_retrace_target(
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
 
-    Source: Tang et al. 2022, arXiv:2207.07570, its Retrace for a greedy policy, simplified.
+    Source: Tang et al. 2022, arXiv:2207.07570, Retrace, simplified for a greedy policy.
     """
     best, dist_v_t = _greedy(dist_q_t, q_t_selector)
     check_arrays(dist_q_t=Spec(dist_q_t, "TNA"), a_t=Spec(a_t, "T", int))
@@ -94,7 +95,7 @@ def greedy_distributional_retrace(
     Args:
       dist_q_tm1, tau_tm1, a_tm1: the first step, as in `distributional_retrace`.
       r_t, discount_t, a_t, trace_t: the window, as in `greedy_distributional_retrace_target`.
-      dist_q_t: [T, M, A] float, atoms where each step led to, usually of the target network.
+      dist_q_t: [T, M, A] float, atoms at each successor step, usually of the target network.
       q_t_selector, lambda_: as in `greedy_distributional_retrace_target`.
       huber_kappa, divide_by_kappa, stop_target_gradients, method: as in `quantile_regression`.
 
@@ -138,7 +139,7 @@ def greedy_distributional_retrace_every(
       All others: as in `greedy_distributional_retrace`.
 
     Returns:
-      [T] float32 or wider, losses. Takes memory for T T M atoms.
+      [T] float32 or wider, losses. Uses memory for T T M atoms.
 
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
@@ -174,8 +175,8 @@ def n_step_quantile_q_learning(
     """Loss of QR-DQN with an uncorrected n-step target, n = T: biased off-policy.
 
     Args:
-      trace_t: [T] float, 0 where the target bootstraps; any other value goes on.
-      All others: as in `greedy_distributional_retrace`.
+      trace_t: [T] float, 0 where the target bootstraps; any other value continues the trace. All
+      others: as in `greedy_distributional_retrace`.
 
     Returns:
       [] float32 or wider, a loss. T = 1 is `quantile_q_learning`.

@@ -1,10 +1,10 @@
-"""Quantile losses against distributional Retrace: of the first step of a window, or of every one.
+"""Quantile losses against distributional Retrace targets, of the first or of every step.
 
-QR-DQN-Retrace is `distributional_retrace` with `retrace_coefficients`; other coefficients make it
-distributional Q(lambda), tree backup or expected SARSA. The loss is linear in the target, so
-signed weights give an unbiased gradient, of a loss that is bounded below but may have several
-minima: log a one-step loss as well. For the greedy policy `distributional_greedy.py` is cheaper
-and needs no `mu`.
+QR-DQN-Retrace is `distributional_retrace` with `retrace_coefficients`; other coefficients give
+distributional Q(lambda), tree backup or expected SARSA. The loss is linear in the target, so signed
+weights give an unbiased gradient. The loss is bounded below but may have several minima, so log a
+one-step loss as well. For the greedy policy `distributional_greedy.py` is cheaper and needs no
+`mu`.
 """
 
 import chex
@@ -16,7 +16,7 @@ from bellmax.losses.quantile import WeightedAtoms, quantile_regression
 
 
 def check_first(dist_q_tm1, tau_tm1, a_tm1, dist_q_t) -> None:
-    """Checks the prediction of one step against the window that follows."""
+    """Checks the arguments of one prediction and of the window that follows."""
     check_arrays(
         dist_q_tm1=Spec(dist_q_tm1, "NA"),
         tau_tm1=Spec(tau_tm1, "N"),
@@ -26,7 +26,7 @@ def check_first(dist_q_tm1, tau_tm1, a_tm1, dist_q_t) -> None:
 
 
 def check_every(dist_q_tm1, tau_tm1, a_tm1, dist_q_t) -> None:
-    """Checks the predictions of all steps of a window."""
+    """Checks the arguments of the predictions at all steps of a window."""
     check_arrays(
         dist_q_tm1=Spec(dist_q_tm1, "TNA"),
         tau_tm1=Spec(tau_tm1, "TN"),
@@ -36,7 +36,7 @@ def check_every(dist_q_tm1, tau_tm1, a_tm1, dist_q_t) -> None:
 
 
 def regress(dist_q_tm1, tau_tm1, a_tm1, target: WeightedAtoms, **options) -> jax.Array:
-    """`quantile_regression` of the taken action's distribution against a target, unchecked."""
+    """`quantile_regression` of the taken action's distribution on a target, without checks."""
     dist_tm1 = widen(dist_q_tm1)[:, a_tm1]
     return quantile_regression(dist_tm1, tau_tm1, target.atoms, weights=target.weights, **options)
 
@@ -65,7 +65,7 @@ def distributional_retrace(
       tau_tm1: [N] float in (0, 1), the fractions that they estimate.
       a_tm1: [] int in [0, A), the action taken there; it has no coefficient.
       r_t, discount_t, a_t, pi_t, c_t, trace_t: the window, as in `distributional_retrace_target`.
-      dist_q_t: [T, M, A] float, atoms where each step led to, usually of the target network.
+      dist_q_t: [T, M, A] float, atoms at each successor step, usually of the target network.
       huber_kappa, divide_by_kappa, stop_target_gradients, method: as in `quantile_regression`.
 
     Returns:
@@ -117,7 +117,7 @@ def distributional_retrace_every(
       huber_kappa, divide_by_kappa, stop_target_gradients, method: as in `quantile_regression`.
 
     Returns:
-      [T] float32 or wider, losses. Later steps see shorter windows. Takes memory for T T M A
+      [T] float32 or wider, losses. Later steps have shorter windows. Uses memory for T T M A
       atoms.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Expectile regression: squared errors that weigh over- and under-estimation differently.
+"""Expectile regression: squared errors with different weights for over- and underestimation.
 
-An expectile bootstraps from a pessimistic mean where alpha < 1/2: one critic trained so replaces
-the smaller of two. `expectile_tabular.py` has expectiles and their Bellman operator exactly.
+For alpha < 1/2 the expectile of the target is a pessimistic mean: one critic trained on it replaces
+the minimum of two critics. `expectile_tabular.py` has exact expectiles and their Bellman operator.
 """
 
 import chex
@@ -20,9 +20,10 @@ def check_alpha(alpha: chex.Numeric) -> None:
 def expectile_loss(td_error: chex.Numeric, *, alpha: chex.Numeric) -> jax.Array:
     """`2 * weight * td_error ** 2`; the weight is alpha where td_error >= 0, else 1 - alpha.
 
-    The TD error is target minus prediction, so alpha < 1/2 is pessimistic: a target *below* the
-    prediction pulls harder, by (1 - alpha) / alpha, than one above. A prediction minus target
-    swaps the two. The minimiser over targets is their alpha-expectile.
+    The TD error is target minus prediction, so alpha < 1/2 is pessimistic: targets *below* the
+    prediction have a weight that is larger by (1 - alpha) / alpha than targets above it. With
+    prediction minus target the two are swapped. The minimiser of the mean loss is the
+    alpha-expectile of the targets.
 
     Args:
       td_error: [] float, target minus prediction, in units of return.
@@ -57,16 +58,16 @@ def expectile_td_loss(
 ) -> jax.Array:
     """Critic loss of ExpectRL: `expectile_loss(r_t + discount_t * q_t - q_tm1)`.
 
-    The expectile is taken over everything that is random in the target: next state, reward, and
-    the noise of the next action too. Average q_t over several next actions to be pessimistic
-    about the environment only. Sums of several rewards in r_t are another operator: keep one.
+    The expectile is over all randomness of the target: next state, reward and also the noise of the
+    next action. Average q_t over several next actions to be pessimistic only about the environment.
+    n-step sums in r_t give a different operator: use one-step rewards.
 
     Args:
       q_tm1: [] float, the critic's value of the action taken at t-1, in units of return.
       r_t: [] float, the reward that it earned.
       discount_t: [] float, gamma, or 0 where the environment terminated.
       q_t: [] float, the target critic's value at t of the target policy's action.
-      alpha: as in `expectile_loss`; the paper tries several values below 1/2.
+      alpha: as in `expectile_loss`; the paper uses several values below 1/2.
       stop_target_gradients: whether the target is a constant to the gradient.
 
     Returns:

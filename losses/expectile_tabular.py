@@ -1,9 +1,9 @@
-"""Expectiles of discrete distributions, exactly, and the Bellman operator that they make.
+"""Exact expectiles of discrete distributions, and the expectile Bellman operator.
 
 For alpha <= 1/2 an expectile is a worst case: the smallest mean over distributions whose density
-with respect to the nominal one varies by at most a factor (1 - alpha) / alpha. So the operator is
-that of a robust MDP, each state and action having its own such set of kernels. It contracts at
-gamma in the largest absolute difference, for every alpha.
+with respect to the nominal one varies by at most a factor (1 - alpha) / alpha. The operator is
+therefore that of a robust MDP with such an uncertainty set for each state and action. It is a
+gamma-contraction in the maximum norm for every alpha.
 """
 
 import chex
@@ -15,16 +15,16 @@ from bellmax.losses.expectile_regression import check_alpha
 
 
 def _centre_and_above(values, probs, alpha) -> tuple[jax.Array, jax.Array]:
-    """[] a constant near the expectile, and [M] bool, which outcomes lie above the expectile.
+    """Returns [] a constant near the expectile, and [M] bool, outcomes above the expectile.
 
-    The expectile is the mean under weights alpha above itself and 1 - alpha elsewhere. Over all
-    ways to split the sorted values in two, that mean is smallest at the expectile's own, or
-    largest where alpha > 1/2. To first order the expectile does not depend on the split, so its
-    gradient does not pass here.
+    The expectile is the mean with weights alpha above itself and 1 - alpha elsewhere. Among all
+    splits of the sorted values into two groups, the split at the expectile minimises that mean
+    (maximises it for alpha > 1/2). The expectile is stationary in the split, so no gradient is
+    needed here.
     """
     values, probs = jax.lax.stop_gradient((values, probs))
     alpha = jax.lax.stop_gradient(jnp.asarray(alpha, values.dtype))
-    # Relative to the mean, so that a large common offset does not round the differences away.
+    # Relative to the mean, so that a large common offset causes no rounding error.
     centre = jnp.sum(probs * values) / jnp.sum(probs)
     order = jnp.argsort(values)
     probs, offsets = probs[order], (values - centre)[order]
@@ -43,19 +43,19 @@ def _expectile(values: jax.Array, probs: jax.Array, alpha: chex.Numeric) -> jax.
 
 
 def expectile(values: chex.Array, probs: chex.Array, *, alpha: chex.Numeric) -> jax.Array:
-    """The alpha-expectile m of a discrete distribution, exactly.
+    """The exact alpha-expectile m of a discrete distribution.
 
     It solves `alpha * E[max(x - m, 0)] = (1 - alpha) * E[max(m - x, 0)]`: the mean at alpha = 1/2,
     the smallest value as alpha falls to 0, the largest as it rises to 1.
 
     Args:
       values: [M] float, outcomes in any order, finite.
-      probs: [M] float, at least 0, summing to 1; only their ratios matter.
+      probs: [M] float, at least 0, summing to 1; normalised internally.
       alpha: above 0 and below 1.
 
     Returns:
-      [] float32 or wider, in units of values. Has gradients in all three; that of the values is
-      `worst_case_kernel`.
+      [] float32 or wider, in units of values. Differentiable in all three; the gradient in the
+      values is `worst_case_kernel`.
 
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
@@ -77,7 +77,7 @@ def worst_case_kernel(values: chex.Array, probs: chex.Array, *, alpha: chex.Nume
       values, probs, alpha: as in `expectile`.
 
     Returns:
-      [M] float32 or wider, summing to 1. Has gradients in probs and alpha.
+      [M] float32 or wider, summing to 1. Differentiable in probs and alpha.
 
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
@@ -101,7 +101,7 @@ def _check_mdp(r, p, gamma, alpha, terminal, **arguments: Spec) -> None:
 
 
 def _returns(r, v, gamma, terminal) -> jax.Array:
-    """[S, A, S, ...], reward plus discounted value of every next state, or state and action."""
+    """[S, A, S, ...], reward plus discounted value of each next state (and next action)."""
     r, v = widen(r), widen(v)
     if terminal is not None:
         v = jnp.where(jnp.reshape(terminal, (-1,) + (1,) * (v.ndim - 1)), jnp.zeros_like(v), v)
@@ -127,17 +127,17 @@ def expectile_bellman_operator(
 ) -> jax.Array:
     """One application: the alpha-expectile of `r + gamma * q[s', a']` for each state and action.
 
-    With a policy it is taken over s' and a' together, as `expectile_td_loss` does on samples: a
-    stochastic policy is distrusted too. For control it is over s', and a' is greedy.
+    With a policy the expectile is over s' and a' jointly, as in `expectile_td_loss`, so it is also
+    pessimistic about the policy's randomness. For control it is over s', and a' is greedy.
 
     Args:
       q: [S, A] float, action values, in units of return.
-      r: [S, A] float, rewards, or [S, A, S] where they depend on the next state.
+      r: [S, A] float, rewards, or [S, A, S] if they depend on the next state.
       p: [S, A, S] float, probabilities of the next state, rows summing to 1.
       gamma: discount in [0, 1].
       alpha: above 0 and below 1; 1/2 is the ordinary operator.
       pi: [S, A] float, the policy to evaluate, rows summing to 1; None is control.
-      terminal: [S] bool, states that end the episode when entered, worth 0; None for none.
+      terminal: [S] bool, states that end the episode when entered, of value 0; None for none.
 
     Returns:
       [S, A] float32 or wider.
@@ -145,8 +145,8 @@ def expectile_bellman_operator(
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
 
-    Source: Clavier et al. 2024, arXiv:2406.04081. Deviation: control, and policies over actions
-    inside the expectile; `expectile_value_operator` has them outside.
+    Source: Clavier et al. 2024, arXiv:2406.04081. Deviation: control, and the policy's action
+      inside the expectile; in `expectile_value_operator` it is outside.
     """
     policy = {} if pi is None else {"pi": Spec(pi, "SA")}
     _check_mdp(r, p, gamma, alpha, terminal, q=Spec(q, "SA"), **policy)
@@ -168,7 +168,7 @@ def expectile_value_operator(
 ) -> jax.Array:
     """One application: the mean over pi of the alpha-expectile over s' of `r + gamma * v[s']`.
 
-    Pessimistic about the environment alone. With a deterministic policy it is
+    It is pessimistic only about the environment. For a deterministic policy it equals
     `expectile_bellman_operator` at the policy's actions.
 
     Args:

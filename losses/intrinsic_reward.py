@@ -1,4 +1,4 @@
-"""From prediction errors to intrinsic rewards: running scales, as pure pairs of init and update.
+"""Normalisation of intrinsic rewards by running statistics, as pairs of pure init and update.
 
 | state | update | for |
 |---|---|---|
@@ -6,10 +6,10 @@
 | `ReturnNormaliser` | `return_normaliser_update` | RND: scale of the discounted intrinsic return |
 | `RunningMoments` | `running_moments_update` | RND: observations, through `standardise` |
 
-These see a whole batch at once, as its statistics are what they are for. Entries with mask 0 are
-in no statistic and get the reward 0: put it where there was no transition. Rewards are constants
-to the gradient. With data split over devices, `axis_name` names the axis to sum statistics over,
-so that every device keeps the same state. States keep the dtype that they were made with.
+These functions take a whole batch, because they compute its statistics. Set the mask to 0 where
+there was no transition: such entries are excluded from the statistics and get reward 0. Rewards are
+constants to the gradient. If data is sharded over devices, `axis_name` names the axis over which
+statistics are summed, so that every device has the same state. States keep their initial dtype.
 """
 
 from typing import NamedTuple
@@ -22,12 +22,12 @@ from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
 
 
 class RewardNormaliser(NamedTuple):
-    """Moving averages of raw rewards, each [] float; divide by `weight` to undo the start at 0.
+    """Moving averages of raw rewards, each [] float; divide by `weight` to correct the start at 0.
 
     Attributes:
       mean: of raw rewards.
       mean_square: of their squares.
-      threshold: of rewards divided by their scale: what prioritised clipping takes off.
+      threshold: of rewards divided by their scale; prioritised clipping subtracts it.
       weight: of the constant 1, so `1 - decay ** updates`.
     """
 
@@ -38,10 +38,10 @@ class RewardNormaliser(NamedTuple):
 
 
 class RunningMoments(NamedTuple):
-    """Mean and variance of all that was ever seen.
+    """Mean and variance of all entries so far.
 
     Attributes:
-      seen: [] float, number of entries. Float32 stops counting where a batch is 1e-7 of it.
+      seen: [] float, number of entries. In float32 it saturates once a batch is below 1e-7 of it.
       mean: [...] float, of one entry's shape.
       variance: [...] float, of one entry's shape; divided by `seen`.
     """
@@ -55,7 +55,7 @@ class ReturnNormaliser(NamedTuple):
     """Discounted sums of past intrinsic rewards, and their moments.
 
     Attributes:
-      returns: [B] float, one environment each; carried over chunks and episode ends.
+      returns: [B] float, one per environment; carried across chunks and episode ends.
       moments: of all returns so far, scalar.
     """
 
@@ -64,7 +64,7 @@ class ReturnNormaliser(NamedTuple):
 
 
 def _check_alike(**arrays: chex.Array) -> None:
-    """Checks that arrays are floats of one shape, whatever it is."""
+    """Checks that all arrays are floats of the same shape."""
     first, *_ = arrays.values()
     axes = "abcdefghijklmnopqrstuvwxyz"[: jnp.ndim(first)]
     check_arrays(**{name: Spec(value, axes) for name, value in arrays.items()})
@@ -79,7 +79,7 @@ def _sum(x: jax.Array, axis_name: str | None) -> jax.Array:
 
 
 def reward_normaliser_init(dtype: jnp.dtype | type = jnp.float32) -> RewardNormaliser:
-    """The state of `reward_normaliser_update` before any reward.
+    """The initial state of `reward_normaliser_update`.
 
     Args:
       dtype: of every leaf.
@@ -102,20 +102,20 @@ def reward_normaliser_update(
     clip: bool = True,
     axis_name: str | None = None,
 ) -> tuple[RewardNormaliser, jax.Array]:
-    """Divides by the moving standard deviation, then keeps what is above the moving mean.
+    """Divides by the moving standard deviation, then clips below the moving mean.
 
     `scaled = uncertainty / sqrt(variance + eps)`, then `max(scaled - threshold, 0)`, where the
-    threshold is the moving mean of `scaled`. Both averages take this batch in first, and neither
-    is biased towards their start. One factor on all rewards changes nothing.
+    threshold is the moving mean of `scaled`. Both averages include this batch, and both are
+    bias-corrected for their start. The result is invariant to a constant factor on all rewards.
 
     Args:
-      state: as the last update returned it.
+      state: returned by the previous update.
       uncertainty: [...] float, raw rewards, at least 0; any shape, the whole batch.
-      mask: [...] float, of the same shape; 0 leaves an entry out. A batch of zeros leaves the
-        state as it is.
-      decay: of the averages, in [0, 1), for each batch.
+      mask: [...] float, of the same shape; 0 excludes an entry. An all-zero mask leaves the state
+        unchanged.
+      decay: of the averages per batch, in [0, 1).
       eps: above 0, added to the variance, in units of uncertainty^2.
-      clip: whether to clip ("prioritisation"); False gives `scaled`, whose mean is not taken off.
+      clip: whether to clip ("prioritisation"); False gives `scaled`, without subtracting its mean.
       axis_name: axis of devices that hold parts of the batch.
 
     Returns:
@@ -132,7 +132,7 @@ def reward_normaliser_update(
     valid = jnp.asarray(mask) != 0
     raw = jax.lax.stop_gradient(jnp.where(valid, widen(uncertainty), 0.0))
     count = _sum(jnp.sum(valid), axis_name)
-    # With nothing valid, averages must not move.
+    # Without valid entries the averages must not change.
     rate = jnp.where(count > 0, 1.0 - decay, 0.0)
 
     def average(old, x):
@@ -153,7 +153,7 @@ def reward_normaliser_update(
 def running_moments_init(
     shape: tuple[int, ...] = (), dtype: jnp.dtype | type = jnp.float32
 ) -> RunningMoments:
-    """The state of `running_moments_update` before any entry.
+    """The initial state of `running_moments_update`.
 
     Args:
       shape: of one entry.
@@ -174,12 +174,12 @@ def running_moments_update(
     *,
     axis_name: str | None = None,
 ) -> RunningMoments:
-    """Takes a batch into the moments, exactly: any split of the data into batches is the same.
+    """Updates the moments with a batch; the result does not depend on the split into batches.
 
     Args:
-      state: as the last update returned it.
+      state: returned by the previous update.
       x: [..., *shape] float, the batch; its last axes are those of one entry.
-      mask: [...] float, the leading axes of x; 0 leaves an entry out.
+      mask: [...] float, the leading axes of x; 0 excludes an entry.
       axis_name: axis of devices that hold parts of the batch.
 
     Returns:
@@ -204,7 +204,7 @@ def running_moments_update(
         return _sum(jnp.sum(jnp.where(valid, y, 0.0), axis=axes), axis_name) / jnp.maximum(new, 1)
 
     mean = average(x)
-    # Around the batch's own mean: the difference of two squares would cancel.
+    # Around the batch's own mean: the difference of mean squares would lose precision.
     centre = jnp.reshape(mean, (1,) * len(axes) + mean.shape)
     variance = average(jnp.square(x - centre))
     seen = state.seen + new
@@ -222,10 +222,10 @@ def standardise(
     clip: chex.Numeric = 5.0,
     eps: chex.Numeric = 1e-8,
 ) -> jax.Array:
-    """`(x - mean) / sqrt(variance + eps)`, clipped: what RND's two networks see.
+    """`(x - mean) / sqrt(variance + eps)`, clipped: the input of RND's two networks.
 
     Args:
-      state: moments, filled before learning starts (RND: by steps of a random policy).
+      state: moments, initialised before learning starts (RND: with steps of a random policy).
       x: [*shape] float, one entry.
       clip: above 0, in standard deviations; inf for none.
       eps: above 0, in units of x^2.
@@ -247,10 +247,10 @@ def standardise(
 def return_normaliser_init(
     environments: int, dtype: jnp.dtype | type = jnp.float32
 ) -> ReturnNormaliser:
-    """The state of `return_normaliser_update` at the start of training.
+    """The initial state of `return_normaliser_update`.
 
     Args:
-      environments: B, streams of rewards side by side.
+      environments: B, number of parallel reward streams.
       dtype: of every leaf.
 
     Returns:
@@ -272,13 +272,13 @@ def return_normaliser_update(
 ) -> tuple[ReturnNormaliser, jax.Array]:
     """Divides by the running standard deviation of the discounted intrinsic return.
 
-    The return is of the past, `R <- discount * R + r_t`, forwards in time, in each environment. It
-    ignores episode ends and goes on from chunk to chunk. No mean is taken off, nothing clipped.
+    The return is a discounted sum of past rewards, `R <- discount * R + r_t`, per environment. It
+    ignores episode ends and continues across chunks. No mean is subtracted and nothing is clipped.
 
     Args:
-      state: as the last update returned it.
-      r_t: [T, B] float, raw intrinsic rewards of one chunk, in the order of time.
-      mask: [T, B] float; at 0 the return stays as it is and the reward is 0.
+      state: returned by the previous update.
+      r_t: [T, B] float, raw intrinsic rewards of one chunk, in time order.
+      mask: [T, B] float; where it is 0 the return is unchanged and the reward is 0.
       discount: of the intrinsic return, in [0, 1).
       eps: above 0, added to the variance, in units of r_t^2.
       axis_name: axis of devices that hold parts of the environments.

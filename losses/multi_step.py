@@ -1,7 +1,7 @@
-"""Corrected multi-step value learning: Retrace and its kin by one recursion, and V-trace.
+"""Off-policy corrected multi-step value learning: Retrace and related methods, and V-trace.
 
-The correction makes the expected target's fixed point the value of the target policy `pi`,
-whatever acted. `q_lambda.py` has the methods without it.
+With the correction the fixed point of the expected target is the value of the target policy `pi`
+for any behaviour policy. `q_lambda.py` has the uncorrected methods.
 
 | method | call | fixed point of the expected target |
 |---|---|---|
@@ -9,10 +9,10 @@ whatever acted. `q_lambda.py` has the methods without it.
 | Harutyunyan's Q(lambda) | `off_policy_td` with its `c_t` | Q^pi, mu close to pi |
 | V-trace | `v_trace` | V of the policy proportional to min(clip_rho * mu, pi) |
 
-Row i is the transition from step i to i + 1; `q_t[i]`, `a_t[i]` and `pi_t[i]` are of step i + 1.
-`trace_t[i]` is 0 where step i + 1 is the last of its episode: the target bootstraps from it and
-nothing later enters, however large (it must be finite). The last row always bootstraps. The
-recursions are rlax's; ours are the checks and the mask.
+Row i is the transition from step i to i + 1; `q_t[i]`, `a_t[i]` and `pi_t[i]` belong to step i +
+1. `trace_t[i]` is 0 where step i + 1 is the last of its episode: the target bootstraps from that
+step and later rows have no effect (they must be finite). The last row always bootstraps. The
+recursions are rlax's; bellmax adds the checks and the mask.
 """
 
 import chex
@@ -26,7 +26,7 @@ from bellmax.losses.traces import check_lambda, retrace_coefficients
 
 
 def check_prediction(q_tm1: chex.Array, a_tm1: chex.Array) -> None:
-    """Checks the predictions of a window."""
+    """Checks the arguments of the predictions of a window."""
     check_arrays(q_tm1=Spec(q_tm1, "TA"), a_tm1=Spec(a_tm1, "T", int))
 
 
@@ -45,14 +45,14 @@ def off_policy_returns(
     c_t: chex.Array,
     trace_t: chex.Array,
 ) -> jax.Array:
-    """Off-policy target of every step of a window, `traces.py` says which by `c_t`.
+    """Off-policy target of every step of a window; `c_t` (see `traces.py`) selects the method.
 
     `G[i] = r[i] + discount[i] * (<pi[i], q[i]> + trace[i] * c[i] * (G[i + 1] - q[i, a[i]]))`.
 
     Args:
       r_t: [T] float, rewards.
       discount_t: [T] float, gamma, or 0 where the environment terminated.
-      q_t: [T, A] float, action values of the observation that followed, in units of return.
+      q_t: [T, A] float, action values at the next observation, in units of return.
       a_t: [T] int in [0, A), the action taken there.
       pi_t: [T, A] float, the target policy there, summing to 1 over actions.
       c_t: [T] float, trace coefficients of the taken actions; the last is not used.
@@ -100,7 +100,7 @@ def off_policy_td(
 
     Args:
       q_tm1: [T, A] float, online values where the actions were taken.
-      a_tm1: [T] int in [0, A), the actions; inside the window `a_t[i]` is `a_tm1[i + 1]`.
+      a_tm1: [T] int in [0, A), the actions taken; within the window `a_t[i]` is `a_tm1[i + 1]`.
       r_t, discount_t, q_t, a_t, pi_t, c_t, trace_t: as in `off_policy_returns`.
       stop_target_gradients: whether the target is a constant to the gradient.
 
@@ -167,9 +167,9 @@ def v_trace(
 ) -> jax.Array:
     """TD error of V-trace: off-policy learning of state values.
 
-    `e[i] = min(clip_rho, rho[i]) * (r[i] + discount[i] * v_t[i] - v_tm1[i])
-    + discount[i] * trace[i] * lambda * min(1, rho[i]) * e[i + 1]`. Unlike `c_t` of the others,
-    `rho_tm1[i]` is of the action that earned `r_t[i]`.
+    `e[i] = min(clip_rho, rho[i]) * (r[i] + discount[i] * v_t[i] - v_tm1[i]) + discount[i] *
+    trace[i] * lambda * min(1, rho[i]) * e[i + 1]`. Unlike `c_t` in the other methods, `rho_tm1[i]`
+    belongs to the action that earned `r_t[i]`.
 
     Args:
       v_tm1: [T] float, values where the actions were taken.
@@ -177,7 +177,7 @@ def v_trace(
       v_t: [T] float, values of the observations that followed.
       rho_tm1: [T] float, at least 0: pi / mu of the actions.
       lambda_: in [0, 1].
-      clip_rho: above 0, bounds the ratio that decides the fixed point; inf gives V^pi.
+      clip_rho: above 0, bound of the ratio that determines the fixed point; inf gives V^pi.
       stop_target_gradients: whether the target is a constant to the gradient.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Munchausen value learning, one step: reward the agent for the log-probability of what it did.
+"""One-step Munchausen value learning: the log-probability of the action is added to the reward.
 
 Policies are the softmax of *target* values, `pi = softmax(target_q / temperature)`, at t-1 and t.
 `munchausen_n_step.py` has the multi-step form, `munchausen_tabular.py` the exact operator.
@@ -14,13 +14,13 @@ from bellmax.losses.value import max_and_soft_excess
 
 
 def check_hyper_parameters(**values: chex.Numeric) -> None:
-    """Checks hyper-parameters of Munchausen losses by their names: scalars, and in range."""
+    """Checks that named hyper-parameters of Munchausen losses are scalars and in range."""
     ranges = {"from_zero": ("alpha",), "up_to_one": ("alpha",)}
     check_scalars(**values, above_zero=("temperature",), up_to_zero=("clip",), **ranges)
 
 
 def scaled_log_policy(q: chex.Array, *, temperature: chex.Numeric) -> jax.Array:
-    """`temperature * log softmax(q / temperature)`, finite however far apart the values are.
+    """`temperature * log softmax(q / temperature)`, finite for any finite values.
 
     Args:
       q: [A] float, action values.
@@ -37,12 +37,12 @@ def scaled_log_policy(q: chex.Array, *, temperature: chex.Numeric) -> jax.Array:
     check_arrays(q=Spec(q, "A"))
     check_hyper_parameters(temperature=temperature)
     q_max, excess = max_and_soft_excess(q, temperature)
-    # In this order: q_max + excess would round the excess away for large values.
+    # In this order: q_max + excess would lose the excess to rounding for large values.
     return (widen(q) - q_max) - excess
 
 
 def scaled_log_probability(q: chex.Array, a: chex.Numeric, temperature: chex.Numeric) -> jax.Array:
-    """Entry `a` of `scaled_log_policy`, unchecked: what the one-step and n-step targets share."""
+    """Entry `a` of `scaled_log_policy`, without checks; used by one-step and n-step targets."""
     q_max, excess = max_and_soft_excess(q, temperature)
     return (widen(q)[a] - q_max) - excess
 
@@ -54,10 +54,10 @@ def munchausen_term(
     temperature: chex.Numeric = 0.03,
     clip: chex.Numeric = -1.0,
 ) -> jax.Array:
-    """What Munchausen adds to the reward, before alpha: `max(clip, tau * log pi(a_tm1))`.
+    """The Munchausen term before weighting by alpha: `max(clip, tau * log pi(a_tm1))`.
 
-    The clip acts on the *scaled* log-policy. It needs no upper bound: the scaled log-policy is
-    at most 0 in floating point too.
+    The clip applies to the *scaled* log-policy. No upper bound is needed: the scaled log-policy is
+    at most 0, also in floating point.
 
     Args:
       target_q_tm1: [A] float, target network's action values at t-1.
@@ -91,7 +91,7 @@ def munchausen_target(
 ) -> jax.Array:
     """`r_t + alpha * munchausen_term + discount_t * soft_value(target_q_t)`.
 
-    Termination (`discount_t` = 0) masks the bootstrap only, never the Munchausen term.
+    Termination (`discount_t` = 0) masks only the bootstrap, never the Munchausen term.
 
     Args:
       a_tm1: [] int in [0, A), the action taken at t-1.
@@ -109,7 +109,7 @@ def munchausen_target(
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
 
-    Source: Vieillard et al. 2020, arXiv:2007.14430; defaults of the authors' training code.
+    Source: Vieillard et al. 2020, arXiv:2007.14430; defaults from the authors' training code.
     """
     check_arrays(
         a_tm1=Spec(a_tm1, "", int),
@@ -144,8 +144,8 @@ def munchausen_q_learning(
       q_tm1: [A] float, online network's action values at t-1.
       a_tm1, r_t, discount_t, target_q_tm1, target_q_t: as in `munchausen_target`.
       temperature, alpha, clip: as in `munchausen_target`.
-      stop_target_gradients: whether the target is a constant to the gradient; False lets
-        hyper-parameters be learned through it.
+      stop_target_gradients: whether the target is a constant to the gradient; False allows
+        learning hyper-parameters through it.
 
     Returns:
       [] float32 or wider, target minus prediction, in units of return.

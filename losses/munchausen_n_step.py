@@ -1,11 +1,11 @@
-"""Munchausen value learning over several steps, unrolled as Munchausen value iteration implies.
+"""n-step Munchausen value learning, by unrolling Munchausen value iteration.
 
 The paper bootstraps after one step. The soft value that it bootstraps from is an expectation,
-`soft_value(q_t) = E_pi[q_t[a_t] - tau * log pi(a_t)]`; sampling a_t and putting the next step's
-target in place of `q_t[a_t]` unrolls it by a step. So every step but the first carries two terms
-for its action: the Munchausen term, clipped and times alpha, and the entropy bonus
-`-tau * log pi`, which is neither.
-Actions of another policy are not corrected for, as in any uncorrected n-step method.
+`soft_value(q_t) = E_pi[q_t[a_t] - tau * log pi(a_t)]`; sampling a_t and replacing `q_t[a_t]` by the
+target of the next step unrolls it by a step. Every step but the first therefore has two terms for
+its action: the Munchausen term, clipped and multiplied by alpha, and the entropy bonus
+`-tau * log pi`, unclipped and unweighted. As in any uncorrected n-step method, there is no
+correction for actions of another policy.
 """
 
 import chex
@@ -41,10 +41,10 @@ def munchausen_lambda_returns(
       r_t: [T] float, the rewards that they earned.
       discount_t: [T] float, gamma, or 0 where the environment terminated.
       target_q_tm1: [T, A] float, target network's values where the action was taken.
-      target_q_t: [T, A] float, target network's values of the observation that followed.
+      target_q_t: [T, A] float, target network's values at the next observation.
       trace_t: [T] float in [0, 1]; 0 where that observation is the last of its episode or window:
-        the return bootstraps from it and nothing later enters. The last row always bootstraps.
-        What lies past a cut must still be finite.
+        the return bootstraps from it and later rows have no effect. The last row always bootstraps.
+        Rows past a cut must still be finite.
       temperature, alpha, clip: as in `munchausen_target`.
 
     Returns:
@@ -67,7 +67,7 @@ def munchausen_lambda_returns(
     r_t, discount_t, trace_t = map(widen, (r_t, discount_t, trace_t))
     log_pi = jax.vmap(scaled_log_probability, (0, 0, None))(target_q_tm1, a_tm1, temperature)
     entropy_t = jnp.append(-log_pi[1:], 0.0)
-    # The entropy bonus of the next step, earned only where the trace goes on.
+    # The entropy bonus of the next step counts only where the trace continues.
     r_t = r_t + alpha * jnp.maximum(log_pi, clip) + discount_t * trace_t * entropy_t
     v_t = jnp.add(*max_and_soft_excess(target_q_t, temperature))
     return jnp.asarray(rlax.lambda_returns(r_t, discount_t, v_t, trace_t))

@@ -1,10 +1,10 @@
-"""Munchausen learning of return distributions: M-IQN, and the same for QR-DQN's quantiles.
+"""Distributional Munchausen learning: M-IQN, and the same loss for QR-DQN's quantiles.
 
-Policies are softmaxes of mean values, `pi = softmax(mean over quantiles / temperature)`. The
-target is one atom for each target quantile j, with the expectation over actions *inside* it:
-`r + alpha * term + discount * sum over a of pi(a) * (z[j, a] - tau * log pi(a))`. That averages
-the actions' quantiles at one fraction. It is not the mixture of their distributions, which has M A
-atoms, a larger spread and the same mean; the paper's code averages, and so does this.
+Policies are softmaxes of mean values, `pi = softmax(mean over quantiles / temperature)`. The target
+has one atom per target quantile j, with the expectation over actions *inside* the atom: `r + alpha
+* term + discount * sum over a of pi(a) * (z[j, a] - tau * log pi(a))`. This averages the actions'
+quantiles at each fraction, as in the paper's code. It is not the mixture of the actions'
+distributions, which has M A atoms, a larger spread and the same mean.
 """
 
 import chex
@@ -28,20 +28,20 @@ def munchausen_quantile_target(
     alpha: chex.Numeric = 0.9,
     clip: chex.Numeric = -1.0,
 ) -> jax.Array:
-    """Target atoms of M-IQN, one for each target quantile; their mean is `munchausen_target`'s.
+    """Target atoms of M-IQN, one per target quantile; their mean is the `munchausen_target`.
 
-    Termination (`discount_t` = 0) masks the bootstrap only, never the Munchausen term.
+    Termination (`discount_t` = 0) masks only the bootstrap, never the Munchausen term.
 
     Args:
       a_tm1: [] int in [0, A), the action taken at t-1.
       r_t: [] float, the reward that it earned.
       discount_t: [] float, gamma, or 0 where the environment terminated.
-      target_dist_q_tm1: [K, A] float, target network's quantile values at t-1: their mean makes
+      target_dist_q_tm1: [K, A] float, target network's quantile values at t-1; their mean defines
         the policy of the Munchausen term.
-      target_dist_q_t: [M, A] float, target network's quantile values at t: the bootstrap. Each
-        row is at one fraction.
-      target_dist_q_t_policy: [L, A] float, those at t whose mean makes the policy; None means
-        `target_dist_q_t`. M-IQN draws K other fractions for it, as it does at t-1.
+      target_dist_q_t: [M, A] float, target network's quantile values at t, for the bootstrap. Each
+        row has one fraction.
+      target_dist_q_t_policy: [L, A] float, quantile values at t whose mean defines the policy; None
+        means `target_dist_q_t`. M-IQN draws K separate fractions for it, as at t-1.
       temperature: above 0, in units of return.
       alpha: weight of the Munchausen term, in [0, 1].
       clip: lower bound of the unweighted term, at most 0; -inf for none.
@@ -68,7 +68,7 @@ def munchausen_quantile_target(
     term = munchausen_term(q_tm1, a_tm1, temperature=temperature, clip=clip)
     log_pi = scaled_log_policy(q_t, temperature=temperature)
     pi = jnp.exp(log_pi / temperature)
-    # Values and log-policy of an action that is not allowed are -inf: no 0 * inf.
+    # Actions that are not allowed have values and log-policy of -inf: avoids 0 * inf.
     soft_values = jnp.where(pi[None, :] > 0.0, widen(target_dist_q_t) - log_pi[None, :], 0.0)
     bootstrap = jnp.sum(pi[None, :] * soft_values, axis=1)
     return widen(r_t) + alpha * term + widen(discount_t) * bootstrap

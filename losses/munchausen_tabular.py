@@ -1,6 +1,6 @@
-"""Munchausen value iteration: the operator that M-DQN approximates, exact on tables.
+"""Munchausen value iteration: the exact tabular operator that M-DQN approximates.
 
-Its twin, mirror-descent value iteration, gives the same policies and lives in the tests.
+The equivalent mirror-descent value iteration gives the same policies; it is in the tests.
 """
 
 import chex
@@ -31,8 +31,8 @@ def munchausen_value_iteration(
     Args:
       q: [S, A] float, action values, in units of return.
       r: [S, A] float, expected rewards.
-      p: [S, A, S] float, probabilities of the next state; a row may sum to less than
-        1, and the rest is termination.
+      p: [S, A, S] float, probabilities of the next state; a row may sum to less than 1; the rest
+        is the probability of termination.
       gamma: discount in [0, 1].
       temperature, alpha, clip: as in `munchausen_target`.
 

@@ -1,7 +1,7 @@
 """Policy losses: V-MPO, PPO's clipped surrogate and value loss, entropy, advantages.
 
-rlax has the first two and the recursion of the last; they are called. Ours are what they lack: the
-per-step form of PPO (rlax takes the mean), V-MPO's masks and the cut of a trace at a time limit.
+rlax has the first two and the recursion of the last, and bellmax calls them. It adds the per-step
+form of PPO (rlax takes the mean), V-MPO's masks and the cut of traces at time limits.
 """
 
 from typing import NamedTuple
@@ -24,20 +24,20 @@ def generalised_advantages(
     lambda_: chex.Numeric = 0.95,
     stop_target_gradients: bool = True,
 ) -> jax.Array:
-    """Generalised advantage estimates: a sum of one-step TD errors, each discounted by the trace.
+    """Generalised advantage estimates: a discounted sum of one-step TD errors.
 
     `A[i] = r[i] + discount[i] * v_t[i] - v_tm1[i] + discount[i] * lambda * trace[i] * A[i + 1]`.
-    Termination drops the bootstrap. A time limit bootstraps from the true final observation and
-    cuts the trace. For returns that ignore episodes, as RND's intrinsic ones, let `discount_t` be
-    gamma and `trace_t` 1 everywhere: a reset then counts as a step that earned nothing.
+    Termination removes the bootstrap. A time limit bootstraps from the true final observation and
+    cuts the trace. For non-episodic returns, such as RND's intrinsic returns, set `discount_t` to
+    gamma and `trace_t` to 1 everywhere: a reset then counts as a step with reward 0.
 
     Args:
       v_tm1: [T] float, values where the actions were taken, in units of return.
       r_t: [T] float, the rewards that they earned.
       discount_t: [T] float, gamma, or 0 where the environment terminated.
-      v_t: [T] float, values of the observations that followed.
-      trace_t: [T] float in [0, 1], 0 where that observation is the last of its episode. What lies
-        past a cut must still be finite.
+      v_t: [T] float, values at the next observations.
+      trace_t: [T] float in [0, 1], 0 where that observation is the last of its episode. Rows past a
+        cut must still be finite.
       lambda_: in [0, 1]; 0 gives one-step TD errors.
       stop_target_gradients: whether the target is a constant to the gradient, so that half
         the squared estimate is a value loss.
@@ -49,8 +49,8 @@ def generalised_advantages(
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
 
-    Source: Schulman et al. 2015, arXiv:1506.02438, eq. 16. Calls rlax.vtrace, on-policy: rlax's
-    own form takes one row of values, so v_t[i] would have to be v_tm1[i + 1].
+    Source: Schulman et al. 2015, arXiv:1506.02438, eq. 16. Calls rlax.vtrace with ratios of 1,
+      because rlax's own function takes a single row of values, so that v_t[i] must be v_tm1[i + 1].
     """
     arrays = {"v_tm1": v_tm1, "r_t": r_t, "discount_t": discount_t, "v_t": v_t, "trace_t": trace_t}
     check_arrays(**{name: Spec(value, "T") for name, value in arrays.items()})
@@ -71,10 +71,10 @@ def clipped_surrogate_loss(
     """PPO's policy loss of one step: `-min(rho * adv, clip(rho, 1 - epsilon, 1 + epsilon) * adv)`.
 
     Args:
-      log_pi_a_t: [] float, log-probability of the taken action now.
+      log_pi_a_t: [] float, log-probability of the taken action under the current policy.
       log_mu_a_t: [] float, its log-probability when it was taken; a constant to the gradient.
       adv_t: [] float, its advantage, often standardised over the batch by the caller.
-      epsilon: at least 0, how far rho = pi / mu may move before its gradient ends.
+      epsilon: at least 0, clip range of rho = pi / mu around 1, outside which the gradient is 0.
       stop_target_gradients: whether the advantage is a constant to the gradient.
 
     Returns:
@@ -89,9 +89,9 @@ def clipped_surrogate_loss(
     check_arrays(**{name: Spec(value, "") for name, value in arrays.items()})
     check_scalars(epsilon=epsilon, from_zero=("epsilon",))
     log_pi, log_mu, adv_t = map(widen, arrays.values())
-    # exp overflows at 88, and 0 times its gradient is nan; no ratio of use is above e^30.
+    # exp overflows at 88, and 0 times its gradient is nan; useful ratios are below e^30.
     rho = jnp.exp(jnp.minimum(log_pi - jax.lax.stop_gradient(log_mu), 30.0))
-    # rlax takes the mean over steps; one step is its own.
+    # rlax takes the mean over steps, here of a single step.
     loss = rlax.clipped_surrogate_pg_loss(
         rho[None],
         adv_t[None],
@@ -109,13 +109,13 @@ def clipped_value_loss(
     epsilon: chex.Numeric = 0.2,
     stop_target_gradients: bool = True,
 ) -> jax.Array:
-    """PPO's value loss of one step: the worse of the value and the value kept near the old one.
+    """PPO's value loss of one step: the larger loss of the value and of the clipped value.
 
     `0.5 * max((v - target)^2, (old + clip(v - old, -epsilon, epsilon) - target)^2)`.
 
     Args:
-      v_tm1: [] float, value now, in units of return.
-      behaviour_v_tm1: [] float, value when the data was collected; a constant to the gradient.
+      v_tm1: [] float, current value, in units of return.
+      behaviour_v_tm1: [] float, value at data collection; a constant to the gradient.
       target: [] float, usually the lambda-return.
       epsilon: at least 0, in units of return; inf gives half the squared error.
       stop_target_gradients: whether the target is a constant to the gradient.
@@ -126,7 +126,7 @@ def clipped_value_loss(
     Raises:
       ValueError: a rank, dtype or range differs from the above; names the argument.
 
-    Source: the published code of Schulman et al. 2017, arXiv:1707.06347; the paper lacks it.
+    Source: the published code of Schulman et al. 2017, arXiv:1707.06347; it is not in the paper.
     """
     arrays = {"v_tm1": v_tm1, "behaviour_v_tm1": behaviour_v_tm1, "target": target}
     check_arrays(**{name: Spec(value, "") for name, value in arrays.items()})
@@ -152,20 +152,20 @@ def categorical_entropy(logits_t: chex.Array) -> jax.Array:
     Raises:
       ValueError: a rank or dtype differs from the above; names the argument.
 
-    Source: Williams and Peng 1991. rlax's takes the mean over steps, and its per-step form warns
-    of its removal.
+    Source: Williams and Peng 1991. rlax's function takes the mean over steps, and its per-step
+      form is deprecated.
     """
     check_arrays(logits_t=Spec(logits_t, "A"))
     logits_t = widen(logits_t)
     log_pi = jax.nn.log_softmax(logits_t)
     allowed = jnp.isfinite(log_pi)
-    # Twice: a 0 * inf in the branch not taken would still be nan in the gradient.
+    # Masked twice: 0 * inf in the unselected branch would still make the gradient nan.
     log_pi = jnp.where(allowed, log_pi, 0.0)
     return -jnp.sum(jnp.where(allowed, jnp.exp(log_pi), 0.0) * log_pi)
 
 
 class Vmpo(NamedTuple):
-    """V-MPO's loss and its parts, [N] float: the mean over N of each is the batch's.
+    """V-MPO's loss and its parts, [N] float; their means over N are the losses of the batch.
 
     Attributes:
       loss: `policy_loss + temperature_loss + kl_loss + alpha_loss`.
@@ -173,7 +173,7 @@ class Vmpo(NamedTuple):
       temperature_loss: dual of the weights' constraint; gradient to the temperature.
       kl_loss: alpha * KL; gradient to the policy.
       alpha_loss: alpha * (epsilon_alpha - KL); gradient to alpha.
-      weights: of the samples in policy_loss, summing to 1; 0 below the top fraction.
+      weights: of the samples in policy_loss, summing to 1; 0 outside the top fraction.
     """
 
     loss: jax.Array
@@ -196,24 +196,24 @@ def vmpo_loss(
     epsilon_alpha: chex.Numeric = 0.01,
     top_fraction: float = 0.5,
 ) -> Vmpo:
-    """V-MPO's policy improvement on a batch: imitate the better half, within a KL trust region.
+    """V-MPO's loss on a batch: imitate the better half of the samples, within a KL trust region.
 
-    With psi the softmax of `adv / temperature` over the top fraction of advantages:
-    `-sum psi * log_pi`, `temperature * (epsilon_temperature + log mean exp(adv / temperature))`
-    over the same samples, and `alpha * (epsilon_alpha - kl) + alpha * kl` with the gradient of the
-    first to alpha and of the second to the policy. Weights are of the batch as a whole, so it takes
-    all samples flat: N is time times batch.
+    With psi the softmax of `adv / temperature` over the top fraction of advantages: `-sum psi *
+    log_pi`, `temperature * (epsilon_temperature + log mean exp(adv / temperature))` over the same
+    samples, and `alpha * (epsilon_alpha - kl) + alpha * kl` where the first has a gradient only in
+    alpha and the second only in the policy. Weights are normalised over the whole batch, so samples
+    are flattened: N is time times batch.
 
     Args:
-      log_pi_a_t: [N] float, log-probabilities of the taken actions under the policy that learns.
-      adv_t: [N] float, their advantages; constants to the policy.
+      log_pi_a_t: [N] float, log-probabilities of the taken actions under the learned policy.
+      adv_t: [N] float, their advantages; constants to the policy's gradient.
       kl_t: [N] float, KL(old policy || policy) at each sample, in nats.
       temperature: [] float above 0, learned, in units of advantage.
-      alpha: [] float above 0, learned, in units of advantage for a nat.
-      mask: [N] float, 0 where there was no transition. The top fraction is of all N.
+      alpha: [] float above 0, learned, in units of advantage per nat.
+      mask: [N] float, 0 where there was no transition. The top fraction refers to all N.
       epsilon_temperature: above 0, bound of the weights' KL, in nats.
       epsilon_alpha: above 0, bound of kl_t, in nats.
-      top_fraction: in (0, 1], share of the samples that is imitated; not traced.
+      top_fraction: in (0, 1], fraction of the samples that is imitated; not traced.
 
     Returns:
       `Vmpo`, float32 or wider; masked entries of policy_loss, kl_loss, alpha_loss are 0.
@@ -221,8 +221,8 @@ def vmpo_loss(
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
 
-    Source: Song et al. 2019, arXiv:1909.12238. Calls rlax.vmpo_loss. Differences from it: masks
-    hold for the KL, and masked advantages cannot drown the others (rlax counts them as 0).
+    Source: Song et al. 2019, arXiv:1909.12238. Calls rlax.vmpo_loss. Differences: masks also apply
+      to the KL, and masked advantages do not affect the others (rlax counts them as 0).
     """
     vectors = {"log_pi_a_t": log_pi_a_t, "adv_t": adv_t, "kl_t": kl_t, "mask": mask}
     check_arrays(**{name: Spec(value, "N") for name, value in vectors.items()})
@@ -236,8 +236,8 @@ def vmpo_loss(
         raise ValueError(f"{came}, but at least one sample must be left.")
     adv = jax.lax.stop_gradient(adv)
     valid = jnp.asarray(mask) != 0
-    # The temperature loss is equivariant to a shift. After this one no advantage is above the 0
-    # that rlax reads masked ones as, so no weight underflows.
+    # The temperature loss is equivariant to a shift of advantages. After this shift no advantage
+    # exceeds 0, as which rlax counts masked entries, so no weight underflows.
     top = jnp.max(jnp.where(valid, adv, -jnp.inf))
     top = jnp.where(jnp.isfinite(top), top, 0.0)
     penalties = [

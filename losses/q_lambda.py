@@ -1,6 +1,6 @@
 """Uncorrected multi-step value learning: Peng's and Watkins' Q(lambda), and n-step Q-learning.
 
-What the behaviour `mu` did enters the target as it is, so the fixed point depends on it:
+The actions of the behaviour policy `mu` are not corrected, so the fixed point depends on `mu`:
 
 | method | call | fixed point of the expected target |
 |---|---|---|
@@ -8,8 +8,9 @@ What the behaviour `mu` did enters the target as it is, so the fixed point depen
 | uncorrected n-step | `n_step_q_learning` | Q = (T^mu)^(n - 1) T^pi Q: mu, then pi |
 | Watkins' Q(lambda) | `watkins_q_lambda` | Q*: cuts at the first action that is not greedy |
 
-Peng's holds for endless windows. It is near Q* where behaviour follows the greedy policy slowly
-(Kozuno et al. 2021, arXiv:2103.00107). Rows and the mask are as in `multi_step.py`.
+The fixed point of Peng's Q(lambda) holds for infinite windows. It is close to Q* if the behaviour
+policy slowly follows the greedy policy (Kozuno et al. 2021, arXiv:2103.00107). Rows and the mask
+are as in `multi_step.py`.
 """
 
 import chex
@@ -45,13 +46,13 @@ def lambda_returns(
     *,
     lambda_: chex.Numeric = 1.0,
 ) -> jax.Array:
-    """Uncorrected target of every step of a window, as Peng's Q(lambda) has it.
+    """Uncorrected target of every step of a window, as in Peng's Q(lambda).
 
     `G[i] = r[i] + discount[i] * ((1 - l[i]) * v[i] + l[i] * G[i + 1])`, `l = lambda * trace`.
 
     Args:
       r_t, discount_t, trace_t: as in `off_policy_returns`.
-      v_t: [T] float, what to bootstrap from: max q, or q at another network's argmax.
+      v_t: [T] float, bootstrap values: max q, or q at another network's argmax.
       lambda_: in [0, 1]; 0 bootstraps after one step, 1 only at cuts and the window's end.
 
     Returns:
@@ -91,7 +92,7 @@ def n_step_returns(
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"n is {n}, but must be an int of at least 1.")
     r_t, discount_t, v_t, trace_t = map(widen, (r_t, discount_t, v_t, trace_t))
-    # rlax unrolls n steps in Python and pads by n: more than the window holds changes nothing.
+    # rlax unrolls n steps in Python and pads by n; n beyond the window has no effect.
     n = min(n, r_t.shape[0])
     return jnp.asarray(rlax.n_step_bootstrapped_returns(r_t, discount_t, v_t, n, trace_t))
 
@@ -114,9 +115,10 @@ def peng_q_lambda(
       a_tm1: [T] int in [0, A), the actions.
       r_t: [T] float, rewards.
       discount_t: [T] float, gamma, or 0 where the environment terminated.
-      q_t: [T, A] float, values of the observations that followed.
+      q_t: [T, A] float, values at the next observations.
       trace_t: [T] float in [0, 1], 0 where the step that followed is the last of its episode.
-      lambda_: in [0, 1]; 0 is Q-learning, 1 uncorrected with n the window. The authors' 0.7.
+      lambda_: in [0, 1]; 0 is Q-learning, 1 the uncorrected return of the whole window. The
+        authors use 0.7.
       stop_target_gradients: whether the target is a constant to the gradient.
 
     Returns:
@@ -150,11 +152,11 @@ def watkins_q_lambda(
 ) -> jax.Array:
     """TD error of Watkins' Q(lambda): Peng's, cut where the taken action is not greedy in q_t.
 
-    It equals Retrace for the greedy policy, with no `mu`.
+    It equals Retrace for the greedy policy and needs no `mu`.
 
     Args:
       q_tm1, a_tm1, r_t, discount_t, q_t, trace_t, stop_target_gradients: as in `peng_q_lambda`.
-      a_t: [T] int in [0, A), the action taken where q_t is; the last is not used.
+      a_t: [T] int in [0, A), the action taken at the observation of q_t; the last is not used.
       lambda_: in [0, 1].
 
     Returns:
@@ -185,7 +187,7 @@ def n_step_q_learning(
     n: int,
     stop_target_gradients: bool = True,
 ) -> jax.Array:
-    """TD error of uncorrected n-step Q-learning: `n_step_returns` of `max q_t`, less prediction.
+    """TD error of uncorrected n-step Q-learning: `n_step_returns` of `max q_t`, minus prediction.
 
     Args:
       q_tm1, a_tm1, r_t, discount_t, q_t, trace_t, stop_target_gradients: as in `peng_q_lambda`.

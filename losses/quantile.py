@@ -1,13 +1,13 @@
 """Quantile regression of return distributions, and the one-step losses of QR-DQN and IQN.
 
 A distribution is N values, each an estimate of the quantile at its fraction `tau`; a target is M
-atoms with weights. The loss is linear in the target's measure, so weights may be signed: an
-unbiased estimate of a mixture, as off-policy corrections give, has an unbiased gradient.
+atoms with weights. The loss is linear in the target's measure, so weights may be negative: an
+unbiased estimate of a mixture, such as an off-policy correction, gives an unbiased gradient.
 
-rlax's losses have no weights, build a table of N x M differences and refuse a traced threshold, so
-the regression is written out, and tests hold it equal to rlax's. One convention differs, at ties
-and only for `huber_kappa=0`: an atom equal to a value counts as above it, since `u < 0` is strict,
-and pulls with `tau`; rlax differentiates `abs(u)` there and gets 0.
+rlax's losses have no weights, build an N x M table of differences and reject a traced threshold, so
+the regression is implemented here; tests check that it equals rlax's. One convention differs, only
+at ties with `huber_kappa=0`: an atom equal to a value counts as above it, because `u < 0` is
+strict, with the slope `tau`; rlax differentiates `abs(u)` there, which gives 0.
 """
 
 from typing import NamedTuple
@@ -28,7 +28,7 @@ class WeightedAtoms(NamedTuple):
 
     Attributes:
       atoms: [M] float, in units of return; in any order, ties allowed.
-      weights: [M] float, summing to 1; an entry may be negative.
+      weights: [M] float, summing to 1; entries may be negative.
     """
 
     atoms: jax.Array
@@ -36,13 +36,13 @@ class WeightedAtoms(NamedTuple):
 
 
 def quantile_midpoints(n: int) -> jax.Array:
-    """The fractions that N quantiles of equal mass estimate: `(2 i - 1) / (2 N)`, i from 1 to N.
+    """Fractions of N quantiles of equal mass: `(2 i - 1) / (2 N)`, i from 1 to N.
 
     Args:
       n: number of quantiles, at least 1; not traced, as it is a shape.
 
     Returns:
-      [N] float in (0, 1), rising.
+      [N] float in (0, 1), increasing.
 
     Raises:
       ValueError: n is below 1.
@@ -56,7 +56,7 @@ def quantile_midpoints(n: int) -> jax.Array:
 
 def _pairwise(theta, tau, z, w, kappa: chex.Numeric, divide_by_kappa: bool) -> jax.Array:
     u = z[None, :] - theta[:, None]
-    # The derivative of a comparison is 0: the indicator is a constant to the gradient.
+    # The comparison has derivative 0: the indicator is a constant to the gradient.
     slope = tau[:, None] - (u < 0.0).astype(u.dtype)
 
     def huber(k):
@@ -83,17 +83,17 @@ def quantile_regression(
 
     Args:
       dist_tm1: [N] float, quantile values at t-1, in units of return; in any order.
-      tau_tm1: [N] float in (0, 1), the fraction that each value estimates. Gradients flow to it:
-        stop them where a network proposes the fractions.
+      tau_tm1: [N] float in (0, 1), the fraction that each value estimates. Gradients flow to it;
+        stop them if a network proposes the fractions.
       target: [M] float, target atoms, in units of return.
-      weights: [M] float summing to 1, signed allowed; None means 1/M each.
-      huber_kappa: finite, at least 0, in units of return: errors above it are penalised linearly;
-        at 0 all are, by `|u|` (the pinball loss).
-      divide_by_kappa: whether `huber` is divided by `huber_kappa`, as IQN does and QR-DQN does
-        not; makes the loss continuous at 0, and changes nothing at 0 and 1.
+      weights: [M] float summing to 1, may be negative; None means 1/M each.
+      huber_kappa: finite, at least 0, in units of return: larger errors are penalised linearly; 0
+        penalises all errors by `|u|` (the pinball loss).
+      divide_by_kappa: whether `huber` is divided by `huber_kappa`, as in IQN and not in QR-DQN;
+        makes the loss continuous at 0 and has no effect at 0 and 1.
       stop_target_gradients: whether target and weights are constants to the gradient.
-      method: "pairwise" is O(N M), "sorted" O((N + M) log N); "auto" takes the one that
-        `quantile_sorted.py` expects to be faster. They differ by rounding, which is said there.
+      method: "pairwise" is O(N M), "sorted" O((N + M) log N); "auto" selects the one that
+        `quantile_sorted.py` expects to be faster. They differ by rounding, described there.
 
     Returns:
       [] float32 or wider, a loss: summed over N, averaged over M by the weights.
@@ -140,9 +140,10 @@ def quantile_q_learning(
       a_tm1: [] int in [0, A), the action taken at t-1.
       r_t: [] float, the reward that it earned.
       discount_t: [] float, gamma, or 0 where the environment terminated.
-      dist_q_t: [M, A] float, quantile values at t, usually of the target network; M may be N.
+      dist_q_t: [M, A] float, quantile values at t, usually of the target network; M may differ
+        from N.
       dist_q_t_selector: [K, A] float, values at t whose mean selects the action (the first of
-        equals); None means `dist_q_t`. The online network's make it double Q-learning.
+        ties); None means `dist_q_t`. Values of the online network give double Q-learning.
       huber_kappa, divide_by_kappa, stop_target_gradients, method: as in `quantile_regression`.
 
     Returns:
@@ -190,7 +191,7 @@ def quantile_expected_sarsa(
     stop_target_gradients: bool = True,
     method: str = "auto",
 ) -> jax.Array:
-    """Loss against the mixture of all actions' distributions: M A atoms weighing `probs_a_t / M`.
+    """Loss against the mixture of all actions' distributions: M A atoms of weight `probs_a_t / M`.
 
     Args:
       dist_q_tm1, tau_tm1, a_tm1, r_t, discount_t, dist_q_t: as in `quantile_q_learning`.
@@ -203,8 +204,8 @@ def quantile_expected_sarsa(
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
 
-    Source: the one-step target of Tang et al. 2022, arXiv:2207.07570. rlax has the same, one
-    quantile loss an action.
+    Source: the one-step target of Tang et al. 2022, arXiv:2207.07570. rlax has an equivalent with
+      one quantile loss per action.
     """
     check_arrays(
         dist_q_tm1=Spec(dist_q_tm1, "NA"),

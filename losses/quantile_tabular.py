@@ -1,4 +1,4 @@
-"""Quantile temporal-difference learning on a table: the update whose noisy form is QR-DQN-0."""
+"""Tabular quantile temporal-difference learning, of which QR-DQN-0 is the sampled form."""
 
 import chex
 import jax
@@ -17,17 +17,17 @@ def quantile_td(
 ) -> jax.Array:
     """One update of a state's quantiles: `dist_tm1 + step_size * (tau_tm1 - F(dist_tm1))`.
 
-    F(x) is the mass of the target strictly below x, so each value moves by the same bounded step
-    whatever the size of its error. It is gradient descent on `quantile_regression` with
-    `huber_kappa=0`. One sampled transition has the target `r_t + discount_t * dist_t`; where F is
-    flat at tau, any point of the flat piece is a fixed point.
+    F(x) is the mass of the target strictly below x, so the step of each value is bounded and does
+    not depend on the size of its error. It is gradient descent on `quantile_regression` with
+    `huber_kappa=0`. A sampled transition has the target `r_t + discount_t * dist_t`. Where F is
+    flat at tau, every point of the flat interval is a fixed point.
 
     Args:
       dist_tm1: [N] float, quantile values of one state or action, in units of return.
       tau_tm1: [N] float in (0, 1), the fractions that they estimate.
       target: [M] float, target atoms, in units of return.
       step_size: in units of return, at least 0.
-      weights: [M] float summing to 1, signed allowed; None means 1/M each.
+      weights: [M] float summing to 1, may be negative; None means 1/M each.
 
     Returns:
       [N] float32 or wider, the new quantile values, in the order of the old ones.

@@ -1,8 +1,8 @@
-"""Self-prediction: the world-model loss of BYOL-Explore, and the uncertainty that it pays for.
+"""Self-prediction: BYOL-Explore's world-model loss, and the uncertainty that it rewards.
 
-From every step p of a chunk the world model predicts the latents of the K steps that follow.
-Prediction [k - 1, p] is of step p + k; targets are latents of single observations. The same
-errors, summed along two different lines, are the loss and the raw intrinsic reward:
+From every step p of a chunk the world model predicts the latents of the next K steps. Prediction
+[k - 1, p] is for step p + k; targets are latents of single observations. The same errors, summed in
+two different ways, give the loss and the raw intrinsic reward:
 
     mask = horizon_mask(transition_t, horizons=K)            # [K, S], S = T - 1
     errors = horizon_losses(predictions, targets, mask)      # [K, S]
@@ -10,11 +10,12 @@ errors, summed along two different lines, are the loss and the raw intrinsic rew
     uncertainty = prediction_uncertainty(errors, mask)       # [S]: over p + k, of one prediction
 
 `transition_t[i]` is 0 where step i is the last of its episode, so that step i + 1 does not follow
-from it, and 1 elsewhere: `1 - is_last[:-1]`. A final observation is a step of its own, so it may
-be predicted, and nothing past it may. Where `transition_t` is 0 the loss and the uncertainty have
-no term and are 0: weigh their means by it. It is `trace_t`, of one row earlier.
+from it, and 1 elsewhere: `1 - is_last[:-1]`. The final observation of an episode is a separate
+step, so it is a target, but later steps are not. Where `transition_t` is 0 the loss and the
+uncertainty have no terms and are 0: weight their means by it. It equals `trace_t` shifted by one
+row.
 
-`reward_normaliser_update` turns the uncertainty into a reward.
+`reward_normaliser_update` converts the uncertainty to a reward.
 """
 
 import chex
@@ -25,7 +26,7 @@ from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
 
 
 def _unit(x: chex.Array, eps: chex.Numeric) -> jax.Array:
-    # Not x / norm: the gradient of a norm at 0 is nan.
+    # x / norm would have a nan gradient at 0.
     x = widen(x)
     return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + eps)
 
@@ -39,17 +40,17 @@ def normalised_prediction_loss(
 ) -> jax.Array:
     """Squared distance of two directions, `|u(prediction) - u(target)|^2 = 2 - 2 cos`.
 
-    `u(x) = x / sqrt(|x|^2 + eps)`, so it does not change with the length of either vector, and its
-    gradient is finite at 0, where the loss is 1.
+    `u(x) = x / sqrt(|x|^2 + eps)`, so the loss does not depend on the length of either vector, and
+    its gradient is finite at 0, where the loss is 1.
 
     Args:
       prediction: [D] float.
       target: [D] float, usually the latent of a target network.
-      eps: above 0, in units of |x|^2: far below those of interest, and not 0 in float32.
+      eps: above 0, in units of |x|^2; much smaller than typical |x|^2, and not 0 in float32.
       stop_target_gradients: whether the target is a constant to the gradient.
 
     Returns:
-      [] float32 or wider in [0, 4]: 0 for one direction, 2 for a right angle, 4 for opposites.
+      [] float32 or wider in [0, 4]: 0 for equal, 2 for orthogonal, 4 for opposite directions.
 
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
@@ -64,27 +65,28 @@ def normalised_prediction_loss(
 
 
 def horizon_mask(transition_t: chex.Array, *, horizons: int) -> jax.Array:
-    """Which predictions have a target: those inside the chunk that cross no reset.
+    """Mask of the predictions that have a target: inside the chunk and without a reset between.
 
     Args:
       transition_t: [S] float, 0 where step i is the last of its episode, else 1.
       horizons: K, at least 1, in steps; not traced.
 
     Returns:
-      [K, S] float32 or wider, each 0 or 1: entry [k - 1, p] is 1 where steps p to p + k are of one
-      episode and of this chunk. Row 0 is `transition_t`.
+      [K, S] float32 or wider, each 0 or 1: entry [k - 1, p] is 1 where steps p to p + k belong to
+      one episode and to this chunk. Row 0 is `transition_t`.
 
     Raises:
       ValueError: a rank, dtype or range differs from the above; names the argument.
 
-    Source: Guo et al. 2022, arXiv:2206.08332. Deviation: episode ends, which it leaves open.
+    Source: Guo et al. 2022, arXiv:2206.08332. Deviation: episode ends, which the paper does not
+      specify.
     """
     check_arrays(transition_t=Spec(transition_t, "S"))
     if horizons < 1:
         raise ValueError(f"horizons is {horizons}, but must be at least 1.")
     transition_t = jax.lax.stop_gradient(widen(transition_t))
     step = jnp.where(transition_t != 0, 1.0, 0.0).astype(transition_t.dtype)
-    # Past the chunk there is no transition either.
+    # There are no transitions past the chunk.
     padded = jnp.append(step, jnp.zeros(horizons, step.dtype))
     starts, ahead = jnp.arange(step.shape[0]), jnp.arange(horizons)
     return jnp.cumprod(padded[starts[None, :] + ahead[:, None]], axis=0)
@@ -101,10 +103,10 @@ def horizon_losses(
     """`normalised_prediction_loss` of every start and horizon.
 
     Args:
-      predictions: [K, S, D] float, row [k - 1, p] is the prediction, from step p, of step p + k.
+      predictions: [K, S, D] float, row [k - 1, p] is the prediction of step p + k from step p.
       targets: [T, D] float, latents of the chunk's steps, T = S + 1.
-      mask: [K, S] float, from `horizon_mask`; 0 where there is nothing to predict. What the
-        predictions are there has no effect, but must be finite.
+      mask: [K, S] float, from `horizon_mask`; 0 where there is no target. Predictions there have
+        no effect, but must be finite.
       eps, stop_target_gradients: as in `normalised_prediction_loss`.
 
     Returns:
@@ -128,7 +130,7 @@ def horizon_losses(
     if stop_target_gradients:
         targets = jax.lax.stop_gradient(targets)
     predicted = jnp.arange(starts)[None, :] + jnp.arange(1, horizons + 1)[:, None]
-    # Past the chunk any target will do: the mask is 0.
+    # Past the chunk the target is arbitrary: the mask is 0.
     wanted = _unit(targets, eps)[jnp.minimum(predicted, steps - 1)]
     errors = jnp.sum(jnp.square(_unit(predictions, eps) - wanted), axis=-1)
     return jnp.where(mask != 0, errors, 0.0)
@@ -137,22 +139,23 @@ def horizon_losses(
 def self_prediction_loss(
     errors: chex.Array, mask: chex.Array, *, average: bool = True
 ) -> jax.Array:
-    """World-model loss of every start: its errors, over the horizons that it has.
+    """World-model loss of every start: the mean or sum of its errors over valid horizons.
 
     Args:
       errors: [K, S] float, from `horizon_losses`.
       mask: [K, S] float, from `horizon_mask`.
-      average: whether to divide by the number of unmasked horizons K(p), so that every start
-        weighs the same; False gives the sum, in which starts near the end weigh less.
+      average: whether to divide by the number of unmasked horizons K(p), so that all starts have
+        equal weight; False gives the sum, in which starts near the end have less weight.
 
     Returns:
-      [S] float32 or wider, in [0, 4] if averaged; 0 where no horizon is left. The paper's loss is
-      its mean over starts and the batch.
+      [S] float32 or wider, in [0, 4] if averaged; 0 where no horizon is valid. The paper's loss is
+      the mean over starts and the batch.
 
     Raises:
       ValueError: a rank, dtype or size differs from the above; names the argument.
 
-    Source: Guo et al. 2022, arXiv:2206.08332. Accounts of it differ on the division by K(p).
+    Source: Guo et al. 2022, arXiv:2206.08332. Descriptions of the method differ in the division by
+      K(p).
     """
     check_arrays(errors=Spec(errors, "KS"), mask=Spec(mask, "KS"))
     valid = jnp.asarray(mask) != 0
@@ -161,11 +164,11 @@ def self_prediction_loss(
 
 
 def prediction_uncertainty(errors: chex.Array, mask: chex.Array) -> jax.Array:
-    """Uncertainty of every transition: the errors of all predictions of the step that it led to.
+    """Uncertainty of every transition: the sum of the errors of all predictions of its successor.
 
     `uncertainty[t]` is the sum of `errors[k - 1, p]` over p + k = t + 1, an anti-diagonal, and not
-    over k from the start t. It has min(K, t + 1) terms, fewer after a reset: a chunk's first K - 1
-    transitions get less. The paper does not correct for it.
+    over k from the start t. It has min(K, t + 1) terms, fewer after a reset, so the first K - 1
+    transitions of a chunk have smaller values. The paper does not correct for this.
 
     Args:
       errors: [K, S] float, from `horizon_losses`.
@@ -182,7 +185,7 @@ def prediction_uncertainty(errors: chex.Array, mask: chex.Array) -> jax.Array:
     check_arrays(errors=Spec(errors, "KS"), mask=Spec(mask, "KS"))
     errors = jax.lax.stop_gradient(jnp.where(jnp.asarray(mask) != 0, widen(errors), 0.0))
     horizons, starts = errors.shape
-    # Step t + 1 is k steps after start t + 1 - k; starts before the chunk read as 0.
+    # Step t + 1 is k steps after start t + 1 - k; starts before the chunk count as 0.
     start = jnp.arange(starts)[None, :] - jnp.arange(horizons)[:, None]
     terms = jnp.take_along_axis(errors, jnp.maximum(start, 0), axis=1)
     return jnp.sum(jnp.where(start >= 0, terms, 0.0), axis=0)

@@ -1,4 +1,4 @@
-"""Continuous actions and a Gaussian policy: the target, density and temperature of SAC."""
+"""Losses of SAC for continuous actions and a Gaussian policy: target, density, temperature."""
 
 import chex
 import jax
@@ -22,7 +22,7 @@ def soft_actor_critic_target(
     Args:
       r_t, discount_t, q_t, reduce: as in `clipped_double_q_target`; the action is drawn from the
         current policy.
-      log_prob_t: [] float, its log-probability density, as `tanh_gaussian_log_prob`.
+      log_prob_t: [] float, its log-density, from `tanh_gaussian_log_prob`.
       temperature: at least 0, in units of return; 0 gives `clipped_double_q_target`.
 
     Returns:
@@ -49,14 +49,15 @@ def tanh_gaussian_log_prob(
 ) -> jax.Array:
     """Log-density of the action `scale * tanh(u) + shift`, where u is drawn from a Gaussian.
 
-    It takes u and not the action, and uses `log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u))`:
-    exact and finite where tanh rounds to 1, with no constant added inside a logarithm.
+    It takes u instead of the action, and uses `log(1 - tanh(u)^2) = 2 (log 2 - u -
+    softplus(-2u))`, which is exact and finite where tanh rounds to 1, without a constant inside a
+    logarithm.
 
     Args:
       u: [D] float, the sample before tanh.
       mean, std: [D] float, of the Gaussian; std above 0.
-      scale: [] or [D] float above 0, half the action's range. It shifts the result, so the
-        target entropy `-D` of actions in [-1, 1] becomes `-D + sum(log(scale))`.
+      scale: [] or [D] float above 0, half the action range. It shifts the result, so the target
+        entropy `-D` for actions in [-1, 1] becomes `-D + sum(log(scale))`.
 
     Returns:
       [] float32 or wider, summed over D.
@@ -76,13 +77,13 @@ def tanh_gaussian_log_prob(
 def temperature_loss(
     log_temperature: chex.Numeric, log_prob: chex.Numeric, *, target_entropy: chex.Numeric
 ) -> jax.Array:
-    """`-exp(log_temperature) * (log_prob + target_entropy)`, the latter factor constant.
+    """`-exp(log_temperature) * (log_prob + target_entropy)`, with a constant second factor.
 
-    Minimising raises the temperature where the policy's entropy, `-log_prob` in the mean, is below
+    Minimising raises the temperature while the policy's entropy, the mean of `-log_prob`, is below
     its target.
 
     Args:
-      log_temperature: [] float, what is learned.
+      log_temperature: [] float, the learned parameter.
       log_prob: [] float, log-density of an action of the current policy. Constant.
       target_entropy: often minus the number of action dimensions, for actions in [-1, 1].
 

@@ -1,14 +1,14 @@
-"""Trace coefficients: how much of what was seen after step i + 1 enters the target of step i.
+"""Trace coefficients: the weight of steps after i + 1 in the multi-step target of step i.
 
-A multi-step off-policy target corrects its bootstrap by what was then seen, times `c_t`:
+A multi-step off-policy target corrects its bootstrap by later rewards and values, times `c_t`:
 `G[i] = r[i] + discount[i] * (<pi[i], q[i]> + c[i] * (G[i + 1] - q[i, a[i]]))`. The methods differ
-in `c_t` only, so each is a function here, and `off_policy_returns`, `distributional_retrace` and
-`categorical_retrace` take its result. Row i is of step i + 1: `a_t[i]` was taken there, with
-probability `mu_t[i]` by the policy that acted. The last row is of the end of the window, where
-nothing more was seen: targets do not use it.
+only in `c_t`. Each is a function here, and `off_policy_returns`, `distributional_retrace` and
+`categorical_retrace` take its result. Row i belongs to step i + 1: `a_t[i]` was taken there, with
+probability `mu_t[i]` under the acting policy. The last row belongs to the end of the window;
+targets do not use it.
 
-Masks are not part of it: the targets multiply `c_t` by `trace_t`. The expected target is a
-contraction for every `pi` and `mu` where `0 <= c <= pi / mu`.
+Coefficients do not include masks: the targets multiply `c_t` by `trace_t`. If `0 <= c <= pi / mu`,
+the expected target is a contraction for every `pi` and `mu`.
 """
 
 import chex
@@ -40,8 +40,8 @@ def retrace_coefficients(
     Args:
       a_t: [T] int in [0, A), actions taken.
       pi_t: [T, A] float, probabilities of the target policy, summing to 1 over actions.
-      mu_t: [T] float in [0, 1], probability of a_t when it was chosen. Nothing is added to it: 0 is
-        read as the limit, so c_t is lambda * cap where pi_t[a_t] > 0 and 0 where it is not.
+      mu_t: [T] float in [0, 1], probability of a_t when it was chosen. No constant is added to it:
+        at 0 the limit is used, so c_t is lambda * cap where pi_t[a_t] > 0 and 0 elsewhere.
       lambda_: in [0, 1]; 0 gives one-step expected SARSA.
       cap: above 0; the paper's 1 keeps the variance bounded.
 
@@ -57,7 +57,7 @@ def retrace_coefficients(
     check_scalars(cap=cap, above_zero=("cap",))
     check_lambda(lambda_)
     pi_a_t = _taken(pi_t, a_t)
-    # min(cap, x / y) as x / max(x / cap, y): exactly cap when capped, and no overflow on the way.
+    # min(cap, x / y) as x / max(x / cap, y): exactly cap when capped, and never overflows.
     divisor = jnp.maximum(pi_a_t / cap, widen(mu_t))
     ratio = jnp.where(divisor > 0, pi_a_t / jnp.where(divisor > 0, divisor, 1.0), 0.0)
     return jnp.multiply(lambda_, ratio)
@@ -70,8 +70,8 @@ def importance_sampling_coefficients(
 
     Args:
       a_t, pi_t, lambda_: as in `retrace_coefficients`.
-      mu_t: [T] float in [0, 1], probability of a_t when it was chosen. Where it is 0 no ratio
-        exists, and c_t is 0: the trace is cut.
+      mu_t: [T] float in [0, 1], probability of a_t when it was chosen. Where it is 0 the ratio is
+        undefined, and c_t is 0: the trace is cut.
 
     Returns:
       [T] float32 or wider, at least 0.
@@ -113,10 +113,10 @@ def q_lambda_coefficients(a_t: chex.Array, *, lambda_: chex.Numeric = 1.0) -> ja
     """Harutyunyan's Q(lambda), `c_t = lambda`: never cuts, safe only near on-policy.
 
     The expected target is a contraction where `lambda * max_x |pi - mu|_1 < (1 - gamma) / gamma`.
-    Distributions get negative weights from it, in expectation too.
+    Distributional targets then have negative weights, even in expectation.
 
     Args:
-      a_t: [T] int, actions taken; only T matters.
+      a_t: [T] int, actions taken; only its length is used.
       lambda_: in [0, 1].
 
     Returns:
@@ -137,12 +137,12 @@ def watkins_coefficients(
 ) -> jax.Array:
     """Watkins' Q(lambda), `c_t = lambda` where a_t is greedy and 0 where it is not.
 
-    Retrace for the greedy policy, which needs no `mu`. An action that ties for the maximum is
-    greedy.
+    This is Retrace for the greedy policy and needs no `mu`. All actions that attain the maximum
+    are greedy.
 
     Args:
       a_t: [T] int in [0, A), actions taken.
-      q_t: [T, A] float, the action values that make the policy.
+      q_t: [T, A] float, the action values that define the policy.
       lambda_: in [0, 1].
 
     Returns:

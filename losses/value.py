@@ -1,10 +1,10 @@
 """One-step value learning: Q-learning, double Q-learning, expected SARSA, soft Q-learning.
 
-The first three are rlax's. They are wrapped, not re-exported, for what differs in our convention:
-errors name the argument, sizes must agree (rlax lets a `q_t` of another length through),
-bfloat16 input is widened before the target is summed, and hyper-parameters are keyword-only.
-Soft Q-learning is ours: rlax lacks it. Expected SARSA under a softmax policy needs no function of
-its own, as `probs_a_t` is any distribution; soft Q-learning is that plus the policy's entropy.
+The first three call rlax. They are wrapped because bellmax's conventions differ: errors name the
+argument, sizes must agree (rlax accepts a `q_t` of a different length), bfloat16 input is widened
+before the target is computed, and hyper-parameters are keyword-only. rlax has no soft Q-learning.
+Expected SARSA under a softmax policy needs no separate function, as `probs_a_t` may be any
+distribution; soft Q-learning is that plus the policy's entropy.
 """
 
 import chex
@@ -68,11 +68,11 @@ def double_q_learning(
     *,
     stop_target_gradients: bool = True,
 ) -> jax.Array:
-    """TD error of double Q-learning: one estimate selects the action, another values it.
+    """TD error of double Q-learning: one network selects the action, another evaluates it.
 
     Args:
       q_tm1, a_tm1, r_t, discount_t, stop_target_gradients: as in `q_learning`.
-      q_t_value: [A] float, values at t that are bootstrapped from (the target network's).
+      q_t_value: [A] float, bootstrap values at t (the target network's).
       q_t_selector: [A] float, values at t whose argmax selects the action (the online network's).
 
     Returns:
@@ -117,7 +117,8 @@ def expected_sarsa(
     """
     _check_transition(q_tm1, a_tm1, r_t, discount_t, q_t=q_t, probs_a_t=probs_a_t)
     q_tm1, r_t, discount_t, q_t, probs = map(widen, (q_tm1, r_t, discount_t, q_t, probs_a_t))
-    # rlax takes the expectation with a dot, which accelerators may round to TF32 or bfloat16.
+    # rlax computes the expectation as a dot product, which accelerators may round to TF32 or
+    # bfloat16.
     with jax.default_matmul_precision("highest"):
         error = rlax.expected_sarsa(
             q_tm1, a_tm1, r_t, discount_t, q_t, probs, stop_target_gradients
@@ -126,9 +127,9 @@ def expected_sarsa(
 
 
 def max_and_soft_excess(q: chex.Array, temperature: chex.Numeric) -> tuple[jax.Array, jax.Array]:
-    """`max q` and `soft_value(q) - max q` over the last axis, unchecked: what soft losses share.
+    """`max q` and `soft_value(q) - max q` over the last axis, without checks.
 
-    Kept apart because their sum rounds the small one away when q is large.
+    Returned separately because their sum would lose the second to rounding when q is large.
     """
     q = widen(q)
     # A constant shift changes neither the log-sum-exp nor its gradient.

@@ -1,37 +1,20 @@
-"""From a config to a network: a pair of pure functions, its output shape checked at build time."""
+"""Builds networks from configs: pairs of pure functions with checked output shapes."""
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge
 from dm_env import specs
 
 from bellmax import UserError
+from bellmax.networks.config import NetworkConfig
 from bellmax.networks.heads import DuelingHead, QHead, QOutput, QuantileHead, VAHead
 from bellmax.networks.torsos import MLP, ImpalaResNet, MinAtarConv, NatureConv
 
 Torso = Literal["mlp", "minatar", "nature", "impala"]
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """Shapes of a network: all static."""
-
-    # What turns observations into features; ignored if `module` is given.
-    torso: Torso = "mlp"
-    # Widths of the mlp's layers, in units.
-    hidden: tuple[Annotated[int, Ge(1)], ...] = (120, 84)
-    # Separate state-value and advantage streams (arXiv:1511.06581).
-    dueling: bool = False
-    # Precision inside the network; parameters and outputs stay float32.
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    # Your own flax module as `package.module:Name`, called Name(num_actions=A): [B, ...] -> [B, A].
-    module: str | None = None
 
 
 class Network(NamedTuple):
@@ -45,12 +28,12 @@ class Network(NamedTuple):
 
 
 class Head(NamedTuple):
-    """What an agent needs of a network's output, and the head that gives it.
+    """The head of a network, and the outputs that an agent requires of it.
 
     Attributes:
       module: (num_actions, dtype) -> flax module from features [B, D] to the output.
-      outputs: name of each field that is read -> its shape without the batch; "A" is num_actions.
-      arguments: what a user's own module is given beside num_actions.
+      outputs: name of each required field -> its shape without the batch; "A" is num_actions.
+      arguments: keyword arguments of a user's own module in addition to num_actions.
     """
 
     module: Callable[[int, Any], nn.Module]
@@ -91,7 +74,7 @@ class QNetwork(nn.Module):
 
 
 def make_torso(name: Torso, hidden: tuple[int, ...], dtype: Any) -> nn.Module:
-    """The torso of a name, inside a module's `__call__`; `hidden` are the widths of an mlp."""
+    """Makes a torso by name, inside a module's `__call__`; `hidden`: widths of an mlp's layers."""
     torsos: dict[str, Callable[[], nn.Module]] = {
         "mlp": lambda: MLP(tuple(hidden), dtype),
         "minatar": lambda: MinAtarConv(dtype),
@@ -102,11 +85,11 @@ def make_torso(name: Torso, hidden: tuple[int, ...], dtype: Any) -> nn.Module:
 
 
 def check_torso(name: Torso, observation: specs.Array) -> None:
-    """Raises UserError if a torso for images is to take what is not [height, width, channels]."""
+    """Raises UserError if an image torso gets observations that are not images."""
     if name != "mlp" and len(observation.shape) != 3:
         raise UserError(
-            f"agent.network.torso: {name} needs images [height, width, channels], but "
-            f"observations have shape {tuple(observation.shape)}; use --agent.network.torso mlp"
+            "agent.network.torso must be mlp for observations of shape "
+            f"{tuple(observation.shape)}, got {name}; it needs images [height, width, channels]"
         )
 
 
@@ -116,24 +99,26 @@ def make_q_network(
     """Builds the q-network of a config for one observation spec.
 
     Args:
-      config: which torso, or the user's own module.
+      config: names the torso or the user's own module.
       observation: spec of one observation, unbatched.
       num_actions: A.
-      head: what the agent reads of the output; None means q-values, from a plain or a dueling head.
+      head: outputs that the agent requires; None means q-values, from a plain or a dueling head.
 
     Returns:
       Network whose apply maps [B, *observation.shape] to a named tuple with `q_values` [B, A] and
-      what else the head has.
+      the other outputs of the head.
 
     Raises:
-      UserError: the module cannot be found or built, does not take these observations, or
-        answers with another shape; the sentence gives both shapes.
+      UserError: the module cannot be found or built, does not accept these observations, or
+        returns a wrong shape; the message gives both shapes.
     """
     if head is None:
         plain = DuelingHead if config.dueling else QHead
         head = Head(lambda actions, dtype: plain(actions, dtype), {"q_values": ("A",)})
     elif config.dueling:
-        raise UserError("agent.network.dueling: this agent has a head of its own; leave it false")
+        raise UserError(
+            "agent.network.dueling must be false for this agent; it has a head of its own"
+        )
     if config.module is None:
         module: Any = QNetwork(config, num_actions, head.module)
         check_torso(config.torso, observation)
@@ -180,20 +165,24 @@ def _check_shapes(
     name = config.module or config.torso
     try:
         params = jax.eval_shape(init, jax.random.key(0))
-        if any(leaf.size == 0 for leaf in jax.tree.leaves(params)):  # older jax divides by zero
+        if any(
+            leaf.size == 0 for leaf in jax.tree.leaves(params)
+        ):  # older versions of jax divide by zero
             raise ValueError("a layer is left without inputs")
         output = jax.eval_shape(apply, params, batch)
-    except Exception as error:  # whatever a foreign module raises, the user must read which one
+    except Exception as error:  # the user's module may raise any exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"agent.network: {name} does not take observations of shape {batch.shape}: {reason}"
+            f"agent.network: {name} does not accept observations of shape {batch.shape}: {reason}"
         ) from error
     for field, shape in shapes.items():
         if not hasattr(output, field):
-            raise UserError(f"agent.network: the output of {name} has no {field!r}, which is read")
+            raise UserError(
+                f"agent.network: the output of {name} has no {field!r}; the agent needs it"
+            )
         found, wanted = tuple(getattr(output, field).shape), (2, *shape)
         if found != wanted:
             raise UserError(
-                f"agent.network: {name} maps observations {batch.shape} to {field} of shape "
-                f"{found}, but {wanted} is needed, the batch first"
+                f"agent.network: {field} of {name} must have shape {wanted} for observations "
+                f"{batch.shape}, got {found}; the first axis is the batch"
             )

@@ -1,31 +1,21 @@
 """Networks for continuous actions: deterministic actors, and ensembles of critics.
 
-Both may have K heads on one trunk: K policies, and K values of one action. Actions are in the
-environment's units outside; inside, the actor ends in a tanh and the critic reads them in [-1, 1].
+Both may have K heads on one trunk: K policies, and K values of one action. Inputs and outputs are
+actions in the environment's units; internally the actor ends in a tanh and the critic scales
+actions to [-1, 1].
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge
 from dm_env import specs
 
 from bellmax.networks.build import Network
+from bellmax.networks.config import ContinuousNetworkConfig
 from bellmax.networks.torsos import MLP
-
-
-@dataclass(frozen=True)
-class ContinuousNetworkConfig:
-    """Shapes of actor and critics: all static."""
-
-    # Widths of the layers of the actor and of each critic, in units.
-    hidden: tuple[Annotated[int, Ge(1)], ...] = (256, 256)
-    # Precision inside the networks; parameters and outputs stay float32.
-    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 class Actor(nn.Module):
@@ -97,7 +87,8 @@ def make_critics(
 
     def apply(params: Any, observations: jax.Array, actions: jax.Array) -> jax.Array:
         scaled = (actions - centre[0]) / half[0]
-        # One for each critic: XLA makes one product of what they share, and turns its rows after.
+        # Broadcast the inputs per critic: with shared inputs XLA joins the products and transposes
+        # after.
         count = jax.tree.leaves(params)[0].shape[0]
         wide = (jnp.broadcast_to(x, (count, *x.shape)) for x in (observations, scaled))
         each: Any = jax.vmap(module.apply)(params, *wide)
@@ -107,7 +98,7 @@ def make_critics(
 
 
 def action_bounds(action: specs.BoundedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest action, each float32 [D]."""
+    """Lower and upper bounds of the action, each [D] float32."""
     low, high = (np.broadcast_to(x, action.shape) for x in (action.minimum, action.maximum))
     return low.astype(np.float32), high.astype(np.float32)
 

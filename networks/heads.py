@@ -1,4 +1,4 @@
-"""Heads: from features [B, D] to what an agent reads, as named tuples in float32."""
+"""Heads: from features [B, D] to the outputs that agents use, named tuples in float32."""
 
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ class DuelingOutput(NamedTuple):
 
 
 class QuantileOutput(NamedTuple):
-    """q_values: [B, A], their mean over N; quantiles: [B, N, A], in reward units. All float32."""
+    """q_values: [B, A], mean over N; quantiles: [B, N, A], in reward units. All float32."""
 
     q_values: jax.Array
     quantiles: jax.Array
@@ -52,8 +52,8 @@ class QHead(nn.Module):
 class DuelingHead(nn.Module):
     """[B, D] -> DuelingOutput: q = value + advantage - mean advantage, each one linear layer.
 
-    Source: Wang et al. 2016, arXiv:1511.06581, eq. 9. Deviation: the streams share the last
-    hidden layer, so that a dueling network costs what a plain one does.
+    Source: Wang et al. 2016, arXiv:1511.06581, eq. 9. Deviation: the streams share the last hidden
+      layer, so that a dueling network has the cost of a plain one.
     """
 
     num_actions: int
@@ -86,10 +86,10 @@ class QuantileHead(nn.Module):
 
 
 class VAHead(nn.Module):
-    """[B, D] -> VAOutput: value, advantage centred by the behaviour, and the behaviour's logits.
+    """[B, D] -> VAOutput: value, advantage centred under the behaviour policy, behaviour logits.
 
-    The behaviour is learned by likelihood on features that it does not shape, or uniform: then its
-    logits are 0 and the advantage is centred as a dueling head's.
+    The behaviour policy is learned by maximum likelihood without gradients into the features, or
+    uniform: then its logits are 0 and the advantage is centred as in a dueling head.
 
     Source: Tang et al. 2023, arXiv:2305.18161.
     """

@@ -1,4 +1,4 @@
-"""Orthogonal initialisers, as flax's, without LAPACK."""
+"""Orthogonal initialisers like flax's, without LAPACK."""
 
 from typing import Any
 

@@ -4,46 +4,27 @@ Arrays over time are time-major, [T, B, ...].
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge
 from dm_env import specs
 
-from bellmax.networks.build import Torso, check_torso, make_torso
+from bellmax.networks.build import check_torso, make_torso
+from bellmax.networks.config import RecurrentNetworkConfig
 from bellmax.networks.orthogonal import orthogonal
 
 
-@dataclass(frozen=True)
-class RecurrentNetworkConfig:
-    """Shapes of the encoder, the memory and the heads: all static."""
-
-    # What turns an observation into features, before a linear layer makes the latent of them.
-    torso: Torso = "mlp"
-    # Widths of the mlp's layers, in units.
-    hidden: tuple[Annotated[int, Ge(1)], ...] = (256,)
-    # Size of the latent of one observation (Atari: 512).
-    latent_size: Annotated[int, Ge(1)] = 128
-    # Size of the memory over observations and actions (Atari: 256).
-    memory_size: Annotated[int, Ge(1)] = 128
-    # Widths of the layers between the memory and each of policy and value, in units.
-    head_hidden: tuple[Annotated[int, Ge(1)], ...] = (128,)
-    # Precision inside the networks; parameters and outputs stay float32.
-    dtype: Literal["float32", "bfloat16"] = "float32"
-
-
 class RecurrentMemory(NamedTuple):
-    """belief: [B, M] float32, all that was seen and done. action: [B] int32, the last one."""
+    """belief: [B, M] float32, the GRU's state. action: [B] int32, the previous action."""
 
     belief: jax.Array
     action: jax.Array
 
 
 class RecurrentParams(NamedTuple):
-    """Parameters by part: `encoder` and `cell` are the representation, `heads` act on it."""
+    """Parameters by part: `encoder` and `cell` form the representation, `heads` use it."""
 
     encoder: Any
     cell: Any
@@ -55,7 +36,7 @@ class RecurrentNetwork(NamedTuple):
     encode(encoder, observations [..., *shape]) -> latents [..., D] float32
     step(cell, latents [B, D], is_first [B], RecurrentMemory) -> beliefs [B, M]
     unroll(cell, latents [T, B, D], actions [T, B], is_first [T, B], RecurrentMemory) ->
-        beliefs [T, B, M]; action t is seen from step t + 1 on
+        beliefs [T, B, M]; action t is an input from step t + 1 on
     heads(heads, beliefs [..., M]) -> policy logits [..., A] and values [...], float32
     initial_memory(B) -> RecurrentMemory
     """
@@ -69,7 +50,7 @@ class RecurrentNetwork(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """One observation to its latent: [B, ...] -> [B, D] float32."""
+    """Maps observations to latents: [B, ...] -> [B, D] float32."""
 
     config: RecurrentNetworkConfig
 
@@ -85,7 +66,7 @@ class GRU(nn.Module):
 
     project: [..., D] -> [..., 3 M]. __call__(carry [B, M], projected [B, 3 M]) -> [B, M].
 
-    Equal to `nn.GRUCell` with its products joined: two a step in place of six.
+    Equal to `nn.GRUCell` with joined products: two per step instead of six.
     Source: Cho et al. 2014, arXiv:1406.1078, the variant with the reset gate after the product.
     """
 
@@ -113,12 +94,12 @@ class GRU(nn.Module):
         return ((1.0 - update) * new + update * carry).astype(jnp.float32)
 
     def both(self, carry: jax.Array, x: jax.Array) -> jax.Array:
-        """One step from its input, [B, D]."""
+        """One step from an unprojected input [B, D]."""
         return self(carry, self.project(x))
 
 
 class PolicyValue(nn.Module):
-    """[..., M] -> logits [..., A] and values [...], each from layers of its own."""
+    """[..., M] -> logits [..., A] and values [...], each with its own layers."""
 
     num_actions: int
     hidden: tuple[int, ...]
@@ -143,7 +124,7 @@ def make_recurrent_network(
     """Builds encoder, GRU and heads for one observation spec and A actions.
 
     Raises:
-      UserError: the torso does not take these observations.
+      UserError: the torso does not accept these observations.
     """
     check_torso(config.torso, observation)
     dtype = jnp.dtype(config.dtype)

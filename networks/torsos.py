@@ -1,6 +1,6 @@
-"""Torsos: from a batch of observations [B, ...] to features [B, D], float32 or bfloat16 inside.
+"""Torsos: from a batch of observations [B, ...] to features [B, D], in float32 or bfloat16.
 
-Bytes are divided by 255.
+uint8 observations are divided by 255.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bellmax.networks.conv import PatchConv, conv
+from bellmax.networks.convolution import PatchConv, conv
 
 Dtype = Any
 

@@ -1,5 +1,41 @@
-"""Every test runs with rank promotion refused: silent broadcasting is how losses go wrong."""
+"""For every test: one compilation cache, rank promotion refused, and the option `--slow`."""
 
-import jax
+import os
+import shutil
+import tempfile
 
+import pytest
+
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+_own_cache = None
+# Before jax is imported. Workers of pytest-xdist and child processes inherit the variables, so that
+# a program is compiled once for all of them. A folder that the caller named is used and kept.
+if CACHE not in os.environ:
+    _own_cache = os.environ[CACHE] = tempfile.mkdtemp(prefix="bellmax-tests-")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+import jax  # noqa: E402
+
+# Silent broadcasting is how losses go wrong.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow or peer too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--slow"):
+        return
+    chosen = {True: [], False: []}
+    for item in items:
+        chosen[not {"slow", "peer"} & {mark.name for mark in item.iter_markers()}].append(item)
+    items[:] = chosen[True]
+    config.hook.pytest_deselected(items=chosen[False])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure():
+    if _own_cache:
+        shutil.rmtree(_own_cache, ignore_errors=True)

@@ -12,17 +12,23 @@ import tomllib
 import pytest
 import yaml
 
+from bellmax.launch.cli import main
+from helpers.processes import HANG_SECONDS, PROGRAM, SOURCE
+
 ROOT = pathlib.Path(__file__).parents[1]
 CLOUD = ROOT / "cloud"
-PROGRAM = "import sys; from bellmax.launch.cli import main; sys.exit(main())"
 SHORT = (
     "--steps 480 --warmup-steps 400 --log-every 80 --evaluate-every 0 --evaluation-episodes 2 "
     "--evaluation-max-steps 10 --checkpoint-every 240 --agent.network.hidden 8 --env.num-envs 8"
 )
+# A bellmax that writes its arguments down, a line each, for every task of Slurm.
+NOTES = """#!/bin/bash
+printf '%s\\n' "$@" > "$HOME/call-${SLURM_PROCID:-0}"
+"""
 # What Slurm's srun does with its tasks, all on this machine.
 SRUN = """#!/bin/bash
 for ((i = SLURM_NTASKS - 1; i > 0; i--)); do
-    SLURM_PROCID=$i SLURM_LOCALID=$i "$@" > "$LOGS/$i.log" 2>&1 &
+    SLURM_PROCID=$i SLURM_LOCALID=$i "$@" > "$HOME/$i.log" 2>&1 &
 done
 SLURM_PROCID=0 SLURM_LOCALID=0 "$@"
 wait
@@ -30,20 +36,22 @@ wait
 
 
 @pytest.fixture
-def place(tmp_path):
-    """A home whose bellmax is this one, and the environment to run a recipe in."""
+def place(tmp_path, monkeypatch):
+    """A home whose bellmax writes down how it is called, and the environment of a recipe."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     folder = tmp_path / "bellmax" / "bin"
     folder.mkdir(parents=True)
-    words = f'exec {shlex.quote(sys.executable)} -c {shlex.quote(PROGRAM)} "$@"'
-    for name, text in {"bellmax": f"#!/bin/bash\n{words}\n", "srun": SRUN}.items():
+    for name, text in {"bellmax": NOTES, "srun": SRUN}.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
+    handed_on = ("LANG", "TMPDIR", "JAX_COMPILATION_CACHE_DIR")
     return tmp_path, {
-        **{name: os.environ[name] for name in ("LANG", "TMPDIR") if name in os.environ},
+        **{name: os.environ[name] for name in handed_on if name in os.environ},
         "PATH": f"{folder}:{os.environ['PATH']}",
         "HOME": str(tmp_path),
-        "LOGS": str(tmp_path),
-        "PYTHONPATH": str(ROOT / "src"),
+        "PYTHONPATH": str(SOURCE),
         "JAX_PLATFORMS": "cpu",
         "RUNS": str(tmp_path / "runs"),
         "OPTIONS": SHORT,
@@ -51,7 +59,15 @@ def place(tmp_path):
     }
 
 
+@pytest.fixture
+def real_bellmax(place):
+    """The home's bellmax is this tree's."""
+    words = f'exec {shlex.quote(sys.executable)} -c {shlex.quote(PROGRAM)} "$@"'
+    (place[0] / "bellmax" / "bin" / "bellmax").write_text(f"#!/bin/bash\n{words}\n")
+
+
 def bash(script, place, *words, **changes):
+    """Run a recipe; return what it prints."""
     folder, env = place
     process = subprocess.run(
         ["bash", "-c", script, "recipe", *words],
@@ -59,10 +75,16 @@ def bash(script, place, *words, **changes):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=HANG_SECONDS,
     )
     assert process.returncode == 0, (process.stdout, process.stderr)
     return process.stdout
+
+
+def called(script, place, *words, task=0, **changes):
+    """Run a recipe; return the arguments with which it calls bellmax."""
+    bash(script, place, *words, **changes)
+    return (place[0] / f"call-{task}").read_text().splitlines()
 
 
 def port():
@@ -84,54 +106,79 @@ def test_the_image_installs_what_there_is():
     assert ".git" in ignored and not {"src", "launch", "configs"} & set(ignored)
 
 
-def test_skypilot_trains_and_goes_on(place):
+def test_skypilot_trains_and_resumes(place, capsys):
     task = yaml.safe_load((CLOUD / "skypilot.yaml").read_text())
     fields = {"name", "num_nodes", "resources", "envs", "workdir", "file_mounts", "setup", "run"}
     assert set(task) == fields and task["resources"]["use_spot"] is True
     defaults = {name: str(value) for name, value in task["envs"].items()}
     env = {**defaults, **{name: place[1][name] for name in ("PRESET", "OPTIONS", "RUNS")}}
     assert task["envs"]["RUNS"] in task["file_mounts"]
-    out = bash(task["run"], place, **env, SKYPILOT_NUM_NODES="1")
-    assert "480/480" in out
+    assert main(called(task["run"], place, **env, SKYPILOT_NUM_NODES="1")) == 0
+    assert "480/480" in capsys.readouterr().out
     env["OPTIONS"] = SHORT.replace("--steps 480", "--steps 560")
-    out = bash(task["run"], place, **env, SKYPILOT_NUM_NODES="1")
+    assert main(called(task["run"], place, **env, SKYPILOT_NUM_NODES="1")) == 0
+    out = capsys.readouterr().out
     assert "at step 480" in out and "560/560" in out
     # With two nodes: what each would be told.
-    shown = place[0] / "bellmax" / "bin" / "bellmax"
-    shown.write_text('#!/bin/bash\necho "$@"\n')
     nodes = {"SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1"}
-    out = bash(task["run"], place, **env, **nodes, SKYPILOT_NODE_IPS="10.0.0.4\n10.0.0.5")
-    assert out.endswith("--resume --coordinator 10.0.0.4:1234 --processes 2 --process 1\n")
+    words = called(task["run"], place, **env, **nodes, SKYPILOT_NODE_IPS="10.0.0.4\n10.0.0.5")
+    told = "--resume --coordinator 10.0.0.4:1234 --processes 2 --process 1"
+    assert words[-7:] == told.split()
     subprocess.run(["bash", "-n", "-c", task["setup"]], check=True)
 
 
-def test_slurm_tasks_find_each_other(place):
-    script = (CLOUD / "slurm.sh").read_text()
-    options = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", script, re.MULTILINE))
-    assert options["signal"].startswith("TERM@") and "requeue" in options
-    job = {
+def slurm_job(tasks):
+    """The variables that Slurm sets for so many tasks on one machine."""
+    return {
         "SLURM_JOB_ID": str(port()),  # jax makes the coordinator's port of it
-        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS": str(tasks),
         "SLURM_STEP_NODELIST": "localhost",
         "SLURM_STEP_NUM_NODES": "1",
         "SLURM_NNODES": "1",
     }
-    out = bash(script, place, "dqn/cartpole", *SHORT.split(), **job)
+
+
+def test_slurm_calls_bellmax_in_every_task(place, capsys):
+    script = (CLOUD / "slurm.sh").read_text()
+    options = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", script, re.MULTILINE))
+    assert options["signal"].startswith("TERM@") and "requeue" in options
+    words = ["dqn/cartpole", *SHORT.split()]
+    out = ["--out", f"{place[1]['RUNS']}/first", "--resume"]
+    calls = [called(script, place, *words, task=i, **slurm_job(2)) for i in range(2)]
+    expected = ["train", words[0], "--devices", "2", *words[1:], *out, "--coordinator", "auto"]
+    assert calls == [expected] * 2
+    assert main(called(script, place, *words, **slurm_job(1))) == 0
+    assert "480/480" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_slurm_tasks_find_each_other(place, real_bellmax):
+    script = (CLOUD / "slurm.sh").read_text()
+    out = bash(script, place, "dqn/cartpole", *SHORT.split(), **slurm_job(2))
     assert "480/480" in out
     config = place[0] / "runs" / "first" / "config.yaml"
     assert "devices: 2" in config.read_text()
     assert "480" not in (place[0] / "1.log").read_text()
-    again = {**job, "SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}
-    out = bash(script, place, "dqn/cartpole", *SHORT.split(), **again)
+    out = bash(script, place, "dqn/cartpole", *SHORT.split(), **slurm_job(1))
     assert "resuming" in out and "at step 480" in out and "devices: 1" in config.read_text()
 
 
-def test_jobset_runs_its_command(place):
+def jobset_recipe(place):
+    """The container of cloud/jobset.yaml, and its script's variables for one process here."""
     (jobset,) = yaml.safe_load_all((CLOUD / "jobset.yaml").read_text())
+    (replicated,) = jobset["spec"]["replicatedJobs"]
+    (container,) = replicated["template"]["spec"]["template"]["spec"]["containers"]
+    env = {item["name"]: item["value"] for item in container["env"]}
+    here = {name: place[1][name] for name in ("PRESET", "OPTIONS", "RUNS")}
+    one = {"DEVICES": "1", "PROCESSES": "1", "COORDINATOR": f"127.0.0.1:{port()}"}
+    return jobset, container, {**env, **here, **one, "JOB_COMPLETION_INDEX": "0"}
+
+
+def test_jobset_says_what_its_processes_need(place):
+    jobset, container, here = jobset_recipe(place)
     assert (jobset["apiVersion"], jobset["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     (replicated,) = jobset["spec"]["replicatedJobs"]
     job = replicated["template"]["spec"]
-    (container,) = job["template"]["spec"]["containers"]
     env = {item["name"]: item["value"] for item in container["env"]}
     assert env["PROCESSES"] == str(job["parallelism"]) == str(job["completions"])
     # JobSet's name of the first pod: <jobset>-<replicated job>-<job>-<pod>.<jobset>
@@ -140,9 +187,16 @@ def test_jobset_runs_its_command(place):
     chips = container["resources"]["limits"]["google.com/tpu"]
     assert int(env["DEVICES"]) == chips * int(env["PROCESSES"])
     assert container["volumeMounts"][0]["mountPath"] == env["RUNS"]
-    here = {name: place[1][name] for name in ("PRESET", "OPTIONS", "RUNS")}
-    one = {"DEVICES": "1", "PROCESSES": "1", "COORDINATOR": f"127.0.0.1:{port()}"}
     assert container["command"] == ["/bin/bash", "-euc"]
     (script,) = container["args"]
-    out = bash(script, place, **{**env, **here, **one, "JOB_COMPLETION_INDEX": "0"})
-    assert "480/480" in out
+    words = called(script, place, **here)
+    assert words[:4] == ["train", "dqn/cartpole", "--devices", "1"]
+    out = f"--out {here['RUNS']}/first --resume --coordinator {here['COORDINATOR']}"
+    assert words[4:] == f"{SHORT} {out} --processes 1 --process 0".split()
+
+
+@pytest.mark.slow
+def test_jobset_runs_its_command(place, real_bellmax):
+    _, container, here = jobset_recipe(place)
+    (script,) = container["args"]
+    assert "480/480" in bash(script, place, **here)

@@ -14,6 +14,7 @@ import pytest
 
 from bellmax import losses
 from bellmax.losses._rlax import rlax
+from helpers.compiling import compiled
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "losses.md").read_text()
@@ -183,10 +184,12 @@ def test_the_table_of_rlax_is_complete():
     assert not [name for name in named if not hasattr(rlax, name)]
 
 
-def test_limits_that_no_other_test_has():
-    keys = iter(jax.random.split(jax.random.key(0), 20))
+def limits(key):
+    """(what is computed, what it must equal) of limits that no other test has, and a mixture."""
+    keys = iter(jax.random.split(key, 20))
     vector = lambda *shape: jax.random.normal(next(keys), shape)  # noqa: E731
-    close = lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6)  # noqa: E731
+    pairs = []
+    close = lambda x, y: pairs.append((x, y))  # noqa: E731
     q_tm1, q_t, other = vector(4), vector(4), vector(4)
     step = q_tm1, 2, 0.3, 0.9
     plain = losses.q_learning(*step, q_t)
@@ -225,12 +228,11 @@ def test_limits_that_no_other_test_has():
     dist_v = vector(3, 5)
     mixture = losses.distributional_lambda_target(r, d, dist_v, ones, trace)
     single = losses.distributional_n_step_target(r, d, dist_v, trace)
-    close(mixture.atoms[mixture.weights > 0], single.atoms)
     probs = jax.nn.softmax(q_t)
     close(losses.worst_case_kernel(q_tm1, probs, alpha=0.5), probs)
     ends = [losses.expectile(q_tm1, probs, alpha=alpha) for alpha in (1e-6, 0.5, 1.0 - 1e-6)]
     wanted = [jnp.min(q_tm1), jnp.vdot(probs, q_tm1), jnp.max(q_tm1)]
-    np.testing.assert_allclose(ends, wanted, atol=1e-4)
+    near = jnp.stack(ends), jnp.stack(wanted)
     squared = jnp.square(0.3 + 0.9 * 2.0 - 0.5)
     close(losses.expectile_td_loss(0.5, 0.3, 0.9, 2.0, alpha=0.5), squared)
     # Lambda 0 of the greedy form is its first step alone.
@@ -241,3 +243,13 @@ def test_limits_that_no_other_test_has():
     errors, mask = jnp.abs(vector(1, 3)), jnp.ones((1, 3))
     close(losses.self_prediction_loss(errors, mask), errors[0])
     close(losses.prediction_uncertainty(errors, mask), errors[0])
+    return pairs, near, (mixture, single)
+
+
+def test_limits_that_no_other_test_has():
+    key = jax.random.key(0)
+    pairs, near, (mixture, single) = jax.device_get(compiled(limits, key)(key))
+    for x, y in pairs:
+        np.testing.assert_allclose(x, y, atol=1e-6)
+    np.testing.assert_allclose(*near, atol=1e-4)
+    np.testing.assert_allclose(mixture.atoms[mixture.weights > 0], single.atoms, atol=1e-6)

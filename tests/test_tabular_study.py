@@ -1,14 +1,9 @@
 """The tabular studies in short: exact answers, and the directions that docs/tabular.md claims."""
 
-import pathlib
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks"))
 import tabular_advantage as advantage
 import tabular_contraction as contraction
 import tabular_distributions as distributions

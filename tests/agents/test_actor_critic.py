@@ -145,11 +145,11 @@ def test_every_agent_of_a_sweep_learns_as_alone(name):
 
 
 UNFIT = {
-    "discrete": (specs.DiscreteArray(3), "discrete actions; this agent needs continuous"),
-    "unbounded": (specs.Array((2,), np.float32), "need finite bounds"),
-    "infinite": (specs.BoundedArray((2,), np.float32, -np.inf, 1.0), "need finite bounds"),
-    "scalar": (specs.BoundedArray((), np.float32, -1.0, 1.0), "shape (), but a vector is needed"),
-    "matrix": (specs.BoundedArray((2, 2), np.float32, -1.0, 1.0), "shape (2, 2), but a vector"),
+    "discrete": (specs.DiscreteArray(3), "a task with continuous actions"),
+    "unbounded": (specs.Array((2,), np.float32), "a task with bounded actions"),
+    "infinite": (specs.BoundedArray((2,), np.float32, -np.inf, 1.0), "a task with bounded actions"),
+    "scalar": (specs.BoundedArray((), np.float32, -1.0, 1.0), "whose action is a vector"),
+    "matrix": (specs.BoundedArray((2, 2), np.float32, -1.0, 1.0), "with shape (2, 2)"),
 }
 
 
@@ -158,4 +158,4 @@ UNFIT = {
 def test_refuses_other_actions_in_one_sentence(make, config, action, sentence):
     with pytest.raises(UserError) as error:
         make(config, SPEC._replace(action=action))
-    assert str(error.value).startswith("env.name: ") and sentence in str(error.value)
+    assert str(error.value).startswith("env.name must be ") and sentence in str(error.value)

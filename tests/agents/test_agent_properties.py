@@ -151,5 +151,5 @@ def test_every_agent_of_a_sweep_learns_as_alone(name):
 def test_continuous_actions_are_refused(name):
     make, config = AGENTS[name]
     spec = SPEC._replace(action=specs.BoundedArray((2,), np.float32, -1, 1))
-    with pytest.raises(UserError, match="test/Any has continuous actions"):
+    with pytest.raises(UserError, match="must be a task with discrete actions, got test/Any"):
         make(config, spec)

@@ -7,78 +7,27 @@ fixed point of that mistake.
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bellmax.agents.dqn import DQNConfig, make_dqn
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
-from bellmax.envs import TabularMDP, TwoStateChain, random_mdp, value_iteration, vectorise
-from bellmax.launch.replay import make_replay
-from bellmax.launch.runner import make_runner
+from bellmax.envs import TabularMDP, random_mdp, value_iteration
+from helpers.exact import CHAIN, GAMMA, Deaths, learnt, munchausen_q
+from helpers.exact import SHARED as LINEAR
 from helpers.windows import NETWORK, SPEC, learn_once, random_steps
 
-GAMMA = 0.9
-CHAIN = TwoStateChain()
-SHARED = {
-    "network": NETWORK,
-    "discount": GAMMA,
-    "batch_size": 256,
-    "learning_rate": 0.1,
-    "final_learning_rate": 1e-4,
-    "learning_rate_steps": 3000,
-    "target_period": 20,
-    "huber_delta": 0.0,
-    "epsilon_end": 1.0,  # uniform behaviour, for which the control's fixed point is derived
-}
+SHARED = LINEAR | {"network": NETWORK, "huber_delta": 0.0}
 DQN = DQNConfig(**SHARED)
 DOUBLE = DQNConfig(**SHARED, double=True)
 MUNCHAUSEN = MunchausenDQNConfig(**SHARED, temperature=0.3)
 COLD = MunchausenDQNConfig(**SHARED, temperature=0.01, alpha=0.0)
 
 
-@dataclasses.dataclass(frozen=True)
-class Deaths:
-    """The control: the same task, whose truncations are reported as terminations."""
-
-    env: object
-
-    @property
-    def spec(self):
-        return self.env.spec
-
-    def reset(self, key):
-        return self.env.reset(key)
-
-    def step(self, state, action, key):
-        state, ts = self.env.step(state, action, key)
-        no = jnp.zeros((), bool)
-        return state, ts._replace(terminated=ts.terminated | ts.truncated, truncated=no)
-
-
-def learnt_q(config, env, *, updates=3000):
+def learnt_q(config, env):
     """[S, A], what a linear agent on one-hot observations has learnt."""
     make = make_munchausen_dqn if isinstance(config, MunchausenDQNConfig) else make_dqn
-    vector = vectorise(env, 32)
-    agent = make(config, vector.spec)
-    shape = {"num_envs": 32, "rollout_length": 1, **agent.replay._asdict()}
-    replay = make_replay(capacity=32_000, **{k: shape[k] for k in list(shape)[:4]})
-    runner = make_runner(agent, vector, replay, rollout_length=1, updates_per_rollout=1)
-    state, interval = runner.advance(runner.init(jnp.arange(1)), 1000, updates)
-    assert bool(interval.finite.all()) and runner.traces == [1]
-    return np.asarray(state.learner.params["params"]["Dense_0"]["kernel"][0], np.float64)
-
-
-def munchausen_q(p, r, config, gamma):
-    """The fixed point of Munchausen value iteration with its clip, in float64."""
-    q, tau = np.zeros(r.shape), config.temperature
-    for _ in range(5000):
-        top = q.max(-1, keepdims=True)
-        log_pi = q - top - tau * np.log(np.exp((q - top) / tau).sum(-1, keepdims=True))
-        soft = (q - log_pi)[:, 0]
-        q, before = r + config.alpha * np.maximum(log_pi, config.clip) + gamma * p @ soft, q
-    assert np.abs(q - before).max() < 1e-9
-    return q
+    return np.asarray(learnt(make, config, env)["Dense_0"]["kernel"], np.float64)
 
 
 def exact_chain(config, gamma, hard):

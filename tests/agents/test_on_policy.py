@@ -287,5 +287,5 @@ def test_memory_solves_what_needs_it(policy_loss):
 
 
 def test_continuous_actions_are_refused():
-    with pytest.raises(UserError, match="has continuous actions; this agent needs discrete"):
+    with pytest.raises(UserError, match="must be a task with discrete actions"):
         make_on_policy(OnPolicyConfig(network=SMALL), Pendulum().spec)

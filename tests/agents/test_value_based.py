@@ -149,7 +149,7 @@ def test_what_lies_at_and_beyond_an_episode_end_does_not_matter(make, config):
 @pytest.mark.parametrize("make, config", [AGENTS["dqn"], AGENTS["munchausen"]])
 def test_continuous_actions_are_refused(make, config):
     spec = SPEC._replace(action=specs.BoundedArray((2,), np.float32, -1, 1))
-    with pytest.raises(UserError, match="test/Any has continuous actions"):
+    with pytest.raises(UserError, match="must be a task with discrete actions, got test/Any"):
         make(config, spec)
 
 

@@ -31,7 +31,8 @@ ROWS, COLUMNS = shrinking(84, 210), shrinking(84, 160)
 class Emulator:
     """Breakout of 4 skipped frames, preprocessed by hand."""
 
-    def __init__(self, rom="breakout", sticky=0.0):
+    def __init__(self, rom="breakout", sticky=0.0, pictures=False):
+        self.pictures = pictures  # whether they are kept, which takes as long as playing
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self.ale = ale_py.ALEInterface()
         self.ale.setFloat("repeat_action_probability", sticky)
@@ -45,7 +46,6 @@ class Emulator:
             self.ale.act(self.actions[NOOP])
         self.frames = [self.ale.getScreenGrayscale()] * 2
         self.picture = self.ale.getScreenRGB()
-        return self.observation
 
     def step(self, action):
         """The reward and whether the game is over."""
@@ -55,7 +55,8 @@ class Emulator:
             if self.ale.game_over():
                 break
             self.frames = [self.frames[-1], self.ale.getScreenGrayscale()]
-            pictures = [*pictures[-1:], self.ale.getScreenRGB()]
+            if self.pictures:
+                pictures = [*pictures[-1:], self.ale.getScreenRGB()]
         if len(pictures) == 2:
             self.picture = np.maximum(*pictures)
         return reward, self.ale.game_over()
@@ -100,7 +101,7 @@ def test_games_equal_the_emulator():
     assert ts.observation.shape == (2, 84, 84, 1) and ts.observation.dtype == np.uint8
     assert_shows(ts.observation[1], emulator)
     over, points, ends = False, 0, 0
-    for action in actions:
+    for t, action in enumerate(actions):
         ts, is_first = batch.step(np.array([action, action], np.int32))
         np.testing.assert_array_equal(is_first, over)
         if over:
@@ -111,7 +112,7 @@ def test_games_equal_the_emulator():
         np.testing.assert_array_equal(ts.reward, np.float32(wanted))
         np.testing.assert_array_equal(ts.terminated, over)
         assert ts.reward.dtype == np.float32 and not ts.truncated.any()
-        if not over:
+        if not over and t % 3 == 0:  # shrinking pictures by hand takes longer than playing
             assert_shows(ts.observation[0], emulator)
         points, ends = points + wanted, ends + over
     assert points > 3 and ends > 0
@@ -142,7 +143,11 @@ def test_sticky_actions():
 def test_frames_without_action():
     """The first observation is the emulator's after 0, 1 or 2 of them, which differ in Freeway."""
     batch, emulator = make_batch("Freeway", 6, **PLAIN | {"noop_max": 2}), Emulator("freeway")
-    after = np.stack([emulator.reset(noops=noops) for noops in range(4)])
+    after = []
+    for noops in range(4):
+        emulator.reset(noops)
+        after.append(emulator.observation)
+    after = np.stack(after)
     first = batch.reset(1).observation[..., 0]
     equal = np.abs(first[:, None] - after[None]).max((2, 3)) < 1
     np.testing.assert_array_equal(equal.sum(1), 1)
@@ -198,7 +203,7 @@ def test_a_life_as_an_episode_goes_on_with_the_same_game():
     batch.reset(0)
     emulator.reset()
     lives, lost, over, episodes = 5, False, False, 0
-    for action in actions:
+    for t, action in enumerate(actions):
         ts, is_first = batch.step(np.array([action], np.int32))
         assert is_first[0] == (lost or over)
         if over:
@@ -209,7 +214,7 @@ def test_a_life_as_an_episode_goes_on_with_the_same_game():
             wanted *= not lost
         lives, lost = emulator.ale.lives(), emulator.ale.lives() < lives
         assert (ts.reward[0], ts.terminated[0]) == (wanted, lost or over)
-        if not over:
+        if not over and t % 3 == 0:
             assert_shows(ts.observation[0], emulator)
         episodes += lost or over
     assert episodes > 5
@@ -261,7 +266,7 @@ def test_the_stream():
 
 
 def test_pictures_are_of_task_0():
-    actions, emulator = chase(np.random.default_rng(0), 30), Emulator()
+    actions, emulator = chase(np.random.default_rng(0), 30), Emulator(pictures=True)
     batch = games(2, render=True, time_limit=20)
     batch.reset(0)
     emulator.reset()
@@ -280,19 +285,19 @@ def test_pictures_are_of_task_0():
 @pytest.mark.parametrize(
     ("task", "options", "words"),
     [
-        ("breakout", {}, "ale has no game 'breakout', did you mean 'Breakout'."),
-        ("MsPacMan", {}, "did you mean 'MsPacman'."),
+        ("breakout", {}, "ale has no game 'breakout', did you mean 'Breakout'"),
+        ("MsPacMan", {}, "did you mean 'MsPacman'"),
         ("Pong", {"frame_skip": 3}, "no option 'frame_skip', did you mean 'frameskip'; it takes"),
-        ("Pong", {"frameskip": 0}, "frameskip must be a whole number from 1 to 1073741824, not"),
-        ("Pong", {"noop_max": 3.0}, "noop_max must be a whole number from 0 to 1073741824, not"),
-        ("Pong", {"noop_max": 2**40}, "not 1099511627776."),
-        ("Pong", {"num_threads": 2**20}, "num_threads must be a whole number from 1 to 1024, not"),
-        ("Pong", {"repeat_action_probability": 25}, "must be a number from 0 to 1, not 25."),
-        ("Pong", {"episodic_life": 1}, "episodic_life must be true or false, not 1."),
-        ("Pong", {"max_num_frames": 3}, "max_num_frames must be at least frameskip, 4, not 3."),
-        ("Pong", {"protocol": "machado"}, "not 'machado', did you mean 'machado2018'."),
-        ("Pong", {"timeout": 1.0}, "ale/Pong steps in threads, which cannot be timed out: leave"),
-        ("Pong", {"time_limit": 0}, "time_limit must be at least 1 environment step, not 0."),
+        ("Pong", {"frameskip": 0}, "frameskip must be a whole number from 1 to 1073741824, got"),
+        ("Pong", {"noop_max": 3.0}, "noop_max must be a whole number from 0 to 1073741824, got"),
+        ("Pong", {"noop_max": 2**40}, "got 1099511627776"),
+        ("Pong", {"num_threads": 2**20}, "num_threads must be a whole number from 1 to 1024, got"),
+        ("Pong", {"repeat_action_probability": 25}, "must be a number from 0 to 1, got 25"),
+        ("Pong", {"episodic_life": 1}, "episodic_life must be true or false, got 1"),
+        ("Pong", {"max_num_frames": 3}, "max_num_frames must be at least frameskip, 4, got 3"),
+        ("Pong", {"protocol": "machado"}, "got 'machado', did you mean 'machado2018'"),
+        ("Pong", {"timeout": 1.0}, "timeout must be None for ale/Pong, got 1.0; its threads"),
+        ("Pong", {"time_limit": 0}, "time_limit must be at least 1 environment step, got 0"),
     ],
 )
 def test_mistakes_are_explained(task, options, words):
@@ -303,7 +308,7 @@ def test_mistakes_are_explained(task, options, words):
 
 @pytest.mark.parametrize(
     ("action", "words"),
-    [([1, 2, 3], r"must have shape \(2,\), not \(3,\)"), ([0, 4], "takes actions 0 to 3, not 4")],
+    [([1, 2, 3], r"must have shape \(2,\), got \(3,\)"), ([0, 4], "must be from 0 to 3, got 4")],
 )
 def test_wrong_actions_are_explained(action, words):
     batch = games(2)

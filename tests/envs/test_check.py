@@ -50,23 +50,25 @@ def fail(state, ts):
 HOST = itertools.count()
 BOUNDED = specs.BoundedArray((2,), np.float32, 0.0, 3.0)
 FAULTS = {
-    "step: observation has shape (1,)": Broken(
+    "step: observation must have shape (2,) and dtype float32, got (1,)": Broken(
         on_step=changed(observation=lambda t: t.observation[:1])
     ),
-    "step: observation has shape (2,) and dtype int32": Broken(
+    "step: observation must have shape (2,) and dtype float32, got (2,) and int32": Broken(
         on_step=changed(observation=lambda t: t.observation.astype(jnp.int32))
     ),
-    "step: reward has shape (1,)": Broken(on_step=changed(reward=lambda t: t.reward[None])),
-    "step: reward has shape () and dtype int32": Broken(
+    "step: reward must have shape () and dtype float32, got (1,)": Broken(
+        on_step=changed(reward=lambda t: t.reward[None])
+    ),
+    "step: reward must have shape () and dtype float32, got () and int32": Broken(
         on_step=changed(reward=lambda t: t.reward.astype(jnp.int32))
     ),
     "step: a reward is not finite": Broken(on_step=changed(reward=lambda t: t.reward / 0.0)),
-    "step: rewards run from 0 to 20, outside": Broken({"reward_range": (0.0, 10.0)}),
+    "step: rewards range from 0 to 20, outside": Broken({"reward_range": (0.0, 10.0)}),
     "reset: the reward must be 0": Broken(on_reset=changed(reward=lambda t: t.reward + 1)),
-    "step: terminated has shape () and dtype float32": Broken(
+    "step: terminated must have shape () and dtype bool, got () and float32": Broken(
         on_step=changed(terminated=lambda t: t.terminated.astype(jnp.float32))
     ),
-    "reset: truncated must be a jax array, not a bool": Broken(
+    "reset: truncated must be a jax array, got a bool": Broken(
         on_reset=changed(truncated=lambda t: False)
     ),
     "terminated and truncated are both True": Broken(
@@ -83,22 +85,22 @@ FAULTS = {
     "state.total is int32[] after reset but float32[] after step": Broken(
         on_step=lambda s, t: (s._replace(total=s.total * 1.0), t)
     ),
-    "a state of another structure": Broken(on_step=lambda s, t: ((s, s), t)),
+    "return states of different structure": Broken(on_step=lambda s, t: ((s, s), t)),
     "step is not a pure function": Broken(on_step=changed(reward=lambda t: t.reward + next(HOST))),
     "reset is not a pure function": Broken(
         on_reset=changed(observation=lambda t: t.observation + np.random.rand())
     ),
     "step raises RuntimeError: out of fuel": Broken(on_step=fail),
     "reset raises RuntimeError: out of fuel": Broken(on_reset=fail),
-    "step must return (state, TimeStep), not a tuple": Broken(on_step=lambda s, t: (s, tuple(t))),
+    "step must return (state, TimeStep), got a tuple": Broken(on_step=lambda s, t: (s, tuple(t))),
     "step raises TracerBoolConversionError": Broken(
         on_step=lambda s, t: (s, t) if t.terminated else (s, t)
     ),
-    "spec must be a bellmax.envs.EnvSpec, not a dict": type("NoSpec", (), {"spec": {}})(),
-    "spec.action must be a dm_env spec, not a int": Broken({"action": 3}),
+    "spec must be a bellmax.envs.EnvSpec, got a dict": type("NoSpec", (), {"spec": {}})(),
+    "spec.action must be a dm_env spec, got a int": Broken({"action": 3}),
     "spec.time_limit must be at least 1": Broken({"time_limit": 0}),
     "spec.reward_range must be (low, high)": Broken({"reward_range": (1.0, 0.0)}),
-    "It cannot be made: UserError: There is no environment 'bellmax/Nothing'": "bellmax/Nothing",
+    "It cannot be made: UserError: there is no environment 'bellmax/Nothing'": "bellmax/Nothing",
 }
 
 

@@ -62,21 +62,21 @@ class Forgetful(Batch):
 
 
 FAULTS = {
-    "reset must return a HostTimeStep, not a tuple.": Batch(on_reset=tuple),
+    "reset must return a HostTimeStep, got a tuple.": Batch(on_reset=tuple),
     "reset: the reward must be 0": Batch(on_reset=reset_changed(reward=lambda t: t.reward + 1)),
     "reset: terminated and truncated must both be False.": Batch(
         on_reset=reset_changed(truncated=lambda t: ~t.truncated)
     ),
-    "step: observation must be an array of numpy, not a list.": Batch(
+    "step: observation must be a NumPy array, got a list.": Batch(
         on_step=changed(observation=lambda t: t.observation.tolist())
     ),
-    "step: observation has shape (1, 3) and dtype float32, not (2, 3) and float32.": Batch(
+    "step: observation must have shape (2, 3) and dtype float32, got (1, 3) and float32.": Batch(
         on_step=changed(observation=lambda t: t.observation[:1])
     ),
-    "step: observation has shape (2, 3) and dtype int64": Batch(
+    "step: observation must have shape (2, 3) and dtype float32, got (2, 3) and int64": Batch(
         on_step=changed(observation=lambda t: t.observation.astype(np.int64))
     ),
-    "step: terminated has shape (2,) and dtype float64": Batch(
+    "step: terminated must have shape (2,) and dtype bool, got (2,) and float64": Batch(
         on_step=changed(terminated=lambda t: t.terminated * 1.0)
     ),
     "step: an observation is not finite.": Batch(
@@ -86,18 +86,18 @@ FAULTS = {
     "step: terminated and truncated are both True": Batch(
         on_step=changed(terminated=lambda t: t.terminated | t.truncated)
     ),
-    "step: is_first must be an array of numpy": Batch(on_step=lambda ts, is_first: (ts, True)),
-    "step: after an episode's end the next step must open another": Batch(
+    "step: is_first must be a NumPy array": Batch(on_step=lambda ts, is_first: (ts, True)),
+    "step: is_first must be True at the step after the end": Batch(
         on_step=lambda ts, is_first: (ts, is_first & False)
     ),
-    "step: is_first is True where no episode had ended.": Batch(
+    "step: is_first is True although no episode ended at the step before.": Batch(
         on_step=lambda ts, is_first: (ts, is_first | True)
     ),
     "spec.time_limit is 5, but an episode of 5 steps ended neither": Batch(
         on_step=changed(truncated=lambda t: t.truncated & False)
     ),
     "step writes to arrays that it returned before.": Reused(),
-    "reset(seed): the same seed and actions do not repeat the same steps.": Forgetful(),
+    "reset(seed): the same seed and actions give different steps.": Forgetful(),
 }
 
 
@@ -121,7 +121,7 @@ def test_bounds_and_ranges():
     assert words in check_env(counter(observation=bounded))
     words = "step: a reward is outside spec.reward_range (0.0, 15.0)."
     assert check_env(counter(reward_range=(0.0, 15.0))) == [words]
-    assert check_env(counter(time_limit=0)) == ["spec.time_limit must be at least 1, not 0."]
+    assert check_env(counter(time_limit=0)) == ["spec.time_limit must be at least 1, got 0."]
 
 
 def test_what_a_task_raises_is_told():
@@ -133,7 +133,7 @@ def test_what_a_task_raises_is_told():
     task.step = lambda a: HostCounter.step(task, RAISE) if next(steps) == 40 else sound(a)
     (problem,) = check_env(task)
     assert problem == (
-        "Tasks had to be made anew 1 times in 256 steps (raised 1); the last time because "
+        "Tasks were recreated 1 times in 256 steps (raised 1); the last time because "
         "RuntimeError: out of fuel."
     )
 

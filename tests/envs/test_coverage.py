@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dm_env import specs
+from matplotlib.figure import Figure
 
 from bellmax import UserError
 from bellmax.envs import (
@@ -21,33 +22,25 @@ from bellmax.envs import (
     make_vector_env,
     vectorise,
 )
-from bellmax.launch import plot
 from bellmax.launch.cli import main
 from bellmax.launch.metrics import read_metrics
+from helpers import scripted
+from helpers.compiling import compiles_soon
 
 SIZE, NUM_ENVS, STEPS = 5, 3, 60
 
 
 def play(env, actions):
     """The stream [T + 1, N, ...] and the visited cells [T + 1, C] after each vector step."""
-    keys = jax.random.split(jax.random.key(0), len(actions) + 1)
-    state, first = env.reset(keys[0])
-
-    def body(state, x):
-        state, seen = env.step(state, *x)
-        return state, (seen, state.visited)
-
-    _, rest = jax.lax.scan(body, state, (jnp.asarray(actions), keys[1:]))
-    join = jax.tree.map(lambda a, b: np.concatenate([a[None], b]), (first, state.visited), rest)
-    return join
+    stream, states = jax.jit(lambda actions: scripted.play(env, actions))(actions)
+    return jax.device_get((stream, states.visited))
 
 
 def assert_sets(visited, sets):
     assert [set(np.flatnonzero(row).tolist()) for row in visited] == sets
 
 
-@pytest.mark.parametrize("frame_stack", [1, 2])
-@pytest.mark.parametrize("time_limit", [None, 3, 9])
+@pytest.mark.parametrize(("time_limit", "frame_stack"), [(None, 1), (3, 2), (9, 1)])
 def test_visited_are_the_cells_of_a_set(time_limit, frame_stack):
     """The diver is followed by the rules: below the bottom nothing shows where it is."""
     sea = DeepSea(size=SIZE)
@@ -99,15 +92,9 @@ class Jumps:
         return place, TimeStep(1.0 * place[None], jnp.zeros(()), no, no)
 
 
-@pytest.mark.parametrize("frame_stack", [1, 3])
-def test_cells_are_found_inside_randomised(frame_stack):
-    env = vectorise(
-        Randomised(Jumps(), {"stride": (1.0, 6.0)}),
-        NUM_ENVS,
-        time_limit=4,
-        frame_stack=frame_stack,
-        coverage=True,
-    )
+def test_cells_are_found_inside_randomised():
+    jumps = Randomised(Jumps(), {"stride": (1.0, 6.0)})
+    env = vectorise(jumps, NUM_ENVS, time_limit=4, frame_stack=3, coverage=True)
     actions = np.random.default_rng(2).integers(0, 2, (STEPS, NUM_ENVS)).astype(np.int32)
     stream, visited = play(env, actions)
     places = stream.observation[..., -1].astype(int)
@@ -120,7 +107,7 @@ def test_cells_are_found_inside_randomised(frame_stack):
     "env", [CartPole(), Randomised(Pendulum(), {"mass": (0.5, 2.0)})], ids=["plain", "randomised"]
 )
 def test_states_without_cells_are_refused(env):
-    sentence = f"env.coverage: the states of {env.spec.name} cannot be counted, as it has no cells"
+    sentence = f"env.coverage: the states of {env.spec.name} cannot be counted; the task lacks"
     with pytest.raises(UserError, match=sentence) as caught:
         vectorise(env, 2, time_limit=5, coverage=True)
     assert "\n" not in str(caught.value)
@@ -159,7 +146,7 @@ def runs(tmp_path_factory):
     """The same run with and without `env.coverage`."""
     folder = tmp_path_factory.mktemp("coverage")
     (folder / "sea.yaml").write_text(PRESET)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, compiles_soon():
         patch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
         for name, options in (("with", ["--env.coverage"]), ("without", [])):
             out = ["--out", str(folder / name)]
@@ -191,8 +178,9 @@ def test_coverage_changes_nothing_else_and_is_in_no_other_row(runs):
 
 
 def test_plot_draws_it(runs, tmp_path, monkeypatch, capsys):
-    figures, draw = [], plot._draw
-    monkeypatch.setattr(plot, "_draw", lambda *args: figures.append(draw(*args)) or figures[0])
+    figures, save = [], Figure.savefig
+    keep = lambda self, *args, **kwargs: figures.append(self) or save(self, *args, **kwargs)  # noqa: E731
+    monkeypatch.setattr(Figure, "savefig", keep)
     command = ["plot", "--metric", "coverage", "--out", str(tmp_path / "seen")]
     assert main([*command, str(runs / "with")]) == 0
     assert (tmp_path / "seen.png").read_bytes().startswith(b"\x89PNG")

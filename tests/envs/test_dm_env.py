@@ -72,9 +72,9 @@ def test_kinds_of_specs():
     force = convert_action(specs.BoundedArray((2,), np.float64, -1.0, [1.0, 2.0]), "mine")
     assert force.spec == specs.BoundedArray((2,), np.float32, [-1, -1], [1, 2], "action")
     assert force.convert(np.zeros(2, np.float32)).dtype == np.float64
-    with pytest.raises(UserError, match="mine takes actions of"):
+    with pytest.raises(UserError, match="mine's actions must be a single integer or floats"):
         convert_action(specs.BoundedArray((2,), np.int32, 0, 3), "mine")
-    with pytest.raises(UserError, match="The observation 'a/b' is of .* no spec of numbers"):
+    with pytest.raises(UserError, match="observation 'a/b' must have a numeric spec, got"):
         convert_observation({"a": {"b": specs.StringArray(())}})
 
 
@@ -111,7 +111,7 @@ def test_bsuites_settings_and_seeds():
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("bsuite/catchh/0", {}, "bsuite has no task 'catchh/0', did you mean 'catch/0'."),
+        ("bsuite/catchh/0", {}, "bsuite has no task 'catchh/0', did you mean 'catch/0'"),
         ("bsuite/catch/0", {"row": 3}, "no option 'row', did you mean 'rows'"),
         ("bsuite/catch/0", {"seed": 3}, "has no option 'seed'"),
         ("bsuite/catch/0", {"rows": "abc"}, "cannot be made with rows 'abc': TypeError"),
@@ -125,7 +125,7 @@ def test_mistakes_are_explained(name, options, words):
 
 
 def test_bsuite_draws_nothing():
-    with pytest.raises(UserError, match="bsuite/catch/0 draws no pictures"):
+    with pytest.raises(UserError, match="bsuite/catch/0 cannot draw pictures"):
         make_batch("bsuite/catch/0", 1, render=True).render()
 
 
@@ -157,8 +157,8 @@ def test_mistakes_in_names_of_dm_control():
     for name, options, words in [
         ("cheeta-run", {}, "no task 'cheeta-run', did you mean 'cheetah-run'"),
         ("cheetah-run", {"second": 3}, "no option 'second', did you mean 'seconds'"),
-        ("cheetah-run", {"seconds": 0}, "seconds must be a number above 0, not 0"),
-        ("cheetah-run", {"seconds": "abc"}, "seconds must be a number above 0, not 'abc'"),
+        ("cheetah-run", {"seconds": 0}, "seconds must be a number above 0, got 0"),
+        ("cheetah-run", {"seconds": "abc"}, "seconds must be a number above 0, got 'abc'"),
     ]:
         with pytest.raises(UserError, match=words):
             make_batch(f"dm_control/{name}", 1, **options)

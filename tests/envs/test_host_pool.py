@@ -88,9 +88,10 @@ def test_a_limit_of_the_spec_is_kept_too():
 
 @pytest.mark.parametrize("odd", [{"reward": np.nan}, {"observation": np.inf}])
 def test_what_is_not_finite_is_restarted(odd):
-    batch = PoolBatch(Counting([9, 9], {(0, 2): odd}), SPEC, 2, time_limit=3)
+    pool = Counting([9, 9], {(0, 2): odd})
+    batch = PoolBatch(pool, SPEC, 2, time_limit=3)
     batch.reset(0)
-    batch._pool.episode[1] = 50
+    pool.episode[1] = 50
     observation, truncated, is_first = [], [], []
     for _ in range(5):
         ts, first = batch.step(np.array([1, 1]))
@@ -111,7 +112,7 @@ def test_ten_faults_in_a_row_of_one_task_are_too_many():
     batch = PoolBatch(pool, SPEC, 2)
     batch.reset(0)
     pool.episode[0] = 2000  # which shows none
-    with pytest.raises(UserError, match=r"^Task 1 of Script failed 10 times in a row, .*finite\.$"):
+    with pytest.raises(UserError, match=r"^Task 1 of Script failed 10 times in a row, .*finite$"):
         for _ in range(11):
             batch.step(np.array([1, 1]))
     assert batch.faults["not finite"] == 10
@@ -126,7 +127,7 @@ def test_ten_faults_in_a_row_of_one_task_are_too_many():
 def test_what_opens_not_finite_is_explained():
     pool = Counting([9], {(0, 1): {"reward": np.nan}})
     pool.restart = lambda mask: np.array([np.nan], np.float32)
-    with pytest.raises(UserError, match="Script opens an episode that is not finite"):
+    with pytest.raises(UserError, match="Script starts an episode with a non-finite"):
         run(PoolBatch(pool, SPEC, 1), 1)
 
 
@@ -140,11 +141,11 @@ def test_a_game_that_ends_at_a_first_step_is_opened_again():
 
 
 def test_seeds_differ_by_task_and_seed():
-    batch = PoolBatch(Counting([9] * 4), SPEC, 4)
-    seeds = []
+    pool = Counting([9] * 4)
+    batch, seeds = PoolBatch(pool, SPEC, 4), []
     for seed in (0, 1, 0):
         batch.reset(seed)
-        seeds.append(batch._pool.seeds.tolist())
+        seeds.append(pool.seeds.tolist())
     assert seeds[0] == seeds[2] and len({*seeds[0], *seeds[1]}) == 8
     assert all(0 <= number < 2**31 for number in seeds[0])
 
@@ -161,5 +162,5 @@ def test_arguments_are_checked():
     for arguments, words in [((0, None, None), "num_envs"), ((1, 0, None), "time_limit")]:
         with pytest.raises(UserError, match=f"{words} must be at least 1"):
             check_pool("Script", *arguments)
-    with pytest.raises(UserError, match="Script steps in threads, which cannot be timed out"):
+    with pytest.raises(UserError, match="timeout must be None for Script"):
         check_pool("Script", 1, None, 2.0)

@@ -48,7 +48,8 @@ def test_processes_step_as_the_loop_does_and_survive_death(tmp_path):
     batch.reset(4)
     batch.step(act(MEET, MEET))  # either waits for the other: all are asked before any is awaited
     children = {child.pid for child in multiprocessing.active_children()}
-    os.kill(batch._tasks[1].pid, signal.SIGKILL)
+    newest = max(multiprocessing.active_children(), key=lambda c: int(c.name.split("-")[-1]))
+    os.kill(newest.pid, signal.SIGKILL)  # of the second task
     ts, is_first = batch.step(act(0, 0))
     np.testing.assert_array_equal(is_first, [False, True])
     number = np.random.default_rng(task_seed(4, 1, 1)).integers(1_000_000)

@@ -135,10 +135,10 @@ def test_check_env_passes(noise):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"noise": "allways"}, "noise must be one of none, always, remote, not 'allways', did you"),
-        ({"size": 6}, "size must be odd and at least 5, not 6"),
-        ({"channels": 0}, "channels must be at least 1, not 0"),
-        ({"time_limit": 0}, "time_limit must be at least 1, not 0"),
+        ({"noise": "allways"}, "noise must be one of none, always, remote, got 'allways', did you"),
+        ({"size": 6}, "size must be odd and at least 5, got 6"),
+        ({"channels": 0}, "channels must be at least 1, got 0"),
+        ({"time_limit": 0}, "time_limit must be at least 1, got 0"),
         ({"chanels": 2}, "no option 'chanels', did you mean 'channels'"),
     ],
 )

@@ -76,5 +76,5 @@ def test_stacked_frames_are_those_of_atari_and_move():
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 5), (85, 5), (10, 0), (10, 85)])
 def test_boards_that_cannot_be_drawn_are_refused(rows, columns):
-    with pytest.raises(UserError, match=f"rows from 2 to 84 .* not {rows} and {columns}"):
+    with pytest.raises(UserError, match=f"rows must be from 2 to 84 .* got {rows} and {columns}"):
         PixelCatch(rows, columns)

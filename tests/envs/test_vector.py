@@ -1,5 +1,7 @@
 """The stream of steps: next-step resets, episode ends, clipping, stacking, normalisation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,17 +22,27 @@ from helpers import scripted
 FIELDS = "reward discount is_first is_last truncated episode_return episode_length".split()
 
 
-@settings(max_examples=12, deadline=None)
+@functools.cache
+def compiled(truncates, clip):
+    """The stream of three `Counter`s as one program for all `ends_at` and actions [20, 3]."""
+
+    @jax.jit
+    def run(ends_at, actions):
+        env = vectorise(scripted.Counter(ends_at, truncates), 3, reward_clip=clip)
+        return scripted.play(env, actions)[0]
+
+    return run
+
+
+@settings(max_examples=40, deadline=None)
 @given(
     actions=st.lists(st.lists(st.integers(0, 2), min_size=3, max_size=3), min_size=20, max_size=20),
     ends_at=st.integers(1, 6),
-    truncates=st.booleans(),
-    clip=st.sampled_from([None, 1.0, 12.0]),
+    ending=st.sampled_from([(False, None), (True, 1.0), (True, 12.0)]),
 )
-def test_stream_equals_a_loop(actions, ends_at, truncates, clip):
-    env = scripted.Counter(ends_at, truncates)
-    vector = vectorise(env, 3, reward_clip=clip)
-    stream, _ = scripted.rollout(vector, np.array(actions, np.int32))
+def test_stream_equals_a_loop(actions, ends_at, ending):
+    truncates, clip = ending
+    stream = jax.device_get(compiled(*ending)(ends_at, np.array(actions, np.int32)))
     wanted = scripted.numpy_stream(actions, ends_at=ends_at, truncates=truncates, clip=clip)
     np.testing.assert_array_equal(stream.observation, wanted[..., :2])
     for i, name in enumerate(FIELDS):
@@ -94,6 +106,14 @@ def test_frame_stack_holds_the_last_observations_oldest_first():
     wanted = [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3], [0, 0, 0], [0, 0, 1]]
     np.testing.assert_array_equal(times, wanted)
     assert vector.spec.observation.shape == (6,)
+
+
+def test_a_reset_fills_the_stack_with_its_own_observation():
+    vector = vectorise(CartPole(time_limit=2), 2, frame_stack=3)
+    stream, _ = scripted.rollout(vector, np.zeros((7, 2), np.int32))
+    opened = stream.observation[stream.is_first].reshape(-1, 3, 4)
+    assert len(opened) == 2 * 3 and np.all(opened != 0)
+    np.testing.assert_array_equal(opened, opened[:, :1].repeat(3, axis=1))
 
 
 def test_frame_stack_repeats_the_bounds():

@@ -51,18 +51,26 @@ class Counter:
         return state, TimeStep(observation, reward, terminated, over & ~terminated)
 
 
-def rollout(env, actions, *, seed=0, statistics=None):
-    """Steps a VectorEnv through actions [T, N]; the stream [T + 1, N, ...] and the last state."""
+def play(env, actions, *, seed=0, statistics=None):
+    """Steps a VectorEnv through actions [T, N]; the stream [T + 1, N, ...] and all its states.
+
+    It can be traced.
+    """
     keys = jax.random.split(jax.random.key(seed), len(actions) + 1)
     state, first = env.reset(keys[0], statistics=statistics)
 
     def body(state, x):
-        action, key = x
-        return env.step(state, action, key)
+        state, seen = env.step(state, *x)
+        return state, (seen, state)
 
-    state, rest = jax.jit(lambda s: jax.lax.scan(body, s, (jnp.asarray(actions), keys[1:])))(state)
-    stream = jax.tree.map(lambda a, b: np.concatenate([np.asarray(a)[None], b]), first, rest)
-    return stream, state
+    _, rest = jax.lax.scan(body, state, (jnp.asarray(actions), keys[1:]))
+    return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), (first, state), rest)
+
+
+def rollout(env, actions, **options):
+    """`play`, compiled: the stream and the last state."""
+    stream, states = jax.jit(lambda actions: play(env, actions, **options))(actions)
+    return jax.device_get((stream, jax.tree.map(lambda x: x[-1], states)))
 
 
 def numpy_stream(actions, *, ends_at, truncates, clip):

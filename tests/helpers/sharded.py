@@ -1,7 +1,8 @@
-"""Run with eight devices: the same seed on one and on eight of them. `python sharded.py CASE`."""
+"""The same seed on one and on eight devices; `python -m helpers.sharded CASE...` compares them."""
 
 import re
 import sys
+import traceback
 
 import jax
 import jax.numpy as jnp
@@ -96,8 +97,8 @@ def run_host(mesh):
     return runner.compile(state)(state, 20, 10), ""
 
 
-def main(case):
-    assert jax.device_count() == 8
+def compare(case):
+    """Raise AssertionError where eight devices learn something else than one."""
     mesh = make_mesh(8)
     runs = [run_host(m) if case == "host" else run(case, m) for m in (None, mesh)]
     (one, _), ((state, interval), program) = runs
@@ -117,8 +118,18 @@ def main(case):
         sizes = [np.prod([int(n) for n in shape.split(",")]) for shape in moved]
         assert max(sizes, default=0) < N * SLOTS, moved
     assert jax.tree.leaves(state.learner.params)[0].sharding.is_fully_replicated
-    print("equal")
+
+
+def main(cases):
+    """Compare every case, and print which are equal and how the others fail."""
+    assert jax.device_count() == 8
+    for case in cases:
+        try:
+            compare(case)
+            print(f"{case}: equal", flush=True)
+        except Exception:
+            print(f"{case}: {traceback.format_exc()}", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])

@@ -3,10 +3,12 @@
 import pytest
 
 from bellmax import UserError
+from bellmax.agents import registry
 from bellmax.launch import config as run_config
 from bellmax.launch.experiment import build
-from bellmax.launch.overrides import merge, parse_overrides
-from bellmax.launch.values import FLAG
+from bellmax.launch.options import read_overrides
+from bellmax.launch.overrides import merge, nest
+from bellmax.launch.sentences import FLAG
 from bellmax.launch.yaml_files import dump_yaml, parse_yaml
 
 
@@ -45,16 +47,64 @@ def test_free_form_numbers_and_texts_survive_a_file():
     assert parse_yaml(b"{a: 1e-3, b: -2E+5}", "x") == {"a": 1e-3, "b": -2e5}
 
 
-def test_overrides_become_nested_keys_and_the_last_of_two_wins():
-    arguments = ["--a.b-c", "1", "--a.b-c=-2", "--flag", "--x.y=", "--n", "-3"]
-    assert parse_overrides(arguments) == {
-        "a": {"b_c": "-2"},
-        "flag": "true",
-        "x": {"y": ""},
-        "n": "-3",
+def overrides(*tokens, agent="dqn"):
+    sections = {"agent": registry.config_class(agent)}
+    return read_overrides(run_config.RunConfig, tokens, sections)
+
+
+def test_overrides_are_read_as_text_in_the_order_typed_and_the_last_of_two_wins():
+    tokens = ["--agent.n-step", "1", "--seed=-1", "--agent.n_step=-2", "--tensorboard", "--wandb="]
+    typed, strays = overrides(*tokens, "--agent.discount", "-1e-3", "--env.num-envs", "8")
+    assert typed == {
+        "agent.n_step": "-2",
+        "seed": "-1",
+        "tensorboard": "true",
+        "wandb": "",
+        "agent.discount": "-1e-3",
+        "env.num_envs": "8",
     }
-    assert parse_overrides(["--flag"])["flag"] is FLAG
-    assert parse_overrides(["--flag=true"])["flag"] is not FLAG
+    assert list(typed)[:2] == ["agent.n_step", "seed"] and not strays
+    assert typed["tensorboard"] is FLAG
+    assert overrides("--tensorboard=true")[0]["tensorboard"] is not FLAG
+    assert overrides("--agent.name", "icm")[0] == {"agent.name": "icm"}
+
+
+def test_free_form_keys_and_mistyped_ones_are_read_too():
+    tokens = ["--env.options.frame-skip", "4", "--agent.lr=3", "--x", "--env.options.g", "-9.8"]
+    typed, strays = overrides("left", "over", *tokens, "--y", "1", "2")
+    assert typed.pop("y") == ["1", "2"]
+    assert typed == {
+        "env.options.frame_skip": "4",
+        "agent.lr": "3",
+        "x": "true",
+        "env.options.g": "-9.8",
+    }
+    assert strays == ["left", "over"] and typed["x"] is FLAG
+    assert nest(typed)["env"] == {"options": {"frame_skip": "4", "g": "-9.8"}}
+    assert nest({"a": 1, "a.b": 2}) == {"a": {"b": 2}} and nest({"a.b": 2, "a": 1}) == {"a": 1}
+
+
+def test_an_override_of_the_agent_brings_its_keys(tmp_path):
+    path = tmp_path / "bare.yaml"
+    path.write_text("agent: {name: dqn}")
+    typed = [
+        "--agent.name",
+        "icm",
+        "--agent.icm-hidden",
+        "8",
+        "9",
+        "--agent.network.memory-size",
+        "7",
+    ]
+    agent = run_config.load(path, typed).agent
+    assert (agent.icm_hidden, agent.network.memory_size) == ((8, 9), 7)
+    with pytest.raises(UserError, match="unknown key 'agent.icm_hidden'"):
+        run_config.load(path, typed[2:])
+
+
+def test_a_default_that_holds_values_is_not_shared():
+    first, second = (run_config.load("dqn/cartpole").env for _ in range(2))
+    assert first.options == second.options == {} and first.options is not second.options
 
 
 def test_merging_sees_a_key_with_dashes_as_the_same_key():
@@ -75,12 +125,12 @@ BROKEN = [
     (b"when: 2024-13-45", "month"),
     (b"x: " + b"[" * 5000, "nested too deeply"),
     (b"? [1, 2]\n: 3", "line 1"),
-    (b"steps: 10", "agent.name is missing; choose from"),
+    (b"steps: 10", "agent.name must be one of byol_explore, "),
     (b"agent:", "agent must be a section of keys, got null"),
     (b"agent: dqn", "agent must be a section of keys, got 'dqn'"),
-    (b"agent_name: dqn\nagent: {name: dqn}", "unknown key agent_name; did you mean agent.name?"),
-    (b"agent: {name: dqnn}", "unknown agent 'dqnn'; did you mean dqn?"),
-    (b"agent: {name: [dqn]}", "unknown agent"),
+    (b"agent_name: dqn\nagent: {name: dqn}", "unknown key 'agent_name'; did you mean agent.name?"),
+    (b"agent: {name: dqnn}", "got 'dqnn'; did you mean dqn?"),
+    (b"agent: {name: [dqn]}", "got ['dqn']; did you mean dqn?"),
     (b"agent: {name: dqn, name-: 1}", "unknown key 'agent.name_'"),
 ]
 
@@ -174,7 +224,7 @@ def test_on_policy_agents_refuse_continuous_actions(on_policy, name):
     with pytest.raises(UserError) as caught:
         build(config)
     assert str(caught.value) == (
-        "env.name: bellmax/Pendulum has continuous actions; this agent needs discrete"
+        "env.name must be a task with discrete actions, got bellmax/Pendulum"
     )
 
 

@@ -71,8 +71,8 @@ def test_the_log_has_what_was_learned(run):
 
 
 REFUSED = {
-    "td3/pendulum --env.name bellmax/CartPole": "has discrete actions; this agent needs continuous",
-    "dqn/cartpole --env.name bellmax/Pendulum": "has continuous actions; this agent needs discrete",
+    "td3/pendulum --env.name bellmax/CartPole": "must be a task with continuous actions",
+    "dqn/cartpole --env.name bellmax/Pendulum": "must be a task with discrete actions",
     "expectrl/pendulum --agent.alpha 1": "agent.alpha",
     "expectrl/pendulum --agent.alpha automatic": "agent.alpha",
     "expectrl/pendulum --agent.alphas 0.2,1.5": "agent.alphas",

@@ -1,12 +1,6 @@
 """Training on environments that Python steps, from the command line to the files that it leaves."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,9 +8,9 @@ import pytest
 
 from bellmax.launch.cli import main
 from bellmax.launch.policy import load_policy
+from helpers.faults import signal_when
+from helpers.runs import rows
 
-SOURCE = str(Path(__file__).parents[2] / "src")
-PROGRAM = "import sys; from bellmax.launch.cli import main; sys.exit(main())"
 CONFIG = """
 steps: 1200
 warmup_steps: 400
@@ -57,18 +51,10 @@ class Broken(gymnasium.Env):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.yaml").write_text(CONFIG)
     (tmp_path / "wires.py").write_text(TASKS)
     return tmp_path
-
-
-def rows(run, kind=None):
-    """Metrics without what depends on the clock."""
-    parsed = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    kept = [row for row in parsed if kind is None or row["kind"] == kind]
-    return [{key: row[key] for key in row if key != "timing"} for row in kept]
 
 
 def test_two_runs_in_lock_step_are_equal_to_the_bit(folder):
@@ -141,8 +127,8 @@ def test_a_task_that_breaks_is_restarted_and_reported(folder, capsys):
         ("--env.coverage", "env.coverage"),
         ("--env.name gymnasium/CartPoll-v1", "did you mean 'CartPole-v1'"),
         ("--host.acters 2", "did you mean host.actors"),
-        ("--env.name ale/Breakout --env.timeout 5", "ale/Breakout steps in threads"),
-        ("--env.name envpool/CartPole-v1 --env.timeout 5", "leave timeout out"),
+        ("--env.name ale/Breakout --env.timeout 5", "timeout must be None for ale/Breakout"),
+        ("--env.name envpool/CartPole-v1 --env.timeout 5", "timeout must be None for envpool"),
     ],
 )
 def test_mistakes_get_one_sentence(folder, capsys, words, sentence):
@@ -152,24 +138,13 @@ def test_mistakes_get_one_sentence(folder, capsys, words, sentence):
     assert not (folder / "run").exists()
 
 
-def test_sigterm_leaves_a_checkpoint_from_which_the_run_goes_on(folder):
+def test_sigterm_leaves_a_checkpoint_from_which_the_run_is_resumed(folder, capsys):
     words = ["train", "run.yaml", "--steps", "1000000", "--checkpoint-every", "0", "--out", "run"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *words, "--evaluate-every", "0"],
-        env={**os.environ, "PYTHONPATH": SOURCE},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
     run = folder / "run"
-    while process.poll() is None and not (
-        (run / "metrics.jsonl").exists() and len(rows(run, "train")) > 2
-    ):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 143 and "bellmax resume run" in err, (out, err)
-    assert len(err.splitlines()) == 1
+    with signal_when(lambda: len(rows(run, "train")) > 2, signal.SIGTERM):
+        assert main([*words, "--evaluate-every", "0"]) == 143
+    out, err = capsys.readouterr()
+    assert "bellmax resume run" in err and len(err.splitlines()) == 1, (out, err)
     (saved,) = [int(path.name) for path in (run / "checkpoints").iterdir()]
     assert saved == rows(run, "train")[-1]["step"] and f"checkpoint {saved} is written" in out
     assert main(["resume", "run", "--steps", str(saved + 400)]) == 0

@@ -73,9 +73,7 @@ env: {{name: "{__name__}:Recall", num_envs: 16, normalise_observations: true}}
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("policy")
     (folder / "recall.yaml").write_text(CONFIG)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
-        assert main(["train", str(folder / "recall.yaml"), "--out", str(folder / "run")]) == 0
+    assert main(["train", str(folder / "recall.yaml"), "--out", str(folder / "run")]) == 0
     return folder / "run"
 
 

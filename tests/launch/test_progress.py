@@ -1,14 +1,13 @@
 """The progress line says what it should and never stops a run."""
 
 import io
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from bellmax.launch.progress import Progress
+from helpers.processes import start_python
 
 NUMBERS = dict(steps_per_second=1000.0, updates_per_second=250.0, episode_return=None, loss=None)
 
@@ -82,11 +81,9 @@ print("trained to the end", file=sys.stderr)
 
 
 def test_a_reader_that_leaves_does_not_stop_the_run():
-    process = subprocess.Popen(
-        [sys.executable, "-c", PIPED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = start_python("-c", PIPED)
     assert process.stdout and process.stdout.readline()
     process.stdout.close()
     process.stdout = None
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert (errors, process.returncode) == ("trained to the end\n", 0)

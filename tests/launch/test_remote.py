@@ -2,14 +2,11 @@
 
 import contextlib
 import importlib
-import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
-import time
 import uuid
 
 import jax
@@ -25,7 +22,10 @@ from bellmax.launch.config import load
 from bellmax.launch.experiment import build
 from bellmax.launch.ray_cluster import connected
 from bellmax.launch.remote import hire
+from helpers import runs
+from helpers.host_runners import stored
 from helpers.host_tasks import CountingBatch
+from helpers.processes import environment, start_python, wait_until
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("grpc")
@@ -82,14 +82,14 @@ class Counting(gymnasium.Env):
 
 
 @pytest.fixture(scope="module")
-def variables(tmp_path_factory):
-    """Ray asks for a word known to this module only; compiled programs go where they vanish."""
+def variables():
+    """Ray asks for a password known to this module only; its workers import this tree's code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", uuid.uuid4().hex + uuid.uuid4().hex)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_worker_niceness", "0")
-        patch.setenv("BELLMAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
         patch.delenv("RAY_ADDRESS", raising=False)
         utils.reset_auth_token_state()  # it was read when Ray was imported
         yield
@@ -102,19 +102,41 @@ def free_port():
         return bound.getsockname()[1]
 
 
+def answers(port):
+    """Whether somebody listens there."""
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    return False
+
+
+def wait_for_a_client(address):
+    """Until Ray's client server can start a process for a client, for which it allows 30 s."""
+    join = f"import ray; ray.init({address!r}, log_to_driver=False)"
+    for _ in range(5):
+        process = start_python("-c", join)
+        _, err = process.communicate()
+        if process.returncode == 0:
+            return
+    raise TimeoutError(err)
+
+
 @pytest.fixture(scope="module")
 def cluster(variables):
     """The addresses of a cluster of two CPUs, of its head and of its client server."""
     head, client = free_port(), free_port()
     words = f"start --head --block --num-cpus 2 --port {head} --ray-client-server-port {client}"
-    command = [sys.executable, "-m", "ray.scripts.scripts", *words.split()]
+    words += " --node-ip-address 127.0.0.1 --include-dashboard false --temp-dir"
+    command = ["-m", "ray.scripts.scripts", *words.split()]
     with tempfile.TemporaryDirectory(prefix="ray") as folder, open(f"{folder}/said", "w") as said:
-        command += ["--node-ip-address", "127.0.0.1", "--include-dashboard", "false"]
-        process = subprocess.Popen([*command, "--temp-dir", folder], stdout=said, stderr=said)
+        process = start_python(*command, folder, stdout=said, stderr=said)
         try:
+            for address in (head, client):
+                wait_until(lambda port=address: answers(port), process)
+            wait_for_a_client(f"ray://127.0.0.1:{client}")
             yield f"127.0.0.1:{head}", f"ray://127.0.0.1:{client}"
         finally:
-            for child in psutil.Process(process.pid).children(recursive=True):
+            for child in process.children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     child.kill()
             process.kill()
@@ -123,7 +145,6 @@ def cluster(variables):
 
 @pytest.fixture
 def folder(variables, tmp_path, monkeypatch):
-    monkeypatch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
@@ -133,11 +154,9 @@ def folder(variables, tmp_path, monkeypatch):
 
 
 def rows(run):
-    """Metrics without what depends on the clock or on where the actors are."""
-    parsed = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    dropped = ("timing", "restarts_died")
-    kept = [{key: row[key] for key in row if key not in dropped} for row in parsed]
-    return [row for row in kept if row["kind"] == "train"]
+    """Rows of training without what depends on where the actors are."""
+    kept = runs.rows(run, "train")
+    return [{key: row[key] for key in row if key != "restarts_died"} for row in kept]
 
 
 def trained(folder, name, *words):
@@ -151,26 +170,9 @@ def children():
     return {process.pid for process in psutil.Process().children(recursive=True)}
 
 
-def wait_for(address):
-    """Until somebody answers there."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    for _ in range(600):
-        with contextlib.suppress(OSError):
-            socket.create_connection((host, int(port)), 1).close()
-            break
-        time.sleep(0.1)
-    # Its client server gives the process that it starts for each client 30 s, and a busy machine
-    # may need more for the first.
-    join = [sys.executable, "-c", f"import ray; ray.init({address!r}, log_to_driver=False)"]
-    for _ in range(5):
-        if subprocess.run(join, capture_output=True).returncode == 0:
-            return
-    raise TimeoutError(address)
-
-
+@pytest.mark.slow
 def test_a_clusters_actors_learn_to_the_bit_what_those_here_learn(folder, cluster, capsys):
     """An off-policy agent, through the client server; the task is a module of the user's own."""
-    wait_for(cluster[1])
     there = trained(folder, "there", "--host.lock-step", "--actors", cluster[1])
     assert f"2 actors on {cluster[1]}" in capsys.readouterr().out
     here = trained(folder, "here", "--host.lock-step")
@@ -181,11 +183,11 @@ def test_a_clusters_actors_learn_to_the_bit_what_those_here_learn(folder, cluste
     assert "host.actors 3 needs 3 CPUs" in said and "has 2;" in said and said.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_recurrent_on_policy_agents_do_too_and_a_users_mistake_comes_through(
     folder, cluster, capsys, monkeypatch
 ):
     """In the cluster that RAY_ADDRESS names."""
-    wait_for(cluster[0])
     monkeypatch.setenv("RAY_ADDRESS", cluster[0])
     text = CONFIG.replace("{name: dqn, batch_size: 16, network: {hidden: [16]}}", ON_POLICY)
     (folder / "run.yaml").write_text(text.replace("warmup_steps: 80", "warmup_steps: 0"))
@@ -207,6 +209,7 @@ def test_recurrent_on_policy_agents_do_too_and_a_users_mistake_comes_through(
     assert capsys.readouterr().err == "bellmax: the wires are mixed up\n"
 
 
+@pytest.mark.slow
 def test_threads_on_a_ray_of_the_runs_own_that_leaves_nothing_behind(folder, capsys):
     before, processes = signal.getsignal(signal.SIGTERM), children()
     assert main(["train", "run.yaml", "--actors", "ray", "--out", "run"]) == 0
@@ -219,10 +222,10 @@ def test_threads_on_a_ray_of_the_runs_own_that_leaves_nothing_behind(folder, cap
     assert main(["resume", "run", "--steps", "280"]) == 0  # and here
 
 
+@pytest.mark.slow
 def test_an_actor_that_is_killed_is_replaced_and_no_step_is_lost_or_wrong(
     folder, cluster, monkeypatch
 ):
-    wait_for(cluster[0])
     monkeypatch.setenv("RAY_ADDRESS", cluster[0])
     config = load("run.yaml", ["--env.name", "mine:Counting", "--rollout-length", "2"])
     with connected("ray", 2):
@@ -251,11 +254,6 @@ def test_an_actor_that_is_killed_is_replaced_and_no_step_is_lost_or_wrong(
     assert int(state.actor.env_steps[0]) == int(going.sum())
     ends = int((number % 8 == 7).sum())
     assert int(first.episodes[0] + rest.episodes[0]) - ends in range(5)
-
-
-def stored(state):
-    """Steps of every environment in the order in which they were added, leaves [C, N, ...]."""
-    return jax.tree.map(lambda x: np.asarray(x)[0], state.replay.storage)
 
 
 @pytest.mark.parametrize(

@@ -1,247 +1,80 @@
-"""A run killed at any moment and resumed equals one that was not, in real processes."""
+"""A run resumed from any checkpoint equals one that was not stopped, to the bit."""
 
 import fcntl
-import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from bellmax.launch.checkpoints import Checkpoints
 from bellmax.launch.cli import main
-from bellmax.launch.config import load
-from bellmax.launch.experiment import build
+from helpers.resumable import COMMON, CONFIGS, ON_POLICY
+from helpers.runs import assert_same_run, contents, rows, saved
 
-SOURCE = str(Path(__file__).parents[2] / "src")
-PROGRAM = "import sys; from bellmax.launch.cli import main; sys.exit(main())"
-ENDS = 5000
-# Everything that a checkpoint may forget is on: statistics, priorities, n-step, two seeds.
-CONFIGS = {
-    "dqn": """
-agent: {name: dqn, batch_size: 64, network: {hidden: [64]}}
-env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8}
-replay: {capacity: 20000}
-""",
-    "munchausen_dqn": """
-seeds: 2
-agent: {name: munchausen_dqn, batch_size: 32, n_step: 2, network: {hidden: [32]}}
-env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8, normalise_observations: true}
-replay: {capacity: 2000, prioritised: true}
-""",
-    # Windows of four steps, with the log-probabilities of what the actor did in replay.
-    "qr_dqn_retrace": """
-seeds: 2
-agent:
-  {name: qr_dqn_retrace, num_quantiles: 8, n_step: 3, target_epsilon: 0.1, batch_size: 16,
-   max_gradient_norm: 10, network: {hidden: [16]}}
-env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8, normalise_observations: true}
-replay: {capacity: 2000, prioritised: true}
-""",
-    "va_learning": """
-agent: {name: va_learning, batch_size: 16, n_step: 2, network: {hidden: [32]}}
-env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8}
-replay: {capacity: 2000, prioritised: true}
-""",
-    # Two networks, an actor that is updated every other step, and a bandit fed by episodes.
-    "expectrl": """
-seeds: 2
-agent:
-  {name: expectrl, alpha: auto, batch_size: 32, random_steps: 500, network: {hidden: [16]}}
-env: {name: bellmax/Pendulum, num_envs: 4, time_limit: 30, normalise_observations: true}
-replay: {capacity: 2000, prioritised: true}
-""",
-    # No replay: memory, a target encoder and the scale of rewards are what must come back.
-    "byol_explore": """
-seeds: 2
-rollout_length: 5
-agent:
-  {name: byol_explore, batch_size: 2, horizon: 3, predictor_hidden: [8],
-   network: {hidden: [16], latent_size: 8, memory_size: 8, head_hidden: []}}
-env: {name: bellmax/CartPole, num_envs: 4, normalise_observations: true}
-""",
-    "rnd": """
-rollout_length: 5
-agent:
-  {name: rnd, batch_size: 4, policy_loss: ppo, rnd_hidden: [8], rnd_features: 8,
-   network: {hidden: [16], latent_size: 8, memory_size: 8, head_hidden: []}}
-env: {name: bellmax/CartPole, num_envs: 4}
-""",
-    "td3": """
-agent: {name: td3, batch_size: 32, policy_delay: 3, random_steps: 500, network: {hidden: [32]}}
-env: {name: bellmax/Pendulum, num_envs: 4, time_limit: 30, frame_stack: 8}
-replay: {capacity: 2000}
-""",
-}
-COMMON = f"""
+ENDS = 1600
+SETTINGS = f"""
 steps: {ENDS}
-warmup_steps: 400
-updates_per_rollout: 4
-log_every: 100
-evaluate_every: 500
-evaluation_episodes: 2
-evaluation_max_steps: 50
-checkpoint_every: 1000
-keep_checkpoints: 100
+evaluate_every: 800
+checkpoint_every: 400
 """
+# The ring is full at 1,000 steps: between the checkpoint that is resumed and the end.
+CAPACITY = ["--replay.capacity", "1000"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("resume")
-    for name, text in CONFIGS.items():
-        (folder / f"{name}.yaml").write_text(COMMON + text)
-    return folder
+def whole(tmp_path_factory):
+    """Return a function that trains a configuration without a stop and gives its folder."""
+    folder, runs = tmp_path_factory.mktemp("resume"), {}
 
-
-def start(folder, *arguments):
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
-    cache["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, **cache, "PYTHONPATH": SOURCE},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(folder, *arguments):
-    process = start(folder, *arguments)
-    out, err = process.communicate(timeout=300)
-    assert (process.returncode, err) == (0, ""), (out, err)
-    return out
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(folder):
-    """Of each configuration, the run that nothing disturbed."""
-    runs = {}
-
-    def run(name):
+    def train(name):
         if name not in runs:
-            finish(folder, "train", f"{name}.yaml", "--out", f"{name}-whole")
-            runs[name] = folder / f"{name}-whole"
+            source, runs[name] = folder / f"{name}.yaml", folder / name
+            source.write_text(COMMON + SETTINGS + CONFIGS[name])
+            options = [] if name in ON_POLICY else CAPACITY
+            assert main(["train", str(source), "--out", str(runs[name]), *options]) == 0
         return runs[name]
 
+    return train
+
+
+def stopped_at(step, whole, run):
+    """Copy a finished run as a kill leaves it some time after the checkpoint of `step`."""
+    shutil.copytree(whole, run)
+    for later in [s for s in saved(run)[0] if s > step]:
+        shutil.rmtree(run / "checkpoints" / str(later))
+    for name in ("policy", "curve.png", "curve.svg"):
+        path = run / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     return run
 
 
-def rows(run):
-    """Metrics without what depends on the clock; a line cut short by a kill is left out."""
-    path = run / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    parsed = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [{key: row[key] for key in row if key != "timing"} for row in parsed]
-
-
-def saved(run):
-    """(steps of complete checkpoints, leftovers of one that was being written)."""
-    checkpoints = run / "checkpoints"
-    names = [path.name for path in checkpoints.iterdir()] if checkpoints.is_dir() else []
-    complete = sorted(int(name) for name in names if name.isdigit())
-    return complete, [name for name in names if ".saving" in name]
-
-
-def is_training(run):
-    """In an interval between two checkpoints, after the first."""
-    steps, leftovers = saved(run)
-    written = rows(run)
-    if not steps or leftovers or not written:
-        return False
-    return steps[-1] < written[-1]["step"] < min(steps[-1] + 800, ENDS)
-
-
-def is_saving(run):
-    steps, leftovers = saved(run)
-    return bool(steps) and bool(leftovers)
-
-
-def killed(folder, run, moment, *arguments):
-    """SIGKILLs a command when `moment(run)` is true, and asserts that it still is afterwards."""
-    before = folder / "before"
-    shutil.rmtree(before, ignore_errors=True)
-    if run.exists():
-        shutil.copytree(run, before)
-    for _ in range(10):
-        process = start(folder, *arguments)
-        # A leftover of the kill before is swept when the process resumes: wait for one of its own.
-        while process.poll() is None and not moment(run):
-            time.sleep(0.0005)
-        process.send_signal(signal.SIGKILL)
-        _, err = process.communicate()
-        if process.returncode == -signal.SIGKILL and moment(run):
-            return
-        assert process.returncode in (0, -signal.SIGKILL), err
-        shutil.rmtree(run)  # the kill came too late: once more from where it was
-        if before.exists():
-            shutil.copytree(before, run)
-    pytest.fail(f"no kill of {arguments} hit {moment.__name__}")
-
-
-def bits(leaf):
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-    return str(leaf.dtype), array.shape, array.tobytes()
-
-
-def assert_same(run, whole):
-    assert rows(run) == rows(whole)
-    steps, leftovers = saved(run)
-    assert (steps, leftovers) == (saved(whole)[0], []) and steps[-1] == ENDS
-    abstract = build(load(whole)).abstract_state()
-    name = load(whole).agent_name
-    assert (abstract.replay == ()) == (name in ("byol_explore", "rnd"))
-    if abstract.replay:
-        log_probs = jax.tree.leaves(abstract.replay.storage.behaviour)
-        assert len(log_probs) == (name == "qr_dqn_retrace")
-    for step in steps:
-        states = [
-            jax.tree_util.tree_leaves_with_path(
-                Checkpoints(r / "checkpoints", keep=100, read_only=True).restore(step, abstract)
-            )
-            for r in (run, whole)
-        ]
-        for (path, one), (_, other) in zip(*states, strict=True):
-            assert bits(one) == bits(other), (step, jax.tree_util.keystr(path))
-    policies = sorted((whole / "policy").iterdir())
-    assert len(policies) == load(whole).seeds
-    for policy in policies:
-        assert (run / "policy" / policy.name).read_bytes() == policy.read_bytes()
-    assert (run / "config.yaml").read_bytes() == (whole / "config.yaml").read_bytes()
-
-
 @pytest.mark.parametrize("name", CONFIGS)
-def test_killed_in_training_and_in_a_save_it_resumes_bitwise(folder, uninterrupted, name):
-    whole, run = uninterrupted(name), folder / f"{name}-killed"
-    killed(folder, run, is_training, "train", f"{name}.yaml", "--out", run)
-    first = saved(run)[0][-1]
-    assert rows(run)[-1]["step"] > first
-    killed(folder, run, is_saving, "resume", run)
-    newest = saved(run)[0][-1]
-    assert newest >= first and newest < ENDS
-    out = finish(folder, "resume", run)
-    assert f"at step {newest:,}" in out and f"{newest + 100:,}/{ENDS:,}" in out
-    assert_same(run, whole)
+def test_resumed_from_a_checkpoint_it_ends_bitwise_the_same(whole, tmp_path, capsys, name):
+    undisturbed = whole(name)
+    run = stopped_at(800, undisturbed, tmp_path / "run")
+    assert saved(run)[0] == [400, 800] and rows(run)[-1]["step"] == ENDS
+    capsys.readouterr()
+    assert main(["resume", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "at step 800" in out and f"900/{ENDS:,}" in out
+    assert saved(run)[0] == [400, 800, 1200, ENDS]
+    state = assert_same_run(run, undisturbed)
+    assert (state.replay == ()) == (name in ON_POLICY)
+    if state.replay:
+        log_probs = jax.tree.leaves(state.replay.storage.behaviour)
+        assert len(log_probs) == (name == "qr_dqn_retrace")
 
 
-def test_a_finished_run_resumed_with_more_steps_equals_one_that_had_them(folder, uninterrupted):
-    whole, run = uninterrupted("dqn"), folder / "dqn-longer"
+def test_a_finished_run_resumed_with_more_steps_equals_one_that_had_them(whole, tmp_path, capsys):
+    undisturbed, run = whole("dqn"), tmp_path / "longer"
     run.mkdir()  # as a kill before the first checkpoint leaves it
-    text = (whole / "config.yaml").read_text()
-    (run / "config.yaml").write_text(text.replace(f"steps: {ENDS}", "steps: 2000"))
-    assert f"{run} has no checkpoint yet: starting at step 0" in finish(folder, "resume", run)
-    assert saved(run)[0] == [1000, 2000] and rows(run)[-1]["step"] == 2000
-    finish(folder, "resume", run, "--steps", ENDS)
-    assert_same(run, whole)
+    text = (undisturbed / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace(f"steps: {ENDS}", "steps: 800"))
+    assert main(["resume", str(run)]) == 0
+    assert f"{run} has no checkpoint yet: starting at step 0" in capsys.readouterr().out
+    assert saved(run)[0] == [400, 800] and rows(run)[-1]["step"] == 800
+    assert main(["resume", str(run), "--steps", str(ENDS)]) == 0
+    assert_same_run(run, undisturbed)
 
 
 CHANGES = [
@@ -249,30 +82,30 @@ CHANGES = [
     ("--env.num-envs 8", "env.num_envs cannot change"),
     ("--seed 3", "seed cannot change"),
     ("--log-every 50", "log_every cannot change"),
-    ("--steps 2000", "steps must be at least 5000"),
+    ("--steps 800", f"steps must be at least {ENDS}"),
 ]
 
 
 @pytest.mark.parametrize(("change", "sentence"), CHANGES)
-def test_what_cannot_change_is_one_sentence(uninterrupted, capsys, monkeypatch, change, sentence):
-    monkeypatch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
-    whole = uninterrupted("dqn")
-    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
-    assert main(["resume", str(whole), *change.split()]) == 2
+def test_what_cannot_change_is_one_sentence(whole, capsys, change, sentence):
+    run = whole("dqn")
+    before = contents(run)
+    capsys.readouterr()
+    assert main(["resume", str(run), *change.split()]) == 2
     captured = capsys.readouterr()
     assert len(captured.err.splitlines()) == 1 and sentence in captured.err, captured.err
-    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert contents(run) == before
 
 
-def test_a_run_that_is_training_refuses_a_second_process(uninterrupted, capsys, monkeypatch):
-    monkeypatch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
-    whole = uninterrupted("dqn")
-    descriptor = os.open(whole, os.O_RDONLY)  # what a process that trains there holds
+def test_a_run_that_is_training_refuses_a_second_process(whole, capsys):
+    run = whole("dqn")
+    descriptor = os.open(run, os.O_RDONLY)  # what a process that trains there holds
     fcntl.flock(descriptor, fcntl.LOCK_EX)
+    capsys.readouterr()
     try:
-        assert main(["resume", str(whole)]) == 2
+        assert main(["resume", str(run)]) == 2
     finally:
         os.close(descriptor)
     assert capsys.readouterr().err == (
-        f"bellmax: another process is training in {whole}; wait or stop it\n"
+        f"bellmax: another process is training in {run}; wait or stop it\n"
     )

@@ -13,7 +13,7 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.agents.dqn import DQNConfig, make_dqn
 from bellmax.envs import EnvConfig, EnvSpec, TimeStep, vectorise
-from bellmax.launch import devices, robust
+from bellmax.launch import robust
 from bellmax.launch.cli import main
 from bellmax.launch.config import load
 from bellmax.launch.evaluate import restore
@@ -106,19 +106,12 @@ replay: {{capacity: 64}}
 """
 
 
-@pytest.fixture(autouse=True)
-def jax_as_it_is(monkeypatch):
-    monkeypatch.setattr(devices, "configure_jax", lambda *, deterministic: None)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run of two seeds on Hill."""
     folder = tmp_path_factory.mktemp("robust")
     (folder / "hill.yaml").write_text(CONFIG)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(devices, "configure_jax", lambda *, deterministic: None)
-        assert main(["train", str(folder / "hill.yaml"), "--out", str(folder / "run")]) == 0
+    assert main(["train", str(folder / "hill.yaml"), "--out", str(folder / "run")]) == 0
     return folder / "run"
 
 

@@ -1,11 +1,7 @@
 """Eight devices learn what one device learns, from the same global batch."""
 
-import json
-import os
+import functools
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import flax.serialization
@@ -14,11 +10,15 @@ import numpy as np
 import pytest
 
 from bellmax.launch.cli import main
+from helpers.processes import HANG_SECONDS, finish, start_bellmax, start_python, wait_until
+from helpers.runs import checkpoints, rows
 from helpers.sharded import CASES
 
-TESTS = Path(__file__).parents[1]
-SOURCE = str(TESTS.parent / "src")
-PROGRAM = "import sys; from bellmax.launch.cli import main; sys.exit(main())"
+EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+TWO = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+# The compiled runner with priorities, on-policy, and the host runner; the others take long.
+FAST = ("priorities", "on_policy", "host")
+SLOW = [case for case in CASES if case not in FAST]
 CONFIG = """
 steps: 1600
 warmup_steps: 400
@@ -35,73 +35,63 @@ replay: {capacity: 2000}
 """
 
 
-def python(*words, devices=8, cwd=None):
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    process = subprocess.run(
-        [sys.executable, *words],
-        env={**os.environ, "PYTHONPATH": f"{SOURCE}:{TESTS}", "XLA_FLAGS": flags},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert process.returncode == 0, process.stderr
-    return process.stdout
+@functools.cache
+def compared(cases):
+    """What one process with eight devices says of all these cases, by case."""
+    out, _ = finish(start_python("-m", "helpers.sharded", *cases, env=EIGHT))
+    starts = [out.index(f"{case}: ") for case in cases] + [len(out)]
+    return {case: out[starts[i] : starts[i + 1]] for i, case in enumerate(cases)}
 
 
-@pytest.mark.parametrize("case", [*CASES, "host"])
+@pytest.mark.parametrize("case", FAST)
 def test_eight_devices_equal_one(case):
-    assert python(str(TESTS / "helpers" / "sharded.py"), case).endswith("equal\n")
+    assert compared(FAST)[case] == f"{case}: equal\n"
 
 
-def rows(run):
-    parsed = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in parsed if row["kind"] == "train"]
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SLOW)
+def test_eight_devices_equal_one_with_other_agents(case):
+    assert compared(tuple(SLOW))[case] == f"{case}: equal\n"
 
 
-def test_a_run_of_eight_devices_resumes_on_them(tmp_path):
-    (tmp_path / "run.yaml").write_text(CONFIG)
-    train = ["-c", PROGRAM, "train", "run.yaml"]
-    python(*train, "--out", "one", cwd=tmp_path)
-    python(*train, "--devices", "8", "--steps", "800", "--out", "eight", cwd=tmp_path)
-    python("-c", PROGRAM, "resume", "eight", "--steps", "1600", cwd=tmp_path)
-    ours, theirs = rows(tmp_path / "eight"), rows(tmp_path / "one")
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def test_a_run_of_eight_devices_resumes_on_them(folder, capsys):
+    assert main(["train", "run.yaml", "--out", "one"]) == 0
+    begun = ["train", "run.yaml", "--devices", "8", "--steps", "800", "--out", "eight"]
+    finish(start_bellmax(*begun, env=EIGHT))
+    finish(start_bellmax("resume", "eight", "--steps", "1600", env=EIGHT))
+    ours, theirs = (rows(folder / name, "train") for name in ("eight", "one"))
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
     for one, other in zip(ours, theirs, strict=True):
         if one["loss"] is not None:
             assert one["loss"] == pytest.approx(other["loss"], rel=1e-2)
         assert one["gradient_steps"] == other["gradient_steps"]
-    # One device is enough to play its policy, and to go on if it is told so.
-    python("-c", PROGRAM, "evaluate", "eight", "--episodes", "2", devices=1, cwd=tmp_path)
-    alone = ["resume", "eight", "--steps", "2000", "--devices", "1"]
-    assert "2,000/2,000" in python("-c", PROGRAM, *alone, devices=1, cwd=tmp_path)
+    # One device is enough to play its policy, and to resume it if it is told so.
+    assert main(["evaluate", "eight", "--episodes", "2"]) == 0
+    capsys.readouterr()
+    assert main(["resume", "eight", "--steps", "2000", "--devices", "1"]) == 0
+    assert "2,000/2,000" in capsys.readouterr().out
 
 
-def begin(cwd, *words):
-    """The same command as the two processes of one run, on this machine."""
+def start_two(*words):
+    """Start the same command as the two processes of one run, on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *words, "--coordinator", address]
-            + ["--processes", "2", "--process", str(i)],
-            env={**os.environ, "PYTHONPATH": SOURCE, "JAX_PLATFORMS": "cpu"},
-            cwd=cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
+    words += ("--coordinator", address, "--processes", "2")
+    cpu = {"JAX_PLATFORMS": "cpu"}
+    return [start_bellmax(*words, "--process", i, env=cpu) for i in range(2)]
 
 
-def together(cwd, *words):
+def run_two(*words):
     """What the two processes print."""
-    begun = begin(cwd, *words)
-    said = [process.communicate(timeout=600) for process in begun]
-    assert [process.returncode for process in begun] == [0, 0], said
-    return [out for out, _ in said]
+    return [finish(process)[0] for process in start_two(*words)]
 
 
 def parameters(run):
@@ -109,36 +99,36 @@ def parameters(run):
     return jax.tree.leaves(flax.serialization.msgpack_restore(text))
 
 
-def test_two_processes_learn_what_one_with_two_devices_learns(tmp_path):
-    (tmp_path / "run.yaml").write_text(CONFIG + "devices: 2\n")
-    python("-c", PROGRAM, "train", "run.yaml", "--out", "one", devices=2, cwd=tmp_path)
-    together(tmp_path, "train", "run.yaml", "--steps", "800", "--out", "two")
-    first, second = together(tmp_path, "resume", "two", "--steps", "1600")
+@pytest.mark.slow
+def test_two_processes_learn_what_one_with_two_devices_learns(folder):
+    Path("run.yaml").write_text(CONFIG + "devices: 2\n")
+    finish(start_bellmax("train", "run.yaml", "--out", "one", env=TWO))
+    run_two("train", "run.yaml", "--steps", "800", "--out", "two")
+    first, second = run_two("resume", "two", "--steps", "1600")
     assert "resuming two at step 800" in first and "1,600/1,600" in first
-    assert "1,600" not in second  # one of them speaks, and writes
-    one, two = (parameters(tmp_path / name) for name in ("one", "two"))
+    assert "1,600" not in second  # one of them prints and writes
+    one, two = (parameters(folder / name) for name in ("one", "two"))
     assert len(one) == len(two) > 2
     for x, y in zip(one, two, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
-    losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("one", "two")]
+    losses = [[row["loss"] for row in rows(folder / name, "train")] for name in ("one", "two")]
     assert losses[0][0] is None and losses[1][1:] == pytest.approx(losses[0][1:], rel=1e-3)
 
 
-@pytest.mark.parametrize("dies", [0, 1])
-def test_a_process_that_dies_is_told_by_the_other(tmp_path, dies):
-    (tmp_path / "run.yaml").write_text(CONFIG + "devices: 2\n")
-    begun = begin(tmp_path, "train", "run.yaml", "--steps", "1000000", "--out", "run")
-    checkpoints = tmp_path / "run" / "checkpoints"
-    while not (checkpoints / "800").exists() and begun[0].poll() is None:
-        time.sleep(0.05)
+@pytest.mark.parametrize("dies", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_a_process_that_dies_is_told_by_the_other(folder, dies):
+    Path("run.yaml").write_text(CONFIG + "devices: 2\n")
+    begun = start_two("train", "run.yaml", "--steps", "1000000", "--out", "run")
+    run = folder / "run"
+    wait_until(lambda: checkpoints(run).steps(), begun[0])
     begun[dies].kill()
-    out, err = begun[1 - dies].communicate(timeout=300)
+    out, err = begun[1 - dies].communicate(timeout=HANG_SECONDS)
     begun[dies].communicate()
     last = err.splitlines()[-1]
     if dies == 1:  # the first one holds them together: without it the other can only stop
         assert begun[0].returncode == 1 and last.startswith("bellmax: another process"), (out, err)
         assert "bellmax resume run" in last
-    assert begun[1 - dies].returncode != 0 and (checkpoints / "800").exists()
+    assert begun[1 - dies].returncode != 0 and checkpoints(run).steps()
 
 
 @pytest.mark.parametrize(
@@ -152,9 +142,6 @@ def test_a_process_that_dies_is_told_by_the_other(tmp_path, dies):
         ("--coordinator auto --processes 0", "--processes must be at least 1, got 0"),
     ],
 )
-def test_mistakes_get_one_sentence(tmp_path, monkeypatch, capsys, words, sentence):
-    monkeypatch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
-    monkeypatch.chdir(tmp_path)
-    Path("run.yaml").write_text(CONFIG)
+def test_mistakes_get_one_sentence(folder, capsys, words, sentence):
     assert main(["train", "run.yaml", "--out", "run", *words.split()]) == 2
     assert sentence in capsys.readouterr().err

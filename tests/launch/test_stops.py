@@ -5,21 +5,21 @@ import signal
 from pathlib import Path
 
 import pytest
-from test_host_faults import checkpoints, rows
-from test_host_faults import folder as folder
 
 from bellmax.envs.host import HostVector
-from bellmax.launch.checkpoints import META
 from bellmax.launch.cli import main
 from bellmax.launch.host_evaluation import HostEvaluator
 from bellmax.launch.host_runner import HostRunner
+from helpers.runs import checkpoints, rows
 
 
 def metrics(run: Path):
-    """Of the checkpoints, by step."""
+    """Of the checkpoints, by step; None for one that has none."""
+    paths = {step: run / "checkpoints" / str(step) for step in checkpoints(run).steps()}
+    files = {step: path / "metrics" / "metrics" for step, path in paths.items()}
     return {
-        step: json.loads((run / "checkpoints" / str(step) / META).read_text())["meta"]["metric"]
-        for step in checkpoints(run).steps()
+        step: json.loads(file.read_text())["metric"] if file.exists() else None
+        for step, file in files.items()
     }
 
 
@@ -29,7 +29,7 @@ def evaluations(run):
 
 @pytest.mark.parametrize("at", [800, 1200])
 def test_a_signal_in_an_evaluation_ends_it_and_resume_makes_up_for_it(
-    folder, monkeypatch, capsys, at
+    lines, monkeypatch, capsys, at
 ):
     play, step, steps = HostEvaluator.__call__, HostVector.step, []
 
@@ -44,7 +44,7 @@ def test_a_signal_in_an_evaluation_ends_it_and_resume_makes_up_for_it(
         lock_step = ["--host.lock-step", "--host.actors", "1"]
         assert main(["train", "run.yaml", "--out", "run", *lock_step]) == 143
     assert f"stopped; checkpoint {at} is written" in capsys.readouterr().out and not steps
-    run = folder / "run"
+    run = lines / "run"
     assert evaluations(run) == ([] if at == 800 else [800])
     assert checkpoints(run).latest() == at and metrics(run)[at] is None
     assert main(["resume", "run"]) == 0
@@ -53,7 +53,7 @@ def test_a_signal_in_an_evaluation_ends_it_and_resume_makes_up_for_it(
 
 
 @pytest.mark.parametrize("at", [800, 1200])
-def test_a_signal_before_an_evaluation_that_is_due_does_not_cost_it(folder, monkeypatch, at):
+def test_a_signal_before_an_evaluation_that_is_due_does_not_cost_it(lines, monkeypatch, at):
     advance = HostRunner.advance
 
     def interrupted(self, *arguments):
@@ -65,7 +65,7 @@ def test_a_signal_before_an_evaluation_that_is_due_does_not_cost_it(folder, monk
     with monkeypatch.context() as patch:
         patch.setattr(HostRunner, "advance", interrupted)
         assert main(["train", "run.yaml", "--out", "run"]) == 143
-    run = folder / "run"
+    run = lines / "run"
     assert checkpoints(run).latest() == at and at not in evaluations(run)
     assert main(["resume", "run"]) == 0
     assert evaluations(run) == [800, 1200] and None not in metrics(run).values()
@@ -75,13 +75,13 @@ def test_a_signal_before_an_evaluation_that_is_due_does_not_cost_it(folder, monk
     assert main(["resume", "run"]) == 0 and (run / "metrics.jsonl").read_text() == before
 
 
-def test_an_evaluation_that_was_logged_is_not_played_again(folder, monkeypatch):
+def test_an_evaluation_that_was_logged_is_not_played_again(lines, monkeypatch):
     """A kill may come between the row of the log and the metric of the checkpoint."""
     score = "bellmax.launch.checkpoints.Checkpoints.score"
     with monkeypatch.context() as patch:
         patch.setattr(score, lambda *_: None)
         assert main(["train", "run.yaml", "--out", "run"]) == 0
-    run = folder / "run"
+    run = lines / "run"
     assert set(metrics(run).values()) == {None}
     with monkeypatch.context() as patch:
         patch.setattr(HostEvaluator, "__call__", lambda *_: pytest.fail("it was played again"))
@@ -90,16 +90,16 @@ def test_an_evaluation_that_was_logged_is_not_played_again(folder, monkeypatch):
     assert metrics(run)[1200] == rows(run, "evaluation")[-1]["episode_return"]
 
 
-def test_faults_of_evaluations_are_told_and_those_of_training_go_on_after_a_resume(folder, capsys):
+def test_faults_of_evaluations_are_told_and_those_of_training_go_on_after_a_resume(lines, capsys):
     words = ["train", "run.yaml", "--env.name", "lines:Shaky", "--out", "run"]
     assert main(words) == 0
-    out, run = capsys.readouterr().out, folder / "run"
+    out, run = capsys.readouterr().out, lines / "run"
     (row, _) = rows(run, "evaluation")
     assert row["restarts"] == 2 * 30 // 5  # of two environments that play 30 steps
     assert "2 of 2 episodes cut, restarts 12\n" in out
-    before = rows(run)[-1]
+    before = rows(run, "train")[-1]
     assert main(["resume", "run", "--steps", "1600"]) == 0
-    after = rows(run)[-1]
+    after = rows(run, "train")[-1]
     rate = before["restarts_raised"] / before["step"]
     assert after["restarts_raised"] > before["restarts_raised"] + 0.8 * rate * 400
     assert main(["evaluate", "run", "--episodes", "2"]) == 0

@@ -2,36 +2,23 @@
 
 import csv
 import importlib.util
-import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 
-from bellmax import UserError
 from bellmax.launch.cli import main
-from bellmax.launch.sweep_plan import plan_runs, read_values, split_values
+from helpers.faults import signal_when
+from helpers.processes import HEED_CTRL_C, SOURCE, finish, start_bellmax, wait_until
+from helpers.runs import contents, rows
+from helpers.small import SMALL
 
-SOURCE = str(Path(__file__).parents[2] / "src")
-CONFIG = """
-steps: 320
-warmup_steps: 80
-log_every: 80
-evaluate_every: 160
-evaluation_episodes: 4
-evaluation_max_steps: 50
-checkpoint_every: 160
-agent: {name: dqn, batch_size: 8, network: {hidden: [8]}}
-env: {name: bellmax/CartPole, num_envs: 4}
-replay: {capacity: 2000}
-"""
+SHORT = SMALL.replace("steps: 1200", "steps: 320")
+SHORT = SHORT.replace("every: 400", "every: 160").replace("log_every: 100", "log_every: 80")
 HOST = """
 steps: 4_000_000
 warmup_steps: 40
@@ -44,9 +31,6 @@ agent: {name: dqn, batch_size: 8, network: {hidden: [8]}}
 env: {name: gymnasium/CartPole-v1, num_envs: 2}
 replay: {capacity: 200}
 """
-# A shell without job control has what it runs in the background ignore Ctrl-C, heirs too.
-HEED = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-HEED += "from bellmax.launch.cli import main; sys.exit(main())"
 SEEDS = ["--seed", "0,1"]
 
 
@@ -54,33 +38,20 @@ SEEDS = ["--seed", "0,1"]
 def home(tmp_path_factory):
     """A folder with small.yaml, host.yaml and a finished sweep of two seeds, `done`."""
     folder = tmp_path_factory.mktemp("sweep")
-    (folder / "small.yaml").write_text(CONFIG)
+    (folder / "small.yaml").write_text(SHORT)
     (folder / "host.yaml").write_text(HOST)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(sys, "path", [*sys.path])
-        patch.setenv("PYTHONPATH", SOURCE)
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "cache"))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("PYTHONPATH", str(SOURCE))
         patch.setenv("RAY_ADDRESS", "local")  # not a cluster that happens to run here
         patch.setenv("RAY_worker_niceness", "0")
         assert main(["sweep", "small.yaml", "--out", "done", "--jobs", "2", *SEEDS]) == 0
         yield folder
 
 
-def rows(run):
-    """The rows of a run but for what the clock says."""
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [{**json.loads(line), "timing": None} for line in lines]
-
-
 def names(run):
     """What is in a run's folder; the files of a checkpoint are named at random."""
     return {path.relative_to(run).parts[:2] for path in run.rglob("*")}
-
-
-def contents(folder):
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def results(folder):
@@ -97,75 +68,11 @@ def complaint(capsys, arguments):
     return line
 
 
-@pytest.mark.parametrize(
-    ("text", "values"),
-    [
-        ("1", ["1"]),
-        ("1,2, 3", ["1", "2", "3"]),
-        ("[64,64],[128]", ["[64,64]", "[128]"]),
-        ("[[1,2],(3,4)],{a: 1, b: 2}", ["[[1,2],(3,4)]", "{a: 1, b: 2}"]),
-        ('"64,64",128', ["64,64", "128"]),
-        ("'a, [b',it's", ["a, [b", "it's"]),
-        ("['a]',b],c", ["['a]',b]", "c"]),
-        ("", [""]),
-        ("'',x", ["", "x"]),
-    ],
-)
-def test_commas_separate_values_but_not_in_brackets_or_quotes(text, values):
-    assert split_values("key", text) == values
-
-
-@pytest.mark.parametrize("text", ["[1,2", "1,2]", "'a,b", "1,,2", "1,", ",1", "(1],2)("])
-def test_values_that_cannot_be_told_apart_are_refused(text):
-    with pytest.raises(UserError, match="agent.key"):
-        split_values("agent.key", text)
-
-
-def plan(*overrides, source="dqn/cartpole"):
-    return plan_runs(source, read_values(overrides), Path("out"))
-
-
-def test_the_product_is_named_by_what_varies_and_what_it_means():
-    jobs = plan(
-        *("--seed", "1,0_2", "--agent.network.hidden=[64,64],[128]"),
-        *("--agent.learning-rate", "1e-3", "--tensorboard"),
-    )
-    names = ["hidden=64-64,seed=1", "hidden=128,seed=1", "hidden=64-64,seed=2", "hidden=128,seed=2"]
-    assert [job.name for job in jobs] == names
-    assert jobs[2].values == {"agent.network.hidden": "[64, 64]", "seed": "2"}
-    assert [(job.config.seed, job.config.agent.network.hidden) for job in jobs] == [
-        (1, (64, 64)),
-        (1, (128,)),
-        (2, (64, 64)),
-        (2, (128,)),
-    ]
-    assert {(j.config.agent.learning_rate, j.config.tensorboard) for j in jobs} == {(1e-3, True)}
-    assert jobs[0].arguments == [
-        *("train", "dqn/cartpole", "--out", "out/hidden=64-64,seed=1", "--resume", "--seed=1"),
-        *("--agent.network.hidden=[64,64]", "--agent.learning_rate=1e-3", "--tensorboard"),
-    ]
-
-
-def test_names_are_stable_and_safe():
-    first = plan("--seed", "0,1", "--agent.learning-rate", "1e-3,1e-5")
-    again = plan("--agent.learning_rate=0.00001,0.001", "--seed=1,0")
-    assert {job.name for job in first} == {job.name for job in again}
-    assert "learning_rate=1e-05,seed=0" in {job.name for job in first}
-    assert [job.name for job in plan("--seed", "3")] == ["run"]
-    (one, _) = plan("--agent.name", "dqn,munchausen_dqn", "--env.name", "bellmax/CartPole")
-    assert one.name == "name=dqn"
-    both = plan("--agent.name", "dqn,va_learning", "--env.name", "bellmax/CartPole,my own:b/ü")
-    assert both[1].name == "agent.name=dqn,env.name=my-own-b--"
-    long = [job.name for job in plan("--wandb", f"{'x' * 200},{'x' * 201},null")]
-    assert len(set(long)) == 3 and all(len(name) <= 120 for name in long)
-    assert long[2] == "wandb=null"
-
-
 MISTAKES = [
     ("--agent.lr 1,2", ["'agent.lr'", "did you mean agent.learning_rate?"]),
     ("--seed 0,1 --agent.learning-rate 1e-3,3", ["agent.learning_rate", "(0, 1]", "'3'"]),
     ("--agent.network.torso mlp,mlpp", ["did you mean mlp?"]),
-    ("--seed 0,1 --steps 3", ["steps must be at least"]),
+    ("--seed 0,1 --steps 3 --warmup-steps 0", ["steps must be at least"]),
     ("--seed 0,[1", ["seed", "bracket"]),
     ("--seed 0,,1", ["seed", "between two commas"]),
     ("--seed 0,1,00", ["the same run seed=0"]),
@@ -201,12 +108,11 @@ def test_a_folder_belongs_to_one_source(home, capsys):
 
 
 def test_each_run_is_that_of_train_alone_to_the_bit(home, tmp_path):
-    for seed in ("0", "1"):
-        alone, swept = tmp_path / seed, home / "done" / f"seed={seed}"
-        assert main(["train", "small.yaml", "--out", str(alone), "--seed", seed]) == 0
-        assert rows(swept) == rows(alone)
-        assert names(swept) == names(alone)
-    assert rows(home / "done" / "seed=0") != rows(home / "done" / "seed=1")
+    alone, swept = tmp_path / "alone", home / "done" / "seed=1"
+    assert main(["train", "small.yaml", "--out", str(alone), "--seed", "1"]) == 0
+    assert rows(swept) == rows(alone) != []
+    assert names(swept) == names(alone)
+    assert rows(home / "done" / "seed=0") != rows(swept)
 
 
 def test_a_sweep_leaves_logs_its_values_and_a_table_best_first(home, capsys):
@@ -268,22 +174,10 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(home, tmp_path, capsys):
     ]
 
 
-def start(home, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-c", HEED, "sweep", "host.yaml", *map(str, arguments)],
-        cwd=home,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_until_under_way(process, *logs):
-    """Until each run has told how far it is, since it was last stopped."""
-    for log in logs:
-        while not log.exists() or "steps/s" not in log.read_text().rpartition("stopped;")[2]:
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.05)
+def are_under_way(*logs):
+    """Whether each run has told how far it is, since it was last stopped."""
+    texts = [log.read_text() if log.exists() else "" for log in logs]
+    return all("steps/s" in text.rpartition("stopped;")[2] for text in texts)
 
 
 def processes_of(out):
@@ -292,21 +186,23 @@ def processes_of(out):
     return [p for p in found if any(str(out) in word for word in p.info["cmdline"] or [])]
 
 
-def test_signals_stop_a_sweep_with_checkpoints_and_it_can_be_gone_on_with(home, tmp_path):
+def test_signals_stop_a_sweep_with_checkpoints_and_the_same_command_continues_it(
+    home, tmp_path, capsys
+):
     out = tmp_path / "stopped"
     logs = [out / "seed=0.log", out / "seed=1.log"]
+    words = ["sweep", "host.yaml", "--out", str(out), "--jobs", "2", "--seed", "0,1,2"]
     for times, (number, word, code) in enumerate(
         [(signal.SIGTERM, "terminated", 143), (signal.SIGINT, "interrupted", 130)], start=1
     ):
-        process = start(home, "--out", out, "--jobs", 2, "--seed", "0,1,2")
-        wait_until_under_way(process, *logs)
-        process.send_signal(number)
-        said, err = process.communicate(timeout=300)
+        with signal_when(lambda: are_under_way(*logs), number):
+            assert main(words) == code
+        said, err = capsys.readouterr()
         assert err == (
             f"bellmax: {word}; 0 of 3 runs are finished; the same `bellmax sweep` once more goes "
             f"on with the others in {out}\n"
         )
-        assert process.returncode == code and processes_of(out) == []
+        assert processes_of(out) == []
         assert "[2/3] seed=1 is stopped" in said and "seed=2" not in said
         # A second signal would have made them leave without a checkpoint.
         assert all(log.read_text().count("stopped; checkpoint") == times for log in logs)
@@ -317,25 +213,27 @@ needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="
 
 
 @needs_ray
+@pytest.mark.slow
 def test_ray_tasks_are_the_same_runs(home, tmp_path):
     out = tmp_path / "ray"
-    command = [sys.executable, "-c", HEED, "sweep", "small.yaml", "--out", str(out), *SEEDS]
-    process = subprocess.run([*command, "--jobs", "ray"], cwd=home, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    assert "[2/2] seed=1: evaluation return" in process.stdout
+    words = ["sweep", "small.yaml", "--out", out, *SEEDS, "--jobs", "ray"]
+    said, _ = finish(start_bellmax(*words, cwd=home))
+    assert "[2/2] seed=1: evaluation return" in said
     for seed in "01":
         assert rows(out / f"seed={seed}") == rows(home / "done" / f"seed={seed}")
     assert results(out) == results(home / "done")
 
 
 @needs_ray
+@pytest.mark.slow
 def test_a_signal_reaches_the_runs_of_ray(home, tmp_path):
     out = tmp_path / "stopped"
-    process = start(home, "--out", out, "--jobs", "ray", "--seed", "0")
-    wait_until_under_way(process, out / "run.log")
+    words = ["sweep", "host.yaml", "--out", out, "--jobs", "ray", "--seed", "0"]
+    process = start_bellmax(*words, cwd=home, prepare=HEED_CTRL_C)
+    wait_until(lambda: are_under_way(out / "run.log"), process)
     process.send_signal(signal.SIGINT)
-    said, err = process.communicate(timeout=300)
-    assert process.returncode == 130 and "bellmax: interrupted; 0 of 1 runs" in err, (said, err)
+    _, err = finish(process, 130)
+    assert "bellmax: interrupted; 0 of 1 runs" in err
     assert "stopped; checkpoint" in (out / "run.log").read_text()
     assert processes_of(out) == []
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bellmax import losses
-from bellmax.losses._rlax import rlax
+from helpers.peers import rlax
 
 T, A, L = 5, 3, 11
 GRID = np.linspace(-4.0, 4.0, L)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bellmax import losses
-from bellmax.losses._rlax import rlax
+from helpers.peers import rlax
 from helpers.window_loops import (
     as_measure,
     backward_target,

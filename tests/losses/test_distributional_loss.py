@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bellmax import losses
-from bellmax.losses._rlax import rlax
+from helpers.peers import rlax
 from helpers.window_loops import random_window
 
 N, T = 7, 5

@@ -8,58 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bellmax import losses
-from bellmax.losses._rlax import rlax
-
-Q = np.array([[1.0, 2.0], [0.0, 0.5], [3.0, -1.0]])
-A_T, R, D = np.array([0, 1, 0]), np.array([1.0, 0.0, 2.0]), np.array([0.9, 0.9, 0.0])
-PI, MU = np.array([[0.2, 0.8], [0.5, 0.5], [1.0, 0.0]]), np.array([0.5, 0.25, 0.8])
-ONES = np.ones(3)
+from helpers.peers import rlax
+from helpers.sequences import A_T, METHODS, MU, ONES, PI, PREDICTION, D, Q, R, pick, random_sequence
 
 
 @pytest.fixture(autouse=True)
 def float64():
     with jax.enable_x64(True):
         yield
-
-
-def random_sequence(seed=0, t=6, a=4):
-    generator = np.random.default_rng(seed)
-    return {
-        "q_tm1": generator.normal(size=(t, a)),
-        "a_tm1": generator.integers(a, size=t),
-        "r_t": generator.normal(size=t),
-        "discount_t": generator.uniform(0.5, 1.0, size=t),
-        "q_t": generator.normal(size=(t, a)),
-        "a_t": generator.integers(a, size=t),
-        "pi_t": generator.dirichlet(np.ones(a), size=t),
-        "mu_t": generator.uniform(0.1, 1.0, size=t),
-        "trace_t": np.ones(t),
-    }
-
-
-def pick(sequence, *names):
-    return [jnp.asarray(sequence[name]) for name in names]
-
-
-PREDICTION = ("q_tm1", "a_tm1", "r_t", "discount_t", "q_t")
-METHODS = {
-    "retrace": lambda s: losses.retrace(
-        *pick(s, *PREDICTION, "a_t", "pi_t", "mu_t", "trace_t"), lambda_=0.9
-    ),
-    "peng": lambda s: losses.peng_q_lambda(*pick(s, *PREDICTION, "trace_t"), lambda_=0.8),
-    "watkins": lambda s: losses.watkins_q_lambda(
-        *pick(s, *PREDICTION, "a_t", "trace_t"), lambda_=0.8
-    ),
-    "n-step": lambda s: losses.n_step_q_learning(*pick(s, *PREDICTION, "trace_t"), n=4),
-    "v-trace": lambda s: losses.v_trace(
-        jnp.asarray(s["q_tm1"][:, 0]),
-        *pick(s, "r_t", "discount_t"),
-        jnp.asarray(s["q_t"][:, 0]),
-        *pick(s, "mu_t", "trace_t"),
-        lambda_=0.9,
-        clip_rho=0.7,
-    ),
-}
 
 
 def coefficients(name):

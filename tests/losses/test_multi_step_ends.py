@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 import pytest
-from test_multi_step import METHODS, random_sequence
+
+from helpers.sequences import METHODS, random_sequence
 
 
 @pytest.fixture(autouse=True)

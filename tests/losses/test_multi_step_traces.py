@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_multi_step import A_T, MU, ONES, PI, Q
 
 from bellmax import losses
+from helpers.sequences import A_T, MU, ONES, PI, Q
 
 
 @pytest.fixture(autouse=True)

@@ -92,7 +92,7 @@ def test_own_modules(own):
         ({"module": "own_networks"}, (4,), ["'own_networks'", "package.module:Name"]),
         ({"module": "no_such_module:X"}, (4,), ["no_such_module", "package.module:Name"]),
         ({"module": ":X"}, (4,), ["':X'", "package.module:Name"]),
-        ({"torso": "nature"}, (4,), ["nature", "(4,)", "--agent.network.torso mlp"]),
+        ({"torso": "nature"}, (4,), ["nature", "(4,)", "must be mlp"]),
         ({"torso": "minatar"}, (4, 4), ["minatar", "(4, 4)"]),
         ({"torso": "impala"}, (), ["impala", "()"]),
         ({"torso": "nature"}, (10, 10, 3), ["nature", "(2, 10, 10, 3)"]),

@@ -159,7 +159,7 @@ def test_bfloat16_inside_float32_outside():
 
 
 def test_a_torso_for_images_needs_images():
-    with pytest.raises(UserError, match="torso: nature needs images"):
+    with pytest.raises(UserError, match="torso must be mlp .* got nature; it needs images"):
         make_recurrent_network(RecurrentNetworkConfig(torso="nature"), SPEC, 2)
 
 

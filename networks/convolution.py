@@ -1,4 +1,4 @@
-"""Convolutions that are as fast as a product where XLA's own are not."""
+"""Convolutions computed as matrix products, where that is faster than XLA's convolutions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 class PatchConv(nn.Module):
     """A stride-1 VALID convolution written as shifted slices and one product.
 
-    Equal to `nn.Conv` (the kernel is its kernel, flattened), and faster where images are tiny: the
-    product stays a product under `vmap` over seeds, where a convolution becomes a grouped one.
+    Equal to `nn.Conv` (with its kernel flattened), and faster for tiny images: under `vmap` over
+    seeds it stays a matrix product, where a convolution becomes a grouped convolution.
     """
 
     features: int
@@ -32,9 +32,9 @@ def conv(
 ) -> nn.Conv:
     """`nn.Conv` with a square kernel, inside a module's `__call__`.
 
-    On a CPU it is a product of patches: inside a loop, such as a training loop that is compiled as
-    a whole, XLA takes fourteen times as long for the gradient of a convolution of Atari's size.
-    jax's own `conv_general_dilated_patches` is such a convolution itself.
+    On a CPU it is a matrix product of patches: inside a compiled loop, XLA takes fourteen times as
+    long for the gradient of a convolution of Atari's size. jax's `conv_general_dilated_patches` is
+    itself such a convolution.
     """
     return nn.Conv(
         features,
@@ -64,9 +64,9 @@ def _as_product(
 
 
 def _patches(x: jax.Array, size: Sequence[int], strides: Sequence[int]) -> jax.Array:
-    """[B, H, W, C] -> [B, H', W', h w C]: what each place of the output sees, row by row.
+    """[B, H, W, C] -> [B, H', W', h w C]: the input patch of each output position, row by row.
 
-    First side by side, then below each other: h + w slices, of which the larger part are long.
+    Columns are concatenated first, then rows: h + w slices instead of h w.
     """
     (height, width), (down, right) = size, strides
     last = x.shape[1] - height, x.shape[2] - width

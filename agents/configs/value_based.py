@@ -1,0 +1,119 @@
+"""Configurations of the agents that learn action values. Reading them imports no jax."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval, Le
+
+from bellmax.networks.config import NetworkConfig
+
+
+@dataclass(frozen=True)
+class ValueConfig:
+    """Hyper-parameters that value-based agents share.
+
+    `batch_size`, `n_step`, `network` and the lengths of schedules (`target_period`, `*_steps`) are
+    static; the other numbers may be traced values, so that an agent can be made under `vmap`.
+    """
+
+    # Adam's learning rate; decays linearly to final_learning_rate if that is set.
+    learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 2.5e-4
+    # Learning rate after learning_rate_steps; none keeps it constant.
+    final_learning_rate: Annotated[float, Interval(ge=0, le=1)] | None = None
+    # Length of the learning rate's decay, in gradient steps.
+    learning_rate_steps: Annotated[int, Ge(1)] = 100_000
+    # Adam's epsilon (optax's default; Atari agents use 0.01 / batch size).
+    adam_epsilon: Annotated[float, Gt(0), Interval(le=1)] = 1e-8
+    # Gradient clipping: bound on the global norm; none does not clip.
+    max_gradient_norm: Annotated[float, Gt(0)] | None = None
+    # Gamma, per environment step.
+    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
+    # Rewards summed before the bootstrap, in environment steps (Munchausen and DQN papers: 1).
+    n_step: Annotated[int, Interval(ge=1, le=1000)] = 1
+    # Transitions per gradient step.
+    batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 128
+    # Probability of a random action at the start.
+    epsilon_start: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    # Probability of a random action after epsilon_steps.
+    epsilon_end: Annotated[float, Interval(ge=0, le=1)] = 0.05
+    # Length of the linear decay of epsilon, in environment steps.
+    epsilon_steps: Annotated[int, Ge(1)] = 10_000
+    # Gradient steps between updates of the target network.
+    target_period: Annotated[int, Ge(1)] = 100
+    # Rate of target updates: 1 copies the online network, smaller values are Polyak averaging.
+    target_rate: Annotated[float, Gt(0), Interval(le=1)] = 1.0
+    # Threshold of the Huber loss, in reward units: larger errors count linearly; 0 is half the
+    # squared loss.
+    huber_delta: Annotated[float, Ge(0)] = 1.0
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+
+
+@dataclass(frozen=True)
+class DQNConfig(ValueConfig):
+    """Hyper-parameters of DQN (Mnih et al. 2015, doi:10.1038/nature14236)."""
+
+    # Whether the online network chooses the bootstrap action (arXiv:1509.06461).
+    double: bool = False
+
+
+@dataclass(frozen=True)
+class MunchausenDQNConfig(ValueConfig):
+    """Hyper-parameters of M-DQN (Vieillard et al. 2020, arXiv:2007.14430)."""
+
+    # Tau, temperature of the softmax policy, in reward units (paper: 0.03, for rewards in [-1,
+    # 1]).
+    temperature: Annotated[float, Gt(0)] = 0.03
+    # Alpha, weight of the log-policy in the reward (paper: 0.9).
+    alpha: Annotated[float, Interval(ge=0, le=1)] = 0.9
+    # l0, lower clip of the scaled log-policy tau log pi, in reward units (paper: -1).
+    clip: Annotated[float, Le(0)] = -1.0
+
+
+@dataclass(frozen=True)
+class QRDQNRetraceConfig(ValueConfig):
+    """Hyper-parameters of QR-DQN-Retrace (Tang et al. 2022, arXiv:2207.07570).
+
+    `n_step` is the window K, `huber_delta` the kappa of the quantile Huber loss (0: pinball).
+    """
+
+    # N, number of quantiles per action (DQN Zoo: 201).
+    num_quantiles: Annotated[int, Interval(ge=1, le=10_000)] = 201
+    # Trace coefficients of later steps: `retrace` corrects for off-policy actions, `q_lambda`
+    # never cuts (c = lambda), `uncorrected` is the n-step return, `one_step` is QR-DQN
+    # (arXiv:1710.10044; needs n_step 1).
+    trace: Literal["retrace", "q_lambda", "uncorrected", "one_step"] = "retrace"
+    # Lambda, decay of the traces.
+    trace_decay: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    # Epsilon of the epsilon-greedy target policy; 0 is greedy and needs no stored behaviour
+    # probabilities.
+    target_epsilon: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    # Network whose mean values choose the greedy action; `online` is double Q-learning.
+    selector: Literal["target", "online"] = "target"
+    # Steps of the window that are updated: the first only, or every one from the remaining window.
+    anchor: Literal["first", "every"] = "first"
+    # M-QR-DQN: adds the scaled log-policy to the reward and bootstraps with a softmax policy
+    # (arXiv:2007.14430; needs trace one_step, selector target, anchor first).
+    munchausen: bool = False
+    # Tau, temperature of M-QR-DQN's softmax policy, in reward units.
+    temperature: Annotated[float, Gt(0)] = 0.03
+    # Alpha, weight of the log-policy in the reward.
+    alpha: Annotated[float, Interval(ge=0, le=1)] = 0.9
+    # l0, lower clip of the scaled log-policy tau log pi, in reward units.
+    clip: Annotated[float, Le(0)] = -1.0
+
+
+@dataclass(frozen=True)
+class VALearningConfig(ValueConfig):
+    """Hyper-parameters of VA-learning (Tang et al. 2023, arXiv:2305.18161)."""
+
+    # `va` regresses V and A separately, `behaviour_dueling` their sum; equal in expectation.
+    loss: Literal["va", "behaviour_dueling"] = "va"
+    # Policy under which A has mean zero: the `learned` behaviour policy of the data, or the
+    # `uniform` policy. Uniform with behaviour_dueling is a dueling network (arXiv:1511.06581).
+    behaviour: Literal["learned", "uniform"] = "learned"
+    # `uncorrected` is the plain n-step return, `retrace` cuts the trace at non-greedy actions.
+    trace: Literal["uncorrected", "retrace"] = "uncorrected"
+    # Lambda, decay of Retrace's traces.
+    trace_decay: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    # Whether the online network chooses the bootstrap action (arXiv:1509.06461).
+    double: bool = False

@@ -1,0 +1,75 @@
+"""QR-DQN-Retrace and VA-learning find the values that are known, also where time limits cut."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig, make_qr_dqn_retrace
+from bellmax.agents.va_learning import make_va_learning
+from bellmax.envs import random_mdp, value_iteration
+from helpers.exact import CHAIN, GAMMA, SHARED, Deaths, learnt, munchausen_q
+from helpers.linear_agents import QR, VA, N
+
+
+def q_table(params, config):
+    if isinstance(config, QRDQNRetraceConfig):
+        kernel = params["Dense_0"]["kernel"]
+        return np.asarray(kernel.reshape(len(kernel), N, -1).mean(1), np.float64)
+    value, raw, logits = (params[f"Dense_{i}"]["kernel"] for i in range(3))
+    mu = jax.nn.softmax(logits)
+    return np.asarray(value + raw - jnp.sum(mu * raw, -1, keepdims=True), np.float64)
+
+
+def chain_config(config, **changed):
+    return dataclasses.replace(config, **SHARED, **changed)
+
+
+# The chain's returns are certain, so the distribution is a point and kappa does not move its mean.
+ON_THE_CHAIN = {
+    "qr_dqn": (make_qr_dqn_retrace, chain_config(QR, trace="one_step")),
+    "retrace": (make_qr_dqn_retrace, chain_config(QR, n_step=3)),
+    "retrace_every": (make_qr_dqn_retrace, chain_config(QR, n_step=3, anchor="every")),
+    "va": (make_va_learning, chain_config(VA, huber_delta=0.0)),
+    "behaviour_dueling": (
+        make_va_learning,
+        # Longer: its target moves with the behaviour, which is learnt too.
+        dataclasses.replace(
+            chain_config(VA, huber_delta=0.0, loss="behaviour_dueling"), learning_rate_steps=6000
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("make, config", ON_THE_CHAIN.values(), ids=ON_THE_CHAIN)
+def test_time_limits_are_not_deaths(make, config):
+    found = q_table(learnt(make, config, CHAIN), config)
+    np.testing.assert_allclose(found, CHAIN.true_q(GAMMA), atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["retrace", "va"])
+def test_control_truncation_as_termination_leads_elsewhere(name):
+    make, config = ON_THE_CHAIN[name]
+    found = q_table(learnt(make, config, Deaths(CHAIN)), config)
+    assert np.abs(found - CHAIN.true_q(GAMMA)).min() > 1
+
+
+@pytest.mark.parametrize("options", [{"target_epsilon": 0.0}, {"n_step": 1, "trace": "one_step"}])
+def test_retrace_finds_the_optimal_policy_of_a_random_mdp(options):
+    mdp = random_mdp(jax.random.key(3), 6, 3, branching=2, time_limit=10)
+    config = chain_config(QR, **{"n_step": 3} | options)
+    found = q_table(learnt(make_qr_dqn_retrace, config, mdp), config)
+    exact = value_iteration(mdp.p, mdp.r, GAMMA)
+    # Huber's quantiles are not the law's, so means are near the values, not at them.
+    np.testing.assert_allclose(found, exact, atol=0.1 * np.abs(exact).max())
+    np.testing.assert_array_equal(found.argmax(-1), exact.argmax(-1))
+
+
+def test_munchausen_quantiles_find_the_soft_values_of_the_chain():
+    config = chain_config(QR, trace="one_step", munchausen=True, temperature=0.3)
+    found = q_table(learnt(make_qr_dqn_retrace, config, CHAIN), config)
+    exact = munchausen_q(CHAIN.mdp.p, CHAIN.mdp.r, config, GAMMA)
+    np.testing.assert_allclose(found, exact, atol=1e-2)
+    assert np.abs(exact - CHAIN.true_q(GAMMA)).max() > 0.5

@@ -1,0 +1,71 @@
+"""Training a linear agent on a tabular task in the compiled runner, and the values it must find."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bellmax.envs import TwoStateChain, vectorise
+from bellmax.launch.replay import make_replay
+from bellmax.launch.runner import make_runner
+
+GAMMA = 0.9
+CHAIN = TwoStateChain()
+SHARED = {
+    "discount": GAMMA,
+    "batch_size": 256,
+    "learning_rate": 0.1,
+    "final_learning_rate": 1e-4,
+    "learning_rate_steps": 3000,
+    "target_period": 20,
+    "epsilon_end": 1.0,  # uniform behaviour, for which the control's fixed point is derived
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Deaths:
+    """The control: the same task, whose truncations are reported as terminations."""
+
+    env: object
+
+    @property
+    def spec(self):
+        return self.env.spec
+
+    def reset(self, key):
+        return self.env.reset(key)
+
+    def step(self, state, action, key):
+        state, ts = self.env.step(state, action, key)
+        no = jnp.zeros((), bool)
+        return state, ts._replace(terminated=ts.terminated | ts.truncated, truncated=no)
+
+
+def learnt(make, config, env):
+    """Parameters of a linear agent after training on 32 copies of a task, to its last step size."""
+    vector = vectorise(env, 32)
+    agent = make(config, vector.spec)
+    replay = make_replay(
+        capacity=32_000,
+        num_envs=32,
+        rollout_length=1,
+        sequence_length=agent.replay.sequence_length,
+        batch_size=config.batch_size,
+    )
+    runner = make_runner(agent, vector, replay, rollout_length=1, updates_per_rollout=1)
+    state, interval = runner.advance(runner.init(jnp.arange(1)), 1000, config.learning_rate_steps)
+    assert bool(interval.finite.all()) and runner.traces == [1]
+    return jax.tree.map(lambda x: x[0], state.learner.params)["params"]
+
+
+def munchausen_q(p, r, config, gamma):
+    """The fixed point of Munchausen value iteration with its clip, in float64."""
+    q, tau = np.zeros(r.shape), config.temperature
+    for _ in range(5000):
+        top = q.max(-1, keepdims=True)
+        log_pi = q - top - tau * np.log(np.exp((q - top) / tau).sum(-1, keepdims=True))
+        soft = (q - log_pi)[:, 0]
+        q, before = r + config.alpha * np.maximum(log_pi, config.clip) + gamma * p @ soft, q
+    assert np.abs(q - before).max() < 1e-9
+    return q

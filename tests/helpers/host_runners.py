@@ -1,0 +1,50 @@
+"""A host runner for tests, of a few environments in this process."""
+
+import jax
+import numpy as np
+
+from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
+from bellmax.launch.host_runner import HostRunner
+from bellmax.launch.replay import make_replay
+from bellmax.networks import NetworkConfig
+from helpers.host_tasks import CountingBatch
+
+SMALL = {"network": NetworkConfig(hidden=(16,)), "batch_size": 16, "epsilon_steps": 500}
+NUM_ENVS, SEED = 4, 3
+
+
+def make_counting_agent():
+    """Return an agent for CountingBatch."""
+    return make_munchausen_dqn(MunchausenDQNConfig(**SMALL), CountingBatch(0, 1).spec)
+
+
+def make_host(agent, observation, make_env, replay, **changes):
+    kwargs = {
+        "num_envs": NUM_ENVS,
+        "num_actors": 1,
+        "rollout_length": 1,
+        "updates_per_rollout": 1,
+        "normalised": False,
+        "lock_step": True,
+        "ahead": 1,
+    }
+    return HostRunner(agent, observation, make_env, replay, **kwargs | changes)
+
+
+def replay_for(agent, length=1, num_envs=NUM_ENVS, capacity=400, **kwargs):
+    spec = agent.replay
+    if spec.on_policy:
+        return None
+    return make_replay(
+        capacity=capacity,
+        num_envs=num_envs,
+        rollout_length=length,
+        sequence_length=spec.sequence_length,
+        batch_size=spec.batch_size,
+        **kwargs,
+    )
+
+
+def stored(state):
+    """Steps of every environment in the order in which they were added, leaves [C, N, ...]."""
+    return jax.tree.map(lambda x: np.asarray(x)[0], state.replay.storage)

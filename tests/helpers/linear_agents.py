@@ -1,0 +1,72 @@
+"""QR-DQN-Retrace and VA-learning, linear in one-hot observations, with parameters at random."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bellmax.agents.base import Batch
+from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig
+from bellmax.agents.va_learning import VALearningConfig
+from bellmax.networks import NetworkConfig, QuantileOutput, VAOutput
+from helpers.windows import KEY, SPEC
+
+N = 5
+
+
+class LinearQuantiles(nn.Module):
+    """A table of quantiles for one-hot observations."""
+
+    num_actions: int
+    num_quantiles: int
+
+    @nn.compact
+    def __call__(self, x):
+        flat = nn.Dense(self.num_quantiles * self.num_actions, use_bias=False)(x)
+        quantiles = flat.reshape(-1, self.num_quantiles, self.num_actions)
+        return QuantileOutput(quantiles.mean(1), quantiles)
+
+
+class LinearVA(nn.Module):
+    """Tables of V, f and the behaviour's logits for one-hot observations."""
+
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, x):
+        value = nn.Dense(1, use_bias=False)(x)
+        raw = nn.Dense(self.num_actions, use_bias=False)(x)
+        logits = nn.Dense(self.num_actions, use_bias=False)(x)
+        mu = jax.lax.stop_gradient(jax.nn.softmax(logits))
+        advantage = raw - jnp.sum(mu * raw, axis=-1, keepdims=True)
+        return VAOutput(value + advantage, value[:, 0], advantage, logits)
+
+
+def network(name):
+    return NetworkConfig(module=f"{__name__}:{name}")
+
+
+QR = QRDQNRetraceConfig(network=network("LinearQuantiles"), num_quantiles=N, batch_size=16)
+VA = VALearningConfig(network=network("LinearVA"), batch_size=16)
+
+
+def random_params(agent, seed):
+    """Parameters of an agent's shapes; only shapes are traced."""
+    leaves, tree = jax.tree.flatten(jax.eval_shape(lambda: agent.init(KEY).params))
+    generator = np.random.default_rng(seed)
+    normal = [generator.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
+    return jax.tree.unflatten(tree, list(map(jnp.asarray, normal)))
+
+
+def gradient_of(make, config, steps, params, target_params):
+    """The gradient of one learning step: Adam's first moment is a tenth of it."""
+    agent = make(config, SPEC)
+    weights = jnp.ones(len(steps.reward))
+
+    @jax.jit
+    def learn(params, target_params):
+        state = agent.init(KEY)._replace(params=params, target_params=target_params)
+        return agent.learn(state, Batch(steps, weights), KEY)
+
+    state, output = learn(params, target_params)
+    return jax.tree.map(lambda m: 10 * np.asarray(m), state.opt_state[0].mu["params"]), output

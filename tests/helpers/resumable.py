@@ -1,0 +1,66 @@
+"""One small configuration an agent, with everything on that a checkpoint could forget."""
+
+# Statistics of observations, priorities, n-step returns, two seeds; 100 vector steps warm up.
+CONFIGS = {
+    "dqn": """
+agent: {name: dqn, batch_size: 64, network: {hidden: [64]}}
+env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8}
+""",
+    "munchausen_dqn": """
+seeds: 2
+agent: {name: munchausen_dqn, batch_size: 32, n_step: 2, network: {hidden: [32]}}
+env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8, normalise_observations: true}
+replay: {prioritised: true}
+""",
+    # Windows of four steps, with the log-probabilities of the actor's actions in replay.
+    "qr_dqn_retrace": """
+seeds: 2
+agent:
+  {name: qr_dqn_retrace, num_quantiles: 8, n_step: 3, target_epsilon: 0.1, batch_size: 16,
+   max_gradient_norm: 10, network: {hidden: [16]}}
+env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8, normalise_observations: true}
+replay: {prioritised: true}
+""",
+    "va_learning": """
+agent: {name: va_learning, batch_size: 16, n_step: 2, network: {hidden: [32]}}
+env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8}
+replay: {prioritised: true}
+""",
+    # Two networks, an actor that is updated every other step, and a bandit fed by episodes.
+    "expectrl": """
+seeds: 2
+agent:
+  {name: expectrl, alpha: auto, batch_size: 32, random_steps: 500, network: {hidden: [16]}}
+env: {name: bellmax/Pendulum, num_envs: 4, time_limit: 30, normalise_observations: true}
+replay: {prioritised: true}
+""",
+    # No replay: the state has a memory, a target encoder and the scale of rewards instead.
+    "byol_explore": """
+seeds: 2
+rollout_length: 5
+agent:
+  {name: byol_explore, batch_size: 2, horizon: 3, predictor_hidden: [8],
+   network: {hidden: [16], latent_size: 8, memory_size: 8, head_hidden: []}}
+env: {name: bellmax/CartPole, num_envs: 4, normalise_observations: true}
+""",
+    "rnd": """
+rollout_length: 5
+agent:
+  {name: rnd, batch_size: 4, policy_loss: ppo, rnd_hidden: [8], rnd_features: 8,
+   network: {hidden: [16], latent_size: 8, memory_size: 8, head_hidden: []}}
+env: {name: bellmax/CartPole, num_envs: 4}
+""",
+    "td3": """
+agent: {name: td3, batch_size: 32, policy_delay: 3, random_steps: 500, network: {hidden: [32]}}
+env: {name: bellmax/Pendulum, num_envs: 4, time_limit: 30, frame_stack: 8}
+""",
+}
+ON_POLICY = ("byol_explore", "rnd")
+COMMON = """
+warmup_steps: 400
+updates_per_rollout: 4
+log_every: 100
+evaluation_episodes: 2
+evaluation_max_steps: 50
+keep_checkpoints: 100
+"""

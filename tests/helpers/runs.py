@@ -1,0 +1,78 @@
+"""Read what a run leaves in its folder, while it trains or afterwards."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bellmax.launch.checkpoints import Checkpoints
+from bellmax.launch.config import load
+from bellmax.launch.experiment import build
+from bellmax.launch.train_state import TrainState
+
+
+def rows(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """Return the rows of a run's log without what depends on the clock.
+
+    A line that a kill cut short is left out; a log that does not exist yet has no rows.
+    """
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    parsed = [json.loads(line) for line in lines if line.endswith("\n")]
+    kept = [row for row in parsed if kind is None or row["kind"] == kind]
+    return [{key: row[key] for key in row if key != "timing"} for row in kept]
+
+
+def checkpoints(run: Path) -> Checkpoints:
+    """Return the checkpoints of a run, opened for reading."""
+    return Checkpoints(run / "checkpoints", keep=100, read_only=True)
+
+
+def saved(run: Path) -> tuple[list[int], list[str]]:
+    """Return (steps of complete checkpoints, names of those that are being written)."""
+    folder = run / "checkpoints"
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    complete = sorted(int(name) for name in names if name.isdigit())
+    return complete, [name for name in names if not name.isdigit()]
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Return the bytes of every file below a folder by its path relative to it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+def bits(leaf: Any) -> tuple[str, tuple[int, ...], bytes]:
+    """Return (dtype, shape, bytes) of an array or a PRNG key."""
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+    return str(leaf.dtype), array.shape, array.tobytes()
+
+
+def assert_same_run(run: Path, whole: Path) -> TrainState:
+    """Assert that two runs are equal: log, every checkpoint to the bit, policies and config.
+
+    Returns:
+      Shapes and dtypes of the state that was compared.
+    """
+    assert rows(run) == rows(whole) != []
+    steps, leftovers = saved(run)
+    assert (steps, leftovers) == (saved(whole)[0], [])
+    config = load(whole)
+    abstract = build(config).abstract_state()
+    for step in steps:
+        states = [
+            jax.tree_util.tree_leaves_with_path(checkpoints(r).restore(step, abstract))
+            for r in (run, whole)
+        ]
+        for (path, one), (_, other) in zip(*states, strict=True):
+            assert bits(one) == bits(other), (step, jax.tree_util.keystr(path))
+    policies = sorted((whole / "policy").iterdir())
+    assert len(policies) == config.seeds
+    for policy in policies:
+        assert (run / "policy" / policy.name).read_bytes() == policy.read_bytes()
+    assert (run / "config.yaml").read_bytes() == (whole / "config.yaml").read_bytes()
+    return abstract

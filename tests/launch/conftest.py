@@ -1,0 +1,65 @@
+"""For tests of launch/: commands run in this process and leave its settings as they are."""
+
+import contextlib
+import shutil
+import sys
+
+import pytest
+
+from bellmax.launch.cli import main
+from helpers.compiling import compiles_soon
+from helpers.line_tasks import CONFIG, TASKS
+from helpers.small import SMALL
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settings(request):
+    """Commands leave jax's settings as they are, and programs are compiled soon.
+
+    So they are in child processes. A module with `OPTIMISED = True` is compiled as users compile.
+    """
+    optimised = getattr(request.module, "OPTIMISED", False)
+    compiling = contextlib.nullcontext() if optimised else compiles_soon()
+    with pytest.MonkeyPatch.context() as patch, compiling:
+        patch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(not optimised).lower())
+        yield
+
+
+@pytest.fixture(autouse=True)
+def import_path(monkeypatch):
+    """A command adds the current folder to the import path: only for one test."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
+@pytest.fixture(scope="session")
+def _finished(tmp_path_factory):
+    """A folder with small.yaml and its finished run, which no test changes."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "small.yaml").write_text(SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
+        patch.chdir(folder)
+        assert main(["train", "small.yaml", "--out", "finished"]) == 0
+    return folder
+
+
+@pytest.fixture
+def finished(_finished, tmp_path, monkeypatch):
+    """A copy of a finished run of three checkpoints, of which 800 and 1200 are kept.
+
+    The current folder has small.yaml, from which it was trained.
+    """
+    shutil.copy(_finished / "small.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(_finished / "finished", tmp_path / "run")
+
+
+@pytest.fixture
+def lines(tmp_path, monkeypatch):
+    """The current folder, with lines.py (tasks of the user's own) and run.yaml (a host run)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "lines", raising=False)
+    (tmp_path / "run.yaml").write_text(CONFIG)
+    (tmp_path / "lines.py").write_text(TASKS)
+    return tmp_path

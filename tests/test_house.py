@@ -1,0 +1,137 @@
+"""The tests keep to their house rules: what a test file may import, and where paths are set."""
+
+import ast
+import importlib.util
+import pathlib
+
+import pytest
+
+from bellmax import UserError
+
+TESTS = pathlib.Path(__file__).parent
+FILES = sorted(TESTS.rglob("*.py"))
+# rlax, imported without the warning that it sets off: what losses are compared with.
+SHARED = {"bellmax.losses._rlax"}
+EDITS = ("insert", "append", "extend", "remove", "pop", "clear")
+
+
+def imported(tree):
+    """(name in the file, full dotted name) of every import, at whatever depth."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.asname or alias.name, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            for alias in node.names:
+                yield alias.asname or alias.name, f"{base}.{alias.name}"
+
+
+def under_test(path, module):
+    """Whether a test file carries a module's name: test_envpool.py that of envpool_adapter."""
+    mine, theirs = path.stem.removeprefix("test_"), module.rpartition(".")[2]
+    return mine.startswith(theirs) or theirs.startswith(mine)
+
+
+def owner_of_private(name):
+    """The bellmax module whose private name a dotted name is; None for what is public."""
+    parts = name.split(".")
+    if parts[0] != "bellmax" or name.rpartition(".")[0] in SHARED:
+        return None
+    for place, part in enumerate(parts):
+        if part.startswith("_") and not part.startswith("__"):
+            return ".".join(parts[:place])
+    return None
+
+
+def edits_path(node):
+    """Whether a statement or call changes sys.path itself; pytest's monkeypatch puts it back."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return node.func.attr in EDITS and ast.unparse(node.func.value) == "sys.path"
+    if isinstance(node, ast.Assign | ast.AugAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return any(ast.unparse(target).startswith("sys.path") for target in targets)
+    return False
+
+
+def violations(path, source):
+    """What a file of the tests does that it may not, in words."""
+    tree, found = ast.parse(source), []
+    modules = {}
+    for here, name in imported(tree):
+        first = name.split(".")[0]
+        if first in ("", "tests", "conftest") or first.startswith("test_"):
+            found.append(f"imports {name}: what tests share is in tests/helpers")
+        owner = owner_of_private(name)
+        if owner and not under_test(path, owner):
+            found.append(f"imports {name}, a private name of {owner}")
+        if name.startswith("bellmax."):
+            modules[here] = name
+    for node in ast.walk(tree):
+        if edits_path(node):
+            found.append(f"line {node.lineno}: edits sys.path")
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = modules.get(node.value.id)
+            private = node.attr.startswith("_") and not node.attr.startswith("__")
+            # Of classes and objects too; `_replace` and the like belong to named tuples.
+            if module and private and is_module(module) and not under_test(path, module):
+                found.append(f"line {node.lineno}: {module}.{node.attr} is private")
+    return found
+
+
+def is_module(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ModuleNotFoundError, UserError):
+        return False
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(TESTS)))
+def test_a_file_keeps_to_the_rules(path):
+    source = path.read_text()
+    assert violations(path, source) == []
+    assert len(source.splitlines()) <= 400
+    assert ast.get_docstring(ast.parse(source)), "a module says what it is for"
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "expected"),
+    [
+        ("test_a", "import test_b", "imports test_b"),
+        ("test_a", "from test_b import f", "imports test_b.f"),
+        ("test_a", "def f():\n    from tests.envs.test_b import g", "imports tests.envs.test_b.g"),
+        ("test_a", "from . import test_b", "imports ..test_b"),
+        ("test_a", "from conftest import f", "imports conftest.f"),
+        ("conftest", "import sys\nsys.path.insert(0, 'x')", "line 2: edits sys.path"),
+        ("conftest", "import sys\nsys.path += ['x']", "line 2: edits sys.path"),
+        ("test_a", "import sys\nsys.path[:] = ['x']", "line 2: edits sys.path"),
+        ("test_a", "from bellmax.envs.b import _c", "imports bellmax.envs.b._c, a private name of"),
+        (
+            "test_a",
+            "import bellmax.envs._c",
+            "imports bellmax.envs._c, a private name of bellmax.e",
+        ),
+        (
+            "test_a",
+            "from bellmax.envs import registry\nregistry._x()",
+            "line 2: bellmax.envs.registry._x is private",
+        ),
+    ],
+)
+def test_what_is_planted_is_found(name, source, expected):
+    (found,) = violations(pathlib.Path(f"{name}.py"), source)
+    assert found.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("test_a", "from helpers.scripted import Counter, test_double"),
+        ("test_envpool", "from bellmax.envs.envpool_adapter import _find_conversion"),
+        ("test_registry", "from bellmax.envs import registry\nregistry._x()"),
+        ("test_a", "from bellmax.launch.metrics import Row\nRow._replace(x=1)"),
+        ("test_a", "import sys\nmonkeypatch.setattr(sys, 'path', [*sys.path])"),
+    ],
+)
+def test_the_rest_passes(name, source):
+    assert violations(pathlib.Path(f"{name}.py"), source) == []
