@@ -160,12 +160,16 @@ def work(page, folder, tried, monkeypatch, capfd):
         if not command.startswith("bellmax "):
             assert command.startswith(ELSEWHERE), f"{command}: neither run nor known"
         elif available(command):
+            command, _, file = command.partition(" > ")
             arguments = shlex.split(command)[1:]
             if (page, place) in tried:
                 try_train(arguments, monkeypatch)
                 continue
             short = SHORT if arguments[0] == "train" else []
+            capfd.readouterr()
             assert main([*arguments, *short]) == 0, f"{command}\n{capfd.readouterr().err}"
+            if file:
+                (folder / file).write_text(capfd.readouterr().out)
 
 
 REPEATED = repeated(RUN_COMMANDS)

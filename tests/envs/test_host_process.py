@@ -32,7 +32,7 @@ def act(*actions):
 
 def test_processes_step_as_the_loop_does_and_survive_death(tmp_path):
     make_one = functools.partial(HostCounter, ends_at=3, folder=str(tmp_path))
-    batch = LoopBatch(make_one, 2, time_limit=2, timeout=60.0)
+    batch = LoopBatch(make_one, 2, time_limit=2, timeout=300.0)
     inline = LoopBatch(make_one, 2, time_limit=2)
     assert batch.spec.name == "test/HostCounter on cpu"  # whatever the parent's variable says
     for mine, theirs in [(batch.reset(4), inline.reset(4))]:
@@ -72,7 +72,7 @@ def test_a_task_that_hangs_is_killed():
 
 
 def test_what_a_child_raises_arrives():
-    task = ProcessEnvironment(HostCounter, 60.0)
+    task = ProcessEnvironment(HostCounter, 300.0)
     task.reset(1)
     with pytest.raises(ChildProcessError, match=r"^RuntimeError: out of fuel$"):
         task.step(np.int32(RAISE))
@@ -130,7 +130,7 @@ def test_a_signal_to_the_whole_group_leaves_tasks_alone_and_they_end_with_a_scri
     process.stdin.flush()
     assert process.stdout.readline() == "stepped\n"
     # It neither closes its task nor waits for it, which hangs and heeds no SIGTERM.
-    assert process.wait(timeout=60) == 0
-    assert psutil.wait_procs([child], timeout=60)[1] == []
+    assert process.wait(timeout=300) == 0
+    assert psutil.wait_procs([child], timeout=300)[1] == []
     process.stdin.close()
     process.stdout.close()

@@ -146,7 +146,7 @@ def test_seeds_are_those_of_the_batch():
 
 
 def test_a_process_of_its_own_shows_the_same():
-    batch = make_batch("DoorKey-8x8", 1, timeout=60.0)
+    batch = make_batch("DoorKey-8x8", 1, timeout=300.0)
     try:
         observation = batch.reset(5).observation
         ts, _ = batch.step(np.array([RIGHT]))
