@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from benchmarks.claims import measures
-from benchmarks.claims.findings import CLAIMS, FINDINGS
 from benchmarks.claims.queue import status
 from benchmarks.claims.store import Row, Store, chosen
 from benchmarks.claims.study import Study
@@ -26,6 +25,14 @@ brackets are 95 % bootstrap intervals (seeds are drawn again within each task). 
 probability that a run of the side beats a run of the baseline, the first row of each task.
 Where sides see the same problem for the same seed, ratios are taken seed by seed.
 """
+CLAIMS = {
+    "va_learning": "VA-learning and behaviour dueling",
+    "qr_dqn_retrace": "Retrace for distributions",
+    "munchausen_dqn": "Munchausen DQN",
+    "byol_explore": "BYOL-Explore",
+    "expectrl": "ExpectRL",
+}
+FINDINGS = Path(__file__).with_name("findings")  # STUDY.md: what its numbers say, by hand
 WIDE = 4  # panels in a row
 
 
@@ -79,8 +86,9 @@ def scores_of(row: Row, metric: str, by: str | None = None) -> np.ndarray:
 
 def section(study: Study, results: Results) -> str:
     lines = [f"### {study.question}\n"]
-    if study.name in FINDINGS and results:
-        lines.append(FINDINGS[study.name] + "\n")
+    findings = FINDINGS / f"{study.name}.md"
+    if findings.is_file() and results:
+        lines.append(findings.read_text())
     lines.append(f"`{study.name}`. {study.notes}\n")
     if not results:
         return "\n".join([*lines, "Has not run yet.\n"])

@@ -139,5 +139,7 @@ def environment() -> Row:
             versions[name] = version(name)
         except ModuleNotFoundError:
             continue
+    if flags := os.environ.get("XLA_FLAGS"):
+        versions["XLA_FLAGS"] = flags
     device = jax.local_devices()[0].device_kind
     return {"commit": commit, "versions": versions, "device": device}
