@@ -58,6 +58,12 @@ def compile_agent(agent):
     return agent._replace(**functions, act=quick_jit(agent.act, static_argnames="evaluate"))
 
 
+def compile_bonus(bonus):
+    """The same for a bonus of exploring agents."""
+    functions = {name: quick_jit(getattr(bonus, name)) for name in ("init", "reward", "loss")}
+    return bonus._replace(**functions, update=quick_jit(bonus.update))
+
+
 def random_like(tree, seed, scale=1.0):
     """Arrays of the same shapes, drawn from a normal distribution."""
     generator = np.random.default_rng(seed)

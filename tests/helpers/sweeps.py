@@ -9,7 +9,7 @@ from helpers.jitted import quick_jit
 def check_sweep(learnt, config, changes, rtol, atol):
     """Row i of one program under vmap changes the i-th hyper-parameter, and each has an effect.
 
-    The last two rows change none and all: these equal programs whose hyper-parameters are constants.
+    The last two rows change none and all: both equal a program whose hyper-parameters are constant.
 
     Args:
       learnt: `learnt(**changes)` is a flat array of what an agent with these changes learns.
