@@ -10,6 +10,7 @@ import pytest
 from dm_env import specs
 
 from bellmax import UserError
+from helpers.jitted import quick_jit
 from helpers.planes import (
     AGENTS,
     HIGH,
@@ -20,28 +21,32 @@ from helpers.planes import (
     actor_by_hand,
     actor_loss_by_hand,
     assert_close,
+    compiled,
     critic_loss_by_hand,
     every_agent,
     random_batch,
     random_state,
 )
+from helpers.sweeps import check_sweep
 
 
 @every_agent
 def test_two_gradient_steps_are_those_by_hand(make, config):
     """The first moves the critics alone; the second the critics, then the actor and all targets."""
-    agent, batch = make(config, SPEC), random_batch()
-    start = random_state(agent)
-    learn, adam = jax.jit(agent.learn), optax.adam(config.learning_rate)
-    state, moments = start, adam.init(start.params.critics)
-    for step, key in enumerate(jax.random.split(KEY, 2)):
-        noise = jax.random.normal(key, (8, 2))
-        loss, gradient = jax.value_and_grad(critic_loss_by_hand(config, state, batch, noise))(
-            state.params.critics
-        )
+    agent, batch = compiled(make, config), random_batch()
+    start, adam = random_state(agent), optax.adam(config.learning_rate)
+
+    @quick_jit
+    def critics_by_hand(state, moments, key):
+        loss_of = critic_loss_by_hand(config, state, batch, jax.random.normal(key, (8, 2)))
+        loss, gradient = jax.value_and_grad(loss_of)(state.params.critics)
         updates, moments = adam.update(gradient, moments)
-        critics = optax.apply_updates(state.params.critics, updates)
-        before, (state, output) = state, learn(state, batch, key)
+        return loss, optax.apply_updates(state.params.critics, updates), moments
+
+    state, moments = start, quick_jit(adam.init)(start.params.critics)
+    for step, key in enumerate(jax.random.split(KEY, 2)):
+        loss, critics, moments = critics_by_hand(state, moments, key)
+        before, (state, output) = state, agent.learn(state, batch, key)
         np.testing.assert_allclose(output.metrics["loss"], loss, rtol=1e-5)
         assert_close(state.params.critics, critics)
         assert state.steps == step + 1
@@ -49,43 +54,49 @@ def test_two_gradient_steps_are_those_by_hand(make, config):
             jax.tree.map(np.testing.assert_array_equal, state.params.actor, start.params.actor)
             jax.tree.map(np.testing.assert_array_equal, state.target_params, start.target_params)
     between = before._replace(params=before.params._replace(critics=state.params.critics))
-    gradient = jax.grad(actor_loss_by_hand(between, batch))(before.params.actor)
-    updates, _ = adam.update(gradient, adam.init(before.params.actor))
-    assert_close(state.params.actor, optax.apply_updates(before.params.actor, updates))
-    polyak = jax.tree.map(lambda t, p: 0.9 * t + 0.1 * p, start.target_params, state.params)
+
+    @quick_jit
+    def actor_by_gradient(actor):
+        gradient = jax.grad(actor_loss_by_hand(between, batch))(actor)
+        updates, _ = adam.update(gradient, adam.init(actor))
+        return optax.apply_updates(actor, updates)
+
+    assert_close(state.params.actor, actor_by_gradient(before.params.actor))
+    mix = lambda t, p: 0.9 * np.asarray(t) + 0.1 * np.asarray(p)  # noqa: E731
+    polyak = jax.tree.map(mix, start.target_params, state.params)
     assert_close(state.target_params, polyak)
 
 
 @every_agent
 @pytest.mark.parametrize("delay", [1, 3])
 def test_the_actor_and_the_targets_move_every_delay_steps(make, config, delay):
-    agent, batch = make(replace(config, policy_delay=delay), SPEC), random_batch()
-    state, learn = agent.init(KEY), jax.jit(agent.learn)
+    agent, batch = compiled(make, replace(config, policy_delay=delay)), random_batch()
+    state = agent.init(KEY)
     for step in range(1, 8):
-        before, (state, _) = state, learn(state, batch, KEY)
+        before, (state, _) = state, agent.learn(state, batch, KEY)
         for old, new in (
             (before.params.actor, state.params.actor),
             (before.target_params, state.target_params),
         ):
-            same = [
-                bool((x == y).all()) for x, y in zip(*map(jax.tree.leaves, (old, new)), strict=True)
-            ]
+            same = jax.tree.leaves(jax.tree.map(np.array_equal, old, new))
             assert not all(same) if step % delay == 0 else all(same)
 
 
 @every_agent
 def test_a_time_limit_bootstraps_and_a_closing_step_counts_for_nothing(make, config):
-    agent, batch = make(config, SPEC), random_batch()
-    state, learn = random_state(agent), jax.jit(agent.learn)
+    agent, batch = compiled(make, config), random_batch()
+    state, learn = random_state(agent), agent.learn
     dirty = random_batch(garbage=1e3)
     clean, output = learn(state, batch, KEY)
     again, same = learn(state, dirty, KEY)
     jax.tree.map(np.testing.assert_array_equal, clean.params, again.params)
     np.testing.assert_array_equal(output.priorities, same.priorities)
-    assert output.priorities[2] == 0 and (np.delete(output.priorities, 2) > 0).all()
+    priorities = np.asarray(output.priorities)
+    assert priorities[2] == 0 and (np.delete(priorities, 2) > 0).all()
     # Row 1 was truncated: what lies beyond its end matters. Row 0 terminated: nothing does.
     for row, matters in ((0, False), (1, True), (2, False)):
-        seen = batch.steps.observation.at[row, 1].add(1.0)
+        seen = np.array(batch.steps.observation)
+        seen[row, 1] += 1.0
         other = batch._replace(steps=batch.steps._replace(observation=seen))
         _, moved = learn(state, other, KEY)
         assert bool(moved.metrics["loss"] != output.metrics["loss"]) == matters
@@ -93,14 +104,14 @@ def test_a_time_limit_bootstraps_and_a_closing_step_counts_for_nothing(make, con
 
 @every_agent
 def test_acts_within_bounds_and_in_the_units_of_the_task(make, config):
-    agent = make(replace(config, random_steps=100), SPEC)
+    agent = compiled(make, replace(config, random_steps=100))
     state = random_state(agent)
-    seen = jax.random.normal(KEY, (4000, 3))
+    seen = np.random.default_rng(0).normal(size=(4000, 3)).astype(np.float32)
     exact = np.asarray(act(agent, state, seen, evaluate=True).action)
     assert exact.dtype == np.float32 and exact.shape == (4000, 2)
-    by_hand = jax.vmap(lambda x: actor_by_hand(state.params.actor, x))(seen)
+    by_hand = quick_jit(jax.vmap(actor_by_hand, (None, 0)))(state.params.actor, seen)
     arm = 0  # of equal weights the first
-    np.testing.assert_allclose(exact, by_hand[:, arm], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(exact, np.asarray(by_hand)[:, arm], rtol=1e-5, atol=1e-5)
     if config.alpha != "auto" if hasattr(config, "alpha") else True:
         noisy = np.asarray(act(agent, state, seen, step=100).action)
         assert (noisy >= LOW).all() and (noisy <= HIGH).all()
@@ -134,14 +145,7 @@ def test_every_agent_of_a_sweep_learns_as_alone(name):
         )
         return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(state.params)])
 
-    rows = {n: np.full(len(sweep), getattr(config, n), np.float32) for n in sweep}
-    for i, n in enumerate(sweep):
-        rows[n][i] = sweep[n]
-    many = jax.jit(jax.vmap(lambda row: learnt(**row)))(jax.tree.map(jnp.asarray, rows))
-    plain = learnt()
-    for i, n in enumerate(sweep):
-        np.testing.assert_allclose(many[i], learnt(**{n: sweep[n]}), rtol=1e-3, atol=1e-4)
-        assert np.abs(many[i] - plain).max() > 1e-3, n
+    check_sweep(learnt, config, sweep, rtol=1e-3, atol=1e-4)
 
 
 UNFIT = {

@@ -13,6 +13,7 @@ from bellmax.agents.base import Batch
 from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace, needs_behaviour
 from bellmax.agents.va_learning import make_va_learning
 from helpers.linear_agents import QR, VA, compiled, gradient_of, random_params
+from helpers.sweeps import check_sweep
 from helpers.windows import KEY, NUM_ACTIONS, SPEC, closing_windows, random_steps
 
 EPSILON = {"n_step": 3, "target_epsilon": 0.2, "trace_decay": 0.9}
@@ -64,9 +65,8 @@ def test_weights_scale_each_window_of_the_loss_and_not_the_priorities(make, conf
     np.testing.assert_array_equal(plain.priorities, halved.priorities)
     (agent, learn), weights = compiled(make, config), rng.random(16)
     params = random_params(agent, 1), random_params(agent, 2)
-    alone = jax.jit(jax.vmap(lambda one: learn(*params, one, jnp.ones(1))[1]))(
-        jax.tree.map(lambda x: x[:, None], steps)
-    )
+    one = lambda window: learn(*params, window, jnp.ones(1))[1]  # noqa: E731
+    alone = jax.jit(jax.vmap(one))(jax.tree.map(lambda x: np.asarray(x)[:, None], steps))
     # How much each window counts: 0 where no step of it that learns is open.
     anchors = config.n_step if getattr(config, "anchor", "first") == "every" else 1
     share = 1 - np.asarray(steps.is_last)[:, :anchors].mean(axis=1)
@@ -115,10 +115,7 @@ SWEEP = {
 
 @pytest.mark.parametrize("name", ["retrace_epsilon", "va_retrace"])
 def test_every_agent_of_a_sweep_learns_as_alone(name):
-    """Row i changes the i-th hyper-parameter; all of them are traced.
-
-    `target_epsilon` is none of them: whether it is 0 decides what replay keeps.
-    """
+    """`target_epsilon` is none of them: whether it is 0 decides what replay keeps."""
     make, config = AGENTS[name]
     config = replace(config, learning_rate=0.1, max_gradient_norm=1.0, target_rate=0.9)
     # Adam undoes a change of the gradient's size, unless its epsilon is large.
@@ -131,15 +128,7 @@ def test_every_agent_of_a_sweep_learns_as_alone(name):
         state, _ = jax.lax.scan(lambda s, _: agent.learn(s, batch, KEY), state, length=5)
         return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(state.params)])
 
-    rows = {n: np.full(len(SWEEP), getattr(config, n)) for n in SWEEP}
-    for i, n in enumerate(SWEEP):
-        rows[n][i] = SWEEP[n]
-    together = jax.jit(jax.vmap(lambda row: learnt(**row)))(rows)
-    unchanged = jax.jit(learnt)()
-    for row, n in zip(together, SWEEP, strict=True):
-        assert np.abs(row - unchanged).max() > 1e-3, n
-        alone = jax.jit(lambda n=n: learnt(**{n: SWEEP[n]}))()
-        np.testing.assert_allclose(row, alone, rtol=1e-4, atol=1e-5, err_msg=n)
+    check_sweep(learnt, config, SWEEP, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["retrace", "va"])

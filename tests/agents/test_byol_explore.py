@@ -19,6 +19,7 @@ from bellmax.networks import (
     RecurrentNetworkConfig,
     make_recurrent_network,
 )
+from helpers.jitted import quick_jit, random_like
 
 SMALL = RecurrentNetworkConfig(hidden=(8,), latent_size=5, memory_size=4, head_hidden=())
 CONFIG = BYOLExploreConfig(network=SMALL, horizon=3, predictor_hidden=(6,), batch_size=2)
@@ -27,46 +28,40 @@ NET = make_recurrent_network(SMALL, SPEC.observation, 3)
 T, B = 6, 2
 
 
-def random_like(tree, seed=0):
-    leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    return structure.unflatten(
-        [jax.random.normal(k, x.shape) * 0.6 for k, x in zip(keys, leaves, strict=True)]
-    )
-
-
-NETWORK = random_like(NET.init(jax.random.key(0)), 1)
-OTHER = random_like(NETWORK.encoder, 2)
+NETWORK = random_like(jax.eval_shape(NET.init, jax.random.key(0)), 1, 0.6)
+OTHER = random_like(NETWORK.encoder, 2, 0.6)
 
 
 def make_steps(seed=3, ends=((3, 1),)):
     """Steps [T + 1, B]; stream 1 ends an episode at step 3."""
-    keys = jax.random.split(jax.random.key(seed), 2)
-    shape = (T + 1, B)
+    generator, shape = np.random.default_rng(seed), (T + 1, B)
     is_last = np.zeros(shape, bool)
     for end in ends:
         is_last[end] = True
     is_first = np.zeros(shape, bool)
     is_first[1:] = is_last[:-1]
-    zeros = jnp.zeros(shape)
+    zeros = np.zeros(shape, np.float32)
     return Step(
-        jax.random.normal(keys[0], (*shape, 2, 2)),
-        jax.random.randint(keys[1], shape, 0, 3),
-        *(zeros, zeros + 1.0, jnp.asarray(is_first), jnp.asarray(is_last), ()),
+        generator.normal(size=(*shape, 2, 2)).astype(np.float32),
+        generator.integers(3, size=shape).astype(np.int32),
+        *(zeros, zeros + 1.0, is_first, is_last, ()),
     )
 
 
 def make_chunk(steps, network=NETWORK):
-    memory = RecurrentMemory(jnp.full((B, 4), 0.3), jnp.array([1, 2]))
+    memory = RecurrentMemory(jnp.full((B, 4), 0.3), np.array([1, 2], np.int32))
     latents = NET.encode(network.encoder, steps.observation)
     beliefs = NET.unroll(network.cell, latents, steps.action, steps.is_first, memory)
     return Chunk(steps, (), latents, beliefs)
 
 
+chunk_of = quick_jit(make_chunk)
+
+
 def bonus_and_params(config=CONFIG):
     bonus = byol_bonus(config, SPEC)
-    params, state = bonus.init(jax.random.key(5), NETWORK.encoder)
-    return bonus, random_like(params, 6), state
+    params, state = quick_jit(bonus.init)(jax.random.key(5), NETWORK.encoder)
+    return bonus, random_like(params, 6, 0.6), state
 
 
 def predictor(params, x):
@@ -78,16 +73,19 @@ def predictor(params, x):
 def errors_by_loop(params, target, chunk, horizon):
     """{(t, k, stream): L(t, k)} for what may be predicted, one prediction at a time."""
     steps, cell = chunk.steps, GRU(4)
-    targets = np.asarray(NET.encode(target, steps.observation))
-    found = {}
+    targets = np.asarray(quick_jit(NET.encode)(target, steps.observation))
+    step = quick_jit(
+        lambda belief, action: cell.apply(params.open_loop, belief, action, method="both")
+    )
+    found, beliefs = {}, np.asarray(chunk.beliefs)
     for i in range(B):
         for t in range(T):
-            belief = chunk.beliefs[t, i][None]
+            belief = beliefs[t, i][None]
             for k in range(1, min(horizon, T - t) + 1):
                 if steps.is_last[t + k - 1, i]:
                     break
-                action = jax.nn.one_hot(steps.action[t + k - 1, i], 3)[None]
-                belief = cell.apply(params.open_loop, belief, action, method="both")
+                action = np.eye(3, dtype=np.float32)[steps.action[t + k - 1, i]][None]
+                belief = step(belief, action)
                 x, y = np.asarray(predictor(params.predictor, belief))[0], targets[t + k, i]
                 distance = x / np.linalg.norm(x) - y / np.linalg.norm(y)
                 found[t, k, i] = np.square(distance).sum()
@@ -97,7 +95,7 @@ def errors_by_loop(params, target, chunk, horizon):
 @pytest.mark.parametrize("horizon", [1, 3, 8])
 def test_loss_and_reward_are_those_of_a_loop(horizon):
     bonus, params, _ = bonus_and_params(replace(CONFIG, horizon=horizon, world_model_cost=2.0))
-    chunk = make_chunk(make_steps())
+    chunk = chunk_of(make_steps())
     found = errors_by_loop(params, OTHER, chunk, horizon)
     starts, rewards = [], np.zeros((T, B))
     for i in range(B):
@@ -108,9 +106,9 @@ def test_loss_and_reward_are_those_of_a_loop(horizon):
                 found[t + 1 - k, k, i] for k in range(1, horizon + 1) if (t + 1 - k, k, i) in found
             )
     assert len(starts) == T * B - 1
-    loss = bonus.loss(params, OTHER, chunk)
+    loss = quick_jit(bonus.loss)(params, OTHER, chunk)
     np.testing.assert_allclose(loss, 2.0 * np.mean(starts), rtol=1e-5)
-    _, memory, raw = bonus.reward(params, OTHER, NETWORK.encoder, chunk)
+    _, memory, raw = quick_jit(bonus.reward)(params, OTHER, NETWORK.encoder, chunk)
     np.testing.assert_allclose(raw, rewards, rtol=1e-4, atol=1e-6)
     assert memory == () and rewards[3, 1] == 0.0
 
@@ -120,21 +118,23 @@ def test_a_prediction_knows_the_actions_before_it_and_no_later_observation():
     bonus, params, _ = bonus_and_params()
     steps = make_steps(ends=())
     # Its latents are the same whatever it sees.
-    blind = jax.tree.map(lambda x: x if x.ndim == 1 else jnp.zeros_like(x), OTHER)
+    blind = jax.tree.map(lambda x: x if x.ndim == 1 else np.zeros_like(x), OTHER)
+    reward = quick_jit(bonus.reward)
 
     def rows(changed, target=OTHER):
         """[T, B] whether the raw reward is another."""
-        rewards = (
-            bonus.reward(params, target, NETWORK.encoder, make_chunk(x))[2]
-            for x in (steps, changed)
-        )
+        chunks = map(chunk_of, (steps, changed))
+        rewards = (reward(params, target, NETWORK.encoder, chunk)[2] for chunk in chunks)
         return np.abs(np.subtract(*map(np.asarray, rewards))) > 1e-7
 
-    changed = steps._replace(action=steps.action.at[2, 0].set((steps.action[2, 0] + 1) % 3))
+    action, observation = steps.action.copy(), steps.observation.copy()
+    action[2, 0] = (action[2, 0] + 1) % 3
+    observation[4, 0] += 1.0
+    changed = steps._replace(action=action)
     # Action 2 is first part of the prediction of observation 3, which is row 2, and of later ones.
     assert rows(changed)[:, 0].tolist() == [False, False, True, True, True, True]
     assert not rows(changed)[:, 1].any()
-    changed = steps._replace(observation=steps.observation.at[4, 0].add(1.0))
+    changed = steps._replace(observation=observation)
     # Observation 4 is the target of row 3 and known to what starts from it, so to no row before 4.
     assert rows(changed)[:, 0].tolist() == [False, False, False, True, True, True]
     assert rows(changed, blind)[:, 0].tolist() == [False, False, False, False, True, True]
@@ -147,10 +147,11 @@ def test_gradients_reach_the_representation_and_no_target():
     def loss(network, params, target):
         return bonus.loss(params, target, make_chunk(steps, network))
 
-    to_network, to_params, to_target = jax.grad(loss, argnums=(0, 1, 2))(NETWORK, params, OTHER)
+    gradients = quick_jit(jax.grad(loss, argnums=(0, 1, 2)))
+    to_network, to_params, to_target = gradients(NETWORK, params, OTHER)
     for tree in (to_network.encoder, to_network.cell, to_params.open_loop, to_params.predictor):
-        assert all(jnp.any(x != 0) for x in jax.tree.leaves(tree))
-    assert not any(jnp.any(x != 0) for x in jax.tree.leaves((to_target, to_network.heads)))
+        assert all(np.any(x) for x in jax.tree.leaves(tree))
+    assert not any(np.any(x) for x in jax.tree.leaves((to_target, to_network.heads)))
 
 
 def test_without_sharing_the_agent_is_left_alone():
@@ -161,15 +162,16 @@ def test_without_sharing_the_agent_is_left_alone():
     def loss(network, params):
         return bonus.loss(params, state, make_chunk(steps, network)._replace(memory=memory))
 
-    to_network, to_params = jax.grad(loss, argnums=(0, 1))(NETWORK, params)
-    assert not any(jnp.any(x != 0) for x in jax.tree.leaves(to_network))
-    assert all(jnp.any(x != 0) for x in jax.tree.leaves(to_params))
+    to_network, to_params = quick_jit(jax.grad(loss, argnums=(0, 1)))(NETWORK, params)
+    assert not any(np.any(x) for x in jax.tree.leaves(to_network))
+    assert all(np.any(x) for x in jax.tree.leaves(to_params))
 
 
 def test_without_sharing_the_memory_goes_on_from_chunk_to_chunk():
     bonus, params, state = bonus_and_params(replace(CONFIG, shared=False, horizon=1))
     steps, memory = make_steps(), bonus.initial_memory(B)
 
+    @quick_jit
     def reward(steps, memory):
         _, memory, raw = bonus.reward(params, state, (), Chunk(steps, memory))
         return memory, raw
@@ -184,13 +186,14 @@ def test_without_sharing_the_memory_goes_on_from_chunk_to_chunk():
 @pytest.mark.parametrize(("decay", "left"), [(0.99, 0.36603), (1.0, 1.0), (0.0, 0.0)])
 def test_the_target_follows_the_encoder(shared, decay, left):
     bonus, params, state = bonus_and_params(replace(CONFIG, shared=shared, target_decay=decay))
-    start = state
+    start, update = state, quick_jit(bonus.update)
     for _ in range(100):
-        state = bonus.update(params, state, OTHER)
+        state = update(params, state, OTHER)
     followed = OTHER if shared else params.encoder
 
     def check(found, old, new):
-        np.testing.assert_allclose(found, new + left * (old - new), rtol=1e-4, atol=1e-5)
+        wanted = np.asarray(new) + left * (np.asarray(old) - np.asarray(new))
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
     jax.tree.map(check, state, start, followed)
 
@@ -210,26 +213,27 @@ def test_novelty_fades_and_the_unseen_is_above_the_mean():
     env = vectorise(DeepSea(size=6, randomise_actions=False), 4)
     agent = make_byol_explore(config, env.spec)
 
-    def rollout(actions):
-        """Steps [4, 15] and a batch of fresh memory: two episodes that take these actions."""
-        state, seen = env.reset(jax.random.key(0))
-        records = []
-        for t in range(14):
-            action = jnp.broadcast_to(actions[t % 7], (4,)).astype(jnp.int32)
-            state, after = env.step(state, action, jax.random.key(t))
+    @quick_jit
+    def rollout(action):
+        """Steps [4, 15] and a batch of fresh memory: two episodes that take this action."""
+
+        def step(carry, key):
+            state, seen = carry
+            state, after = env.step(state, action, key)
             logits = jnp.full((4, 2), np.log(0.5))
             flags = seen.is_first, seen.is_last
-            records.append(
-                Step(seen.observation, action, after.reward, after.discount, *flags, logits)
-            )
-            seen = after
-        records = jax.tree.map(lambda *x: jnp.stack(x), *records)
+            record = seen.observation, action, after.reward, after.discount, *flags, logits
+            return (state, after), Step(*record)
+
+        keys = jax.random.split(jax.random.key(1), 14)
+        (_, seen), records = jax.lax.scan(step, env.reset(jax.random.key(0)), keys)
         return Batch(with_next(records, seen), jnp.ones(4), agent.initial_memory(4))
 
-    left, right = rollout([0] * 7), rollout([1] * 7)
-    state = agent.init(jax.random.key(2))
+    left, right = rollout(np.zeros(4, np.int32)), rollout(np.ones(4, np.int32))
+    state = quick_jit(agent.init)(jax.random.key(2))
     learn, prepare = jax.jit(agent.learn), jax.jit(agent.prepare)
 
+    @quick_jit
     def raw(state, batch):
         chunk_reward = byol_bonus(config, env.spec).reward
         steps = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), batch.steps)
@@ -238,7 +242,7 @@ def test_novelty_fades_and_the_unseen_is_above_the_mean():
         latents = net.encode(params.encoder, steps.observation)
         beliefs = net.unroll(params.cell, latents, steps.action, steps.is_first, batch.memory.actor)
         chunk = Chunk(steps, (), latents, beliefs)
-        return float(chunk_reward(state.params.intrinsic, state.extra.bonus, (), chunk)[2].mean())
+        return chunk_reward(state.params.intrinsic, state.extra.bonus, (), chunk)[2].mean()
 
     novelty = [raw(state, left)]
     for _ in range(3):
@@ -248,7 +252,8 @@ def test_novelty_fades_and_the_unseen_is_above_the_mean():
         novelty.append(raw(state, left))
     assert novelty[0] > novelty[1] > novelty[3]
     assert raw(state, right) > 3 * novelty[3]
-    both = jax.tree.map(lambda x, y: jnp.concatenate([x[:2], y[:2]]), left, right)
+    pick = lambda x, y: np.concatenate([np.asarray(x)[:2], np.asarray(y)[:2]])  # noqa: E731
+    both = jax.tree.map(pick, left, right)
     _, prepared, _ = prepare(state, both, both.memory)
     familiar, new = np.asarray(prepared.extra.reward).reshape(2, -1)
     assert new.mean() > 5 * familiar.mean()

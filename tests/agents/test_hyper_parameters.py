@@ -10,6 +10,8 @@ import pytest
 from bellmax.agents.base import Batch
 from bellmax.agents.dqn import DQNConfig, make_dqn
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
+from helpers.jitted import quick_jit
+from helpers.sweeps import check_sweep
 from helpers.windows import KEY, SMALL, SPEC, random_steps
 
 BASE = MunchausenDQNConfig(
@@ -49,17 +51,7 @@ def kernel(**changes):
 
 
 def test_every_agent_of_a_sweep_learns_as_alone():
-    """Row i changes the i-th hyper-parameter; all of them are traced."""
-    rows = {name: np.full(len(CHANGES), getattr(BASE, name)) for name in CHANGES}
-    for i, (name, value) in enumerate(CHANGES.items()):
-        rows[name][i] = value
-    together = jax.jit(jax.vmap(lambda row: kernel(**row)))(rows)
-    unchanged = jax.jit(kernel)()
-    for row, (name, value) in zip(together, CHANGES.items(), strict=True):
-        assert np.abs(row - unchanged).max() > 1e-3, name
-        if name in ("learning_rate", "temperature", "alpha", "discount", "target_rate"):
-            alone = jax.jit(lambda name=name, value=value: kernel(**{name: value}))()
-            np.testing.assert_allclose(row, alone, rtol=1e-4, atol=1e-5, err_msg=name)
+    check_sweep(kernel, BASE, CHANGES, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["epsilon_start", "epsilon_end"])
@@ -70,7 +62,7 @@ def test_exploration_is_a_leaf(name):
         return agent.act(agent.init(KEY).params, jnp.ones((512, 4)), (), *rest).action
 
     values = jnp.array([0.1, 0.9])
-    together = jax.jit(jax.vmap(run))(values)
+    together = np.asarray(quick_jit(jax.vmap(run))(values))
     for action, value in zip(together, values.tolist(), strict=True):
-        np.testing.assert_array_equal(action, run(value))
+        np.testing.assert_array_equal(action, quick_jit(run, static_argnums=0)(value))
     assert (together[0] != together[1]).any()

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dm_env import specs
+from scipy import special
 
 from bellmax import UserError
 from bellmax.agents.base import Batch
@@ -20,6 +21,7 @@ from bellmax.agents.on_policy import (
 from bellmax.envs import EnvSpec, Pendulum, Step, TimeStep, vectorise
 from bellmax.launch.runner import make_runner
 from bellmax.networks import RecurrentNetworkConfig, make_recurrent_network
+from helpers.jitted import compile_agent, quick_jit
 
 SMALL = RecurrentNetworkConfig(hidden=(8,), latent_size=4, memory_size=4, head_hidden=())
 SPEC = EnvSpec("test/Any", specs.Array((3,), np.float32), specs.DiscreteArray(3))
@@ -28,39 +30,43 @@ T, B = 7, 4
 
 def make_batch(agent, seed=0):
     """A rollout [B, T + 1] with a termination, a time limit and an end at its last step."""
-    keys = jax.random.split(jax.random.key(seed), 6)
-    shape = (B, T + 1)
+    generator, shape = np.random.default_rng(seed), (B, T + 1)
+    normal = lambda *shape: generator.normal(size=shape).astype(np.float32)  # noqa: E731
     is_last = np.zeros(shape, bool)
     is_last[0, 3] = is_last[1, 2] = is_last[2, T] = is_last[3, T - 1] = True
     is_first = np.zeros(shape, bool)
     is_first[:, 1:] = is_last[:, :-1]
     discount = np.ones(shape, np.float32)
     discount[0, 2] = 0.0  # terminated; the others are time limits
-    logits = jax.random.normal(keys[3], (*shape, 3))
     steps = Step(
-        jax.random.normal(keys[0], (*shape, 3)),
-        jax.random.randint(keys[1], shape, 0, 3),
-        jnp.where(is_last, 0.0, jax.random.normal(keys[2], shape)),
-        jnp.asarray(discount),
-        jnp.asarray(is_first),
-        jnp.asarray(is_last),
-        jax.nn.log_softmax(logits),
+        normal(*shape, 3),
+        generator.integers(3, size=shape).astype(np.int32),
+        np.where(is_last, np.float32(0), normal(*shape)),
+        discount,
+        is_first,
+        is_last,
+        special.log_softmax(normal(*shape, 3), axis=-1),
     )
     memory = agent.initial_memory(B)
-    belief = jax.random.normal(keys[4], memory.actor.belief.shape)
+    belief = normal(*memory.actor.belief.shape)
     memory = memory._replace(actor=memory.actor._replace(belief=belief))
-    return Batch(steps, jnp.ones(B), memory)
+    return Batch(steps, np.ones(B, np.float32), memory)
 
 
 def outputs(config, params, batch):
     """Logits [T + 1, B, A] and values [T + 1, B] one step at a time."""
     net = make_recurrent_network(config.network, SPEC.observation, 3)
-    memory, found = batch.memory.actor, []
+
+    @quick_jit
+    def one(observation, is_first, memory):
+        belief = net.step(params.cell, net.encode(params.encoder, observation), is_first, memory)
+        return belief, net.heads(params.heads, belief)
+
+    memory, found, steps = batch.memory.actor, [], batch.steps
     for t in range(T + 1):
-        latents = net.encode(params.encoder, batch.steps.observation[:, t])
-        belief = net.step(params.cell, latents, batch.steps.is_first[:, t], memory)
-        memory = memory._replace(belief=belief, action=batch.steps.action[:, t])
-        found.append(net.heads(params.heads, belief))
+        belief, heads = one(steps.observation[:, t], steps.is_first[:, t], memory)
+        memory = memory._replace(belief=belief, action=steps.action[:, t])
+        found.append(heads)
     return [np.stack(x) for x in zip(*found, strict=True)]
 
 
@@ -106,7 +112,7 @@ def test_prepared_advantages_are_those_of_a_loop(extrinsic, center):
         network=SMALL, extrinsic_scale=extrinsic, batch_size=B, center_advantages=center
     )
     reward = IntrinsicConfig(scale=0.5, normaliser="none")
-    agent = make_on_policy_agent(config, SPEC, bonus_of(2.0), reward)
+    agent = compile_agent(make_on_policy_agent(config, SPEC, bonus_of(2.0), reward))
     state, batch = agent.init(jax.random.key(1)), make_batch(agent)
     new, prepared, memory = agent.prepare(state, batch, batch.memory)
     values = outputs(config, state.params.network, batch)[1]
@@ -121,7 +127,8 @@ def test_prepared_advantages_are_those_of_a_loop(extrinsic, center):
     target = np.where(open_steps, prepared.extra.target - values[:-1].T, 0.0)
     np.testing.assert_allclose(target, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(prepared.extra.reward, np.where(open_steps, 2.0, 0.0))
-    assert new.extra.bonus == 1 and memory.actor is batch.memory.actor
+    assert new.extra.bonus == 1
+    jax.tree.map(np.testing.assert_array_equal, memory.actor, batch.memory.actor)
     np.testing.assert_array_equal(
         new.params.network.heads["params"]["Dense_0"]["kernel"],
         state.params.network.heads["params"]["Dense_0"]["kernel"],
@@ -133,13 +140,13 @@ def test_the_loss_is_that_of_the_equations(policy_loss):
     config = OnPolicyConfig(
         network=SMALL, policy_loss=policy_loss, entropy_cost=0.07, value_cost=0.3, batch_size=B
     )
-    agent = make_on_policy(config, SPEC)
+    agent = compile_agent(make_on_policy(config, SPEC))
     state = agent.init(jax.random.key(1))
     state, batch, _ = agent.prepare(state, make_batch(agent), make_batch(agent).memory)
     logits, values = outputs(config, state.params.network, batch)
     _, output = agent.learn(state, batch, jax.random.key(0))
     on = ~np.asarray(batch.steps.is_last)[:, :-1].T
-    new = np.asarray(jax.nn.log_softmax(logits[:-1]))[on]
+    new = special.log_softmax(logits[:-1], axis=-1)[on]
     old = np.asarray(batch.steps.behaviour[:, :-1]).swapaxes(0, 1)[on]
     action = np.asarray(batch.steps.action[:, :-1]).T[on]
     advantage = np.asarray(batch.extra.advantage).T[on]
@@ -169,10 +176,10 @@ def test_the_loss_is_that_of_the_equations(policy_loss):
 def test_the_scale_of_advantages_moves_slowly():
     """Ten times the rewards, in the second rollout, are ten times the advantages, nearly."""
     config = OnPolicyConfig(network=SMALL, scale_decay=0.9, batch_size=B)
-    agent = make_on_policy(config, SPEC)
+    agent = compile_agent(make_on_policy(config, SPEC))
     state, batch = agent.init(jax.random.key(1)), make_batch(agent)
     # Values of 0: rewards alone make the advantages.
-    heads = jax.tree.map(jnp.zeros_like, state.params.network.heads)
+    heads = jax.tree.map(np.zeros_like, state.params.network.heads)
     network = state.params.network._replace(heads=heads)
     state = state._replace(params=state.params._replace(network=network))
     more = batch._replace(steps=batch.steps._replace(reward=10.0 * batch.steps.reward))
@@ -188,7 +195,7 @@ def test_the_scale_of_advantages_moves_slowly():
 def test_a_bonus_is_learned_with_the_agent_and_updated_after_each_step():
     config = OnPolicyConfig(network=SMALL, batch_size=B, learning_rate=0.1)
     reward = IntrinsicConfig(scale=0.5, normaliser="none")
-    agent = make_on_policy_agent(config, SPEC, bonus_of(2.0), reward)
+    agent = compile_agent(make_on_policy_agent(config, SPEC, bonus_of(2.0), reward))
     state, batch = agent.init(jax.random.key(1)), make_batch(agent)
     state, batch, _ = agent.prepare(state, batch, batch.memory)
     new, output = agent.learn(state, batch, jax.random.key(0))
@@ -204,7 +211,7 @@ def test_the_size_of_a_bonus_gradient_does_not_decide_the_policys_step():
 
     def policy(bonus):
         unpaid = IntrinsicConfig(scale=0.0, normaliser="none")
-        agent = make_on_policy_agent(config, SPEC, bonus, unpaid)
+        agent = compile_agent(make_on_policy_agent(config, SPEC, bonus, unpaid))
         state, batch = agent.init(jax.random.key(1)), make_batch(agent)
         state, batch, _ = agent.prepare(state, batch, batch.memory)
         return agent.learn(state, batch, jax.random.key(0))[0].params.network
@@ -221,7 +228,9 @@ def test_normalisers_skip_closing_steps_and_carry_on(name):
         return state, (), jnp.where(chunk.steps.is_last[:-1], jnp.nan, 2.0 + state)
 
     bonus = bonus_of(0.0)._replace(reward=reward)
-    agent = make_on_policy_agent(config, SPEC, bonus, IntrinsicConfig(normaliser=name))
+    agent = compile_agent(
+        make_on_policy_agent(config, SPEC, bonus, IntrinsicConfig(normaliser=name))
+    )
     state, batch = agent.init(jax.random.key(1)), make_batch(agent)
     state, prepared, memory = agent.prepare(state, batch, batch.memory)
     found = np.asarray(prepared.extra.reward)

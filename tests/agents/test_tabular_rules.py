@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dm_env import specs
+from scipy import special
 
 from bellmax import losses
 from bellmax.agents.base import Batch
@@ -21,6 +22,7 @@ from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig, make_qr_dqn_retrac
 from bellmax.agents.va_learning import VALearningConfig, make_va_learning
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import NetworkConfig, QuantileOutput, VAOutput
+from helpers.jitted import compile_agent, jitted, quick_jit
 
 S, A, N, GAMMA, STEP_SIZE, LAMBDA = 6, 3, 8, 0.9, 0.25, 0.8
 SPEC = EnvSpec("test/Table", specs.Array((S,), np.float32), specs.DiscreteArray(A))
@@ -81,37 +83,38 @@ def windows(k, batch=10, seed=0):
     last[:, 0] = np.arange(batch) == 3  # one window starts where an episode closes
     terminated = np.roll(last, -1, 1) & (rng.random(shape) < 0.5)
     steps = Step(
-        observation=jnp.eye(S)[state],
-        action=jnp.asarray(rng.integers(A, size=shape), jnp.int32),
-        reward=jnp.asarray(rng.normal(size=shape), jnp.float32),
-        discount=jnp.asarray(1.0 - terminated, jnp.float32),
-        is_first=jnp.asarray(np.roll(last, 1, 1)),
-        is_last=jnp.asarray(last),
-        behaviour=jnp.asarray(np.log(rng.uniform(0.2, 0.9, shape)), jnp.float32),
+        observation=np.eye(S, dtype=np.float32)[state],
+        action=rng.integers(A, size=shape).astype(np.int32),
+        reward=rng.normal(size=shape).astype(np.float32),
+        discount=np.float32(1.0 - terminated),
+        is_first=np.roll(last, 1, 1),
+        is_last=last,
+        behaviour=np.log(rng.uniform(0.2, 0.9, shape)).astype(np.float32),
     )
     return state, steps
 
 
 def step_of(make, config, steps, same_target=False):
     """Parameters, target parameters and `params - STEP_SIZE * gradient`, as float64 tables."""
-    agent = make(config, SPEC)
+    agent = compile_agent(make(config, SPEC))
     state = agent.init(KEY)
     target = state.params if same_target else agent.init(jax.random.key(1)).params
     before = state._replace(target_params=target)
-    after, _ = jax.jit(agent.learn)(before, Batch(steps, jnp.ones(len(steps.reward))), KEY)
+    weights = np.ones(len(steps.reward), np.float32)
+    after, _ = agent.learn(before, Batch(steps, weights), KEY)
+    trees = jax.tree.map(np.asarray, (state.params, target, after.opt_state[0].mu))
+    params, target, moment = (tree["params"] for tree in trees)
     # Adam's first moment after one step is a tenth of the gradient.
-    gradient = jax.tree.map(lambda m: 10 * m, after.opt_state[0].mu)
-    moved = jax.tree.map(lambda x, g: x - STEP_SIZE * g, state.params, gradient)
-    return [jax.tree.map(np.asarray, tree["params"]) for tree in (state.params, target, moved)]
+    moved = jax.tree.map(lambda x, m: x - STEP_SIZE * 10 * m, params, moment)
+    return params, target, moved
 
 
-def tabular_target(config, s, b, theta, next_states):
-    """The library's target of a window, its policy, coefficients and cuts written out."""
-    dist_q_t = jnp.asarray(theta[next_states])
+def tabular_target(config, s, dist_q_t):
+    """The library's target of one window, its policy, coefficients and cuts written out."""
     greedy = dist_q_t.mean(1).argmax(-1)
     pi_t = (1 - config.target_epsilon) * jax.nn.one_hot(greedy, A) + config.target_epsilon / A
-    r_t, discount_t = s.reward[b, :-1], GAMMA * s.discount[b, :-1]
-    a_t, trace_t = s.action[b, 1:], 1.0 - s.is_last[b, 1:]
+    r_t, discount_t = s.reward[:-1], GAMMA * s.discount[:-1]
+    a_t, trace_t = s.action[1:], 1.0 - s.is_last[1:]
     if config.trace in ("uncorrected", "one_step"):
         dist_v_t = dist_q_t[jnp.arange(len(greedy)), :, greedy]
         return losses.distributional_n_step_target(r_t, discount_t, dist_v_t, trace_t)
@@ -119,7 +122,7 @@ def tabular_target(config, s, b, theta, next_states):
     if config.trace == "q_lambda":
         c_t = losses.q_lambda_coefficients(a_t, lambda_=decay)
     else:
-        c_t = losses.retrace_coefficients(a_t, pi_t, jnp.exp(s.behaviour[b, 1:]), lambda_=decay)
+        c_t = losses.retrace_coefficients(a_t, pi_t, jnp.exp(s.behaviour[1:]), lambda_=decay)
     return losses.distributional_retrace_target(
         r_t, discount_t, dist_q_t, a_t, pi_t, c_t, trace_t, anchor=0
     )
@@ -145,12 +148,18 @@ def quantile_steps(config):
         agent_steps = steps
     before, target, moved = step_of(make_qr_dqn_retrace, config, agent_steps)
     tau, theta = losses.quantile_midpoints(N), before["theta"]
-    open_windows = np.flatnonzero(~np.asarray(steps.is_last[:, 0]))
+
+    @quick_jit
+    def tabular_rule(theta, window, dist_q_t):
+        z, w = tabular_target(config, window, dist_q_t)
+        return losses.quantile_td(theta, tau, z, step_size=STEP_SIZE, weights=w)
+
+    open_windows = np.flatnonzero(~steps.is_last[:, 0])
     change = np.zeros(theta.shape)
     for b in open_windows:
         here = state[b, 0], slice(None), int(steps.action[b, 0])
-        z, w = tabular_target(config, steps, b, target["theta"], state[b, 1:])
-        new = losses.quantile_td(theta[here], tau, z, step_size=STEP_SIZE, weights=w)
+        window = jax.tree.map(lambda x, b=b: x[b], steps)
+        new = tabular_rule(theta[here], window, target["theta"][state[b, 1:]])
         change[here] += (np.asarray(new, np.float64) - theta[here]) / len(open_windows)
     return theta, moved["theta"], theta + change
 
@@ -179,14 +188,14 @@ def test_a_step_of_va_is_va_update():
     config = dataclasses.replace(VA, network=network("plain_va_table"))
     state, steps = windows(1)
     before, _, moved = step_of(make_va_learning, config, steps, same_target=True)
-    tables = losses.VATables(jnp.asarray(before["v"]), jnp.asarray(before["f"]))
+    tables = losses.VATables(before["v"], before["f"])
     sizes: Any = {"step_size_v": STEP_SIZE, "step_size_advantage": STEP_SIZE}
-    open_windows = np.flatnonzero(~np.asarray(steps.is_last[:, 0]))
+    open_windows = np.flatnonzero(~steps.is_last[:, 0])
     change = [np.zeros(np.shape(x)) for x in tables]
     for b in open_windows:
         discount = GAMMA * steps.discount[b, 0]
         transition = int(state[b, 0]), steps.action[b, 0], steps.reward[b, 0], discount
-        new = losses.va_update(tables, *transition, int(state[b, 1]), **sizes)
+        new = jitted.va_update(tables, *transition, int(state[b, 1]), **sizes)
         for total, x, y in zip(change, new, tables, strict=True):
             total += (np.asarray(x, np.float64) - np.asarray(y)) / len(open_windows)
     np.testing.assert_allclose(moved["v"], before["v"] + change[0], rtol=0, atol=5e-6)
@@ -201,25 +210,25 @@ def test_a_step_of_behaviour_dueling_moves_all_values_by_the_closed_form(behavio
         VA, network=network("VATable"), loss="behaviour_dueling", behaviour=behaviour
     )
     state, steps = windows(1, batch=1, seed=5)
-    agent = make_va_learning(config, SPEC)
+    agent = compile_agent(make_va_learning(config, SPEC))
     start = agent.init(KEY).params
     if behaviour == "uniform":
-        start["params"]["logits"] = jnp.zeros((S, A))
+        start["params"]["logits"] = np.zeros((S, A), np.float32)
     other = agent.init(jax.random.key(1))
     before = agent.init(KEY)._replace(params=start, target_params=other.params)
-    after, _ = jax.jit(agent.learn)(before, Batch(steps, jnp.ones(1)), KEY)
+    after, _ = agent.learn(before, Batch(steps, np.ones(1, np.float32)), KEY)
     table = jax.tree.map(np.asarray, start["params"])
     gradient = jax.tree.map(lambda m: 10 * np.asarray(m), after.opt_state[0].mu["params"])
 
     def q_values(params):
-        mu = np.asarray(jax.nn.softmax(table["logits"]), np.float64)
+        mu = special.softmax(np.float64(table["logits"]), axis=-1)
         return params["v"][:, None] + params["f"] - np.sum(mu * params["f"], -1, keepdims=True)
 
     moved = {name: table[name] - STEP_SIZE * gradient[name] for name in ("v", "f")}
     s, a = state[0, 0], int(steps.action[0, 0])
-    mu = np.asarray(jax.nn.softmax(table["logits"][s]), np.float64)
-    output: Any = VATable(A).apply(other.params, steps.observation[:, 1])
-    there = output.q_values.max()
+    mu = special.softmax(np.float64(table["logits"][s]))
+    output: Any = quick_jit(VATable(A).apply)(other.params, steps.observation[:, 1])
+    there = np.max(output.q_values)
     target = float(steps.reward[0, 0] + GAMMA * steps.discount[0, 0] * there)
     error = target - q_values(table)[s, a]
     expected = np.zeros((S, A))

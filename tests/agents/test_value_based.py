@@ -1,5 +1,6 @@
 """What value-based agents share: windows, masks, target updates and exploration."""
 
+import functools
 from dataclasses import replace
 
 import jax
@@ -14,6 +15,7 @@ from bellmax.agents.base import Batch, masked_mean, update_target
 from bellmax.agents.dqn import DQNConfig, make_dqn
 from bellmax.agents.value_based import apply_sequence, transitions
 from bellmax.networks import NetworkConfig, make_q_network
+from helpers.jitted import quick_jit
 from helpers.windows import (
     AGENTS,
     KEY,
@@ -74,40 +76,40 @@ def test_target_moves_by_period_and_rate(period, rate):
 
 def test_exploration_follows_the_schedule():
     config = DQNConfig(**SMALL, epsilon_start=1.0, epsilon_end=0.2, epsilon_steps=100)
-    agent = make_dqn(config, SPEC)
+    agent = compiled(make_dqn, config)
     params = agent.init(KEY).params
     count = 20_000
-    observation = jnp.ones((count, 4))
-    greedy = int((jnp.ones(4) @ params["params"]["Dense_0"]["kernel"]).argmax())
-    rest = jnp.zeros(count, bool), KEY
+    observation = np.ones((count, 4), np.float32)
+    greedy = int((np.ones(4) @ np.asarray(params["params"]["Dense_0"]["kernel"])).argmax())
+    rest = np.zeros(count, bool), KEY
     for step, epsilon in [(0, 1.0), (50, 0.6), (100, 0.2), (10**6, 0.2)]:
-        output = agent.act(params, observation, (), *rest, jnp.int32(step))
+        output = agent.act(params, observation, (), *rest, np.int32(step))
         assert output.action.shape == (count,) and output.action.dtype == jnp.int32
         shares = np.bincount(output.action, minlength=NUM_ACTIONS) / count
         wanted = np.full(NUM_ACTIONS, epsilon / NUM_ACTIONS)
         wanted[greedy] += 1 - epsilon
         np.testing.assert_allclose(shares, wanted, atol=4 * np.sqrt(0.25 / count))
-    output = agent.act(params, observation, (), *rest, jnp.int32(0), evaluate=True)
-    assert (output.action == greedy).all()
+    output = agent.act(params, observation, (), *rest, np.int32(0), evaluate=True)
+    assert (np.asarray(output.action) == greedy).all()
 
 
 @pytest.mark.parametrize("final", [None, 0.01])
 def test_step_size_decays_linearly(final):
     """Adam moves by its step size while the gradient is constant."""
     schedule = {"final_learning_rate": final, "learning_rate_steps": 5}
-    agent = make_dqn(replace(AGENTS["dqn"][1], **schedule), SPEC)
+    agent = compiled(make_dqn, replace(AGENTS["dqn"][1], **schedule))
     steps = random_steps(2)._replace(
         observation=jnp.ones((16, 2, 4)),
         reward=jnp.full((16, 2), 1e4),
         is_last=jnp.zeros((16, 2), bool),
         action=jnp.zeros((16, 2), jnp.int32),
     )
-    state, learn = agent.init(KEY), jax.jit(agent.learn)
+    state = agent.init(KEY)
     for i in range(8):
-        before = state.params["params"]["Dense_0"]["kernel"][:, 0]
-        state, _ = learn(state, Batch(steps, jnp.ones(16)), KEY)
+        before = np.asarray(state.params["params"]["Dense_0"]["kernel"])[:, 0]
+        state, _ = agent.learn(state, Batch(steps, jnp.ones(16)), KEY)
         rate = 0.1 if final is None else 0.1 + (final - 0.1) * min(i, 5) / 5
-        moved = state.params["params"]["Dense_0"]["kernel"][:, 0] - before
+        moved = np.asarray(state.params["params"]["Dense_0"]["kernel"])[:, 0] - before
         np.testing.assert_allclose(moved, np.full(4, rate), rtol=1e-3)
     assert state.steps == 8
 
@@ -139,12 +141,15 @@ def test_what_lies_at_and_beyond_an_episode_end_does_not_matter(make, config):
     np.testing.assert_array_equal(gradient, same)
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     kept = np.flatnonzero(~np.asarray(clean.is_last[:, 0]))
-    _, fewer, alone = learn_once(make, config, jax.tree.map(lambda x: x[kept], clean))
+    some = jax.tree.map(lambda x: np.asarray(x)[kept], clean)
+    _, fewer, alone = learn_once(make, config, some)
     np.testing.assert_allclose(alone, gradient, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(fewer.metrics["q_value"], ours.metrics["q_value"], rtol=1e-4)
     state, output, gradient = learn_once(make, config, closing_windows(clean))
     assert not gradient.any() and not output.priorities.any() and output.metrics["loss"] == 0
-    jax.tree.map(np.testing.assert_array_equal, state.params, compiled(make, config)[1](KEY).params)
+    jax.tree.map(
+        np.testing.assert_array_equal, state.params, compiled(make, config).init(KEY).params
+    )
 
 
 @pytest.mark.parametrize("make, config", [AGENTS["dqn"], AGENTS["munchausen"]])
@@ -157,7 +162,7 @@ def test_continuous_actions_are_refused(make, config):
 @pytest.mark.parametrize("differentiated", [False, True])
 def test_windows_taken_step_by_step_are_windows_taken_at_once(monkeypatch, differentiated):
     network = make_q_network(NetworkConfig(hidden=(8,)), SPEC.observation, NUM_ACTIONS)
-    params = network.init(KEY)
+    params = quick_jit(network.init)(KEY)
     observation = jax.random.normal(KEY, (5, 3, *SPEC.observation.shape))
 
     def run():
@@ -165,10 +170,11 @@ def test_windows_taken_step_by_step_are_windows_taken_at_once(monkeypatch, diffe
             q_values = apply_sequence(network, params, observation).q_values
             return jnp.sum(jnp.sin(q_values)), q_values
 
-        return jax.grad(total, has_aux=True)(params) if differentiated else total(params)
+        return quick_jit(jax.grad(total, has_aux=True) if differentiated else total)(params)
 
     at_once = run()
     monkeypatch.setattr(value_based, "CPU_VALUES", 1)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), at_once, run())
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, at_once, run())
     program = str(jax.make_jaxpr(lambda p: apply_sequence(network, p, observation))(params))
     assert program.count(" dot_general[") == 3 * 2  # it was step by step, two layers each

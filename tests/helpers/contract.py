@@ -19,13 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from helpers.jitted import quick_jit
+
 STEP = 1e-4  # of finite differences in float64
-# Each program runs once on a few numbers, and compiles in a third of the time without these.
-QUICK = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
-}
 BASE, OTHER, ROUNDED, HUGE = range(4)  # rows of `_batch`; zeros and ones follow
 
 
@@ -186,8 +182,7 @@ def _compiled(parts, *arguments):
                 raised[name] = error
         return results
 
-    compiled = jax.jit(program, compiler_options=QUICK)
-    return jax.tree.map(np.asarray, compiled(*arguments)) | raised
+    return jax.tree.map(np.asarray, quick_jit(program)(*arguments)) | raised
 
 
 def _stack(rows):

@@ -11,6 +11,7 @@ from bellmax.agents.base import Batch
 from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig
 from bellmax.agents.va_learning import VALearningConfig
 from bellmax.networks import NetworkConfig, QuantileOutput, VAOutput
+from helpers.jitted import random_like
 from helpers.windows import KEY, SPEC
 
 N = 5
@@ -54,10 +55,7 @@ VA = VALearningConfig(network=network("LinearVA"), batch_size=16)
 
 def random_params(agent, seed):
     """Parameters of an agent's shapes; only shapes are traced."""
-    leaves, tree = jax.tree.flatten(jax.eval_shape(lambda: agent.init(KEY).params))
-    generator = np.random.default_rng(seed)
-    normal = [generator.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
-    return jax.tree.unflatten(tree, list(map(jnp.asarray, normal)))
+    return random_like(jax.eval_shape(lambda: agent.init(KEY).params), seed)
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Agents on the plane: TD3 and ExpectRL, random batches, and their networks and losses by hand."""
 
+import functools
 from dataclasses import replace
 
 import jax
@@ -13,6 +14,7 @@ from bellmax.agents.expectrl import ExpectRLConfig, make_expectrl
 from bellmax.agents.td3 import TD3Config, make_td3
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import ContinuousNetworkConfig
+from helpers.jitted import compile_agent, random_like
 
 LOW, HIGH = np.array([-2.0, 1.0], np.float32), np.array([2.0, 4.0], np.float32)
 ACTION = specs.BoundedArray((2,), np.float32, LOW, HIGH)
@@ -50,6 +52,12 @@ def random_batch(size=8, seed=0, garbage=0.0):
     return Batch(steps, weights)
 
 
+@functools.cache
+def compiled(make, config):
+    """The agent on the plane, its functions under jit."""
+    return compile_agent(make(config, SPEC))
+
+
 def dense(layer, x):
     return jnp.einsum("io,i->o", layer["kernel"], x) + layer["bias"]
 
@@ -79,26 +87,28 @@ def critic_loss_by_hand(config, state, batch, noise):
     alphas = {"auto": getattr(config, "alphas", ())}.get(getattr(config, "alpha", 0), None)
     alphas = alphas or (getattr(config, "alpha", 0.5),)
 
-    def loss_of(params):
-        total = 0.0
-        for b in range(len(noise)):
-            if steps.is_last[b, 0]:
-                continue
-            actions = actor_by_hand(target.actor, steps.observation[b, 1])
-            for k, alpha in enumerate(alphas):
-                clipped = jnp.clip(noise[b] * config.target_noise, -0.5, 0.5) * (HIGH - LOW) / 2
-                action = jnp.clip(actions[k] + clipped, LOW, HIGH)
-                q_t = [
-                    critic_by_hand(target.critics, c, steps.observation[b, 1], action)[k]
+    def one(params, step, noise):
+        total, actions = 0.0, actor_by_hand(target.actor, step.observation[1])
+        for k, alpha in enumerate(alphas):
+            clipped = jnp.clip(noise * config.target_noise, -0.5, 0.5) * (HIGH - LOW) / 2
+            action = jnp.clip(actions[k] + clipped, LOW, HIGH)
+            q_t = jnp.stack(
+                [
+                    critic_by_hand(target.critics, c, step.observation[1], action)[k]
                     for c in range(num_critics(config))
                 ]
-                reduced = sum(q_t) / len(q_t) if config == AGENTS["mean"][1] else min(q_t)
-                y = steps.reward[b, 0] + 0.99 * steps.discount[b, 0] * reduced
-                for c in range(num_critics(config)):
-                    q = critic_by_hand(params, c, steps.observation[b, 0], steps.action[b, 0])[k]
-                    weight = 2 * jnp.where(y - q < 0, 1 - alpha, alpha)
-                    total += batch.weights[b] * weight * (y - q) ** 2
-        return total / (1 - steps.is_last[:, 0]).sum()
+            )
+            reduced = jnp.mean(q_t) if config == AGENTS["mean"][1] else jnp.min(q_t)
+            y = step.reward[0] + 0.99 * step.discount[0] * reduced
+            for c in range(num_critics(config)):
+                q = critic_by_hand(params, c, step.observation[0], step.action[0])[k]
+                total += 2 * jnp.where(y - q < 0, 1 - alpha, alpha) * (y - q) ** 2
+        return total
+
+    def loss_of(params):
+        each = jax.vmap(one, (None, 0, 0))(params, steps, noise)
+        counts = ~steps.is_last[:, 0]
+        return jnp.sum(jnp.where(counts, batch.weights * each, 0.0)) / jnp.sum(counts)
 
     return loss_of
 
@@ -106,14 +116,15 @@ def critic_loss_by_hand(config, state, batch, noise):
 def actor_loss_by_hand(state, batch):
     steps = batch.steps
 
+    def one(params, observation):
+        actions = enumerate(actor_by_hand(params, observation))
+        values = (critic_by_hand(state.params.critics, 0, observation, a)[k] for k, a in actions)
+        return -sum(values)
+
     def loss_of(params):
-        total = 0.0
-        for b in range(len(batch.weights)):
-            if not steps.is_last[b, 0]:
-                for k, action in enumerate(actor_by_hand(params, steps.observation[b, 0])):
-                    observation = steps.observation[b, 0]
-                    total -= critic_by_hand(state.params.critics, 0, observation, action)[k]
-        return total / (1 - steps.is_last[:, 0]).sum()
+        each = jax.vmap(one, (None, 0))(params, steps.observation[:, 0])
+        counts = ~steps.is_last[:, 0]
+        return jnp.sum(jnp.where(counts, each, 0.0)) / jnp.sum(counts)
 
     return loss_of
 
@@ -123,10 +134,8 @@ def random_state(agent):
     state = agent.init(KEY)
 
     def moved(tree, seed):
-        leaves, structure = jax.tree.flatten(tree)
-        keys = jax.random.split(jax.random.key(seed), len(leaves))
-        new = [x + 0.5 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-        return jax.tree.unflatten(structure, new)
+        noise = random_like(tree, seed, 0.5)
+        return jax.tree.map(lambda x, y: jnp.asarray(np.add(x, y)), tree, noise)
 
     return state._replace(params=moved(state.params, 1), target_params=moved(state.params, 2))
 
@@ -137,6 +146,6 @@ def assert_close(a, b, rtol=2e-4, atol=2e-6):
 
 def act(agent, state, observation, step=10**6, key=KEY, **kwargs):
     memory = agent.initial_memory(len(observation))
-    first = jnp.ones(len(observation), bool)
+    first = np.ones(len(observation), bool)
     params = agent.actor_params(state)
-    return agent.act(params, observation, memory, first, key, jnp.int32(step), **kwargs)
+    return agent.act(params, observation, memory, first, key, np.int32(step), **kwargs)

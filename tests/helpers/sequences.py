@@ -1,9 +1,8 @@
 """Windows of scalar values for multi-step rules: one worked by hand, and random ones."""
 
-import jax.numpy as jnp
 import numpy as np
 
-from bellmax import losses
+from helpers.jitted import jitted
 
 Q = np.array([[1.0, 2.0], [0.0, 0.5], [3.0, -1.0]])
 A_T, R, D = np.array([0, 1, 0]), np.array([1.0, 0.0, 2.0]), np.array([0.9, 0.9, 0.0])
@@ -27,23 +26,23 @@ def random_sequence(seed=0, t=6, a=4):
 
 
 def pick(sequence, *names):
-    return [jnp.asarray(sequence[name]) for name in names]
+    return [sequence[name] for name in names]
 
 
 PREDICTION = ("q_tm1", "a_tm1", "r_t", "discount_t", "q_t")
 METHODS = {
-    "retrace": lambda s: losses.retrace(
+    "retrace": lambda s: jitted.retrace(
         *pick(s, *PREDICTION, "a_t", "pi_t", "mu_t", "trace_t"), lambda_=0.9
     ),
-    "peng": lambda s: losses.peng_q_lambda(*pick(s, *PREDICTION, "trace_t"), lambda_=0.8),
-    "watkins": lambda s: losses.watkins_q_lambda(
+    "peng": lambda s: jitted.peng_q_lambda(*pick(s, *PREDICTION, "trace_t"), lambda_=0.8),
+    "watkins": lambda s: jitted.watkins_q_lambda(
         *pick(s, *PREDICTION, "a_t", "trace_t"), lambda_=0.8
     ),
-    "n-step": lambda s: losses.n_step_q_learning(*pick(s, *PREDICTION, "trace_t"), n=4),
-    "v-trace": lambda s: losses.v_trace(
-        jnp.asarray(s["q_tm1"][:, 0]),
+    "n-step": lambda s: jitted.n_step_q_learning(*pick(s, *PREDICTION, "trace_t"), n=4),
+    "v-trace": lambda s: jitted.v_trace(
+        s["q_tm1"][:, 0],
         *pick(s, "r_t", "discount_t"),
-        jnp.asarray(s["q_t"][:, 0]),
+        s["q_t"][:, 0],
         *pick(s, "mu_t", "trace_t"),
         lambda_=0.9,
         clip_rho=0.7,

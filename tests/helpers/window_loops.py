@@ -76,8 +76,11 @@ def as_measure(target):
 
 
 def cdf(measure, points):
+    """Mass strictly below each point."""
     z, w = np.array(measure).T
-    return np.sum(w[None, :] * (z[None, :] < points[:, None]), axis=1)
+    order = np.argsort(z)
+    below = np.concatenate([[0.0], np.cumsum(w[order])])
+    return below[np.searchsorted(z[order], points)]
 
 
 def cdf_gap(first, second):

@@ -14,6 +14,7 @@ from bellmax.agents.dqn import DQNConfig, make_dqn
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import NetworkConfig
+from helpers.jitted import compile_agent
 
 NUM_ACTIONS = 3
 SPEC = EnvSpec("test/Any", specs.Array((4,), np.float32), specs.DiscreteArray(NUM_ACTIONS))
@@ -56,23 +57,22 @@ def random_steps(length, batch=16, seed=0, garbage=0.0):
 
 @functools.cache
 def compiled(make, config):
-    """An agent, and its `init` and `learn` compiled."""
-    agent = make(config, SPEC)
-    return agent, jax.jit(agent.init), jax.jit(agent.learn)
+    """The agent, its functions under jit."""
+    return compile_agent(make(config, SPEC))
 
 
 def learn_once(make, config, steps, weights=None, seed=0):
     """State, output and the gradient of one step: Adam's first moment is a tenth of it."""
-    _, init, learn = compiled(make, config)
-    state = init(jax.random.key(seed))
+    agent = compiled(make, config)
+    state = agent.init(jax.random.key(seed))
     other = jax.random.normal(jax.random.key(7), state.params["params"]["Dense_0"]["kernel"].shape)
     state = state._replace(target_params={"params": {"Dense_0": {"kernel": other}}})
-    weights = jnp.ones(len(steps.reward)) if weights is None else jnp.asarray(weights, jnp.float32)
-    state, output = learn(state, Batch(steps, weights), KEY)
-    return state, output, np.asarray(10 * state.opt_state[0].mu["params"]["Dense_0"]["kernel"])
+    weights = np.ones(len(steps.reward)) if weights is None else weights
+    state, output = agent.learn(state, Batch(steps, np.asarray(weights, np.float32)), KEY)
+    return state, output, 10 * np.asarray(state.opt_state[0].mu["params"]["Dense_0"]["kernel"])
 
 
 def closing_windows(steps):
     """As many windows, all of them among those that start at a closing step."""
     rows = np.resize(np.flatnonzero(steps.is_last[:, 0]), len(steps.reward))
-    return jax.tree.map(lambda x: x[rows], steps)
+    return jax.tree.map(lambda x: np.asarray(x)[rows], steps)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bellmax import losses
+from helpers.jitted import compiled, jitted, quick_jit
 from helpers.peers import rlax
 
 T, A, L = 5, 3, 11
@@ -36,7 +37,7 @@ def window(seed=0, t=T):
         "q_logits_t": generator.normal(size=(t, A, L)),
         "a_t": a_t,
         "pi_t": pi_t,
-        "c_t": np.asarray(losses.retrace_coefficients(a_t, pi_t, mu_t, lambda_=0.9)),
+        "c_t": np.asarray(jitted.retrace_coefficients(a_t, pi_t, mu_t, lambda_=0.9)),
         "trace_t": np.ones(t),
     }
 
@@ -54,8 +55,8 @@ def pick(w, *names):
 
 
 RULES = {
-    "retrace": lambda w: jax.jit(losses.categorical_retrace)(*pick(w, *FIRST, *RETRACE)),
-    "n-step": lambda w: jax.jit(losses.n_step_categorical_q_learning)(*pick(w, *FIRST, *N_STEP)),
+    "retrace": lambda w: jitted.categorical_retrace(*pick(w, *FIRST, *RETRACE)),
+    "n-step": lambda w: jitted.n_step_categorical_q_learning(*pick(w, *FIRST, *N_STEP)),
 }
 
 
@@ -95,25 +96,25 @@ def loop_retrace(w):
 
 
 def test_a_signed_target_is_compared_where_rlax_gives_nan():
-    labels, logits = jnp.array([-0.2, 0.7, 0.5]), jnp.array([0.1, 0.2, 0.3])
-    grid = jnp.array([0.0, 1.0, 2.0])
+    labels, logits = np.array([-0.2, 0.7, 0.5]), np.array([0.1, 0.2, 0.3])
+    grid = np.array([0.0, 1.0, 2.0])
     # log sum exp = 1.3019428482; less -0.2 * 0.1 + 0.7 * 0.2 + 0.5 * 0.3 = 0.27
-    loss = losses.categorical_regression(grid, logits, grid, labels)
+    both = quick_jit(jax.value_and_grad(losses.categorical_regression, 1))
+    loss, gradient = both(grid, logits, grid, labels)
     np.testing.assert_allclose(loss, 1.0319428482, atol=1e-10)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert jnp.isnan(rlax.categorical_cross_entropy(labels, logits))
-    gradient = jax.grad(losses.categorical_regression, 1)(grid, logits, grid, labels)
-    np.testing.assert_allclose(gradient, jax.nn.softmax(logits) - labels, atol=1e-12)
+        assert np.isnan(quick_jit(rlax.categorical_cross_entropy)(labels, logits))
+    np.testing.assert_allclose(gradient, softmax(logits) - labels, atol=1e-12)
 
 
 def test_worked_projection():
     # 0.25 lies a quarter of the way from 0 to 1; 9 is beyond the end.
-    grid, logits = jnp.array([0.0, 1.0, 3.0]), jnp.array([0.0, 1.0, 3.0])
-    target, weights = jnp.array([0.25, 9.0, 2.0]), jnp.array([0.4, 0.8, -0.2])
+    grid, logits = np.array([0.0, 1.0, 3.0]), np.array([0.0, 1.0, 3.0])
+    target, weights = np.array([0.25, 9.0, 2.0]), np.array([0.4, 0.8, -0.2])
     # Masses 0.3, 0.1 - 0.1, 0.8 - 0.1.
-    expected = -np.dot([0.3, 0.0, 0.7], jax.nn.log_softmax(logits))
-    got = losses.categorical_regression(grid, logits, target, weights)
+    expected = -np.dot([0.3, 0.0, 0.7], np.log(softmax(logits)))
+    got = jitted.categorical_regression(grid, logits, target, weights)
     np.testing.assert_allclose(got, expected, atol=1e-12)
 
 
@@ -124,10 +125,11 @@ def test_one_step_equals_rlax(seed):
     w = window(seed)
     first, selector = pick(w, *FIRST), jnp.asarray(w["pi_t"][0])
     step = [jnp.asarray(x) for x in (w["r_t"][0], w["discount_t"][0], GRID, w["q_logits_t"][0])]
-    got = losses.categorical_q_learning(*first, *step)
-    np.testing.assert_allclose(got, rlax.categorical_q_learning(*first, *step), rtol=1e-12)
-    got = losses.categorical_q_learning(*first, *step, q_t_selector=selector)
-    theirs = rlax.categorical_double_q_learning(*first, *step, selector)
+    got = jitted.categorical_q_learning(*first, *step)
+    theirs = compiled(rlax.categorical_q_learning)(*first, *step)
+    np.testing.assert_allclose(got, theirs, rtol=1e-12)
+    got = jitted.categorical_q_learning(*first, *step, q_t_selector=selector)
+    theirs = compiled(rlax.categorical_double_q_learning)(*first, *step, selector)
     np.testing.assert_allclose(got, theirs, rtol=1e-12)
 
 
@@ -136,12 +138,12 @@ def test_expected_sarsa_is_the_mean_over_actions_and_its_greedy_case_is_q_learni
     first = pick(w, *FIRST)
     step = [jnp.asarray(x) for x in (w["r_t"][0], w["discount_t"][0], GRID, w["q_logits_t"][0])]
     by_action = [
-        losses.categorical_q_learning(*first, *step, q_t_selector=jnp.eye(A)[b]) for b in range(A)
+        jitted.categorical_q_learning(*first, *step, q_t_selector=np.eye(A)[b]) for b in range(A)
     ]
-    got = losses.categorical_expected_sarsa(*first, *step, jnp.asarray(w["pi_t"][0]))
+    got = jitted.categorical_expected_sarsa(*first, *step, w["pi_t"][0])
     np.testing.assert_allclose(got, np.dot(w["pi_t"][0], by_action), rtol=1e-12)
     best = int(np.argmax(softmax(w["q_logits_t"][0]) @ GRID))
-    np.testing.assert_allclose(losses.categorical_q_learning(*first, *step), by_action[best])
+    np.testing.assert_allclose(jitted.categorical_q_learning(*first, *step), by_action[best])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -150,7 +152,7 @@ def test_retrace_equals_the_loop(seed):
     w["trace_t"][3], w["trace_t"][1] = [(1.0, 1.0), (0.0, 1.0), (1.0, 0.5)][seed]
     w["discount_t"][2] *= seed != 2
     measure = loop_retrace(w)
-    target = losses.categorical_retrace_target(*pick(w, *RETRACE))
+    target = jitted.categorical_retrace_target(*pick(w, *RETRACE))
     np.testing.assert_allclose(np.sum(target.weights), 1.0, atol=1e-12)
     masses = project(zip(*map(np.asarray, target), strict=True), w["q_atoms_tm1"])
     assert seed or np.min(masses) < 0.0
@@ -158,7 +160,7 @@ def test_retrace_equals_the_loop(seed):
     np.testing.assert_allclose(RULES["retrace"](w), cross_entropy(w, measure), atol=1e-12)
     # Within the grid the mean is the scalar target's.
     q_t = jnp.asarray(softmax(w["q_logits_t"]) @ GRID)
-    scalar = losses.off_policy_returns(
+    scalar = jitted.off_policy_returns(
         *pick(w, "r_t", "discount_t"), q_t, *pick(w, "a_t", "pi_t", "c_t", "trace_t")
     )
     np.testing.assert_allclose(np.dot(*target), scalar[0], atol=1e-12)
@@ -175,7 +177,7 @@ def test_n_step_equals_the_loop(cut):
     best = probs[np.argmax(probs @ GRID)]
     measure = [(shift + scale * z, p) for z, p in zip(GRID, best, strict=True)]
     np.testing.assert_allclose(RULES["n-step"](w), cross_entropy(w, measure), atol=1e-12)
-    other = losses.n_step_categorical_q_learning(
+    other = jitted.n_step_categorical_q_learning(
         *pick(w, *FIRST, *N_STEP), q_t_selector=-jnp.asarray(softmax(w["q_logits_t"]) @ GRID)
     )
     worst = probs[np.argmin(probs @ GRID)]
@@ -185,12 +187,12 @@ def test_n_step_equals_the_loop(cut):
 
 def test_one_step_limits_of_windows():
     w = window(t=1)
-    first, step = pick(w, *FIRST), [x[0] for x in pick(w, "r_t", "discount_t")]
-    step += [jnp.asarray(GRID), jnp.asarray(w["q_logits_t"][0])]
-    sarsa = losses.categorical_expected_sarsa(*first, *step, jnp.asarray(w["pi_t"][0]))
+    first = pick(w, *FIRST)
+    step = [w["r_t"][0], w["discount_t"][0], GRID, w["q_logits_t"][0]]
+    sarsa = jitted.categorical_expected_sarsa(*first, *step, w["pi_t"][0])
     np.testing.assert_allclose(RULES["retrace"](w), sarsa, rtol=1e-13)
     np.testing.assert_allclose(
-        RULES["n-step"](w), losses.categorical_q_learning(*first, *step), rtol=1e-13
+        RULES["n-step"](w), jitted.categorical_q_learning(*first, *step), rtol=1e-13
     )
 
 
@@ -213,7 +215,7 @@ def test_what_lies_past_an_end_does_not_matter(name, ends):
     assert rule(w) != rule(replaced(w))
 
 
-REGRESSIONS = jax.jit(jax.vmap(losses.categorical_regression, (None, 0, None, None)))
+REGRESSIONS = quick_jit(jax.vmap(losses.categorical_regression, (None, 0, None, None)))
 
 
 @settings(deadline=None, max_examples=50, derandomize=True)
@@ -223,10 +225,10 @@ def test_projection_keeps_mass_and_within_the_grid_the_mean(seed, spread):
     atoms, weights = generator.normal(size=(2, 6)) * np.array([[spread], [1.0]])
     weights[-1] = 1.0 - weights[:-1].sum()
     # Uniform logits make the loss log M times the mass; one raised logit reads one mass.
-    grid, logits = jnp.asarray(GRID), jnp.concatenate([jnp.zeros((1, L)), jnp.eye(L)])
-    got = REGRESSIONS(grid, logits, jnp.asarray(atoms), jnp.asarray(weights))
+    logits = np.concatenate([np.zeros((1, L)), np.eye(L)])
+    got = np.asarray(REGRESSIONS(GRID, logits, atoms, weights))
     np.testing.assert_allclose(got[0], np.log(L), atol=1e-12)
-    masses = np.log(L - 1 + np.e) - np.asarray(got[1:])
+    masses = np.log(L - 1 + np.e) - got[1:]
     np.testing.assert_allclose(masses, project(zip(atoms, weights, strict=True), GRID), atol=1e-11)
     inside = np.clip(atoms, GRID[0], GRID[-1])
     np.testing.assert_allclose(np.dot(masses, GRID), np.dot(inside, weights), atol=1e-10)

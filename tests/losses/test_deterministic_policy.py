@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from bellmax import losses
 from helpers.contract import Case, check_contract
+from helpers.jitted import jitted, quick_jit
 from helpers.peers import rlax
 
 BOUNDS = {"minimum": jnp.array([-1.0, -2.0, 0.0]), "maximum": jnp.array([1.0, 2.0, 5.0])}
@@ -103,11 +105,11 @@ def loop_smoothed(action, noise, clip, low, high):
 
 def test_worked_smoothing():
     # Scales 1, 2, 2.5. 0.2 + 0.1; -1.5 + 2 * 0.3; 4 - 2.5 * 0.5, as the noise is clipped first.
-    got = losses.smoothed_target_action(*ACTION.values(), **BOUNDS)
+    got = jitted.smoothed_target_action(*ACTION.values(), **BOUNDS)
     np.testing.assert_allclose(got, [0.3, -0.9, 2.75], rtol=1e-6)
-    at_bound = losses.smoothed_target_action(jnp.array([0.9]), jnp.array([0.3]))
+    at_bound = jitted.smoothed_target_action(jnp.array([0.9]), jnp.array([0.3]))
     np.testing.assert_allclose(at_bound, [1.0])
-    off = losses.smoothed_target_action(*ACTION.values(), noise_clip=0.0, **BOUNDS)
+    off = jitted.smoothed_target_action(*ACTION.values(), noise_clip=0.0, **BOUNDS)
     np.testing.assert_allclose(off, ACTION["action"], rtol=1e-6)
 
 
@@ -128,9 +130,8 @@ def test_smoothing_equals_the_loop_and_stays_in_bounds(seed):
 def test_standard_deviation_of_the_smoothing():
     # Noise at the quantiles of N(0, 0.2^2), clipped at c = 2.5 deviations. With Q(c) the tail,
     # the variance over 0.2^2 is 1 - 2 Q(c) - 2 c pdf(c) + 2 c^2 Q(c) = 0.977560.
-    grid = (jnp.arange(20_000) + 0.5) / 20_000
-    noise = 0.2 * jax.scipy.stats.norm.ppf(grid)
-    std = jnp.std(losses.smoothed_target_action(jnp.zeros(20_000), noise))
+    noise = 0.2 * stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000).astype(np.float32)
+    std = np.std(jitted.smoothed_target_action(np.zeros_like(noise), noise))
     np.testing.assert_allclose(std, 0.197743, atol=2e-6)
 
 
@@ -139,23 +140,26 @@ def test_actor_gradient_reaches_the_actor_only():
     actor = lambda theta, x: jnp.tanh(theta * x)  # noqa: E731
     x, theta, w = jnp.array([0.5, -1.0]), jnp.array([0.3, 0.7]), {"goal": jnp.array([0.9, 0.1])}
 
-    def loss(theta, w, clipping=None):
+    def loss(theta, w, clipping):
         a_t = actor(theta, x)
         dqda_t = jax.grad(critic, 1)(w, a_t)
         return losses.deterministic_policy_gradient(a_t, dqda_t, dqda_clipping=clipping)
 
-    d_theta, d_w = jax.grad(loss, (0, 1))(theta, w)
-    expected = jax.grad(lambda theta: -critic(w, actor(theta, x)))(theta)
+    @quick_jit
+    def run(theta, w):
+        gradients = [jax.grad(loss, (0, 1))(theta, w, clipping) for clipping in (None, 0.5, 100.0)]
+        expected = jax.grad(lambda theta: -critic(w, actor(theta, x)))(theta)
+        return gradients, expected, jax.grad(critic, 1)(w, actor(theta, x)), loss(theta, w, None)
+
+    ((d_theta, d_w), (clipped, _), (far, _)), expected, dqda, value = run(theta, w)
     np.testing.assert_allclose(d_theta, expected, rtol=1e-5)
     np.testing.assert_array_equal(d_w["goal"], jnp.zeros(2))
     # The gradient in the action is shortened to length 0.5, at most.
-    dqda = jax.grad(critic, 1)(w, actor(theta, x))
     length = float(jnp.linalg.norm(dqda))
     assert length > 0.5
-    clipped = jax.grad(loss)(theta, w, 0.5)
     np.testing.assert_allclose(clipped, expected * 0.5 / length, rtol=1e-5)
-    np.testing.assert_allclose(jax.grad(loss)(theta, w, 100.0), expected, rtol=1e-5)
-    np.testing.assert_allclose(loss(theta, w), 0.5 * length**2, rtol=1e-5)
+    np.testing.assert_allclose(far, expected, rtol=1e-5)
+    np.testing.assert_allclose(value, 0.5 * length**2, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -169,12 +173,12 @@ def test_actor_gradient_reaches_the_actor_only():
 )
 def test_worked_log_prob(u, mean, std, scale, expected):
     with jax.enable_x64(True):
-        u, mean, std = (jnp.array([x], jnp.float64) for x in (u, mean, std))
-        got = losses.tanh_gaussian_log_prob(u, mean, std, scale=scale)
+        u, mean, std = (np.array([x]) for x in (u, mean, std))
+        got = jitted.tanh_gaussian_log_prob(u, mean, std, scale=np.array(scale))
         np.testing.assert_allclose(got, expected, atol=1e-7)
         # Control: code that adds 1e-6 inside the logarithm is off by as much, -0.5513793 at u = 1.
-        normal = jax.scipy.stats.norm.logpdf(u, mean, std)[0]
-        added = normal - jnp.log(scale * (1 - jnp.tanh(u[0]) ** 2) + 1e-6)
+        normal = stats.norm.logpdf(u, mean, std)[0]
+        added = normal - np.log(scale * (1 - np.tanh(u[0]) ** 2) + 1e-6)
         if scale == 1.0 and u[0] == 1.0:
             np.testing.assert_allclose(added, -0.5513793, atol=1e-7)
 
@@ -182,28 +186,27 @@ def test_worked_log_prob(u, mean, std, scale, expected):
 def test_log_prob_is_a_density_over_actions():
     """Integrates to 1 over the action's range, for each of two scales given as an array."""
     with jax.enable_x64(True):
-        scale = jnp.array([1.0, 3.0])
-        fractions = (jnp.arange(20_000) + 0.5) / 10_000 - 1
-        u = jnp.arctanh(fractions)
+        scale = np.array([1.0, 3.0])
+        u = np.arctanh((np.arange(20_000) + 0.5) / 10_000 - 1)
+        log_prob_of = lambda pair: losses.tanh_gaussian_log_prob(  # noqa: E731
+            pair, jnp.full(2, 0.3), jnp.full(2, 0.8), scale=scale
+        )
+        mapped = quick_jit(jax.vmap(log_prob_of))
         for d in range(2):
-            other = 1 - d
-            pair = lambda x, d=d: jnp.zeros(2).at[d].set(x)  # noqa: E731
-            log_prob_of = lambda x, pair=pair: losses.tanh_gaussian_log_prob(  # noqa: E731
-                pair(x), jnp.full(2, 0.3), jnp.full(2, 0.8), scale=scale
-            )
-            log_prob = jax.jit(jax.vmap(log_prob_of))(u)
-            fixed = jax.scipy.stats.norm.logpdf(0.0, 0.3, 0.8) - jnp.log(scale[other])
-            mass = jnp.sum(jnp.exp(log_prob - fixed)) * scale[d] / 10_000
+            log_prob = np.asarray(mapped(u[:, None] * np.eye(2)[d]))
+            fixed = stats.norm.logpdf(0.0, 0.3, 0.8) - np.log(scale[1 - d])
+            mass = np.sum(np.exp(log_prob - fixed)) * scale[d] / 10_000
             np.testing.assert_allclose(mass, 1.0, atol=1e-4)
 
 
 def test_log_prob_is_exact_where_tanh_rounds_to_one():
     log_prob = lambda u: losses.tanh_gaussian_log_prob(u, u, jnp.ones(1))  # noqa: E731
+    both = quick_jit(jax.value_and_grad(log_prob))
     for u in (30.0, -30.0):
         # 1 - tanh(u)^2 = 4 exp(-2 |u|) there.
         expected = -0.5 * math.log(2 * math.pi) - math.log(4.0) + 60.0
-        np.testing.assert_allclose(log_prob(jnp.array([u])), expected, rtol=1e-6)
-        gradient = jax.grad(log_prob)(jnp.array([u]))
+        value, gradient = both(jnp.array([u]))
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
         np.testing.assert_allclose(gradient, [math.copysign(2.0, u)], rtol=1e-6)
     assert 1 - jnp.tanh(jnp.float32(30.0)) ** 2 == 0.0  # the plain form takes its logarithm
 
@@ -216,12 +219,12 @@ def test_temperature_rises_where_entropy_is_too_low(log_prob, direction):
 
 
 def test_errors_name_the_argument():
-    a, q = jnp.zeros(3), jnp.zeros(2)
+    a, q = np.zeros(3, np.float32), np.zeros(2, np.float32)
     for call, words in (
         (lambda: losses.clipped_double_q_target(0.0, 0.9, q, reduce="max"), "^reduce is 'max'"),
         (lambda: losses.smoothed_target_action(a, a, noise_clip=-0.1), "^noise_clip is -0.1"),
-        (lambda: losses.smoothed_target_action(a, a, maximum=jnp.ones(2)), "^maximum has 2"),
-        (lambda: losses.tanh_gaussian_log_prob(a, a, a + 1, scale=jnp.ones(2)), "^scale has 2"),
+        (lambda: losses.smoothed_target_action(a, a, maximum=q), "^maximum has 2"),
+        (lambda: losses.tanh_gaussian_log_prob(a, a, a + 1, scale=q), "^scale has 2"),
         (lambda: losses.deterministic_policy_gradient(a, a, dqda_clipping=0.0), "^dqda_clipping"),
         (
             lambda: losses.soft_actor_critic_target(0.0, 0.9, q, 0.0, temperature=-1.0),

@@ -3,11 +3,11 @@
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bellmax import losses
+from helpers.jitted import jitted, quick_jit
 from helpers.window_loops import as_measure, cdf_gap, eta, mean, push
 
 GAMMA, ATOMS, END = 0.8, 64, 5
@@ -46,16 +46,16 @@ def paths(a):
 def coefficients(name, a_t):
     pi_t, mu_t = np.tile(PI, (3, 1)), MU[a_t]
     return {
-        "one-step": lambda: losses.q_lambda_coefficients(a_t, lambda_=0.0),
-        "retrace": lambda: losses.retrace_coefficients(a_t, pi_t, mu_t),
-        "importance": lambda: losses.importance_sampling_coefficients(a_t, pi_t, mu_t),
-        "q-lambda": lambda: losses.q_lambda_coefficients(a_t, lambda_=0.9),
-        "tree": lambda: losses.tree_backup_coefficients(a_t, pi_t),
+        "one-step": lambda: jitted.q_lambda_coefficients(a_t, lambda_=0.0),
+        "retrace": lambda: jitted.retrace_coefficients(a_t, pi_t, mu_t),
+        "importance": lambda: jitted.importance_sampling_coefficients(a_t, pi_t, mu_t),
+        "q-lambda": lambda: jitted.q_lambda_coefficients(a_t, lambda_=0.9),
+        "tree": lambda: jitted.tree_backup_coefficients(a_t, pi_t),
     }[name]()
 
 
-TARGET = jax.jit(losses.distributional_retrace_target)
-N_STEP = jax.jit(losses.distributional_n_step_target)
+TARGET = quick_jit(losses.distributional_retrace_target)
+N_STEP = quick_jit(losses.distributional_n_step_target)
 
 
 def window(states, actions, values):
@@ -71,7 +71,7 @@ def apply(name, values, a=0):
         r_t, discount_t, dist_q_t, a_t = window(states, actions, values)
         if name == "n-step":
             dist_v = dist_q_t[np.arange(3), :, a_t]
-            got = N_STEP(*map(jnp.asarray, (r_t, discount_t, dist_v, np.ones(3))))
+            got = N_STEP(r_t, discount_t, dist_v, np.ones(3))
         elif name == "path-independent":
             total += [
                 (z, odds * w) for z, w in path_independent(r_t, dist_q_t, a_t, actions, values)
@@ -80,7 +80,7 @@ def apply(name, values, a=0):
         else:
             c_t = coefficients(name, a_t)
             rest = (np.tile(PI, (3, 1)), c_t, np.ones(3))
-            got = TARGET(*map(jnp.asarray, (r_t, discount_t, dist_q_t, a_t, *rest)))
+            got = TARGET(r_t, discount_t, dist_q_t, a_t, *rest)
         total += [(z, odds * w) for z, w in as_measure(got)]
     return total
 
@@ -152,7 +152,7 @@ def test_moments_of_path_dependent_errors_shrink(c):
     dist_q_t = np.tile(atoms[None, :, None], (t, 1, 1))
     ones = np.ones(t)
     arrays = (ones, gamma * ones, dist_q_t, np.zeros(t, int), ones[:, None], c * ones, ones)
-    got = as_measure(TARGET(*map(jnp.asarray, arrays)))
+    got = as_measure(TARGET(*arrays))
     start = [(z, 0.25) for z in atoms]
     factors = [moment(got, center, k) / moment(start, center, k) for k in (1, 2, 3)]
     wanted = [gamma**k * (1 - c) / (1 - c * gamma**k) for k in (1, 2, 3)]

@@ -1,5 +1,7 @@
 """Expectile losses: which side weighs more, the minimiser, worked numbers, gradients, controls."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from bellmax import losses
 from helpers.contract import Case, check_contract
+from helpers.jitted import compiled, quick_jit
 from helpers.peers import rlax
 
 STEP = {
@@ -51,8 +54,8 @@ def test_alpha_below_half_is_pessimistic():
 @pytest.mark.parametrize("alpha", [0.2, 0.5, 0.7])
 def test_gradient_in_the_prediction(alpha):
     # The plain form has -2 * alpha where the error is +1 and 2 * (1 - alpha) where it is -1.
-    gradient = jax.grad(losses.expectile_td_loss)
-    up, down = gradient(0.0, 1.0, 0.0, 0.0, alpha=alpha), gradient(0.0, -1.0, 0.0, 0.0, alpha=alpha)
+    gradient = quick_jit(jax.grad(losses.expectile_td_loss))
+    up, down = (gradient(0.0, sign, 0.0, 0.0, alpha=alpha) for sign in (1.0, -1.0))
     np.testing.assert_allclose(up / 2, -2 * alpha, rtol=1e-6)
     np.testing.assert_allclose(down / 2, 2 * (1 - alpha), rtol=1e-6)
 
@@ -60,7 +63,7 @@ def test_gradient_in_the_prediction(alpha):
 def test_half_is_the_squared_error_exactly():
     errors = jnp.asarray(np.random.default_rng(0).normal(size=200) * 10, jnp.float32)
     loss = lambda error: losses.expectile_loss(error, alpha=0.5)  # noqa: E731
-    values, gradients = jax.vmap(jax.value_and_grad(loss))(errors)
+    values, gradients = quick_jit(jax.vmap(jax.value_and_grad(loss)))(errors)
     np.testing.assert_array_equal(values, errors**2)
     np.testing.assert_array_equal(gradients, 2 * errors)
 
@@ -68,11 +71,12 @@ def test_half_is_the_squared_error_exactly():
 @pytest.mark.parametrize("alpha", [0.1, 0.4, 0.9])
 def test_equals_the_loop(alpha):
     targets = np.random.default_rng(2).normal(size=100)
-    got = jax.vmap(lambda t: losses.expectile_td_loss(0.3, t, 0.0, 0.0, alpha=alpha))(targets)
-    np.testing.assert_allclose(jnp.mean(got), loop_loss(0.3, targets, alpha), rtol=1e-5)
+    loss = lambda t: losses.expectile_td_loss(0.3, t, 0.0, 0.0, alpha=alpha)  # noqa: E731
+    got = quick_jit(jax.vmap(loss))(targets)
+    np.testing.assert_allclose(np.mean(got), loop_loss(0.3, targets, alpha), rtol=1e-5)
 
 
-@jax.jit
+@quick_jit
 def slopes_at_the_expectile(targets, probs, alpha):
     """Of the mean loss, and of the mean loss with the sign of the error flipped."""
     best = losses.expectile(targets, probs, alpha=alpha)
@@ -97,10 +101,11 @@ def test_minimised_by_the_expectile(seed, alpha):
 
 
 def test_gradient_goes_through_the_target_when_asked():
-    gradient = jax.grad(losses.expectile_td_loss, (0, 1, 2, 3))
+    gradient = compiled(jax.grad(losses.expectile_td_loss, (0, 1, 2, 3)), alpha=0.2)
+    opened = functools.partial(losses.expectile_td_loss, stop_target_gradients=False)
     at = 2.0, 1.0, 0.9, 4.0
-    np.testing.assert_array_equal(gradient(*at, alpha=0.2)[1:], (0.0, 0.0, 0.0))
-    got = gradient(*at, alpha=0.2, stop_target_gradients=False)
+    np.testing.assert_array_equal(gradient(*at)[1:], (0.0, 0.0, 0.0))
+    got = compiled(jax.grad(opened, (0, 1, 2, 3)), alpha=0.2)(*at)
     slope = 4 * 0.2 * 2.6
     np.testing.assert_allclose(got, np.array([-1.0, 1.0, 4.0, 0.9]) * slope, rtol=1e-6)
 
@@ -118,6 +123,7 @@ def test_level_is_checked(alpha):
 @pytest.mark.parametrize("alpha", [0.2, 0.8])
 def test_is_twice_rlax(alpha):
     targets = jnp.linspace(-2.0, 2.0, 9)
-    expected = 2 * rlax.expectile_loss(jnp.full(9, 0.25), targets, alpha)
-    got = jax.vmap(lambda t: losses.expectile_td_loss(0.25, t, 0.0, 0.0, alpha=alpha))(targets)
+    expected = 2 * np.asarray(compiled(rlax.expectile_loss)(jnp.full(9, 0.25), targets, alpha))
+    loss = lambda t: losses.expectile_td_loss(0.25, t, 0.0, 0.0, alpha=alpha)  # noqa: E731
+    got = quick_jit(jax.vmap(loss))(targets)
     np.testing.assert_allclose(got, expected, rtol=1e-6)

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from bellmax import losses
 from helpers.contract import Case, check_contract
+from helpers.jitted import quick_jit
 
-reward_update = jax.jit(losses.reward_normaliser_update, static_argnames=("clip", "axis_name"))
-moments_update = jax.jit(losses.running_moments_update)
+reward_update = quick_jit(losses.reward_normaliser_update, static_argnames=("clip", "axis_name"))
+moments_update = quick_jit(losses.running_moments_update)
 
 
 def rewards_of(batches, masks=None, dtype=jnp.float32, **hyper):
@@ -21,7 +22,7 @@ def rewards_of(batches, masks=None, dtype=jnp.float32, **hyper):
     state, rewards, states = losses.reward_normaliser_init(dtype), [], []
     masks = [np.ones_like(batch) for batch in batches] if masks is None else masks
     for batch, mask in zip(batches, masks, strict=True):
-        state, reward = reward_update(state, jnp.asarray(batch), jnp.asarray(mask), **hyper)
+        state, reward = reward_update(state, batch, mask, **hyper)
         rewards.append(np.asarray(reward))
         states.append(state)
     return rewards, states
@@ -135,7 +136,9 @@ def test_parts_on_devices_equal_the_whole():
     mask = (batch > 0.3).astype(np.float32)
     each = functools.partial(losses.reward_normaliser_update, axis_name="devices")
     start = losses.reward_normaliser_init()
-    states, rewards = jax.jit(jax.vmap(each, (None, 0, 0), axis_name="devices"))(start, batch, mask)
+    states, rewards = quick_jit(jax.vmap(each, (None, 0, 0), axis_name="devices"))(
+        start, batch, mask
+    )
     state, reward = reward_update(start, batch, mask)
     np.testing.assert_allclose(rewards, reward, rtol=1e-5, atol=1e-6)
     jax.tree.map(
@@ -143,7 +146,7 @@ def test_parts_on_devices_equal_the_whole():
     )
     each = functools.partial(losses.running_moments_update, axis_name="devices")
     start = losses.running_moments_init((2,))
-    parts = jax.jit(jax.vmap(each, (None, 0, 0), axis_name="devices"))(start, batch, mask[..., 0])
+    parts = quick_jit(jax.vmap(each, (None, 0, 0), axis_name="devices"))(start, batch, mask[..., 0])
     whole = moments_update(start, batch, mask[..., 0])
     for part, total in zip(parts, whole, strict=True):
         np.testing.assert_allclose(part, np.stack([total] * 3), rtol=1e-5)
@@ -159,10 +162,10 @@ def test_states_go_through_scan_and_keep_their_dtype():
         return (scale, returns), (first, second)
 
     start = losses.reward_normaliser_init(), losses.return_normaliser_init(2)
-    states, rewards = jax.lax.scan(step, start, r)
+    states, rewards = quick_jit(lambda start: jax.lax.scan(step, start, r))(start)
     assert {leaf.dtype for leaf in jax.tree.leaves((states, rewards))} == {jnp.dtype("float32")}
     with jax.enable_x64(True):
-        wide = losses.reward_normaliser_update(start[0], jnp.ones(3, jnp.float64), jnp.ones(3))
+        wide = reward_update(start[0], np.ones(3), np.ones(3))
         assert wide[0].mean.dtype == jnp.float32 and wide[1].dtype == jnp.float64
 
 

@@ -1,13 +1,13 @@
 """Multi-step value learning: worked numbers, loops in float64, limits, rlax."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bellmax import losses
+from helpers.jitted import compiled, jitted, quick_jit
 from helpers.peers import rlax
 from helpers.sequences import A_T, METHODS, MU, ONES, PI, PREDICTION, D, Q, R, pick, random_sequence
 
@@ -20,11 +20,11 @@ def float64():
 
 def coefficients(name):
     return {
-        "importance": losses.importance_sampling_coefficients(A_T, PI, MU),
-        "retrace": losses.retrace_coefficients(A_T, PI, MU, lambda_=0.9),
-        "tree": losses.tree_backup_coefficients(A_T, PI),
-        "q-lambda": losses.q_lambda_coefficients(A_T, lambda_=0.9),
-        "one-step": losses.q_lambda_coefficients(A_T, lambda_=0.0),
+        "importance": jitted.importance_sampling_coefficients(A_T, PI, MU),
+        "retrace": jitted.retrace_coefficients(A_T, PI, MU, lambda_=0.9),
+        "tree": jitted.tree_backup_coefficients(A_T, PI),
+        "q-lambda": jitted.q_lambda_coefficients(A_T, lambda_=0.9),
+        "one-step": jitted.q_lambda_coefficients(A_T, lambda_=0.0),
     }[name]
 
 
@@ -40,26 +40,26 @@ def coefficients(name):
     ],
 )
 def test_worked_corrected_returns(name, expected):
-    returns = losses.off_policy_returns(R, D, Q, A_T, PI, coefficients(name), ONES)
+    returns = jitted.off_policy_returns(R, D, Q, A_T, PI, coefficients(name), ONES)
     np.testing.assert_allclose(returns, expected, atol=1e-12)
-    error = losses.off_policy_td(Q, A_T, R, D, Q, A_T, PI, coefficients(name), ONES)
+    error = jitted.off_policy_td(Q, A_T, R, D, Q, A_T, PI, coefficients(name), ONES)
     np.testing.assert_allclose(error, np.array(expected) - [1.0, 0.5, 3.0], atol=1e-12)
 
 
 def test_worked_uncorrected_returns():
     # Row 1 of Peng's: 0.9 * (0.1 * 0.5 + 0.9 * 2). Row 0: 1 + 0.9 * (0.1 * 2 + 0.9 * 1.665).
     zero = np.zeros_like(Q), A_T, R, D, Q, ONES
-    peng = losses.peng_q_lambda(*zero, lambda_=0.9)
+    peng = jitted.peng_q_lambda(*zero, lambda_=0.9)
     np.testing.assert_allclose(peng, [2.52865, 1.665, 2.0], atol=1e-12)
-    returns = losses.lambda_returns(R, D, Q.max(axis=-1), ONES, lambda_=0.9)
+    returns = jitted.lambda_returns(R, D, Q.max(axis=-1), ONES, lambda_=0.9)
     np.testing.assert_allclose(returns, peng, atol=1e-12)
     for n, expected in {3: [2.62, 1.8, 2.0], 2: [1.405, 1.8, 2.0], 1: [2.8, 0.45, 2.0]}.items():
-        np.testing.assert_allclose(losses.n_step_q_learning(*zero, n=n), expected, atol=1e-12)
+        np.testing.assert_allclose(jitted.n_step_q_learning(*zero, n=n), expected, atol=1e-12)
     np.testing.assert_array_equal(
-        losses.n_step_q_learning(*zero, n=99), losses.n_step_q_learning(*zero, n=3)
+        jitted.n_step_q_learning(*zero, n=99), jitted.n_step_q_learning(*zero, n=3)
     )
     # At row 0 the action is not greedy: 1 + 0.9 * 2. At row 1 it is: 0.9 * (0.1 * 0.5 + 0.9 * 2).
-    watkins = losses.watkins_q_lambda(*zero[:5], A_T, ONES, lambda_=0.9)
+    watkins = jitted.watkins_q_lambda(*zero[:5], A_T, ONES, lambda_=0.9)
     np.testing.assert_allclose(watkins, [2.8, 1.665, 2.0], atol=1e-12)
 
 
@@ -144,28 +144,28 @@ def test_v_trace_equals_the_sum_in_the_paper():
 def test_limits():
     s = random_sequence()
     window = pick(s, *PREDICTION)
-    one_step = jax.vmap(losses.q_learning)(*window)
-    expected = jax.vmap(losses.expected_sarsa)(*window, jnp.asarray(s["pi_t"]))
+    one_step = quick_jit(jax.vmap(losses.q_learning))(*window)
+    expected = quick_jit(jax.vmap(losses.expected_sarsa))(*window, s["pi_t"])
     tails = pick(s, "a_t", "trace_t")
-    got = losses.retrace(*window, *pick(s, "a_t", "pi_t", "mu_t", "trace_t"), lambda_=0.0)
+    got = jitted.retrace(*window, *pick(s, "a_t", "pi_t", "mu_t", "trace_t"), lambda_=0.0)
     np.testing.assert_allclose(got, expected, atol=1e-14)
     for got in (
-        losses.peng_q_lambda(*window, tails[1], lambda_=0.0),
-        losses.watkins_q_lambda(*window, *tails, lambda_=0.0),
-        losses.n_step_q_learning(*window, tails[1], n=1),
-        losses.peng_q_lambda(*window, jnp.zeros(6), lambda_=1.0),
+        jitted.peng_q_lambda(*window, tails[1], lambda_=0.0),
+        jitted.watkins_q_lambda(*window, *tails, lambda_=0.0),
+        jitted.n_step_q_learning(*window, tails[1], n=1),
+        jitted.peng_q_lambda(*window, np.zeros(6), lambda_=1.0),
     ):
         np.testing.assert_allclose(got, one_step, atol=1e-14)
     np.testing.assert_allclose(
-        losses.peng_q_lambda(*window, tails[1], lambda_=1.0),
-        losses.n_step_q_learning(*window, tails[1], n=6),
+        jitted.peng_q_lambda(*window, tails[1], lambda_=1.0),
+        jitted.n_step_q_learning(*window, tails[1], n=6),
         atol=1e-14,
     )
     # Watkins' is Retrace for the greedy policy, whatever acted.
-    greedy = jax.nn.one_hot(jnp.argmax(window[-1], axis=-1), 4)
+    greedy = np.eye(4)[np.argmax(window[-1], axis=-1)]
     np.testing.assert_allclose(
-        losses.watkins_q_lambda(*window, *tails, lambda_=0.7),
-        losses.retrace(*window, tails[0], greedy, *pick(s, "mu_t", "trace_t"), lambda_=0.7),
+        jitted.watkins_q_lambda(*window, *tails, lambda_=0.7),
+        jitted.retrace(*window, tails[0], greedy, *pick(s, "mu_t", "trace_t"), lambda_=0.7),
         atol=1e-14,
     )
 
@@ -184,7 +184,7 @@ def test_consistent_values_have_no_error_for_any_trace(seed, ended, scale):
             s["q_t"][k - 1, s["a_t"][k - 1]] = target
     c_t = scale * s["mu_t"]
     window = pick(s, *PREDICTION, "a_t", "pi_t")
-    error = jax.jit(losses.off_policy_td)(*window, jnp.asarray(c_t), jnp.asarray(s["trace_t"]))
+    error = jitted.off_policy_td(*window, c_t, s["trace_t"])
     np.testing.assert_allclose(error, 0.0, atol=1e-10)
 
 
@@ -194,8 +194,8 @@ def test_equals_rlax():
     q_tm1, a_tm1, r_t, discount_t, q_t, a_t, pi_t, mu_t = pick(
         s, *PREDICTION, "a_t", "pi_t", "mu_t"
     )
-    theirs = rlax.retrace(q_tm1, q_t, a_tm1, a_t, r_t, discount_t, pi_t, mu_t, 0.9, eps=0.0)
+    peer = compiled(rlax.retrace, eps=0.0)
+    theirs = peer(q_tm1, q_t, a_tm1, a_t, r_t, discount_t, pi_t, mu_t, 0.9)
     np.testing.assert_allclose(METHODS["retrace"](s), theirs, atol=1e-14)
-    zero = jnp.zeros_like(jnp.asarray(Q))
-    row = rlax.retrace(zero, *map(jnp.asarray, (Q, A_T, A_T, R, D, PI, MU)), 0.9)
+    row = compiled(rlax.retrace)(np.zeros_like(Q), Q, A_T, A_T, R, D, PI, MU, 0.9)
     np.testing.assert_allclose(row, [2.76256, 1.44, 2.0], atol=1e-7)

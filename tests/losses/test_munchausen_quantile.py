@@ -13,13 +13,12 @@ from helpers.contract import Case, check_contract
 
 TAU = 0.03
 Q_S, Q_NEXT = np.array([1.0, 0.98, 0.5]), np.array([0.2, 0.25, 0.1])
-GENERATOR = np.random.default_rng(5)
 N, M, K, A = 4, 7, 5, 3
 
 
 def around(q, rows, spread=0.3):
     """Quantile values [rows, A] whose means over rows are exactly q, up to rounding."""
-    noise = spread * GENERATOR.normal(size=(rows, q.size))
+    noise = spread * np.random.default_rng(rows).normal(size=(rows, q.size))
     return jnp.asarray(q[None, :] + noise - noise.mean(axis=0)[None, :], jnp.float32)
 
 
@@ -83,8 +82,9 @@ def test_the_mean_of_the_atoms_is_the_scalar_target(q_s, a, r, discount, expecte
 @pytest.mark.parametrize("hyper", [(0.03, 0.9, -1.0), (0.5, 0.3, -0.2), (2.0, 1.0, -math.inf)])
 def test_equals_the_loop(hyper, own_policy):
     names = dict(zip(("temperature", "alpha", "clip"), hyper, strict=True))
-    policy = GENERATOR.normal(size=(2, A)) if own_policy else None
-    target_dists = GENERATOR.normal(size=(K, A)), GENERATOR.normal(size=(M, A))
+    generator = np.random.default_rng(5)
+    policy = generator.normal(size=(2, A)) if own_policy else None
+    target_dists = generator.normal(size=(K, A)), generator.normal(size=(M, A))
     args = 2, -0.4, 0.99, *target_dists
     wanted = loop_target(*args, target_dists[1] if policy is None else policy, *hyper)
     with jax.enable_x64(True):

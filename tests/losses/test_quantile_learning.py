@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bellmax import losses
-from bellmax.losses import quantile_regression
 from helpers.contract import Case, check_contract
+from helpers.jitted import jitted, quick_jit
 from helpers.peers import rlax
 
 METHOD = pytest.mark.parametrize("method", ["pairwise", "sorted"])
@@ -56,14 +56,17 @@ def test_contract(case):
 def test_equals_rlax(method, kappa):
     def same(ours, theirs):
         with jax.enable_x64(True):
-            wide = {name: jnp.asarray(np.asarray(x)) for name, x in arrays.items()}
-            wide = {k: x.astype(jnp.float64) if x.dtype.kind == "f" else x for k, x in wide.items()}
+            wide = {name: np.asarray(x) for name, x in arrays.items()}
+            wide = {k: x.astype(np.float64) if x.dtype.kind == "f" else x for k, x in wide.items()}
+            wide = {name: jnp.asarray(x) for name, x in wide.items()}
             name, first = next(iter(wide.items()))
-            got = jax.value_and_grad(lambda x: ours(**wide | {name: x}))(first)
+            got = quick_jit(jax.value_and_grad(lambda x: ours(**wide | {name: x})))(first)
             jax.tree.map(
                 lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-8),
                 got,
-                jax.value_and_grad(lambda x: theirs(*(wide | {name: x}).values()))(first),
+                quick_jit(jax.value_and_grad(lambda x: theirs(*(wide | {name: x}).values())))(
+                    first
+                ),
             )
 
     options = {"huber_kappa": kappa, "method": method}
@@ -84,25 +87,25 @@ def test_equals_rlax(method, kappa):
 
 def test_selection_takes_the_first_of_equal_means_and_the_selector_when_given():
     # Means of the actions: 2, 2, 0. The selector's best is the last.
-    dist_q_t = jnp.array([[1.0, 0.0, 0.0], [3.0, 4.0, 0.0]])
+    dist_q_t = np.array([[1.0, 0.0, 0.0], [3.0, 4.0, 0.0]], np.float32)
     args = jnp.zeros((2, 3)), TAU, 0, 0.0, 1.0, dist_q_t
-    loss = functools.partial(quantile_regression, jnp.zeros(2), TAU)
-    np.testing.assert_allclose(losses.quantile_q_learning(*args), loss(dist_q_t[:, 0]))
+    loss = functools.partial(jitted.quantile_regression, jnp.zeros(2), TAU)
+    np.testing.assert_allclose(jitted.quantile_q_learning(*args), loss(dist_q_t[:, 0]))
     selector = jnp.array([[0.0, 0.0, 1.0]])
-    double = losses.quantile_q_learning(*args, dist_q_t_selector=selector)
+    double = jitted.quantile_q_learning(*args, dist_q_t_selector=selector)
     np.testing.assert_array_equal(double, loss(dist_q_t[:, 2]))
     # A greedy policy makes expected SARSA the same; a mixture is not the mean of quantiles.
-    greedy = losses.quantile_expected_sarsa(*args, jnp.array([1.0, 0.0, 0.0]))
+    greedy = jitted.quantile_expected_sarsa(*args, jnp.array([1.0, 0.0, 0.0]))
     np.testing.assert_allclose(greedy, loss(dist_q_t[:, 0]), rtol=1e-6)
-    mixture = losses.quantile_expected_sarsa(*args, jnp.array([0.5, 0.0, 0.5]))
+    mixture = jitted.quantile_expected_sarsa(*args, jnp.array([0.5, 0.0, 0.5]))
     assert abs(mixture - loss(0.5 * (dist_q_t[:, 0] + dist_q_t[:, 2]))) > 0.1
 
 
 def test_termination_leaves_the_reward_alone():
     args = *list(LEARNING.values())[:3], jnp.float32(0.3), jnp.float32(0.0)
-    certain = losses.quantile_q_learning(*args, jnp.zeros((1, A)))
+    certain = jitted.quantile_q_learning(*args, jnp.zeros((1, A)))
     np.testing.assert_allclose(
-        losses.quantile_q_learning(*args, LEARNING["dist_q_t"]), certain, rtol=1e-6
+        jitted.quantile_q_learning(*args, LEARNING["dist_q_t"]), certain, rtol=1e-6
     )
 
 

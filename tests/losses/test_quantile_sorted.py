@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from bellmax.losses import quantile_midpoints, quantile_regression, quantile_sorted
 from bellmax.losses.quantile_sorted import sorting_pays
+from helpers.jitted import full_jit, quick_jit
 
 KAPPAS = pytest.mark.parametrize("kappa", [0.0, 1e-3, 0.5, 3.0, 1e4])
 
 
-@functools.partial(jax.jit, static_argnames="method")
-def value_and_gradients(dist, tau, target, weights, kappa, method):
+def _value_and_gradients(dist, tau, target, weights, kappa, method):
     """With respect to all arguments; a traced kappa takes both branches."""
 
     def loss(dist, tau, target, weights, kappa):
@@ -31,6 +31,10 @@ def value_and_gradients(dist, tau, target, weights, kappa, method):
         )
 
     return jax.value_and_grad(loss, (0, 1, 2, 3, 4))(dist, tau, target, weights, kappa)
+
+
+value_and_gradients = quick_jit(_value_and_gradients, static_argnames="method")
+in_full = full_jit(_value_and_gradients, static_argnames="method")
 
 
 def both(*args):
@@ -53,7 +57,7 @@ def example(n, m, spread=1.0, offset=0.0, seed=0):
 @pytest.mark.parametrize(("n", "m"), [(1, 50), (50, 1), (7, 201)])
 def test_equals_pairwise_in_float64(kappa, n, m):
     with jax.enable_x64(True):
-        arrays = tuple(map(jnp.asarray, example(n, m)))
+        arrays = example(n, m)
         pairwise, by_sorting = both(*arrays, jnp.float64(kappa))
         close(by_sorting, pairwise, 1e-10)
 
@@ -70,8 +74,8 @@ HALVES = st.integers(-6, 6).map(lambda i: i / 2)
 )
 def test_equals_pairwise_at_ties(dist, target, weights, kappa):
     """On a grid of halves: equal values, equal atoms, errors of exactly 0 and of exactly kappa."""
-    args = map(jnp.array, (dist, [0.1, 0.3, 0.5, 0.7, 0.9], target, weights))
-    pairwise, by_sorting = both(*args, jnp.float32(kappa))
+    lists = dist, [0.1, 0.3, 0.5, 0.7, 0.9], target, weights, kappa
+    pairwise, by_sorting = both(*(np.asarray(x, np.float32) for x in lists))
     close(by_sorting[0], pairwise[0], 1e-5)
     # Dist, tau and weights. What is left has kinks at ties: each form picks a subgradient.
     for i in (0, 1, 3):
@@ -81,6 +85,7 @@ def test_equals_pairwise_at_ties(dist, target, weights, kappa):
 @pytest.mark.parametrize("method", ["pairwise", "sorted"])
 def test_an_atom_that_equals_a_value_counts_as_above(method):
     # F is strict, so F(1) = 0 and the gradient of kappa = 0 is -tau; at kappa > 0 it is 0.
+    @quick_jit
     def gradient(kappa):
         loss = functools.partial(quantile_regression, huber_kappa=kappa, method=method)
         return jax.grad(loss)(jnp.ones(2), jnp.array([0.2, 0.7]), jnp.ones(3))
@@ -94,10 +99,10 @@ def test_an_atom_that_equals_a_value_counts_as_above(method):
 def test_float32_keeps_its_digits(kappa, offset, spread):
     """Errors relative to the largest entry, against pairwise in float64 on the same numbers."""
     rows = tuple(np.float32(x) for x in example(64, 300, spread, offset))
-    got = value_and_gradients(*map(jnp.asarray, rows), jnp.float32(kappa), method="sorted")
+    got = in_full(*rows, np.float32(kappa), method="sorted")
     with jax.enable_x64(True):
-        wide = tuple(jnp.asarray(x, jnp.float64) for x in rows)
-        exact = value_and_gradients(*wide, jnp.float64(np.float32(kappa)), method="pairwise")
+        wide = (np.asarray(x, np.float64) for x in (*rows, np.float32(kappa)))
+        exact = value_and_gradients(*wide, method="pairwise")
     # Rounding is about eps * spread / kappa; the atoms here range over 6 spreads.
     tolerance = 1e-5 if kappa == 0.0 else 1e-5 + 2e-7 * spread / kappa
     for x, y in zip(
@@ -113,13 +118,13 @@ def test_far_values_and_a_wide_threshold_do_not_amplify_rounding():
     dist, tau, target, weights = (np.float32(x) for x in example(9, 40))
     near = dist, tau, target, weights
     far = np.concatenate([dist + 1e6, dist - 1e6]), np.tile(tau, 2), target, weights
-    pairwise, by_sorting = both(*map(jnp.asarray, far), jnp.float32(0.5))
+    pairwise, by_sorting = both(*far, np.float32(0.5))
     close((by_sorting[0], by_sorting[1][0]), (pairwise[0], pairwise[1][0]), 1e-5)
     # Here the pairwise one, of rlax's Huber loss, is exact in float64 only.
-    got = value_and_gradients(*map(jnp.asarray, near), jnp.float32(1e6), method="sorted")
+    got = value_and_gradients(*near, np.float32(1e6), method="sorted")
     with jax.enable_x64(True):
-        near = (jnp.asarray(x, jnp.float64) for x in near)
-        exact = value_and_gradients(*near, jnp.float64(1e6), method="pairwise")
+        near = (np.asarray(x, np.float64) for x in near)
+        exact = value_and_gradients(*near, np.float64(1e6), method="pairwise")
     close((got[0], got[1][0]), (exact[0], exact[1][0]), 1e-5)
 
 
@@ -127,7 +132,7 @@ def test_second_and_forward_derivatives():
     with jax.enable_x64(True):
         dist, tau, target, weights = map(jnp.asarray, example(6, 20))
 
-        @functools.partial(jax.jit, static_argnames="method")
+        @functools.partial(quick_jit, static_argnames="method")
         def second(dist, kappa, method):
             def loss(dist, kappa):
                 options = {"weights": weights, "huber_kappa": kappa, "method": method}
@@ -141,15 +146,16 @@ def test_second_and_forward_derivatives():
 
 
 def test_batches_and_bfloat16():
-    rows = [jnp.stack(arrays) for arrays in zip(*(example(8, 30, seed=i) for i in range(3)))]  # noqa: B905
+    rows = [np.stack(arrays) for arrays in zip(*(example(8, 30, seed=i) for i in range(3)))]  # noqa: B905
     half = [x.astype(jnp.bfloat16) for x in rows]
+    one = functools.partial(_value_and_gradients, kappa=0.5)
     pairwise, by_sorting = (
-        jax.vmap(functools.partial(value_and_gradients, kappa=0.5, method=method))(*half)
+        quick_jit(jax.vmap(functools.partial(one, method=method)))(*half)
         for method in ("pairwise", "sorted")
     )
     assert by_sorting[0].dtype == jnp.float32 and by_sorting[1][0].dtype == jnp.bfloat16
     close(by_sorting[0], pairwise[0], 1e-5)
-    close(*(x[1][0].astype(jnp.float32) for x in (by_sorting, pairwise)), 1e-2)
+    close(*(np.asarray(x[1][0], np.float32) for x in (by_sorting, pairwise)), 1e-2)
 
 
 def test_auto_takes_the_form_that_pays(monkeypatch):
