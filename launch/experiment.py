@@ -83,7 +83,7 @@ class Experiment(NamedTuple):
     def restore_policy_inputs(
         self, checkpoints: Checkpoints, step: int | None
     ) -> tuple[int, tuple[Params, Any], str | None]:
-        """As `restore`, but reads and returns only `policy_inputs`: neither replay nor optimiser."""
+        """Read `policy_inputs` alone, neither replay nor optimiser; else as `restore`."""
         needed = _needed(self.policy_inputs, self.abstract_state())
         step, state, warning = _restore(checkpoints, step, needed, partial=True)
         return step, self.policy_inputs(state), warning

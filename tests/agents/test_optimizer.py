@@ -13,7 +13,7 @@ STEPS = 50
 
 
 def path(optimizer):
-    """Return the parameters after each of STEPS noisy gradient steps, whose scale grows a thousandfold."""
+    """Return the parameters after each of STEPS noisy steps; their scale grows a thousandfold."""
     params = {"w": jnp.arange(6.0).reshape(2, 3), "b": jnp.ones(3)}
     generator, scale = np.random.default_rng(0), 10.0 ** (3 * np.arange(STEPS) / STEPS)
     noise = {name: generator.normal(size=(STEPS, *p.shape)) for name, p in params.items()}
