@@ -163,7 +163,7 @@ def _schema(arguments: command_options.Schema) -> int:
     if agent not in registry.names():
         choices = [*registry.names(), *presets]
         raise unknown("agent or preset", arguments.name, choices, registry.names())
-    print(json.dumps(json_schema(agent), indent=2))
+    print(json.dumps(json_schema(agent), indent=2, allow_nan=False))
     return 0
 
 

@@ -165,7 +165,7 @@ def json_schema(agent: str) -> dict[str, Any]:
 
     result = schema.json_schema(RunConfig, {"agent": registry.config_class(agent)})
     properties = result["properties"]
-    name = {**properties.pop("agent_name"), "const": agent}
+    name = {**properties.pop("agent_name"), "title": "Name", "const": agent}
     result["required"] = ["agent"]
     section = result["$defs"][properties["agent"]["$ref"].rpartition("/")[2]]
     section["properties"] = {"name": name, **section["properties"]}

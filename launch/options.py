@@ -96,19 +96,21 @@ def option_class(
       instance: of `cls`; help shows its values.
       completes: for completion in a shell, not for reading: values are limited to known ones.
     """
+    from tyro.conf import arg
+
     members = []
     for name, hint in fields.hints(cls, sections).items():
         value, inner = fields.default_of(cls, name, instance), fields.section_type(hint)
         if inner:
-            kind = option_class(inner, None, value, completes=completes)
-            members.append((name, kind, dataclasses.field(default_factory=kind)))
+            made = option_class(inner, None, value, completes=completes)
+            kind, value = Annotated[made, arg(help=inner.__doc__)], made()
         else:
-            metadata = cls.__dataclass_fields__[name].metadata
-            text = fields.comments(cls).get(name)
+            text = fields.comments(cls).get(name, "")
+            key = cls.__dataclass_fields__[name].metadata.get("key")
             known = choices_of(hint) if completes else ()
             # Any number of values: tyro itself would refuse an option without one.
-            kind = _leaf("*", describe(hint), known, name=metadata.get("key"), help=text)
-            members.append((name, kind, dataclasses.field(default_factory=lambda v=value: v)))
+            kind = _leaf("*", describe(hint), known, name=key, help=text)
+        members.append((name, kind, dataclasses.field(default_factory=lambda v=value: v)))
     return dataclasses.make_dataclass(cls.__name__, members, namespace={"__doc__": cls.__doc__})
 
 

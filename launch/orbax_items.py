@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import logging
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,9 @@ def save(
       meta: JSON values.
     """
     trees = {item: _in_pieces(arrays, cuts) for item, arrays in items.items()}
-    with _quiet(), _unheard(), _manager(folder, create=True) as manager:
-        arguments = {item: _save_arguments(tree) for item, tree in trees.items()}
-        arguments |= {META: ocp.args.JsonSave(meta), MANIFEST: _ManifestArgs()}
+    arguments = {item: _save_arguments(tree) for item, tree in trees.items()}
+    arguments |= {META: ocp.args.JsonSave(meta), MANIFEST: _ManifestArgs()}
+    with _quiet(), _settled(), _manager(folder, create=True) as manager:
         manager.save(step, args=ocp.args.Composite(**arguments), force=True)
 
 
@@ -227,7 +228,7 @@ def _put(whole: jax.Array, part: Any, first: Any, axis: int, sharding: Any) -> j
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Holds back orbax's progress reports, which go through absl's logger."""
+    """Holds back what orbax logs of its progress, and of errors that it raises as well."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -238,10 +239,11 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _unheard() -> Iterator[None]:
-    """Hides what threads say of an event loop that is closed when the first of many writes fails.
+def _settled() -> Iterator[None]:
+    """When the first of many writes fails, waits for orbax's threads, which are at the others.
 
-    They say it until the last write has ended, so after a failure they are not heard again.
+    Of those others Python reports that their event loop is closed, or that nobody asked how they
+    ended, at any time up to its own end. So after a failure this is not heard again.
     """
     before = sys.unraisablehook
 
@@ -250,5 +252,16 @@ def _unheard() -> Iterator[None]:
             before(unraisable)
 
     sys.unraisablehook = hook
-    yield
+    try:
+        yield
+    except Exception:
+        for thread in threading.enumerate():
+            if type(thread).__module__.startswith("orbax."):
+                threading.Thread.join(thread, 60)  # its own raises what it failed with
+        logging.getLogger("asyncio").addFilter(_is_not_of_orbax)
+        raise
     sys.unraisablehook = before
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.getMessage()

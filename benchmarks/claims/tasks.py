@@ -54,6 +54,35 @@ def sticky_minatar(game: str = "Breakout", probability: float = 0.1) -> Sticky:
 
 
 @dataclasses.dataclass(frozen=True)
+class Redundant:
+    """A task with discrete actions, each of which there is many times: action a is a modulo n."""
+
+    env: Environment
+    copies: int
+
+    @property
+    def spec(self) -> EnvSpec:
+        spec = self.env.spec
+        action = specs.DiscreteArray(self._own * self.copies, np.int32, "action")
+        return spec._replace(name=f"{spec.name}, {self.copies} times each action", action=action)
+
+    @property
+    def _own(self) -> int:
+        return int(self.env.spec.action.num_values)
+
+    def reset(self, key: jax.Array) -> tuple[EnvState, TimeStep]:
+        return self.env.reset(key)
+
+    def step(self, state: EnvState, action: jax.Array, key: jax.Array) -> tuple[EnvState, TimeStep]:
+        return self.env.step(state, action % self._own, key)
+
+
+def redundant_deepsea(size: int = 8, copies: int = 10) -> Redundant:
+    """DeepSea with 2 `copies` actions."""
+    return Redundant(DeepSea(size=size), copies)
+
+
+@dataclasses.dataclass(frozen=True)
 class AliasedDeepSea:
     """DeepSea whose cells share a few observations: where one is must be remembered.
 

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dm_env import specs
-from test_quantile_and_va import QR, VA, random_params
 
 from bellmax import UserError
 from bellmax.agents.base import Batch
 from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace, needs_behaviour
 from bellmax.agents.va_learning import make_va_learning
-from helpers.windows import KEY, NUM_ACTIONS, SPEC, random_steps
+from helpers.linear_agents import QR, VA, compiled, gradient_of, random_params
+from helpers.windows import KEY, NUM_ACTIONS, SPEC, closing_windows, random_steps
 
 EPSILON = {"n_step": 3, "target_epsilon": 0.2, "trace_decay": 0.9}
 AGENTS = {
@@ -46,13 +46,10 @@ def window(config, garbage=0.0, seed=0):
 
 def learn_once(make, config, steps, weights=None):
     """State, output and gradient of one step from parameters and a target network at random."""
-    agent = make(config, SPEC)
-    params, target = random_params(agent, 1), random_params(agent, 2)
-    state = agent.init(KEY)._replace(params=params, target_params=target)
-    weights = jnp.ones(len(steps.reward)) if weights is None else jnp.asarray(weights, jnp.float32)
-    state, output = jax.jit(agent.learn)(state, Batch(steps, weights), KEY)
-    leaves = jax.tree.leaves(state.opt_state[0].mu)
-    return state, output, np.concatenate([10 * np.asarray(leaf).ravel() for leaf in leaves])
+    agent, _ = compiled(make, config)
+    params = random_params(agent, 1), random_params(agent, 2)
+    gradient, state, output = gradient_of(make, config, steps, *params, weights)
+    return state, output, np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(gradient)])
 
 
 @every_agent
@@ -65,10 +62,9 @@ def test_weights_scale_each_window_of_the_loss_and_not_the_priorities(make, conf
     np.testing.assert_allclose(half, gradient / 2, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(halved.metrics["loss"], plain.metrics["loss"] / 2, rtol=1e-5)
     np.testing.assert_array_equal(plain.priorities, halved.priorities)
-    agent, weights = make(config, SPEC), rng.random(16)
-    params, target = random_params(agent, 1), random_params(agent, 2)
-    state = agent.init(KEY)._replace(params=params, target_params=target)
-    alone = jax.jit(jax.vmap(lambda one: agent.learn(state, Batch(one, jnp.ones(1)), KEY)[1]))(
+    (agent, learn), weights = compiled(make, config), rng.random(16)
+    params = random_params(agent, 1), random_params(agent, 2)
+    alone = jax.jit(jax.vmap(lambda one: learn(*params, one, jnp.ones(1))[1]))(
         jax.tree.map(lambda x: x[:, None], steps)
     )
     # How much each window counts: 0 where no step of it that learns is open.
@@ -101,11 +97,10 @@ def test_what_lies_at_and_beyond_an_episode_end_does_not_matter(make, config):
     _, fewer, alone = learn_once(make, config, jax.tree.map(lambda x: x[kept], clean))
     np.testing.assert_allclose(alone, gradient, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(fewer.metrics["q_value"], ours.metrics["q_value"], rtol=1e-4)
-    closing = jax.tree.map(lambda x: x[np.asarray(clean.is_last[:, 0])], clean)
-    state, output, gradient = learn_once(make, config, closing)
+    state, output, gradient = learn_once(make, config, closing_windows(clean))
     assert not gradient.any() and not output.priorities.any() and output.metrics["loss"] == 0
-    agent = make(config, SPEC)
-    jax.tree.map(np.testing.assert_array_equal, state.params, random_params(agent, 1))
+    params = random_params(compiled(make, config)[0], 1)
+    jax.tree.map(np.testing.assert_array_equal, state.params, params)
 
 
 SWEEP = {

@@ -55,7 +55,7 @@ def test_a_gradient_step_of_retrace_is_the_tabular_rule(trace, decay, target_eps
         steps = steps._replace(behaviour=jnp.asarray(log_prob, jnp.float32))
     elif trace == "retrace":
         log_prob = np.zeros_like(log_prob)  # a greedy target needs none: pi is 0 or 1
-    found, output = gradient_of(make_qr_dqn_retrace, config, steps, params, target_params)
+    found, _, output = gradient_of(make_qr_dqn_retrace, config, steps, params, target_params)
     s = jax.tree.map(lambda x: np.asarray(x, float), steps)
     kernel, target = (
         np.asarray(p["params"]["Dense_0"]["kernel"], float).reshape(4, N, NUM_ACTIONS)
@@ -96,7 +96,7 @@ def test_a_gradient_step_of_va_is_the_tabular_rule(loss):
         discount=jnp.ones((1, 2)),
         is_last=jnp.zeros((1, 2), bool),
     )
-    found, _ = gradient_of(make_va_learning, config, one, params, target_params)
+    found, _, _ = gradient_of(make_va_learning, config, one, params, target_params)
     moved = -found["Dense_0"]["kernel"][state]
     tables = [
         [np.asarray(p["params"][f"Dense_{i}"]["kernel"], float) for i in range(3)]
@@ -185,7 +185,7 @@ def test_the_loss_of_one_step_is_that_of_the_library(munchausen):
     agent = make_qr_dqn_retrace(config, SPEC)
     params, target_params = random_params(agent, 1), random_params(agent, 2)
     steps = random_steps(2)
-    _, output = gradient_of(make_qr_dqn_retrace, config, steps, params, target_params)
+    _, _, output = gradient_of(make_qr_dqn_retrace, config, steps, params, target_params)
 
     def dist(p, i):
         kernel = p["params"]["Dense_0"]["kernel"].reshape(4, N, NUM_ACTIONS)

@@ -20,6 +20,8 @@ from helpers.windows import (
     NUM_ACTIONS,
     SMALL,
     SPEC,
+    closing_windows,
+    compiled,
     every_agent,
     learn_once,
     random_steps,
@@ -140,10 +142,9 @@ def test_what_lies_at_and_beyond_an_episode_end_does_not_matter(make, config):
     _, fewer, alone = learn_once(make, config, jax.tree.map(lambda x: x[kept], clean))
     np.testing.assert_allclose(alone, gradient, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(fewer.metrics["q_value"], ours.metrics["q_value"], rtol=1e-4)
-    closing = jax.tree.map(lambda x: x[np.asarray(clean.is_last[:, 0])], clean)
-    state, output, gradient = learn_once(make, config, closing)
+    state, output, gradient = learn_once(make, config, closing_windows(clean))
     assert not gradient.any() and not output.priorities.any() and output.metrics["loss"] == 0
-    jax.tree.map(np.testing.assert_array_equal, state.params, make(config, SPEC).init(KEY).params)
+    jax.tree.map(np.testing.assert_array_equal, state.params, compiled(make, config)[1](KEY).params)
 
 
 @pytest.mark.parametrize("make, config", [AGENTS["dqn"], AGENTS["munchausen"]])

@@ -16,6 +16,7 @@ from helpers.compiling import QUICK
 
 pytest.importorskip("brax")
 mujoco = pytest.importorskip("mujoco")
+EULER_DAMPING = int(mujoco.mjtDisableBit.mjDSBL_EULERDAMP)
 STEPS = 60
 SLOW = pytest.mark.slow  # compiling a robot with contacts takes long
 MASSES = "torso_mass", "thigh_mass", "leg_mass", "foot_mass"
@@ -222,7 +223,7 @@ def mujoco_motion(env, start, actions, flag, changed):
     ("backend", "scale_inertia", "flag", "steps", "tolerance"),
     [
         ("mjx", False, 0, 20, 2e-3),
-        ("generalized", True, int(mujoco.mjtDisableBit.mjDSBL_EULERDAMP), 3, 1e-4),
+        pytest.param("generalized", True, EULER_DAMPING, 3, 1e-4, marks=SLOW),
     ],
 )
 def test_changed_pendulum_moves_like_mujocos(backend, scale_inertia, flag, steps, tolerance):

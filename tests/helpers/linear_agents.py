@@ -1,5 +1,7 @@
 """QR-DQN-Retrace and VA-learning, linear in one-hot observations, with parameters at random."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -58,15 +60,22 @@ def random_params(agent, seed):
     return jax.tree.unflatten(tree, list(map(jnp.asarray, normal)))
 
 
-def gradient_of(make, config, steps, params, target_params):
-    """The gradient of one learning step: Adam's first moment is a tenth of it."""
+@functools.cache
+def compiled(make, config):
+    """An agent, and one learning step from any parameters, compiled."""
     agent = make(config, SPEC)
-    weights = jnp.ones(len(steps.reward))
 
-    @jax.jit
-    def learn(params, target_params):
+    def learn(params, target_params, steps, weights):
         state = agent.init(KEY)._replace(params=params, target_params=target_params)
         return agent.learn(state, Batch(steps, weights), KEY)
 
-    state, output = learn(params, target_params)
-    return jax.tree.map(lambda m: 10 * np.asarray(m), state.opt_state[0].mu["params"]), output
+    return agent, jax.jit(learn)
+
+
+def gradient_of(make, config, steps, params, target_params, weights=None):
+    """Gradient, state and output of one learning step: Adam's first moment is a tenth of it."""
+    weights = np.ones(len(steps.reward)) if weights is None else weights
+    _, learn = compiled(make, config)
+    state, output = learn(params, target_params, steps, np.asarray(weights, np.float32))
+    gradient = jax.tree.map(lambda m: 10 * np.asarray(m), state.opt_state[0].mu["params"])
+    return gradient, state, output

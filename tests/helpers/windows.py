@@ -1,5 +1,7 @@
 """A linear agent of each kind, and windows of steps with ends anywhere."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -52,12 +54,25 @@ def random_steps(length, batch=16, seed=0, garbage=0.0):
     return Step(*(jnp.asarray(x.astype(d)) for x, d in zip(fields, dtypes, strict=True)))
 
 
+@functools.cache
+def compiled(make, config):
+    """An agent, and its `init` and `learn` compiled."""
+    agent = make(config, SPEC)
+    return agent, jax.jit(agent.init), jax.jit(agent.learn)
+
+
 def learn_once(make, config, steps, weights=None, seed=0):
     """State, output and the gradient of one step: Adam's first moment is a tenth of it."""
-    agent = make(config, SPEC)
-    state = agent.init(jax.random.key(seed))
+    _, init, learn = compiled(make, config)
+    state = init(jax.random.key(seed))
     other = jax.random.normal(jax.random.key(7), state.params["params"]["Dense_0"]["kernel"].shape)
     state = state._replace(target_params={"params": {"Dense_0": {"kernel": other}}})
     weights = jnp.ones(len(steps.reward)) if weights is None else jnp.asarray(weights, jnp.float32)
-    state, output = jax.jit(agent.learn)(state, Batch(steps, weights), KEY)
+    state, output = learn(state, Batch(steps, weights), KEY)
     return state, output, np.asarray(10 * state.opt_state[0].mu["params"]["Dense_0"]["kernel"])
+
+
+def closing_windows(steps):
+    """As many windows, all of them among those that start at a closing step."""
+    rows = np.resize(np.flatnonzero(steps.is_last[:, 0]), len(steps.reward))
+    return jax.tree.map(lambda x: x[rows], steps)

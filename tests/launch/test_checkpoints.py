@@ -405,6 +405,42 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path):
     assert checkpoints.steps() == [1, 2]
 
 
+FULL = """
+import resource
+import signal
+import sys
+from pathlib import Path
+import jax
+import jax.numpy as jnp
+from bellmax.launch import pieces
+from bellmax.launch.checkpoints import CheckpointError, Checkpoints
+
+pieces.PIECE_BYTES = 1 << 20
+checkpoints = Checkpoints(Path(sys.argv[1]), keep=2)
+checkpoints.save(1, {"x": jnp.ones(3)}, metric=None, extra={})
+noise = jax.random.bits(jax.random.key(0), (6, 50_000))
+state = {"replay": jnp.tile(noise[0], 12), "learner": list(noise)}
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for limit in (100_000, 3_000, 100_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        checkpoints.save(2, state, metric=None, extra={})
+    except CheckpointError as error:
+        print(error)
+"""
+
+
+def test_a_disk_that_stays_full_is_told_in_a_sentence_a_save_and_in_nothing_else(tmp_path):
+    """orbax's threads and tasks fail one after the other, some when the save has given up."""
+    process = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path / "run"], capture_output=True, text=True
+    )
+    lines = process.stdout.splitlines()
+    assert (process.returncode, process.stderr, len(lines)) == (0, "", 3), process
+    assert all("(file too large); checkpoint 1 is kept" in line for line in lines)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["1"]
+
+
 def test_a_folder_that_cannot_be_written_is_an_error_for_the_user(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="there is no earlier one"):

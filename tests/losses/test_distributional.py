@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bellmax import losses
+from helpers.jitted import compiled, jitted
 from helpers.peers import rlax
 from helpers.window_loops import (
     as_measure,
@@ -30,8 +30,8 @@ def with_coefficients(window, name="retrace", lambda_=0.9):
     """The window as arguments of `distributional_retrace_target`."""
     a_t, pi_t, mu_t = window["a_t"], window["pi_t"], window["mu_t"]
     c_t = {
-        "retrace": lambda: losses.retrace_coefficients(a_t, pi_t, mu_t, lambda_=lambda_),
-        "q-lambda": lambda: losses.q_lambda_coefficients(a_t, lambda_=lambda_),
+        "retrace": lambda: jitted.retrace_coefficients(a_t, pi_t, mu_t, lambda_=lambda_),
+        "q-lambda": lambda: jitted.q_lambda_coefficients(a_t, lambda_=lambda_),
     }[name]()
     arrays = {name: x for name, x in window.items() if name != "mu_t"}
     return arrays | {"c_t": np.asarray(c_t)}
@@ -39,14 +39,15 @@ def with_coefficients(window, name="retrace", lambda_=0.9):
 
 def target(window, **options):
     names = ("r_t", "discount_t", "dist_q_t", "a_t", "pi_t", "c_t", "trace_t")
-    arrays = [jnp.asarray(window[name]) for name in names]
-    return jax.jit(lambda *x: losses.distributional_retrace_target(*x, **options))(*arrays)
+    arrays = [window[name] for name in names]
+    got = jitted.distributional_retrace_target(*arrays, **options)
+    return jax.tree.map(np.asarray, got)
 
 
 def scalar_returns(w):
     q_t = w["dist_q_t"].mean(axis=1)
     arrays = (w["r_t"], w["discount_t"], q_t, w["a_t"], w["pi_t"], w["c_t"], w["trace_t"])
-    return losses.off_policy_returns(*map(jnp.asarray, arrays))
+    return jitted.off_policy_returns(*arrays)
 
 
 @pytest.mark.parametrize("name", ["retrace", "q-lambda"])
@@ -59,7 +60,7 @@ def test_mass_is_one_and_the_mean_is_the_scalar_target(seed, name):
     assert np.min(weights) < 0.0
     np.testing.assert_allclose(np.sum(atoms * weights, axis=-1), scalar_returns(w), atol=1e-12)
     q_t = w["dist_q_t"].mean(axis=1)
-    theirs = rlax.general_off_policy_returns_from_action_values(
+    theirs = compiled(rlax.general_off_policy_returns_from_action_values)(
         *map(jnp.asarray, (q_t, w["a_t"], w["r_t"], w["discount_t"], w["c_t"], w["pi_t"]))
     )
     np.testing.assert_allclose(np.sum(atoms * weights, axis=-1), theirs, atol=1e-12)
@@ -107,7 +108,7 @@ def test_on_policy_a_deterministic_policy_has_one_bootstrap():
     got = target(with_coefficients(w, lambda_=1.0))
     blocks = np.asarray(got.weights).reshape(5, 7, 3)
     np.testing.assert_array_equal(blocks[:4], 0.0)
-    n_step = losses.distributional_n_step_target(
+    n_step = jitted.distributional_n_step_target(
         *map(jnp.asarray, (w["r_t"], w["discount_t"], w["dist_q_t"][np.arange(5), :, w["a_t"]])),
         jnp.asarray(w["trace_t"]),
     )
@@ -137,7 +138,7 @@ def test_the_greedy_form_is_the_dense_one_without_its_zeros(seed, lambda_):
     w["trace_t"][3] = 0.0
     dense = target(with_coefficients(w, lambda_=lambda_), anchor="every")
     arrays = [jnp.asarray(w[n]) for n in ("r_t", "discount_t", "dist_q_t", "a_t", "trace_t")]
-    greedy = losses.greedy_distributional_retrace_target(*arrays, lambda_=lambda_, anchor="every")
+    greedy = jitted.greedy_distributional_retrace_target(*arrays, lambda_=lambda_, anchor="every")
     assert greedy.atoms.shape == (5, 5 * 7)
     assert np.min(dense.weights) >= 0.0 and np.min(greedy.weights) >= 0.0
     for anchor in range(5):
@@ -153,10 +154,10 @@ def test_greedy_retrace_in_full_is_n_step_up_to_the_first_other_action():
     w["a_t"] = w["dist_q_t"].mean(axis=1).argmax(axis=-1)
     w["a_t"][2] = (w["a_t"][2] + 1) % 3
     arrays = [jnp.asarray(w[n]) for n in ("r_t", "discount_t", "dist_q_t", "a_t", "trace_t")]
-    greedy = as_measure(losses.greedy_distributional_retrace_target(*arrays))
+    greedy = as_measure(jitted.greedy_distributional_retrace_target(*arrays))
     best = w["dist_q_t"][np.arange(5), :, w["dist_q_t"].mean(axis=1).argmax(axis=-1)]
     cut = jnp.asarray(w["trace_t"] * (np.arange(5) != 2))
-    n_step = losses.distributional_n_step_target(*arrays[:2], jnp.asarray(best), cut)
+    n_step = jitted.distributional_n_step_target(*arrays[:2], jnp.asarray(best), cut)
     assert cdf_gap(greedy, as_measure(n_step)) < 1e-12
     shift = w["r_t"][0] + np.prod(w["discount_t"][:1]) * w["r_t"][1]
     shift += np.prod(w["discount_t"][:2]) * w["r_t"][2]
@@ -168,9 +169,9 @@ def test_a_selector_chooses_the_action():
     w = random_window(2)
     arrays = [jnp.asarray(w[n]) for n in ("r_t", "discount_t", "dist_q_t", "a_t", "trace_t")]
     selector = jnp.asarray(np.eye(3)[w["a_t"]])
-    got = losses.greedy_distributional_retrace_target(*arrays, q_t_selector=selector)
+    got = jitted.greedy_distributional_retrace_target(*arrays, q_t_selector=selector)
     taken = jnp.asarray(w["dist_q_t"][np.arange(5), :, w["a_t"]])
-    n_step = losses.distributional_n_step_target(*arrays[:2], taken, arrays[-1])
+    n_step = jitted.distributional_n_step_target(*arrays[:2], taken, arrays[-1])
     assert cdf_gap(as_measure(got), as_measure(n_step)) < 1e-12
 
 
@@ -180,11 +181,11 @@ def test_the_mixture_has_the_mean_of_lambda_returns():
     lambda_t = np.array([0.3, 1.0, 0.0, 0.9, 0.5])
     w["trace_t"][3] = 0.5
     arrays = map(jnp.asarray, (w["r_t"], w["discount_t"], dist_v, lambda_t, w["trace_t"]))
-    atoms, weights = losses.distributional_lambda_target(*arrays, anchor="every")
+    atoms, weights = jitted.distributional_lambda_target(*arrays, anchor="every")
     assert np.min(weights) >= 0.0
     np.testing.assert_allclose(np.sum(weights, axis=-1), 1.0, atol=1e-12)
     arrays = map(jnp.asarray, (w["r_t"], w["discount_t"], dist_v.mean(axis=1)))
-    returns = losses.lambda_returns(*arrays, jnp.asarray(w["trace_t"] * lambda_t))
+    returns = jitted.lambda_returns(*arrays, jnp.asarray(w["trace_t"] * lambda_t))
     np.testing.assert_allclose(np.sum(atoms * weights, axis=-1), returns, atol=1e-12)
 
 

@@ -1,7 +1,5 @@
 """Losses of distributional Retrace: one-step limits, ends that hide the rest, signed weights."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bellmax import losses
+from helpers.jitted import compiled, jitted
 from helpers.peers import rlax
 from helpers.window_loops import random_window
 
@@ -25,16 +24,11 @@ def float64():
         yield
 
 
-@functools.cache
-def compiled(function, **options):
-    return jax.jit(functools.partial(function, **options))
-
-
 def window(seed=0, t=T):
     w = random_window(seed, t=t)
     best = w["dist_q_t"].mean(axis=1).argmax(axis=-1)
     w["a_t"] = np.where(np.arange(t) == 3, w["a_t"], best)  # so that greedy traces go on
-    c_t = losses.retrace_coefficients(w["a_t"], w["pi_t"], w["mu_t"], lambda_=0.9)
+    c_t = jitted.retrace_coefficients(w["a_t"], w["pi_t"], w["mu_t"], lambda_=0.9)
     generator = np.random.default_rng(seed + 100)
     return w | {
         "c_t": np.asarray(c_t),
@@ -75,10 +69,11 @@ def test_one_step_equals_rlax(kappa):
     w = window(1, t=1)
     first = [jnp.asarray(w[name][0]) for name in ("dist_q_tm1", "tau_tm1", "a_tm1")]
     last = [jnp.asarray(w[name][0]) for name in ("r_t", "discount_t", "dist_q_t")]
-    sarsa = rlax.quantile_expected_sarsa(*first, *last, jnp.asarray(w["pi_t"][0]), kappa)
+    theirs = compiled(rlax.quantile_expected_sarsa, huber_param=kappa)
+    sarsa = theirs(*first, *last, jnp.asarray(w["pi_t"][0]))
     got = call(losses.distributional_retrace, w | _first(w), DENSE, huber_kappa=kappa)
     np.testing.assert_allclose(got, sarsa, rtol=1e-14)
-    q_learning = rlax.quantile_q_learning(*first, *last, last[-1], kappa)
+    q_learning = compiled(rlax.quantile_q_learning, huber_param=kappa)(*first, *last, last[-1])
     for function, names in (
         (losses.greedy_distributional_retrace, GREEDY),
         (losses.n_step_quantile_q_learning, ("r_t", "discount_t", "dist_q_t", "trace_t")),
@@ -137,7 +132,7 @@ def test_a_signed_loss_is_bounded_with_several_minima():
 
     def loss(theta, tau):
         arrays = jnp.array([theta]), jnp.array([tau]), z
-        return losses.quantile_regression(*arrays, weights=weights, huber_kappa=0.0)
+        return jitted.quantile_regression(*arrays, weights=weights, huber_kappa=0.0)
 
     # At -6: 0.25 * (0.8 * 5 - 0.4 * 6 + 0.6 * 8) = 1.6. At 6: 0.75 * (0.8 * 7 - 0.4 * 6 + 0.6 * 4).
     for theta, expected in {-6: 1.6, -1: 0.35, 0: 0.9, 2: 1.2, 6: 4.2}.items():
@@ -147,7 +142,7 @@ def test_a_signed_loss_is_bounded_with_several_minima():
 
 def test_the_gradient_is_the_signed_distribution_function_less_tau():
     w = window(2)
-    target = losses.distributional_retrace_target(*(jnp.asarray(w[name]) for name in DENSE))
+    target = jitted.distributional_retrace_target(*(w[name] for name in DENSE))
     theta, a = jnp.asarray(w["dist_q_tm1"][0]), int(w["a_tm1"][0])
 
     def loss(theta):
@@ -160,7 +155,7 @@ def test_the_gradient_is_the_signed_distribution_function_less_tau():
     for i in range(N):
         below = np.asarray(target.atoms) < float(theta[i, a])
         expected[i, a] = np.sum(np.asarray(target.weights)[below]) - TAU[i]
-    np.testing.assert_allclose(jax.grad(loss)(theta), expected, atol=1e-12)
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(theta), expected, atol=1e-12)
 
 
 TARGET = jax.jit(
