@@ -1,5 +1,6 @@
 """The world model of BYOL-Explore: a loop from the equations, causality, targets, memory."""
 
+import functools
 from dataclasses import replace
 
 import jax
@@ -74,9 +75,7 @@ def errors_by_loop(params, target, chunk, horizon):
     """{(t, k, stream): L(t, k)} for what may be predicted, one prediction at a time."""
     steps, cell = chunk.steps, GRU(4)
     targets = np.asarray(quick_jit(NET.encode)(target, steps.observation))
-    step = quick_jit(
-        lambda belief, action: cell.apply(params.open_loop, belief, action, method="both")
-    )
+    step = quick_jit(functools.partial(cell.apply, params.open_loop, method="both"))
     found, beliefs = {}, np.asarray(chunk.beliefs)
     for i in range(B):
         for t in range(T):

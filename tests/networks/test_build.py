@@ -3,19 +3,18 @@
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from dm_env import specs
 
 from bellmax import UserError, networks
 from bellmax.networks import NetworkConfig, make_q_network
+from helpers.jitted import quick_jit
 
 KEY = jax.random.key(0)
 
 OWN = """
 import flax.linen as nn
-import jax.numpy as jnp
 from bellmax.networks import DuelingOutput
 
 class Own(nn.Module):
@@ -76,7 +75,8 @@ def test_own_modules(own):
     spec = specs.Array((4,), np.float32)
     for name, kind in [("Own", networks.QOutput), ("Tuple", networks.DuelingOutput)]:
         network = make_q_network(NetworkConfig(module=f"own_networks:{name}"), spec, 3)
-        output = network.apply(network.init(KEY), jnp.ones((5, 4)))
+        run = quick_jit(lambda key, x, network=network: network.apply(network.init(key), x))
+        output = run(KEY, np.ones((5, 4), np.float32))
         assert isinstance(output, kind) and output.q_values.shape == (5, 3)
 
 

@@ -9,13 +9,19 @@ from dm_env import specs
 
 from bellmax import networks
 from bellmax.networks import NetworkConfig, make_q_network
+from helpers.jitted import quick_jit
 
 KEY = jax.random.key(0)
 
 
 def run(module, x):
-    params = jax.jit(module.init)(KEY, x)
-    return jax.jit(module.apply)(params, x), params
+    """Output and parameters of a module."""
+
+    def both(key, x):
+        params = module.init(key, x)
+        return module.apply(params, x), params
+
+    return quick_jit(both)(KEY, x)
 
 
 @pytest.mark.parametrize(
@@ -63,18 +69,19 @@ def test_parameter_counts_are_the_papers():
 )
 def test_bytes_are_scaled_to_the_unit_interval(module):
     bytes_ = np.random.default_rng(0).integers(0, 256, (2, 36, 36, 1), np.uint8)
-    output, params = run(module, jnp.asarray(bytes_))
-    scaled = module.apply(params, jnp.asarray(bytes_ / 255.0, jnp.float32))
+    output, params = run(module, bytes_)
+    apply = quick_jit(module.apply)
+    scaled = apply(params, np.float32(bytes_ / 255.0))
     np.testing.assert_allclose(output, scaled, atol=1e-6)
-    unscaled = module.apply(params, jnp.asarray(bytes_, jnp.float32))
+    unscaled = apply(params, np.float32(bytes_))
     assert np.abs(unscaled).max() > 50 * np.abs(output).max() > 0
 
 
 def test_booleans_are_zeros_and_ones():
     x = np.random.default_rng(0).random((2, 10, 10, 3)) < 0.3
     for module in (networks.MinAtarConv(), networks.MLP((4,))):
-        output, params = run(module, jnp.asarray(x))
-        np.testing.assert_array_equal(output, module.apply(params, jnp.asarray(x, jnp.float32)))
+        output, params = run(module, x)
+        np.testing.assert_array_equal(output, quick_jit(module.apply)(params, np.float32(x)))
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])
@@ -82,9 +89,9 @@ def test_patch_convolution_is_a_convolution(width):
     x = jax.random.normal(KEY, (2, 6, 5, 3))
     output, params = run(networks.PatchConv(4, width), x)
     dense = params["params"]["Dense_0"]
-    kernel = dense["kernel"].reshape(width, width, 3, 4)
+    kernel = np.asarray(dense["kernel"]).reshape(width, width, 3, 4)
     conv = nn.Conv(4, (width, width), padding="VALID")
-    wanted = conv.apply({"params": {"kernel": kernel, "bias": dense["bias"]}}, x)
+    wanted = quick_jit(conv.apply)({"params": {"kernel": kernel, "bias": dense["bias"]}}, x)
     assert output.shape == wanted.shape == (2, 7 - width, 6 - width, 4)
     np.testing.assert_allclose(output, wanted, atol=1e-5)
 
@@ -95,29 +102,31 @@ def test_convolutions_are_flax_s(width, stride, padding):
     """In value and in gradients, on images whose sides the stride does not divide, and of seeds."""
     module = networks.conv(4, width, jnp.float32, stride=stride, padding=padding)
     flax_s = nn.Conv(4, (width, width), stride, padding=padding)
-    x = jax.random.normal(KEY, (2, 13, 10, 3))
-    output, params = run(module, x)
-    wanted, theirs = run(flax_s, x)
-    assert output.shape == wanted.shape
-    jax.tree.map(np.testing.assert_array_equal, params, theirs)
-    np.testing.assert_allclose(output, wanted, atol=1e-5)
+    x = np.random.default_rng(0).normal(size=(2, 13, 10, 3)).astype(np.float32)
 
-    def gradients(layer):
+    def results(layer):
+        """Parameters, their output and gradients, and the output under vmap of two seeds."""
+
         def value(params, x):
-            return jnp.sum(jnp.sin(layer.apply(params, x)))
+            output = layer.apply(params, x)
+            return jnp.sum(jnp.sin(output)), output
 
-        return jax.grad(value, argnums=(0, 1))(params, x)
+        params = layer.init(KEY, x)
+        gradients, output = jax.grad(value, argnums=(0, 1), has_aux=True)(params, x)
+        seeds = jax.tree.map(lambda p: jnp.stack([p, 2.0 * p]), params)
+        return params, output, gradients, jax.vmap(layer.apply, in_axes=(0, None))(seeds, x)
 
-    both = gradients(module), gradients(flax_s)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), *both)
-    seeds = jax.tree.map(lambda p: jnp.stack([p, 2.0 * p]), params)
-    several = jax.vmap(module.apply, in_axes=(0, None))(seeds, x)
-    np.testing.assert_allclose(several[0], output, atol=1e-5)
-    np.testing.assert_allclose(several[1], 2.0 * output, atol=1e-5)
+    ours, theirs = (quick_jit(lambda layer=layer: results(layer))() for layer in (module, flax_s))
+    assert ours[1].shape == theirs[1].shape
+    jax.tree.map(np.testing.assert_array_equal, ours[0], theirs[0])
+    np.testing.assert_allclose(ours[1], theirs[1], atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), ours[2], theirs[2])
+    np.testing.assert_allclose(ours[3][0], ours[1], atol=1e-5)
+    np.testing.assert_allclose(ours[3][1], 2.0 * np.asarray(ours[1]), atol=1e-5)
 
 
 def test_an_accelerator_has_its_own_convolutions(monkeypatch):
-    x = jax.random.normal(KEY, (1, 84, 84, 4))
+    x = np.random.default_rng(0).normal(size=(1, 84, 84, 4)).astype(np.float32)
     module = networks.NatureConv()
     output, params = run(module, x)
 
@@ -128,7 +137,8 @@ def test_an_accelerator_has_its_own_convolutions(monkeypatch):
     assert "conv_general_dilated" not in primitives()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert "conv_general_dilated" in primitives()
-    np.testing.assert_allclose(module.apply(params, x), output, atol=1e-5)
+    again = quick_jit(lambda params, x: module.apply(params, x))(params, x)
+    np.testing.assert_allclose(again, output, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -140,13 +150,14 @@ def test_heads(dtype):
     assert isinstance(dueling, networks.DuelingOutput)
     assert (dueling.value.shape, dueling.advantage.shape) == ((5,), (5, 3))
     assert {y.dtype for y in (*plain, *dueling)} == {np.dtype(np.float32)}
+    dueling = jax.tree.map(np.asarray, dueling)
     np.testing.assert_allclose(dueling.advantage.mean(-1), np.zeros(5), atol=1e-6)
     np.testing.assert_allclose(dueling.q_values.mean(-1), dueling.value, atol=1e-5)
     # Equal shifts of all advantages change nothing.
-    bias = params["params"]["Dense_1"]["bias"]
+    bias = np.asarray(params["params"]["Dense_1"]["bias"])
     shifted = {**params["params"]["Dense_1"], "bias": bias + 8.0}
     shifted = {"params": {**params["params"], "Dense_1": shifted}}
-    again = networks.DuelingHead(3, dtype).apply(shifted, x)
+    again = quick_jit(networks.DuelingHead(3, dtype).apply)(shifted, x)
     tolerance = 1e-5 if dtype == jnp.float32 else 0.1
     np.testing.assert_allclose(again.q_values, dueling.q_values, atol=tolerance)
 
@@ -160,11 +171,12 @@ def test_bfloat16_inside_float32_outside(torso, shape, dueling):
         make_q_network(NetworkConfig(torso, dueling=dueling, dtype=dtype), spec, 3)
         for dtype in ("bfloat16", "float32")
     )
-    params = jax.jit(half.init)(KEY)
-    output = jax.jit(half.apply)(params, x)
+    params = quick_jit(half.init)(KEY)
+    output = quick_jit(half.apply)(params, x)
     assert isinstance(output, networks.DuelingOutput if dueling else networks.QOutput)
     assert output.q_values.shape == (4, 3)
     leaves = jax.tree.leaves((params, output))
     assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float32)}
-    error = np.abs(output.q_values - jax.jit(full.apply)(params, x).q_values).max()
+    exact = quick_jit(full.apply)(params, x).q_values
+    error = np.abs(np.subtract(output.q_values, exact)).max()
     assert 0 < error < 0.05

@@ -1,10 +1,10 @@
 """The recurrent network: flax's GRU, chunks that join, and a memory that knows no future."""
 
+import functools
 import re
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from dm_env import specs
@@ -17,6 +17,7 @@ from bellmax.networks import (
     make_recurrent_network,
 )
 from bellmax.networks.orthogonal import orthogonal
+from helpers.jitted import quick_jit, random_like
 
 CONFIG = RecurrentNetworkConfig(hidden=(16,), latent_size=6, memory_size=5, head_hidden=(7,))
 SPEC = specs.Array((3, 2), np.float32)
@@ -24,26 +25,20 @@ NUM_ACTIONS, T, B = 4, 9, 3
 NET = make_recurrent_network(CONFIG, SPEC, NUM_ACTIONS)
 
 
-def random_like(tree, seed=0):
-    leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    return structure.unflatten(
-        [jax.random.normal(k, x.shape) * 0.6 for k, x in zip(keys, leaves, strict=True)]
-    )
-
-
-PARAMS = random_like(NET.init(jax.random.key(0)))
+PARAMS = random_like(jax.eval_shape(NET.init, jax.random.key(0)), 0, 0.6)
 
 
 def stream(seed=1):
-    keys = jax.random.split(jax.random.key(seed), 3)
-    observations = jax.random.normal(keys[0], (T, B, 3, 2))
-    actions = jax.random.randint(keys[1], (T, B), 0, NUM_ACTIONS)
-    is_first = jnp.zeros((T, B), bool).at[0, 0].set(True).at[4, 1].set(True).at[8, 2].set(True)
-    belief = jax.random.normal(keys[2], (B, 5))
-    return observations, actions, is_first, RecurrentMemory(belief, jnp.array([3, 0, 1]))
+    generator = np.random.default_rng(seed)
+    observations = generator.normal(size=(T, B, 3, 2)).astype(np.float32)
+    actions = generator.integers(NUM_ACTIONS, size=(T, B)).astype(np.int32)
+    is_first = np.zeros((T, B), bool)
+    is_first[[0, 4, 8], [0, 1, 2]] = True
+    belief = generator.normal(size=(B, 5)).astype(np.float32)
+    return observations, actions, is_first, RecurrentMemory(belief, np.array([3, 0, 1], np.int32))
 
 
+@quick_jit
 def unroll(observations, actions, is_first, memory):
     latents = NET.encode(PARAMS.encoder, observations)
     return NET.unroll(PARAMS.cell, latents, actions, is_first, memory)
@@ -51,9 +46,11 @@ def unroll(observations, actions, is_first, memory):
 
 def test_the_cell_is_flax_gru_cell():
     cell = GRU(5)
-    carry, x = jax.random.normal(jax.random.key(1), (2, 5)), jnp.ones((2, 3)) * 0.3
-    params = random_like(cell.init(jax.random.key(0), carry, x, method="both"))
-    ours = params["params"]
+    carry = np.random.default_rng(1).normal(size=(2, 5)).astype(np.float32)
+    x, key = np.full((2, 3), 0.3, np.float32), jax.random.key(0)
+    init = functools.partial(cell.init, method="both")
+    params = random_like(jax.eval_shape(init, key, carry, x), 0, 0.6)
+    ours = jax.tree.map(np.asarray, params["params"])
     theirs = {}
     for i, gate in enumerate("rzn"):
         part = slice(5 * i, 5 * i + 5)
@@ -63,12 +60,14 @@ def test_the_cell_is_flax_gru_cell():
         theirs[f"i{gate}"] = {"kernel": ours["input"]["kernel"][:, part], "bias": both}
         theirs[f"h{gate}"] = {"kernel": ours["hidden"]["kernel"][:, part]}
     theirs["hn"]["bias"] = ours["hidden"]["bias"][10:]
-    expected, _ = nn.GRUCell(5).apply({"params": theirs}, carry, x)
-    np.testing.assert_allclose(cell.apply(params, carry, x, method="both"), expected, rtol=1e-5)
+    expected, _ = quick_jit(nn.GRUCell(5).apply)({"params": theirs}, carry, x)
+    got = quick_jit(functools.partial(cell.apply, method="both"))(params, carry, x)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 def test_hidden_kernels_start_orthogonal():
-    kernel = GRU(5).init(jax.random.key(0), jnp.zeros((1, 5)), jnp.zeros((1, 3)), method="both")
+    init = quick_jit(functools.partial(GRU(5).init, method="both"))
+    kernel = init(jax.random.key(0), np.zeros((1, 5), np.float32), np.zeros((1, 3), np.float32))
     kernel = kernel["params"]["hidden"]["kernel"]
     for block in np.split(np.asarray(kernel), 3, axis=1):
         np.testing.assert_allclose(block @ block.T, np.eye(5), atol=1e-5)
@@ -81,15 +80,20 @@ def test_two_chunks_are_the_whole(cut):
     first = unroll(observations[:cut], actions[:cut], is_first[:cut], memory)
     carried = RecurrentMemory(first[-1], actions[cut - 1])
     second = unroll(observations[cut:], actions[cut:], is_first[cut:], carried)
-    np.testing.assert_allclose(jnp.concatenate([first, second]), whole, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.concatenate([first, second]), whole, rtol=1e-5, atol=1e-6)
 
 
 def test_acting_step_by_step_is_the_unroll():
     observations, actions, is_first, memory = stream()
     whole = unroll(observations, actions, is_first, memory)
+
+    @quick_jit
+    def step(observation, is_first, memory):
+        latents = NET.encode(PARAMS.encoder, observation)
+        return NET.step(PARAMS.cell, latents, is_first, memory)
+
     for t in range(T):
-        latents = NET.encode(PARAMS.encoder, observations[t])
-        belief = NET.step(PARAMS.cell, latents, is_first[t], memory)
+        belief = step(observations[t], is_first[t], memory)
         np.testing.assert_allclose(belief, whole[t], rtol=1e-5, atol=1e-6)
         memory = RecurrentMemory(belief, actions[t])
 
@@ -97,51 +101,52 @@ def test_acting_step_by_step_is_the_unroll():
 def test_a_belief_knows_the_past_of_its_episode_and_no_more():
     observations, actions, is_first, memory = stream()
 
+    latents = quick_jit(NET.encode)(PARAMS.encoder, observations)
+
+    def beliefs(latents, belief):
+        memory_then = memory._replace(belief=belief)
+        return NET.unroll(PARAMS.cell, latents, actions, is_first, memory_then)
+
+    jacobians = quick_jit(jax.jacobian(beliefs, argnums=(0, 1)))(latents, memory.belief)
+    to_latents, to_belief = map(np.asarray, jacobians)  # [T, B, D] by [T, B, D], and by [B, D]
+
     def reached(i, t):
-        """Whether belief t of stream i changes with [observation, belief before] of each step."""
-        latents = NET.encode(PARAMS.encoder, observations)
-        run = jax.jacobian(
-            lambda x, b: NET.unroll(PARAMS.cell, x, actions, is_first, memory._replace(belief=b))[
-                t, i
-            ],
-            argnums=(0, 1),
-        )
-        to_latents, to_belief = run(latents, memory.belief)
-        return [bool(jnp.any(to_latents[:, s, i] != 0)) for s in range(T)], bool(
-            jnp.any(to_belief[:, i] != 0)
-        )
+        """Whether belief t of stream i changes with the latents of each step, and the memory."""
+        return to_latents[t, i, :, :, i].any(axis=(0, 2)).tolist(), to_belief[t, i, :, i].any()
 
     assert reached(1, 3) == ([True] * 4 + [False] * 5, True)
     assert reached(1, 6) == ([False] * 4 + [True] * 3 + [False] * 2, False)
     assert reached(0, 2) == ([True] * 3 + [False] * 6, False)
     # Of one environment only.
-    other = jax.grad(lambda x: NET.unroll(PARAMS.cell, x, actions, is_first, memory)[8, 0].sum())(
-        NET.encode(PARAMS.encoder, observations)
-    )
-    assert jnp.any(other[:, 0] != 0) and not jnp.any(other[:, 1:] != 0)
+    other = to_latents[8, 0]
+    assert other[:, :, 0].any() and not other[:, :, 1:].any()
 
 
 def test_an_action_is_seen_from_the_next_step_on():
     observations, actions, is_first, memory = stream()
     whole = unroll(observations, actions, is_first, memory)
-    changed = actions.at[2].set((actions[2] + 1) % NUM_ACTIONS)
+    changed = actions.copy()
+    changed[2] = (changed[2] + 1) % NUM_ACTIONS
     other = unroll(observations, changed, is_first, memory)
     np.testing.assert_array_equal(other[:3], whole[:3])
-    assert np.abs(other[3] - whole[3]).max(axis=-1).min() > 1e-3
+    assert np.abs(np.subtract(other, whole))[3].max(axis=-1).min() > 1e-3
     # The first step of an episode does not know the last action of the one before.
-    changed = actions.at[3, 1].set((actions[3, 1] + 1) % NUM_ACTIONS)
+    changed = actions.copy()
+    changed[3, 1] = (changed[3, 1] + 1) % NUM_ACTIONS
     np.testing.assert_array_equal(unroll(observations, changed, is_first, memory), whole)
 
 
 def test_a_fresh_policy_is_nearly_uniform():
-    params = NET.init(jax.random.key(3))
-    observations, actions, is_first, memory = stream()
-    latents = NET.encode(params.encoder, observations)
-    logits, values = NET.heads(
-        params.heads, NET.unroll(params.cell, latents, actions, is_first, memory)
-    )
+    @quick_jit
+    def run(key, observations, actions, is_first, memory):
+        params = NET.init(key)
+        latents = NET.encode(params.encoder, observations)
+        beliefs = NET.unroll(params.cell, latents, actions, is_first, memory)
+        return NET.heads(params.heads, beliefs)
+
+    logits, values = map(np.asarray, run(jax.random.key(3), *stream()))
     assert logits.shape == (T, B, NUM_ACTIONS) and values.shape == (T, B)
-    assert jnp.abs(logits).max() < 0.05 and jnp.abs(values).max() > 0.05
+    assert np.abs(logits).max() < 0.05 and np.abs(values).max() > 0.05
 
 
 def test_bfloat16_inside_float32_outside():
@@ -150,12 +155,15 @@ def test_bfloat16_inside_float32_outside():
         SPEC,
         NUM_ACTIONS,
     )
-    params = net.init(jax.random.key(0))
-    observations, actions, is_first, memory = stream()
-    latents = net.encode(params.encoder, observations)
-    beliefs = net.unroll(params.cell, latents, actions, is_first, memory)
-    outputs = latents, beliefs, *net.heads(params.heads, beliefs)
-    assert {x.dtype for x in outputs} == {jnp.dtype(jnp.float32)}
+
+    @quick_jit
+    def run(key, observations, actions, is_first, memory):
+        params = net.init(key)
+        latents = net.encode(params.encoder, observations)
+        beliefs = net.unroll(params.cell, latents, actions, is_first, memory)
+        return latents, beliefs, *net.heads(params.heads, beliefs)
+
+    assert {x.dtype for x in run(jax.random.key(0), *stream())} == {np.dtype(np.float32)}
 
 
 def test_a_torso_for_images_needs_images():
@@ -166,8 +174,11 @@ def test_a_torso_for_images_needs_images():
 @pytest.mark.parametrize("shape", [(5, 5), (8, 3), (3, 8), (64, 64), (1, 4), (4, 1)])
 def test_orthogonal_kernels_are_those_of_flax(shape):
     key = jax.random.key(7)
-    expected = nn.initializers.orthogonal(0.5)(key, shape)
-    np.testing.assert_allclose(orthogonal(0.5)(key, shape), expected, atol=2e-4)
+    ours, flax_s = (
+        quick_jit(make(0.5), static_argnums=1)(key, shape)
+        for make in (orthogonal, nn.initializers.orthogonal)
+    )
+    np.testing.assert_allclose(ours, flax_s, atol=2e-4)
 
 
 def test_the_program_that_makes_parameters_calls_no_lapack():
