@@ -84,7 +84,7 @@ class Experiment(NamedTuple):
         self, checkpoints: Checkpoints, step: int | None
     ) -> tuple[int, tuple[Params, Any], str | None]:
         """Read `policy_inputs` alone, neither replay nor optimiser; else as `restore`."""
-        needed = _needed(self.policy_inputs, self.abstract_state())
+        needed = needed_leaves(self.policy_inputs, self.abstract_state())
         step, state, warning = _restore(checkpoints, step, needed, partial=True)
         return step, self.policy_inputs(state), warning
 
@@ -109,7 +109,7 @@ def _restore(
     return step, checkpoints.restore(step, abstract_state, partial=partial), None
 
 
-def _needed(function: Callable[[Any], Any], tree: Any) -> Any:
+def needed_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
     """Return the tree with None in place of the leaves that `function(tree)` does not use."""
     leaves, structure = jax.tree.flatten(tree)
     flat = jax.make_jaxpr(lambda *x: function(jax.tree.unflatten(structure, x)))(*leaves).jaxpr

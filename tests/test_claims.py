@@ -1,13 +1,9 @@
 """The queue of claims: every job once whatever kills it, fair tuning, and its short form."""
 
 import json
-import pathlib
-import sys
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from benchmarks.claims.__main__ import main
 from benchmarks.claims.plan import FIRST, make_plan, ordered
 from benchmarks.claims.queue import run_queue, status
@@ -186,6 +182,7 @@ def test_long_jobs_stay_pending(tmp_path):
     assert row["hours left"] == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_the_short_form_runs_and_writes_its_page(tmp_path, capsys):
     results, docs = tmp_path / "results", tmp_path / "docs"
     words = ["--small", "--results", str(results), "--docs", str(docs)]

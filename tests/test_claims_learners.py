@@ -1,14 +1,9 @@
 """What the claims train: lanes equal to runs, tasks and problems as they are described."""
 
-import pathlib
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from benchmarks.claims import (
     agent_runs,
     far_problems,

@@ -1,12 +1,7 @@
 """Comparisons of sides against hand-worked numbers, and against rliable where it is installed."""
 
-import pathlib
-import sys
-
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from benchmarks.claims import measures
 
 RNG = np.random.default_rng(3)

@@ -106,6 +106,7 @@ def test_the_image_installs_what_there_is():
     assert ".git" in ignored and not {"src", "launch", "configs"} & set(ignored)
 
 
+@pytest.mark.slow
 def test_skypilot_trains_and_resumes(place, capsys):
     task = yaml.safe_load((CLOUD / "skypilot.yaml").read_text())
     fields = {"name", "num_nodes", "resources", "envs", "workdir", "file_mounts", "setup", "run"}
@@ -138,6 +139,7 @@ def slurm_job(tasks):
     }
 
 
+@pytest.mark.slow
 def test_slurm_calls_bellmax_in_every_task(place, capsys):
     script = (CLOUD / "slurm.sh").read_text()
     options = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", script, re.MULTILINE))

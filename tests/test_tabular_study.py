@@ -84,6 +84,7 @@ def test_uncorrected_windows_have_a_wrong_fixed_point_off_policy_only(samples):
     assert (samples[0.5].represented <= off["Retrace K=5"]).all()
 
 
+@pytest.mark.slow
 def test_learning_shows_the_bias_and_retrace_is_faster_at_equal_step_sizes(samples):
     names = "1-step", "Retrace K=5", "uncorrected K=5"
     one_step, retrace, uncorrected = (learnt(samples[0.5], name).errors for name in names)
@@ -94,6 +95,7 @@ def test_learning_shows_the_bias_and_retrace_is_faster_at_equal_step_sizes(sampl
     assert 0.6 * floor < uncorrected[:, -3:].mean() < 1.6 * floor
 
 
+@pytest.mark.slow
 def test_windows_that_share_nothing_cost_what_they_save(samples):
     method, curve = RULES["Retrace K=5"], learnt(samples[0.5], "Retrace K=5", "fresh")
     used = distributions.interactions("fresh", method, curve.updates)
@@ -154,6 +156,7 @@ def advantage_runs(at_optimum):
     return {m: advantage.Errors(*(x[0] for x in errors)) for m, errors in each.items()}
 
 
+@pytest.mark.slow
 def test_va_learning_and_dueling_are_faster_at_equal_step_sizes_mostly_by_the_offset():
     runs = advantage_runs(at_optimum=False)
     q, gap = ({m: advantage.area(errors[i]).mean() for m, errors in runs.items()} for i in (0, 1))
@@ -165,6 +168,7 @@ def test_va_learning_and_dueling_are_faster_at_equal_step_sizes_mostly_by_the_of
         np.testing.assert_allclose(one, other, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_noise_floor_of_va_learning_is_the_highest():
     runs = advantage_runs(at_optimum=True)
     floors = {m: advantage.noise_floor(errors) for m, errors in runs.items()}

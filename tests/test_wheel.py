@@ -46,6 +46,7 @@ def test_the_wheel_holds_every_module_preset_and_the_licence_and_nothing_else(wh
     assert rest == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_runs_outside_of_the_repository(wheel, tmp_path):
     """In an environment of its own, where the packages that bellmax needs are ours."""
     venv.create(tmp_path / "venv", with_pip=False, symlinks=True)

@@ -130,6 +130,7 @@ def test_acts_within_bounds_and_in_the_units_of_the_task(make, config):
 SWEEP = {"learning_rate": 0.05, "discount": 0.5, "target_noise": 1.0, "target_rate": 0.5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["td3", "expectrl"])
 def test_every_agent_of_a_sweep_learns_as_alone(name):
     make, config = AGENTS[name]

@@ -200,6 +200,7 @@ CURIOUS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "config"), CURIOUS)
 def test_each_bonus_fades_on_what_is_seen_again_and_again(make, config):
     """The raw bonus of a DeepSea of 3 x 3, of whose 6 cells none stays new."""

@@ -112,6 +112,7 @@ def test_loss_and_reward_are_those_of_a_loop(horizon):
     assert memory == () and rewards[3, 1] == 0.0
 
 
+@pytest.mark.slow
 def test_a_prediction_knows_the_actions_before_it_and_no_later_observation():
     """Changing one thing at a time, which rows change."""
     bonus, params, _ = bonus_and_params()
@@ -197,6 +198,7 @@ def test_the_target_follows_the_encoder(shared, decay, left):
     jax.tree.map(check, state, start, followed)
 
 
+@pytest.mark.slow
 def test_novelty_fades_and_the_unseen_is_above_the_mean():
     """Reward-free: after learning one path down a DeepSea, the path not taken pays more."""
     config = replace(

@@ -115,6 +115,7 @@ def test_alpha_is_inert_when_nothing_is_random():
     np.testing.assert_allclose(values, np.tile(exact[:, None], (1, 3)), atol=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.1, 0.4, 0.7])
 def test_learns_the_fixed_point_of_the_expectile_operator(alpha):
     rng = np.random.default_rng(int(10 * alpha))

@@ -50,6 +50,7 @@ def kernel(**changes):
     return state.params["params"]["Dense_0"]["kernel"]
 
 
+@pytest.mark.slow
 def test_every_agent_of_a_sweep_learns_as_alone():
     check_sweep(kernel, BASE, CHANGES, rtol=1e-4, atol=1e-5)
 

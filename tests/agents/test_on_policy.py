@@ -272,6 +272,7 @@ class Cue:
         return state, TimeStep(self.observe(state), reward, state.time == 3, jnp.zeros((), bool))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy_loss", ["ppo", "vmpo"])
 def test_memory_solves_what_needs_it(policy_loss):
     """Without memory the best return is 0.5. Rollouts of 5 steps cut episodes of 3 anywhere."""

@@ -68,6 +68,7 @@ def test_limits_are_minigrids():
     assert limits["MiniGrid-FourRooms"] == 100
 
 
+@pytest.mark.slow
 def test_random_play_equals_xminigrids_own():
     ours = make("xminigrid/MiniGrid-DoorKey-8x8", max_steps=60)
     ids = make("xminigrid/MiniGrid-DoorKey-8x8", max_steps=60, encoding="ids")
@@ -161,6 +162,7 @@ def test_memory_terminates_at_the_wrong_choice_too():
     assert rewards == {0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_a_cell_is_the_place_and_what_was_achieved():
     env, reset, _ = env_of("MiniGrid-DoorKey-5x5")
     state, _ = reset(ONE_KEY)
@@ -190,6 +192,7 @@ def test_cells_of_a_batch():
     assert set(cells.tolist()) == set(places[:-1])  # the goal is in the last one
 
 
+@pytest.mark.slow
 def test_check_env_passes():
     assert check_env("xminigrid/MiniGrid-Empty-5x5") == []
 
@@ -200,6 +203,7 @@ def test_view_size_is_an_option():
     assert ts.observation.shape == env.spec.observation.shape == (5, 5, 25)
 
 
+@pytest.mark.slow
 def test_a_layout_is_that_of_all_episodes():
     def rooms(**options):
         env = make("xminigrid/MiniGrid-DoorKey-6x6", **options)

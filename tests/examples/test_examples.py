@@ -12,6 +12,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = "dqn_single_file", "munchausen_single_file"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_learns_within_seconds(name, capsys):
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")

@@ -45,6 +45,15 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
+def saved_files(run: Path) -> dict[Path, bytes]:
+    """Return the files of complete checkpoints.
+
+    What a failed save left is not among them: a thread of orbax may still write there.
+    """
+    files = contents(run / "checkpoints")
+    return {path: data for path, data in files.items() if path.parts[0].isdigit()}
+
+
 def bits(leaf: Any) -> tuple[str, tuple[int, ...], bytes]:
     """Return (dtype, shape, bytes) of an array or a PRNG key."""
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -35,6 +35,7 @@ def q_values(params, observation):
     return flat.reshape(-1, N, 2).mean(1)[:, [0, 1, 1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 3])
 def test_replay_holds_the_log_probability_of_each_action_when_it_was_taken(length):
     """Each rollout acts with the parameters and the epsilon of its time, while both change."""

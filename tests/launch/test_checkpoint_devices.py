@@ -51,6 +51,7 @@ def assert_whole(folder):
     assert not state["replay"].committed
 
 
+@pytest.mark.slow
 def test_devices_save_their_parts_and_others_read_theirs(tmp_path):
     assert finish(start(tmp_path, "save", devices=4)) == ["save with 4 devices"]
     for devices in (4, 2):

@@ -54,6 +54,7 @@ def test_the_policy_is_that_of_the_best_head(run):
         np.testing.assert_allclose(action, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_each_episode_has_a_mass_of_its_own(run):
     experiment = build(load(run))
     state = experiment.init()

@@ -6,12 +6,13 @@ from pathlib import Path
 import jax
 import pytest
 
+from bellmax.launch.checkpoint_files import STATE
 from bellmax.launch.cli import main
 from bellmax.launch.config import load
 from bellmax.launch.experiment import build
 from helpers.faults import files_limited_to, signal_when, stdout_closed_by_its_reader
 from helpers.processes import finish, start_bellmax, wait_until
-from helpers.runs import checkpoints, contents, rows
+from helpers.runs import checkpoints, contents, rows, saved_files
 
 # Rewards are NaN from the 100th step of the only episode on; its last observation is a NaN's too.
 BAD_ENV = """
@@ -67,7 +68,9 @@ def complaint(capsys, arguments, code):
 
 
 def flip(run, step):
-    path = max((run / "checkpoints" / str(step)).rglob("*"), key=lambda p: p.stat().st_size)
+    """Flip a bit of the part that evaluations read too."""
+    folder = run / "checkpoints" / str(step) / STATE
+    path = max(folder.rglob("*"), key=lambda p: p.stat().st_size)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
@@ -94,6 +97,7 @@ def test_a_nan_loss_stops_the_run_at_its_gradient_step(run, tmp_path, capsys, ag
     assert not (out / "policy").exists()
 
 
+@pytest.mark.slow
 def test_a_gradient_that_breaks_the_network_stops_the_run_before_it_is_saved(run, tmp_path, capsys):
     options = ["--agent.network.module", "bad_network:Root", "--env.frame-stack", 1]
     line = complaint(capsys, ["train", "small.yaml", "--out", tmp_path / "out", *options], 1)
@@ -102,13 +106,13 @@ def test_a_gradient_that_breaks_the_network_stops_the_run_before_it_is_saved(run
 
 
 def test_a_full_disk_keeps_what_was_there_and_a_resume_continues_afterwards(run, capsys):
-    before = contents(run / "checkpoints")
+    before = saved_files(run)
     for limit, reason in [(400, "config.yaml"), (16_000, "checkpoint 1600 could not be saved")]:
         with files_limited_to(limit):
             line = complaint(capsys, ["resume", run, "--steps", 2000], 1)
         assert reason in line and "file too large" in line.lower(), line
         assert checkpoints(run).steps() == [800, 1200]
-        assert contents(run / "checkpoints") == before
+        assert saved_files(run) == before
     assert main(["resume", str(run), "--steps", "2000"]) == 0
     assert checkpoints(run).latest() == 2000 and rows(run)[-1]["step"] == 2000
 

@@ -11,7 +11,7 @@ from bellmax.launch import patience
 from bellmax.launch.cli import main
 from helpers.faults import files_limited_to, signal_when
 from helpers.processes import finish, have_ended, killed_at_exit, start_bellmax, wait_until
-from helpers.runs import checkpoints, contents, rows
+from helpers.runs import checkpoints, rows, saved_files
 
 
 @pytest.fixture
@@ -136,11 +136,12 @@ def test_a_second_signal_ends_it_at_once(lines, known, lock_step):
     assert "is written" not in said and checkpoints(lines / "run").steps() == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_its_processes_and_keeps_what_was_there(lines, capsys):
     run, here = lines / "run", psutil.Process()
     options = [*IN_PROCESSES, "--host.actors", "1"]
     assert main(["train", "run.yaml", *options, "--out", "run"]) == 0
-    before, children = contents(run / "checkpoints"), here.children(recursive=True)
+    before, children = saved_files(run), here.children(recursive=True)
     capsys.readouterr()
     with files_limited_to(6_000):
         assert main(["resume", str(run), "--steps", "2000"]) == 1
@@ -148,4 +149,4 @@ def test_a_full_disk_ends_the_run_and_its_processes_and_keeps_what_was_there(lin
     assert len(err.splitlines()) == 1, err
     assert "checkpoint 1600 could not be saved" in err and "file too large" in err, err
     assert have_ended([p for p in here.children(recursive=True) if p not in children])
-    assert contents(run / "checkpoints") == before
+    assert saved_files(run) == before

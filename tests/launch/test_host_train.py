@@ -96,6 +96,7 @@ def test_what_it_leaves_is_evaluated_and_loaded(folder, capsys):
     assert action.shape == (5,)
 
 
+@pytest.mark.slow
 def test_on_policy_agents_run_here_too(folder):
     text = CONFIG.replace("{name: dqn, batch_size: 16, network: {hidden: [16]}}", "{name: rnd}")
     small = "agent: {name: rnd, batch_size: 2, policy_loss: ppo, rnd_hidden: [8], rnd_features: 8, "
@@ -123,7 +124,7 @@ def test_a_task_that_breaks_is_restarted_and_reported(folder, capsys):
     [
         ("--seeds 2", "seeds must be 1"),
         ("--env.name bellmax/CartPole --replay.memory host", "replay.memory must be device"),
-        ("--host.actors 3", "host.actors must divide env.num_envs = 4, got 3"),
+        ("--host.actors 3", "host.actors must be a divisor of env.num_envs = 4, got 3"),
         ("--env.coverage", "env.coverage"),
         ("--env.name gymnasium/CartPoll-v1", "did you mean 'CartPole-v1'"),
         ("--host.acters 2", "did you mean host.actors"),

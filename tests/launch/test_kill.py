@@ -18,7 +18,7 @@ evaluate_every: 500
 checkpoint_every: 1000
 """
 KILLED = [
-    "munchausen_dqn",
+    pytest.param("munchausen_dqn", marks=pytest.mark.slow),
     pytest.param("expectrl", marks=pytest.mark.slow),
     pytest.param("byol_explore", marks=pytest.mark.slow),
 ]

@@ -133,6 +133,7 @@ print((peak() - before) / state["x"].nbytes)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in kB on Linux")
 def test_a_save_has_no_copy_of_the_replay_in_memory_and_a_restore_has_one(tmp_path):
     environment = {**os.environ, "PYTHONPATH": SOURCE, "JAX_PLATFORMS": "cpu"}

@@ -94,6 +94,7 @@ def play(policy, seed, step, forget=False):
     return np.asarray(seen.episode_return), np.array(actions)
 
 
+@pytest.mark.slow
 def test_episodes_played_with_it_are_those_of_evaluate(run, capsys):
     experiment = build(load(run))
     step, state, _ = restore(run, experiment)

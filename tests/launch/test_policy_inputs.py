@@ -8,7 +8,7 @@ from bellmax.launch.checkpoints import Checkpoints
 from bellmax.launch.cli import main
 from bellmax.launch.config import load
 from bellmax.launch.evaluate import restore, restore_policy_inputs
-from bellmax.launch.experiment import _needed, build
+from bellmax.launch.experiment import build, needed_leaves
 
 PRESETS = [
     *("dqn/cartpole", "munchausen_dqn/cartpole", "qr_dqn_retrace/cartpole", "va_learning/cartpole"),
@@ -25,7 +25,7 @@ def names(tree):
 def test_policies_need_neither_replay_nor_optimiser(preset):
     experiment = build(load(preset))
     state = experiment.abstract_state()
-    needed = _needed(experiment.policy_inputs, state)
+    needed = needed_leaves(experiment.policy_inputs, state)
     # They can be made of it alone, and are the same.
     inputs, of_all = experiment.policy_inputs(needed), experiment.policy_inputs(state)
     assert jax.tree.leaves(inputs) == jax.tree.leaves(of_all)
@@ -40,7 +40,7 @@ def test_policies_need_neither_replay_nor_optimiser(preset):
 def test_what_a_function_does_not_use_is_left_out():
     one, other = jax.ShapeDtypeStruct((2,), "float32"), jax.ShapeDtypeStruct((), "float32")
     tree = {"used": one, "seen": [other, one], "not": other}
-    needed = _needed(lambda x: (x["seen"][1] + x["seen"][0] * 0, x["used"]), tree)
+    needed = needed_leaves(lambda x: (x["seen"][1] + x["seen"][0] * 0, x["used"]), tree)
     assert needed == {"used": one, "seen": [other, one], "not": None}
 
 

@@ -263,7 +263,10 @@ def test_an_actor_that_is_killed_is_replaced_and_no_step_is_lost_or_wrong(
         ("--actors ray://head", "--actors must be ray or ray://HOST:PORT, got 'ray://head'"),
         ("--actors ray --env.name bellmax/CartPole", "bellmax/CartPole is stepped on the device"),
         ("--actors ray --coordinator auto", "--actors is for a run of one process"),
-        ("--actors ray --host.actors 3", "host.actors must divide env.num_envs = 4, got 3"),
+        (
+            "--actors ray --host.actors 3",
+            "host.actors must be a divisor of env.num_envs = 4, got 3",
+        ),
         ("--actors ray://127.0.0.1:{port}", "the Ray cluster at ray://127.0.0.1:{port} cannot be"),
         ("--actors ray RAY_ADDRESS=127.0.0.1:{port}", "the Ray cluster at 127.0.0.1:{port} cannot"),
         ("--actors ray RAY_ADDRESS=head", "RAY_ADDRESS is not HOST:PORT"),

@@ -66,6 +66,7 @@ def test_a_run_keeps_frames_unless_their_normalisation_changes():
     assert [x.observation.shape[-1] for x in kept] == [4, 32]
 
 
+@pytest.mark.slow
 def test_training_is_the_same_to_the_bit_as_with_stacks_in_replay():
     env = vectorise(PixelCatch(), 2, frame_stack=4)
     config = MunchausenDQNConfig(

@@ -48,7 +48,12 @@ def stopped_at(step, whole, run):
     return run
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+FAST = ("dqn", "munchausen_dqn", "expectrl")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in CONFIGS]
+)
 def test_resumed_from_a_checkpoint_it_ends_bitwise_the_same(whole, tmp_path, capsys, name):
     undisturbed = whole(name)
     run = stopped_at(800, undisturbed, tmp_path / "run")

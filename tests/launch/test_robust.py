@@ -180,6 +180,7 @@ def test_every_number_is_the_known_one(run, upper_end):
     np.testing.assert_allclose(summary.mean, wanted.mean(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_grid_in_chunks_is_each_cell_by_itself(run, tmp_path, monkeypatch):
     """With noise, a policy and normalisation that matter, and episodes of unequal length."""
     noisy = renamed(run, tmp_path, "Hill")
@@ -288,8 +289,8 @@ MISTAKES = [
     ("--out x", ["--out needs --robust"]),
     ("--robust", [":Hill has no published", "brax/hopper", "gymnax/Pendulum-v1", "--parameter"]),
     ("--robust --box 2d --parameter theta=0,1", ["--box and --parameter exclude each other"]),
-    ("--robust --points 1", ["--points must be at least 2, got 1"]),
-    ("--robust --parameter theta=0,1 --points 1", ["--points must be at least 2, got 1"]),
+    ("--robust --points 1", ["--points must be an integer >= 2, got '1'"]),
+    ("--robust --parameter theta=0,1 --points 1", ["--points must be an integer >= 2, got '1'"]),
     ("--robust --parameter theta=0,1 --points 100001", ["--points 100001", "100,000"]),
     ("--robust --upper-end exclude", ["--upper-end", "did you mean excluded?"]),
     ("--robust --parameter thta=0,1", ["no parameter 'thta'", "did you mean 'theta'"]),
@@ -303,7 +304,7 @@ MISTAKES = [
         "--robust --parameter a=0,1 --parameter b=0,1 --parameter c=0,1 --parameter d=0,1",
         ["1 to 3 times, got 4"],
     ),
-    ("--robust --episodes 0", ["--episodes", "[1, 65536]", "got 0"]),
+    ("--robust --episodes 0", ["--episodes", "[1, 65536]", "got '0'"]),
     ("--robust --parameter theta=0,1 --checkpoint 7", ["there is no checkpoint 7", "saved: 80"]),
     ("--robust --parameter theta=0,1 --out {run}/config.yaml/x", ["--out", "cannot be written"]),
 ]

@@ -68,7 +68,7 @@ KINDS = {
 }
 ON_POLICY = ("byol", "vmpo", "rnd")
 # Together they have all that a state can hold; the others differ from them in the loss alone.
-FAST = ("plain", "long", "retrace_epsilon", "auto", "byol")
+FAST = ("plain", "retrace_epsilon", "auto")
 each_kind = pytest.mark.parametrize(
     "kind",
     [k if k in FAST else pytest.param(k, marks=pytest.mark.slow) for k in KINDS],

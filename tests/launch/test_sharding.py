@@ -17,7 +17,7 @@ from helpers.sharded import CASES
 EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 TWO = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 # The compiled runner with priorities, on-policy, and the host runner; the others take long.
-FAST = ("priorities", "on_policy", "host")
+FAST = ("priorities", "host")
 SLOW = [case for case in CASES if case not in FAST]
 CONFIG = """
 steps: 1600
@@ -61,6 +61,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_run_of_eight_devices_resumes_on_them(folder, capsys):
     assert main(["train", "run.yaml", "--out", "one"]) == 0
     begun = ["train", "run.yaml", "--devices", "8", "--steps", "800", "--out", "eight"]
@@ -134,7 +135,7 @@ def test_a_process_that_dies_is_told_by_the_other(folder, dies):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("--devices 3", "devices must divide env.num_envs = 8, got 3"),
+        ("--devices 3", "devices must be a divisor of env.num_envs = 8, got 3"),
         ("--devices 8", "devices must be at most 1, the cpu devices that there are, got 8"),
         ("--process 1", "--processes and --process need --coordinator"),
         ("--coordinator 127.0.0.1:9", "needs --processes N and --process I"),

@@ -27,6 +27,7 @@ def evaluations(run):
     return [row["step"] for row in rows(run, "evaluation")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [800, 1200])
 def test_a_signal_in_an_evaluation_ends_it_and_resume_makes_up_for_it(
     lines, monkeypatch, capsys, at

@@ -156,6 +156,7 @@ def test_a_sweep_started_again_goes_on_where_it_stopped(home, tmp_path, capsys):
     assert values == [{"seed": ["0", "1"]}, {"seed": ["1", "0"]}]
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_told_and_the_others_go_on(home, tmp_path, capsys):
     bad = ["--agent.network.torso", "nature"]
     assert main(["train", "small.yaml", "--out", str(tmp_path / "alone"), *bad]) == 2
@@ -186,6 +187,7 @@ def processes_of(out):
     return [p for p in found if any(str(out) in word for word in p.info["cmdline"] or [])]
 
 
+@pytest.mark.slow
 def test_signals_stop_a_sweep_with_checkpoints_and_the_same_command_continues_it(
     home, tmp_path, capsys
 ):

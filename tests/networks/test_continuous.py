@@ -58,6 +58,7 @@ def test_critics_are_independent_and_see_actions_without_their_units(count, head
             assert leaf.shape[1] == count and not np.delete(leaf[c], c, axis=0).any()
 
 
+@pytest.mark.slow
 def test_half_precision_inside_gives_single_precision_outside():
     config = ContinuousNetworkConfig(hidden=(16, 8), dtype="bfloat16")
     observations = np.random.default_rng(0).normal(size=(50, 3, 2)).astype(np.float32)

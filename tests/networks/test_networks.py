@@ -12,6 +12,7 @@ from bellmax.networks import NetworkConfig, make_q_network
 from helpers.jitted import quick_jit
 
 KEY = jax.random.key(0)
+WINDOWS = ((8, 4), (3, 1), (3, 2), (1, 1))  # width and stride of a convolution
 
 
 def run(module, x):
@@ -97,7 +98,9 @@ def test_patch_convolution_is_a_convolution(width):
 
 
 @pytest.mark.parametrize("padding", ["VALID", "SAME"])
-@pytest.mark.parametrize("width, stride", [(8, 4), (4, 2), (3, 1), (3, 2), (1, 1)])
+@pytest.mark.parametrize(
+    "width, stride", [(4, 2), *(pytest.param(*x, marks=pytest.mark.slow) for x in WINDOWS)]
+)
 def test_convolutions_are_flax_s(width, stride, padding):
     """In value and in gradients, on images whose sides the stride does not divide, and of seeds."""
     module = networks.conv(4, width, jnp.float32, stride=stride, padding=padding)
@@ -125,6 +128,7 @@ def test_convolutions_are_flax_s(width, stride, padding):
     np.testing.assert_allclose(ours[3][1], 2.0 * np.asarray(ours[1]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_accelerator_has_its_own_convolutions(monkeypatch):
     x = np.random.default_rng(0).normal(size=(1, 84, 84, 4)).astype(np.float32)
     module = networks.NatureConv()
