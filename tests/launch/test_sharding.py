@@ -116,7 +116,8 @@ def test_two_processes_learn_what_one_with_two_devices_learns(folder):
     assert losses[0][0] is None and losses[1][1:] == pytest.approx(losses[0][1:], rel=1e-3)
 
 
-@pytest.mark.parametrize("dies", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("dies", [0, 1])
 def test_a_process_that_dies_is_told_by_the_other(folder, dies):
     Path("run.yaml").write_text(CONFIG + "devices: 2\n")
     begun = start_two("train", "run.yaml", "--steps", "1000000", "--out", "run")
