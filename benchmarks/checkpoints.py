@@ -38,11 +38,11 @@ def main() -> None:
         for what in ("save", "restore", "policy"):
             words = [sys.executable, __file__, "--one", state, what]
             words += ["--gigabytes", str(arguments.gigabytes), "--folder", str(arguments.folder)]
-            done = subprocess.run(words, capture_output=True, text=True)
-            if done.returncode:
-                print(f"| {state} | | | {what} | {done.stderr.splitlines()[-1]} | |")
+            result = subprocess.run(words, capture_output=True, text=True)
+            if result.returncode:
+                print(f"| {state} | | | {what} | {result.stderr.splitlines()[-1]} | |")
                 continue
-            row = json.loads(done.stdout.splitlines()[-1])
+            row = json.loads(result.stdout.splitlines()[-1])
             print(
                 f"| {state} | {row['state']:.1f} | {row['disk']:.1f} | {what} | "
                 f"{row['seconds']:.3f} | {row['memory']:.0f} |",

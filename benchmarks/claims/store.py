@@ -95,11 +95,11 @@ def chosen(study: Study, rows: dict[str, Row], task: str, side: str) -> dict[str
     """
     mine = [row for row in rows.values() if row["tuning"] and row["task"] == task]
     mine = [row for row in mine if row["side"] == side]
-    done = sorted(index for row in mine for index in row["trials"])
-    if len(done) < len(study.sides[side]):
+    finished = sorted(index for row in mine for index in row["trials"])
+    if len(finished) < len(study.sides[side]):
         return None
-    if done != list(range(len(study.sides[side]))):
-        raise ValueError(f"{study.name}: {side} on {task} was tuned with the trials {done}")
+    if finished != list(range(len(study.sides[side]))):
+        raise ValueError(f"{study.name}: {side} on {task} was tuned with the trials {finished}")
     for row in mine:
         trials = [study.sides[side][index] for index in row["trials"]]
         if row["hyper_parameters"] != trials or row["seeds"] != list(study.tuning_seeds):
