@@ -12,6 +12,7 @@ from benchmarks.claims import (
     tables_retrace,
     tasks,
 )
+from benchmarks.claims.plan import make_plan
 
 from bellmax.envs import DeepSea, TwoStateChain, value_iteration
 from bellmax.launch.config import load
@@ -189,3 +190,23 @@ def test_the_optimal_table_loses_nothing():
     assert lost == pytest.approx(0.0, abs=1e-5) and gap > 0
     worst, _ = tables_munchausen.measure(p[0], r[0], optimum[0], -optimum[0])
     assert worst > 0.5
+
+
+def commands():
+    """(study, task, side, whether it is tuning) of all that trains agents."""
+    for study in make_plan():
+        if "command" in getattr(study.run, "keywords", {}):
+            for task in study.tasks:
+                yield from (
+                    (study, task, side, tuning) for side in study.sides for tuning in (0, 1)
+                )
+
+
+def test_every_command_is_a_configuration_of_its_trials():
+    for study, task, side, tuning in commands():
+        words = study.run.keywords["command"](task, side, bool(tuning))
+        config, numbers = agent_runs.configure(words, list(study.sides[side])[:1])
+        assert config.evaluate_every >= config.warmup_steps, study.name
+        assert config.steps % config.evaluate_every == 0, study.name
+        for name in numbers:
+            lanes._replaced(config.agent, name.split("."), 1.0)  # the agent has that number

@@ -75,7 +75,8 @@ def _corridor(length: int, seed: int) -> Control:
     pi = np.eye(2)[np.append(right, 0)]
     problem = Problem(p, r, pi, 0.5 * pi + 0.25)
     absorbing = problem._replace(p=_absorbing(p))
-    grid = make_grid(absorbing, gamma, 501, ends=(-0.2, 1.2))
+    # A slip at the far end earns the reward and tries again: returns are sums of several rewards.
+    grid = make_grid(absorbing, gamma, 1501, ends=(-0.2, 4.0))
     law = quantiles(grid, exact_law(grid, absorbing), 256)
     goes_on = np.append(np.ones(length), 0.0)
     start = np.eye(length + 1)[0]

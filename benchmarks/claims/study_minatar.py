@@ -19,7 +19,7 @@ def command(task: str, side: str, tuning: bool, agents: dict[str, str], steps: i
     agent, *options = agents[side].split()
     words = [f"{agent}/minatar_breakout", *options]
     words += ["--env.name", "benchmarks.claims.tasks:sticky_minatar"]
-    words += ["--env.options", f"{{game: {GAMES[task]}}}"]
+    words += ["--env.options.game", GAMES[task]]
     steps = min(steps, 100_000) if tuning else steps
     words += ["--agent.epsilon-steps", str(steps // 3), "--warmup-steps", "5000"]
     words += ["--agent.target-period", "1"]

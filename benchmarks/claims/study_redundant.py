@@ -22,7 +22,7 @@ def command(task: str, side: str, tuning: bool) -> list[str]:
     # The presets of the four agents are one but for the agent's name.
     words = ["dqn/deepsea", "--agent.name", agent, *options]
     words += ["--env.name", "benchmarks.claims.tasks:redundant_deepsea"]
-    words += ["--env.options", f"{{size: 8, copies: {task.removeprefix('copies-')}}}"]
+    words += ["--env.options.size", "8", "--env.options.copies", task.removeprefix("copies-")]
     words += ["--agent.target-period", "1", "--agent.epsilon-steps", str(STEPS // 2)]
     return words + evaluation_options(STEPS, 20, 4)
 

@@ -48,9 +48,12 @@ class Sticky:
         return StickyState(env_state, action), ts
 
 
-def sticky_minatar(game: str = "Breakout", probability: float = 0.1) -> Sticky:
+def sticky_minatar(
+    game: str = "Breakout", probability: float = 0.1, max_steps_in_episode: int = 10_000
+) -> Sticky:
     """A MinAtar game of gymnax with sticky actions; gymnax 1.0.1 has none."""
-    return Sticky(make(f"gymnax/{game}-MinAtar", max_steps_in_episode=10_000), probability)
+    limit = {"max_steps_in_episode": max_steps_in_episode}
+    return Sticky(make(f"gymnax/{game}-MinAtar", **limit), probability)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The on-policy actor-critic: advantages and losses by hand, and tasks with known answers."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -217,7 +218,9 @@ def test_the_size_of_a_bonus_gradient_does_not_decide_the_policys_step():
         return agent.learn(state, batch, jax.random.key(0))[0].params.network
 
     steep = bonus_of(0.0)._replace(loss=lambda params, state, chunk: 1e6 * (params - 3.0) ** 2)
-    jax.tree.map(np.testing.assert_array_equal, policy(steep), policy(NO_BONUS))
+    # Two programs round apart; clipped together, the step would be gone.
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-9)
+    jax.tree.map(close, policy(steep), policy(NO_BONUS))
 
 
 @pytest.mark.parametrize("name", ["return", "scaled", "clipped"])

@@ -34,10 +34,13 @@ def import_path(monkeypatch):
 
 @pytest.fixture(scope="session")
 def _finished(tmp_path_factory):
-    """A folder with small.yaml and its finished run, which no test changes."""
+    """A folder with small.yaml and its finished run, which no test changes.
+
+    It is compiled as the modules that resume it are, whichever of them asks first.
+    """
     folder = tmp_path_factory.mktemp("finished")
     (folder / "small.yaml").write_text(SMALL)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, compiles_soon():
         patch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
         patch.chdir(folder)
         assert main(["train", "small.yaml", "--out", "finished"]) == 0
