@@ -24,7 +24,7 @@ _HELP = {"-h", "--help"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one `bellmax` command.
+    """Run one `bellmax` command.
 
     Args:
       argv: the arguments after the program's name; None takes the process's own.

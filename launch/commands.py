@@ -29,9 +29,9 @@ def _train(arguments: command_options.Train, overrides: Sequence[str]) -> int:
     _check_writable(out)
     if (out / "config.yaml").exists():
         if arguments.resume:
-            return _go_on(out, arguments.source, arguments, overrides)
+            return _continue(out, arguments.source, arguments, overrides)
         raise UserError(f"{out} holds a run already; continue it with `bellmax resume {out}`")
-    # A kill while the configuration is written leaves half of it; a job started again goes on.
+    # A kill while the configuration is written leaves half of it; a restarted job continues.
     if out.is_dir() and any(path.name != "config.yaml.tmp" for path in out.iterdir()):
         raise UserError(f"{out} is not empty; name a new folder with --out")
     from bellmax.launch.config import load
@@ -41,17 +41,17 @@ def _train(arguments: command_options.Train, overrides: Sequence[str]) -> int:
     _join_processes(arguments)
     from bellmax.launch.train import train
 
-    with interruptible(lambda: _how_to_go_on(out)):
+    with interruptible(lambda: _how_to_continue(out)):
         return train(config, out, arguments.actors)
 
 
 def _resume(arguments: command_options.Resume, overrides: Sequence[str]) -> int:
     run = run_folder(arguments.run)
     _check_writable(run)
-    return _go_on(run, str(run), arguments, overrides)
+    return _continue(run, str(run), arguments, overrides)
 
 
-def _go_on(
+def _continue(
     run: Path, source: str, arguments: command_options.Where, overrides: Sequence[str]
 ) -> int:
     """Resume a run as `source` and the overrides have it."""
@@ -62,7 +62,7 @@ def _go_on(
     _join_processes(arguments)
     from bellmax.launch.train import resume
 
-    with interruptible(lambda: _how_to_go_on(run)):
+    with interruptible(lambda: _how_to_continue(run)):
         return resume(run, config, arguments.actors)
 
 
@@ -201,7 +201,7 @@ def _join_processes(arguments: command_options.Where) -> None:
     join_processes(arguments.coordinator, arguments.processes, arguments.process)
 
 
-def _how_to_go_on(run: Path) -> str:
+def _how_to_continue(run: Path) -> str:
     if (run / "config.yaml").is_file():
         return f"the last checkpoint is kept: `bellmax resume {run}` continues from it"
     return "nothing was written yet"
@@ -218,7 +218,7 @@ def _default_folder(source: str) -> Path:
 
 
 def _check_writable(folder: Path, role: str = "a run folder") -> None:
-    """Refuses a folder that cannot be made or written, without making it."""
+    """Raise UserError for a folder that cannot be made or written, without making it."""
     try:
         folder.exists()
     except OSError as error:  # a name that is too long
@@ -231,7 +231,7 @@ def _check_writable(folder: Path, role: str = "a run folder") -> None:
 
 
 def run_folder(name: str) -> Path:
-    """Returns the folder of a run; UserError if there is none of that name."""
+    """Return the folder of a run; UserError if there is none of that name."""
     run = Path(name)
     if run.is_dir() and (run / "config.yaml").is_file():
         return run

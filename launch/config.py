@@ -25,33 +25,33 @@ STEP_LIMIT = 2**31 - 1  # environment steps are counted in int32
 class ReplayConfig:
     """What the learner remembers."""
 
-    # Steps kept per learner, 2 or more. Mnih et al. 2015 keep 1,000,000 Atari frames.
+    # Steps kept per learner. Mnih et al. 2015 keep 1,000,000 Atari frames.
     capacity: Annotated[int, Interval(ge=2, le=STEP_LIMIT)] = 100_000
-    # Where steps are kept: `device`, the learner's own memory; or `host`, that beside the CPU,
-    # from which batches are moved to the device, for environments that Python steps.
+    # Where steps are kept: `device`, the memory of the learner's device; or `host`, host memory,
+    # from which batches are copied to the device, for environments that Python steps.
     memory: Literal["device", "host"] = "device"
     # Whether sequences are drawn by their TD error (arXiv:1511.05952) or uniformly.
     prioritised: bool = False
-    # Exponent of the priority, 0 (uniform) to 1. PER's proportional variant: 0.6.
+    # Exponent of the priority; 0 is uniform. PER's proportional variant: 0.6.
     priority_exponent: Annotated[float, Interval(ge=0, le=1)] = 0.6
-    # Exponent of the importance weights, 0 (no correction) to 1. PER starts at 0.4.
+    # Exponent of the importance weights; 0 corrects nothing. PER starts at 0.4.
     importance_exponent: Annotated[float, Interval(ge=0, le=1)] = 0.4
-    # Share of the device's free memory that replay may take, in (0, 1].
+    # Share of the device's free memory that replay may take.
     memory_fraction: Annotated[float, Interval(gt=0, le=1)] = 0.8
 
 
 @dataclass(frozen=True)
 class HostConfig:
-    """How host environments are stepped; tasks that run on the device have no use for it."""
+    """How host environments are stepped; tasks that run on the device ignore it."""
 
     # Threads that step environments; their number divides env.num_envs.
     actors: Annotated[int, Interval(ge=1, le=1024)] = 1
     # Whether actors and learner take turns: two runs are then equal to the bit. On-policy agents
     # always do.
     lock_step: bool = False
-    # Rollouts of each actor that may wait for the learner, besides the one it is at; 1 or more.
+    # Finished rollouts of each actor that may wait for the learner.
     ahead: Annotated[int, Interval(ge=1, le=1024)] = 2
-    # Number of the device on which actors choose actions, 0 or more; null: the learner's first.
+    # Number of the device on which actors choose actions; null: the learner's first.
     actor_device: Annotated[int, Ge(0)] | None = None
 
 
@@ -61,34 +61,34 @@ class RunConfig:
 
     # Name of the agent; it decides which keys `agent` has.
     agent_name: str = field(metadata={"key": "agent.name"})
-    # Environment steps of the stream per seed, 1 to 2**31 - 1.
+    # Environment steps of the stream per seed.
     steps: Annotated[int, Interval(ge=1, le=STEP_LIMIT)] = 100_000
-    # Environment steps before the first gradient step, 0 or more.
+    # Environment steps before the first gradient step.
     warmup_steps: Annotated[int, Interval(ge=0, le=STEP_LIMIT)] = 1_000
-    # Vector steps between two learning phases, 1 or more.
+    # Vector steps between two learning phases.
     rollout_length: Annotated[int, Interval(ge=1, le=65536)] = 1
-    # Gradient steps in a learning phase, 1 or more.
+    # Gradient steps in a learning phase.
     updates_per_rollout: Annotated[int, Interval(ge=1, le=65536)] = 1
-    # Seed of the first learner, 0 or more.
+    # Seed of the first learner.
     seed: Annotated[int, Interval(ge=0, le=STEP_LIMIT)] = 0
-    # Independent learners in one program (seed, seed + 1, ...), 1 or more.
+    # Independent learners in one program (seed, seed + 1, ...).
     seeds: Annotated[int, Interval(ge=1, le=65536)] = 1
-    # Devices that share environments, replay and each batch, 1 or more.
+    # Devices that share environments, replay and each batch.
     devices: Annotated[int, Interval(ge=1, le=65536)] = 1
-    # Environment steps between two lines of the log, 1 or more.
+    # Environment steps between two lines of the log.
     log_every: Annotated[int, Ge(1)] = 10_000
     # Environment steps between two evaluations; 0 evaluates only at the end.
     evaluate_every: Annotated[int, Ge(0)] = 20_000
-    # Episodes in an evaluation, per seed, 1 or more.
+    # Episodes in an evaluation, per seed.
     evaluation_episodes: Annotated[int, Interval(ge=1, le=65536)] = 32
     # Vector steps after which unfinished evaluation episodes are cut and reported; null takes the
     # task's time limit, or 27,000 (30 minutes of Atari) where it has none.
     evaluation_max_steps: Annotated[int, Interval(ge=1, le=STEP_LIMIT)] | None = None
     # Environment steps between two checkpoints, which are evaluated too; 0 saves only at the end.
     checkpoint_every: Annotated[int, Ge(0)] = 50_000
-    # Newest checkpoints that are kept, 1 or more; the best one is kept besides.
+    # Newest checkpoints that are kept; the best one is kept in addition.
     keep_checkpoints: Annotated[int, Interval(ge=1, le=1000)] = 2
-    # Whether TensorBoard files are written beside the JSON lines.
+    # Whether TensorBoard files are written in addition to the JSON lines.
     tensorboard: bool = False
     # Weights & Biases project to report to; null reports to none.
     wandb: str | None = None
@@ -174,7 +174,7 @@ def json_schema(agent: str) -> dict[str, Any]:
 
 
 def load_to_play(run: Path) -> RunConfig:
-    """Returns the configuration of a run on one device, however many trained it.
+    """Return the configuration of a run on one device, however many trained it.
 
     Raises:
       UserError: as `load`.
@@ -185,7 +185,7 @@ def load_to_play(run: Path) -> RunConfig:
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """Returns the configuration as plain values, laid out as `load` reads them."""
+    """Return the configuration as plain values, laid out as `load` reads them."""
     plain = fields.to_dict(config)
     name, agent = plain.pop("agent_name"), plain.pop("agent")
     sections = {key: plain.pop(key) for key in ("env", "replay", "host")}
@@ -193,12 +193,12 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def to_yaml(config: RunConfig) -> str:
-    """Returns the configuration as the text of a file that `load` accepts."""
+    """Return the configuration as the text of a file that `load` accepts."""
     return dump_yaml(to_dict(config))
 
 
 def list_presets() -> list[str]:
-    """Returns the names of the presets that come with the package, such as `dqn/cartpole`."""
+    """Return the names of the presets that come with the package, such as `dqn/cartpole`."""
     entries = importlib.resources.files("bellmax.configs").iterdir()
     folders = [d for d in entries if d.is_dir() and d.name != "uncertainty"]
     files = [(d.name, f.name) for d in folders for f in d.iterdir() if f.name.endswith(".yaml")]
@@ -208,7 +208,7 @@ def list_presets() -> list[str]:
 def check_replay(
     config: RunConfig, *, sequence_length: int, batch_size: int, frame_stack: int = 1
 ) -> None:
-    """Raises UserError where what the agent samples does not fit the run's replay.
+    """Raise UserError where what the agent samples does not fit the run's replay.
 
     Args:
       config: the run's configuration.
@@ -216,49 +216,46 @@ def check_replay(
       batch_size: sequences in a batch of the agent's ReplaySpec.
       frame_stack: frames in an observation that replay stacks when it samples.
     """
-    n = config.env.num_envs
-    history = frame_stack - 1
-    if config.replay.capacity < (sequence_length + history) * n:
+    n, history = config.env.num_envs, frame_stack - 1
+    least = (sequence_length + history) * n
+    if config.replay.capacity < least:
         before = f" and the {history} before them (env.frame_stack)" if history else ""
-        raise UserError(
-            f"replay.capacity must be at least {(sequence_length + history) * n}, sequences of "
-            f"{sequence_length} steps{before} in each of env.num_envs = {n} environments, got "
-            f"{config.replay.capacity}"
+        allowed = (
+            f"at least {least}, sequences of {sequence_length} steps{before} in each of "
+            f"env.num_envs = {n} environments"
         )
-    # The first step opens an episode: no sequence lacks what came before until replay is full.
-    needed = sequence_length * n
-    if config.warmup_steps < max(needed, batch_size):
-        raise UserError(
-            f"warmup_steps must be at least {max(needed, batch_size)}, so that replay holds a "
-            f"batch of {batch_size} sequences of {sequence_length} steps from {n} environments, "
-            f"got {config.warmup_steps}"
+        raise UserError(must("replay.capacity", allowed, config.replay.capacity))
+    # The first step opens an episode: every sequence is whole until replay is full.
+    least = max(sequence_length * n, batch_size)
+    if config.warmup_steps < least:
+        allowed = (
+            f"at least {least}, so that replay holds a batch of {batch_size} sequences of "
+            f"{sequence_length} steps from {n} environments"
         )
+        raise UserError(must("warmup_steps", allowed, config.warmup_steps))
 
 
 def check_rollout(config: RunConfig, *, sequence_length: int, batch_size: int) -> None:
-    """Raises UserError where the gradient steps of an on-policy agent do not fit the rollout.
+    """Raise UserError where the gradient steps of an on-policy agent do not fit the rollout.
 
     Args:
       config: the run's configuration.
       sequence_length: least steps of the agent's ReplaySpec, the one after the rollout included.
       batch_size: environments in a batch of the agent's ReplaySpec.
     """
-    if config.rollout_length < sequence_length - 1:
-        raise UserError(
-            f"rollout_length must be at least {sequence_length - 1}, as the agent learns from "
-            f"rollouts alone, got {config.rollout_length}"
-        )
     n, updates = config.env.num_envs, config.updates_per_rollout
+    if config.rollout_length < sequence_length - 1:
+        allowed = f"at least {sequence_length - 1}, as the agent learns from rollouts alone"
+        raise UserError(must("rollout_length", allowed, config.rollout_length))
     if n % batch_size:
-        raise UserError(
-            f"agent.batch_size must divide env.num_envs = {n}, as a gradient step takes so many "
-            f"environments, got {batch_size}"
-        )
+        allowed = f"a divisor of env.num_envs = {n}, as a batch is whole environments"
+        raise UserError(must("agent.batch_size", allowed, batch_size))
     if updates % (n // batch_size):
-        raise UserError(
-            f"updates_per_rollout must be a multiple of {n // batch_size} (env.num_envs = {n} over "
-            f"agent.batch_size = {batch_size}), so that all environments count alike, got {updates}"
+        allowed = (
+            f"a multiple of {n // batch_size} (env.num_envs = {n} over agent.batch_size = "
+            f"{batch_size}), so that all environments count alike"
         )
+        raise UserError(must("updates_per_rollout", allowed, updates))
 
 
 def read_source(source: str | Path) -> Source:

@@ -81,7 +81,7 @@ def split_values(key: str, text: str) -> list[str]:
 
 
 def plan_runs(source: str, values: Mapping[str, Sequence[str]], out: Path) -> list[Job]:
-    """Returns the product of all values, the last key's fastest, every one of them validated.
+    """Return the product of all values, the last key's fastest, every one of them validated.
 
     Raises:
       UserError: a key or value does not fit, there are too many, or two would be the same run.
@@ -133,7 +133,7 @@ def read_record(source: str, values: Mapping[str, Sequence[str]], out: Path) -> 
 
 
 def check_started(plan: list[Job], out: Path) -> None:
-    """Refuses to go on with runs of which something else was asked."""
+    """Raise UserError where a run that exists was started with other settings."""
     from bellmax.launch.train import check_resumable
 
     for job in plan:

@@ -32,7 +32,7 @@ for _class in (_Loader, _Dumper):  # both, so that the text "1e-3" keeps its quo
 
 
 def dump_yaml(value: Any, *, one_line: bool = False) -> str:
-    """Returns plain values as YAML, keys in their order, floats exact."""
+    """Return plain values as YAML, keys in their order, floats exact."""
     style: dict[str, Any] = {"default_flow_style": True, "width": 2**31} if one_line else {}
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **style)
 
@@ -43,7 +43,7 @@ def dump_value(value: Any) -> str:
 
 
 def read_yaml(path: Path) -> Any:
-    """Returns the content of a YAML file; UserError says what is wrong with it, and where."""
+    """Return the content of a YAML file; UserError says what is wrong with it, and where."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -60,7 +60,7 @@ def read_scalar(text: str) -> Any:
 
 
 def parse_yaml(data: bytes, name: str) -> Any:
-    """Returns the values in YAML text; `name` is what messages call it."""
+    """Return the values in YAML text; `name` is what messages call it."""
     try:
         value = yaml.load(data.decode("utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except UnicodeDecodeError as error:

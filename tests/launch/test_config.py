@@ -181,10 +181,10 @@ ON_POLICY_AGENTS = ("byol_explore", "count_bonus", "icm", "on_policy", "rnd")
 ROLLOUTS = [
     (
         ["--agent.batch-size", "5"],
-        "agent.batch_size must divide env.num_envs = 12, as a gradient step takes so many "
+        "agent.batch_size must be a divisor of env.num_envs = 12, as a batch is whole "
         "environments, got 5",
     ),
-    (["--agent.batch-size", "24"], "agent.batch_size must divide env.num_envs = 12"),
+    (["--agent.batch-size", "24"], "agent.batch_size must be a divisor of env.num_envs = 12"),
     (
         ["--updates-per-rollout", "4"],
         "updates_per_rollout must be a multiple of 3 (env.num_envs = 12 over agent.batch_size = "
