@@ -83,7 +83,7 @@ def test_quantile_td_finds_the_uniform_return():
     a seed ends anywhere within about 1/m of 2 tau; their mean is within 0.1."""
     m, steps, seeds = 8, 400_000, 4
     tau = losses.quantile_midpoints(m)
-    rewards = np.random.default_rng(0).integers(2, size=(steps, seeds)).astype(np.float32)
+    rewards = jax.random.bernoulli(jax.random.key(0), 0.5, (steps, seeds)).astype(jnp.float32)
 
     @jax.vmap
     def update(theta, reward, size):
