@@ -1,0 +1,178 @@
+"""A rule with a fault breaks the promise that the fault is about; the right rule breaks none."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from helpers.contract import PROMISES, Case, broken_promises, check_contract
+
+ARRAYS = {"q": np.array([0.5, -0.3, 1.2], np.float32), "target": np.float32(0.7), "a": np.int32(1)}
+FLOATS = {"q": True, "target": True, "a": False}
+
+
+def checked(*arrays):
+    """The arrays, floats in float32 or wider; refuses others than those of ARRAYS."""
+    wide = []
+    for x, (name, example) in zip(arrays, ARRAYS.items(), strict=True):
+        if jnp.ndim(x) != example.ndim:
+            raise ValueError(f"{name} has rank {jnp.ndim(x)}")
+        if jnp.issubdtype(jnp.result_type(x), jnp.floating) != FLOATS[name]:
+            raise ValueError(f"{name} has dtype {jnp.result_type(x)}")
+        dtype = jnp.promote_types(jnp.result_type(x), jnp.float32)
+        wide.append(jnp.asarray(x, dtype) if FLOATS[name] else x)
+    return wide
+
+
+def rule(q, target, a, *, scale, stop_target_gradients=True):
+    q, target, a = checked(q, target, a)
+    target = jax.lax.stop_gradient(target) if stop_target_gradients else target
+    return scale * jnp.sin(target - q[a] + 0.1 * jnp.sum(q))
+
+
+def decides_by_value(q, target, a, **options):
+    return rule(q, target, a, **options) if q[0] > 0 else rule(q, target, a, **options)
+
+
+def knows_that_it_is_compiled(q, target, a, **options):
+    return rule(q, target, a, **options) + isinstance(a, jax.core.Tracer)
+
+
+CALLS = []
+
+
+def counts_its_calls(q, target, a, **options):
+    # Op by op, under jit, under vmap, and fourth in a scan.
+    CALLS.append(None)
+    return rule(q, target, a, **options) + (len(CALLS) == 4)
+
+
+@jax.custom_batching.custom_vmap
+def centred(x):
+    return 1.0 * x
+
+
+@centred.def_vmap
+def _(axis_size, in_batched, x):
+    return x - jnp.mean(x), True
+
+
+def reads_the_batch(q, target, a, *, scale, stop_target_gradients=True):
+    return rule(q, centred(jax.lax.stop_gradient(target)), a, scale=scale)
+
+
+@jax.custom_jvp
+def steep(x):
+    return 1.0 * x
+
+
+steep.defjvp(lambda primals, tangents: (steep(*primals), 2.0 * tangents[0]))
+
+
+def has_a_wrong_slope(q, target, a, **options):
+    checked(q, target, a)
+    return rule(steep(q), target, a, **options)
+
+
+def has_a_wrong_slope_in_its_scale(q, target, a, *, scale, **options):
+    return rule(q, target, a, scale=steep(jnp.asarray(scale)), **options)
+
+
+def learns_through_its_target(q, target, a, *, scale, stop_target_gradients=True):
+    return rule(q, target, a, scale=scale, stop_target_gradients=False)
+
+
+def learns_nothing(q, target, a, **options):
+    return rule(jax.lax.stop_gradient(q), target, a, **options)
+
+
+def has_a_nan_as_slope(q, target, a, **options):
+    return rule(q, target, a, **options) + 0.0 * jnp.sqrt(q[0] - 0.5)
+
+
+def keeps_bfloat16(q, target, a, **options):
+    return rule(q, target, a, **options).astype(jnp.result_type(q))
+
+
+def rounds_to_bfloat16(q, target, a, **options):
+    checked(q, target, a)
+    return rule(1.01 * q, target, a, **options)
+
+
+def narrows_float64(q, target, a, **options):
+    q, target, a = checked(q, target, a)
+    return rule(q.astype(jnp.float32), target.astype(jnp.float32), a, **options)
+
+
+def takes_any_rank(q, target, a, **options):
+    return rule(q, jnp.sum(target), a, **options)
+
+
+def does_not_name_the_argument(q, target, a, **options):
+    try:
+        return rule(q, target, a, **options)
+    except ValueError as error:
+        raise ValueError(str(error).split(" ", 1)[1]) from None
+
+
+def takes_any_dtype(q, target, a, **options):
+    return rule(q, target, jnp.int32(a), **options)
+
+
+def overflows(q, target, a, **options):
+    return rule(q, target, a, **options) + 1e-9 * jnp.exp(q[0])
+
+
+def has_no_slope_at_zero(q, target, a, **options):
+    return rule(q, target, a, **options) + 0.0 * jnp.sqrt(q[0])
+
+
+FAULTS = [
+    ("jits", decides_by_value, "TracerBoolConversionError"),
+    ("jits", knows_that_it_is_compiled, "Not equal to tolerance"),
+    ("scans", counts_its_calls, "Not equal to tolerance"),
+    ("maps", reads_the_batch, "Not equal to tolerance"),
+    ("differentiates", has_a_wrong_slope, "q"),
+    ("differentiates", has_a_wrong_slope_in_its_scale, "scale"),
+    ("stops_gradients", learns_through_its_target, "gradient of target"),
+    ("stops_gradients", learns_nothing, "gradient of q"),
+    ("stops_gradients", has_a_nan_as_slope, "gradient of q is not finite"),
+    ("widens_bfloat16", keeps_bfloat16, "bfloat16"),
+    ("widens_bfloat16", rounds_to_bfloat16, "Not equal to tolerance"),
+    ("keeps_float64", narrows_float64, "float32"),
+    ("refuses_a_wrong_rank", takes_any_rank, "target of a wrong rank is let through"),
+    ("refuses_a_wrong_rank", does_not_name_the_argument, "the message is 'has rank 2'"),
+    ("refuses_a_wrong_dtype", takes_any_dtype, "a of a wrong dtype is let through"),
+    ("refuses_a_wrong_dtype", does_not_name_the_argument, "the message is 'has dtype int32'"),
+    ("survives_extremes", overflows, "inf"),
+    ("survives_extremes", has_no_slope_at_zero, "nan"),
+]
+
+
+def case_of(function):
+    return Case(function, ARRAYS, ("q",), {"scale": 0.7}, values=("q", "target"))
+
+
+@pytest.mark.parametrize(("promise", "fault", "words"), FAULTS)
+def test_a_fault_breaks_its_promise(promise, fault, words):
+    CALLS.clear()
+    broken = broken_promises(case_of(fault))
+    assert promise in broken and words in str(broken[promise])
+
+
+def test_the_right_rule_keeps_all_and_each_promise_has_a_fault():
+    check_contract(case_of(rule))
+    assert {promise for promise, *_ in FAULTS} == {promise.__name__ for promise in PROMISES}
+
+
+def test_a_failure_names_the_rule_and_each_broken_promise():
+    with pytest.raises(AssertionError) as caught:
+        check_contract(case_of(does_not_name_the_argument))
+    lines = str(caught.value)
+    assert "does_not_name_the_argument breaks 'refuses_a_wrong_rank'" in lines
+    assert "does_not_name_the_argument breaks 'refuses_a_wrong_dtype'" in lines
+    check_contract(
+        case_of(does_not_name_the_argument), but=("refuses_a_wrong_rank", "refuses_a_wrong_dtype")
+    )
+    with pytest.raises(AssertionError, match="rule keeps 'jits': leave nothing out"):
+        check_contract(case_of(rule), but=("jits",))
