@@ -119,9 +119,15 @@ def test_two_processes_learn_what_one_with_two_devices_learns(folder):
 @pytest.mark.parametrize("dies", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_process_that_dies_is_told_by_the_other(folder, dies):
     Path("run.yaml").write_text(CONFIG + "devices: 2\n")
-    begun = start_two("train", "run.yaml", "--steps", "1000000", "--out", "run")
-    run = folder / "run"
-    wait_until(lambda: checkpoints(run).steps(), begun[0])
+    run, every = folder / "run", ["--checkpoint-every", "8000", "--log-every", "800"]
+    begun = start_two("train", "run.yaml", "--steps", "1000000", *every, "--out", "run")
+
+    def trains():
+        """A while after a save: in one, the processes wait for each other for minutes."""
+        saved, written = checkpoints(run).latest(), rows(run, "train")
+        return saved and saved < written[-1]["step"] < saved + 4000
+
+    wait_until(trains, begun[0])
     begun[dies].kill()
     out, err = begun[1 - dies].communicate(timeout=HANG_SECONDS)
     begun[dies].communicate()
