@@ -40,6 +40,7 @@ def kill(process, known):
 IN_PROCESSES = ["--env.timeout", "60", "--env.num-envs", "2", "--evaluation-episodes", "1"]
 
 
+@pytest.mark.slow
 def test_killed_it_is_resumed_from_its_last_checkpoint_and_leaves_no_process(lines, known, capsys):
     run = lines / "run"
     long = ["--steps", "1000000", *IN_PROCESSES]

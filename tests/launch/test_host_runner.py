@@ -49,8 +49,8 @@ CASES = {
         4,
     ),
 }
-# Those that have nothing in replay or in memory that one of the others lacks.
-SLOW = ("munchausen_dqn", "va_learning")
+# The others have behaviour in replay, memory that spans episodes and outcomes.
+SLOW = ("munchausen_dqn", "va_learning", "byol_explore")
 
 
 def assert_same(ours, theirs):
@@ -88,7 +88,7 @@ def test_both_runners_learn_the_same_from_the_same_stream(name):
     assert int(got.learner.steps) == 120 and host.traces == [1]
 
 
-@pytest.mark.parametrize("prioritised", [False, True])
+@pytest.mark.parametrize("prioritised", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_replay_beside_the_cpu_changes_nothing(prioritised):
     env = CartPole()
     agent = make_munchausen_dqn(MunchausenDQNConfig(**SMALL), env.spec)

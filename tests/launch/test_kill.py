@@ -7,7 +7,7 @@ import time
 import pytest
 
 from bellmax.launch.cli import main
-from helpers.processes import start_bellmax
+from helpers.processes import finish, start_bellmax
 from helpers.resumable import COMMON, CONFIGS, ON_POLICY
 from helpers.runs import assert_same_run, rows, saved
 
@@ -18,9 +18,9 @@ evaluate_every: 500
 checkpoint_every: 1000
 """
 KILLED = [
-    pytest.param("munchausen_dqn", marks=pytest.mark.slow),
-    pytest.param("expectrl", marks=pytest.mark.slow),
-    pytest.param("byol_explore", marks=pytest.mark.slow),
+    "munchausen_dqn",
+    "expectrl",
+    "byol_explore",
 ]
 
 
@@ -60,6 +60,30 @@ def kill_when(moment, run, *arguments):
     pytest.fail(f"no kill of {arguments} hit {moment.__name__}")
 
 
+# The process kills itself in the middle of its second save.
+KILLS_ITSELF = """
+import os, signal
+from bellmax.launch import orbax_items
+write, calls = orbax_items.write_manifest, []
+def write_or_die(*args):
+    calls.append(args)
+    os.kill(os.getpid(), signal.SIGKILL) if len(calls) == 2 else write(*args)
+orbax_items.write_manifest = write_or_die
+"""
+
+
+def test_killed_in_its_second_save_it_resumes_bitwise(tmp_path, finished, capsys):
+    run = tmp_path / "killed"
+    process = start_bellmax("train", "small.yaml", "--out", run, prepare=KILLS_ITSELF)
+    finish(process, -signal.SIGKILL)
+    steps, unfinished = saved(run)
+    assert steps == [400] and len(unfinished) == 1 and "800" in unfinished[0]
+    assert main(["resume", str(run)]) == 0
+    assert f"resuming {run} at step 400" in capsys.readouterr().out
+    assert_same_run(run, finished)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KILLED)
 def test_killed_in_training_and_in_a_save_it_resumes_bitwise(tmp_path, capsys, name):
     source, whole, run = tmp_path / "run.yaml", tmp_path / "whole", tmp_path / "killed"

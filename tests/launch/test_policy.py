@@ -58,12 +58,9 @@ evaluation_episodes: {EPISODES}
 seed: 3
 seeds: 2
 agent:
-  name: byol_explore
+  name: on_policy
   policy_loss: ppo
   learning_rate: 1e-2
-  horizon: 2
-  predictor_hidden: [8]
-  intrinsic: {{scale: 0.001}}
   network: {{hidden: [16], latent_size: 8, memory_size: 8, head_hidden: []}}
 env: {{name: "{__name__}:Recall", num_envs: 16, normalise_observations: true}}
 """

@@ -141,9 +141,10 @@ def make(seed, num_envs, length, slots, n_step, huber_delta):
 
 # (seed, num_envs, rollout_length, slots, n_step, huber_delta)
 RUNS = [(0, 3, 1, 24, 3, 1.0), (1, 2, 2, 22, 3, 0.3), (2, 1, 4, 40, 5, 1.0), (3, 4, 1, 9, 1, 1.0)]
+EACH = [*RUNS[:2], *(pytest.param(run, marks=pytest.mark.slow) for run in RUNS[2:])]
 
 
-@pytest.mark.parametrize("shape", RUNS, ids=str)
+@pytest.mark.parametrize("shape", EACH, ids=str)
 def test_training_keeps_the_priorities_that_numpy_does(shape):
     """Rollouts with a gradient step each, the ring three times round.
 
@@ -204,7 +205,7 @@ def losses_of(config, learner, windows):
     return np.array([window_loss(config, window, online, target) for window in windows])
 
 
-@pytest.mark.parametrize("shape", RUNS, ids=str)
+@pytest.mark.parametrize("shape", EACH, ids=str)
 def test_windows_are_drawn_as_often_as_numpy_says_and_never_cross_the_write_head(shape):
     """Each draw is compared field by field with the stream that NumPy kept."""
     seed, num_envs, length, slots, n_step, _ = shape

@@ -295,6 +295,7 @@ def test_stops_at_the_first_loss_that_is_not_finite(kind):
     np.testing.assert_array_equal(np.isnan(interval.learn["loss"]), cursed)
 
 
+@pytest.mark.slow
 def test_stops_after_the_first_rollout_whose_loss_is_not_finite():
     """Reward 30 ends the third rollout that learns: at its first gradient step, the seventh."""
     runner = build("byol", 4, vectorise(NanAt(30), 1))
