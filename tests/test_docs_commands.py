@@ -41,7 +41,12 @@ ELSEWHERE = (
     "python benchmarks/",
     "python examples/",
 )
-HEAVY = {"byol_explore.md", "curiosity.md", "expectrl.md"}  # compiling their agents takes long
+HEAVY = {
+    "byol_explore.md",
+    "curiosity.md",
+    "expectrl.md",
+    "robustness.md",
+}  # compiling their agents takes long
 NEUTRAL = {"seed", "seeds", "out"}  # options that leave the program as it is
 RUN_COMMANDS = [p for p in RUN_PAGES if not p.name.startswith(RECORDS) and commands(p)]
 

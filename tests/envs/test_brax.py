@@ -249,6 +249,7 @@ def test_changed_pendulum_moves_like_mujocos(backend, scale_inertia, flag, steps
         assert np.max(abs(other - motions[0])) > 5 * tolerance
 
 
+@SLOW
 def test_stream_truncates_terminates_and_draws_anew():
     env = env_of("inverted_pendulum", backend="spring")
     vector = vectorise(Randomised(env, {"pole_mass": (2.0, 8.0)}), 2)

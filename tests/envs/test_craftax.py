@@ -35,6 +35,7 @@ def test_every_task_is_as_its_spec_says(name, size, actions, limit):
     assert (ts.reward.dtype, ts.terminated.dtype, ts.truncated.dtype) == ("float32", "bool", "bool")
 
 
+@pytest.mark.slow
 def test_steps_equal_craftaxs_own_and_limits_are_not_deaths():
     env = make(CLASSIC, max_timesteps=50)
     theirs, params = env.env, env.params
