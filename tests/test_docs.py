@@ -15,7 +15,7 @@ from bellmax.launch.commands import COMMANDS
 from helpers.compiling import compiles_soon
 from helpers.pages import PAGES, RUN_PAGES, blocks, commands, named, prose
 
-SLOW = {"curiosity.md"}  # its scan of an environment and two agents compiles long
+SLOW = {"curiosity.md", "one_loss_in_your_code.md"}  # many programs
 NOT_TESTED = {"README.md": 1}  # Python blocks marked `notest`
 
 

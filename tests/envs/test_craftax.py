@@ -19,7 +19,11 @@ LAVA = 14  # of the classic game's blocks
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "actions", "limit"), [(CLASSIC, 1345, 17, 10_000), (FULL, 8268, 43, 100_000)]
+    ("name", "size", "actions", "limit"),
+    [
+        (CLASSIC, 1345, 17, 10_000),
+        pytest.param(FULL, 8268, 43, 100_000, marks=pytest.mark.slow),
+    ],
 )
 def test_every_task_is_as_its_spec_says(name, size, actions, limit):
     env = make(name)
