@@ -15,10 +15,11 @@ from bellmax.launch.commands import COMMANDS
 from helpers.compiling import compiles_soon
 from helpers.pages import PAGES, RUN_PAGES, blocks, commands, named, prose
 
+SLOW = {"curiosity.md", "one_loss_in_your_code.md"}  # many programs
 NOT_TESTED = {"README.md": 1}  # Python blocks marked `notest`
 
 
-@pytest.mark.parametrize("page", named(p for p in RUN_PAGES if blocks(p, "python")))
+@pytest.mark.parametrize("page", named((p for p in RUN_PAGES if blocks(p, "python")), slow=SLOW))
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module = types.ModuleType(page.stem)

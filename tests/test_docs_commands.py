@@ -41,7 +41,9 @@ ELSEWHERE = (
     "python benchmarks/",
     "python examples/",
 )
-HEAVY = {"byol_explore.md", "curiosity.md", "expectrl.md"}  # compiling their agents takes long
+HEAVY = {  # compiling what they train takes long
+    *("byol_explore.md", "curiosity.md", "expectrl.md", "robustness.md", "sweeps.md"),
+}
 NEUTRAL = {"seed", "seeds", "out"}  # options that leave the program as it is
 RUN_COMMANDS = [p for p in RUN_PAGES if not p.name.startswith(RECORDS) and commands(p)]
 
@@ -200,7 +202,19 @@ def test_trainings_of_studies_and_heavy_pages_fit_together(page, reader, monkeyp
     before, same = list(reader.iterdir()), repeated([page])
     for place, command in enumerate(commands(page)):
         if command.startswith("bellmax train ") and available(command):
-            try_train(shlex.split(command)[1:], monkeypatch, whole=(page, place) not in same)
+            whole = (page, place) not in same and "brax" not in command
+            try_train(shlex.split(command)[1:], monkeypatch, whole)
         else:  # what reads runs cannot be tried, and studies have none of it
             assert page.name in HEAVY or command.startswith(("bellmax train ", *ELSEWHERE))
     assert list(reader.iterdir()) == before
+
+
+@pytest.mark.slow
+def test_trainings_of_brax_in_studies_build(reader, monkeypatch):
+    """Tracing physics takes seconds each time."""
+    every = [(p, i, c) for p in TRIED for i, c in enumerate(commands(p)) if "brax" in c]
+    same = repeated(TRIED)
+    tried = [command for page, place, command in every if (page, place) not in same]
+    assert tried
+    for command in filter(available, tried):
+        try_train(shlex.split(command)[1:], monkeypatch)

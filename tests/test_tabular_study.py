@@ -109,6 +109,7 @@ def test_windows_that_share_nothing_cost_what_they_save(samples):
     assert at[0] > at[1]  # equal interactions
 
 
+@pytest.mark.slow
 def test_on_policy_q_lambda_is_retrace(samples):
     one, other = (learnt(samples[0.0], f"{name} K=5").errors for name in ("Retrace", "Q(lambda)"))
     np.testing.assert_allclose(one, other, rtol=1e-4)

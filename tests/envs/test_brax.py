@@ -217,13 +217,14 @@ def mujoco_motion(env, start, actions, flag, changed):
     return np.array(rows)
 
 
+@SLOW
 # generalized damps joints explicitly, as MuJoCo does with this flag; its limits are its own, and
 # the cart runs into them after a few steps.
 @pytest.mark.parametrize(
     ("backend", "scale_inertia", "flag", "steps", "tolerance"),
     [
         ("mjx", False, 0, 20, 2e-3),
-        pytest.param("generalized", True, EULER_DAMPING, 3, 1e-4, marks=SLOW),
+        ("generalized", True, EULER_DAMPING, 3, 1e-4),
     ],
 )
 def test_changed_pendulum_moves_like_mujocos(backend, scale_inertia, flag, steps, tolerance):
@@ -249,6 +250,7 @@ def test_changed_pendulum_moves_like_mujocos(backend, scale_inertia, flag, steps
         assert np.max(abs(other - motions[0])) > 5 * tolerance
 
 
+@SLOW
 def test_stream_truncates_terminates_and_draws_anew():
     env = env_of("inverted_pendulum", backend="spring")
     vector = vectorise(Randomised(env, {"pole_mass": (2.0, 8.0)}), 2)

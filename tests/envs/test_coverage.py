@@ -1,6 +1,8 @@
 """`env.coverage`: the cells that training visited, against sets kept by hand, and in the log."""
 
 import dataclasses
+import json
+import shutil
 from collections.abc import Mapping
 
 import jax
@@ -25,7 +27,6 @@ from bellmax.envs import (
 from bellmax.launch.cli import main
 from bellmax.launch.metrics import read_metrics
 from helpers import scripted
-from helpers.compiling import compiles_soon
 
 SIZE, NUM_ENVS, STEPS = 5, 3, 60
 
@@ -141,17 +142,29 @@ replay: {{capacity: 100}}
 """
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """The same run with and without `env.coverage`."""
-    folder = tmp_path_factory.mktemp("coverage")
-    (folder / "sea.yaml").write_text(PRESET)
-    with pytest.MonkeyPatch.context() as patch, compiles_soon():
+def train(folder, *options):
+    folder.with_suffix(".yaml").write_text(PRESET)
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
-        for name, options in (("with", ["--env.coverage"]), ("without", [])):
-            out = ["--out", str(folder / name)]
-            assert main(["train", str(folder / "sea.yaml"), *options, *out]) == 0
+        source = str(folder.with_suffix(".yaml"))
+        assert main(["train", source, *options, "--out", str(folder)]) == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """A run with `env.coverage`."""
+    return train(tmp_path_factory.mktemp("coverage") / "with", "--env.coverage")
+
+
+@pytest.fixture
+def uncounted(counted, tmp_path):
+    """What that run would have left without: its metrics have no coverage."""
+    shutil.copytree(counted, tmp_path / "without")
+    rows = [json.loads(line) for line in (counted / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.dumps({k: v for k, v in row.items() if k != "coverage"}) for row in rows]
+    (tmp_path / "without" / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    return tmp_path / "without"
 
 
 def curves(run):
@@ -159,8 +172,8 @@ def curves(run):
     return [[row["coverage"] for row in rows if row["seed"] == seed] for seed in (0, 1)]
 
 
-def test_the_log_counts_each_seed_and_never_falls(runs):
-    one, other = curves(runs / "with")
+def test_the_log_counts_each_seed_and_never_falls(counted):
+    one, other = curves(counted)
     assert len(one) == len(other) == 960 // 6 and one != other
     for curve in (one, other):
         assert 1 < curve[0] <= 1 + 3 * 2  # three vector steps of two environments
@@ -168,28 +181,34 @@ def test_the_log_counts_each_seed_and_never_falls(runs):
         assert curve[-1] == 1 + 2 + 3 + 4 + 5 + 5  # column <= row, and the row below the bottom
 
 
-def test_coverage_changes_nothing_else_and_is_in_no_other_row(runs):
-    counted, plain = (read_metrics(runs / name) for name in ("with", "without"))
-    assert all(("coverage" in row) == (row["kind"] == "train") for row in counted)
+def test_only_rows_of_training_have_coverage(counted):
+    rows = read_metrics(counted)
+    assert all(("coverage" in row) == (row["kind"] == "train") for row in rows)
+    assert {row["kind"] for row in rows} == {"train", "evaluation"}
+
+
+@pytest.mark.slow
+def test_coverage_changes_nothing_else(counted, tmp_path):
+    with_it, plain = read_metrics(counted), read_metrics(train(tmp_path / "without"))
     beside = {"coverage", "timing"}
-    assert [{k: v for k, v in row.items() if k not in beside} for row in counted] == [
+    assert [{k: v for k, v in row.items() if k not in beside} for row in with_it] == [
         {k: v for k, v in row.items() if k != "timing"} for row in plain
     ]
 
 
-def test_plot_draws_it(runs, tmp_path, monkeypatch, capsys):
+def test_plot_draws_it(counted, uncounted, tmp_path, monkeypatch, capsys):
     figures, save = [], Figure.savefig
     keep = lambda self, *args, **kwargs: figures.append(self) or save(self, *args, **kwargs)  # noqa: E731
     monkeypatch.setattr(Figure, "savefig", keep)
     command = ["plot", "--metric", "coverage", "--out", str(tmp_path / "seen")]
-    assert main([*command, str(runs / "with")]) == 0
+    assert main([*command, str(counted)]) == 0
     assert (tmp_path / "seen.png").read_bytes().startswith(b"\x89PNG")
     (axes,) = figures[0].axes
     drawn = [line.get_ydata() for line in axes.lines[:2]]
-    np.testing.assert_array_equal(drawn, curves(runs / "with"))
+    np.testing.assert_array_equal(drawn, curves(counted))
     assert "coverage" in axes.get_ylabel()
     capsys.readouterr()
-    assert main([*command, str(runs / "without")]) == 2
+    assert main([*command, str(uncounted)]) == 2
     assert "there is no coverage in the metrics of" in capsys.readouterr().err
 
 

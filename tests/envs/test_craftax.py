@@ -19,7 +19,11 @@ LAVA = 14  # of the classic game's blocks
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "actions", "limit"), [(CLASSIC, 1345, 17, 10_000), (FULL, 8268, 43, 100_000)]
+    ("name", "size", "actions", "limit"),
+    [
+        (CLASSIC, 1345, 17, 10_000),
+        pytest.param(FULL, 8268, 43, 100_000, marks=pytest.mark.slow),
+    ],
 )
 def test_every_task_is_as_its_spec_says(name, size, actions, limit):
     env = make(name)
@@ -35,6 +39,7 @@ def test_every_task_is_as_its_spec_says(name, size, actions, limit):
     assert (ts.reward.dtype, ts.terminated.dtype, ts.truncated.dtype) == ("float32", "bool", "bool")
 
 
+@pytest.mark.slow
 def test_steps_equal_craftaxs_own_and_limits_are_not_deaths():
     env = make(CLASSIC, max_timesteps=50)
     theirs, params = env.env, env.params

@@ -15,6 +15,7 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.envs import Drawable, EnvSpec, Randomised, TabularMDP, TimeStep, make, vectorise
 from bellmax.envs.pictures import find_drawing, picture_of
+from helpers import scripted
 
 ORANGE, BLUE, GREEN = (230, 159, 0), (86, 180, 233), (0, 158, 115)
 YELLOW, RED = (240, 228, 66), (213, 94, 0)
@@ -161,10 +162,9 @@ def test_the_state_is_found_within_wrappers():
     env, draw = find_drawing(sea)
     assert env is sea
     vector = vectorise(env, 2, time_limit=4, frame_stack=3)
-    state, _ = vector.reset(jax.random.key(0))
-    state, _ = vector.step(state, jnp.array([0, 1]), jax.random.key(1))
+    _, state = scripted.rollout(vector, np.array([[0, 1]], np.int32))
     for i in range(2):
-        one = jax.device_get(jax.tree.map(lambda x, i=i: x[i], state.env_state))
+        one = jax.tree.map(lambda x, i=i: x[i], state.env_state)
         np.testing.assert_array_equal(draw(one), sea.draw(one.env_state.env_state))
     pendulum = make("bellmax/Pendulum")
     env, draw = find_drawing(Randomised(pendulum, {"mass": (0.5, 2.0)}))
@@ -204,17 +204,19 @@ class Screen:
 
 def test_what_a_task_shows_is_its_picture_if_it_draws_none():
     env, draw = find_drawing(Screen())
-    vector = vectorise(env, 1, frame_stack=2, time_limit=9)
-    plain = vectorise(Screen(), 1, frame_stack=2, time_limit=9)
-    (state, seen), (other, wanted) = (v.reset(jax.random.key(0)) for v in (vector, plain))
+
+    @jax.jit
+    def run(actions):
+        vectors = [vectorise(one, 1, frame_stack=2, time_limit=9) for one in (env, Screen())]
+        return [scripted.play(vector, actions) for vector in vectors]
+
+    (seen, states), (wanted, _) = jax.device_get(run(np.zeros((2, 1), np.int32)))
+    jax.tree.map(np.testing.assert_array_equal, seen, wanted)
     pictures = []
     for t in range(3):
-        jax.tree.map(np.testing.assert_array_equal, seen, wanted)
-        newest = np.asarray(wanted.observation)[0, ..., 2:]
-        pictures.append(draw(jax.device_get(jax.tree.map(lambda x: x[0], state.env_state))))
+        pictures.append(draw(jax.tree.map(lambda x, t=t: x[t, 0], states.env_state)))
+        newest = wanted.observation[t, 0, ..., 2:]
         np.testing.assert_array_equal(pictures[-1], picture_of(newest, Screen().spec.observation))
-        state, seen = vector.step(state, jnp.zeros(1, int), jax.random.key(t))
-        other, wanted = plain.step(other, jnp.zeros(1, int), jax.random.key(t))
     assert (pictures[0] != pictures[1]).any()
 
 

@@ -12,6 +12,8 @@ from bellmax.envs import CartPole, Catch, Countable, DeepSea, Pendulum
 from bellmax.envs.cartpole import CartPoleState
 from bellmax.envs.pendulum import PendulumState
 
+KEY = jax.random.key(0)
+
 
 def test_cartpole_equals_gymnasium():
     theirs = gymnasium.make("CartPole-v1")
@@ -25,8 +27,8 @@ def test_cartpole_equals_gymnasium():
         theirs.unwrapped.state = before.astype(np.float64)
         action = int(rng.integers(2))
         wanted, reward, terminated, truncated, _ = theirs.step(action)
-        state = CartPoleState(jnp.asarray(before), jnp.int32(time))
-        _, ts = step(state, jnp.int32(action), jax.random.key(0))
+        state = CartPoleState(before, np.int32(time))
+        _, ts = jax.device_get(step(state, np.int32(action), KEY))
         np.testing.assert_allclose(ts.observation, wanted, rtol=1e-5, atol=1e-6)
         assert (ts.reward, ts.terminated, ts.truncated) == (reward, terminated, truncated)
         time += 1
@@ -43,7 +45,8 @@ def test_cartpole_truncates_like_gymnasium():
     for time in range(500):
         theirs.unwrapped.state = np.zeros(4)  # a pole that never falls
         _, _, terminated, truncated, _ = theirs.step(0)
-        _, ts = step(CartPoleState(jnp.zeros(4), jnp.int32(time)), 0, jax.random.key(0))
+        state = CartPoleState(np.zeros(4, np.float32), np.int32(time))
+        _, ts = jax.device_get(step(state, np.int32(0), KEY))
         assert (ts.terminated, ts.truncated) == (terminated, truncated)
     assert truncated
 
@@ -56,7 +59,7 @@ def test_cartpole_terminates_on_every_side(outside):
 
 
 def test_cartpole_starts_like_gymnasium():
-    _, ts = jax.vmap(CartPole().reset)(jax.random.split(jax.random.key(0), 1000))
+    _, ts = jax.jit(jax.vmap(CartPole().reset))(jax.random.split(KEY, 1000))
     assert -0.05 <= ts.observation.min() < -0.049 and 0.049 < ts.observation.max() < 0.05
 
 
@@ -74,8 +77,8 @@ def test_pendulum_equals_gymnasium(changed):
         theirs.state = before.astype(np.float64)
         action = rng.uniform(-3.0, 3.0, 1).astype(np.float32)
         wanted, reward, terminated, truncated, _ = theirs.step(action)
-        state = PendulumState(*jnp.asarray(before), jnp.int32(time % 200))
-        state, ts = step(state, jnp.asarray(action), jax.random.key(0))
+        state = PendulumState(*before, np.int32(time % 200))
+        state, ts = jax.device_get(step(state, action, KEY))
         np.testing.assert_allclose(ts.observation, wanted, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(ts.reward, reward, rtol=1e-4, atol=1e-4)
         assert not (ts.terminated or terminated or truncated)
@@ -87,7 +90,7 @@ def test_pendulum_equals_gymnasium(changed):
 
 
 def test_pendulum_starts_like_gymnasium():
-    _, ts = jax.vmap(Pendulum().reset)(jax.random.split(jax.random.key(0), 4000))
+    _, ts = jax.device_get(jax.jit(jax.vmap(Pendulum().reset))(jax.random.split(KEY, 4000)))
     angle = np.arctan2(ts.observation[:, 1], ts.observation[:, 0])
     for values, bound in ((angle, np.pi), (ts.observation[:, 2], 1.0)):
         assert -bound <= values.min() < -0.98 * bound and 0.98 * bound < values.max() <= bound
@@ -101,8 +104,12 @@ def test_a_batch_of_pendulums_is_each_alone():
     def go(env):
         return env.step(state, jnp.ones(1), jax.random.key(0))[1]
 
-    many = jax.vmap(lambda mass: go(Pendulum().with_parameters({"mass": mass})))(masses)
-    alone = [go(Pendulum(mass=float(mass))) for mass in masses]
+    @jax.jit
+    def run(masses):
+        many = jax.vmap(lambda mass: go(Pendulum().with_parameters({"mass": mass})))(masses)
+        return many, [go(Pendulum(mass=mass)) for mass in (0.5, 1.0, 2.0)]
+
+    many, alone = jax.device_get(run(masses))
     np.testing.assert_allclose(many.observation, [a.observation for a in alone], rtol=1e-6)
     assert len(np.unique(many.observation[:, 2])) == 3
     with pytest.raises(UserError, match="no parameter 'masss', did you mean 'mass'"):
@@ -129,24 +136,23 @@ def test_deep_sea_equals_bsuite(size, deterministic, randomise):
     theirs = deep_sea.DeepSea(size, deterministic, randomize_actions=randomise, mapping_seed=3)
     ours = DeepSea(size, deterministic, randomise, mapping_seed=3)
     draws = theirs._rng = Scripted()
-    rng, step = np.random.default_rng(0), jax.jit(ours.step)
-    wanted, (state, ts) = theirs.reset(), ours.reset(jax.random.key(0))
+    rng, reset, step = np.random.default_rng(0), jax.jit(ours.reset), jax.jit(ours.step)
+    draw = jax.jit(lambda a, b: (jax.random.uniform(a), jax.random.normal(b)))
+    wanted, (state, ts) = theirs.reset(), jax.device_get(reset(KEY))
     rewards = []
     for t in range(300):
         np.testing.assert_array_equal(ts.observation, wanted.observation)
         assert ts.terminated == wanted.last() and not ts.truncated
         assert ours.cell(state) == theirs._row * size + theirs._column < ours.num_cells
         if wanted.last():
-            wanted, (state, ts) = theirs.reset(), ours.reset(jax.random.key(0))
+            wanted, (state, ts) = theirs.reset(), jax.device_get(reset(KEY))
             continue
         key = jax.random.key(t)
-        slip_key, noise_key = jax.random.split(key)
-        draws.uniform = float(jax.random.uniform(slip_key))
-        draws.normal = float(jax.random.normal(noise_key))
+        draws.uniform, draws.normal = map(float, draw(*jax.random.split(key)))
         # Mostly right, so that the far corner is reached.
         right = theirs._action_mapping[theirs._row, theirs._column]
         action = int(right if rng.random() < 0.9 else 1 - right)
-        wanted, (state, ts) = theirs.step(action), step(state, action, key)
+        wanted, (state, ts) = theirs.step(action), jax.device_get(step(state, action, key))
         np.testing.assert_allclose(ts.reward, wanted.reward, rtol=1e-6, atol=1e-6)
         assert wanted.discount == 1 - float(ts.terminated)
         rewards.append(wanted.reward)
@@ -157,9 +163,9 @@ def test_deep_sea_equals_bsuite(size, deterministic, randomise):
 
 def test_catch_equals_bsuite():
     theirs, ours, rng = catch.Catch(seed=0), Catch(), np.random.default_rng(0)
-    step, opened = jax.jit(ours.step), {}
+    step, reset_ours, opened = jax.jit(ours.step), jax.jit(ours.reset), {}
     for seed in range(40):  # until a ball fell in every column
-        state, ts = ours.reset(jax.random.key(seed))
+        state, ts = jax.device_get(reset_ours(jax.random.key(seed)))
         opened[int(state.ball_x)] = state, ts.observation
     assert len(opened) == 5
 
@@ -173,7 +179,7 @@ def test_catch_equals_bsuite():
     for _ in range(300):
         action = int(rng.integers(3))
         wanted = theirs.step(action)
-        state, ts = step(state, action, jax.random.key(0))
+        state, ts = jax.device_get(step(state, np.int32(action), KEY))
         np.testing.assert_array_equal(ts.observation, wanted.observation)
         assert ts.reward == wanted.reward and not ts.truncated
         assert ts.terminated == wanted.last()
@@ -184,7 +190,7 @@ def test_catch_equals_bsuite():
 
 
 def test_catch_drops_balls_everywhere():
-    state, _ = jax.vmap(Catch().reset)(jax.random.split(jax.random.key(0), 1000))
+    state, _ = jax.jit(jax.vmap(Catch().reset))(jax.random.split(jax.random.key(0), 1000))
     counts = np.bincount(np.asarray(state.ball_x), minlength=5)
     assert len(counts) == 5 and counts.min() > 150  # 200 expected, deviation 13
 

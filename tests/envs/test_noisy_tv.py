@@ -10,6 +10,7 @@ import pytest
 from bellmax import UserError
 from bellmax.envs import Countable, NoisyGrid, check_env, make, vectorise
 from bellmax.envs.noisy_tv import NOISES, NoisyGridState
+from helpers import scripted
 
 MAP = """\
 ...#...
@@ -32,20 +33,20 @@ def walk(place, action):
 @pytest.mark.parametrize("noise", NOISES)
 def test_dynamics_equal_the_hand_drawn_map(noise):
     env, rng = NoisyGrid(7, noise, channels=2, time_limit=40), np.random.default_rng(0)
-    step = jax.jit(env.step)
+    reset, step = jax.jit(env.reset), jax.jit(env.step)
     place, time, ends = None, 0, collections.Counter()
     screen = None
-    for t in range(1500):
+    for t in range(900):
         key = jax.random.key(t)
         if place is None:
-            state, ts = env.reset(key)
+            state, ts = jax.device_get(reset(key))
             place, time, reward, terminated, truncated = (0, 0), 0, 0.0, False, False
             changes = noise == "always"
             screen = np.zeros((7, 7, 2)) if noise != "always" else None
         else:
             # Mostly towards the goal, so that it is reached.
             action = int(rng.choice(5, p=[0.1, 0.35, 0.35, 0.1, 0.1]))
-            state, ts = step(state, action, key)
+            state, ts = jax.device_get(step(state, action, key))
             place, time = walk(place, action), time + 1
             terminated = MAP[place[0]][place[1]] == "G"
             reward, truncated = float(terminated), time == 40 and not terminated
@@ -88,7 +89,7 @@ def test_every_cell_is_reached_and_the_goal_by_the_way_that_is_promised(size):
 
 def test_noise_is_uniform_and_of_the_key_alone():
     env = NoisyGrid(noise="remote", channels=3)
-    state, _ = env.reset(jax.random.key(0))
+    state, _ = jax.jit(env.reset)(jax.random.key(0))
     press = jax.jit(jax.vmap(lambda key: env.step(state, 4, key)[1].observation[..., 1:]))
     keys = jax.random.split(jax.random.key(1), 200)
     screens = np.asarray(press(keys), np.float64)  # 101,400 bytes: the mean deviates by 0.23
@@ -112,12 +113,8 @@ def test_the_goal_in_the_last_step_is_a_termination():
 
 def test_the_stream_shows_the_final_observation():
     vector = vectorise(make("bellmax/NoisyGrid", size=5, time_limit=3), 1)
-    state, _ = vector.reset(jax.random.key(0))
-
-    def body(state, key):
-        return vector.step(state, jnp.ones(1, jnp.int32), key)
-
-    _, stream = jax.lax.scan(body, state, jax.random.split(jax.random.key(1), 5))
+    stream, _ = scripted.rollout(vector, np.ones((5, 1), np.int32))
+    stream = jax.tree.map(lambda x: x[1:], stream)
     np.testing.assert_array_equal(stream.is_last[:, 0], [0, 0, 1, 0, 0])
     np.testing.assert_array_equal(stream.truncated[:, 0], [0, 0, 1, 0, 0])
     np.testing.assert_array_equal(stream.discount, 1.0)
@@ -126,9 +123,8 @@ def test_the_stream_shows_the_final_observation():
     np.testing.assert_array_equal(places, [1, 1, 1, 0, 1])
 
 
-@pytest.mark.parametrize("noise", NOISES)
-def test_check_env_passes(noise):
-    env = NoisyGrid(noise=noise)
+def test_check_env_passes():
+    env = NoisyGrid(noise="remote")  # which both keeps and changes its screen
     assert check_env(env) == [] and isinstance(env, Countable)
 
 

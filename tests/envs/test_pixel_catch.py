@@ -10,25 +10,29 @@ from bellmax.envs import Catch, PixelCatch, check_env, make, vectorise
 
 
 def enlarged(board):
-    """A board [rows, columns] of zeros and ones as the frame that it should be, by a loop."""
-    rows, columns = board.shape
-    frame = np.zeros((84, 84, 1), np.uint8)
-    for i in range(84):
-        for j in range(84):
-            frame[i, j] = 255 * board[int(i * rows / 84), int(j * columns / 84)]
-    return frame
+    """A board [rows, columns] of zeros and ones as the frame that it should be, pixel by pixel."""
+    row, column = ([int(i * size / 84) for i in range(84)] for size in board.shape)
+    return np.uint8(255) * board[np.ix_(row, column)].astype(np.uint8)[..., None]
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(10, 5), (7, 12), (84, 84), (2, 1)])
 def test_it_is_catch_step_by_step(rows, columns):
     ours, plain = PixelCatch(rows, columns), Catch(rows, columns)
     rng, rewards = np.random.default_rng(0), set()
-    step, plain_step = jax.jit(ours.step), jax.jit(plain.step)
+
+    @jax.jit
+    def reset(key):
+        return ours.reset(key), plain.reset(key)
+
+    @jax.jit
+    def step(state, other, action, key):
+        return ours.step(state, action, key), plain.step(other, action, key)
+
     for episode in range(6):
         key = jax.random.key(episode)
-        (state, ts), (other, wanted) = ours.reset(key), plain.reset(key)
+        (state, ts), (other, wanted) = jax.device_get(reset(key))
         for t in range(rows):
-            np.testing.assert_array_equal(ts.observation, enlarged(np.asarray(wanted.observation)))
+            np.testing.assert_array_equal(ts.observation, enlarged(wanted.observation))
             assert ts.observation.dtype == np.uint8
             for name in ("reward", "terminated", "truncated"):
                 assert getattr(ts, name) == getattr(wanted, name)
@@ -37,9 +41,8 @@ def test_it_is_catch_step_by_step(rows, columns):
                 assert t == rows - 1
                 rewards.add(float(ts.reward))
                 break
-            action = jnp.int32(rng.integers(3))
-            state, ts = step(state, action, key)
-            other, wanted = plain_step(other, action, key)
+            action = np.int32(rng.integers(3))
+            (state, ts), (other, wanted) = jax.device_get(step(state, other, action, key))
         assert ts.terminated
     assert columns == 1 or -1 in rewards
 

@@ -64,8 +64,9 @@ def test_convention_by_hand():
 
 def test_dtypes_and_shapes_stay():
     vector = vectorise(CartPole(), 4, normalise_observations=True, frame_stack=2, time_limit=3)
-    state, first = vector.reset(jax.random.key(0))
-    new_state, second = vector.step(state, jnp.zeros(4, jnp.int32), jax.random.key(1))
+    key = jax.random.key(0)
+    state, first = jax.eval_shape(vector.reset, key)
+    new_state, second = jax.eval_shape(vector.step, state, jnp.zeros(4, jnp.int32), key)
     for before, after in ((state, new_state), (first, second)):
         assert jax.tree.map(lambda x: (x.shape, x.dtype), before) == jax.tree.map(
             lambda x: (x.shape, x.dtype), after
