@@ -169,13 +169,9 @@ def _open_wandb(folder: Path, project: str, config: dict[str, Any], resume_step:
         folder.mkdir(parents=True, exist_ok=True)
         kept_id = folder / "wandb_run_id"
         known = kept_id.read_text() if resume_step is not None and kept_id.exists() else None
+        options: dict[str, Any] = {"id": known, "resume": "allow"} if known else {}
         run = wandb.init(
-            project=project,
-            name=folder.name,
-            dir=str(folder),
-            config=config,
-            id=known or None,
-            resume="allow" if known else None,
+            project=project, name=folder.name, dir=str(folder), config=config, **options
         )
         kept_id.write_text(run.id)
         run.define_metric("*", step_metric="step")
