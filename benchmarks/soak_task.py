@@ -14,7 +14,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax.envs.base import EnvSpec
-from bellmax.envs.host_base import HostTimeStep
+from bellmax.envs.host.base import HostTimeStep
 
 _SCALE = 2.0**-100
 _LIMIT = 500

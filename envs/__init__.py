@@ -7,6 +7,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bellmax.envs.adapters.dm_env import from_dm_env
+    from bellmax.envs.adapters.gymnasium import from_gymnasium
     from bellmax.envs.base import (
         Countable,
         Drawable,
@@ -17,25 +19,23 @@ if TYPE_CHECKING:
         Step,
         TimeStep,
     )
-    from bellmax.envs.cartpole import CartPole
-    from bellmax.envs.catch import Catch
-    from bellmax.envs.check import check_env
+    from bellmax.envs.checks.environment import check_env
     from bellmax.envs.config import EnvConfig, is_host_env, make_host_vector, make_vector_env
-    from bellmax.envs.deepsea import DeepSea
-    from bellmax.envs.dm_env_adapter import from_dm_env
-    from bellmax.envs.gymnasium_adapter import from_gymnasium
-    from bellmax.envs.host import HostBatch, HostEnvironment, HostTimeStep, HostVector
-    from bellmax.envs.host_loop import LoopBatch
-    from bellmax.envs.host_process import ProcessEnvironment
-    from bellmax.envs.noisy_tv import NoisyGrid
-    from bellmax.envs.pendulum import Pendulum
-    from bellmax.envs.pixel_catch import PixelCatch
-    from bellmax.envs.randomised import Randomised, RandomisedState
+    from bellmax.envs.host.loop import LoopBatch
+    from bellmax.envs.host.process import ProcessEnvironment
+    from bellmax.envs.host.vector import HostBatch, HostEnvironment, HostTimeStep, HostVector
     from bellmax.envs.registry import is_host, list_names, make, make_batch
-    from bellmax.envs.solvers import policy_evaluation, value_iteration
     from bellmax.envs.statistics import RunningStatistics
-    from bellmax.envs.tabular import TabularMDP, TwoStateChain, random_mdp
+    from bellmax.envs.tasks.cartpole import CartPole
+    from bellmax.envs.tasks.catch import Catch
+    from bellmax.envs.tasks.deepsea import DeepSea
+    from bellmax.envs.tasks.noisy_grid import NoisyGrid
+    from bellmax.envs.tasks.pendulum import Pendulum
+    from bellmax.envs.tasks.pixel_catch import PixelCatch
+    from bellmax.envs.tasks.solvers import policy_evaluation, value_iteration
+    from bellmax.envs.tasks.tabular import TabularMDP, TwoStateChain, random_mdp
     from bellmax.envs.vector import VectorEnv, VectorState, VectorTimeStep, vectorise
+    from bellmax.envs.wrappers.randomised import Randomised, RandomisedState
 
 __all__ = [
     "CartPole",
@@ -94,30 +94,30 @@ _MODULES = {
         "Step",
         "TimeStep",
     ),
-    "cartpole": ("CartPole",),
-    "catch": ("Catch",),
-    "check": ("check_env",),
+    "tasks.cartpole": ("CartPole",),
+    "tasks.catch": ("Catch",),
+    "checks.environment": ("check_env",),
     "config": (
         "EnvConfig",
         "is_host_env",
         "make_host_vector",
         "make_vector_env",
     ),
-    "deepsea": ("DeepSea",),
-    "dm_env_adapter": ("from_dm_env",),
-    "gymnasium_adapter": ("from_gymnasium",),
-    "host": (
+    "tasks.deepsea": ("DeepSea",),
+    "adapters.dm_env": ("from_dm_env",),
+    "adapters.gymnasium": ("from_gymnasium",),
+    "host.vector": (
         "HostBatch",
         "HostEnvironment",
         "HostTimeStep",
         "HostVector",
     ),
-    "host_loop": ("LoopBatch",),
-    "host_process": ("ProcessEnvironment",),
-    "noisy_tv": ("NoisyGrid",),
-    "pendulum": ("Pendulum",),
-    "pixel_catch": ("PixelCatch",),
-    "randomised": (
+    "host.loop": ("LoopBatch",),
+    "host.process": ("ProcessEnvironment",),
+    "tasks.noisy_grid": ("NoisyGrid",),
+    "tasks.pendulum": ("Pendulum",),
+    "tasks.pixel_catch": ("PixelCatch",),
+    "wrappers.randomised": (
         "Randomised",
         "RandomisedState",
     ),
@@ -127,12 +127,12 @@ _MODULES = {
         "make",
         "make_batch",
     ),
-    "solvers": (
+    "tasks.solvers": (
         "policy_evaluation",
         "value_iteration",
     ),
     "statistics": ("RunningStatistics",),
-    "tabular": (
+    "tasks.tabular": (
         "TabularMDP",
         "TwoStateChain",
         "random_mdp",

@@ -9,7 +9,7 @@ from bellmax import UserError
 
 if TYPE_CHECKING:
     from bellmax.envs.base import Environment, Parametric
-    from bellmax.envs.host import HostVector
+    from bellmax.envs.host.vector import HostVector
     from bellmax.envs.vector import VectorEnv
 
 
@@ -67,8 +67,8 @@ def make_task(config: EnvConfig) -> "Environment":
       UserError: the task, an option or a parameter of it does not exist, or it is a host
         environment.
     """
-    from bellmax.envs.randomised import Randomised
     from bellmax.envs.registry import make
+    from bellmax.envs.wrappers.randomised import Randomised
 
     env = make(config.name, **config.options)
     return Randomised(cast("Parametric", env), config.randomise) if config.randomise else env
@@ -131,7 +131,7 @@ def make_host_vector(
       UserError: the task or an option of it does not exist, a value is out of range, or a field is
         set that only JAX environments support.
     """
-    from bellmax.envs.host import HostVector
+    from bellmax.envs.host.vector import HostVector
     from bellmax.envs.registry import make_batch
 
     for name in ("randomise", "coverage"):

@@ -17,17 +17,17 @@ from bellmax import UserError
 
 if TYPE_CHECKING:
     from bellmax.envs.base import Environment
-    from bellmax.envs.host_base import HostBatch, HostEnvironment
+    from bellmax.envs.host.base import HostBatch, HostEnvironment
 
 # Modules are imported on first use: listing the tasks imports none.
 _OWN = {
-    "bellmax/CartPole": ("bellmax.envs.cartpole", "CartPole"),
-    "bellmax/Catch": ("bellmax.envs.catch", "Catch"),
-    "bellmax/DeepSea": ("bellmax.envs.deepsea", "DeepSea"),
-    "bellmax/NoisyGrid": ("bellmax.envs.noisy_tv", "NoisyGrid"),
-    "bellmax/Pendulum": ("bellmax.envs.pendulum", "Pendulum"),
-    "bellmax/PixelCatch": ("bellmax.envs.pixel_catch", "PixelCatch"),
-    "bellmax/TwoStateChain": ("bellmax.envs.tabular", "TwoStateChain"),
+    "bellmax/CartPole": ("bellmax.envs.tasks.cartpole", "CartPole"),
+    "bellmax/Catch": ("bellmax.envs.tasks.catch", "Catch"),
+    "bellmax/DeepSea": ("bellmax.envs.tasks.deepsea", "DeepSea"),
+    "bellmax/NoisyGrid": ("bellmax.envs.tasks.noisy_grid", "NoisyGrid"),
+    "bellmax/Pendulum": ("bellmax.envs.tasks.pendulum", "Pendulum"),
+    "bellmax/PixelCatch": ("bellmax.envs.tasks.pixel_catch", "PixelCatch"),
+    "bellmax/TwoStateChain": ("bellmax.envs.tasks.tabular", "TwoStateChain"),
 }
 # JAX suites and the form of their task names; each has an extra and an adapter of the same name.
 _SUITES = {"gymnax": "<Task>", "brax": "<task>", "craftax": "<Task>", "xminigrid": "<Task>"}
@@ -66,7 +66,7 @@ def make(name: str, **options: Any) -> "Environment":
         return factory(**options)
     suite, _, task = name.partition("/")
     if suite in _SUITES and task:
-        return importlib.import_module(f"bellmax.envs.{suite}_adapter").make(task, **options)
+        return importlib.import_module(f"bellmax.envs.adapters.{suite}").make(task, **options)
     if suite in HOST_SUITES and task:
         raise _not_jax(name)
     if ":" in name:
@@ -132,7 +132,7 @@ def make_batch(
     """
     suite, _, task = name.partition("/")
     if suite in HOST_SUITES and task:
-        adapter = importlib.import_module(f"bellmax.envs.{suite}_adapter")
+        adapter = importlib.import_module(f"bellmax.envs.adapters.{suite}")
         if is_pool(name):
             limits = {"time_limit": time_limit, "timeout": timeout}
             return adapter.make_batch(task, num_envs, **limits, render=render, **options)
@@ -141,7 +141,7 @@ def make_batch(
         make_one = functools.partial(_make_users, name, options)
     else:
         raise UserError(f"{name} is a JAX environment; make it with bellmax.envs.make")
-    from bellmax.envs.host_loop import LoopBatch
+    from bellmax.envs.host.loop import LoopBatch
 
     return LoopBatch(make_one, num_envs, time_limit=time_limit, timeout=timeout)
 
@@ -159,7 +159,7 @@ def list_names(*, with_gymnax: bool = False) -> list[str]:
         if importlib.util.find_spec(_PACKAGES.get(suite, suite)) is None:
             continue
         if suite == "gymnax" and with_gymnax:
-            from bellmax.envs import gymnax_adapter
+            from bellmax.envs.adapters import gymnax as gymnax_adapter
 
             names += [f"gymnax/{task}" for task in gymnax_adapter.list_tasks()]
         else:
@@ -284,11 +284,11 @@ def _make_users(name: str, options: dict[str, Any]) -> "HostEnvironment":
     made = _call(name, options)
     kind = kind_of(made)
     if kind == "gymnasium":
-        from bellmax.envs.gymnasium_adapter import from_gymnasium
+        from bellmax.envs.adapters.gymnasium import from_gymnasium
 
         return from_gymnasium(made, name)
     if kind == "dm_env":
-        from bellmax.envs.dm_env_adapter import from_dm_env
+        from bellmax.envs.adapters.dm_env import from_dm_env
 
         _close(made)  # `from_dm_env` calls the factory again for every seed
         return from_dm_env(functools.partial(_load_factory(name), **options), name)

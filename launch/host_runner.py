@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from bellmax.agents import Agent
 from bellmax.agents.base import Outcome
-from bellmax.envs.host import HostVector
+from bellmax.envs.host.vector import HostVector
 from bellmax.envs.statistics import normalise
 from bellmax.envs.vector import VectorTimeStep
 from bellmax.launch import phases

@@ -15,7 +15,7 @@ from typing import Any
 
 from bellmax import UserError
 from bellmax.envs.config import is_host_env
-from bellmax.envs.host_base import in_words
+from bellmax.envs.host.base import in_words
 from bellmax.envs.registry import import_extra
 from bellmax.launch.config import RunConfig
 from bellmax.launch.sentences import show

@@ -21,8 +21,8 @@ from bellmax.envs.config import (
     make_task,
     make_vector_env,
 )
-from bellmax.envs.pictures import find_drawing
 from bellmax.envs.vector import VectorTimeStep
+from bellmax.envs.wrappers.pictures import find_drawing
 from bellmax.launch.config import load_to_play
 from bellmax.launch.evaluate import restore_policy_inputs
 from bellmax.launch.evaluation import DEFAULT_MAX_STEPS, make_greedy

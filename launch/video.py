@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bellmax import UserError
-from bellmax.envs.host_base import in_words
+from bellmax.envs.host.base import in_words
 from bellmax.envs.registry import import_extra
 from bellmax.launch.sentences import unknown
 

@@ -12,7 +12,7 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec
-from bellmax.envs.host_base import HostTimeStep, opening
+from bellmax.envs.host.base import HostTimeStep, opening
 
 RAISE, NOT_FINITE, REWARD, OVERFLOW, HANG, DIE, USER, SHAPE, MEET = range(3, 12)
 

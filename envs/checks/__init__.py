@@ -1,0 +1,1 @@
+"""The checks behind `check_env` and `bellmax check-env`."""

@@ -1,0 +1,1 @@
+"""Host environments: batches of Python tasks, stepped in a loop, in processes or by threads."""

@@ -1,0 +1,1 @@
+"""Wrappers of one JAX environment, and what looks inside them."""
