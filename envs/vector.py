@@ -22,7 +22,8 @@ from bellmax.envs.statistics import (
     normalise,
 )
 from bellmax.envs.wrappers.coverage import Cell, find_cells
-from bellmax.envs.wrappers.time_limit import limit_time, stack_frames
+from bellmax.envs.wrappers.frame_stack import stack_frames
+from bellmax.envs.wrappers.time_limit import limit_time
 
 Statistics: TypeAlias = RunningStatistics | tuple[()]
 

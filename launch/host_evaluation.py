@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from bellmax.agents import Agent, Params
-from bellmax.envs.host.vector import HostVector
+from bellmax.envs.host import HostVector
 from bellmax.launch.evaluation import DEFAULT_MAX_STEPS, Episodes, make_greedy
 from bellmax.launch.random import numpy_seeds, stream
 

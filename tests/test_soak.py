@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bellmax.envs import LoopBatch
-from bellmax.envs.host.vector import HostVector
+from bellmax.envs.host import HostVector
 from bellmax.launch.actors import Actor
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

@@ -9,9 +9,9 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec
-from bellmax.envs.host.base import making
+from bellmax.envs.errors import making
 from bellmax.envs.host.pool import PoolBatch, check_pool
-from bellmax.envs.registry import check_options, import_extra, suggest
+from bellmax.envs.options import check_options, import_extra, suggest
 
 FRAME = (84, 84)
 SCREEN = (210, 160)

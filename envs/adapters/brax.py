@@ -19,14 +19,8 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.envs.adapters.dtypes import own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, TimeStep
-from bellmax.envs.host.base import in_words
-from bellmax.envs.registry import (
-    check_options,
-    check_parameters,
-    check_types,
-    defaults_of,
-    suggest,
-)
+from bellmax.envs.errors import in_words
+from bellmax.envs.options import check_options, check_parameters, check_types, defaults_of, suggest
 
 BACKENDS = ("spring", "generalized", "positional", "mjx")
 # A stub for brax's tests, and a task whose fluid model (0.14.2) uses an argument that jnp.clip no

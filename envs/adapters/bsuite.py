@@ -6,8 +6,8 @@ from typing import Any
 
 from bellmax import UserError
 from bellmax.envs.adapters.dm_env import DmEnvTask, from_dm_env
-from bellmax.envs.host.base import making, without_warnings
-from bellmax.envs.registry import check_options, import_extra, suggest
+from bellmax.envs.errors import making, without_warnings
+from bellmax.envs.options import check_options, import_extra, suggest
 
 
 def make(task: str, *, render: bool = False, **options: Any) -> DmEnvTask:

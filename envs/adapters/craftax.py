@@ -11,7 +11,7 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.envs.adapters.dtypes import own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
-from bellmax.envs.registry import check_options, check_types, suggest
+from bellmax.envs.options import check_options, check_types, suggest
 
 CLASSIC, FULL = "Craftax-Classic-Symbolic-v1", "Craftax-Symbolic-v1"
 _NEVER = int(np.iinfo(np.int32).max)

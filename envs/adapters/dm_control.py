@@ -7,8 +7,8 @@ import numpy as np
 
 from bellmax import UserError
 from bellmax.envs.adapters.dm_env import DmEnvTask, from_dm_env
-from bellmax.envs.host.base import in_words, making, without_warnings
-from bellmax.envs.registry import check_options, import_extra, suggest
+from bellmax.envs.errors import in_words, making, without_warnings
+from bellmax.envs.options import check_options, import_extra, suggest
 
 OPTIONS = ("seconds",)
 _HEIGHT, _WIDTH = 240, 320  # of a picture

@@ -12,9 +12,9 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.envs.adapters.gymnasium_spaces import convert_action, convert_observation
 from bellmax.envs.base import EnvSpec
-from bellmax.envs.host.base import making, without_warnings
+from bellmax.envs.errors import making, without_warnings
 from bellmax.envs.host.pool import PoolBatch, check_pool
-from bellmax.envs.registry import check_options, check_types, import_extra, suggest
+from bellmax.envs.options import check_options, check_types, import_extra, suggest
 
 _RESERVED = (
     "num_envs",

@@ -11,15 +11,9 @@ import numpy as np
 from bellmax import UserError
 from bellmax.envs.adapters.gymnasium_spaces import convert_action, convert_observation
 from bellmax.envs.base import EnvSpec
-from bellmax.envs.host.base import (
-    Conversion,
-    HostTimeStep,
-    in_words,
-    making,
-    opening,
-    without_warnings,
-)
-from bellmax.envs.registry import check_options, suggest
+from bellmax.envs.errors import in_words, making, without_warnings
+from bellmax.envs.host.base import Conversion, HostTimeStep, opening
+from bellmax.envs.options import check_options, suggest
 
 
 def make(

@@ -7,7 +7,7 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.envs.host.base import Conversion
-from bellmax.envs.registry import suggest
+from bellmax.envs.options import suggest
 
 
 def convert_observation(space: Any, name: str, *, key: str | int | None = None) -> Conversion:

@@ -13,13 +13,7 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.envs.adapters.dtypes import own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
-from bellmax.envs.registry import (
-    check_options,
-    check_parameters,
-    check_types,
-    defaults_of,
-    suggest,
-)
+from bellmax.envs.options import check_options, check_parameters, check_types, defaults_of, suggest
 
 # gymnax returns these as float32; as bool they take a quarter of the replay buffer's memory.
 _BINARY = ("Catch-bsuite", "DeepSea-bsuite")

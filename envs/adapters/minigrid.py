@@ -9,7 +9,7 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.host.base import HostTimeStep, opening
-from bellmax.envs.registry import check_options, import_extra, suggest
+from bellmax.envs.options import check_options, import_extra, suggest
 
 ENCODINGS = ("one_hot", "ids")
 NUM_OBJECTS, NUM_COLOURS, NUM_STATES = 11, 6, 3  # number of ids in each of the image's three layers

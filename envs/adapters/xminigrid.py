@@ -11,7 +11,7 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.envs.adapters.dtypes import own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
-from bellmax.envs.registry import check_options, suggest
+from bellmax.envs.options import check_options, suggest
 from bellmax.envs.tasks import drawing
 
 ENCODINGS = ("one_hot", "ids")

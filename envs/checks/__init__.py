@@ -1,1 +1,5 @@
-"""The checks behind `check_env` and `bellmax check-env`."""
+"""Checks of an environment against the contract, behind `bellmax check-env`."""
+
+from bellmax.envs.checks.environment import check_env
+
+__all__ = ["check_env"]

@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
+from bellmax.envs.adapters.factory import kind_of
 from bellmax.envs.base import Environment, EnvSpec, TimeStep
 from bellmax.envs.checks.host import NUM_ENVS, check_batch
 from bellmax.envs.checks.rollout import check_rollout, sample_action
-from bellmax.envs.host.base import HostBatch, HostEnvironment, in_words
+from bellmax.envs.errors import in_words
+from bellmax.envs.host.base import HostBatch, HostEnvironment
 from bellmax.envs.host.loop import LoopBatch
-from bellmax.envs.registry import is_host, kind_of, make, make_batch
+from bellmax.envs.registry import is_host, make, make_batch
 
 
 def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0) -> list[str]:

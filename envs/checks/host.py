@@ -7,7 +7,8 @@ from dm_env import specs
 
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.checks.rollout import widened_bounds
-from bellmax.envs.host.base import HostBatch, HostTimeStep, in_words
+from bellmax.envs.errors import in_words
+from bellmax.envs.host.base import HostBatch, HostTimeStep
 
 NUM_ENVS = 3
 _NUM_STEPS, _REPEATED_STEPS = 256, 32

@@ -1,22 +1,14 @@
 """Protocols of host environments, without jax: a task's own process does not need it."""
 
-import contextlib
-import logging
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
-
-from bellmax import UserError
 
 if TYPE_CHECKING:
     from dm_env import specs
 
     from bellmax.envs.base import EnvSpec
-
-_WARNINGS = threading.Lock()  # warning filters are global to the process
 
 
 class HostTimeStep(NamedTuple):
@@ -91,47 +83,3 @@ class Conversion(NamedTuple):
 def opening(observation: Any) -> HostTimeStep:
     """The HostTimeStep of a reset with this observation."""
     return HostTimeStep(observation, 0.0, terminated=False, truncated=False)
-
-
-def in_words(error: BaseException) -> str:
-    """An exception's type and first line of message; also the last line if the first ends in
-    ':'."""
-    lines = str(error).strip().splitlines() or ["without a message"]
-    last = lines[1:][-1:] if lines[0].endswith(":") else []  # the message contains a traceback
-    return f"{type(error).__name__}: {' '.join([lines[0], *last])}"
-
-
-@contextlib.contextmanager
-def making(name: str, options: Mapping[str, Any]) -> Iterator[None]:
-    """Turns any exception of a package that fails to make a task into a UserError of one sentence.
-
-    Args:
-      name: of the task.
-      options: the options given by the user.
-
-    Raises:
-      UserError: instead of any other exception.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        given = ", ".join(f"{option} {value!r}" for option, value in options.items())
-        raise UserError(
-            f"{name} cannot be made{' with ' if given else ''}{given}: {in_words(error)}"
-        ) from error
-
-
-@contextlib.contextmanager
-def without_warnings() -> Iterator[None]:
-    """Suppress warnings while tasks are made, such as of newer versions or a missing display."""
-    logger = logging.getLogger("absl")
-    with _WARNINGS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        before = logger.level
-        logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(before)

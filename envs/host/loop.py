@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bellmax import UserError
-from bellmax.envs.host.base import HostEnvironment, HostTimeStep, in_words
+from bellmax.envs.errors import in_words
+from bellmax.envs.host.base import HostEnvironment, HostTimeStep
 from bellmax.envs.host.process import ProcessEnvironment
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bellmax import UserError
-from bellmax.envs.host.base import HostEnvironment, HostTimeStep, in_words
+from bellmax.envs.errors import in_words
+from bellmax.envs.host.base import HostEnvironment, HostTimeStep
 
 if TYPE_CHECKING:
     from bellmax.envs.base import EnvSpec

@@ -13,7 +13,7 @@ import numpy as np
 from bellmax import UserError
 from bellmax.envs.host.base import HostBatch, HostEnvironment, HostTimeStep
 from bellmax.envs.vector import VectorTimeStep, agent_spec
-from bellmax.envs.wrappers.time_limit import repeat_spec
+from bellmax.envs.wrappers.frame_stack import repeat_spec
 
 __all__ = ["HostBatch", "HostEnvironment", "HostTimeStep", "HostVector"]
 

@@ -11,7 +11,7 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec, TimeStep
-from bellmax.envs.registry import suggest
+from bellmax.envs.options import suggest
 from bellmax.envs.tasks import drawing
 
 NOISES = ("none", "always", "remote")

@@ -12,7 +12,7 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec, TimeStep
-from bellmax.envs.registry import check_parameters
+from bellmax.envs.options import check_parameters
 from bellmax.envs.tasks import drawing
 
 _SECONDS = 0.05

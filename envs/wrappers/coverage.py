@@ -7,8 +7,9 @@ import jax
 
 from bellmax import UserError
 from bellmax.envs.base import Countable, Environment, EnvState
+from bellmax.envs.wrappers.frame_stack import FrameStack
 from bellmax.envs.wrappers.randomised import Randomised
-from bellmax.envs.wrappers.time_limit import FrameStack, TimeLimit
+from bellmax.envs.wrappers.time_limit import TimeLimit
 
 Cell: TypeAlias = Callable[[EnvState], jax.Array]
 

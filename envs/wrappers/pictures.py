@@ -11,8 +11,9 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.envs.base import Drawable, Environment, EnvSpec, EnvState, TimeStep
 from bellmax.envs.tasks import drawing
+from bellmax.envs.wrappers.frame_stack import FrameStack, FrameStackState
 from bellmax.envs.wrappers.randomised import Randomised, RandomisedState
-from bellmax.envs.wrappers.time_limit import FrameStack, FrameStackState, TimeLimit, TimeLimitState
+from bellmax.envs.wrappers.time_limit import TimeLimit, TimeLimitState
 
 Draw: TypeAlias = Callable[[EnvState], np.ndarray]
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from bellmax import UserError
 from bellmax.envs.base import Environment, EnvSpec, EnvState, Parametric, TimeStep
-from bellmax.envs.registry import check_parameters
+from bellmax.envs.options import check_parameters
 
 
 class RandomisedState(NamedTuple):

@@ -5,7 +5,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax.envs import EnvSpec, vectorise
-from bellmax.envs.host.vector import HostTimeStep
+from bellmax.envs.host import HostTimeStep
 from bellmax.launch.random import stream
 
 

@@ -12,7 +12,7 @@ from bellmax.agents.byol_explore import BYOLExploreConfig, make_byol_explore
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
 from bellmax.agents.td3 import TD3Config, make_td3
 from bellmax.envs import CartPole, DeepSea, Pendulum, PixelCatch, vectorise
-from bellmax.envs.host.vector import HostVector
+from bellmax.envs.host import HostVector
 from bellmax.launch.host_runner import HostRunner
 from bellmax.launch.replay import make_replay
 from bellmax.launch.runner import make_runner

@@ -13,7 +13,7 @@ from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_d
 from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig, make_qr_dqn_retrace
 from bellmax.agents.va_learning import VALearningConfig, make_va_learning
 from bellmax.envs import CartPole, DeepSea, Pendulum, vectorise
-from bellmax.envs.host.vector import HostVector
+from bellmax.envs.host import HostVector
 from bellmax.launch.runner import make_runner
 from bellmax.networks import ContinuousNetworkConfig, RecurrentNetworkConfig
 from helpers.host_runners import NUM_ENVS, SEED, SMALL, make_counting_agent, make_host, replay_for

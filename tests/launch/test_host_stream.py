@@ -10,7 +10,7 @@ import pytest
 
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
 from bellmax.envs import CartPole, vectorise
-from bellmax.envs.host.vector import HostVector
+from bellmax.envs.host import HostVector
 from bellmax.launch.host_evaluation import HostEvaluator
 from helpers.host_runners import (
     NUM_ENVS,

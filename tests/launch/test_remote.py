@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from bellmax.envs.host.vector import HostVector
+from bellmax.envs.host import HostVector
 from bellmax.launch.actors import Actor
 from bellmax.launch.cli import main
 from bellmax.launch.config import load

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from bellmax.envs import EnvSpec, Step, vectorise
-from bellmax.envs.host.vector import HostTimeStep, HostVector
+from bellmax.envs.host import HostTimeStep, HostVector
 from bellmax.envs.tasks.pixel_catch import PixelCatch
 from bellmax.launch.actors import Actor
 from bellmax.launch.checkpoints import Checkpoints

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bellmax.envs.host.vector import HostVector
+from bellmax.envs.host import HostVector
 from bellmax.launch.cli import main
 from bellmax.launch.host_evaluation import HostEvaluator
 from bellmax.launch.host_runner import HostRunner

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bellmax import UserError
-from bellmax.envs.host.vector import HostVector
+from bellmax.envs.host import HostVector
 
 ale_py = pytest.importorskip("ale_py")
 pytest.importorskip("ale_py.vector_env")

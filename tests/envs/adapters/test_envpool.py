@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bellmax import UserError
+from bellmax.envs.host import HostVector
 from bellmax.envs.host.loop import task_seed
-from bellmax.envs.host.vector import HostVector
 
 envpool = pytest.importorskip("envpool")
 from bellmax.envs.adapters.envpool import _find_conversion, list_tasks, make_batch  # noqa: E402

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bellmax import UserError
+from bellmax.envs.host import HostVector
 from bellmax.envs.host.loop import task_seed
-from bellmax.envs.host.vector import HostVector
 
 minigrid = pytest.importorskip("minigrid")
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX  # noqa: E402

@@ -5,8 +5,9 @@ import pytest
 from dm_env import specs
 
 from bellmax import UserError
-from bellmax.envs.base import EnvSpec
-from bellmax.envs.host.pool import PoolBatch, check_pool
+from bellmax.envs import EnvSpec
+from bellmax.envs.host import PoolBatch
+from bellmax.envs.host.pool import check_pool
 
 SPEC = EnvSpec("Script", specs.Array((), np.float32), specs.DiscreteArray(9), time_limit=100)
 

@@ -15,7 +15,7 @@ from bellmax.envs import (
     make_host_vector,
     make_vector_env,
 )
-from bellmax.envs.host.base import in_words
+from bellmax.envs.errors import in_words
 from helpers import scripted
 from helpers.scripted_host import NOT_FINITE, HostCounter
 

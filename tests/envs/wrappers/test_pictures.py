@@ -14,7 +14,7 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.envs import Drawable, EnvSpec, Randomised, TabularMDP, TimeStep, make, vectorise
-from bellmax.envs.wrappers.pictures import find_drawing, picture_of
+from bellmax.envs.wrappers import find_drawing, picture_of
 from helpers import scripted
 
 ORANGE, BLUE, GREEN = (230, 159, 0), (86, 180, 233), (0, 158, 115)

@@ -22,7 +22,7 @@ from bellmax.envs import (
     make_vector_env,
     vectorise,
 )
-from bellmax.envs.registry import check_parameters
+from bellmax.envs.options import check_parameters
 
 NOMINAL = {"mass": 1.0, "wind": 0.0}
 LENGTH = 4
