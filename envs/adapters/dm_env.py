@@ -10,7 +10,7 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec
-from bellmax.envs.host.base import Conversion, HostTimeStep, opening
+from bellmax.envs.host.base import Conversion, HostTimeStep, opening, within
 
 
 def from_dm_env(
@@ -126,8 +126,9 @@ def convert_action(spec: Any, name: str) -> Conversion:
             numbers = specs.DiscreteArray(high - low + 1, np.int32, "action")
             return Conversion(numbers, lambda action: dtype.type(int(action) + low))
     elif isinstance(spec, specs.Array) and np.issubdtype(spec.dtype, np.floating):
-        shown = _shown(spec, spec.shape, "action")
-        return Conversion(shown, lambda action: np.asarray(action, spec.dtype))
+        bounded = isinstance(spec, specs.BoundedArray)
+        low, high = (spec.minimum, spec.maximum) if bounded else (-np.inf, np.inf)
+        return Conversion(_shown(spec, spec.shape, "action"), within(spec.dtype, low, high))
     raise UserError(f"{name}'s actions must be a single integer or floats, got {spec}")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError
-from bellmax.envs.host.base import Conversion
+from bellmax.envs.host.base import Conversion, within
 from bellmax.envs.options import suggest
 
 
@@ -60,8 +60,7 @@ def convert_action(space: Any, name: str) -> Conversion:
         numbers = specs.DiscreteArray(int(space.n), np.int32, "action")
         return Conversion(numbers, lambda action: int(action) + start)
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        dtype = space.dtype
-        return Conversion(_box_spec(space, "action"), lambda action: np.asarray(action, dtype))
+        return Conversion(_box_spec(space, "action"), within(space.dtype, space.low, space.high))
     raise UserError(f"{name}'s action space must be Discrete or a Box of floats, got {space}")
 
 

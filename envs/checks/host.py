@@ -60,13 +60,18 @@ def check_batch(batch: HostBatch, *, seed: int) -> list[str]:
 
 
 def sample_actions(spec: specs.Array, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Uniformly random actions, [N, ...]; unbounded actions are drawn from [-1, 1]."""
+    """Random actions as agents send them, [N, ...]: integers, or float32.
+
+    Unbounded actions are drawn from [-1, 1]; of bounded ones, a fifth are equal to a bound.
+    """
     if isinstance(spec, specs.DiscreteArray):
         return rng.integers(0, spec.num_values, count).astype(spec.dtype)
     low, high = -1.0, 1.0
     if isinstance(spec, specs.BoundedArray):
         low, high = np.maximum(spec.minimum, -1e6), np.minimum(spec.maximum, 1e6)
-    return rng.uniform(low, high, (count, *spec.shape)).astype(spec.dtype)
+    beyond = (high - low) / 8
+    drawn = rng.uniform(low - beyond, high + beyond, (count, *spec.shape))
+    return np.clip(drawn, low, high).astype(np.float32)
 
 
 def _check_first(ts: Any, batch: HostBatch) -> list[str]:

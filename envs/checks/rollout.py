@@ -15,7 +15,7 @@ _TOLERANCE = 1e-5  # relative, for bounds: a float32 cosine may round to slightl
 
 
 def sample_action(spec: specs.Array, key: jax.Array) -> jax.Array:
-    """A uniformly random action; unbounded actions are drawn from [-1, 1]."""
+    """A random action, as `sample_actions` of host environments draws them."""
     if isinstance(spec, specs.DiscreteArray):
         return jax.random.randint(key, (), 0, spec.num_values, spec.dtype)
     low, high = -1.0, 1.0
@@ -23,7 +23,9 @@ def sample_action(spec: specs.Array, key: jax.Array) -> jax.Array:
         low = np.maximum(spec.minimum, -1e6)
         high = np.minimum(spec.maximum, 1e6)
     low, high = (jnp.broadcast_to(jnp.asarray(b, jnp.float32), spec.shape) for b in (low, high))
-    return jax.random.uniform(key, spec.shape, jnp.float32, low, high).astype(spec.dtype)
+    beyond = (high - low) / 8
+    drawn = jax.random.uniform(key, spec.shape, jnp.float32, low - beyond, high + beyond)
+    return jnp.clip(drawn, low, high).astype(spec.dtype)
 
 
 def check_rollout(env: Environment, spec: EnvSpec, key: jax.Array) -> list[str]:

@@ -83,3 +83,12 @@ class Conversion(NamedTuple):
 def opening(observation: Any) -> HostTimeStep:
     """The HostTimeStep of a reset with this observation."""
     return HostTimeStep(observation, 0.0, terminated=False, truncated=False)
+
+
+def within(dtype: Any, low: Any, high: Any) -> Callable[[Any], np.ndarray]:
+    """The function that casts an action to a dtype and then clips it to [low, high].
+
+    An agent's float32 action may lie outside bounds of float64: float32(0.1) is above 0.1.
+    """
+    low, high = np.asarray(low, dtype), np.asarray(high, dtype)
+    return lambda action: np.clip(np.asarray(action, dtype), low, high)

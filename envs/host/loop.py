@@ -10,10 +10,12 @@ import numpy as np
 
 from bellmax import UserError
 from bellmax.envs.errors import in_words
-from bellmax.envs.host.base import HostEnvironment, HostTimeStep
+from bellmax.envs.host.base import HostEnvironment, HostTimeStep, within
 from bellmax.envs.host.process import ProcessEnvironment
 
 if TYPE_CHECKING:
+    from dm_env import specs
+
     from bellmax.envs.base import EnvSpec
 
 NO_FAULTS = {"raised": 0, "timed out": 0, "not finite": 0}
@@ -77,6 +79,7 @@ class LoopBatch:
         self.spec = with_limit(spec, time_limit)
         self._shown = spec.observation.shape, spec.observation.dtype
         self._actions = num_envs, *spec.action.shape
+        self._own_action = _own_action(spec.action)
         self._limit = math.inf if time_limit is None else time_limit
         self._no = np.zeros(num_envs, bool)
         self._no.flags.writeable = False  # shared by all time steps at which no episode ends
@@ -93,6 +96,8 @@ class LoopBatch:
         """Steps every task; action: [N, ...]. A task whose episode has ended is reset instead."""
         action = np.array(action)  # tasks may write to it
         check_shape(action, self.spec, self._actions)
+        if self._own_action is not None:
+            action = self._own_action(action)
         first, arguments = self._over, action
         if True in first:
             arguments = [None if over else a for over, a in zip(first, action, strict=True)]
@@ -257,6 +262,14 @@ def task_seed(seed: int, index: int, restarts: int = 0) -> int:
     """
     sequence = np.random.SeedSequence(seed, spawn_key=(index, restarts))
     return int(sequence.generate_state(1)[0] >> 1)
+
+
+def _own_action(spec: "specs.Array") -> Callable[[Any], np.ndarray] | None:
+    """The function from agents' float32 actions to the spec's; None if they are the same."""
+    if spec.dtype.kind != "f" or spec.dtype == np.float32:
+        return None
+    low, high = getattr(spec, "minimum", -np.inf), getattr(spec, "maximum", np.inf)
+    return within(spec.dtype, low, high)
 
 
 def _close(task: HostEnvironment) -> None:
