@@ -8,9 +8,8 @@ import numpy as np
 
 from bellmax.agents import Memory
 from bellmax.agents.base import Outcome
-from bellmax.envs import Step
+from bellmax.envs import Step, VectorTimeStep
 from bellmax.envs.host import HostVector
-from bellmax.envs.vector import VectorTimeStep
 
 Acting = Any  # what acting needs: the agent's actor_params and the observations' statistics
 

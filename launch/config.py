@@ -11,7 +11,7 @@ from annotated_types import Ge, Interval
 
 from bellmax import UserError
 from bellmax.agents import registry
-from bellmax.envs.config import EnvConfig
+from bellmax.envs import EnvConfig
 from bellmax.launch import fields
 from bellmax.launch.options import read_overrides
 from bellmax.launch.overrides import merge, nest

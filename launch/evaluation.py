@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bellmax.agents import Agent, Memory, Params
+from bellmax.envs import VectorEnv
 from bellmax.envs.statistics import normalise
-from bellmax.envs.vector import VectorEnv
 from bellmax.launch.random import stream
 
 DEFAULT_MAX_STEPS = 27_000  # environment steps, where a task has no time limit: 30 minutes of Atari

@@ -11,9 +11,7 @@ import psutil
 
 from bellmax import UserError
 from bellmax.agents import Agent, Params, registry
-from bellmax.envs import make_vector_env
-from bellmax.envs.config import is_host_env, make_host_vector
-from bellmax.envs.registry import is_pool
+from bellmax.envs import is_host_env, is_pool, make_host_vector, make_vector_env
 from bellmax.envs.vector import agent_spec
 from bellmax.launch import replay as replay_lib
 from bellmax.launch.actors import Hire

@@ -18,9 +18,9 @@ from jax.sharding import Mesh
 
 from bellmax.agents import Agent
 from bellmax.agents.base import Outcome
+from bellmax.envs import VectorTimeStep
 from bellmax.envs.host import HostVector
 from bellmax.envs.statistics import normalise
-from bellmax.envs.vector import VectorTimeStep
 from bellmax.launch import phases
 from bellmax.launch import replay as replay_lib
 from bellmax.launch.actor_pools import LockStep, Threads, faults

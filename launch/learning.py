@@ -8,8 +8,7 @@ import jax.numpy as jnp
 
 from bellmax.agents import Agent
 from bellmax.agents.base import Batch, LearnerState
-from bellmax.envs import Step
-from bellmax.envs.vector import VectorTimeStep
+from bellmax.envs import Step, VectorTimeStep
 from bellmax.launch import replay as replay_lib
 from bellmax.launch.sharding import Split
 from bellmax.launch.train_state import Interval, Rollout, TrainState, count

@@ -15,9 +15,8 @@ from jax.sharding import Mesh
 
 from bellmax.agents import Agent, Memory
 from bellmax.agents.base import Batch, LearnerState
-from bellmax.envs import Step
+from bellmax.envs import Step, VectorState, VectorTimeStep
 from bellmax.envs.statistics import initial_statistics, merge_statistics, normalise
-from bellmax.envs.vector import VectorState, VectorTimeStep
 from bellmax.launch import replay as replay_lib
 from bellmax.launch.actors import Acting, Collected
 from bellmax.launch.learning import from_replay, from_rollout

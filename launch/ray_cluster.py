@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from bellmax import UserError
-from bellmax.envs.config import is_host_env
-from bellmax.envs.host_base import in_words
-from bellmax.envs.registry import import_extra
+from bellmax.envs import is_host_env
+from bellmax.envs.errors import in_words
+from bellmax.envs.options import import_extra
 from bellmax.launch.config import RunConfig
 from bellmax.launch.sentences import show
 

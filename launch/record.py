@@ -13,16 +13,16 @@ import numpy as np
 
 from bellmax import UserError
 from bellmax.agents import Agent, Memory, Params
-from bellmax.envs.base import EnvSpec
-from bellmax.envs.config import (
+from bellmax.envs import (
     EnvConfig,
+    EnvSpec,
+    VectorTimeStep,
     is_host_env,
     make_host_vector,
     make_task,
     make_vector_env,
 )
-from bellmax.envs.pictures import find_drawing
-from bellmax.envs.vector import VectorTimeStep
+from bellmax.envs.wrappers import find_drawing
 from bellmax.launch.config import load_to_play
 from bellmax.launch.evaluate import restore_policy_inputs
 from bellmax.launch.evaluation import DEFAULT_MAX_STEPS, make_greedy

@@ -20,9 +20,9 @@ import numpy as np
 
 from bellmax import UserError
 from bellmax.agents import Memory
-from bellmax.envs.host_loop import MAX_FAULTS
-from bellmax.envs.registry import import_extra
-from bellmax.envs.vector import VectorTimeStep
+from bellmax.envs import VectorTimeStep
+from bellmax.envs.host.loop import MAX_FAULTS
+from bellmax.envs.options import import_extra
 from bellmax.launch.actors import Acting, Actor, Collected, Episodes, Hire
 from bellmax.launch.config import RunConfig
 from bellmax.launch.devices import configure_jax

@@ -22,7 +22,7 @@ from bellmax.envs import (
     make,
     make_vector_env,
 )
-from bellmax.envs.registry import check_parameters
+from bellmax.envs.options import check_parameters
 from bellmax.launch.config import load_to_play
 from bellmax.launch.evaluate import restore_policy_inputs
 from bellmax.launch.evaluation import Episodes, make_evaluator

@@ -16,8 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bellmax.agents import Agent
 from bellmax.agents.base import Batch, LearnOutput, Outcome
-from bellmax.envs import Step
-from bellmax.envs.vector import VectorEnv, VectorState, VectorTimeStep
+from bellmax.envs import Step, VectorEnv, VectorState, VectorTimeStep
 from bellmax.launch import replay as replay_lib
 from bellmax.launch.learning import from_replay, from_rollout
 from bellmax.launch.random import stream

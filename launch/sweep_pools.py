@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bellmax.envs.registry import import_extra
+from bellmax.envs.options import import_extra
 from bellmax.launch.sweep_plan import Job
 
 _PAUSE = 0.1  # seconds between two looks at a process

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 
 from bellmax.agents import Memory
 from bellmax.agents.base import LearnerState, LearnOutput
-from bellmax.envs import Step
-from bellmax.envs.vector import VectorState, VectorTimeStep
+from bellmax.envs import Step, VectorState, VectorTimeStep
 from bellmax.launch import replay as replay_lib
 
 

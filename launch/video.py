@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from bellmax import UserError
-from bellmax.envs.host_base import in_words
-from bellmax.envs.registry import import_extra
+from bellmax.envs.errors import in_words
+from bellmax.envs.options import import_extra
 from bellmax.launch.sentences import unknown
 
 MAX_FPS = {".gif": 50, ".mp4": 240}  # browsers show a gif with more at a tenth of the speed

@@ -11,7 +11,7 @@ import scipy.stats
 
 from bellmax.envs import EnvSpec, Step, vectorise
 from bellmax.envs.host import HostTimeStep, HostVector
-from bellmax.envs.pixel_catch import PixelCatch
+from bellmax.envs.tasks.pixel_catch import PixelCatch
 from bellmax.launch.actors import Actor
 from bellmax.launch.checkpoints import Checkpoints
 from bellmax.launch.replay import make_replay, seed_axes

@@ -8,7 +8,7 @@ import pytest
 from bellmax import UserError
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
 from bellmax.envs import Step, vectorise
-from bellmax.envs.pixel_catch import PixelCatch
+from bellmax.envs.tasks.pixel_catch import PixelCatch
 from bellmax.launch import config as run_config
 from bellmax.launch.experiment import build
 from bellmax.launch.replay import make_replay, size_in_bytes
