@@ -18,8 +18,8 @@ import jax
 import numpy as np
 
 from bellmax.agents import Memory
-from bellmax.launch.actors.actor import Acting, Collected, Collector, Episodes
-from bellmax.launch.actors.waiter import Patience, make_thread
+from bellmax.launch.actors.actor import Acting, Collector, HostRollout, RolloutSums
+from bellmax.launch.actors.waiter import ActorWaiter, make_thread
 
 
 class Waits(NamedTuple):
@@ -36,11 +36,11 @@ class LockStep:
 
     Args:
       actors: one a thread.
-      patience: how the learner waits for them.
+      waiter: how the learner waits for them.
     """
 
-    def __init__(self, actors: Sequence[Collector], patience: Patience | None = None):
-        self._actors, self._patience = actors, patience or Patience()
+    def __init__(self, actors: Sequence[Collector], waiter: ActorWaiter | None = None):
+        self._actors, self._patience = actors, waiter or ActorWaiter()
         self._calls = [queue.SimpleQueue() for _ in actors]
         self._answers = [queue.SimpleQueue() for _ in actors]
         self._acting: Acting = None
@@ -53,11 +53,11 @@ class LockStep:
         """Gives the actors new parameters."""
         self._acting = acting
 
-    def take(self, memory: Memory, now: int) -> tuple[Collected, Episodes]:
+    def take(self, memory: Memory, now: int) -> tuple[HostRollout, RolloutSums]:
         """The rollout from vector step `now` on of all environments; memory [N, ...] before it.
 
         Raises:
-          GivenUpError: the run was asked to stop and an actor hangs.
+          ActorTimeoutError: the run was asked to stop and an actor hangs.
           Exception: what stopped an actor.
         """
         started = time.perf_counter()
@@ -95,7 +95,7 @@ class Threads:
       ahead: rollouts that wait for the learner, of each actor.
       memory: the memory of all environments at the start, [N, ...].
       now: the vector step that they start at.
-      patience: how the learner waits for them.
+      waiter: how the learner waits for them.
     """
 
     def __init__(
@@ -105,9 +105,9 @@ class Threads:
         ahead: int,
         memory: Memory,
         now: int,
-        patience: Patience | None = None,
+        waiter: ActorWaiter | None = None,
     ):
-        self._actors, self._patience = actors, patience or Patience()
+        self._actors, self._patience = actors, waiter or ActorWaiter()
         # Not queue.Queue(ahead): its locks are Python's, and take a while where rollouts are short.
         self._queues = [queue.SimpleQueue() for _ in actors]
         self._room = [queue.SimpleQueue() for _ in actors]
@@ -135,11 +135,11 @@ class Threads:
         if not self._given.is_set():  # to set it takes ten calls of Python
             self._given.set()
 
-    def take(self, memory: Memory, now: int) -> tuple[Collected, Episodes]:
+    def take(self, memory: Memory, now: int) -> tuple[HostRollout, RolloutSums]:
         """The oldest rollout of every actor.
 
         Raises:
-          GivenUpError: the run was asked to stop and an actor hangs.
+          ActorTimeoutError: the run was asked to stop and an actor hangs.
           Exception: what stopped an actor.
         """
         del memory, now  # the actors go by their own
@@ -188,7 +188,7 @@ class Threads:
         return False
 
 
-def join(taken: Sequence[tuple[Collected, Episodes]]) -> tuple[Collected, Episodes]:
+def join(taken: Sequence[tuple[HostRollout, RolloutSums]]) -> tuple[HostRollout, RolloutSums]:
     """The rollouts of several actors as one of all environments."""
     if len(taken) == 1:
         return taken[0]
@@ -199,8 +199,8 @@ def join(taken: Sequence[tuple[Collected, Episodes]]) -> tuple[Collected, Episod
         return jax.tree.map(lambda *x: np.concatenate([np.asarray(a) for a in x], axis), *trees)
 
     axes = {"records": 1, "before": 0, "after": 0, "memory": 0, "outcome": 1, "raw": 1}
-    whole = Collected(**{name: along(axis, name) for name, axis in axes.items()})
-    return whole, functools.reduce(Episodes.plus, (sums for _, sums in taken))
+    whole = HostRollout(**{name: along(axis, name) for name, axis in axes.items()})
+    return whole, functools.reduce(RolloutSums.plus, (sums for _, sums in taken))
 
 
 def _shares(memory: Memory, actors: Sequence[Collector]) -> list[Memory]:

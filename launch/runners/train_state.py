@@ -48,7 +48,7 @@ class TrainState(NamedTuple):
     vector_steps: jax.Array
 
 
-class Interval(NamedTuple):
+class IntervalMetrics(NamedTuple):
     """Sums over one call of `advance`, leaves [S].
 
     learn: name -> sum over gradient steps of what the agent reports.
@@ -88,7 +88,7 @@ def seed_axes(on_policy: bool) -> TrainState:
     return TrainState(learner, own, own, replay, own, vector_steps=shared)
 
 
-def count(interval: Interval, output: LearnOutput) -> Interval:
+def count(interval: IntervalMetrics, output: LearnOutput) -> IntervalMetrics:
     """The interval with one more gradient step."""
     return interval._replace(
         learn={name: interval.learn[name] + value for name, value in output.metrics.items()},

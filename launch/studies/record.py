@@ -59,7 +59,7 @@ class Scene(NamedTuple):
     memory: Memory
 
 
-class Stage(NamedTuple):
+class RayActor(NamedTuple):
     """One environment in which an agent plays one episode after the other.
 
     begin(acting, episode) -> Scene.
@@ -144,7 +144,7 @@ def _acting(
     return step, Acting(params, statistics, key, jnp.int32(step))
 
 
-def _film(stage: Stage, acting: Acting, episodes: int, limit: int) -> Iterator[np.ndarray]:
+def _film(stage: RayActor, acting: Acting, episodes: int, limit: int) -> Iterator[np.ndarray]:
     """The pictures of all episodes; says how each went when it is over."""
     for episode in range(episodes):
         scene = stage.begin(acting, episode)
@@ -161,7 +161,7 @@ def _film(stage: Stage, acting: Acting, episodes: int, limit: int) -> Iterator[n
         )
 
 
-def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> Stage:
+def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> RayActor:
     """As `make_evaluator` plays: with the keys that it has for its environment number `episode`."""
     task, draw = find_drawing(make_task(config))
     env = make_vector_env(config, num_envs=1, evaluation=True, env=task)
@@ -185,10 +185,10 @@ def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> Stage:
     def draw_first(scene: Scene) -> np.ndarray:
         return draw(jax.device_get(jax.tree.map(lambda x: x[0], scene.env.env_state)))
 
-    return Stage(begin, advance, draw_first, env.spec, lambda: None)
+    return RayActor(begin, advance, draw_first, env.spec, lambda: None)
 
 
-def _on_host(config: EnvConfig, agent: Agent, episodes: int) -> Stage:
+def _on_host(config: EnvConfig, agent: Agent, episodes: int) -> RayActor:
     """As `HostEvaluator` plays its first environment; later episodes have seeds of their own."""
     env = make_host_vector(config, num_envs=1, evaluation=True, render=True)
 
@@ -205,7 +205,7 @@ def _on_host(config: EnvConfig, agent: Agent, episodes: int) -> Stage:
         action, memory = greedy((acting.params, acting.statistics), *shown, key, acting.step)
         return Scene((), env.step(np.asarray(action)), memory)
 
-    return Stage(begin, advance, lambda scene: env.render(), env.spec, env.close)
+    return RayActor(begin, advance, lambda scene: env.render(), env.spec, env.close)
 
 
 def _draw_without_screen() -> None:
