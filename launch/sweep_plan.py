@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bellmax import UserError
+from bellmax.launch.options import read_overrides
 from bellmax.launch.overrides import flatten
 from bellmax.launch.sentences import FLAG, Argument, must, show
 from bellmax.launch.yaml_files import read_yaml
@@ -32,21 +33,16 @@ class Job(NamedTuple):
     config: Any
 
 
-def read_values(source: str, overrides: Sequence[str]) -> dict[str, list[str]]:
+def read_values(overrides: Sequence[str]) -> dict[str, list[str]]:
     """Return the values of each key, in the order typed; of two equal options the last wins.
 
     Args:
-      source: a preset, a YAML file or a run's folder.
       overrides: as typed, but that commas separate values: ["--seed", "0,1", "--steps=300"].
 
     Raises:
-      UserError: a mistake in the source, an option that is none, or values that cannot be told
-        apart.
+      UserError: an option that is none, or values that cannot be told apart.
     """
-    from bellmax.launch.config import read_source, type_overrides
-
-    typed = type_overrides(read_source(source), overrides)
-    return {key: split_values(key, text) for key, text in typed.items()}
+    return {key: split_values(key, text) for key, text in read_overrides(overrides).items()}
 
 
 def split_values(key: str, text: str) -> list[str]:
