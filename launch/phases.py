@@ -21,7 +21,6 @@ from bellmax.envs.vector import VectorState, VectorTimeStep
 from bellmax.launch import replay as replay_lib
 from bellmax.launch.actors import Acting, Collected
 from bellmax.launch.learning import from_replay, from_rollout
-from bellmax.launch.random import stream
 from bellmax.launch.sharding import make_split, place, shardings
 from bellmax.launch.train_state import (
     ActorState,
@@ -30,6 +29,7 @@ from bellmax.launch.train_state import (
     Rollout,
     TrainState,
     count,
+    initial_state,
     seed_axes,
 )
 
@@ -198,13 +198,10 @@ def _start(
     agent: Agent, observation: specs.Array, num_envs: int, normalised: bool, seed: jax.Array
 ) -> TrainState:
     """The state of one seed at the start, without replay."""
-    root, zero = jax.random.key(seed), jnp.zeros((), jnp.int32)
-    actor = ActorState((), agent.initial_memory(num_envs), zero, zero)
-    keys = Keys(*(stream(root, name) for name in Keys._fields))
-    statistics = initial_statistics(observation.shape) if normalised else ()
     none: Any = ()
+    statistics = initial_statistics(observation.shape) if normalised else none
     env = VectorState(none, none, none, none, statistics)
-    return TrainState(agent.init(stream(root, "parameters")), actor, env, (), keys, zero)
+    return initial_state(agent, seed, num_envs, timestep=none, env=env, replay=none)
 
 
 def _absorb(

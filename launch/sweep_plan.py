@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from bellmax import UserError
 from bellmax.launch.options import read_overrides
 from bellmax.launch.overrides import flatten
@@ -54,26 +56,19 @@ def split_values(key: str, text: str) -> list[str]:
         return [text]
     if not isinstance(text, str):
         raise UserError(must(key, "values with commas between them", text))
-    parts, depth, quote = [""], 0, ""
-    for character in text:
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"" and parts[-1].rstrip()[-1:] in ("", "[", "(", "{", ",", ":"):
-            quote = character
-        depth += 0 if quote else (character in "[({") - (character in "])}")
-        if depth < 0:
-            break
-        if character == "," and not depth and not quote:
-            parts.append("")
-        else:
-            parts[-1] += character
-    if depth or quote:
-        raise UserError(f"{key}: a bracket or a quote is open in {show(text)}")
-    parts = [part.strip() for part in parts]
-    if len(parts) > 1 and "" in parts:
-        raise UserError(f"{key} has nothing between two commas, or at an end, of {show(text)}")
-    quoted = [len(p) > 1 and p[0] == p[-1] and p[0] in "'\"" for p in parts]
-    return [p[1:-1] if bare else p for p, bare in zip(parts, quoted, strict=True)]
+    try:
+        parts = yaml.compose(f"[{text}]", Loader=yaml.SafeLoader).value
+    except yaml.YAMLError:
+        parts = None
+    if parts is None or text.rstrip().endswith(","):
+        allowed = "values with a comma between two, all brackets and quotes closed"
+        raise UserError(must(key, allowed, text))
+    values = []
+    for part in parts:
+        quoted = isinstance(part, yaml.ScalarNode) and part.style
+        as_typed = text[part.start_mark.index - 1 : part.end_mark.index - 1]
+        values.append(part.value if quoted else as_typed)
+    return values or [text]
 
 
 def plan_runs(source: str, values: Mapping[str, Sequence[str]], out: Path) -> list[Job]:
