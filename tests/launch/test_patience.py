@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from bellmax.launch import patience as patience_module
-from bellmax.launch.actor_pools import LockStep, Threads
+from bellmax.launch.actor_pools import Pool
 from bellmax.launch.patience import GivenUpError, Patience
 
 
@@ -70,10 +70,8 @@ class Hanging:
 @pytest.mark.parametrize("lock_step", [True, False])
 def test_what_hangs_is_left_behind_by_a_thread_that_does_not_hold_up_the_process(lock_step):
     actor, waiting = Hanging(), Patience()
-    if lock_step:
-        pool = LockStep([actor], waiting)
-    else:
-        pool = Threads([actor], ahead=1, memory=(), now=0, patience=waiting)
+    ahead = None if lock_step else 1
+    pool = Pool([actor], ahead=ahead, memory=(), now=0, patience=waiting)
     pool.publish(())
     waiting.stop()
     with pytest.raises(GivenUpError):
