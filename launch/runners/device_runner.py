@@ -24,9 +24,9 @@ from bellmax.launch.runners.sharding import make_split, place, shardings
 from bellmax.launch.runners.train_state import (
     ActorState,
     IntervalMetrics,
-    Keys,
     Rollout,
     TrainState,
+    initial_state,
     seed_axes,
 )
 
@@ -125,7 +125,13 @@ def make_runner(
         _, state, interval = jax.lax.while_loop(going, iterate, carry)
         return state, interval
 
-    init_all = jax.vmap(_make_init(agent, env, replay, example), out_axes=state_axes)
+    def init(seed: jax.Array) -> TrainState:
+        env_state, timestep = env.reset(stream(jax.random.key(seed), "reset"))
+        memory = () if replay is None else replay.init(example)
+        parts = {"timestep": timestep, "env": env_state, "replay": memory}
+        return initial_state(agent, seed, env.num_envs, **parts)
+
+    init_all = jax.vmap(init, out_axes=state_axes)
     shapes = jax.eval_shape(init_all, jnp.zeros(num_seeds, jnp.int32))
     # None leaves it to jax where results are.
     where = None if mesh is None else shardings(mesh, shapes)
@@ -136,24 +142,6 @@ def make_runner(
         traces,
         lambda state: state if where is None else place(state, where),
     )
-
-
-def _make_init(
-    agent: Agent, env: VectorEnv, replay: replay_lib.Replay | None, example: Step
-) -> Callable[[jax.Array], TrainState]:
-    """The state of one seed at the start; `example` gives the shapes of one vector step."""
-
-    def init(seed: jax.Array) -> TrainState:
-        root = jax.random.key(seed)
-        env_state, timestep = env.reset(stream(root, "reset"))
-        zero = jnp.zeros((), jnp.int32)
-        actor = ActorState(timestep, agent.initial_memory(env.num_envs), zero, zero)
-        learner = agent.init(stream(root, "parameters"))
-        keys = Keys(*(stream(root, name) for name in Keys._fields))
-        memory = () if replay is None else replay.init(example)
-        return TrainState(learner, actor, env_state, memory, keys, zero)
-
-    return init
 
 
 def _make_collect(agent: Agent, env: VectorEnv, length: int):

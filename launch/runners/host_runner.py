@@ -30,7 +30,7 @@ from bellmax.launch.actors.actor import (
     HostRollout,
     RolloutSums,
 )
-from bellmax.launch.actors.pools import LockStep, Threads, faults
+from bellmax.launch.actors.pools import Pool, faults
 from bellmax.launch.actors.waiter import ActorTimeoutError, ActorWaiter
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners import learner_functions as phases
@@ -91,13 +91,13 @@ class HostRunner:
         self._earlier: dict[str, int] = {}
         self._agent, self._make_env = agent, make_env
         self._num_envs, self._num_actors = num_envs, num_actors
-        self._length, self._ahead = rollout_length, ahead
+        self._length = rollout_length
+        self._ahead = None if lock_step or replay is None else ahead
         self._observation, self._normalised = observation, normalised
         self._frame_stack = 1 if replay is None else replay.frame_stack
-        self._lock_step = lock_step or replay is None
         self._actors: list[Collector] = []
         self._hire = hire
-        self._pool: LockStep | Threads | None = None
+        self._pool: Pool | None = None
         self._example = example_step(agent, first_timestep(observation, num_envs, normalised))
         self._actor_device = actor_device
         if mesh is not None and actor_device is None:
@@ -241,11 +241,8 @@ class HostRunner:
             seed = functools.partial(_seed, state.keys.env[0], i)
             hired = self._hire(key, seed, now) if self._hire else self.make_actor(key, seed(now))
             self._actors.append(hired)
-        if self._lock_step:
-            self._pool = LockStep(self._actors, self.waiter)
-        else:
-            options = {"ahead": self._ahead, "memory": memory, "now": now}
-            self._pool = Threads(self._actors, **options, waiter=self.waiter)
+        options = {"memory": memory, "now": now, "waiter": self.waiter}
+        self._pool = Pool(self._actors, ahead=self._ahead, **options)
         state = self.place(state)
         if now == 0 or state.replay == ():
             return state

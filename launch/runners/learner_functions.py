@@ -20,7 +20,6 @@ from bellmax.envs.statistics import initial_statistics, merge_statistics, normal
 from bellmax.launch.actors.actor import Acting, HostRollout
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.learning import from_replay, from_rollout
-from bellmax.launch.runners.random import stream
 from bellmax.launch.runners.sharding import make_split, place, shardings
 from bellmax.launch.runners.train_state import (
     ActorState,
@@ -29,6 +28,7 @@ from bellmax.launch.runners.train_state import (
     Rollout,
     TrainState,
     count,
+    initial_state,
     seed_axes,
 )
 
@@ -201,13 +201,10 @@ def _start(
     agent: Agent, observation: specs.Array, num_envs: int, normalised: bool, seed: jax.Array
 ) -> TrainState:
     """The state of one seed at the start, without replay."""
-    root, zero = jax.random.key(seed), jnp.zeros((), jnp.int32)
-    actor = ActorState((), agent.initial_memory(num_envs), zero, zero)
-    keys = Keys(*(stream(root, name) for name in Keys._fields))
-    statistics = initial_statistics(observation.shape) if normalised else ()
     none: Any = ()
+    statistics = initial_statistics(observation.shape) if normalised else none
     env = VectorState(none, none, none, none, statistics)
-    return TrainState(agent.init(stream(root, "parameters")), actor, env, (), keys, zero)
+    return initial_state(agent, seed, num_envs, timestep=none, env=env, replay=none)
 
 
 def _absorb(

@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bellmax.agents import Memory
+from bellmax.agents import Agent, Memory
 from bellmax.agents.base import LearnerState, LearnOutput
 from bellmax.envs import Step, VectorState, VectorTimeStep
 from bellmax.launch.replay import ring as replay_lib
+from bellmax.launch.runners.random import stream
 
 
 class ActorState(NamedTuple):
@@ -46,6 +47,16 @@ class TrainState(NamedTuple):
     replay: Any
     keys: Keys
     vector_steps: jax.Array
+
+
+def initial_state(
+    agent: Agent, seed: jax.Array, num_envs: int, *, timestep: Any, env: VectorState, replay: Any
+) -> TrainState:
+    """Return the state of one seed [] at the start; the last three are its parts of these names."""
+    root, zero = jax.random.key(seed), jnp.zeros((), jnp.int32)
+    actor = ActorState(timestep, agent.initial_memory(num_envs), zero, zero)
+    keys = Keys(*(stream(root, name) for name in Keys._fields))
+    return TrainState(agent.init(stream(root, "parameters")), actor, env, replay, keys, zero)
 
 
 class IntervalMetrics(NamedTuple):

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from bellmax.launch.actors import waiter as waiter_module
-from bellmax.launch.actors.pools import LockStep, Threads
+from bellmax.launch.actors.pools import Pool
 from bellmax.launch.actors.waiter import ActorTimeoutError, ActorWaiter
 
 
@@ -70,10 +70,8 @@ class Hanging:
 @pytest.mark.parametrize("lock_step", [True, False])
 def test_what_hangs_is_left_behind_by_a_thread_that_does_not_hold_up_the_process(lock_step):
     actor, waiting = Hanging(), ActorWaiter()
-    if lock_step:
-        pool = LockStep([actor], waiting)
-    else:
-        pool = Threads([actor], ahead=1, memory=(), now=0, waiter=waiting)
+    ahead = None if lock_step else 1
+    pool = Pool([actor], ahead=ahead, memory=(), now=0, waiter=waiting)
     pool.publish(())
     waiting.stop()
     with pytest.raises(ActorTimeoutError):
