@@ -14,6 +14,7 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.envs.base import Environment, EnvSpec, EnvState, TimeStep
+from bellmax.envs.errors import in_a_sentence
 from bellmax.envs.statistics import (
     NORMALISED_BOUND,
     RunningStatistics,
@@ -126,16 +127,19 @@ def vectorise(
         raise UserError(
             f"reward_clip must be above 0, got {reward_clip}; leave it out for no clipping"
         )
-    env = stack_frames(limit_time(env, time_limit), frame_stack)
+    with in_a_sentence(f"the spec of {type(env).__name__} cannot be read"):
+        env = stack_frames(limit_time(env, time_limit), frame_stack)
     num_cells, cell = find_cells(env) if coverage else (0, None)
     raw = env.spec
+    env_reset = _in_sentences(env.reset, f"reset of {raw.name}")
+    env_step = _in_sentences(env.step, f"step of {raw.name}")
     spec = agent_spec(raw, reward_clip=reward_clip, normalised=normalise_observations)
     show = functools.partial(
         _show, reward_clip=reward_clip, update_statistics=update_statistics, cell=cell
     )
 
     def reset(key: jax.Array, *, statistics: Statistics | None = None):
-        env_state, ts = jax.vmap(env.reset)(_split(key, num_envs))
+        env_state, ts = jax.vmap(env_reset)(_split(key, num_envs))
         if not normalise_observations:
             statistics = ()
         elif not statistics:
@@ -154,12 +158,26 @@ def vectorise(
         # anyway.
         keys = _split(key, num_envs)
         is_first = state.is_last
-        stepped = jax.vmap(env.step)(state.env_state, action, keys)
-        fresh = jax.vmap(env.reset)(keys)
+        stepped = jax.vmap(env_step)(state.env_state, action, keys)
+        fresh = jax.vmap(env_reset)(keys)
         env_state, ts = jax.tree.map(lambda f, s: _where(is_first, f, s), fresh, stepped)
         return show(state._replace(env_state=env_state), ts, is_first)
 
     return VectorEnv(spec, num_envs, reset, step)
+
+
+def _in_sentences(call: Callable[..., Any], what: str) -> Callable[..., tuple[Any, TimeStep]]:
+    """An environment's reset or step whose exceptions and wrong results are UserErrors."""
+
+    def checked(*arguments: Any) -> tuple[Any, TimeStep]:
+        with in_a_sentence(f"{what} fails"):
+            result = call(*arguments)
+        if not isinstance(result, tuple) or [isinstance(r, TimeStep) for r in result] != [0, 1]:
+            shown = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+            raise UserError(f"{what} must return (state, TimeStep), got {shown}")
+        return result
+
+    return checked
 
 
 def _show(

@@ -14,7 +14,7 @@ from bellmax.envs.adapters.factory import kind_of
 from bellmax.envs.base import Environment, EnvSpec, TimeStep
 from bellmax.envs.checks.host import NUM_ENVS, check_batch
 from bellmax.envs.checks.rollout import check_rollout, sample_action
-from bellmax.envs.errors import in_words
+from bellmax.envs.errors import described
 from bellmax.envs.host.base import HostBatch, HostEnvironment
 from bellmax.envs.host.loop import LoopBatch
 from bellmax.envs.registry import is_host, make, make_batch
@@ -37,7 +37,7 @@ def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0
         env, batched = _make(env_or_name)
         spec = env.spec
     except Exception as error:  # the user's code may raise any exception
-        return [f"It cannot be made: {in_words(error)}"]
+        return [f"It cannot be made: {described(error)}"]
     if batched:
         with contextlib.closing(env):
             return _check_spec(spec) or check_batch(env, seed=seed)
@@ -49,7 +49,7 @@ def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0
     try:
         return check_rollout(env, spec, key)
     except Exception as error:
-        return [f"Under jit and vmap it raises {in_words(error)}"]
+        return [f"Under jit and vmap it raises {described(error)}"]
 
 
 def _make(env_or_name: Any) -> tuple[Environment | HostBatch, bool]:
@@ -86,7 +86,7 @@ def _check_traces(env: Environment, spec: EnvSpec, key: jax.Array) -> list[str]:
         jax.eval_shape(step, state, action, key)
         pure[where] = _same_traces(env.step, state, action, key)
     except Exception as error:
-        return [*problems, f"{where} raises {in_words(error)}"]
+        return [*problems, f"{where} raises {described(error)}"]
     for where, same in pure.items():
         if not same:
             problems.append(f"{where} is not a pure function: two traces of it differ.")

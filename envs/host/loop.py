@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bellmax import UserError
-from bellmax.envs.errors import in_words
+from bellmax.envs.errors import described
 from bellmax.envs.host.base import HostEnvironment, HostTimeStep, within
 from bellmax.envs.host.process import ProcessEnvironment
 
@@ -73,8 +73,10 @@ class LoopBatch:
             for _ in range(num_envs):
                 self._tasks.append(self._make())
             spec = self._tasks[0].spec
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, ChildProcessError | TimeoutError) and self._apart:
+                raise UserError(f"a task cannot be made: {_describe(error)[1]}") from error
             raise
         self.spec = with_limit(spec, time_limit)
         self._shown = spec.observation.shape, spec.observation.dtype
@@ -168,7 +170,7 @@ class LoopBatch:
                     ts = task.step(arguments[i])
             except UserError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 ts = self._restart(i, error)
                 restarted.append(i)
             answers.append(ts)
@@ -187,6 +189,11 @@ class LoopBatch:
         rewards: list[float] = []
         broken: list[int] = []
         for i, ts in enumerate(answers):
+            if not isinstance(ts, HostTimeStep):
+                raise UserError(
+                    f"reset and step of {self.spec.name} must return a HostTimeStep, got a "
+                    f"{type(ts).__name__}"
+                )
             value, reward = np.asarray(ts.observation), ts.reward
             if value.shape != shape or value.dtype != dtype:
                 value = self._converted(i, value)
@@ -218,7 +225,7 @@ class LoopBatch:
         ):  # an overflow becomes infinite, which is a fault
             return value.astype(dtype)
 
-    def _restart(self, i: int, error: Exception | None) -> HostTimeStep:
+    def _restart(self, i: int, error: BaseException | None) -> HostTimeStep:
         """Recreates and resets task i until a reset succeeds; error None means "not finite"."""
         while True:
             self._book(i, error)
@@ -229,14 +236,14 @@ class LoopBatch:
                 ts = self._tasks[i].reset(task_seed(self._seed, i, self._restarts[i]))
             except UserError:
                 raise
-            except Exception as again:
+            except (Exception, SystemExit) as again:
                 error = again
                 continue
             if not self._gather([ts])[2]:
                 return ts
             error = None
 
-    def _book(self, i: int, error: Exception | None) -> None:
+    def _book(self, i: int, error: BaseException | None) -> None:
         reason, words = _describe(error)
         self.faults[reason] += 1
         self.last_fault = words
@@ -245,7 +252,10 @@ class LoopBatch:
 
 
 def check_in_a_row(
-    faults: Sequence[int] | np.ndarray, spec: "EnvSpec", words: str, error: Exception | None = None
+    faults: Sequence[int] | np.ndarray,
+    spec: "EnvSpec",
+    words: str,
+    error: BaseException | None = None,
 ) -> None:
     """Raises UserError if a task had too many consecutive faults, [N]; words: the last fault."""
     for i in np.flatnonzero(np.asarray(faults) >= MAX_FAULTS)[:1]:
@@ -277,13 +287,13 @@ def _close(task: HostEnvironment) -> None:
         task.close()
 
 
-def _describe(error: Exception | None) -> tuple[str, str]:
+def _describe(error: BaseException | None) -> tuple[str, str]:
     """The reason of a fault, and its description."""
     if error is None:
         return "not finite", NOT_FINITE
     reason = "timed out" if isinstance(error, TimeoutError) else "raised"
     # A ChildProcessError already has a description as its message.
-    return reason, str(error) if isinstance(error, ChildProcessError) else in_words(error)
+    return reason, str(error) if isinstance(error, ChildProcessError) else described(error)
 
 
 def check_counts(num_envs: int, time_limit: int | None) -> None:
