@@ -25,7 +25,7 @@ from bellmax.envs import (
     vectorise,
 )
 from bellmax.launch.cli import main
-from bellmax.launch.metrics import read_metrics
+from bellmax.launch.reporting.metrics import read_metrics
 from helpers import scripted
 
 SIZE, NUM_ENVS, STEPS = 5, 3, 60
@@ -145,7 +145,7 @@ replay: {{capacity: 100}}
 def train(folder, *options):
     folder.with_suffix(".yaml").write_text(PRESET)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
+        patch.setattr("bellmax.launch.distributed.devices.configure_jax", lambda **_: None)
         source = str(folder.with_suffix(".yaml"))
         assert main(["train", source, *options, "--out", str(folder)]) == 0
     return folder
@@ -213,7 +213,7 @@ def test_plot_draws_it(counted, uncounted, tmp_path, monkeypatch, capsys):
 
 
 def test_a_task_without_cells_is_one_sentence_of_the_command(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
+    monkeypatch.setattr("bellmax.launch.distributed.devices.configure_jax", lambda **_: None)
     command = ["train", "dqn/cartpole", "--env.coverage", "--out", str(tmp_path / "run")]
     assert main(command) == 2
     said = capsys.readouterr().err
