@@ -39,7 +39,8 @@ def described(error: BaseException) -> str:
     """Return `in_words` with the file and line of the user's own code that raised, if any did."""
     frames = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
     own = [(file, line) for file, line in frames if _is_own(file)]
-    if not own or isinstance(error, SyntaxError):  # its message has the file and the line
+    # The message of a SyntaxError has file and line, that of a UserError says what to do.
+    if not own or isinstance(error, SyntaxError | UserError):
         return in_words(error)
     file, line = own[-1]
     near = os.path.relpath(file)

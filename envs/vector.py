@@ -131,8 +131,8 @@ def vectorise(
         env = stack_frames(limit_time(env, time_limit), frame_stack)
     num_cells, cell = find_cells(env) if coverage else (0, None)
     raw = env.spec
-    env_reset = _in_sentences(env.reset, f"reset of {raw.name}")
-    env_step = _in_sentences(env.step, f"step of {raw.name}")
+    env_reset = _checked(env.reset, f"reset of {raw.name}", raw)
+    env_step = _checked(env.step, f"step of {raw.name}", raw)
     spec = agent_spec(raw, reward_clip=reward_clip, normalised=normalise_observations)
     show = functools.partial(
         _show, reward_clip=reward_clip, update_statistics=update_statistics, cell=cell
@@ -166,18 +166,49 @@ def vectorise(
     return VectorEnv(spec, num_envs, reset, step)
 
 
-def _in_sentences(call: Callable[..., Any], what: str) -> Callable[..., tuple[Any, TimeStep]]:
-    """An environment's reset or step whose exceptions and wrong results are UserErrors."""
+def _checked(
+    call: Callable[..., Any], what: str, spec: EnvSpec
+) -> Callable[..., tuple[EnvState, TimeStep]]:
+    """An environment's reset or step whose exceptions and wrong results are UserErrors.
 
-    def checked(*arguments: Any) -> tuple[Any, TimeStep]:
+    `what` names it in messages. Rewards and flags of one entry get the shape [].
+    """
+
+    def checked(*arguments: Any) -> tuple[EnvState, TimeStep]:
         with in_a_sentence(f"{what} fails"):
             result = call(*arguments)
         if not isinstance(result, tuple) or [isinstance(r, TimeStep) for r in result] != [0, 1]:
             shown = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
             raise UserError(f"{what} must return (state, TimeStep), got {shown}")
-        return result
+        state, ts = result
+        shape = getattr(ts.observation, "shape", None)
+        if shape != spec.observation.shape:
+            raise UserError(
+                f"{what} must return observations of the spec's shape {spec.observation.shape}, "
+                f"got {type(ts.observation).__name__ if shape is None else shape}"
+            )
+        return state, ts._replace(
+            reward=_single(ts.reward, f"{what}: the reward must be one number", jnp.number),
+            terminated=_single(ts.terminated, f"{what}: terminated must be one bool"),
+            truncated=_single(ts.truncated, f"{what}: truncated must be one bool"),
+        )
 
     return checked
+
+
+def _single(value: Any, must: str, kind: Any = jnp.bool_) -> jax.Array:
+    """A leaf of one entry as an array []; UserError `must, got ...` if it is something else.
+
+    `kind`: of its dtype; a bool counts as a number.
+    """
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:  # None, text
+        raise UserError(f"{must}, got {value!r}") from error
+    known = array.dtype == jnp.bool_ or jnp.issubdtype(array.dtype, kind)
+    if array.size != 1 or not known:
+        raise UserError(f"{must}, got shape {array.shape} and dtype {array.dtype}")
+    return array.reshape(())
 
 
 def _show(

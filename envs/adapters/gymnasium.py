@@ -13,6 +13,7 @@ from bellmax.envs.adapters.gymnasium_spaces import convert_action, convert_obser
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.errors import in_words, making, without_warnings
 from bellmax.envs.host.base import Conversion, HostTimeStep, opening
+from bellmax.envs.host.values import as_flag, as_reward
 from bellmax.envs.options import check_options, suggest
 
 
@@ -92,9 +93,10 @@ class GymnasiumTask:
             raise self._interface("step", allowed, result)
         observation, reward, terminated, truncated, _ = result
         observation = self.observation.convert(observation)
-        return HostTimeStep(
-            observation, float(reward), bool(terminated), bool(truncated and not terminated)
-        )
+        name = self.spec.name
+        terminated = as_flag(terminated, "terminated", name)
+        truncated = as_flag(truncated, "truncated", name) and not terminated
+        return HostTimeStep(observation, as_reward(reward, name), terminated, truncated)
 
     def _interface(self, where: str, allowed: str, result: Any) -> UserError:
         came = (

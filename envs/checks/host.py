@@ -6,7 +6,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax.envs.base import EnvSpec
-from bellmax.envs.checks.rollout import widened_bounds
+from bellmax.envs.checks.rollout import at_entry, widened_bounds
 from bellmax.envs.errors import described
 from bellmax.envs.host.base import HostBatch, HostTimeStep
 
@@ -114,7 +114,8 @@ def _check_values(where: str, ts: HostTimeStep, spec: EnvSpec) -> list[str]:
     problems = []
     finite = np.isfinite(np.asarray(ts.observation, np.float32))
     if not finite.all():
-        problems.append(f"{where}: an observation is not finite.")
+        entry = np.argmin(finite.all(axis=0))
+        problems.append(f"{where}: an observation is not finite{at_entry(int(entry), spec)}.")
     elif isinstance(spec.observation, specs.BoundedArray):
         low, high = widened_bounds(spec.observation)
         value = np.asarray(ts.observation, np.float32)

@@ -79,7 +79,7 @@ FAULTS = {
     "step: terminated must have shape (2,) and dtype bool, got (2,) and float64": Batch(
         on_step=changed(terminated=lambda t: t.terminated * 1.0)
     ),
-    "step: an observation is not finite.": Batch(
+    "step: an observation is not finite at [0].": Batch(
         on_step=changed(observation=lambda t: t.observation * np.float32(np.inf))
     ),
     "step: a reward is not finite.": Batch(on_step=changed(reward=lambda t: t.reward - np.inf)),
