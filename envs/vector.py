@@ -22,6 +22,7 @@ from bellmax.envs.statistics import (
     merge_statistics,
     normalise,
 )
+from bellmax.envs.validation import check_spec
 from bellmax.envs.wrappers.coverage import Cell, find_cells
 from bellmax.envs.wrappers.frame_stack import stack_frames
 from bellmax.envs.wrappers.time_limit import limit_time
@@ -128,6 +129,7 @@ def vectorise(
             f"reward_clip must be above 0, got {reward_clip}; leave it out for no clipping"
         )
     with in_a_sentence(f"the spec of {type(env).__name__} cannot be read"):
+        check_spec(env.spec)
         env = stack_frames(limit_time(env, time_limit), frame_stack)
     num_cells, cell = find_cells(env) if coverage else (0, None)
     raw = env.spec

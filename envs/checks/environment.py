@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from dm_env import specs
 
 from bellmax.envs.adapters.factory import kind_of
 from bellmax.envs.base import Environment, EnvSpec, TimeStep
@@ -18,6 +17,7 @@ from bellmax.envs.errors import described
 from bellmax.envs.host.base import HostBatch, HostEnvironment
 from bellmax.envs.host.loop import LoopBatch
 from bellmax.envs.registry import is_host, make, make_batch
+from bellmax.envs.validation import spec_problems
 
 
 def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0) -> list[str]:
@@ -34,14 +34,16 @@ def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0
     """
     env: Any
     try:
+        if not isinstance(env_or_name, str) and (problems := _spec_problems(env_or_name.spec)):
+            return problems
         env, batched = _make(env_or_name)
         spec = env.spec
     except Exception as error:  # the user's code may raise any exception
         return [f"It cannot be made: {described(error)}"]
     if batched:
         with contextlib.closing(env):
-            return _check_spec(spec) or check_batch(env, seed=seed)
-    if problems := _check_spec(spec):
+            return _spec_problems(spec) or check_batch(env, seed=seed)
+    if problems := _spec_problems(spec):
         return problems
     key = jax.random.key(seed)
     if problems := _check_traces(env, spec, key):
@@ -106,18 +108,8 @@ def _same_traces(function: Callable[..., Any], *args: Any) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(consts, other_consts, strict=True))
 
 
-def _check_spec(spec: Any) -> list[str]:
-    if not isinstance(spec, EnvSpec):
-        return [f"spec must be a bellmax.envs.EnvSpec, got a {type(spec).__name__}."]
-    problems = []
-    for name in ("observation", "action"):
-        if not isinstance(part := getattr(spec, name), specs.Array):
-            problems.append(f"spec.{name} must be a dm_env spec, got a {type(part).__name__}.")
-    if spec.time_limit is not None and spec.time_limit < 1:
-        problems.append(f"spec.time_limit must be at least 1, got {spec.time_limit}.")
-    if spec.reward_range is not None and not spec.reward_range[0] <= spec.reward_range[1]:
-        problems.append(f"spec.reward_range must be (low, high), got {spec.reward_range}.")
-    return problems
+def _spec_problems(spec: Any) -> list[str]:
+    return [f"{problem}." for problem in spec_problems(spec)]
 
 
 def _check_step(where: str, ts: Any, spec: EnvSpec) -> list[str]:

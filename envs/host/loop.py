@@ -13,6 +13,7 @@ from bellmax.envs.errors import described
 from bellmax.envs.host.base import HostEnvironment, HostTimeStep, within
 from bellmax.envs.host.process import ProcessEnvironment
 from bellmax.envs.host.values import LARGEST, as_flag, as_reward, not_finite
+from bellmax.envs.validation import check_spec
 
 if TYPE_CHECKING:
     from dm_env import specs
@@ -73,6 +74,7 @@ class LoopBatch:
             for _ in range(num_envs):
                 self._tasks.append(self._make())
             spec = self._tasks[0].spec
+            check_spec(spec)
         except BaseException as error:
             self.close()
             if isinstance(error, ChildProcessError | TimeoutError) and self._apart:

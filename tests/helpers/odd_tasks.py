@@ -102,6 +102,18 @@ def space_class():
     return gym_with(action_space=gymnasium.spaces.Discrete)
 
 
+def no_actions():
+    return gym_with(action_space=gymnasium.spaces.Discrete(0))
+
+
+def low_above_high():
+    return gym_with(action_space=gymnasium.spaces.Box(1.0, -1.0, (2,)))
+
+
+def no_bits():
+    return gym_with(observation_space=gymnasium.spaces.MultiBinary(0))
+
+
 def old_step():
     return gym_with(step=lambda self, action: (np.zeros(2, np.float32), 1.0, False, {}))
 
