@@ -20,6 +20,9 @@ from bellmax.envs.errors import in_a_sentence, making
 from bellmax.envs.host.base import HostEnvironment
 from bellmax.envs.options import check_arguments, suggest
 
+# JAX suites whose environment objects an adapter takes, and others.
+_SUITES = ("gymnax", "brax", "craftax", "xminigrid")
+_NO_ADAPTER = ("jumanji", "mujoco_playground", "navix", "pgx")
 # What an environment of each kind has besides reset and step, see `kind_of`.
 _MEMBERS = {
     "gymnasium": ("observation_space", "action_space"),
@@ -70,11 +73,38 @@ def call(name: str, options: dict[str, Any]) -> Any:
     factory = load_factory(name)
     check_arguments(name, factory, options)
     with making(name, options):
-        made = factory(**options)
+        made = from_suite(factory(**options))
         if not kind_of(made):
             raise UserError(
                 f"{name} must return an Environment with spec, reset and step, a gymnasium.Env or "
                 f"a dm_env.Environment, got {_kind_in_words(made)}{_hint(made)}"
+            )
+    return made
+
+
+def from_suite(made: Any) -> Any:
+    """Return an environment object of a JAX suite in that suite's adapter.
+
+    Args:
+      made: an object, or (environment, params) as gymnax.make returns. What is of no such suite is
+        returned as it is.
+
+    Raises:
+      UserError: the adapter does not take it, or bellmax has no adapter for its package.
+    """
+    env, *params = made if type(made) is tuple and len(made) == 2 else (made,)
+    packages = _packages(env)
+    if isinstance(getattr(env, "spec", None), EnvSpec):
+        return made
+    for suite in _SUITES:
+        if suite in packages:
+            adapter = importlib.import_module(f"bellmax.envs.adapters.{suite}")
+            return getattr(adapter, f"from_{suite}")(env, *params)
+    for package in _NO_ADAPTER:
+        if package in packages:
+            raise UserError(
+                f"bellmax has no adapter for {package}, got a {type(env).__name__}; wrap it in an "
+                "Environment with spec, reset and step"
             )
     return made
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bellmax.envs.adapters.factory import kind_of
+from bellmax.envs.adapters.factory import from_suite, kind_of
 from bellmax.envs.base import Environment, EnvSpec, TimeStep
 from bellmax.envs.checks.host import NUM_ENVS, check_batch
 from bellmax.envs.checks.rollout import check_rollout, sample_action
@@ -24,8 +24,8 @@ def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0
     """Steps an environment with random actions and lists violations of the contract.
 
     Args:
-      env_or_name: an environment, or a name that `make` or `make_batch` takes. A host environment
-        is closed afterwards.
+      env_or_name: an environment, perhaps an object of a JAX suite, or a name that `make` or
+        `make_batch` takes. A host environment is closed afterwards.
       seed: seeds the actions and the environment.
 
     Returns:
@@ -34,8 +34,10 @@ def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0
     """
     env: Any
     try:
-        if not isinstance(env_or_name, str) and (problems := _spec_problems(env_or_name.spec)):
-            return problems
+        if not isinstance(env_or_name, str):
+            env_or_name = from_suite(env_or_name)
+            if problems := _spec_problems(env_or_name.spec):
+                return problems
         env, batched = _make(env_or_name)
         spec = env.spec
     except Exception as error:  # the user's code may raise any exception
