@@ -20,9 +20,9 @@ from timing import alternate, table
 from bellmax.agents import registry
 from bellmax.agents.base import ActorOutput, Batch, LearnOutput
 from bellmax.envs import make_vector_env
-from bellmax.launch.config import load
-from bellmax.launch.replay import make_replay
-from bellmax.launch.runner import example_step, make_runner
+from bellmax.launch.config.run_config import load
+from bellmax.launch.replay.ring import make_replay
+from bellmax.launch.runners.device_runner import example_step, make_runner
 
 
 def parts(config):

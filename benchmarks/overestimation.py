@@ -19,10 +19,10 @@ from timing import table
 from bellmax.agents import Agent
 from bellmax.agents.actor_critic import check_action
 from bellmax.envs import make, make_vector_env
-from bellmax.launch.config import RunConfig, load
-from bellmax.launch.evaluate import restore
-from bellmax.launch.experiment import build
-from bellmax.launch.train_state import TrainState
+from bellmax.launch.config.run_config import RunConfig, load
+from bellmax.launch.runners.train_state import TrainState
+from bellmax.launch.studies.evaluate import restore
+from bellmax.launch.training.experiment import build
 from bellmax.networks import make_critics
 
 LENGTH, EPISODES = 1000, 10

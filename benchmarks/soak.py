@@ -157,10 +157,10 @@ def growth(samples: np.ndarray, column: int) -> dict[str, float]:
 
 def make_session(folder: Path, experiment: Any) -> Any:
     """The loop of a run in the folder, which ends only at SIGTERM."""
-    from bellmax.launch.checkpoints import Checkpoints
-    from bellmax.launch.metrics import MetricsLog
-    from bellmax.launch.progress import Progress
-    from bellmax.launch.session import Session
+    from bellmax.launch.reporting.metrics import MetricsLog
+    from bellmax.launch.reporting.progress import Progress
+    from bellmax.launch.training.checkpoints import Checkpoints
+    from bellmax.launch.training.loop import Session
 
     log = MetricsLog(folder, tensorboard=False, wandb=None, config={}, resume_step=None)
     checkpoints = Checkpoints(folder / "checkpoints", keep=2)
@@ -171,9 +171,9 @@ def soak(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], lis
     """The run: what came of it, and what was wrong."""
     import soak_checks as checks
 
-    from bellmax.launch.config import load
-    from bellmax.launch.experiment import build
-    from bellmax.launch.metrics import read_metrics
+    from bellmax.launch.config.run_config import load
+    from bellmax.launch.reporting.metrics import read_metrics
+    from bellmax.launch.training.experiment import build
 
     ledger, tallies, over = folder / "ledger", [checks.Tally()], threading.Event()
     for name, timeout, every in [("run", "60", FAULT_EVERY), ("calm", "null", 0)]:

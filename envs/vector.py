@@ -14,7 +14,6 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.envs.base import Environment, EnvSpec, EnvState, TimeStep
-from bellmax.envs.coverage import Cell, find_cells
 from bellmax.envs.statistics import (
     NORMALISED_BOUND,
     RunningStatistics,
@@ -22,7 +21,9 @@ from bellmax.envs.statistics import (
     merge_statistics,
     normalise,
 )
-from bellmax.envs.wrappers import limit_time, stack_frames
+from bellmax.envs.wrappers.coverage import Cell, find_cells
+from bellmax.envs.wrappers.frame_stack import stack_frames
+from bellmax.envs.wrappers.time_limit import limit_time
 
 Statistics: TypeAlias = RunningStatistics | tuple[()]
 

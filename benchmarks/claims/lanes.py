@@ -19,10 +19,10 @@ import numpy as np
 from bellmax.agents import Agent, registry
 from bellmax.agents.base import LearnerState
 from bellmax.envs import make_vector_env
-from bellmax.launch.config import RunConfig
-from bellmax.launch.evaluation import make_evaluator
-from bellmax.launch.replay import make_replay
-from bellmax.launch.runner import make_runner
+from bellmax.launch.config.run_config import RunConfig
+from bellmax.launch.replay.ring import make_replay
+from bellmax.launch.runners.device_runner import make_runner
+from bellmax.launch.runners.evaluation import make_evaluator
 
 SAVE_SECONDS = 180.0  # between saves of what has been trained
 

@@ -15,7 +15,7 @@ from bellmax.agents.icm import ICMConfig, icm_bonus, make_icm
 from bellmax.agents.intrinsic import Chunk
 from bellmax.agents.rnd import RNDConfig, make_rnd, rnd_bonus
 from bellmax.envs import DeepSea, EnvSpec, Step, vectorise
-from bellmax.launch.runner import make_runner
+from bellmax.launch.runners.device_runner import make_runner
 from bellmax.networks import RecurrentNetworkConfig
 from helpers.jitted import compile_bonus, quick_jit
 

@@ -13,7 +13,7 @@ from bellmax.agents.base import Batch
 from bellmax.agents.byol_explore import BYOLExploreConfig, byol_bonus, make_byol_explore
 from bellmax.agents.intrinsic import Chunk, IntrinsicConfig
 from bellmax.envs import DeepSea, EnvSpec, Step, vectorise
-from bellmax.launch.learning import with_next
+from bellmax.launch.runners.learning import with_next
 from bellmax.networks import (
     GRU,
     RecurrentMemory,

@@ -20,7 +20,7 @@ from bellmax.agents.on_policy import (
     make_on_policy_agent,
 )
 from bellmax.envs import EnvSpec, Pendulum, Step, TimeStep, vectorise
-from bellmax.launch.runner import make_runner
+from bellmax.launch.runners.device_runner import make_runner
 from bellmax.networks import RecurrentNetworkConfig, make_recurrent_network
 from helpers.jitted import compile_agent, quick_jit
 

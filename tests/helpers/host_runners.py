@@ -4,8 +4,8 @@ import jax
 import numpy as np
 
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
-from bellmax.launch.host_runner import HostRunner
-from bellmax.launch.replay import make_replay
+from bellmax.launch.replay.ring import make_replay
+from bellmax.launch.runners.host_runner import HostRunner
 from bellmax.networks import NetworkConfig
 from helpers.host_tasks import CountingBatch
 

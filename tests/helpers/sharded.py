@@ -13,10 +13,10 @@ from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_d
 from bellmax.agents.td3 import TD3Config, make_td3
 from bellmax.envs import CartPole, DeepSea, Pendulum, PixelCatch, vectorise
 from bellmax.envs.host import HostVector
-from bellmax.launch.host_runner import HostRunner
-from bellmax.launch.replay import make_replay
-from bellmax.launch.runner import make_runner
-from bellmax.launch.sharding import make_mesh
+from bellmax.launch.replay.ring import make_replay
+from bellmax.launch.runners.device_runner import make_runner
+from bellmax.launch.runners.host_runner import HostRunner
+from bellmax.launch.runners.sharding import make_mesh
 from bellmax.networks import ContinuousNetworkConfig, NetworkConfig, RecurrentNetworkConfig
 from helpers.host_tasks import JaxBatch
 

@@ -1,0 +1,182 @@
+"""Actors: they step host environments by the parameters they are given and hand over rollouts."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from bellmax.agents import Memory
+from bellmax.agents.base import Outcome
+from bellmax.envs import Step, VectorTimeStep
+from bellmax.envs.host import HostVector
+
+Acting = Any  # what acting needs: the agent's actor_params and the observations' statistics
+
+
+# act(observation [E, ...], memory, is_first [E], now) -> (observation as the agent saw it, action,
+# memory, behaviour), [E, ...] each, as in ActorOutput; `now` is the vector step. Not a NamedTuple,
+# which Python would make at each step.
+Act = Callable[[Any, Memory, Any, int], tuple[Any, Any, Memory, Any]]
+
+
+class Episodes(NamedTuple):
+    """Sums over rollouts: environment steps; of the episodes that ended number, return, length."""
+
+    env_steps: int
+    episodes: int
+    episode_return: float
+    episode_length: int
+
+    def plus(self, other: "Episodes") -> "Episodes":
+        """Both together."""
+        sums: Any = [a + b for a, b in zip(self, other, strict=True)]
+        return Episodes(*sums)
+
+
+class Collected(NamedTuple):
+    """A rollout of L vector steps, arrays of numpy or of jax.
+
+    records: leaves [L, N, ...], the observations newest frames alone where replay keeps no more.
+    before, memory: the memory before and after it, [N, ...]. after: the next step, as it was shown.
+    outcome: leaves [L, N, ...], or () if the agent does not observe.
+    raw: [L, N, ...] observations before normalisation, or ().
+    """
+
+    records: Step
+    before: Memory
+    after: VectorTimeStep
+    memory: Memory
+    outcome: Any
+    raw: Any
+
+
+class Collector(Protocol):
+    """What collects rollouts for a pool: an `Actor`, or one in another process.
+
+    num_envs: E, its environments.
+    faults: how often something of it had to be made anew, by reason.
+    """
+
+    @property
+    def num_envs(self) -> int: ...
+
+    @property
+    def faults(self) -> Mapping[str, int]: ...
+
+    def collect(self, acting: Acting, memory: Memory, now: int) -> tuple[Collected, Episodes]:
+        """Steps L times from vector step `now` on; memory [E, ...] is that before it."""
+        ...
+
+    def close(self) -> None:
+        """Frees its environments."""
+        ...
+
+
+# hire(key, seed, now): one that lives elsewhere, from vector step `now` on. key: of its acting.
+# seed(now, replaced): of its environments, when it was replaced so many times.
+Hire = Callable[[jax.Array, Callable[[int, int], int], int], Collector]
+
+
+class Actor:
+    """One stream of environments and who acts in it.
+
+    Args:
+      env: its environments, E of them.
+      bind: bind(acting) -> act, compiled, for a rollout.
+      length: L, vector steps in a rollout.
+      observes: whether the agent wants outcomes.
+      normalised: whether the agent sees other observations than the environments show.
+      frames: whether only the newest frame of each observation is handed over.
+      seed: of the environments.
+      seen: the last time step of an actor that is no more and whose place this one takes, [E, ...]:
+        it is this one's first, as of a step whose action led nowhere. None takes nobody's place.
+    """
+
+    def __init__(
+        self,
+        env: HostVector,
+        bind: Callable[[Acting], Act],
+        *,
+        length: int,
+        observes: bool,
+        normalised: bool,
+        frames: bool = False,
+        seed: int,
+        seen: VectorTimeStep | None = None,
+    ):
+        self._env = env
+        self._bind, self._length = bind, length
+        self._observes, self._normalised, self._frames = observes, normalised, frames
+        opening = env.reset(seed)
+        self._seen, self._frame = opening, env.frame
+        self._opening = None
+        if seen is not None:
+            self._seen, self._opening = seen, opening
+            if frames:
+                self._frame = seen.observation[..., -env.frame.shape[-1] :]
+
+    @property
+    def num_envs(self) -> int:
+        """E."""
+        return self._env.num_envs
+
+    @property
+    def faults(self) -> Mapping[str, int]:
+        """How often environments were restarted, by reason."""
+        return self._env.faults
+
+    def collect(self, acting: Acting, memory: Memory, now: int) -> tuple[Collected, Episodes]:
+        """Steps L times from vector step `now` on; memory [E, ...] is that before it."""
+        act, seen, before = self._bind(acting), self._seen, memory
+        rows = [seen[1:]]  # not the observations, which would take fresh memory for each step
+        shown, actions, behaviours, memories, raw = [], [], [], [], []
+        for i in range(self._length):
+            acted = act(seen.observation, memory, seen.is_first, now + i)
+            observation, action, memory, behaviour = acted
+            actions.append(np.asarray(action))
+            behaviours.append(behaviour)
+            if self._frames:
+                shown.append(self._frame)
+            else:
+                shown.append(observation if self._normalised else seen.observation)
+            if self._normalised:
+                raw.append(seen.observation)
+            if self._observes:
+                memories.append(memory)
+            if self._opening is None:
+                seen = self._env.step(actions[-1])
+            else:  # the action led nowhere
+                seen, self._opening = self._opening, None
+            self._frame = self._env.frame
+            rows.append(seen[1:])
+        self._seen = seen
+        arrays: Any = map(np.array, zip(*rows, strict=True))
+        reward, discount, is_first, is_last, _, returns, lengths = arrays
+        # Where an episode had ended, or a task was restarted, nothing came of the action.
+        nothing, ended = is_last[:-1] | is_first[1:], is_last[1:]
+        taken = _stack(shown), _stack(actions), reward[1:], discount[1:]
+        records = Step(*taken, is_first[:-1], nothing, _stack(behaviours))
+        outcome = Outcome(_stack(memories), returns[1:], ended) if self._observes else ()
+        over = int(np.count_nonzero(ended))
+        episodes = Episodes(nothing.size - int(np.count_nonzero(nothing)), over, 0.0, 0)
+        if over:
+            episodes = episodes._replace(
+                episode_return=float(returns[1:][ended].sum(dtype=np.float64)),
+                episode_length=int(lengths[1:][ended].sum()),
+            )
+        raw = np.array(raw) if self._normalised else ()
+        return Collected(records, before, seen, memory, outcome, raw), episodes
+
+    def close(self) -> None:
+        """Frees the environments."""
+        self._env.close()
+
+
+def _stack(trees: list[Any]) -> Any:
+    """Leaves [L, ...] of L trees, on the host. `np.stack` takes three times as long."""
+    if isinstance(trees[0], np.ndarray):
+        return np.array(trees)
+    if isinstance(trees[0], tuple) and not trees[0]:
+        return ()
+    return jax.tree.map(lambda *x: np.array([np.asarray(a) for a in x]), *trees)

@@ -1,0 +1,258 @@
+"""Actors in processes of a Ray cluster, on this machine or on others.
+
+Each process builds its half of the run from the configuration, by the code that builds it here, and
+steps its share of the environments. Parameters go into Ray's object store once a publication;
+rollouts come back as arrays of numpy. An actor that dies is replaced.
+"""
+
+import contextlib
+import dataclasses
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bellmax import UserError
+from bellmax.agents import Memory
+from bellmax.envs import VectorTimeStep
+from bellmax.envs.host.loop import MAX_FAULTS
+from bellmax.envs.options import import_extra
+from bellmax.launch.actors.actor import Acting, Actor, Collected, Episodes, Hire
+from bellmax.launch.config.run_config import RunConfig
+from bellmax.launch.distributed.devices import configure_jax
+from bellmax.launch.distributed.ray_cluster import reached
+from bellmax.launch.runners.host_runner import HostRunner
+from bellmax.launch.training.experiment import build
+
+START_SECONDS = 120.0  # for an actor to be given a CPU and to start Python
+_CLOSE_SECONDS = 5.0
+_WHEN_LOST = "`bellmax resume` goes on from the last checkpoint"
+
+
+class _DiedError(Exception):
+    """An actor's process is gone; the message says why."""
+
+
+def hire(config: RunConfig) -> Hire:
+    """What makes the actors of a run on the cluster that this process is connected to by then."""
+    host = dataclasses.replace(config.host, actor_device=None)
+    far, parcels = dataclasses.replace(config, devices=1, host=host), Parcels()
+
+    def one(key: jax.Array, seed: Callable[[int, int], int], now: int) -> RemoteActor:
+        return RemoteActor(far, key, seed, now, parcels)
+
+    return one
+
+
+class Parcels:
+    """Parameters in Ray's object store: put there when the first actor asks, shared by all."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._acting: Acting = None
+        self._reference: Any = None
+
+    def reference(self, acting: Acting) -> Any:
+        """Where these parameters are."""
+        with self._lock:
+            if self._reference is None or acting is not self._acting:
+                ray: Any = import_extra("ray", "ray")
+                self._reference = ray.put(jax.device_get(acting))
+                self._acting = acting
+            return self._reference
+
+
+class RemoteActor:
+    """A `Collector` whose environments and acting are in a process of Ray.
+
+    Args:
+      config: of the run, as it is to be built there.
+      key: of its acting.
+      seed: seed(now, replaced), of its environments.
+      now: the vector step that it starts at.
+      parcels: shared by the actors of the run.
+
+    Raises:
+      UserError: from `collect`: there was no CPU for it, its process died and ten that took its
+        place did too, or the environment raised one.
+      LostClusterError: from `collect`: the connection to the cluster is gone.
+      Exception: from `collect`: what the environment raised there.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        key: jax.Array,
+        seed: Callable[[int, int], int],
+        now: int,
+        parcels: Parcels,
+    ):
+        self.num_envs = config.env.num_envs // config.host.actors
+        self._config, self._seed, self._parcels = config, seed, parcels
+        self._key = str(jax.random.key_impl(key)), np.asarray(jax.random.key_data(key))
+        self._seen: VectorTimeStep | None = None
+        self._replaced, self._in_a_row = 0, 0
+        # Of those that are no more, and of the one that is.
+        self._past: dict[str, int] = {"died": 0}
+        self._present: dict[str, int] = {}
+        self._begin(now)
+
+    @property
+    def faults(self) -> Mapping[str, int]:
+        """How often environments were restarted, by reason, and this actor replaced: "died"."""
+        return _sum(self._past, self._present)
+
+    def collect(self, acting: Acting, memory: Memory, now: int) -> tuple[Collected, Episodes]:
+        """Steps L times from vector step `now` on; memory [E, ...] is that before it."""
+        memory = jax.device_get(memory)
+        while True:
+            try:
+                answer = self._ask(acting, memory, now)
+                break
+            except _DiedError as death:
+                self._replace(now, str(death))
+        collected, sums, self._present = answer
+        self._seen, self._in_a_row = collected.after, 0
+        return collected, sums
+
+    def close(self) -> None:
+        """Frees the environments and ends the process."""
+        if self._built is None:
+            with contextlib.suppress(Exception):
+                _answer(self._far.close.remote, _CLOSE_SECONDS)
+        self._kill()
+
+    def _ask(self, acting: Acting, memory: Memory, now: int) -> Any:
+        self._await_start()
+        parcel = self._parcels.reference(acting)
+        return _answer(lambda: self._far.collect.remote(parcel, memory, now))
+
+    def _begin(self, now: int) -> None:
+        ray: Any = import_extra("ray", "ray")
+        options = {"num_cpus": 1, "runtime_env": {"env_vars": {"JAX_PLATFORMS": "cpu"}}}
+        self._far = ray.remote(Stage).options(**options).remote(os.getcwd())
+        self._ready = self._far.ready.remote()
+        seed = self._seed(now, self._replaced)
+        self._built = self._far.build.remote(self._config, self._key, seed, self._seen)
+
+    def _await_start(self) -> None:
+        """Waits until it is there, if it was not yet."""
+        if self._built is None:
+            return
+        if not _answer(lambda: self._ready, START_SECONDS):
+            ray: Any = import_extra("ray", "ray")
+            cpus, free = ray.cluster_resources(), ray.available_resources()
+            raise UserError(
+                f"an actor got no CPU of the Ray cluster within {START_SECONDS:g} s: "
+                f"{free.get('CPU', 0):g} of its {cpus.get('CPU', 0):g} are free; lower "
+                "host.actors, wait or add nodes"
+            )
+        _answer(lambda: self._built)
+        self._built = None
+
+    def _replace(self, now: int, death: str) -> None:
+        self._kill()
+        if self._in_a_row == MAX_FAULTS:
+            raise UserError(
+                f"a Ray actor died and {MAX_FAULTS} in its place after it, the last because {death}"
+            )
+        self._replaced, self._in_a_row = self._replaced + 1, self._in_a_row + 1
+        self._past, self._present = _sum(self._past, self._present, {"died": 1}), {}
+        self._begin(now)
+
+    def _kill(self) -> None:
+        ray: Any = import_extra("ray", "ray")
+        with contextlib.suppress(Exception), reached(_WHEN_LOST):
+            ray.kill(self._far)
+
+
+def _sum(*counts: Mapping[str, int]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(total)
+
+
+def _answer(call: Callable[[], Any], seconds: float | None = None) -> Any:
+    """What the reference that `call` returns comes to; None if it takes longer than so."""
+    ray: Any = import_extra("ray", "ray")
+    errors = ray.exceptions
+    try:
+        with reached(_WHEN_LOST):
+            return ray.get(call(), timeout=seconds)
+    except errors.GetTimeoutError:
+        return None
+    except errors.RayTaskError as error:
+        if not isinstance(error.cause, errors.RayError):
+            raise error.cause from None
+        raise _DiedError(_death(str(error.cause))) from error
+    except errors.RayError as error:
+        raise _DiedError(_death(str(error))) from error
+
+
+def _death(words: str) -> str:
+    """Why an actor died, of the many lines that Ray has to say about it.
+
+    Raises:
+      UserError: it could not start, and no other could.
+    """
+    lines = [line.strip() for line in words.strip().splitlines() if line.strip()] or ["unknown"]
+    if "failed to import" in words or "creation task" in words:
+        raise UserError(
+            f"an actor does not start on the Ray cluster ({lines[-1][:200]}); bellmax and the "
+            "environment's packages must be installed on every node"
+        )
+    why = next((line for line in lines if line.startswith("The actor is dead because")), lines[0])
+    return why.removeprefix("The actor is dead because ")[:200]
+
+
+class Stage:
+    """The half of an actor that is in a process of Ray.
+
+    Args:
+      folder: where the run was started: for environments of the user's own, if it is here too.
+    """
+
+    def __init__(self, folder: str):
+        if folder not in sys.path and os.path.isdir(folder):
+            sys.path.append(folder)
+        self._actor: Actor | None = None
+
+    def ready(self) -> bool:
+        """That it is there."""
+        return True
+
+    def build(
+        self,
+        config: RunConfig,
+        key: tuple[str, np.ndarray],
+        seed: int,
+        seen: VectorTimeStep | None,
+    ) -> bool:
+        """Makes the actor; key is its implementation and data, seed and seen are as in `Actor`."""
+        configure_jax()
+        runner = build(config).runner
+        assert isinstance(runner, HostRunner)
+        implementation, data = key
+        acting: Any = jax.random.wrap_key_data(jnp.asarray(data), impl=implementation)
+        self._actor = runner.make_actor(acting, seed, seen)
+        return True
+
+    def collect(
+        self, acting: Acting, memory: Memory, now: int
+    ) -> tuple[Collected, Episodes, dict[str, int]]:
+        """A rollout in arrays of numpy, its sums, and faults so far."""
+        assert self._actor is not None
+        collected, sums = self._actor.collect(jax.device_put(acting), memory, now)
+        return jax.device_get(collected), sums, dict(self._actor.faults)
+
+    def close(self) -> None:
+        """Frees the environments."""
+        if self._actor is not None:
+            self._actor.close()

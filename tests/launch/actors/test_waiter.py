@@ -1,0 +1,84 @@
+"""How long the learner waits for actors, and what it says."""
+
+import queue
+import threading
+
+import pytest
+
+from bellmax.launch.actors import waiter as patience_module
+from bellmax.launch.actors.pools import Pool
+from bellmax.launch.actors.waiter import GivenUpError, Patience
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    for name in ("STUCK_SECONDS", "GIVE_UP_SECONDS", "_LOOK_SECONDS"):
+        monkeypatch.setattr(patience_module, name, 0.01)
+
+
+def queues(*filled):
+    made = [queue.SimpleQueue() for _ in filled]
+    for one, full in zip(made, filled, strict=True):
+        if full:
+            one.put("rollout")
+    return made
+
+
+def test_it_says_once_whom_it_waits_for():
+    late, said = queues(True, False, True, False), []
+
+    def say(text):
+        said.append(text)
+        for one in (late[1], late[3]):
+            threading.Timer(0.3, one.put, ["rollout"]).start()
+
+    waiting = Patience()
+    waiting.say = say
+    assert waiting.take(late) == ["rollout"] * 4
+    (sentence,) = said
+    assert sentence.startswith("no rollout from actors 2, 4 of 4 for 0 s; with env.timeout")
+
+
+def test_it_gives_up_only_when_asked_to_stop_and_raises_what_stopped_an_actor():
+    waiting = Patience()
+    assert not waiting.stopping
+    waiting.stop()
+    assert waiting.stopping and waiting.take(queues(True, True)) == ["rollout"] * 2
+    with pytest.raises(GivenUpError, match="actor 2 of 2"):
+        waiting.take(queues(True, False))
+    (broken,) = queues(False)
+    broken.put(ValueError("broken"))
+    with pytest.raises(ValueError, match="broken"):
+        Patience().take([broken])
+
+
+class Hanging:
+    """A Collector that waits for an event."""
+
+    def __init__(self):
+        self.num_envs, self.faults = 1, {}
+        self.event, self.closed = threading.Event(), False
+
+    def collect(self, acting, memory, now):
+        self.event.wait()
+        raise ValueError("late")
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.mark.parametrize("lock_step", [True, False])
+def test_what_hangs_is_left_behind_by_a_thread_that_does_not_hold_up_the_process(lock_step):
+    actor, waiting = Hanging(), Patience()
+    ahead = None if lock_step else 1
+    pool = Pool([actor], ahead=ahead, memory=(), now=0, patience=waiting)
+    pool.publish(())
+    waiting.stop()
+    with pytest.raises(GivenUpError):
+        pool.take((), 0)
+    pool.close()
+    (thread,) = [t for t in threading.enumerate() if t.name == "actor-0"]
+    assert not actor.closed and thread.daemon and patience_module.are_left_behind()
+    actor.event.set()
+    thread.join(10)
+    assert not patience_module.are_left_behind()
