@@ -2,8 +2,8 @@
 
 `tasks` holds bellmax's own tasks, `wrappers` what changes one JAX environment, `host` what runs
 Python environments, `adapters` one module a suite, and `checks` what `check_env` does. Imports run
-one way, in this order: base, config, errors, options, statistics; tasks; wrappers; vector; host;
-adapters; registry; build; checks.
+one way, in this order: base, config, errors, options, statistics, validation; tasks; wrappers;
+vector; host; adapters; registry; build; checks.
 
 Names are loaded on first use: a command line can read `EnvConfig` without importing jax.
 """

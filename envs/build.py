@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, cast
 
 from bellmax import UserError
 from bellmax.envs.config import EnvConfig
-from bellmax.envs.registry import is_host, make, make_batch
+from bellmax.envs.registry import is_host, is_own, make, make_batch
 
 if TYPE_CHECKING:
     from bellmax.envs.base import Environment, Parametric
@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 def is_host_env(config: EnvConfig) -> bool:
     """Whether `make_host_vector` makes the task, a host environment; else `make_vector_env` does.
 
+    A factory of the user's own is called to see what it returns, unless there is a timeout, which
+    only host environments have.
+
     Raises:
       UserError: the task or an option of it does not exist.
     """
+    if config.timeout is not None and is_own(config.name):
+        return True
     return is_host(config.name, **config.options)
 
 

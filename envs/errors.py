@@ -2,44 +2,75 @@
 
 import contextlib
 import logging
+import os
+import sysconfig
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import bellmax
 from bellmax import UserError
 
 _WARNINGS = threading.Lock()  # warning filters are global to the process
+_LONGEST = 300  # characters of an exception's message
+# Folders whose code is not the user's own, and parts of the paths of installed packages.
+_OTHERS = tuple(
+    os.path.join(path, "")
+    for path in (os.path.dirname(bellmax.__file__), sysconfig.get_path("stdlib"))
+)
+_INSTALLED = ("site-packages", "dist-packages")
 
 
 def in_words(error: BaseException) -> str:
-    """An exception's type and first line of message; also the last line if the first ends in
-    ':'."""
+    """Return an exception's type and the first line of its message, shortened.
+
+    If that line ends in a colon, the last line is added: the message contains a traceback.
+    """
     lines = str(error).strip().splitlines() or ["without a message"]
-    last = lines[1:][-1:] if lines[0].endswith(":") else []  # the message contains a traceback
-    return f"{type(error).__name__}: {' '.join([lines[0], *last])}"
+    last = lines[1:][-1:] if lines[0].endswith(":") else []
+    text = " ".join([lines[0], *last])
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    return f"{type(error).__name__}: {text}"
+
+
+def described(error: BaseException) -> str:
+    """Return `in_words` with the file and line of the user's own code that raised, if any did."""
+    frames = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
+    own = [(file, line) for file, line in frames if _is_own(file)]
+    # The message of a SyntaxError has file and line, that of a UserError says what to do.
+    if not own or isinstance(error, SyntaxError | UserError):
+        return in_words(error)
+    file, line = own[-1]
+    near = os.path.relpath(file)
+    return f"{in_words(error)} ({file if near.startswith('..') else near}, line {line})"
 
 
 @contextlib.contextmanager
-def making(name: str, options: Mapping[str, Any]) -> Iterator[None]:
-    """Turns any exception of a package that fails to make a task into a UserError of one sentence.
-
-    Args:
-      name: of the task.
-      options: the options given by the user.
+def in_a_sentence(start: str) -> Iterator[None]:
+    """Turn any exception into a UserError: `start: exception (file, line)`.
 
     Raises:
-      UserError: instead of any other exception.
+      UserError: instead of any other exception, `SystemExit` included.
     """
     try:
         yield
     except UserError:
         raise
-    except Exception as error:
-        given = ", ".join(f"{option} {value!r}" for option, value in options.items())
-        raise UserError(
-            f"{name} cannot be made{' with ' if given else ''}{given}: {in_words(error)}"
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{start}: {described(error)}") from error
+
+
+def making(name: str, options: Mapping[str, Any]) -> contextlib.AbstractContextManager[None]:
+    """Turn any exception raised while a task is made into a UserError of one sentence.
+
+    Args:
+      name: of the task.
+      options: the options given by the user.
+    """
+    given = ", ".join(f"{option} {value!r}" for option, value in options.items())
+    return in_a_sentence(f"{name} cannot be made{' with ' if given else ''}{given}")
 
 
 @contextlib.contextmanager
@@ -54,3 +85,9 @@ def without_warnings() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(before)
+
+
+def _is_own(file: str) -> bool:
+    """Whether a file is the user's own code: of no installed package, nor Python or bellmax."""
+    installed = set(_INSTALLED) & set(file.split(os.sep))
+    return not (file.startswith(("<", *_OTHERS)) or installed)

@@ -94,6 +94,11 @@ def is_host(name: str, **options: Any) -> bool:
     return True
 
 
+def is_own(name: str) -> bool:
+    """Whether a name is `module.path:factory`, the user's own."""
+    return ":" in name and name.partition("/")[0] not in (*_SUITES, *HOST_SUITES)
+
+
 def is_pool(name: str) -> bool:
     """Whether host environments of that name step in their package's thread pool."""
     return name.partition("/")[0] in _POOLS
@@ -133,7 +138,7 @@ def make_batch(
             limits = {"time_limit": time_limit, "timeout": timeout}
             return adapter.make_batch(task, num_envs, **limits, render=render, **options)
         make_one = functools.partial(adapter.make, task, render=render, **options)
-    elif is_host(name, **options):
+    elif (timeout is not None and is_own(name)) or is_host(name, **options):
         from bellmax.envs.adapters.factory import make_host
 
         make_one = functools.partial(make_host, name, options)

@@ -7,25 +7,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bellmax.envs.adapters.brax import from_brax
+    from bellmax.envs.adapters.craftax import from_craftax
     from bellmax.envs.adapters.dm_env import from_dm_env
     from bellmax.envs.adapters.gymnasium import from_gymnasium
+    from bellmax.envs.adapters.gymnax import from_gymnax
+    from bellmax.envs.adapters.xminigrid import from_xminigrid
 
 __all__ = [
+    "from_brax",
+    "from_craftax",
     "from_dm_env",
     "from_gymnasium",
+    "from_gymnax",
+    "from_xminigrid",
 ]
-
-_MODULES = {
-    "dm_env": ("from_dm_env",),
-    "gymnasium": ("from_gymnasium",),
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{name.removeprefix('from_')}"), name)
 
 
 def __dir__() -> list[str]:

@@ -75,16 +75,39 @@ def make(
     return BraxEnv(env, _spec(task, env, time_limit), _parameters(env.sys), scale_inertia)
 
 
+def from_brax(env: Any, *, time_limit: int = 1000) -> "BraxEnv":
+    """Takes a brax environment object, such as one of your own class.
+
+    Args:
+      env: a `brax.envs.Env`; its actions are in [-1, 1].
+      time_limit: in environment steps, at least 1.
+
+    Raises:
+      UserError: it is in a wrapper of brax, or its observation is not one array.
+    """
+    if any(cls.__module__.startswith("brax.envs.wrappers") for cls in type(env).__mro__):
+        raise UserError(
+            f"a brax environment must not be in a wrapper, got a {type(env).__name__}; make it "
+            "with brax.envs.get_environment, bellmax resets it and limits its time"
+        )
+    task, sys = type(env).__name__.lower(), getattr(env, "sys", None)
+    return BraxEnv(env, _spec(task, env, time_limit), {} if sys is None else _parameters(sys))
+
+
 def list_tasks() -> list[str]:
     """brax's tasks, without the prefix `brax/`."""
     return sorted(name for name in _brax()._envs if name not in _NOT_A_TASK)
 
 
 class BraxState(NamedTuple):
-    """physics: brax's pipeline state. time: [] int32, environment steps since the reset."""
+    """physics: brax's pipeline state. time: [] int32, environment steps since the reset.
+
+    info: brax's, empty in its own tasks.
+    """
 
     physics: Any
     time: jax.Array
+    info: Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -124,7 +147,7 @@ class BraxEnv:
             brax_state = self._current().reset(key)
         no = jnp.zeros((), bool)
         observation = jnp.asarray(brax_state.obs, jnp.float32)
-        state = BraxState(brax_state.pipeline_state, jnp.zeros((), jnp.int32))
+        state = BraxState(brax_state.pipeline_state, jnp.zeros((), jnp.int32), brax_state.info)
         ts = TimeStep(observation, jnp.zeros(()), terminated=no, truncated=no)
         return own_dtypes(state), ts
 
@@ -138,7 +161,7 @@ class BraxEnv:
         zero = jnp.zeros(())
         with _theirs():
             # The physics clips actions, but the control cost in the reward would not.
-            before = _brax().State(physics, zero, zero, zero, {}, {})
+            before = _brax().State(physics, zero, zero, zero, {}, state.info)
             after = env.step(before, jnp.clip(action, -1.0, 1.0))
         time, limit = state.time + 1, self.spec.time_limit
         terminated = jnp.asarray(vars(after)["done"]) > 0
@@ -149,7 +172,8 @@ class BraxEnv:
             terminated=terminated,
             truncated=~terminated & late,
         )
-        return BraxState(same_dtypes(state.physics, after.pipeline_state), time), ts
+        physics, info = same_dtypes((state.physics, state.info), (after.pipeline_state, after.info))
+        return BraxState(physics, time, info), ts
 
     def draw(self, env_state: BraxState) -> np.ndarray:
         """Draws with MuJoCo, from the camera that follows the robot if there is one.
@@ -188,7 +212,12 @@ class BraxEnv:
 
 def _spec(task: str, env: Any, time_limit: int) -> EnvSpec:
     with _theirs():
-        size = jax.eval_shape(env.reset, jax.random.key(0)).obs.shape
+        observation = jax.eval_shape(env.reset, jax.random.key(0)).obs
+    if not hasattr(observation, "shape"):
+        raise UserError(
+            f"the observation of brax/{task} must be one array, got a {type(observation).__name__}"
+        )
+    size = observation.shape
     low = np.full(env.action_size, -1.0, np.float32)
     return EnvSpec(
         name=f"brax/{task}",

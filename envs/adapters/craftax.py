@@ -43,6 +43,25 @@ def make(task: str, **options: Any) -> "CraftaxEnv":
     return CraftaxEnv(task, env, params)
 
 
+def from_craftax(env: Any, params: Any = None) -> "CraftaxEnv":
+    """Takes a craftax environment object.
+
+    Args:
+      env: one of craftax's symbolic environments, with or without automatic resets.
+      params: its `EnvParams`; None takes its default_params.
+
+    Raises:
+      UserError: its observations are images.
+    """
+    params = env.default_params if params is None else params
+    shape = env.observation_space(params).shape
+    if len(shape) != 1:
+        raise UserError(
+            f"a craftax environment must be a symbolic one, got observations of shape {shape}"
+        )
+    return CraftaxEnv(env.name.replace("-AutoReset", ""), env, params)
+
+
 def list_tasks() -> list[str]:
     """The craftax tasks that this adapter supports, without the prefix `craftax/`."""
     return [CLASSIC, FULL]

@@ -11,6 +11,7 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.host.base import Conversion, HostTimeStep, opening, within
+from bellmax.envs.host.values import as_reward
 
 
 def from_dm_env(
@@ -80,7 +81,9 @@ class DmEnvTask:
         terminated = bool(ts.last() and ts.discount == 0)
         truncated = bool(ts.last() and not terminated)
         observation = self._observation.convert(ts.observation)
-        return HostTimeStep(observation, float(ts.reward), terminated, truncated)
+        return HostTimeStep(
+            observation, as_reward(ts.reward, self.spec.name), terminated, truncated
+        )
 
     def render(self) -> np.ndarray:
         """Draw the state, [H, W, 3] uint8; UserError if the task cannot draw."""

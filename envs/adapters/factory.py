@@ -1,34 +1,61 @@
-"""Environments that a factory of the user's own makes, named `module.path:factory`."""
+"""Environments that a factory of the user's own makes, named `module.path:factory`.
+
+It returns a JAX environment, a host environment, or an environment object of a suite, which the
+suite's adapter takes.
+"""
 
 import contextlib
+import difflib
 import functools
 import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from bellmax import UserError
 from bellmax.envs.adapters.dm_env import from_dm_env
 from bellmax.envs.adapters.gymnasium import from_gymnasium
+from bellmax.envs.base import EnvSpec
+from bellmax.envs.errors import in_a_sentence, making
 from bellmax.envs.host.base import HostEnvironment
 from bellmax.envs.options import check_arguments, suggest
 
+# JAX suites whose environment objects an adapter takes, and others.
+_SUITES = ("gymnax", "brax", "craftax", "xminigrid")
+_NO_ADAPTER = ("jumanji", "mujoco_playground", "navix", "pgx")
+# What an environment of each kind has besides reset and step, see `kind_of`.
+_MEMBERS = {
+    "gymnasium": ("observation_space", "action_space"),
+    "dm_env": ("observation_spec", "action_spec"),
+}
+
 
 def load_factory(name: str) -> Callable[..., Any]:
-    """Import the callable `module.path:factory`; UserError if there is none."""
+    """Import the callable `module.path:factory`.
+
+    Raises:
+      UserError: there is no such module or callable, or the module raises an exception.
+    """
     module_name, _, attribute = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"environment {name!r} needs the module {error.name!r}; install it or add its folder "
-            "to PYTHONPATH"
-        ) from error
-    except ValueError as error:
-        raise UserError(
-            f"env.name must be of the form module.path:factory, got {name!r}"
-        ) from error
+    if not module_name or not attribute:
+        raise UserError(f"env.name must be of the form module.path:factory, got {name!r}")
+    with in_a_sentence(f"the module {module_name!r} cannot be imported"):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if f"{module_name}.".startswith(f"{error.name}."):
+                raise UserError(
+                    f"environment {name!r} needs the module {error.name!r}; install it or add its "
+                    "folder to PYTHONPATH"
+                ) from error
+            raise
     factory: Any = getattr(module, attribute, None)
-    if not callable(factory):
+    if factory is not None and not callable(factory):
+        raise UserError(
+            f"{name} must be a function or class that makes an environment, got "
+            f"{_kind_in_words(factory)}"
+        )
+    if factory is None:
         raise UserError(
             f"module {module_name!r} has no callable {attribute!r}"
             f"{suggest(attribute, [n for n in vars(module) if not n.startswith('_')])}"
@@ -37,15 +64,48 @@ def load_factory(name: str) -> Callable[..., Any]:
 
 
 def call(name: str, options: dict[str, Any]) -> Any:
-    """Call the user's factory after checking the names of its options."""
+    """Call the user's factory after checking the names of its options.
+
+    Raises:
+      UserError: the factory raises an exception, or returns no environment; the message names the
+        file and line in the user's code.
+    """
     factory = load_factory(name)
     check_arguments(name, factory, options)
-    made = factory(**options)
-    if not kind_of(made):
-        raise UserError(
-            f"{name} must return an Environment with spec, reset and step, a gymnasium.Env or a "
-            f"dm_env.Environment, got a {type(made).__name__}"
-        )
+    with making(name, options):
+        made = from_suite(factory(**options))
+        if not kind_of(made):
+            raise UserError(
+                f"{name} must return an Environment with spec, reset and step, a gymnasium.Env or "
+                f"a dm_env.Environment, got {_kind_in_words(made)}{_hint(made)}"
+            )
+    return made
+
+
+def from_suite(made: Any) -> Any:
+    """Return an environment object of a JAX suite in that suite's adapter.
+
+    Args:
+      made: an object, or (environment, params) as gymnax.make returns. What is of no such suite is
+        returned as it is.
+
+    Raises:
+      UserError: the adapter does not take it, or bellmax has no adapter for its package.
+    """
+    env, *params = made if type(made) is tuple and len(made) == 2 else (made,)
+    packages = _packages(env)
+    if isinstance(getattr(env, "spec", None), EnvSpec):
+        return made
+    for suite in _SUITES:
+        if suite in packages:
+            adapter = importlib.import_module(f"bellmax.envs.adapters.{suite}")
+            return getattr(adapter, f"from_{suite}")(env, *params)
+    for package in _NO_ADAPTER:
+        if package in packages:
+            raise UserError(
+                f"bellmax has no adapter for {package}, got a {type(env).__name__}; wrap it in an "
+                "Environment with spec, reset and step"
+            )
     return made
 
 
@@ -58,26 +118,34 @@ def kind_of(made: Any) -> str:
     def has(*members: str) -> bool:
         return all(hasattr(made, member) for member in members)
 
-    if not has("reset", "step"):
+    if isinstance(made, type) or not has("reset", "step"):
         return ""
-    if has("observation_space", "action_space"):
-        return "gymnasium"
-    if has("observation_spec", "action_spec"):
-        return "dm_env"
-    if not has("spec"):
-        return ""
-    return "host" if has("render", "close") else "jax"
+    if not isinstance(getattr(made, "spec", None), EnvSpec):
+        if "gym" in _packages(made):
+            return ""
+        for kind, members in _MEMBERS.items():
+            if has(*members):
+                return kind
+        if getattr(made, "spec", None) is None or "gymnasium" in _packages(made):
+            return ""
+    return "jax" if _is_pure(made) else "host"
 
 
 def make_host(name: str, options: dict[str, Any]) -> HostEnvironment:
     """Make the user's own environment as a HostEnvironment."""
     made = call(name, options)
     kind = kind_of(made)
+    if kind == "jax":  # `is_host` was not asked, because of a timeout
+        raise UserError(
+            f"env.timeout must be left out for {name}, a JAX environment; only host environments "
+            "have one"
+        )
     if kind == "gymnasium":
         return from_gymnasium(made, name)
     if kind == "dm_env":
         close(made)  # `from_dm_env` calls the factory again for every seed
-        return from_dm_env(functools.partial(load_factory(name), **options), name)
+        with making(name, options):
+            return from_dm_env(functools.partial(load_factory(name), **options), name)
     return made
 
 
@@ -85,3 +153,46 @@ def close(made: Any) -> None:
     """Close an environment and ignore its exceptions."""
     with contextlib.suppress(Exception):
         made.close()
+
+
+def _is_pure(made: Any) -> bool:
+    """Whether `step` is that of a JAX environment: (state, action, key) and not (action)."""
+    try:
+        parameters = inspect.signature(made.step).parameters.values()
+    except (TypeError, ValueError):  # some builtins have no signature
+        return not (hasattr(made, "render") and hasattr(made, "close"))
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return not (hasattr(made, "render") and hasattr(made, "close"))
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is p.empty for p in parameters) != 1
+
+
+def _packages(made: Any) -> set[str]:
+    """The packages that the environment's classes come from."""
+    return {cls.__module__.partition(".")[0] for cls in type(made).__mro__}
+
+
+def _kind_in_words(made: Any) -> str:
+    if isinstance(made, type):
+        return f"the class {made.__name__}"
+    return "None" if made is None else f"a {type(made).__name__}"
+
+
+def _hint(made: Any) -> str:
+    """What to change so that `kind_of` recognises an object."""
+    if made is None:
+        return "; does the factory lack a `return`"
+    if isinstance(made, type):
+        return f"; return an instance, {made.__name__}()"
+    if "gym" in _packages(made):
+        return "; it is of the package gym, derive it from gymnasium.Env"
+    needed = ["reset", "step", *(m for members in _MEMBERS.values() for m in members), "spec"]
+    names = [name for name in dir(made) if not name.startswith("_") and name not in needed]
+    for member in needed:
+        near = difflib.get_close_matches(member, names, n=1, cutoff=0.85)
+        if near and not hasattr(made, member):
+            return f" with {near[0]!r}, did you mean {member!r}"
+    if "gymnasium" in _packages(made):
+        lacks = [m for m in _MEMBERS["gymnasium"] if not hasattr(made, m)]
+        return f" without {' and '.join(lacks)}; set them in __init__"
+    return ""

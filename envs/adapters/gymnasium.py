@@ -13,6 +13,7 @@ from bellmax.envs.adapters.gymnasium_spaces import convert_action, convert_obser
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.errors import in_words, making, without_warnings
 from bellmax.envs.host.base import Conversion, HostTimeStep, opening
+from bellmax.envs.host.values import as_flag, as_reward
 from bellmax.envs.options import check_options, suggest
 
 
@@ -61,6 +62,7 @@ def from_gymnasium(
     Raises:
       UserError: bellmax does not support its spaces.
     """
+    _check_interface(env, name)
     observation = convert_observation(env.observation_space, name, key=observation_key)
     action = convert_action(env.action_space, name)
     with without_warnings():
@@ -79,14 +81,30 @@ class GymnasiumTask:
     action: Conversion
 
     def reset(self, seed: int | None) -> HostTimeStep:
-        observation, _ = self.env.reset(seed=seed)
-        return opening(self.observation.convert(observation))
+        result = self.env.reset(seed=seed)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise self._interface("reset", "(observation, info)", result)
+        return opening(self.observation.convert(result[0]))
 
     def step(self, action: np.ndarray) -> HostTimeStep:
-        observation, reward, terminated, truncated, _ = self.env.step(self.action.convert(action))
+        result = self.env.step(self.action.convert(action))
+        if not isinstance(result, tuple) or len(result) != 5:
+            allowed = "(observation, reward, terminated, truncated, info)"
+            raise self._interface("step", allowed, result)
+        observation, reward, terminated, truncated, _ = result
         observation = self.observation.convert(observation)
-        return HostTimeStep(
-            observation, float(reward), bool(terminated), bool(truncated and not terminated)
+        name = self.spec.name
+        terminated = as_flag(terminated, "terminated", name)
+        truncated = as_flag(truncated, "truncated", name) and not terminated
+        return HostTimeStep(observation, as_reward(reward, name), terminated, truncated)
+
+    def _interface(self, where: str, allowed: str, result: Any) -> UserError:
+        came = (
+            f"{len(result)} values" if isinstance(result, tuple) else f"a {type(result).__name__}"
+        )
+        return UserError(
+            f"{where} of {self.spec.name} must return {allowed}, got {came}; this is Gymnasium's "
+            "interface, that of gym before 0.26 differs"
         )
 
     def render(self) -> np.ndarray:
@@ -111,6 +129,20 @@ class GymnasiumTask:
 
     def close(self) -> None:
         self.env.close()
+
+
+def _check_interface(env: Any, name: str) -> None:
+    """Raises UserError if `reset` takes no seed."""
+    try:
+        parameters = inspect.signature(env.unwrapped.reset).parameters
+    except (AttributeError, TypeError, ValueError):  # not a gymnasium.Env, or no signature
+        return
+    if "seed" not in parameters and all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
+        raise UserError(
+            f"reset of {name} must take the arguments seed and options, got "
+            f"({', '.join(parameters)}); this is Gymnasium's interface, that of gym before 0.26 "
+            "differs"
+        )
 
 
 def _find_spec(gymnasium: Any, task: str) -> Any:

@@ -43,7 +43,7 @@ def convert_observation(space: Any, name: str, *, key: str | int | None = None) 
         return Conversion(spec, np.asarray if spec.dtype == space.dtype else _to_float32)
     raise UserError(
         f"{name}'s observation space must be Box, Discrete, MultiBinary or an entry of a Dict, got "
-        f"{type(space).__name__}; use a wrapper such as gymnasium.wrappers.FlattenObservation"
+        f"{_shown(space)}; use a wrapper such as gymnasium.wrappers.FlattenObservation"
     )
 
 
@@ -61,7 +61,18 @@ def convert_action(space: Any, name: str) -> Conversion:
         return Conversion(numbers, lambda action: int(action) + start)
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return Conversion(_box_spec(space, "action"), within(space.dtype, space.low, space.high))
-    raise UserError(f"{name}'s action space must be Discrete or a Box of floats, got {space}")
+    raise UserError(
+        f"{name}'s action space must be Discrete or a Box of floats, got {_shown(space)}"
+    )
+
+
+def _shown(space: Any) -> str:
+    if isinstance(space, type):
+        return f"the class {space.__name__}"
+    package = type(space).__module__.partition(".")[0]
+    if package == "gym":
+        return f"a {type(space).__name__} of the package gym instead of gymnasium"
+    return str(space) if package == "gymnasium" else f"a {type(space).__name__}"
 
 
 def _box_spec(space: Any, role: str) -> specs.Array:

@@ -50,6 +50,24 @@ def make(task: str, **options: Any) -> "GymnaxEnv":
     return GymnaxEnv(task, env, params)
 
 
+def from_gymnax(env: Any, params: Any = None) -> "GymnaxEnv":
+    """Takes a gymnax environment object, such as one of your own class.
+
+    Args:
+      env: a `gymnax.environments.environment.Environment`.
+      params: its `EnvParams`; None takes its default_params.
+
+    Raises:
+      UserError: it is in a wrapper of gymnax.
+    """
+    if any(cls.__module__.startswith("gymnax.wrappers") for cls in type(env).__mro__):
+        raise UserError(
+            f"a gymnax environment must not be in a wrapper, got a {type(env).__name__}; return "
+            "the environment itself, which bellmax resets and observes"
+        )
+    return GymnaxEnv(env.name, env, env.default_params if params is None else params)
+
+
 def list_tasks() -> list[str]:
     """gymnax's tasks, without the prefix `gymnax/`."""
     return list(_gymnax().registered_envs)

@@ -60,6 +60,25 @@ def make(
     return XminigridEnv(task, env, params, encoding, layout)
 
 
+def from_xminigrid(env: Any, params: Any = None) -> "XminigridEnv":
+    """Takes an xminigrid environment object, XLand's included.
+
+    Args:
+      env: an `xminigrid.environment.Environment`.
+      params: its `EnvParams`; None takes its default_params().
+
+    Raises:
+      UserError: it is in a wrapper of xminigrid.
+    """
+    if any(cls.__module__.startswith("xminigrid.wrappers") for cls in type(env).__mro__):
+        raise UserError(
+            f"an xminigrid environment must not be in a wrapper, got a {type(env).__name__}; "
+            "return the environment itself, which bellmax resets and observes"
+        )
+    params = env.default_params() if params is None else params
+    return XminigridEnv(type(env).__name__, env, params)
+
+
 def list_tasks() -> list[str]:
     """xminigrid's MiniGrid tasks, without the prefix `xminigrid/`."""
     names = _xminigrid().registered_environments()

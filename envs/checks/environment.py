@@ -8,24 +8,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from dm_env import specs
 
-from bellmax.envs.adapters.factory import kind_of
+from bellmax.envs.adapters.factory import from_suite, kind_of
 from bellmax.envs.base import Environment, EnvSpec, TimeStep
 from bellmax.envs.checks.host import NUM_ENVS, check_batch
 from bellmax.envs.checks.rollout import check_rollout, sample_action
-from bellmax.envs.errors import in_words
+from bellmax.envs.errors import described
 from bellmax.envs.host.base import HostBatch, HostEnvironment
 from bellmax.envs.host.loop import LoopBatch
 from bellmax.envs.registry import is_host, make, make_batch
+from bellmax.envs.validation import spec_problems
 
 
 def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0) -> list[str]:
     """Steps an environment with random actions and lists violations of the contract.
 
     Args:
-      env_or_name: an environment, or a name that `make` or `make_batch` takes. A host environment
-        is closed afterwards.
+      env_or_name: an environment, perhaps an object of a JAX suite, or a name that `make` or
+        `make_batch` takes. A host environment is closed afterwards.
       seed: seeds the actions and the environment.
 
     Returns:
@@ -34,14 +34,18 @@ def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0
     """
     env: Any
     try:
+        if not isinstance(env_or_name, str):
+            env_or_name = from_suite(env_or_name)
+            if problems := _spec_problems(env_or_name.spec):
+                return problems
         env, batched = _make(env_or_name)
         spec = env.spec
     except Exception as error:  # the user's code may raise any exception
-        return [f"It cannot be made: {in_words(error)}"]
+        return [f"It cannot be made: {described(error)}"]
     if batched:
         with contextlib.closing(env):
-            return _check_spec(spec) or check_batch(env, seed=seed)
-    if problems := _check_spec(spec):
+            return _spec_problems(spec) or check_batch(env, seed=seed)
+    if problems := _spec_problems(spec):
         return problems
     key = jax.random.key(seed)
     if problems := _check_traces(env, spec, key):
@@ -49,7 +53,7 @@ def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0
     try:
         return check_rollout(env, spec, key)
     except Exception as error:
-        return [f"Under jit and vmap it raises {in_words(error)}"]
+        return [f"Under jit and vmap it raises {described(error)}"]
 
 
 def _make(env_or_name: Any) -> tuple[Environment | HostBatch, bool]:
@@ -86,7 +90,7 @@ def _check_traces(env: Environment, spec: EnvSpec, key: jax.Array) -> list[str]:
         jax.eval_shape(step, state, action, key)
         pure[where] = _same_traces(env.step, state, action, key)
     except Exception as error:
-        return [*problems, f"{where} raises {in_words(error)}"]
+        return [*problems, f"{where} raises {described(error)}"]
     for where, same in pure.items():
         if not same:
             problems.append(f"{where} is not a pure function: two traces of it differ.")
@@ -106,18 +110,8 @@ def _same_traces(function: Callable[..., Any], *args: Any) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(consts, other_consts, strict=True))
 
 
-def _check_spec(spec: Any) -> list[str]:
-    if not isinstance(spec, EnvSpec):
-        return [f"spec must be a bellmax.envs.EnvSpec, got a {type(spec).__name__}."]
-    problems = []
-    for name in ("observation", "action"):
-        if not isinstance(part := getattr(spec, name), specs.Array):
-            problems.append(f"spec.{name} must be a dm_env spec, got a {type(part).__name__}.")
-    if spec.time_limit is not None and spec.time_limit < 1:
-        problems.append(f"spec.time_limit must be at least 1, got {spec.time_limit}.")
-    if spec.reward_range is not None and not spec.reward_range[0] <= spec.reward_range[1]:
-        problems.append(f"spec.reward_range must be (low, high), got {spec.reward_range}.")
-    return problems
+def _spec_problems(spec: Any) -> list[str]:
+    return [f"{problem}." for problem in spec_problems(spec)]
 
 
 def _check_step(where: str, ts: Any, spec: EnvSpec) -> list[str]:

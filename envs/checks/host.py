@@ -6,8 +6,8 @@ import numpy as np
 from dm_env import specs
 
 from bellmax.envs.base import EnvSpec
-from bellmax.envs.checks.rollout import widened_bounds
-from bellmax.envs.errors import in_words
+from bellmax.envs.checks.rollout import at_entry, widened_bounds
+from bellmax.envs.errors import described
 from bellmax.envs.host.base import HostBatch, HostTimeStep
 
 NUM_ENVS = 3
@@ -53,7 +53,7 @@ def check_batch(batch: HostBatch, *, seed: int) -> list[str]:
             problems["step writes to arrays that it returned before."] = None
         again = [batch.reset(seed), *(batch.step(a)[0] for a in actions[: len(shown) - 1])]
     except Exception as error:
-        return [*problems, f"{where} raises {in_words(error)}"]
+        return [*problems, f"{where} raises {described(error)}"]
     if not all(_same(ts, copy) for ts, (_, copy) in zip(again, shown, strict=True)):
         problems["reset(seed): the same seed and actions give different steps."] = None
     return [*problems, *_check_faults(batch, steps)]
@@ -114,7 +114,8 @@ def _check_values(where: str, ts: HostTimeStep, spec: EnvSpec) -> list[str]:
     problems = []
     finite = np.isfinite(np.asarray(ts.observation, np.float32))
     if not finite.all():
-        problems.append(f"{where}: an observation is not finite.")
+        entry = np.argmin(finite.all(axis=0))
+        problems.append(f"{where}: an observation is not finite{at_entry(int(entry), spec)}.")
     elif isinstance(spec.observation, specs.BoundedArray):
         low, high = widened_bounds(spec.observation)
         value = np.asarray(ts.observation, np.float32)

@@ -75,9 +75,11 @@ def _summary(ts: TimeStep, spec: EnvSpec) -> dict[str, jax.Array]:
         low, high = widened_bounds(spec.observation)
         value = observation.astype(jnp.float32)
         inside = jnp.all((value >= low) & (value <= high))
-    finite = jnp.all(jnp.isfinite(observation.astype(jnp.float32)))
+    entries = jnp.isfinite(observation.astype(jnp.float32)).ravel()
+    finite = jnp.all(entries)
     return {
         "finite": finite,
+        "entry": jnp.argmin(entries),
         "inside": inside | ~finite,
         "reward": ts.reward,
         "terminated": ts.terminated,
@@ -95,10 +97,17 @@ def widened_bounds(spec: specs.BoundedArray) -> tuple[np.ndarray, np.ndarray]:
     return np.broadcast_to(low, spec.shape), np.broadcast_to(high, spec.shape)
 
 
+def at_entry(entry: int, spec: EnvSpec) -> str:
+    """` at [i, j, ...]`, the place of a flat index in an observation; empty for a scalar."""
+    place = np.unravel_index(entry, spec.observation.shape)
+    return f" at {[int(i) for i in place]}" if place else ""
+
+
 def _in_words(where: str, seen: dict[str, Any], spec: EnvSpec) -> list[str]:
     problems = []
     if not np.all(seen["finite"]):
-        problems.append(f"{where}: an observation is not finite.")
+        entry = seen["entry"][~seen["finite"]].flat[0]
+        problems.append(f"{where}: an observation is not finite{at_entry(entry, spec)}.")
     if not np.all(seen["inside"]):
         problems.append(f"{where}: an observation is outside the bounds of spec.observation.")
     if np.any(seen["terminated"] & seen["truncated"]):

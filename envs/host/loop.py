@@ -3,15 +3,17 @@
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bellmax import UserError
-from bellmax.envs.errors import in_words
+from bellmax.envs.errors import described
 from bellmax.envs.host.base import HostEnvironment, HostTimeStep, within
 from bellmax.envs.host.process import ProcessEnvironment
+from bellmax.envs.host.values import LARGEST, as_flag, as_reward, not_finite
+from bellmax.envs.validation import check_spec
 
 if TYPE_CHECKING:
     from dm_env import specs
@@ -19,8 +21,7 @@ if TYPE_CHECKING:
     from bellmax.envs.base import EnvSpec
 
 NO_FAULTS = {"raised": 0, "timed out": 0, "not finite": 0}
-NOT_FINITE = "an observation or a reward was not finite"
-_LARGEST = float(np.finfo(np.float32).max)  # larger rewards are infinite in float32
+_FLAGS = ("terminated", "truncated")
 MAX_FAULTS = 10  # consecutive faults of one task, without a valid step between them
 
 
@@ -73,8 +74,11 @@ class LoopBatch:
             for _ in range(num_envs):
                 self._tasks.append(self._make())
             spec = self._tasks[0].spec
-        except BaseException:
+            check_spec(spec)
+        except BaseException as error:
             self.close()
+            if isinstance(error, ChildProcessError | TimeoutError) and self._apart:
+                raise UserError(f"a task cannot be made: {_describe(error)[1]}") from error
             raise
         self.spec = with_limit(spec, time_limit)
         self._shown = spec.observation.shape, spec.observation.dtype
@@ -112,9 +116,13 @@ class LoopBatch:
                 continue
             self._in_a_row[i] = 0
             self._time[i] += 1
-            if ts.terminated:
+            # Checked only where they are not Python's: this loop is the cost of a step.
+            over, cut = ts.terminated, ts.truncated
+            if type(over) is not bool or type(cut) is not bool:
+                over, cut = (as_flag(getattr(ts, f), f, self.spec.name) for f in _FLAGS)
+            if over:
                 terminated[i] = True
-            elif ts.truncated or self._time[i] >= self._limit:
+            elif cut or self._time[i] >= self._limit:
                 truncated[i] = True
         is_first = np.array(first) if True in first else self._no
         reward, flags = np.array(rewards, np.float32), (self._no, self._no)
@@ -168,38 +176,44 @@ class LoopBatch:
                     ts = task.step(arguments[i])
             except UserError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 ts = self._restart(i, error)
                 restarted.append(i)
             answers.append(ts)
         observation, rewards, broken = self._gather(answers)
         if broken:
-            for i in broken:
-                answers[i] = self._restart(i, None)
+            for i, words in broken.items():
+                answers[i] = self._restart(i, words)
                 restarted.append(i)
             observation, rewards, _ = self._gather(answers)
         return observation, answers, rewards, restarted
 
-    def _gather(self, answers: Sequence[HostTimeStep]) -> tuple[np.ndarray, list[float], list[int]]:
-        """Observations in a new array, rewards, and the indices of tasks that are not finite."""
+    def _gather(
+        self, answers: Sequence[HostTimeStep]
+    ) -> tuple[np.ndarray, list[float], dict[int, str]]:
+        """Observations in a new array, rewards, and by index of a task what is not finite."""
         shape, dtype = self._shown
         observation = np.empty((len(answers), *shape), dtype)
         rewards: list[float] = []
         broken: list[int] = []
         for i, ts in enumerate(answers):
+            if not isinstance(ts, HostTimeStep):
+                raise UserError(
+                    f"reset and step of {self.spec.name} must return a HostTimeStep, got a "
+                    f"{type(ts).__name__}"
+                )
             value, reward = np.asarray(ts.observation), ts.reward
             if value.shape != shape or value.dtype != dtype:
                 value = self._converted(i, value)
             observation[i] = value
             if type(reward) is not float:
-                # None becomes NaN, which is a fault.
-                reward = float(np.asarray(reward, np.float64).reshape(()))
+                reward = as_reward(reward, self.spec.name)
             rewards.append(reward)
-            if not -_LARGEST <= reward <= _LARGEST:
+            if not -LARGEST <= reward <= LARGEST:
                 broken.append(i)
-        if not_finite := rows_not_finite(observation):
-            broken = sorted({*broken, *not_finite})
-        return observation, rewards, broken
+        broken += rows_not_finite(observation)
+        words = {i: not_finite(observation[i], rewards[i]) for i in sorted(set(broken))}
+        return observation, rewards, words
 
     def _converted(self, i: int, value: np.ndarray) -> np.ndarray:
         """An observation of task i in the spec's dtype.
@@ -218,8 +232,8 @@ class LoopBatch:
         ):  # an overflow becomes infinite, which is a fault
             return value.astype(dtype)
 
-    def _restart(self, i: int, error: Exception | None) -> HostTimeStep:
-        """Recreates and resets task i until a reset succeeds; error None means "not finite"."""
+    def _restart(self, i: int, error: BaseException | str) -> HostTimeStep:
+        """Recreates and resets task i until a reset succeeds; error: text if "not finite"."""
         while True:
             self._book(i, error)
             _close(self._tasks[i])
@@ -229,29 +243,41 @@ class LoopBatch:
                 ts = self._tasks[i].reset(task_seed(self._seed, i, self._restarts[i]))
             except UserError:
                 raise
-            except Exception as again:
+            except (Exception, SystemExit) as again:
                 error = again
                 continue
-            if not self._gather([ts])[2]:
+            broken = self._gather([ts])[2]
+            if not broken:
                 return ts
-            error = None
+            error = broken[0]
 
-    def _book(self, i: int, error: Exception | None) -> None:
+    def _book(self, i: int, error: BaseException | str) -> None:
         reason, words = _describe(error)
         self.faults[reason] += 1
         self.last_fault = words
         self._in_a_row[i] += 1
-        check_in_a_row(self._in_a_row, self.spec, words, error)
+        cause = None if isinstance(error, str) else error
+        check_in_a_row(self._in_a_row, self.spec, {i: words}, cause)
 
 
 def check_in_a_row(
-    faults: Sequence[int] | np.ndarray, spec: "EnvSpec", words: str, error: Exception | None = None
+    faults: Sequence[int] | np.ndarray,
+    spec: "EnvSpec",
+    words: Mapping[int, str],
+    error: BaseException | None = None,
 ) -> None:
-    """Raises UserError if a task had too many consecutive faults, [N]; words: the last fault."""
+    """Raises UserError if a task had too many consecutive faults.
+
+    Args:
+      faults: [N], consecutive faults of each task.
+      spec: of one task.
+      words: the last fault of each task that had one now, by index.
+      error: the exception behind it, if any.
+    """
     for i in np.flatnonzero(np.asarray(faults) >= MAX_FAULTS)[:1]:
         raise UserError(
             f"Task {i} of {spec.name} failed {MAX_FAULTS} times in a row, the last time because "
-            f"{words}"
+            f"{words[int(i)]}"
         ) from error
 
 
@@ -277,13 +303,13 @@ def _close(task: HostEnvironment) -> None:
         task.close()
 
 
-def _describe(error: Exception | None) -> tuple[str, str]:
+def _describe(error: BaseException | str) -> tuple[str, str]:
     """The reason of a fault, and its description."""
-    if error is None:
-        return "not finite", NOT_FINITE
+    if isinstance(error, str):
+        return "not finite", error
     reason = "timed out" if isinstance(error, TimeoutError) else "raised"
     # A ChildProcessError already has a description as its message.
-    return reason, str(error) if isinstance(error, ChildProcessError) else in_words(error)
+    return reason, str(error) if isinstance(error, ChildProcessError) else described(error)
 
 
 def check_counts(num_envs: int, time_limit: int | None) -> None:

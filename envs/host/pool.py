@@ -11,7 +11,6 @@ from bellmax.envs.base import EnvSpec
 from bellmax.envs.host.base import HostTimeStep
 from bellmax.envs.host.loop import (
     NO_FAULTS,
-    NOT_FINITE,
     check_counts,
     check_in_a_row,
     check_shape,
@@ -19,6 +18,7 @@ from bellmax.envs.host.loop import (
     task_seed,
     with_limit,
 )
+from bellmax.envs.host.values import not_finite
 
 
 class Pool(Protocol):
@@ -89,15 +89,18 @@ class PoolBatch:
         results = self._pool.step(action.astype(self.spec.action.dtype))
         observation, reward, terminated, truncated = results
         reward = reward.astype(np.float32)
-        not_finite = ~np.isfinite(reward)
-        not_finite[rows_not_finite(observation)] = True
-        not_finite &= ~self._cut
+        broken = ~np.isfinite(reward)
+        broken[rows_not_finite(observation)] = True
+        broken &= ~self._cut
         # A termination at a first step means that the game of a lost life ended during its no-op.
-        again = self._cut | not_finite | (terminated & is_first)
+        again = self._cut | broken | (terminated & is_first)
         if some(again):
+            words = {
+                i: not_finite(observation[i], float(reward[i])) for i in np.flatnonzero(broken)
+            }
             observation[again] = self._pool.restart(again)[again]
-            self._check_restarted(observation, not_finite)
-            is_first = is_first | not_finite
+            self._check_restarted(observation, broken, words)
+            is_first = is_first | broken
         self._in_a_row[~is_first] = 0
         self._time += 1
         if some(is_first):
@@ -131,10 +134,12 @@ class PoolBatch:
                 )
         return action
 
-    def _check_restarted(self, observation: np.ndarray, not_finite: np.ndarray) -> None:
-        self.faults["not finite"] += int(not_finite.sum())
-        self._in_a_row += not_finite
-        check_in_a_row(self._in_a_row, self.spec, NOT_FINITE)
+    def _check_restarted(
+        self, observation: np.ndarray, broken: np.ndarray, words: dict[int, str]
+    ) -> None:
+        self.faults["not finite"] += int(broken.sum())
+        self._in_a_row += broken
+        check_in_a_row(self._in_a_row, self.spec, words)
         if rows_not_finite(observation):
             raise UserError(f"{self.spec.name} starts an episode with a non-finite observation")
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bellmax import UserError
-from bellmax.envs.errors import in_words
+from bellmax.envs.errors import described, in_words
 from bellmax.envs.host.base import HostEnvironment, HostTimeStep
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _attempt(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
     except UserError as error:
         return "user", str(error)
     except Exception as error:
-        return "raised", in_words(error)
+        return "raised", described(error)
 
 
 def _check_picklable(make_one: Callable[[], HostEnvironment]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from bellmax import UserError
 from bellmax.envs.host.base import HostBatch, HostEnvironment, HostTimeStep
+from bellmax.envs.validation import check_spec
 from bellmax.envs.vector import VectorTimeStep, agent_spec
 from bellmax.envs.wrappers.frame_stack import repeat_spec
 
@@ -46,6 +47,7 @@ class HostVector:
         if frame_stack < 1:
             raise UserError(f"frame_stack must be at least 1, got {frame_stack}; 1 is no stacking")
         spec = batch.spec
+        check_spec(spec)
         if frame_stack > 1:
             if not spec.observation.shape:
                 raise UserError(

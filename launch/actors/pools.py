@@ -16,8 +16,8 @@ import jax
 import numpy as np
 
 from bellmax.agents import Memory
-from bellmax.launch.actors.actor import Acting, Collected, Collector, Episodes
-from bellmax.launch.actors.waiter import Patience, make_thread
+from bellmax.launch.actors.actor import Acting, Collector, HostRollout, RolloutSums
+from bellmax.launch.actors.waiter import ActorWaiter, make_thread
 
 
 class Waits(NamedTuple):
@@ -35,7 +35,7 @@ class Pool:
       ahead: rollouts of each actor that may wait for the learner; None is lock-step.
       memory: the memory of all environments at the start, [N, ...].
       now: the vector step that they start at.
-      patience: how the learner waits for them.
+      waiter: how the learner waits for them.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class Pool:
         ahead: int | None,
         memory: Memory,
         now: int,
-        patience: Patience | None = None,
+        waiter: ActorWaiter | None = None,
     ):
-        self._actors, self._patience = actors, patience or Patience()
+        self._actors, self._patience = actors, waiter or ActorWaiter()
         self._lock_step = ahead is None
         # An actor collects a rollout for each ticket: () goes on, (memory, now) starts from there,
         # None ends. Not queue.Queue, whose locks are Python's: they are slow for short rollouts.
@@ -77,7 +77,7 @@ class Pool:
             self._spare -= 1
             self._hand_out([()] * len(self._actors))
 
-    def take(self, memory: Memory, now: int) -> tuple[Collected, Episodes]:
+    def take(self, memory: Memory, now: int) -> tuple[HostRollout, RolloutSums]:
         """The oldest rollout of every actor.
 
         Args:
@@ -85,7 +85,7 @@ class Pool:
           now: in lock-step, the vector step that it starts at.
 
         Raises:
-          GivenUpError: the run was asked to stop and an actor hangs.
+          ActorTimeoutError: the run was asked to stop and an actor hangs.
           Exception: what stopped an actor.
         """
         started = time.perf_counter()
@@ -137,7 +137,7 @@ class Pool:
             self._rollouts[number].put(item)
 
 
-def join(taken: Sequence[tuple[Collected, Episodes]]) -> tuple[Collected, Episodes]:
+def join(taken: Sequence[tuple[HostRollout, RolloutSums]]) -> tuple[HostRollout, RolloutSums]:
     """The rollouts of several actors as one of all environments."""
     if len(taken) == 1:
         return taken[0]
@@ -148,8 +148,8 @@ def join(taken: Sequence[tuple[Collected, Episodes]]) -> tuple[Collected, Episod
         return jax.tree.map(lambda *x: np.concatenate([np.asarray(a) for a in x], axis), *trees)
 
     axes = {"records": 1, "before": 0, "after": 0, "memory": 0, "outcome": 1, "raw": 1}
-    whole = Collected(**{name: along(axis, name) for name, axis in axes.items()})
-    return whole, functools.reduce(Episodes.plus, (sums for _, sums in taken))
+    whole = HostRollout(**{name: along(axis, name) for name, axis in axes.items()})
+    return whole, functools.reduce(RolloutSums.plus, (sums for _, sums in taken))
 
 
 def _shares(memory: Memory, actors: Sequence[Collector]) -> list[Memory]:

@@ -35,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     code = _run(list(sys.argv[1:] if argv is None else argv))
     if processes := sys.modules.get("bellmax.launch.distributed.processes"):
-        patience = sys.modules.get("bellmax.launch.actors.waiter")
+        waiter = sys.modules.get("bellmax.launch.actors.waiter")
         # Only the program itself may be ended so, not one that called this function.
-        hangs = argv is None and patience is not None and patience.are_left_behind()
+        hangs = argv is None and waiter is not None and waiter.are_left_behind()
         processes.leave(code, at_once=hangs)
     return code
 

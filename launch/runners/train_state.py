@@ -59,7 +59,7 @@ def initial_state(
     return TrainState(agent.init(stream(root, "parameters")), actor, env, replay, keys, zero)
 
 
-class Interval(NamedTuple):
+class IntervalMetrics(NamedTuple):
     """Sums over one call of `advance`, leaves [S].
 
     learn: name -> sum over gradient steps of what the agent reports.
@@ -99,7 +99,7 @@ def seed_axes(on_policy: bool) -> TrainState:
     return TrainState(learner, own, own, replay, own, vector_steps=shared)
 
 
-def count(interval: Interval, output: LearnOutput) -> Interval:
+def count(interval: IntervalMetrics, output: LearnOutput) -> IntervalMetrics:
     """The interval with one more gradient step."""
     return interval._replace(
         learn={name: interval.learn[name] + value for name, value in output.metrics.items()},

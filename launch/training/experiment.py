@@ -13,7 +13,7 @@ from bellmax import UserError
 from bellmax.agents import Agent, Params, registry
 from bellmax.envs import is_host_env, is_pool, make_host_vector, make_vector_env
 from bellmax.envs.vector import agent_spec
-from bellmax.launch.actors.actor import Hire
+from bellmax.launch.actors.actor import ActorFactory
 from bellmax.launch.config.run_config import RunConfig, check_replay, check_rollout
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.device_runner import Runner, make_runner
@@ -119,7 +119,7 @@ def needed_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
 
 
 def build(
-    config: RunConfig, *, episodes: int | None = None, hire: Hire | None = None
+    config: RunConfig, *, episodes: int | None = None, hire: ActorFactory | None = None
 ) -> Experiment:
     """Wires agent, environments, replay and runner.
 
@@ -160,7 +160,7 @@ def _build_on_device(config: RunConfig, episodes: int) -> tuple[Agent, Runner, E
 
 
 def _build_host(
-    config: RunConfig, episodes: int, hire: Hire | None
+    config: RunConfig, episodes: int, hire: ActorFactory | None
 ) -> tuple[Agent, HostRunner, HostEvaluator]:
     if config.seeds > 1:
         raise UserError(

@@ -41,7 +41,7 @@ def test_factory_of_the_user():
         ("bellmax/Pendulum", {"mass": True}, "mass must be a number, got True"),
         ("helpers.scripted:Counte", {}, "no callable 'Counte', did you mean 'Counter'"),
         ("no_such_module:Counter", {}, "needs the module 'no_such_module'"),
-        ("helpers.scripted:", {}, "no callable ''"),
+        ("helpers.scripted:", {}, "must be of the form module.path:factory"),
         (":factory", {}, "must be of the form module.path:factory"),
         ("helpers.scripted:Counter", {"end_at": 3}, "did you mean 'ends_at'"),
         ("helpers.scripted:rollout", {}, "needs the option 'env'"),

@@ -78,7 +78,7 @@ FAULTS = {
         on_reset=changed(terminated=lambda t: ~t.terminated)
     ),
     "spec.time_limit is 4, but": Broken({"time_limit": 4}),
-    "step: an observation is not finite": Broken(
+    "step: an observation is not finite at [0].": Broken(
         on_step=changed(observation=lambda t: jnp.log(t.observation - 1))
     ),
     "step: an observation is outside the bounds": Broken({"observation": BOUNDED}),

@@ -62,9 +62,9 @@ def test_only_the_first_reset_is_seeded():
     ("action", "reason", "words"),
     [
         (RAISE, "raised", "RuntimeError: out of fuel"),
-        (NOT_FINITE, "not finite", "an observation or a reward was not finite"),
-        (OVERFLOW, "not finite", "an observation or a reward was not finite"),
-        (REWARD, "not finite", "an observation or a reward was not finite"),
+        (NOT_FINITE, "not finite", "the observation was nan at [0] and 2 more entries"),
+        (OVERFLOW, "not finite", "the observation was inf at [0] and 2 more entries"),
+        (REWARD, "not finite", "the reward was -inf, which float32 cannot hold"),
     ],
 )
 def test_a_fault_restarts_one_task(action, reason, words):
@@ -78,7 +78,7 @@ def test_a_fault_restarts_one_task(action, reason, words):
     np.testing.assert_array_equal(ts.observation, [[2, 2, first], [0, 0, fresh]])
     np.testing.assert_array_equal(ts.reward, [10, 0])
     np.testing.assert_array_equal([ts.terminated, ts.truncated], np.zeros((2, 2)))
-    assert batch.faults == {**NONE, reason: 1} and batch.last_fault == words
+    assert batch.faults == {**NONE, reason: 1} and batch.last_fault.startswith(words)
     assert len(factory.tasks) == 3 and [t.closed for t in factory.tasks] == [0, 1, 0]
     # The others' episodes go on, and the new one lasts its full length.
     ends = [batch.step(act(1, 1))[0].terminated for _ in range(4)]
@@ -93,7 +93,7 @@ def test_a_task_that_fails_at_a_reset_is_made_anew():
     ts, is_first = batch.step(act(0))  # the reset raises: a new one, seeded, does not
     np.testing.assert_array_equal(ts.observation[0], [0, 0, numbers(0, 0, 1, restarts=1)[0]])
     assert is_first[0] and batch.faults == {**NONE, "raised": 1}
-    assert batch.last_fault == "OSError: no way back"
+    assert batch.last_fault.startswith("OSError: no way back (tests/helpers/scripted_host.py")
 
 
 def test_ten_faults_in_a_row_are_too_many():
@@ -255,7 +255,7 @@ class Rewarded(HostCounter):
         return super().step(action)._replace(reward=self.reward)
 
 
-@pytest.mark.parametrize("reward", [np.nan, np.inf, 1e39, None, np.array([-np.inf])])
+@pytest.mark.parametrize("reward", [np.nan, np.inf, 1e39, np.array([-np.inf])])
 def test_a_reward_that_no_float32_holds_is_a_fault(reward):
     tasks = [Rewarded(ends_at=9), Rewarded(ends_at=9)]  # the second takes the first one's place
     batch = LoopBatch(iter(tasks).__next__, 1)

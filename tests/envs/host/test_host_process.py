@@ -74,7 +74,9 @@ def test_a_task_that_hangs_is_killed():
 def test_what_a_child_raises_arrives():
     task = ProcessEnvironment(HostCounter, 300.0)
     task.reset(1)
-    with pytest.raises(ChildProcessError, match=r"^RuntimeError: out of fuel$"):
+    with pytest.raises(
+        ChildProcessError, match=r"^RuntimeError: out of fuel \(.*_host.py, line \d+\)$"
+    ):
         task.step(np.int32(RAISE))
     with pytest.raises(UserError, match=r"^Fill it up.$"):
         task.step(np.int32(USER))
