@@ -13,6 +13,7 @@ from bellmax.launch.actors.ray_actor import make_ray_actors
 from bellmax.launch.config.overrides import flatten
 from bellmax.launch.config.run_config import RunConfig, load, to_dict, to_yaml
 from bellmax.launch.config.sentences import show
+from bellmax.launch.distributed.files import write_whole
 from bellmax.launch.distributed.locks import locked
 from bellmax.launch.distributed.processes import is_first, together, writable
 from bellmax.launch.distributed.ray_cluster import check, room_for
@@ -21,7 +22,6 @@ from bellmax.launch.reporting.plot import plot_runs
 from bellmax.launch.reporting.progress import Progress
 from bellmax.launch.reporting.versions import all_versions
 from bellmax.launch.runners.train_state import TrainState
-from bellmax.launch.training.checkpoint_files import write_whole
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment, build, check_memory
 from bellmax.launch.training.loop import Session
