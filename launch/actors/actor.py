@@ -20,7 +20,7 @@ Acting = Any  # what acting needs: the agent's actor_params and the observations
 Act = Callable[[Any, Memory, Any, int], tuple[Any, Any, Memory, Any]]
 
 
-class Episodes(NamedTuple):
+class RolloutSums(NamedTuple):
     """Sums over rollouts: environment steps; of the episodes that ended number, return, length."""
 
     env_steps: int
@@ -28,13 +28,13 @@ class Episodes(NamedTuple):
     episode_return: float
     episode_length: int
 
-    def plus(self, other: "Episodes") -> "Episodes":
+    def plus(self, other: "RolloutSums") -> "RolloutSums":
         """Both together."""
         sums: Any = [a + b for a, b in zip(self, other, strict=True)]
-        return Episodes(*sums)
+        return RolloutSums(*sums)
 
 
-class Collected(NamedTuple):
+class HostRollout(NamedTuple):
     """A rollout of L vector steps, arrays of numpy or of jax.
 
     records: leaves [L, N, ...], the observations newest frames alone where replay keeps no more.
@@ -64,7 +64,7 @@ class Collector(Protocol):
     @property
     def faults(self) -> Mapping[str, int]: ...
 
-    def collect(self, acting: Acting, memory: Memory, now: int) -> tuple[Collected, Episodes]:
+    def collect(self, acting: Acting, memory: Memory, now: int) -> tuple[HostRollout, RolloutSums]:
         """Steps L times from vector step `now` on; memory [E, ...] is that before it."""
         ...
 
@@ -75,7 +75,7 @@ class Collector(Protocol):
 
 # hire(key, seed, now): one that lives elsewhere, from vector step `now` on. key: of its acting.
 # seed(now, replaced): of its environments, when it was replaced so many times.
-Hire = Callable[[jax.Array, Callable[[int, int], int], int], Collector]
+ActorFactory = Callable[[jax.Array, Callable[[int, int], int], int], Collector]
 
 
 class Actor:
@@ -126,7 +126,7 @@ class Actor:
         """How often environments were restarted, by reason."""
         return self._env.faults
 
-    def collect(self, acting: Acting, memory: Memory, now: int) -> tuple[Collected, Episodes]:
+    def collect(self, acting: Acting, memory: Memory, now: int) -> tuple[HostRollout, RolloutSums]:
         """Steps L times from vector step `now` on; memory [E, ...] is that before it."""
         act, seen, before = self._bind(acting), self._seen, memory
         rows = [seen[1:]]  # not the observations, which would take fresh memory for each step
@@ -159,14 +159,14 @@ class Actor:
         records = Step(*taken, is_first[:-1], nothing, _stack(behaviours))
         outcome = Outcome(_stack(memories), returns[1:], ended) if self._observes else ()
         over = int(np.count_nonzero(ended))
-        episodes = Episodes(nothing.size - int(np.count_nonzero(nothing)), over, 0.0, 0)
+        episodes = RolloutSums(nothing.size - int(np.count_nonzero(nothing)), over, 0.0, 0)
         if over:
             episodes = episodes._replace(
                 episode_return=float(returns[1:][ended].sum(dtype=np.float64)),
                 episode_length=int(lengths[1:][ended].sum()),
             )
         raw = np.array(raw) if self._normalised else ()
-        return Collected(records, before, seen, memory, outcome, raw), episodes
+        return HostRollout(records, before, seen, memory, outcome, raw), episodes
 
     def close(self) -> None:
         """Frees the environments."""

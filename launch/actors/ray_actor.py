@@ -23,7 +23,7 @@ from bellmax.agents import Memory
 from bellmax.envs import VectorTimeStep
 from bellmax.envs.host.loop import MAX_FAULTS
 from bellmax.envs.options import import_extra
-from bellmax.launch.actors.actor import Acting, Actor, Collected, Episodes, Hire
+from bellmax.launch.actors.actor import Acting, Actor, ActorFactory, HostRollout, RolloutSums
 from bellmax.launch.config.run_config import RunConfig
 from bellmax.launch.distributed.devices import configure_jax
 from bellmax.launch.distributed.ray_cluster import reached
@@ -39,18 +39,18 @@ class _DiedError(Exception):
     """An actor's process is gone; the message says why."""
 
 
-def hire(config: RunConfig) -> Hire:
+def hire(config: RunConfig) -> ActorFactory:
     """What makes the actors of a run on the cluster that this process is connected to by then."""
     host = dataclasses.replace(config.host, actor_device=None)
-    far, parcels = dataclasses.replace(config, devices=1, host=host), Parcels()
+    far, store = dataclasses.replace(config, devices=1, host=host), ParameterStore()
 
     def one(key: jax.Array, seed: Callable[[int, int], int], now: int) -> RemoteActor:
-        return RemoteActor(far, key, seed, now, parcels)
+        return RemoteActor(far, key, seed, now, store)
 
     return one
 
 
-class Parcels:
+class ParameterStore:
     """Parameters in Ray's object store: put there when the first actor asks, shared by all."""
 
     def __init__(self):
@@ -76,7 +76,7 @@ class RemoteActor:
       key: of its acting.
       seed: seed(now, replaced), of its environments.
       now: the vector step that it starts at.
-      parcels: shared by the actors of the run.
+      store: shared by the actors of the run.
 
     Raises:
       UserError: from `collect`: there was no CPU for it, its process died and ten that took its
@@ -91,10 +91,10 @@ class RemoteActor:
         key: jax.Array,
         seed: Callable[[int, int], int],
         now: int,
-        parcels: Parcels,
+        store: ParameterStore,
     ):
         self.num_envs = config.env.num_envs // config.host.actors
-        self._config, self._seed, self._parcels = config, seed, parcels
+        self._config, self._seed, self._parcels = config, seed, store
         self._key = str(jax.random.key_impl(key)), np.asarray(jax.random.key_data(key))
         self._seen: VectorTimeStep | None = None
         self._replaced, self._in_a_row = 0, 0
@@ -108,7 +108,7 @@ class RemoteActor:
         """How often environments were restarted, by reason, and this actor replaced: "died"."""
         return _sum(self._past, self._present)
 
-    def collect(self, acting: Acting, memory: Memory, now: int) -> tuple[Collected, Episodes]:
+    def collect(self, acting: Acting, memory: Memory, now: int) -> tuple[HostRollout, RolloutSums]:
         """Steps L times from vector step `now` on; memory [E, ...] is that before it."""
         memory = jax.device_get(memory)
         while True:
@@ -136,7 +136,7 @@ class RemoteActor:
     def _begin(self, now: int) -> None:
         ray: Any = import_extra("ray", "ray")
         options = {"num_cpus": 1, "runtime_env": {"env_vars": {"JAX_PLATFORMS": "cpu"}}}
-        self._far = ray.remote(Stage).options(**options).remote(os.getcwd())
+        self._far = ray.remote(RayActor).options(**options).remote(os.getcwd())
         self._ready = self._far.ready.remote()
         seed = self._seed(now, self._replaced)
         self._built = self._far.build.remote(self._config, self._key, seed, self._seen)
@@ -212,7 +212,7 @@ def _death(words: str) -> str:
     return why.removeprefix("The actor is dead because ")[:200]
 
 
-class Stage:
+class RayActor:
     """The half of an actor that is in a process of Ray.
 
     Args:
@@ -246,7 +246,7 @@ class Stage:
 
     def collect(
         self, acting: Acting, memory: Memory, now: int
-    ) -> tuple[Collected, Episodes, dict[str, int]]:
+    ) -> tuple[HostRollout, RolloutSums, dict[str, int]]:
         """A rollout in arrays of numpy, its sums, and faults so far."""
         assert self._actor is not None
         collected, sums = self._actor.collect(jax.device_put(acting), memory, now)

@@ -12,11 +12,11 @@ _LOOK_SECONDS = 0.1
 _PREFIX = "actor-"
 
 
-class GivenUpError(Exception):
+class ActorTimeoutError(Exception):
     """No rollout came within a while after the run was asked to stop."""
 
 
-class Patience:
+class ActorWaiter:
     """Waits for threads of actors: says so once it takes long, and gives up if the run is to stop.
 
     Attributes:
@@ -42,7 +42,7 @@ class Patience:
         """One item of every actor's queue.
 
         Raises:
-          GivenUpError: the run was asked to stop and they did not come within 10 s.
+          ActorTimeoutError: the run was asked to stop and they did not come within 10 s.
           BaseException: an item that is one.
         """
         self._said, started, taken = False, time.monotonic(), []
@@ -74,7 +74,7 @@ class Patience:
             if self._asked is not None and now - self._asked > GIVE_UP_SECONDS:
                 late = _late(queues, number)
                 self.say(f"no rollout comes from {late}, whose last one is left out")
-                raise GivenUpError(late)
+                raise ActorTimeoutError(late)
             if not self._said and now - started > STUCK_SECONDS:
                 self._said = True
                 self.say(

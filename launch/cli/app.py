@@ -3,7 +3,6 @@
 Nothing here imports jax before a command needs it: `bellmax --help` answers at once.
 """
 
-import dataclasses
 import errno
 import os
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import bellmax
 from bellmax import UserError
 from bellmax.launch.cli.commands import COMMANDS
+from bellmax.launch.config import fields
 from bellmax.launch.config.options import read_command
 from bellmax.launch.config.sentences import NOTHING, ConfigError, must, show, unknown
 from bellmax.launch.distributed.signals import interruptible
@@ -35,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     code = _run(list(sys.argv[1:] if argv is None else argv))
     if processes := sys.modules.get("bellmax.launch.distributed.processes"):
-        patience = sys.modules.get("bellmax.launch.actors.waiter")
+        waiter = sys.modules.get("bellmax.launch.actors.waiter")
         # Only the program itself may be ended so, not one that called this function.
-        hangs = argv is None and patience is not None and patience.are_left_behind()
+        hangs = argv is None and waiter is not None and waiter.are_left_behind()
         processes.leave(code, at_once=hangs)
     return code
 
@@ -83,13 +83,11 @@ def _dispatch(argv: list[str]) -> int:
         return command_help(name, command, typed, rest)
     if rest and not command.overrides:
         raise _unexpected(command.options, name, rest)
-    for field in dataclasses.fields(command.options):
-        label = field.metadata["option"]
-        if not label.startswith("--") and field.name not in typed:
-            usage = (
-                f"bellmax {name} {label} [--{'key' if command.overrides else 'option'} value ...]"
-            )
-            raise UserError(must(label, "given first", NOTHING, hint=usage))
+    for key in fields.keys(command.options):
+        if not key.startswith("--") and key not in typed:
+            what = "key" if command.overrides else "option"
+            usage = f"bellmax {name} {key} [--{what} value ...]"
+            raise UserError(must(key, "given first", NOTHING, hint=usage))
     from bellmax.launch.config.schema import build  # imports pydantic
 
     arguments = build(command.options, typed)
@@ -97,11 +95,10 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _unexpected(options: Any, name: str, rest: Sequence[str]) -> UserError:
-    labels = [field.metadata["option"] for field in dataclasses.fields(options)]
-    labels = [label for label in labels if label.startswith("--")]
+    labels = [key for key in fields.keys(options) if key.startswith("--")]
     wrong = [token.partition("=")[0] for token in rest if token.startswith("--")]
     if wrong:
-        return ConfigError("\n".join(str(unknown("option", token, labels)) for token in wrong))
+        return ConfigError(str(unknown("option", token, labels)) for token in wrong)
     hint = f"`bellmax {name} --help` shows what it takes"
     return UserError(f"unexpected argument {', '.join(map(show, rest))}; {hint}")
 

@@ -3,7 +3,6 @@
 import importlib.metadata
 import platform
 import re
-from collections.abc import Iterator
 
 import bellmax
 from bellmax.launch.distributed.devices import cache_folder, usable
@@ -45,22 +44,19 @@ def pip_command(extra: str) -> str:
 
 def requirements() -> tuple[list[str], dict[str, list[str]]]:
     """Returns bellmax's core packages, and those of each extra, by its own metadata."""
-    core: list[str] = ["jaxlib"]
-    extras: dict[str, list[str]] = {}
-    for name, extra in _requirements():
+    core, extras = ["jaxlib"], {}
+    try:
+        lines = importlib.metadata.requires("bellmax") or []
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        lines = []
+    for line in lines:
+        name = re.split(r"[^A-Za-z0-9._-]", line)[0]
+        extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", line)
         if extra is None:
             core.append(name)
-        elif extra not in ("all", "dev"):
-            extras.setdefault(extra, []).append(name)
+        elif extra.group(1) not in ("all", "dev", "peer"):
+            extras.setdefault(extra.group(1), []).append(name)
     return sorted(core, key=str.lower), extras
-
-
-def _requirements() -> Iterator[tuple[str, str | None]]:
-    for line in importlib.metadata.requires("bellmax") or []:
-        name = re.match(r"[A-Za-z0-9._-]+", line)
-        extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", line)
-        if name:
-            yield name.group(), extra.group(1) if extra else None
 
 
 def _memory() -> list[str]:

@@ -23,14 +23,12 @@ def program(tokens: Sequence[str]) -> int:
     completes, keys = tokens[0] not in ("-h", "--help"), None
     if completes:
         some = run_config.RunConfig(agent_name="dqn")
-        sections = {"agent": _any_agent()}
-        keys = option_class(run_config.RunConfig, sections, some, completes=True)
+        agents = _union([registry.config_class(name) for name in registry.names()])
+        keys = option_class(run_config.RunConfig, {"agent": agents}, some, completes=True)
     app = tyro.extras.SubcommandApp()
     for name, command in COMMANDS.items():
         configuration = keys if command.overrides else None
-        options: Any = command_class(
-            command.options, configuration, argument="required", completes=completes
-        )
+        options: Any = command_class(command.options, configuration, completes=completes)
         app.command(options, name=name)
     return _exit_code(app.cli, prog="bellmax", description=bellmax.__doc__, args=list(tokens))
 
@@ -41,17 +39,15 @@ def command_help(
     """Print the help of a command, with the keys of the configuration that it is given."""
     import tyro
 
-    source = typed.get("source") or (run_folder(typed["run"]) if typed.get("run") else None)
-    prog, text = f"bellmax {name}", command.options.__doc__ or ""
-    options = command_class(command.options, argument="required")
+    text, keys = command.options.__doc__ or "", None
+    source = typed.get("PRESET|FILE") or (run_folder(typed["RUN"]) if "RUN" in typed else None)
     if command.overrides and source:
         config = run_config.load(source, overrides)
         keys = option_class(run_config.RunConfig, {"agent": type(config.agent)}, config)
-        options = command_class(command.options, keys, argument="none")
-        prog = f"{prog} {source}"
     elif command.overrides:
         text += _OVERRIDES.format(name)
-    return _exit_code(tyro.cli, options, prog=prog, description=text, args=["--help"])
+    options = command_class(command.options, keys)
+    return _exit_code(tyro.cli, options, prog=f"bellmax {name}", description=text, args=["--help"])
 
 
 def _exit_code(function: Callable[..., Any], *arguments: Any, **options: Any) -> int:
@@ -62,12 +58,8 @@ def _exit_code(function: Callable[..., Any], *arguments: Any, **options: Any) ->
     return 0
 
 
-def _any_agent() -> type:
-    """Return a dataclass with the keys of all agents, for completion."""
-    return _union([registry.config_class(name) for name in registry.names()])
-
-
 def _union(classes: Sequence[type]) -> type:
+    """Return a dataclass with the keys of all classes, for completion."""
     members: dict[str, list[Any]] = {}
     for cls in classes:
         for name, hint in fields.hints(cls).items():
@@ -76,4 +68,4 @@ def _union(classes: Sequence[type]) -> type:
     for name, hints in members.items():
         sections = list(dict.fromkeys(filter(None, map(fields.section_type, hints))))
         kinds[name] = _union(sections) if sections else hints[0]
-    return make_dataclass("AnyAgent", [(n, k, field(default=None)) for n, k in kinds.items()])
+    return make_dataclass("Any", [(n, k, field(default=None)) for n, k in kinds.items()])

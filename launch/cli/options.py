@@ -1,14 +1,22 @@
 """What each command of `bellmax` takes: a dataclass whose comments are its help."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval
 
-from bellmax.launch.config.options import option
-
 _COUNT = Interval(ge=1, le=65536)
 Checkpoint = Literal["latest", "best"] | Annotated[int, Ge(0)]
+
+
+def argument(metavar: str) -> Any:
+    """Return a field that is given first, without its name."""
+    return field(metadata={"key": metavar})
+
+
+def option(metavar: str = "", default: Any = None) -> Any:
+    """Return a field that is given as `--field METAVAR`."""
+    return field(default=default, metadata={"option": metavar})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +24,7 @@ class Overridden:
     """A preset or file, and values on top of it."""
 
     # A preset's name or a YAML file.
-    source: str = option("PRESET|FILE")
+    source: str = argument("PRESET|FILE")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +32,7 @@ class OfRun:
     """A run."""
 
     # The folder of a run.
-    run: str = option("RUN")
+    run: str = argument("RUN")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +40,15 @@ class Where:
     """How and where a run trains."""
 
     # Use deterministic GPU operations only: bitwise repeatable, slower.
-    deterministic: bool = option("--deterministic", default=False)
+    deterministic: bool = option(default=False)
     # This is one of several processes: ADDRESS:PORT of the first, or auto in a cluster.
-    coordinator: str | None = option("--coordinator", "ADDRESS", None)
+    coordinator: str | None = option("ADDRESS")
     # How many processes there are.
-    processes: int | None = option("--processes", "N", None)
+    processes: int | None = option("N")
     # Which of them this is, from 0.
-    process: int | None = option("--process", "I", None)
+    process: int | None = option("I")
     # Ray processes step the environments: ray on this machine, or ray://HOST:PORT.
-    actors: str | None = option("--actors", "ADDRESS", None)
+    actors: str | None = option("ADDRESS")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +56,9 @@ class Train(Where, Overridden):
     """Train an agent: a preset or file, then overrides."""
 
     # Folder of the run; default: runs/PRESET-DATE-TIME.
-    out: str | None = option("--out", "DIR", None)
+    out: str | None = option("DIR")
     # Continue the run in DIR if there is one: for jobs that are started again.
-    resume: bool = option("--resume", default=False)
+    resume: bool = option(default=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +71,9 @@ class Sweep(Overridden):
     """Train all combinations of values: --seed 0,1."""
 
     # Folder of the sweep; an existing sweep is continued.
-    out: str | None = option("--out", "DIR", None)
+    out: str | None = option("DIR")
     # Runs at once on this machine, ray, or ray://HOST:PORT for a cluster; default: 1.
-    jobs: str = option("--jobs", "N", "1")
+    jobs: str = option("N", "1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,22 +81,22 @@ class Evaluate(OfRun):
     """Play a trained agent without exploration."""
 
     # Episodes per seed (default 100); with --robust, episodes per grid cell and seed (default 10).
-    episodes: Annotated[int, _COUNT] | None = option("--episodes", "N", None)
+    episodes: Annotated[int, _COUNT] | None = option("N")
     # latest (default), best, or a step.
-    checkpoint: Checkpoint = option("--checkpoint", "WHICH", "latest")
+    checkpoint: Checkpoint = option("WHICH", "latest")
     # Play on a grid of perturbed tasks: mean, worst case and CVaR over its cells.
-    robust: bool = option("--robust", default=False)
+    robust: bool = option(default=False)
     # A published uncertainty box of the task: 1d, 2d (default), 3d, ...
-    box: str | None = option("--box", "NAME", None)
+    box: str | None = option("NAME")
     # A range of your own instead of --box, such as torso_mass=0.1,3; 1 to 3 of them.
-    parameter: tuple[str, ...] = option("--parameter", "NAME=LOW,HIGH", ())
+    parameter: tuple[str, ...] = option("NAME=LOW,HIGH", ())
     # Grid points of each parameter, 2 or more; default: 10.
-    points: Annotated[int, Ge(2)] | None = option("--points", "N", None)
+    points: Annotated[int, Ge(2)] | None = option("N")
     # included (default): both ends are grid points, as in M2TD3's code; excluded: the upper end is
     # not, as in RRLS's code.
-    upper_end: Literal["included", "excluded"] | None = option("--upper-end", "WHICH", None)
+    upper_end: Literal["included", "excluded"] | None = option("WHICH")
     # Table and pictures of --robust, without a suffix; default: RUN/robust-BOX.
-    out: str | None = option("--out", "FILE", None)
+    out: str | None = option("FILE")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,19 +104,17 @@ class Record(OfRun):
     """Make a video of a trained agent."""
 
     # Episodes; default: 1.
-    episodes: Annotated[int, _COUNT] = option("--episodes", "N", 1)
+    episodes: Annotated[int, _COUNT] = option("N", 1)
     # latest (default), best, or a step.
-    checkpoint: Checkpoint = option("--checkpoint", "WHICH", "latest")
+    checkpoint: Checkpoint = option("WHICH", "latest")
     # Seed of the learner; default: the run's first.
-    seed: int | None = option("--seed", "SEED", None)
+    seed: int | None = option("SEED")
     # A .gif, or an .mp4 with the extra `video`; default: RUN/episodes.gif.
-    out: str | None = option("--out", "FILE", None)
+    out: str | None = option("FILE")
     # Pictures per second; default: 30, and 10 for tasks that show boards or screens.
-    fps: int | None = option("--fps", "N", None)
+    fps: int | None = option("N")
     # Environment steps after which an episode is cut; default: as in evaluations of the run.
-    max_steps: Annotated[int, Interval(ge=1, le=2**31 - 1)] | None = option(
-        "--max-steps", "N", None
-    )
+    max_steps: Annotated[int, Ge(1)] | None = option("N")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +122,11 @@ class Plot:
     """Draw the learning curves of runs."""
 
     # Folders of runs.
-    runs: tuple[str, ...] = option("RUN")
+    runs: tuple[str, ...] = argument("RUN")
     # File to write, without a suffix; default: RUN/curve, or curves for several runs.
-    out: str | None = option("--out", "FILE", None)
+    out: str | None = option("FILE")
     # Column of the evaluations or of the training log; default: episode_return.
-    metric: str | None = option("--metric", "NAME", None)
+    metric: str | None = option("NAME")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +134,7 @@ class List:
     """Name the agents, environments or presets."""
 
     # What to name.
-    kind: Literal["agents", "envs", "presets"] = option("agents|envs|presets")
+    kind: Literal["agents", "envs", "presets"] = argument("agents|envs|presets")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +147,7 @@ class Schema:
     """Print the JSON schema of configuration files, for editors."""
 
     # A preset's name, or an agent's.
-    name: str = option("PRESET|AGENT")
+    name: str = argument("PRESET|AGENT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +155,7 @@ class CheckEnv:
     """Say what is wrong with an environment."""
 
     # suite/Task or module.path:factory.
-    name: str = option("NAME")
+    name: str = argument("NAME")
 
 
 @dataclass(frozen=True, kw_only=True)

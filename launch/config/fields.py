@@ -12,37 +12,26 @@ from typing import Any
 from bellmax.launch.config.sentences import NOTHING, UNIONS
 
 
-def to_dict(config: Any) -> Any:
-    """Return a dataclass as plain dicts, lists and scalars; `build` of it gives an equal one."""
-    if dataclasses.is_dataclass(config):
-        return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
-    if isinstance(config, Mapping):
-        return {str(key): to_dict(value) for key, value in config.items()}
-    return [to_dict(value) for value in config] if isinstance(config, list | tuple) else config
-
-
-def keys(cls: Any, sections: Mapping[str, type] | None = None, prefix: str = "") -> list[str]:
-    """Return the dotted names of all sections and leaves, or what metadata says under "key"."""
+def keys(cls: Any, types: Mapping[str, Any] | None = None, prefix: str = "") -> list[str]:
+    """Return the dotted keys of all sections and leaves."""
     result = []
-    for name, hint in hints(cls, sections).items():
-        result.append(cls.__dataclass_fields__[name].metadata.get("key", f"{prefix}{name}"))
+    for name, hint in hints(cls, types).items():
+        result.append(f"{prefix}{key_of(cls, name)}")
         if inner := section_type(hint):
             result += keys(inner, prefix=f"{prefix}{name}.")
     return result
 
 
-def hints(cls: Any, sections: Mapping[str, type] | None = None) -> dict[str, Any]:
-    """Return the type hint of each field of a dataclass, `sections` in the place of theirs.
+def key_of(cls: Any, name: str) -> str:
+    """Return what users call a field: its name, `--name` of an option, or its metadata's "key"."""
+    metadata = cls.__dataclass_fields__[name].metadata
+    return f"--{name.replace('_', '-')}" if "option" in metadata else metadata.get("key", name)
 
-    A field with "option" in its metadata is left out or given, but never null.
-    """
-    found = typing.get_type_hints(cls, include_extras=True)
-    for field in dataclasses.fields(cls):
-        args = typing.get_args(found[field.name])
-        if "option" in field.metadata and type(None) in args:
-            found[field.name] = typing.Union[tuple(a for a in args if a is not type(None))]  # noqa: UP007
-    found = {field.name: found[field.name] for field in dataclasses.fields(cls) if field.init}
-    return found | {name: cls for name, cls in (sections or {}).items() if name in found}
+
+def hints(cls: Any, types: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the type hint of each field of a dataclass, `types` in the place of theirs."""
+    found = {**typing.get_type_hints(cls, include_extras=True), **(types or {})}
+    return {field.name: found[field.name] for field in dataclasses.fields(cls)}
 
 
 def section_type(hint: Any) -> Any:

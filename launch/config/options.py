@@ -7,7 +7,7 @@ and an option give the same sentence, `1e6` is an integer, and all mistakes come
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from bellmax import UserError
 from bellmax.launch.config import fields
@@ -15,20 +15,8 @@ from bellmax.launch.config.sentences import FLAG, NOTHING, Argument, choices_of,
 from bellmax.launch.config.yaml_files import dump_value
 
 
-@dataclasses.dataclass(frozen=True)
-class _Typed:
-    """What was typed for an option; all else in what tyro returns is a default."""
-
-    value: Any
-
-
-def option(name: str, metavar: str = "", default: Any = dataclasses.MISSING) -> Any:
-    """Return a field of a command's dataclass: the option `--name`, or the argument `NAME`."""
-    return dataclasses.field(default=default, metadata={"option": name, "metavar": metavar})
-
-
 def read_command(cls: type, tokens: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return what was typed for the fields of a command, and the tokens that are none of them.
+    """Return what was typed for the fields of a command by their key, and the other tokens.
 
     Raises:
       UserError: an option has no value.
@@ -37,54 +25,54 @@ def read_command(cls: type, tokens: Sequence[str]) -> tuple[dict[str, Any], list
 
     try:
         made, rest = tyro.cli(
-            command_class(cls),
+            command_class(cls, needs_argument=False),
             args=list(tokens),
             return_unknown_args=True,
             add_help=False,
             console_outputs=False,
         )
-    except SystemExit:  # the one error that tyro can see where every value is text
-        raise UserError(_without_value(cls, tokens)) from None
-    plain = {k: v for k, v in vars(made).items() if v and not isinstance(v, _Typed)}
-    typed = {k: v for k, v in _typed(cls, made).items() if v is not FLAG}
-    return plain | typed, rest  # plain: flags, and options that may be repeated
+    except SystemExit:  # the one mistake that tyro can see where every value is text
+        flags = {fields.key_of(cls, n) for n, hint in fields.hints(cls).items() if hint is bool}
+        followed = itertools.pairwise([*tokens, "--"])
+        names = [token.replace("_", "-") for token, after in followed if after.startswith("--")]
+        name = next((n for n in names if n in fields.keys(cls) and n not in flags), "an option")
+        raise UserError(must(name, "followed by a value", NOTHING)) from None
+    given = {name: value for name, value in vars(made).items() if value not in (None, False, ())}
+    return {fields.key_of(cls, name): value for name, value in given.items()}, rest
 
 
-def read_overrides(
-    cls: type, tokens: Sequence[str], sections: Mapping[str, type]
-) -> tuple[dict[str, Any], list[str]]:
-    """Return what was typed by dotted key, in the order typed, and tokens that are no overrides.
+def read_overrides(tokens: Sequence[str]) -> dict[str, Any]:
+    """Return what was typed by dotted key: text, several texts, or FLAG without a value.
 
     Args:
-      cls, sections: as in `schema.build`.
-      tokens: `--a.b value`, `--a.b=value`, or `--a.b` alone, which means true; of two the last.
-    """
-    import tyro
+      tokens: `--a.b value`, `--a.b=value`, `--a.b x y` or `--a.b`; of two the last counts.
 
-    made, rest = tyro.cli(
-        option_class(cls, sections), args=list(tokens), return_unknown_args=True, add_help=False
-    )
-    # Tyro does not know the keys of free-form sections, such as env.options.size, nor mistyped
-    # ones. Both are taken as they are: `schema.build` knows which is which.
-    typed, strays, key = _typed(cls, made, sections), [], ""
-    for token in rest:
+    Raises:
+      UserError: a token is neither an option nor its value.
+    """
+    typed: dict[str, Any] = {}
+    strays, key = [], ""
+    for token in tokens:
         name, equals, value = token.removeprefix("--").partition("=")
         if token.startswith("--") and all(name.split(".")):
             key = name.replace("-", "_")
-            typed[key] = _text([value] if equals else []).value
-        elif key:
-            before = typed[key]
-            values = before if isinstance(before, list) else [before] * (before is not FLAG)
-            typed[key] = _text([*values, token]).value
+            typed[key] = Argument(value) if equals else FLAG
+        elif not key:
+            strays.append(repr(token))
+        elif typed[key] is FLAG:
+            typed[key] = Argument(token)
         else:
-            strays.append(token)
-    order = [t.removeprefix("--").partition("=")[0].replace("-", "_") for t in tokens]
-    return dict(sorted(typed.items(), key=lambda item: order.index(item[0]))), strays
+            before = typed[key] if isinstance(typed[key], list) else [typed[key]]
+            typed[key] = [*before, Argument(token)]
+    if strays:
+        hint = "overrides look like --agent.learning-rate 1e-3"
+        raise UserError(f"unexpected argument {', '.join(strays)}; {hint}")
+    return typed
 
 
 def option_class(
     cls: Any,
-    sections: Mapping[str, type] | None = None,
+    types: Mapping[str, Any] | None = None,
     instance: Any = None,
     *,
     completes: bool = False,
@@ -92,24 +80,21 @@ def option_class(
     """Return a dataclass for tyro: an option for each leaf of a configuration.
 
     Args:
-      cls, sections: as in `schema.build`.
+      cls, types: as in `schema.build`.
       instance: of `cls`; help shows its values.
       completes: for completion in a shell, not for reading: values are limited to known ones.
     """
     from tyro.conf import arg
 
     members = []
-    for name, hint in fields.hints(cls, sections).items():
+    for name, hint in fields.hints(cls, types).items():
         value, inner = fields.default_of(cls, name, instance), fields.section_type(hint)
         if inner:
             made = option_class(inner, None, value, completes=completes)
             kind, value = Annotated[made, arg(help=inner.__doc__)], made()
         else:
-            text = fields.comments(cls).get(name, "")
-            key = cls.__dataclass_fields__[name].metadata.get("key")
-            known = choices_of(hint) if completes else ()
-            # Any number of values: tyro itself would refuse an option without one.
-            kind = _leaf("*", describe(hint), known, name=key, help=text)
+            text, known = fields.comments(cls).get(name, ""), choices_of(hint) if completes else ()
+            kind = _leaf("*", describe(hint), known, name=fields.key_of(cls, name), help=text)
         members.append((name, kind, dataclasses.field(default_factory=lambda v=value: v)))
     return dataclasses.make_dataclass(cls.__name__, members, namespace={"__doc__": cls.__doc__})
 
@@ -118,33 +103,32 @@ def command_class(
     cls: Any,
     configuration: type | None = None,
     *,
-    argument: Literal["optional", "required", "none"] = "optional",
+    needs_argument: bool = True,
     completes: bool = False,
 ) -> type:
     """Return a dataclass for tyro: the options of a command, then those of a configuration.
 
     Args:
-      cls: a dataclass of `option`s.
+      cls: a dataclass of `command_options`.
       configuration: an `option_class`.
-      argument: whether the command's argument can be left out, or has been given.
+      needs_argument: whether the command's argument cannot be left out.
       completes: as in `option_class`.
     """
     from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
     members: list[Any] = []
     for name, hint in fields.hints(cls).items():
-        metadata = cls.__dataclass_fields__[name].metadata
-        label, metavar, many = metadata["option"], metadata["metavar"], hint == tuple[str, ...]
+        key = fields.key_of(cls, name)
+        metavar = cls.__dataclass_fields__[name].metadata.get("option", key)
         # Defaults are in the text: they depend on other options.
-        known = choices_of(hint) if completes else ()
         details = {"help": fields.comments(cls).get(name), "help_behavior_hint": ""}
+        many = hint == tuple[str, ...]
+        known = choices_of(hint) if completes else ()
         if hint is bool:
             members.append((name, Annotated[FlagCreatePairsOff[bool], arg(**details)], False))
-        elif not label.startswith("--"):
-            kind = Positional[_leaf("*" if many else 1, label, **details)]
-            members += {"optional": [(name, kind, None)], "required": [(name, kind)]}.get(
-                argument, []
-            )
+        elif not key.startswith("--"):
+            kind = Positional[_leaf("*" if many else 1, metavar, **details)]
+            members.append((name, kind) if needs_argument else (name, kind, None))
         elif many:
             kind = Annotated[tuple[str, ...], arg(metavar=metavar, **details)]
             members.append((name, UseAppendAction[kind], ()))
@@ -157,22 +141,18 @@ def command_class(
     return dataclasses.make_dataclass(cls.__name__, members, namespace=namespace, kw_only=True)
 
 
-def _without_value(cls: Any, tokens: Sequence[str]) -> str:
-    hints = fields.hints(cls)
-    takes = [f.metadata["option"] for f in dataclasses.fields(cls) if hints[f.name] is not bool]
-    for token, after in itertools.pairwise([*tokens, "--"]):
-        if token.replace("_", "-") in takes and after.startswith("--"):
-            return must(token.replace("_", "-"), "followed by a value", NOTHING)
-    return must("an option", "followed by a value", NOTHING)
-
-
 def _leaf(nargs: Any, metavar: str, choices: Sequence[str] = (), **details: Any) -> Any:
     import tyro
+
+    def read(values: list[Any]) -> Any:
+        # An argument that is left out before an unknown option comes as [[]] from tyro.
+        texts = [Argument(value) for value in values if isinstance(value, str)]
+        return texts if nargs == "*" else next(iter(texts), None)
 
     spec = tyro.constructors.PrimitiveConstructorSpec(
         nargs=nargs,
         metavar=metavar,
-        instance_from_str=_text,
+        instance_from_str=read,
         is_instance=lambda value: True,
         str_from_instance=lambda value: [_as_typed(value)],
         choices=tuple(choices) or None,
@@ -182,25 +162,3 @@ def _leaf(nargs: Any, metavar: str, choices: Sequence[str] = (), **details: Any)
 
 def _as_typed(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else dump_value(value)
-
-
-def _text(values: list[Any]) -> _Typed:
-    # An argument that is left out before an unknown option comes as [[]] from tyro.
-    values = [value for value in values if isinstance(value, str)]
-    if len(values) > 1:  # `--agent.network.hidden 64 64`; a mistake where one value is asked for
-        return _Typed([Argument(value) for value in values])
-    return _Typed(Argument(values[0]) if values else FLAG)
-
-
-def _typed(
-    cls: Any, made: Any, sections: Mapping[str, type] | None = None, prefix: str = ""
-) -> dict[str, Any]:
-    """Return what was typed in the instance that tyro made of `option_class(cls, sections)`."""
-    result: dict[str, Any] = {}
-    for name, hint in fields.hints(cls, sections).items():
-        value, key = getattr(made, name), f"{prefix}{name}"
-        if inner := fields.section_type(hint):
-            result |= _typed(inner, value, prefix=f"{key}.")
-        elif isinstance(value, _Typed):
-            result[cls.__dataclass_fields__[name].metadata.get("key", key)] = value.value
-    return result

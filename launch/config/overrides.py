@@ -4,16 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def merge(base: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `overrides` on top, section by section."""
-    result = dict(base)
-    for key, value in overrides.items():
-        key = next((k for k in base if str(k).replace("-", "_") == key), key)
-        both = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
-        result[key] = merge(base[key], value) if both else value
-    return result
-
-
 def flatten(section: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested keys as dotted ones."""
     flat: dict[str, Any] = {}
@@ -23,15 +13,13 @@ def flatten(section: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Return dotted keys as nested ones; of a section and a value of one name the last wins."""
-    result: dict[str, Any] = {}
+def override(base: Mapping[Any, Any], flat: Mapping[str, Any]) -> dict[Any, Any]:
+    """Return nested keys with values by dotted key on top, one after the other."""
+    result = dict(base)
     for key, value in flat.items():
-        *path, last = key.split(".")
-        section = result
-        for part in path:
-            inner = section.get(part)
-            section[part] = inner if isinstance(inner, dict) else {}
-            section = section[part]
-        section[last] = value
+        name, dot, rest = key.partition(".")
+        if dot:
+            section = result.get(name)
+            value = override(section if isinstance(section, Mapping) else {}, {rest: value})
+        result[name] = value
     return result

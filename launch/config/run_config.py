@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.resources
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +13,10 @@ from annotated_types import Ge, Interval
 from bellmax import UserError
 from bellmax.agents import registry
 from bellmax.envs import EnvConfig
-from bellmax.launch.config import fields
 from bellmax.launch.config.options import read_overrides
-from bellmax.launch.config.overrides import merge, nest
-from bellmax.launch.config.sentences import NOTHING, ConfigError, did_you_mean, must, show, unknown
+from bellmax.launch.config.overrides import override
+from bellmax.launch.config.sentences import INT32, NOTHING, ConfigError, must, unknown
 from bellmax.launch.config.yaml_files import dump_yaml, parse_yaml, read_yaml
-
-STEP_LIMIT = 2**31 - 1  # environment steps are counted in int32
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class ReplayConfig:
     """What the learner remembers."""
 
     # Steps kept per learner. Mnih et al. 2015 keep 1,000,000 Atari frames.
-    capacity: Annotated[int, Interval(ge=2, le=STEP_LIMIT)] = 100_000
+    capacity: Annotated[int, Ge(2)] = 100_000
     # Where steps are kept: `device`, the memory of the learner's device; or `host`, host memory,
     # from which batches are copied to the device, for environments that Python steps.
     memory: Literal["device", "host"] = "device"
@@ -62,15 +60,15 @@ class RunConfig:
     # Name of the agent; it decides which keys `agent` has.
     agent_name: str = field(metadata={"key": "agent.name"})
     # Environment steps of the stream per seed.
-    steps: Annotated[int, Interval(ge=1, le=STEP_LIMIT)] = 100_000
+    steps: Annotated[int, Ge(1)] = 100_000
     # Environment steps before the first gradient step.
-    warmup_steps: Annotated[int, Interval(ge=0, le=STEP_LIMIT)] = 1_000
+    warmup_steps: Annotated[int, Ge(0)] = 1_000
     # Vector steps between two learning phases.
     rollout_length: Annotated[int, Interval(ge=1, le=65536)] = 1
     # Gradient steps in a learning phase.
     updates_per_rollout: Annotated[int, Interval(ge=1, le=65536)] = 1
     # Seed of the first learner.
-    seed: Annotated[int, Interval(ge=0, le=STEP_LIMIT)] = 0
+    seed: Annotated[int, Ge(0)] = 0
     # Independent learners in one program (seed, seed + 1, ...).
     seeds: Annotated[int, Interval(ge=1, le=65536)] = 1
     # Devices that share environments, replay and each batch.
@@ -83,7 +81,7 @@ class RunConfig:
     evaluation_episodes: Annotated[int, Interval(ge=1, le=65536)] = 32
     # Vector steps after which unfinished evaluation episodes are cut and reported; null takes the
     # task's time limit, or 27,000 (30 minutes of Atari) where it has none.
-    evaluation_max_steps: Annotated[int, Interval(ge=1, le=STEP_LIMIT)] | None = None
+    evaluation_max_steps: Annotated[int, Ge(1)] | None = None
     # Environment steps between two checkpoints, which are evaluated too; 0 saves only at the end.
     checkpoint_every: Annotated[int, Ge(0)] = 50_000
     # Newest checkpoints that are kept; the best one is kept in addition.
@@ -119,44 +117,19 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
       UserError: what does not fit in the source or in the overrides, one line each.
     """
-    found = read_source(source)
-    if not overrides:
-        return resolve(found)
-    return resolve(found, type_overrides(found, overrides))
+    return resolve(read_source(source), read_overrides(overrides))
 
 
-def type_overrides(source: Source, overrides: Sequence[str]) -> dict[str, Any]:
-    """Return overrides by dotted key as they were typed; `resolve` judges the values.
-
-    Raises:
-      UserError: the source has a mistake, or a token is neither an option nor its value.
-    """
-    config = _from_mapping(source.mapping, source.where)  # alone, so that it gets the blame
-    agent = config.agent_name
-    while True:
-        sections = {"agent": registry.config_class(agent)}
-        typed, strays = read_overrides(RunConfig, overrides, sections)
-        other = str(typed.get("agent.name", agent)).partition(",")[0].strip()  # of a sweep's
-        if other == agent or other not in registry.names():
-            break
-        agent = other  # which has options of its own
-    if strays:
-        listed = ", ".join(map(show, strays))
-        raise UserError(
-            f"unexpected argument {listed}; overrides look like --agent.learning-rate 1e-3"
-        )
-    return typed
-
-
-def resolve(source: Source, typed: Mapping[str, Any] | None = None) -> RunConfig:
+def resolve(source: Source, typed: Mapping[str, Any]) -> RunConfig:
     """Return the configuration of a source with values by dotted key on top.
 
     Raises:
       ConfigError: a line for everything that does not fit.
     """
     if not typed:
-        return _checked(source.mapping, source.where)
-    return _checked(merge(source.mapping, nest(typed)), "")
+        return _check(_from_mapping(*source), source.where)
+    _from_mapping(*source)  # alone, so that it gets the blame
+    return _check(_from_mapping(override(source.mapping, typed), ""), "")
 
 
 def json_schema(agent: str) -> dict[str, Any]:
@@ -165,7 +138,7 @@ def json_schema(agent: str) -> dict[str, Any]:
 
     result = schema.json_schema(RunConfig, {"agent": registry.config_class(agent)})
     properties = result["properties"]
-    name = {**properties.pop("agent_name"), "title": "Name", "const": agent}
+    name = {**properties.pop("agent.name"), "title": "Name", "const": agent}
     result["required"] = ["agent"]
     section = result["$defs"][properties["agent"]["$ref"].rpartition("/")[2]]
     section["properties"] = {"name": name, **section["properties"]}
@@ -186,10 +159,9 @@ def load_to_play(run: Path) -> RunConfig:
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Return the configuration as plain values, laid out as `load` reads them."""
-    plain = fields.to_dict(config)
-    name, agent = plain.pop("agent_name"), plain.pop("agent")
-    sections = {key: plain.pop(key) for key in ("env", "replay", "host")}
-    return {**plain, "agent": {"name": name, **agent}, **sections}
+    plain = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists
+    plain["agent"] = {"name": plain.pop("agent_name"), **plain["agent"]}
+    return plain
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -286,69 +258,47 @@ def _from_mapping(mapping: Any, where: str) -> RunConfig:
     from bellmax.launch.config.schema import build  # imports pydantic
 
     if not isinstance(mapping, Mapping):
-        raise ConfigError(_located([must("the file", "a mapping of keys", mapping)], where))
-    rest, agent = {**mapping}, mapping.get("agent", {})
-    problems = _agent_problems(agent)
-    for key in {"agent_name", "agent-name"} & rest.keys():
-        problems.append(str(unknown("key", key, ["agent.name"])))
-    rest.pop("agent-name", None)
-    if not problems:
-        sections = {"agent": registry.config_class(agent["name"])}
-        rest["agent"] = {key: value for key, value in agent.items() if key != "name"}
-        return build(
-            RunConfig, {**rest, "agent_name": agent["name"]}, where=where, sections=sections
-        )
-    try:  # whatever the agent takes, the other sections can be judged
-        build(RunConfig, {**rest, "agent_name": "unknown", "agent": None})
-    except ConfigError as error:
-        problems += str(error).splitlines()
-    raise ConfigError(_located(problems, where))
+        raise ConfigError([must("the file", "a mapping of keys", mapping)], where)
+    agent, names = mapping.get("agent", {}), registry.names()
+    name = names[0]  # of an agent that is no section of keys, which is the mistake to report
+    if isinstance(agent, Mapping):
+        name, agent = agent.get("name", NOTHING), {k: v for k, v in agent.items() if k != "name"}
+    known = isinstance(name, str) and name in names
+    # Whatever an unknown agent takes, the other sections can be judged.
+    types = {
+        "agent_name": Literal[tuple(names)],
+        "agent": registry.config_class(name) if known else Any,
+    }
+    values = {**mapping, "agent.name": name, "agent": agent}
+    return build(RunConfig, values, where=where, types=types)
 
 
-def _agent_problems(agent: Any) -> list[str]:
-    if not isinstance(agent, Mapping):
-        return [must("agent", "a section of keys", agent)]
-    name, names = agent.get("name", NOTHING), registry.names()
-    if isinstance(name, str) and name in names:
-        return []
-    hint = did_you_mean(str(name), names)
-    return [must("agent.name", f"one of {', '.join(names)}", name, hint=hint)]
-
-
-def _located(problems: list[str], where: str) -> str:
-    return "\n".join(f"{where}: {line}" if where else line for line in problems)
-
-
-def _checked(mapping: Any, where: str) -> RunConfig:
-    """Build a configuration and check what its values have to do with each other."""
-    c = _from_mapping(mapping, where)
+def _check(c: RunConfig, where: str) -> RunConfig:
+    """Return a configuration after checking what its values have to do with each other."""
     n, rollout = c.env.num_envs, c.env.num_envs * c.rollout_length
-    last_seed = c.seed + c.seeds - 1
-    # (does it fit, field, what is allowed, what came)
-    checks = [
-        (
+    last_seed, divisor = c.seed + c.seeds - 1, f"a divisor of env.num_envs = {n}"
+    # key: (does it fit, what is allowed, what came)
+    checks = {
+        "steps": (
             c.steps >= rollout,
-            "steps",
             f"at least env.num_envs * rollout_length = {rollout}",
             c.steps,
         ),
-        (
+        "warmup_steps": (
             c.warmup_steps < c.steps,
-            "warmup_steps",
             f"below steps = {c.steps}, or nothing is learned",
             c.warmup_steps,
         ),
-        (
+        "replay.capacity": (
             c.replay.capacity >= 2 * n,
-            "replay.capacity",
             f"at least 2 * env.num_envs = {2 * n}",
             c.replay.capacity,
         ),
-        (n % c.devices == 0, "devices", f"a divisor of env.num_envs = {n}", c.devices),
-        (n % c.host.actors == 0, "host.actors", f"a divisor of env.num_envs = {n}", c.host.actors),
-        (last_seed <= STEP_LIMIT, "seed + seeds - 1", f"at most {STEP_LIMIT}", last_seed),
-    ]
-    problems = [must(field, allowed, got) for fits, field, allowed, got in checks if not fits]
-    if problems:
-        raise ConfigError(_located(problems, where))
+        "devices": (n % c.devices == 0, divisor, c.devices),
+        "host.actors": (n % c.host.actors == 0, divisor, c.host.actors),
+        "seed + seeds - 1": (last_seed <= INT32, f"at most {INT32}", last_seed),
+    }
+    lines = [must(key, allowed, got) for key, (fits, allowed, got) in checks.items() if not fits]
+    if lines:
+        raise ConfigError(lines, where)
     return c

@@ -3,121 +3,172 @@
 YAML files, overrides and the options of commands all come through `build`.
 """
 
-import dataclasses
+import contextlib
 import functools
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, TypeVar
 
 import pydantic
+from annotated_types import Interval
+from pydantic_core import PydanticCustomError
 
-from bellmax.launch.config.fields import comments, default_of, hints, keys, section_type
-from bellmax.launch.config.readers import strict
+from bellmax.launch.config.fields import comments, default_of, hints, key_of, keys, section_type
 from bellmax.launch.config.sentences import (
+    FLAG,
+    INT32,
     NOTHING,
+    UNIONS,
+    Argument,
     ConfigError,
     choices_of,
     describe,
     did_you_mean,
     must,
     unknown,
+    unwrap,
 )
+from bellmax.launch.config.yaml_files import read_scalar
 
 T = TypeVar("T")
+# Types are not converted: `_readings` says what may stand for what.
+_STRICT = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def build(
-    cls: type[T], mapping: Any, *, where: str = "", sections: Mapping[str, type] | None = None
+    cls: type[T], mapping: Any, *, where: str = "", types: Mapping[str, Any] | None = None
 ) -> T:
     """Build a frozen dataclass from a nested mapping; keys left out keep their default.
 
     Args:
       cls: a dataclass; fields may be int, float, bool, str, Literal, `X | None`, tuples,
         dict[str, scalar], other dataclasses, and Annotated with bounds from annotated_types.
-      mapping: nested mapping of keys (dashes count as underscores) to values.
+      mapping: nested mapping of keys, as `fields.key_of` names them, to values.
       where: what the values came from, for messages; "" leaves it out.
-      sections: dataclasses for top-level fields of `cls` that are annotated `Any`.
+      types: take the place of the types of top-level fields of `cls`.
 
     Raises:
       ConfigError: a line for each unknown key, missing key, wrong type, or value out of range.
     """
-    sections = sections or {}
-    problems: list[str] = []
-    result = None
-    mapping = _with_underscores(cls, sections, mapping, "", problems)
+    types = types or {}
     try:
-        result = _adapter(cls, tuple(sections.items())).validate_python(mapping)
+        return _adapter(cls, tuple(types.items())).validate_python(mapping)
     except pydantic.ValidationError as error:
-        lines = [_sentence(cls, sections, e, mapping) for e in error.errors(include_url=False)]
-        problems = [*dict.fromkeys([*lines, *problems])]
-    if problems:
-        raise ConfigError("\n".join(f"{where}: {line}" if where else line for line in problems))
-    return typing.cast("T", result)
+        known = keys(cls, types)
+        lines = [_sentence(one, known) for one in error.errors(include_url=False)]
+        raise ConfigError(lines, where) from None
 
 
-def json_schema(cls: type, sections: Mapping[str, type] | None = None) -> dict[str, Any]:
+def json_schema(cls: type, types: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the JSON schema of what `build` accepts, with the comments above the fields."""
-    return _adapter(cls, tuple((sections or {}).items())).json_schema()
+    return _adapter(cls, tuple((types or {}).items())).json_schema()
 
 
 @functools.cache
-def _adapter(cls: type, sections: tuple[tuple[str, type], ...]) -> pydantic.TypeAdapter[Any]:
-    return pydantic.TypeAdapter(_strict_section(cls, dict(sections), None))
+def _adapter(cls: type, types: tuple[tuple[str, Any], ...]) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(_section(cls, dict(types), None))
 
 
-def _strict_section(cls: Any, sections: Mapping[str, type], instance: Any) -> Any:
-    """Return what pydantic validates a section with: a twin of its dataclass with strict hints.
+def _section(cls: Any, types: Mapping[str, Any], instance: Any) -> Any:
+    """Return what pydantic validates a section with: a model with the fields of its dataclass.
 
     Keys left out of a section are those of `instance`, the default of the field that holds it.
     """
-    members: list[Any] = []
-    for name, hint in hints(cls, sections).items():
+    members: dict[str, Any] = {}
+    for name, hint in hints(cls, types).items():
         default, inner = default_of(cls, name, instance), section_type(hint)
-        kind = strict(hint) if inner is None else _strict_section(inner, {}, default)
+        kind = _readable(hint) if inner is None else _section(inner, {}, default)
         kind = kind if inner is None or inner is hint else kind | None
-        given = {} if default is NOTHING else {"default": default}
-        details = pydantic.Field(description=comments(cls).get(name), **given)
-        members.append((name, kind, details))
-    namespace = {"__pydantic_config__": pydantic.ConfigDict(extra="forbid"), "__doc__": cls.__doc__}
-    twin = dataclasses.make_dataclass(cls.__name__, members, namespace=namespace, kw_only=True)
-    return Annotated[twin, pydantic.AfterValidator(lambda value: cls(**vars(value)))]
+        given = {"default": default}
+        if default is NOTHING:  # validated, so that it gets the sentence of a wrong value
+            given = {"default_factory": lambda: NOTHING, "validate_default": True}
+        details = {"alias": key_of(cls, name), "description": comments(cls).get(name)}
+        members[name] = kind, pydantic.Field(**details, **given)
+    model = pydantic.create_model(cls.__name__, __config__=_STRICT, __doc__=cls.__doc__, **members)
+    return Annotated[model, pydantic.AfterValidator(lambda values: cls(**dict(values)))]
 
 
-def _with_underscores(
-    cls: Any, sections: Mapping[str, type], mapping: Any, prefix: str, problems: list[str]
-) -> Any:
-    """Return a mapping with the names of fields as keys; sections only, not free-form keys."""
-    if not isinstance(mapping, Mapping):
-        return mapping
-    here, result = hints(cls, sections), {}
-    for key, value in mapping.items():
-        name = str(key).replace("-", "_")
-        if name in result:
-            problems.append(f"{prefix}{name} is given twice, with a dash and with an underscore")
-        inner = section_type(here.get(name))
-        inside = f"{prefix}{name}."
-        result[name] = _with_underscores(inner, {}, value, inside, problems) if inner else value
-    return result
+def _readable(hint: Any) -> Any:
+    """Return the hint of a leaf that also takes what stands for a value of it."""
+    base, _ = unwrap(hint)
+    if typing.get_origin(base) is dict:
+        kind = dict[str, _readable(typing.get_args(base)[1])]
+        return Annotated[kind, pydantic.BeforeValidator(_read_mapping)]
+    context = {"allowed": describe(hint), "choices": choices_of(hint)}
+
+    def read(value: Any, validate: Callable[[Any], Any]) -> Any:
+        for reading in _readings(value):
+            with contextlib.suppress(pydantic.ValidationError):
+                return validate(reading)
+        raise PydanticCustomError("value", "must be {allowed}", context)
+
+    return Annotated[_bounded(hint), pydantic.WrapValidator(read)]
 
 
-def _sentence(cls: Any, sections: Mapping[str, type], error: Any, mapping: Any) -> str:
-    """Return what one error of pydantic says: it knows where; the words are those of the hint."""
-    section, hint, value, key = cls, cls, mapping, ""
-    for part in error["loc"]:
-        if section is None and (typing.get_origin(hint) is not dict or "[key]" in error["loc"]):
-            break  # inside a leaf: which member of a union, which item of a list
-        inside = value.get(part, NOTHING) if isinstance(value, Mapping) else NOTHING
-        name = f"{key}.{part}" if key else str(part)
-        if section is None:
-            hint = typing.get_args(hint)[1]
-        else:
-            here = hints(section, sections if section is cls else None)
-            if part not in here:
-                known = keys(cls, sections)
-                siblings = [k for k in known if k.rpartition(".")[0] == key]
-                return str(unknown("key", name, known, siblings))
-            name = section.__dataclass_fields__[part].metadata.get("option", name)
-            hint, section = here[part], section_type(here[part])
-        key, value = name, inside
-    near = did_you_mean(str(value), choices_of(hint))
-    return must(key or "the configuration", describe(hint), value, hint=near)
+def _bounded(hint: Any) -> Any:
+    """Return a hint in which integers have all bounds that `unwrap` gives them."""
+    base, bounds = unwrap(hint)
+    origin, args = typing.get_origin(base), typing.get_args(base)
+    metadata = getattr(hint, "__metadata__", ())
+    if origin in UNIONS:
+        apart = pydantic.BeforeValidator(functools.partial(_keep_apart, args))
+        base = Annotated[typing.Union[tuple(map(_bounded, args))], apart]  # noqa: UP007
+    elif origin is tuple:
+        base = tuple[tuple(arg if arg is ... else _readable(arg) for arg in args)]
+    elif base is int:
+        metadata = *metadata, Interval(**{k: bounds[k] for k in ("ge", "le") if k in bounds})
+    return Annotated[(base, *metadata)] if metadata else base
+
+
+def _readings(value: Any) -> Iterator[Any]:
+    """Yield what a value may stand for, the likeliest first.
+
+    YAML 1.1 and the command line give text where `1e6`, `64,64` or `null` is meant. Text in a file
+    is text where it can be.
+    """
+    if value is FLAG:
+        yield True
+    elif isinstance(value, str):
+        text, typed, scalar = str(value), isinstance(value, Argument), read_scalar(value)
+        if typed and text.lower() in ("null", "none"):
+            yield None
+        readings = [scalar, text] if typed else [text, scalar]
+        for reading in [*readings, read_scalar(f"[{text}]")]:
+            if not isinstance(reading, str | None):
+                yield from _readings(reading)
+            elif reading is not None:
+                yield reading
+    else:
+        yield value
+        if isinstance(value, float) and value.is_integer():
+            yield int(value)
+        if isinstance(value, list):
+            yield tuple(value)
+
+
+def _keep_apart(types: tuple[Any, ...], value: Any) -> Any:
+    """Refuse what is out of range for one of several types, and would be taken as another."""
+    too_large = int in types and isinstance(value, int) and abs(value) > INT32
+    no_number = float in types and str(value).lower().lstrip("+-") in ("nan", "inf", "infinity")
+    if too_large or no_number:
+        raise ValueError
+    return value
+
+
+def _read_mapping(value: Any) -> Any:
+    return read_scalar(value) if isinstance(value, Argument) else value
+
+
+def _sentence(error: Any, known: list[str]) -> str:
+    """Return what one error of pydantic says, as a sentence."""
+    path, got = [str(part) for part in error["loc"]], error["input"]
+    key = ".".join(path)
+    if error["type"] == "value":
+        allowed, choices = error["ctx"]["allowed"], error["ctx"]["choices"]
+        return must(key, allowed, got, hint=did_you_mean(str(got), choices))
+    if error["type"] in ("extra_forbidden", "invalid_key"):
+        siblings = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
+        return str(unknown("key", key, known, siblings))
+    if path[-1:] == ["[key]"]:
+        return must(".".join(path[:-2]), "a section of keys that are text", error["input"])
+    return must(key or "the configuration", "a section of keys", got)

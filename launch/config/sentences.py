@@ -13,6 +13,7 @@ from bellmax import UserError
 
 UNIONS = (Union, types.UnionType)
 NOTHING = object()  # stands for a value that was not given
+INT32 = 2**31 - 1  # the largest integer that jax holds by default
 
 
 class Argument(str):
@@ -23,7 +24,10 @@ FLAG = Argument("true")  # an option given without a value; compared by identity
 
 
 class ConfigError(UserError):
-    """Several things to put right, one line each."""
+    """Several things to put right, one line each, after `where` they are if that is not ""."""
+
+    def __init__(self, lines: Iterable[str], where: str = ""):
+        super().__init__("\n".join(f"{where}: {line}" if where else line for line in lines))
 
 
 def must(field: str, allowed: str, got: Any, *, hint: str = "") -> str:
@@ -84,7 +88,7 @@ def show(value: Any) -> str:
 
 
 def describe(hint: Any) -> str:
-    """Return in words what a type hint allows, such as `an integer >= 1 or null`.
+    """Return in words what a type hint allows, such as `a number > 0 or null`.
 
     Raises:
       TypeError: a bound that is not understood.
@@ -116,16 +120,19 @@ def choices_of(hint: Any) -> list[str]:
 
 
 def unwrap(hint: Any) -> tuple[Any, dict[str, Any]]:
-    """Split Annotated[T, Ge(1), ...] into T and {"ge": 1, ...}."""
-    if typing.get_origin(hint) is not typing.Annotated:
-        return hint, {}
-    base, *metadata = typing.get_args(hint)
+    """Split Annotated[T, Ge(1), ...] into T and {"ge": 1, ...}; an integer's others are int32's."""
+    annotated = typing.get_origin(hint) is typing.Annotated
+    base, *metadata = typing.get_args(hint) if annotated else (hint,)
     bounds: dict[str, Any] = {}
     for item in metadata:
         for part in item if isinstance(item, at.GroupedMetadata) else [item]:
             if not isinstance(part, at.Ge | at.Gt | at.Le | at.Lt | at.MultipleOf | at.MinLen):
                 raise TypeError(f"{part} is not a bound that bellmax checks")
             bounds |= {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+    if base is int:
+        low = {} if "gt" in bounds else {"ge": -INT32 - 1}
+        high = {} if "lt" in bounds else {"le": INT32}
+        bounds = low | high | bounds
     return base, bounds
 
 

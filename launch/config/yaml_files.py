@@ -1,4 +1,7 @@
-"""YAML read strictly: duplicate keys are refused, `1e-3` is a number, and errors say where."""
+"""YAML read strictly: duplicate keys are refused, `1e-3` is a number, and errors say where.
+
+Dashes in keys are underscores: `learning-rate` and `learning_rate` are one key.
+"""
 
 import re
 from pathlib import Path
@@ -14,12 +17,13 @@ _FLOAT = re.compile(r"[-+]?([0-9][0-9_]*)(\.[0-9_]*)?[eE][-+]?[0-9]+$")
 class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()
-        for key, _ in node.value:
-            text = getattr(key, "value", None)
-            if isinstance(text, str) and text in seen:
-                problem = f"the key {text} is given twice"
+        for key in [key for key, _ in node.value if isinstance(key.value, str)]:
+            if key.tag == "tag:yaml.org,2002:str":
+                key.value = key.value.replace("-", "_")
+            if key.value in seen:
+                problem = f"the key {key.value} is given twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(text if isinstance(text, str) else id(key))
+            seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
 

@@ -10,7 +10,6 @@ frames takes the memory of one. The S - 1 slots from the cursor on are then neve
 sequence, as the frames before them are overwritten.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -251,9 +250,3 @@ def _uniform_starts(
     age = bits % ((filled - sequence_length + 1) * num_envs).astype(jnp.uint32)
     oldest = (state.cursor - filled) * num_envs
     return (age.astype(jnp.int32) + oldest) % (slots * num_envs)
-
-
-def size_in_bytes(replay: Replay, step: Step) -> int:
-    """Bytes that the replay's state takes, without allocating it; `step` gives shapes only."""
-    shapes = jax.tree.leaves(jax.eval_shape(replay.init, step))
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in shapes)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bellmax import UserError
+from bellmax.launch.training.checkpoint_files import write_whole
 
 FILE = "metrics.jsonl"
 Row = dict[str, Any]
@@ -116,17 +116,12 @@ def read_metrics(folder: Path) -> list[Row]:
 
 
 def _open_json_lines(path: Path, resume_step: int | None):
-    temporary = path.with_name(f"{path.name}.tmp")
     kept: list[Row] = []
     if resume_step is not None and path.exists():
         kept = [row for row in read_metrics(path.parent) if row.get("step", 0) <= resume_step]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.writelines(_line(row) for row in kept)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_whole(path, b"".join(map(_line, kept)))
         # Unbuffered: a row is in the file when `write` returns, and a failed one is not retried.
         stream = path.open("ab", buffering=0)
     except OSError as error:

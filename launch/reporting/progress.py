@@ -1,7 +1,6 @@
 """What a terminal shows while a run trains: one live line, or a plain line for each interval."""
 
 import datetime
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -64,24 +63,23 @@ class Progress:
           loss: one number or [S].
           notes: what else there is to say.
         """
-        self._safely(
-            lambda: self._show(
-                "  ".join(
-                    [
-                        f"{step:,}/{self._total:,}",
-                        f"{100 * step // max(self._total, 1)} %",
-                        f"return {_spread(episode_return)}",
-                        f"loss {_middle(loss)}",
-                        f"{steps_per_second:,.0f} steps/s",
-                        f"{updates_per_second:,.0f} gradient steps/s",
-                        f"ETA {self._eta(step, steps_per_second)}",
-                        *notes,
-                        *self._compiled,
-                        _memory(),
-                    ]
-                )
-            )
-        )
+
+        def show() -> None:
+            parts = [
+                f"{step:,}/{self._total:,}",
+                f"{100 * step // max(self._total, 1)} %",
+                f"return {_spread(episode_return)}",
+                f"loss {_middle(loss)}",
+                f"{steps_per_second:,.0f} steps/s",
+                f"{updates_per_second:,.0f} gradient steps/s",
+                f"ETA {self._eta(step, steps_per_second)}",
+                *notes,
+                *self._compiled,
+                _memory(),
+            ]
+            self._show("  ".join(parts))
+
+        self._safely(show)
 
     def message(self, text: str) -> None:
         """Prints a line of its own."""
@@ -130,8 +128,7 @@ class Progress:
 
 
 def _finite(values: Any) -> np.ndarray:
-    flat = np.ravel(np.asarray(values, dtype=object))
-    floats = np.array([math.nan if value is None else float(value) for value in flat])
+    floats = np.ravel(np.asarray(values, np.float64))  # None becomes NaN
     return floats[np.isfinite(floats)]
 
 

@@ -23,10 +23,10 @@ from bellmax.launch.runners.random import stream
 from bellmax.launch.runners.sharding import make_split, place, shardings
 from bellmax.launch.runners.train_state import (
     ActorState,
-    Interval,
-    Keys,
+    IntervalMetrics,
     Rollout,
     TrainState,
+    initial_state,
     seed_axes,
 )
 
@@ -34,7 +34,8 @@ from bellmax.launch.runners.train_state import (
 class Runner(NamedTuple):
     """init(seeds [S]) -> TrainState; one learner a seed.
 
-    advance(state, warmup, rollouts) -> (state, Interval): `warmup` rollouts without learning, then
+    advance(state, warmup, rollouts) -> (state, IntervalMetrics): `warmup` rollouts without
+        learning, then
         `rollouts` with; it donates the state and stops at the first loss that is not finite.
     traces: how often `advance` was compiled, as a list that grows.
     place(state) -> state: where `advance` wants it, as after it was read from a file.
@@ -45,7 +46,7 @@ class Runner(NamedTuple):
     traces: list[int]
     place: Callable[[TrainState], TrainState]
 
-    def compile(self, state: TrainState) -> Callable[..., tuple[TrainState, Interval]]:
+    def compile(self, state: TrainState) -> Callable[..., tuple[TrainState, IntervalMetrics]]:
         """`advance`, compiled for the shapes of a state."""
         length = np.int32(0)
         return self.advance.lower(state, length, length).compile()
@@ -84,11 +85,15 @@ def make_runner(
     else:
         keep, learn = from_replay(agent, replay, updates_per_rollout, split)
 
-    def fill_one(state: TrainState, interval: Interval) -> tuple[TrainState, Interval]:
+    def fill_one(
+        state: TrainState, interval: IntervalMetrics
+    ) -> tuple[TrainState, IntervalMetrics]:
         state, interval, rollout = collect(state, interval)
         return keep(state, rollout), interval
 
-    def iterate_one(state: TrainState, interval: Interval) -> tuple[TrainState, Interval]:
+    def iterate_one(
+        state: TrainState, interval: IntervalMetrics
+    ) -> tuple[TrainState, IntervalMetrics]:
         state, interval, rollout = collect(state, interval)
         return learn(keep(state, rollout), rollout, interval)
 
@@ -103,15 +108,15 @@ def make_runner(
 
     def advance(state: TrainState, warmup: jax.Array, rollouts: jax.Array):
         traces.append(len(traces) + 1)
-        interval = empty_interval(agent, example, num_seeds)
+        interval = zero_metrics(agent, example, num_seeds)
 
-        def fill(i: jax.Array, carry: tuple[TrainState, Interval]):
+        def fill(i: jax.Array, carry: tuple[TrainState, IntervalMetrics]):
             return run_fill(*carry)
 
-        def going(carry: tuple[jax.Array, TrainState, Interval]) -> jax.Array:
+        def going(carry: tuple[jax.Array, TrainState, IntervalMetrics]) -> jax.Array:
             return (carry[0] < rollouts) & jnp.all(carry[2].finite)
 
-        def iterate(carry: tuple[jax.Array, TrainState, Interval]):
+        def iterate(carry: tuple[jax.Array, TrainState, IntervalMetrics]):
             i, state, interval = carry
             return i + 1, *run_iterate(state, interval)
 
@@ -120,7 +125,13 @@ def make_runner(
         _, state, interval = jax.lax.while_loop(going, iterate, carry)
         return state, interval
 
-    init_all = jax.vmap(_make_init(agent, env, replay, example), out_axes=state_axes)
+    def init(seed: jax.Array) -> TrainState:
+        env_state, timestep = env.reset(stream(jax.random.key(seed), "reset"))
+        memory = () if replay is None else replay.init(example)
+        parts = {"timestep": timestep, "env": env_state, "replay": memory}
+        return initial_state(agent, seed, env.num_envs, **parts)
+
+    init_all = jax.vmap(init, out_axes=state_axes)
     shapes = jax.eval_shape(init_all, jnp.zeros(num_seeds, jnp.int32))
     # None leaves it to jax where results are.
     where = None if mesh is None else shardings(mesh, shapes)
@@ -133,31 +144,15 @@ def make_runner(
     )
 
 
-def _make_init(
-    agent: Agent, env: VectorEnv, replay: replay_lib.Replay | None, example: Step
-) -> Callable[[jax.Array], TrainState]:
-    """The state of one seed at the start; `example` gives the shapes of one vector step."""
-
-    def init(seed: jax.Array) -> TrainState:
-        root = jax.random.key(seed)
-        env_state, timestep = env.reset(stream(root, "reset"))
-        zero = jnp.zeros((), jnp.int32)
-        actor = ActorState(timestep, agent.initial_memory(env.num_envs), zero, zero)
-        learner = agent.init(stream(root, "parameters"))
-        keys = Keys(*(stream(root, name) for name in Keys._fields))
-        memory = () if replay is None else replay.init(example)
-        return TrainState(learner, actor, env_state, memory, keys, zero)
-
-    return init
-
-
 def _make_collect(agent: Agent, env: VectorEnv, length: int):
     """One rollout of `length` vector steps."""
 
-    def collect(state: TrainState, interval: Interval) -> tuple[TrainState, Interval, Rollout]:
+    def collect(
+        state: TrainState, interval: IntervalMetrics
+    ) -> tuple[TrainState, IntervalMetrics, Rollout]:
         params = agent.actor_params(state.learner)
 
-        def step(carry: tuple[ActorState, VectorState, Interval], now: jax.Array) -> Any:
+        def step(carry: tuple[ActorState, VectorState, IntervalMetrics], now: jax.Array) -> Any:
             actor, env_state, interval = carry
             seen = actor.timestep
             key = jax.random.fold_in(state.keys.act, now)
@@ -226,7 +221,7 @@ def example_step(agent: Agent, seen: VectorTimeStep) -> Step:
     return jax.eval_shape(one, seen, jax.random.key(0))
 
 
-def empty_interval(agent: Agent, step: Step, num_seeds: int) -> Interval:
+def zero_metrics(agent: Agent, step: Step, num_seeds: int) -> IntervalMetrics:
     """An interval of nothing; `step` gives the shapes of one vector step."""
 
     def learn(key: jax.Array) -> LearnOutput:
@@ -240,7 +235,7 @@ def empty_interval(agent: Agent, step: Step, num_seeds: int) -> Interval:
 
     names = jax.eval_shape(learn, jax.random.key(0)).metrics
     zero, count = jnp.zeros(num_seeds), jnp.zeros(num_seeds, jnp.int32)
-    return Interval({name: zero for name in names}, count, count, zero, count, zero == 0)
+    return IntervalMetrics({name: zero for name in names}, count, count, zero, count, zero == 0)
 
 
 def _add_axis(tree: Any) -> Any:

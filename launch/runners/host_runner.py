@@ -25,19 +25,19 @@ from bellmax.launch.actors.actor import (
     Act,
     Acting,
     Actor,
-    Collected,
+    ActorFactory,
     Collector,
-    Episodes,
-    Hire,
+    HostRollout,
+    RolloutSums,
 )
-from bellmax.launch.actors.pools import LockStep, Threads, faults
-from bellmax.launch.actors.waiter import GivenUpError, Patience
+from bellmax.launch.actors.pools import Pool, faults
+from bellmax.launch.actors.waiter import ActorTimeoutError, ActorWaiter
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners import learner_functions as phases
-from bellmax.launch.runners.device_runner import empty_interval, example_step
+from bellmax.launch.runners.device_runner import example_step, zero_metrics
 from bellmax.launch.runners.learner_functions import first_timestep
 from bellmax.launch.runners.random import numpy_seeds
-from bellmax.launch.runners.train_state import Interval, TrainState
+from bellmax.launch.runners.train_state import IntervalMetrics, TrainState
 
 _FINITE_EVERY = 32  # rollouts between two looks at the losses, each of which waits for the device
 
@@ -64,7 +64,7 @@ class HostRunner:
 
     Attributes:
       traces: how often a learning phase was compiled, as a list that grows.
-      patience: how the learner waits for actors, and tells it.
+      waiter: how the learner waits for actors, and tells it.
     """
 
     def __init__(
@@ -84,20 +84,20 @@ class HostRunner:
         host_memory: bool = False,
         mesh: Mesh | None = None,
         actor_device: Any = None,
-        hire: Hire | None = None,
+        hire: ActorFactory | None = None,
     ):
         self.traces: list[int] = []
-        self.patience = Patience()
+        self.waiter = ActorWaiter()
         self._earlier: dict[str, int] = {}
         self._agent, self._make_env = agent, make_env
         self._num_envs, self._num_actors = num_envs, num_actors
-        self._length, self._ahead = rollout_length, ahead
+        self._length = rollout_length
+        self._ahead = None if lock_step or replay is None else ahead
         self._observation, self._normalised = observation, normalised
         self._frame_stack = 1 if replay is None else replay.frame_stack
-        self._lock_step = lock_step or replay is None
         self._actors: list[Collector] = []
         self._hire = hire
-        self._pool: LockStep | Threads | None = None
+        self._pool: Pool | None = None
         self._example = example_step(agent, first_timestep(observation, num_envs, normalised))
         self._actor_device = actor_device
         if mesh is not None and actor_device is None:
@@ -106,7 +106,7 @@ class HostRunner:
         make: Any = phases.in_host_memory
         if not host_memory:
             make = functools.partial(phases.on_device, mesh=mesh)
-        self._phases: phases.Phases = make(
+        self._phases: phases.LearnerFunctions = make(
             agent,
             observation,
             replay,
@@ -122,9 +122,9 @@ class HostRunner:
     @property
     def stopping(self) -> bool:
         """Whether `advance` was asked to return after the rollout that it is at."""
-        return self.patience.stopping
+        return self.waiter.stopping
 
-    def compile(self, state: TrainState) -> Callable[..., tuple[TrainState, Interval]]:
+    def compile(self, state: TrainState) -> Callable[..., tuple[TrainState, IntervalMetrics]]:
         """Compiles learning phases, all but those of replay in host memory; returns `advance`."""
         if self._host_memory:
             return self.advance
@@ -132,7 +132,9 @@ class HostRunner:
         self._phases = self._phases.compile(state, self._nothing, collected, counts)
         return self.advance
 
-    def advance(self, state: TrainState, warmup: Any, rollouts: Any) -> tuple[TrainState, Interval]:
+    def advance(
+        self, state: TrainState, warmup: Any, rollouts: Any
+    ) -> tuple[TrainState, IntervalMetrics]:
         """`warmup` rollouts without learning, then `rollouts` with; it donates the state.
 
         Returns early where `stop` was called, without a rollout that does not come, and, soon,
@@ -142,7 +144,7 @@ class HostRunner:
             state = self._start(state)
         pool: Any = self._pool
         interval = self._nothing
-        now, totals = int(state.vector_steps), Episodes(0, 0, 0.0, 0)
+        now, totals = int(state.vector_steps), RolloutSums(0, 0, 0.0, 0)
         given = self._phases.publish(state)
         held, keys = self._phases.hold(state)
         for taken in range(int(warmup) + int(rollouts)):
@@ -152,7 +154,7 @@ class HostRunner:
             pool.publish(acting)
             try:
                 collected, sums = self._from_actors(*pool.take(memory, now))
-            except GivenUpError:
+            except ActorTimeoutError:
                 break
             counts = np.array([sums.env_steps, sums.episodes], np.int32)
             if taken < warmup:
@@ -213,7 +215,7 @@ class HostRunner:
 
     def stop(self) -> None:
         """Asks `advance` to return after the rollout that it is at."""
-        self.patience.stop()
+        self.waiter.stop()
 
     def close(self) -> None:
         """Stops the actors and frees their environments."""
@@ -225,9 +227,9 @@ class HostRunner:
         self._pool, self._actors = None, []
 
     @functools.cached_property
-    def _nothing(self) -> Interval:
+    def _nothing(self) -> IntervalMetrics:
         """Of an interval's start. A gradient step is traced for it: a third of a second, once."""
-        return empty_interval(self._agent, self._example, 1)
+        return zero_metrics(self._agent, self._example, 1)
 
     def _start(self, state: TrainState) -> TrainState:
         """Starts the actors; the state, in which the episodes that others left in flight end."""
@@ -239,11 +241,8 @@ class HostRunner:
             seed = functools.partial(_seed, state.keys.env[0], i)
             hired = self._hire(key, seed, now) if self._hire else self.make_actor(key, seed(now))
             self._actors.append(hired)
-        if self._lock_step:
-            self._pool = LockStep(self._actors, self.patience)
-        else:
-            options = {"ahead": self._ahead, "memory": memory, "now": now}
-            self._pool = Threads(self._actors, **options, patience=self.patience)
+        options = {"memory": memory, "now": now, "waiter": self.waiter}
+        self._pool = Pool(self._actors, ahead=self._ahead, **options)
         state = self.place(state)
         if now == 0 or state.replay == ():
             return state
@@ -252,7 +251,9 @@ class HostRunner:
     def _to_actors(self, tree: Any) -> Any:
         return tree if self._actor_device is None else jax.device_put(tree, self._actor_device)
 
-    def _from_actors(self, collected: Collected, sums: Episodes) -> tuple[Collected, Episodes]:
+    def _from_actors(
+        self, collected: HostRollout, sums: RolloutSums
+    ) -> tuple[HostRollout, RolloutSums]:
         """What is on the actors' device, on the host: the learner's may be another."""
         if self._actor_device is not None:
             before, memory = jax.device_get((collected.before, collected.memory))
@@ -279,7 +280,7 @@ class HostRunner:
         seen = observation if self._normalised else ()
         return seen, output.action, output.memory, output.behaviour
 
-    def _abstract_rollout(self) -> Collected:
+    def _abstract_rollout(self) -> HostRollout:
         """Shapes and dtypes of what actors hand over."""
 
         def rows(x: Any) -> jax.ShapeDtypeStruct:
@@ -291,7 +292,7 @@ class HostRunner:
         example = jax.eval_shape(
             lambda step: replay_lib.newest_frame(step, self._frame_stack), self._example
         )
-        return Collected(
+        return HostRollout(
             records=jax.tree.map(rows, example),
             before=memory,
             after=after,

@@ -17,23 +17,23 @@ from bellmax.agents import Agent, Memory
 from bellmax.agents.base import Batch, LearnerState
 from bellmax.envs import Step, VectorState, VectorTimeStep
 from bellmax.envs.statistics import initial_statistics, merge_statistics, normalise
-from bellmax.launch.actors.actor import Acting, Collected
+from bellmax.launch.actors.actor import Acting, HostRollout
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.learning import from_replay, from_rollout
-from bellmax.launch.runners.random import stream
 from bellmax.launch.runners.sharding import make_split, place, shardings
 from bellmax.launch.runners.train_state import (
     ActorState,
-    Interval,
+    IntervalMetrics,
     Keys,
     Rollout,
     TrainState,
     count,
+    initial_state,
     seed_axes,
 )
 
 
-class Phases(NamedTuple):
+class LearnerFunctions(NamedTuple):
     """Functions of states with a leading [1] of seeds.
 
     `fill` and `learn` take, donate and return a state as it is held between rollouts: without keys,
@@ -61,8 +61,8 @@ class Phases(NamedTuple):
     place: Callable[[TrainState], TrainState]
 
     def compile(
-        self, state: TrainState, interval: Interval, collected: Collected, counts: Any
-    ) -> "Phases":
+        self, state: TrainState, interval: IntervalMetrics, collected: HostRollout, counts: Any
+    ) -> "LearnerFunctions":
         """The same, compiled for the shapes of these; of `on_device` only."""
         held, keys = self.hold(state)
         learn = self.learn.lower(held, keys, interval, collected, counts).compile()
@@ -96,7 +96,7 @@ def on_device(
     normalised: bool,
     traces: list[int],
     mesh: Mesh | None = None,
-) -> Phases:
+) -> LearnerFunctions:
     """Replay and gradient steps in one program; without replay, on-policy.
 
     Args:
@@ -119,12 +119,16 @@ def on_device(
         memory = () if replay is None else replay.init(example)
         return _start(agent, observation, num_envs, normalised, seed)._replace(replay=memory)
 
-    def fill_one(state: TrainState, collected: Collected, counts: jax.Array) -> TrainState:
+    def fill_one(state: TrainState, collected: HostRollout, counts: jax.Array) -> TrainState:
         return keep(*_absorb(state, collected, counts, agent))
 
     def learn_one(
-        state: TrainState, keys: Keys, interval: Interval, collected: Collected, counts: jax.Array
-    ) -> tuple[TrainState, Interval]:
+        state: TrainState,
+        keys: Keys,
+        interval: IntervalMetrics,
+        collected: HostRollout,
+        counts: jax.Array,
+    ) -> tuple[TrainState, IntervalMetrics]:
         traces.append(len(traces) + 1)
         state, rollout = _absorb(state, collected, counts, agent)
         state, interval = learn_from(keep(state, rollout)._replace(keys=keys), rollout, interval)
@@ -149,14 +153,14 @@ def on_device(
         state = fill_all(jax.tree.unflatten(tree, held), *given)
         return tree.flatten_up_to(state), publish(state)
 
-    def learn(held: list[jax.Array], *given: Any) -> tuple[list[jax.Array], Interval, Given]:
+    def learn(held: list[jax.Array], *given: Any) -> tuple[list[jax.Array], IntervalMetrics, Given]:
         state, interval = learn_all(jax.tree.unflatten(tree, held), *given)
         return tree.flatten_up_to(state), interval, publish(state)
 
     # None leaves it to jax where results are.
     where = None if mesh is None else shardings(mesh, shapes)
     held_where = None if where is None else hold(where)[0]
-    return Phases(
+    return LearnerFunctions(
         init=jax.jit(init, out_shardings=where),
         hold=hold,
         release=release,
@@ -197,17 +201,14 @@ def _start(
     agent: Agent, observation: specs.Array, num_envs: int, normalised: bool, seed: jax.Array
 ) -> TrainState:
     """The state of one seed at the start, without replay."""
-    root, zero = jax.random.key(seed), jnp.zeros((), jnp.int32)
-    actor = ActorState((), agent.initial_memory(num_envs), zero, zero)
-    keys = Keys(*(stream(root, name) for name in Keys._fields))
-    statistics = initial_statistics(observation.shape) if normalised else ()
     none: Any = ()
+    statistics = initial_statistics(observation.shape) if normalised else none
     env = VectorState(none, none, none, none, statistics)
-    return TrainState(agent.init(stream(root, "parameters")), actor, env, (), keys, zero)
+    return initial_state(agent, seed, num_envs, timestep=none, env=env, replay=none)
 
 
 def _absorb(
-    state: TrainState, collected: Collected, counts: jax.Array, agent: Agent
+    state: TrainState, collected: HostRollout, counts: jax.Array, agent: Agent
 ) -> tuple[TrainState, Rollout]:
     """The state after a rollout, before anything is learned from it."""
     after, statistics = collected.after, state.env.statistics
@@ -239,13 +240,13 @@ def in_host_memory(
     updates: int,
     normalised: bool,
     traces: list[int],
-) -> Phases:
+) -> LearnerFunctions:
     """Replay beside the CPU, gradient steps on the first device; arguments as in `on_device`."""
     cpu = jax.local_devices(backend="cpu")[0]
     axes = seed_axes(False)
     ring = axes.replay
 
-    def absorb_one(state: TrainState, collected: Collected, counts: jax.Array) -> TrainState:
+    def absorb_one(state: TrainState, collected: HostRollout, counts: jax.Array) -> TrainState:
         return _absorb(state, collected, counts, agent)[0]
 
     start = functools.partial(_start, agent, observation, num_envs, normalised)
@@ -266,20 +267,24 @@ def in_host_memory(
     def place(state: TrainState) -> TrainState:
         return state._replace(replay=jax.device_put(state.replay, cpu))
 
-    def take(state: TrainState, collected: Collected, counts: Any) -> TrainState:
+    def take(state: TrainState, collected: HostRollout, counts: Any) -> TrainState:
         memory = add(state.replay, collected.records)
         return absorb(state._replace(replay=()), collected, counts)._replace(replay=memory)
 
     def publish(state: TrainState) -> Given:
         return publish_bare(state._replace(replay=()))
 
-    def fill(state: TrainState, collected: Collected, counts: Any) -> tuple[TrainState, Given]:
+    def fill(state: TrainState, collected: HostRollout, counts: Any) -> tuple[TrainState, Given]:
         state = take(state, collected, counts)
         return state, publish(state)
 
     def learn(
-        state: TrainState, keys: Keys, interval: Interval, collected: Collected, counts: Any
-    ) -> tuple[TrainState, Interval, Given]:
+        state: TrainState,
+        keys: Keys,
+        interval: IntervalMetrics,
+        collected: HostRollout,
+        counts: Any,
+    ) -> tuple[TrainState, IntervalMetrics, Given]:
         state = take(state, collected, counts)
         interval, steps = jax.tree.map(jnp.copy, interval), int(state.learner.steps)
         keys = keys._replace(replay=jax.device_put(keys.replay, cpu))
@@ -287,12 +292,12 @@ def in_host_memory(
             state, interval = update(state, interval, keys, steps + i)
         return state, interval, publish(state)
 
-    return Phases(init, _hold, _release, publish, fill, learn, place)
+    return LearnerFunctions(init, _hold, _release, publish, fill, learn, place)
 
 
 def _make_update(
     agent: Agent, replay: replay_lib.Replay, axes: TrainState, traces: list[int]
-) -> Callable[[TrainState, Interval, Keys, int], tuple[TrainState, Interval]]:
+) -> Callable[[TrainState, IntervalMetrics, Keys, int], tuple[TrainState, IntervalMetrics]]:
     """One gradient step on a sample of a replay beside the CPU, where its key is too.
 
     It is told how many were taken: to read that from the state would wait for the device.
@@ -304,8 +309,8 @@ def _make_update(
         return replay.sample(memory, jax.random.fold_in(key, steps))
 
     def learn_one(
-        learner: LearnerState, interval: Interval, batch: Batch, key: jax.Array
-    ) -> tuple[LearnerState, Interval, jax.Array]:
+        learner: LearnerState, interval: IntervalMetrics, batch: Batch, key: jax.Array
+    ) -> tuple[LearnerState, IntervalMetrics, jax.Array]:
         traces.append(len(traces) + 1)
         learner, output = agent.learn(learner, batch, jax.random.fold_in(key, learner.steps))
         return learner, count(interval, output), output.priorities
@@ -315,8 +320,8 @@ def _make_update(
     rank = _over_seeds(replay.update_priorities, (ring, 0, 0), ring, donate=(0,))
 
     def update(
-        state: TrainState, interval: Interval, keys: Keys, steps: int
-    ) -> tuple[TrainState, Interval]:
+        state: TrainState, interval: IntervalMetrics, keys: Keys, steps: int
+    ) -> tuple[TrainState, IntervalMetrics]:
         drawn = sample(state.replay, keys.replay, steps)
         batch = jax.device_put(drawn.batch, device)
         learner, interval, priorities = learn(state.learner, interval, batch, keys.learn)

@@ -11,7 +11,7 @@ from bellmax.agents.base import Batch, LearnerState
 from bellmax.envs import Step, VectorTimeStep
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.sharding import Split
-from bellmax.launch.runners.train_state import Interval, Rollout, TrainState, count
+from bellmax.launch.runners.train_state import IntervalMetrics, Rollout, TrainState, count
 
 
 class Learning(NamedTuple):
@@ -19,7 +19,7 @@ class Learning(NamedTuple):
     learn(state, rollout, interval) -> (state, interval): one learning phase."""
 
     keep: Callable[[TrainState, Rollout], TrainState]
-    learn: Callable[[TrainState, Rollout, Interval], tuple[TrainState, Interval]]
+    learn: Callable[[TrainState, Rollout, IntervalMetrics], tuple[TrainState, IntervalMetrics]]
 
 
 def from_replay(
@@ -37,12 +37,12 @@ def from_replay(
         return state._replace(replay=replay.add(state.replay, rollout.records))
 
     def learn(
-        state: TrainState, rollout: Rollout, interval: Interval
-    ) -> tuple[TrainState, Interval]:
+        state: TrainState, rollout: Rollout, interval: IntervalMetrics
+    ) -> tuple[TrainState, IntervalMetrics]:
         del rollout
         keys = state.keys
 
-        def update(carry: tuple[LearnerState, replay_lib.ReplayState, Interval], _: None):
+        def update(carry: tuple[LearnerState, replay_lib.ReplayState, IntervalMetrics], _: None):
             learner, memory, interval = carry
             sample = replay.sample(memory, jax.random.fold_in(keys.replay, learner.steps))
             key = jax.random.fold_in(keys.learn, learner.steps)
@@ -78,13 +78,13 @@ def from_rollout(
     prepare = agent.prepare
 
     def learn(
-        state: TrainState, rollout: Rollout, interval: Interval
-    ) -> tuple[TrainState, Interval]:
+        state: TrainState, rollout: Rollout, interval: IntervalMetrics
+    ) -> tuple[TrainState, IntervalMetrics]:
         keys, actor = state.keys, state.actor
         whole = Batch(with_next(rollout.records, rollout.after), jnp.ones(num_envs), rollout.memory)
         learner, whole, memory = prepare(state.learner, whole, actor.memory)
 
-        def update(carry: tuple[LearnerState, Interval], rows: jax.Array):
+        def update(carry: tuple[LearnerState, IntervalMetrics], rows: jax.Array):
             learner, interval = carry
             # In one part there is nothing to choose.
             batch = whole if parts == 1 else jax.tree.map(lambda x: x[rows], whole)
@@ -92,7 +92,7 @@ def from_rollout(
             learner, output = agent.learn(learner, split(batch), key)
             return (learner, count(interval, output)), None
 
-        def epoch(carry: tuple[LearnerState, Interval], _: None):
+        def epoch(carry: tuple[LearnerState, IntervalMetrics], _: None):
             key = jax.random.fold_in(keys.replay, carry[0].steps)
             order = jnp.arange(num_envs) if parts == 1 else jax.random.permutation(key, num_envs)
             return jax.lax.scan(update, carry, order.reshape(parts, size))

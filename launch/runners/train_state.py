@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bellmax.agents import Memory
+from bellmax.agents import Agent, Memory
 from bellmax.agents.base import LearnerState, LearnOutput
 from bellmax.envs import Step, VectorState, VectorTimeStep
 from bellmax.launch.replay import ring as replay_lib
+from bellmax.launch.runners.random import stream
 
 
 class ActorState(NamedTuple):
@@ -48,7 +49,17 @@ class TrainState(NamedTuple):
     vector_steps: jax.Array
 
 
-class Interval(NamedTuple):
+def initial_state(
+    agent: Agent, seed: jax.Array, num_envs: int, *, timestep: Any, env: VectorState, replay: Any
+) -> TrainState:
+    """Return the state of one seed [] at the start; the last three are its parts of these names."""
+    root, zero = jax.random.key(seed), jnp.zeros((), jnp.int32)
+    actor = ActorState(timestep, agent.initial_memory(num_envs), zero, zero)
+    keys = Keys(*(stream(root, name) for name in Keys._fields))
+    return TrainState(agent.init(stream(root, "parameters")), actor, env, replay, keys, zero)
+
+
+class IntervalMetrics(NamedTuple):
     """Sums over one call of `advance`, leaves [S].
 
     learn: name -> sum over gradient steps of what the agent reports.
@@ -88,7 +99,7 @@ def seed_axes(on_policy: bool) -> TrainState:
     return TrainState(learner, own, own, replay, own, vector_steps=shared)
 
 
-def count(interval: Interval, output: LearnOutput) -> Interval:
+def count(interval: IntervalMetrics, output: LearnOutput) -> IntervalMetrics:
     """The interval with one more gradient step."""
     return interval._replace(
         learn={name: interval.learn[name] + value for name, value in output.metrics.items()},

@@ -1,6 +1,8 @@
 """A video of whole episodes that the greedy policy of a checkpoint plays."""
 
 import contextlib
+import functools
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -12,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from bellmax import UserError
-from bellmax.agents import Agent, Memory, Params
+from bellmax.agents import Agent, Params
 from bellmax.envs import (
     EnvConfig,
     EnvSpec,
+    VectorState,
     VectorTimeStep,
     is_host_env,
     make_host_vector,
@@ -28,7 +31,7 @@ from bellmax.launch.reporting.video import check_video, write_video
 from bellmax.launch.runners.evaluation import DEFAULT_MAX_STEPS, make_greedy
 from bellmax.launch.runners.random import numpy_seeds, stream
 from bellmax.launch.studies.evaluate import restore_policy_inputs
-from bellmax.launch.training.experiment import Experiment, build
+from bellmax.launch.training.experiment import build
 
 # No window, no sound, no greeting.
 _PYGAME = {
@@ -37,40 +40,18 @@ _PYGAME = {
     "PYGAME_HIDE_SUPPORT_PROMPT": "1",
 }
 FPS, BOARD_FPS = 30, 10  # pictures a second by default: of physics, and of boards and screens
+Shown = tuple[np.ndarray, VectorTimeStep]
 
 
-class Acting(NamedTuple):
-    """What is played: an agent's parameters and observation statistics, a key, and the step."""
-
-    params: Params
-    statistics: Any
-    key: jax.Array
-    step: jax.Array
-
-
-class Scene(NamedTuple):
-    """Where an episode is. env: the environment's state, leaves [1, ...]; () on the host.
-
-    seen: leaves [1, ...], what the agent sees. memory: the agent's before it.
-    """
-
-    env: Any
-    seen: VectorTimeStep
-    memory: Memory
-
-
-class Stage(NamedTuple):
+class RayActor(NamedTuple):
     """One environment in which an agent plays one episode after the other.
 
-    begin(acting, episode) -> Scene.
-    advance(acting, scene, episode, now) -> Scene, after step number `now` of the episode.
-    draw(scene) -> [H, W, 3] uint8, of the scene that was returned last.
+    play(params, statistics, key, step, episode) yields a picture [H, W, 3] uint8 and the time step,
+        leaves [1, ...], of every step of an episode, and goes on after its end.
     spec: of the task. close: frees the environment.
     """
 
-    begin: Callable[[Acting, int], Scene]
-    advance: Callable[[Acting, Scene, int, int], Scene]
-    draw: Callable[[Scene], np.ndarray]
+    play: Callable[[Params, Any, jax.Array, jax.Array, int], Iterator[Shown]]
     spec: EnvSpec
     close: Callable[[], None]
 
@@ -122,46 +103,38 @@ def record_run(
         make_stage = _on_host if is_host_env(config.env) else _on_device
         stage = make_stage(config.env, experiment.agent, episodes)
         stack.callback(stage.close)
-        step, acting = _acting(experiment, run, checkpoint, seed)
+        step, every, warning = restore_policy_inputs(run, experiment, checkpoint)
+        if warning:
+            print(warning)
+        acting = jax.tree.map(lambda x: x[experiment.seeds.index(seed)], every)
+        key = jax.random.fold_in(stream(jax.random.key(seed), "evaluation"), step)
         limit = max_steps or config.evaluation_max_steps or stage.spec.time_limit
         fps = fps or (BOARD_FPS if len(stage.spec.observation.shape) > 1 else FPS)
-        pictures = _film(stage, acting, episodes, limit or DEFAULT_MAX_STEPS)
+        play = functools.partial(stage.play, *acting, key, jnp.int32(step))
+        pictures = _film(play, episodes, limit or DEFAULT_MAX_STEPS)
         count = write_video(out, pictures, fps)
     print(f"{out}: {count:,} pictures of seed {seed} at step {step:,}, {fps} a second")
     return 0
 
 
-def _acting(
-    experiment: Experiment, run: Path, checkpoint: str | int, seed: int
-) -> tuple[int, Acting]:
-    """The step of a checkpoint, and what one of its seeds plays."""
-    step, every, warning = restore_policy_inputs(run, experiment, checkpoint)
-    if warning:
-        print(warning)
-    i = experiment.seeds.index(seed)
-    params, statistics = jax.tree.map(lambda x: x[i], every)
-    key = jax.random.fold_in(stream(jax.random.key(seed), "evaluation"), step)
-    return step, Acting(params, statistics, key, jnp.int32(step))
-
-
-def _film(stage: Stage, acting: Acting, episodes: int, limit: int) -> Iterator[np.ndarray]:
+def _film(
+    play: Callable[[int], Iterator[Shown]], episodes: int, limit: int
+) -> Iterator[np.ndarray]:
     """The pictures of all episodes; says how each went when it is over."""
     for episode in range(episodes):
-        scene = stage.begin(acting, episode)
-        yield stage.draw(scene)
-        for now in range(limit):
-            scene = stage.advance(acting, scene, episode, now)
-            yield stage.draw(scene)
-            if scene.seen.is_last[0]:
+        seen: Any = None
+        for picture, seen in itertools.islice(play(episode), limit + 1):
+            yield picture
+            if seen.is_last[0]:
                 break
-        cut = "" if scene.seen.is_last[0] else ", cut there: --max-steps says how many it may take"
+        cut = "" if seen.is_last[0] else ", cut there: --max-steps says how many it may take"
         print(
-            f"episode {episode + 1}: return {float(scene.seen.episode_return[0]):.2f}, "
-            f"{int(scene.seen.episode_length[0]):,} steps{cut}"
+            f"episode {episode + 1}: return {float(seen.episode_return[0]):.2f}, "
+            f"{int(seen.episode_length[0]):,} steps{cut}"
         )
 
 
-def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> Stage:
+def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> RayActor:
     """As `make_evaluator` plays: with the keys that it has for its environment number `episode`."""
     task, draw = find_drawing(make_task(config))
     env = make_vector_env(config, num_envs=1, evaluation=True, env=task)
@@ -170,42 +143,47 @@ def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> Stage:
         return jax.random.split(key, episodes)[episode][None]
 
     @jax.jit
-    def begin(acting: Acting, episode: Any) -> Scene:
-        keys = own(stream(acting.key, "reset"), episode)
-        return Scene(*env.reset(keys, statistics=acting.statistics), agent.initial_memory(1))
+    def begin(statistics: Any, key: jax.Array, episode: Any) -> tuple[VectorState, VectorTimeStep]:
+        return env.reset(own(stream(key, "reset"), episode), statistics=statistics)
 
     @jax.jit
-    def advance(acting: Acting, scene: Scene, episode: Any, now: Any) -> Scene:
-        act_key, env_key = jax.random.split(jax.random.fold_in(acting.key, now))
-        seen = scene.seen.observation, scene.memory, scene.seen.is_first
-        output = agent.act(acting.params, *seen, act_key, acting.step, evaluate=True)
-        state, timestep = env.step(scene.env, output.action, own(env_key, episode))
-        return Scene(state, timestep, output.memory)
+    def advance(params, state, seen, memory, key, step, episode) -> Any:
+        act_key, env_key = jax.random.split(key)
+        shown = seen.observation, memory, seen.is_first
+        output = agent.act(params, *shown, act_key, step, evaluate=True)
+        return *env.step(state, output.action, own(env_key, episode)), output.memory
 
-    def draw_first(scene: Scene) -> np.ndarray:
-        return draw(jax.device_get(jax.tree.map(lambda x: x[0], scene.env.env_state)))
+    def play(
+        params: Params, statistics: Any, key: jax.Array, step: jax.Array, episode: int
+    ) -> Iterator[Shown]:
+        state, seen = begin(statistics, key, episode)
+        memory = agent.initial_memory(1)
+        for now in itertools.count():
+            yield draw(jax.device_get(jax.tree.map(lambda x: x[0], state.env_state))), seen
+            at = jax.random.fold_in(key, now)
+            state, seen, memory = advance(params, state, seen, memory, at, step, episode)
 
-    return Stage(begin, advance, draw_first, env.spec, lambda: None)
+    return RayActor(play, env.spec, lambda: None)
 
 
-def _on_host(config: EnvConfig, agent: Agent, episodes: int) -> Stage:
+def _on_host(config: EnvConfig, agent: Agent, episodes: int) -> RayActor:
     """As `HostEvaluator` plays its first environment; later episodes have seeds of their own."""
     env = make_host_vector(config, num_envs=1, evaluation=True, render=True)
-
     greedy = jax.jit(make_greedy(agent))
 
-    def begin(acting: Acting, episode: int) -> Scene:
-        seeds = numpy_seeds(stream(acting.key, "reset"), episodes)
-        return Scene((), env.reset(seeds[episode]), agent.initial_memory(1))
+    def play(
+        params: Params, statistics: Any, key: jax.Array, step: jax.Array, episode: int
+    ) -> Iterator[Shown]:
+        seen = env.reset(numpy_seeds(stream(key, "reset"), episodes)[episode])
+        memory = agent.initial_memory(1)
+        for now in itertools.count():
+            yield env.render(), seen
+            shown = seen.observation, memory, seen.is_first
+            at = jax.random.fold_in(key, now)
+            action, memory = greedy((params, statistics), *shown, at, step)
+            seen = env.step(np.asarray(action))
 
-    def advance(acting: Acting, scene: Scene, episode: int, now: int) -> Scene:
-        del episode  # the environment draws by itself
-        shown = scene.seen.observation, scene.memory, scene.seen.is_first
-        key = jax.random.fold_in(acting.key, now)
-        action, memory = greedy((acting.params, acting.statistics), *shown, key, acting.step)
-        return Scene((), env.step(np.asarray(action)), memory)
-
-    return Stage(begin, advance, lambda scene: env.render(), env.spec, env.close)
+    return RayActor(play, env.spec, env.close)
 
 
 def _draw_without_screen() -> None:

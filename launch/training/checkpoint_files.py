@@ -1,8 +1,8 @@
 """Files of checkpoints: checksums, syncing to disk, and removal.
 
 orbax stores no checksums, so it would read a flipped bit of an array as a different number, and it
-does not sync the folders that it renames. Each checkpoint therefore has the item MANIFEST: the
-CRC-32 of every file of the other items. Files that it does not list are ignored.
+does not sync folders. Each checkpoint therefore has a file MANIFEST: the CRC-32 of every file of
+its items. Files that it does not list are ignored.
 """
 
 import json
@@ -14,27 +14,29 @@ from collections.abc import Collection
 from pathlib import Path
 
 STATE, REPLAY, META = "state", "replay", "meta"  # the items of a checkpoint
-MANIFEST = "manifest"  # one more item, and the name of its file
-# What killed saves (named by orbax) and killed removals leave. No other file is ours to remove.
-_LEFTOVER = re.compile(r"\d+\.(orbax-checkpoint-tmp.*|deleted)")
+MANIFEST = "manifest.json"
+UNFINISHED = ".unfinished"  # suffix of a checkpoint while it is written, before that of orbax
+# What killed saves and killed removals leave. No other file is ours to remove.
+_LEFTOVER = re.compile(rf"\d+\.(deleted|{UNFINISHED[1:]}.*)")
 
 
-def write_manifest(path: Path, file: Path) -> None:
-    """Writes the checksums of all items in `path` to `file`, and syncs everything to disk."""
+def write_manifest(path: Path) -> None:
+    """Writes the checksums of all items in `path`, and syncs everything to disk."""
     items = [path / item for item in (STATE, REPLAY, META) if (path / item).is_dir()]
     files = [one for item in items for one in sorted(item.rglob("*")) if one.is_file()]
     listed = {one.relative_to(path).as_posix(): _checksum(one) for one in files}
     data = {"checksum": zlib.crc32(json.dumps(listed).encode()), "files": listed}
-    file.write_text(json.dumps(data))
+    (path / MANIFEST).write_text(json.dumps(data))
     # tensorstore wrote the files in deeper folders and has synced them.
-    for one in [*(one for one in files if one.parent in items), *items, file, file.parent]:
+    top = [one for one in files if one.parent in items]
+    for one in [*top, *items, path / MANIFEST, path]:
         sync(one)
 
 
 def damage(path: Path, items: Collection[str]) -> Exception | None:
     """Return the error that shows that an item of the checkpoint in `path` is damaged, or None."""
     try:
-        data = json.loads((path / MANIFEST / MANIFEST).read_text())
+        data = json.loads((path / MANIFEST).read_text())
         if data["checksum"] != zlib.crc32(json.dumps(data["files"]).encode()):
             raise ValueError(f"{MANIFEST} has changed")
         for name, checksum in data["files"].items():

@@ -24,10 +24,12 @@ from bellmax.launch.training.checkpoint_files import (
     META,
     REPLAY,
     STATE,
+    UNFINISHED,
     damage,
     remove,
     sweep,
     sync,
+    write_manifest,
     write_whole,
 )
 from bellmax.launch.training.pieces import Cut, cut
@@ -70,7 +72,7 @@ class Checkpoints:
         """Writes `state`; on return everything is on disk and no buffer is referenced.
 
         Args:
-          step: >= 0; an existing checkpoint of this step is removed first.
+          step: >= 0; an existing checkpoint of this step is replaced.
           state: pytree of jax arrays, which may be typed PRNG keys.
           metric: higher is better; None or NaN never counts as best.
           extra: JSON values that travel with the state, see `extra()`.
@@ -91,12 +93,16 @@ class Checkpoints:
             from bellmax.launch.training import orbax_items
 
             self._folder.mkdir(parents=True, exist_ok=True)
-            if is_first() and step in self.steps():
-                remove(self._folder / str(step))
-            orbax_items.save(self._folder, step, _by_item(arrays), cuts, meta)
+            path = self._folder / str(step)
+            unfinished = path.with_name(path.name + UNFINISHED)
+            orbax_items.save(unfinished, _by_item(arrays), cuts, meta)
             if is_first():
-                sync(self._folder / str(step))
+                write_manifest(unfinished)
+                if path.exists():
+                    remove(path)
+                unfinished.rename(path)
                 sync(self._folder)
+            orbax_items.await_all(f"checkpoint {step}")
         except Exception as error:  # tensorstore reports a full disk as a ValueError
             if is_first():
                 sweep(self._folder)
@@ -223,7 +229,7 @@ class Checkpoints:
     def _meta(self, step: int) -> dict[str, Any]:
         from bellmax.launch.training import orbax_items
 
-        return orbax_items.read_meta(self._folder, step)
+        return orbax_items.read_meta(self._folder / str(step))
 
     def _load(self, step: int, abstract_state: Any, partial: bool) -> Any:
         """Reads a checkpoint after `_check`."""
@@ -237,7 +243,7 @@ class Checkpoints:
         arrays = {n: jnp.zeros(x.shape, x.dtype) for n, x in specs.items() if not x.size}
         saved = _by_item({name: spec for name, spec in specs.items() if spec.size})
         try:
-            arrays |= orbax_items.restore(self._folder, step, saved, cuts)
+            arrays |= orbax_items.restore(self._folder / str(step), saved, cuts)
         except Exception as error:
             if step in self.steps():
                 raise

@@ -13,14 +13,13 @@ from bellmax import UserError
 from bellmax.agents import Agent, Params, registry
 from bellmax.envs import is_host_env, is_pool, make_host_vector, make_vector_env
 from bellmax.envs.vector import agent_spec
-from bellmax.launch.actors.actor import Hire
+from bellmax.launch.actors.actor import ActorFactory
 from bellmax.launch.config.run_config import RunConfig, check_replay, check_rollout
 from bellmax.launch.replay import ring as replay_lib
-from bellmax.launch.runners.device_runner import Runner, example_step, make_runner
+from bellmax.launch.runners.device_runner import Runner, make_runner
 from bellmax.launch.runners.evaluation import Evaluator, make_evaluator
 from bellmax.launch.runners.host_evaluation import HostEvaluator
 from bellmax.launch.runners.host_runner import HostRunner
-from bellmax.launch.runners.learner_functions import first_timestep
 from bellmax.launch.runners.sharding import make_mesh, with_shardings
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
@@ -30,17 +29,13 @@ _HERE = "this machine"
 
 
 class Experiment(NamedTuple):
-    """What `build` makes of a configuration. Nothing is allocated yet.
-
-    seeds: of the learners. replay_bytes: size of the replay of all seeds together.
-    """
+    """What `build` makes of a configuration. Nothing is allocated yet. seeds: of the learners."""
 
     config: RunConfig
     agent: Agent
     runner: Runner | HostRunner
     evaluator: Evaluator | HostEvaluator
     seeds: list[int]
-    replay_bytes: int
 
     def init(self) -> TrainState:
         """Allocates and initialises the state of all seeds."""
@@ -51,6 +46,12 @@ class Experiment(NamedTuple):
         shapes = jax.eval_shape(self.runner.init, jnp.asarray(self.seeds, jnp.int32))
         mesh = make_mesh(self.config.devices)
         return shapes if mesh is None else with_shardings(mesh, shapes)
+
+    @property
+    def replay_bytes(self) -> int:
+        """Size of the replay of all seeds together; 0 for an on-policy agent."""
+        leaves = jax.tree.leaves(self.abstract_state().replay)
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
     def policy_inputs(self, state: TrainState) -> tuple[Params, Any]:
         """Return what greedy policies need of a state: parameters and observation statistics."""
@@ -118,7 +119,7 @@ def needed_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
 
 
 def build(
-    config: RunConfig, *, episodes: int | None = None, hire: Hire | None = None
+    config: RunConfig, *, episodes: int | None = None, hire: ActorFactory | None = None
 ) -> Experiment:
     """Wires agent, environments, replay and runner.
 
@@ -133,11 +134,10 @@ def build(
     episodes = config.evaluation_episodes if episodes is None else episodes
     on_host = is_host_env(config.env)
     parts = _build_host(config, episodes, hire) if on_host else _build_on_device(config, episodes)
-    seeds = list(range(config.seed, config.seed + config.seeds))
-    return Experiment(config, *parts[:3], seeds, parts[3] * config.seeds)
+    return Experiment(config, *parts, list(range(config.seed, config.seed + config.seeds)))
 
 
-def _build_on_device(config: RunConfig, episodes: int) -> tuple[Agent, Runner, Evaluator, int]:
+def _build_on_device(config: RunConfig, episodes: int) -> tuple[Agent, Runner, Evaluator]:
     if config.replay.memory == "host":
         raise UserError(
             f"replay.memory must be device, as {config.env.name} is stepped on the device, got host"
@@ -156,15 +156,12 @@ def _build_on_device(config: RunConfig, episodes: int) -> tuple[Agent, Runner, E
         mesh=make_mesh(config.devices),
     )
     evaluation_env = make_vector_env(config.env, num_envs=episodes, evaluation=True)
-    evaluator = make_evaluator(agent, evaluation_env, config.evaluation_max_steps)
-    seen = jax.eval_shape(env.reset, jax.random.key(0))[1]
-    size = replay_lib.size_in_bytes(replay, example_step(agent, seen)) if replay else 0
-    return agent, runner, evaluator, size
+    return agent, runner, make_evaluator(agent, evaluation_env, config.evaluation_max_steps)
 
 
 def _build_host(
-    config: RunConfig, episodes: int, hire: Hire | None
-) -> tuple[Agent, HostRunner, HostEvaluator, int]:
+    config: RunConfig, episodes: int, hire: ActorFactory | None
+) -> tuple[Agent, HostRunner, HostEvaluator]:
     if config.seeds > 1:
         raise UserError(
             f"seeds must be 1, as {config.env.name} is not stepped on the device, got "
@@ -210,9 +207,7 @@ def _build_host(
     evaluator = HostEvaluator(
         agent, make_env, config.evaluation_max_steps, stopping=lambda: runner.stopping
     )
-    seen = jax.eval_shape(lambda: first_timestep(raw.observation, n, normalised))
-    size = replay_lib.size_in_bytes(replay, example_step(agent, seen)) if replay else 0
-    return agent, runner, evaluator, size
+    return agent, runner, evaluator
 
 
 def _actor_device(number: int | None) -> Any:

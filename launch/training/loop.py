@@ -16,7 +16,7 @@ from bellmax.launch.reporting.metrics import MetricsLog
 from bellmax.launch.reporting.progress import Progress
 from bellmax.launch.runners.evaluation import evaluation_rows
 from bellmax.launch.runners.host_runner import HostRunner
-from bellmax.launch.runners.train_state import Interval, TrainState
+from bellmax.launch.runners.train_state import IntervalMetrics, TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment
 
@@ -74,7 +74,7 @@ class Session:
             return self._advance(state, advance, [])
         runner, stop = self.experiment.runner, None
         if isinstance(runner, HostRunner):
-            runner.patience.say, stop = self.progress.message, runner.stop
+            runner.waiter.say, stop = self.progress.message, runner.stop
         with signals_held(stop) as came:  # a compiled program goes to the end of its interval
             return self._advance(state, advance, came)
 
@@ -182,7 +182,7 @@ class Session:
             self.saved = self._steps(rollouts)
 
     def _write_interval(
-        self, state: TrainState, interval: Interval, rollouts: int, seconds: float
+        self, state: TrainState, interval: IntervalMetrics, rollouts: int, seconds: float
     ) -> None:
         step = self._steps(self._rollouts_taken(state))
         with np.errstate(invalid="ignore"):  # no episode ended, no gradient step yet
@@ -217,7 +217,9 @@ class Session:
             notes=[note.replace("_", " ") for note in notes],
         )
 
-    def _stop_if_not_finite(self, state: TrainState, interval: Interval, updates: int) -> None:
+    def _stop_if_not_finite(
+        self, state: TrainState, interval: IntervalMetrics, updates: int
+    ) -> None:
         """Raises NotFiniteError; `updates` are the gradient steps taken before the interval."""
         params = jax.device_get(_finite(state.learner.params))
         # A gradient may break the parameters under a finite loss; such a state is not saved either.

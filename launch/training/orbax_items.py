@@ -1,6 +1,6 @@
 """Saving and restoring the items of a checkpoint with orbax. Import it in functions: it is slow.
 
-STATE and REPLAY hold arrays by name, META holds JSON, and MANIFEST the checksums of their files.
+STATE and REPLAY hold arrays by name, and META holds JSON.
 
 While orbax writes an array it holds several copies of it (google/orbax#1640), and its limits
 `save_concurrent_gb` and `restore_concurrent_gb` refuse an array that is larger than they are. So
@@ -24,49 +24,52 @@ import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding
 
 from bellmax.launch.training import pieces
-from bellmax.launch.training.checkpoint_files import MANIFEST, META, REPLAY, STATE, write_manifest
+from bellmax.launch.training.checkpoint_files import META, REPLAY, STATE
 from bellmax.launch.training.pieces import Cut, named_sharding
 
 _CHUNKS = 4  # of a piece, compressed in parallel
 
 
 def save(
-    folder: Path,
-    step: int,
+    path: Path,
     items: Mapping[str, dict[str, jax.Array]],
     cuts: Mapping[str, Cut],
     meta: dict[str, Any],
 ) -> None:
-    """Writes folder/<step>; all processes of a run must call it.
+    """Writes a folder that does not exist; all processes of a run must call it.
 
     Args:
-      folder: of the run's checkpoints.
-      step: >= 0; folder/<step> must not exist.
+      path: the folder.
       items: STATE, REPLAY or both: non-empty arrays by name, no typed keys.
       cuts: of the arrays that are saved in pieces, by name.
       meta: JSON values.
     """
-    trees = {item: _in_pieces(arrays, cuts) for item, arrays in items.items()}
-    arguments = {item: _save_arguments(tree) for item, tree in trees.items()}
-    arguments |= {META: ocp.args.JsonSave(meta), MANIFEST: _ManifestArgs()}
-    with _quiet(), _settled(), _manager(folder, create=True) as manager:
-        manager.save(step, args=ocp.args.Composite(**arguments), force=True)
+    arguments: dict[str, Any] = {META: ocp.args.JsonSave(meta)}
+    for item, arrays in items.items():
+        arguments[item] = _save_arguments(_in_pieces(arrays, cuts))
+    with _quiet(), _settled(), _checkpointer() as checkpointer:
+        checkpointer.save(path, ocp.args.Composite(**arguments))
 
 
-def read_meta(folder: Path, step: int) -> dict[str, Any]:
+def await_all(name: str) -> None:
+    """Returns when all processes of a run have called it with this name."""
+    ocp.multihost.sync_global_processes(name)
+
+
+def read_meta(path: Path) -> dict[str, Any]:
     """Return the `meta` that was saved."""
-    with _quiet(), _manager(folder) as manager:
+    with _quiet(), _checkpointer() as checkpointer:
         args = ocp.args.Composite(**{META: ocp.args.JsonRestore()})
-        return manager.restore(step, args=args)[META]
+        return checkpointer.restore(path, args)[META]
 
 
 def restore(
-    folder: Path, step: int, items: Mapping[str, dict[str, Any]], cuts: Mapping[str, Cut]
+    path: Path, items: Mapping[str, dict[str, Any]], cuts: Mapping[str, Cut]
 ) -> dict[str, jax.Array]:
     """Reads the named arrays only; all processes of a run must call it.
 
     Args:
-      folder, step: as in `save`.
+      path: as in `save`.
       items: STATE, REPLAY or both: shapes and dtypes by name. Arrays with a NamedSharding get it;
         others are uncommitted arrays on the default device.
       cuts: as they were saved.
@@ -75,13 +78,14 @@ def restore(
       The arrays by name. XLA owns them, so they can be donated.
     """
     restored = {}
-    with _quiet(), _manager(folder) as manager:
+    with _quiet(), _checkpointer() as checkpointer:
         for item, specs in items.items():
+            read = functools.partial(_read, checkpointer, path, item)
             small = {name: spec for name, spec in specs.items() if name not in cuts}
-            for name, array in (_read(manager, step, item, small) if small else {}).items():
+            for name, array in (read(small) if small else {}).items():
                 restored[name] = array if isinstance(array, jax.Array) else jnp.array(array)
             for name in [name for name in specs if name in cuts]:
-                restored[name] = _read_pieces(manager, step, item, name, specs[name], cuts[name])
+                restored[name] = _read_pieces(read, name, specs[name], cuts[name])
     return restored
 
 
@@ -107,34 +111,11 @@ class _PieceHandler(ocp.type_handlers.ArrayHandler):
         return []
 
 
-class _ManifestHandler(ocp.CheckpointHandler):
-    """Writes MANIFEST after orbax has finished all other items."""
+def _checkpointer() -> ocp.Checkpointer:
+    """What writes to a temporary folder and renames it, and reads.
 
-    def save(self, directory: Any, args: Any) -> None:
-        pass
-
-    def restore(self, directory: Any, args: Any = None) -> None:
-        pass
-
-    def finalize(self, directory: Any) -> None:
-        others = [path for path in Path(directory).parent.iterdir() if path.is_dir()]
-        if any("tmp" in path.name for path in others if path.name != directory.name):
-            raise RuntimeError(f"orbax finished {MANIFEST} before other items")
-        write_manifest(Path(directory).parent, Path(directory) / MANIFEST)
-
-
-@ocp.args.register_with_handler(_ManifestHandler, for_save=True, for_restore=True)
-@dataclasses.dataclass
-class _ManifestArgs(ocp.args.CheckpointArgs):
-    pass
-
-
-@contextlib.contextmanager
-def _manager(folder: Path, *, create: bool = False) -> Iterator[ocp.CheckpointManager]:
-    """A manager that is used once, because its list of checkpoints is a cache.
-
-    It keeps every checkpoint. Its own policies need the score at the time of the save, and it
-    removes a checkpoint file by file under its name, which a kill leaves half removed.
+    Not a CheckpointManager: its policies need the score of a checkpoint at the time of its save,
+    and it removes one file by file under its name, which a kill leaves half removed.
     """
     # META and the caller say what these files would.
     options = {"array_metadata_store": None, "enable_write_sharding_file": False}
@@ -143,28 +124,12 @@ def _manager(folder: Path, *, create: bool = False) -> Iterator[ocp.CheckpointMa
         (_Piece, _PieceHandler(**options, use_replica_parallel=False)),
         (np.ndarray, ocp.type_handlers.NumpyHandler()),
     )
-    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    handlers: dict[str, Any] = {META: ocp.JsonCheckpointHandler()}
     for item in (STATE, REPLAY):
-        handler = ocp.PyTreeCheckpointHandler(
+        handlers[item] = ocp.PyTreeCheckpointHandler(
             type_handler_registry=types, enable_pinned_host_transfer=False
         )
-        registry.add(item, ocp.args.PyTreeSave, handler)
-        registry.add(item, ocp.args.PyTreeRestore, handler)
-    handler = ocp.JsonCheckpointHandler()
-    registry.add(META, ocp.args.JsonSave, handler)
-    registry.add(META, ocp.args.JsonRestore, handler)
-    registry.add(MANIFEST, _ManifestArgs, _ManifestHandler())  # orbax finishes items in this order
-    with ocp.CheckpointManager(
-        folder,
-        options=ocp.CheckpointManagerOptions(
-            create=create,
-            enable_async_checkpointing=False,
-            lightweight_initialize=True,
-            save_root_metadata=False,
-        ),
-        handler_registry=registry,
-    ) as manager:
-        yield manager
+    return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers))
 
 
 def _in_pieces(arrays: Mapping[str, jax.Array], cuts: Mapping[str, Cut]) -> dict[str, Any]:
@@ -186,11 +151,11 @@ def _save_arguments(tree: Mapping[str, Any]) -> Any:
     return ocp.args.PyTreeSave(dict(tree), save_args=each)
 
 
-def _read(manager: Any, step: int, item: str, specs: Mapping[str, Any]) -> dict[str, Any]:
+def _read(checkpointer: Any, path: Path, item: str, specs: Mapping[str, Any]) -> dict[str, Any]:
     """Reads some arrays of one item; those without a NamedSharding are NumPy arrays."""
     how = {name: _restore_argument(spec) for name, spec in specs.items()}
     args = ocp.args.PyTreeRestore(dict(specs), restore_args=how, partial_restore=True)
-    return manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
+    return checkpointer.restore(path, ocp.args.Composite(**{item: args}))[item]
 
 
 def _restore_argument(spec: Any) -> Any:
@@ -202,16 +167,16 @@ def _restore_argument(spec: Any) -> Any:
     )
 
 
-def _read_pieces(manager: Any, step: int, item: str, name: str, spec: Any, how: Cut) -> jax.Array:
+def _read_pieces(read: Any, name: str, spec: Any, how: Cut) -> jax.Array:
     sharding = named_sharding(spec)
     whole = jnp.zeros(spec.shape, spec.dtype, device=sharding)
     for i, (first, rows) in enumerate(how.spans(spec.shape)):
         shape = list(spec.shape)
         shape[how.axis] = rows
         part = jax.ShapeDtypeStruct(shape, spec.dtype, sharding=sharding)
-        (read,) = _read(manager, step, item, {_piece_name(name, i): part}).values()
+        (piece,) = read({_piece_name(name, i): part}).values()
         # Without waiting, several pieces would be in memory.
-        whole = jax.block_until_ready(_put(whole, read, first, how.axis, sharding))
+        whole = jax.block_until_ready(_put(whole, piece, first, how.axis, sharding))
     return whole
 
 

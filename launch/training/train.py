@@ -1,6 +1,7 @@
 """Starting and resuming a run: its folder, its parts, and what is left when it ends."""
 
 import contextlib
+import itertools
 import json
 import platform
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import numpy as np
 
 from bellmax import UserError
 from bellmax.launch.actors.ray_actor import hire
-from bellmax.launch.cli.doctor import version
+from bellmax.launch.cli.doctor import requirements, version
 from bellmax.launch.config.overrides import flatten
 from bellmax.launch.config.run_config import RunConfig, load, to_dict, to_yaml
 from bellmax.launch.config.sentences import show
@@ -179,37 +180,13 @@ def _run(
 
 
 def _versions() -> dict[str, Any]:
-    names = (
-        "bellmax",
-        "jax",
-        "jaxlib",
-        "flax",
-        "optax",
-        "rlax",
-        "chex",
-        "orbax-checkpoint",
-        "tensorstore",
-        "numpy",
-    )
-    simulators = (
-        "gymnax",
-        "brax",
-        "mujoco",
-        "mujoco-mjx",
-        "craftax",
-        "xminigrid",
-        "gymnasium",
-        "ale-py",
-        "bsuite",
-        "dm-control",
-        "envpool",
-        "minigrid",
-    )  # trajectories change with them
+    core, extras = requirements()
+    optional = {"mujoco-mjx", *itertools.chain(*extras.values())}  # simulators among them
     device = jax.local_devices()[0]
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in names},  # None for bellmax run from a source tree
-        **{name: version(name) for name in simulators if version(name)},
+        **{name: version(name) for name in ("bellmax", *core, "tensorstore")},
+        **{name: version(name) for name in sorted(optional) if version(name)},
         "platform": device.platform,
         "device": device.device_kind,
         "devices": jax.device_count(),

@@ -53,7 +53,7 @@ def sweep(source: str, out: Path, overrides: Sequence[str], jobs: str) -> int:
       Interrupted: Ctrl-C or SIGTERM; the runs under way were stopped with their checkpoints.
     """
     check_jobs(jobs)
-    values = read_values(source, overrides)
+    values = read_values(overrides)
     plan = plan_runs(source, values, out)
     record = read_record(source, values, out)
     check_started(plan, out)

@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from bellmax import UserError
+from bellmax.launch.config.options import read_overrides
 from bellmax.launch.config.overrides import flatten
 from bellmax.launch.config.sentences import FLAG, Argument, must, show
 from bellmax.launch.config.yaml_files import read_yaml
@@ -32,21 +35,16 @@ class Job(NamedTuple):
     config: Any
 
 
-def read_values(source: str, overrides: Sequence[str]) -> dict[str, list[str]]:
+def read_values(overrides: Sequence[str]) -> dict[str, list[str]]:
     """Return the values of each key, in the order typed; of two equal options the last wins.
 
     Args:
-      source: a preset, a YAML file or a run's folder.
       overrides: as typed, but that commas separate values: ["--seed", "0,1", "--steps=300"].
 
     Raises:
-      UserError: a mistake in the source, an option that is none, or values that cannot be told
-        apart.
+      UserError: an option that is none, or values that cannot be told apart.
     """
-    from bellmax.launch.config.run_config import read_source, type_overrides
-
-    typed = type_overrides(read_source(source), overrides)
-    return {key: split_values(key, text) for key, text in typed.items()}
+    return {key: split_values(key, text) for key, text in read_overrides(overrides).items()}
 
 
 def split_values(key: str, text: str) -> list[str]:
@@ -58,26 +56,19 @@ def split_values(key: str, text: str) -> list[str]:
         return [text]
     if not isinstance(text, str):
         raise UserError(must(key, "values with commas between them", text))
-    parts, depth, quote = [""], 0, ""
-    for character in text:
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"" and parts[-1].rstrip()[-1:] in ("", "[", "(", "{", ",", ":"):
-            quote = character
-        depth += 0 if quote else (character in "[({") - (character in "])}")
-        if depth < 0:
-            break
-        if character == "," and not depth and not quote:
-            parts.append("")
-        else:
-            parts[-1] += character
-    if depth or quote:
-        raise UserError(f"{key}: a bracket or a quote is open in {show(text)}")
-    parts = [part.strip() for part in parts]
-    if len(parts) > 1 and "" in parts:
-        raise UserError(f"{key} has nothing between two commas, or at an end, of {show(text)}")
-    quoted = [len(p) > 1 and p[0] == p[-1] and p[0] in "'\"" for p in parts]
-    return [p[1:-1] if bare else p for p, bare in zip(parts, quoted, strict=True)]
+    try:
+        parts = yaml.compose(f"[{text}]", Loader=yaml.SafeLoader).value
+    except yaml.YAMLError:
+        parts = None
+    if parts is None or text.rstrip().endswith(","):
+        allowed = "values with a comma between two, all brackets and quotes closed"
+        raise UserError(must(key, allowed, text))
+    values = []
+    for part in parts:
+        quoted = isinstance(part, yaml.ScalarNode) and part.style
+        as_typed = text[part.start_mark.index - 1 : part.end_mark.index - 1]
+        values.append(part.value if quoted else as_typed)
+    return values or [text]
 
 
 def plan_runs(source: str, values: Mapping[str, Sequence[str]], out: Path) -> list[Job]:

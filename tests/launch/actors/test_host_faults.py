@@ -7,7 +7,7 @@ import threading
 import psutil
 import pytest
 
-from bellmax.launch.actors import waiter as patience
+from bellmax.launch.actors import waiter as waiter
 from bellmax.launch.cli import main
 from helpers.faults import files_limited_to, signal_when
 from helpers.processes import finish, have_ended, killed_at_exit, start_bellmax, wait_until
@@ -90,7 +90,7 @@ STUCK = "no rollout from actors 1, 2 of 2 for"
 @pytest.fixture
 def hanging(lines, monkeypatch):
     """A function that says whether both actors hang; they are released at the end."""
-    monkeypatch.setattr(patience, "STUCK_SECONDS", 0)
+    monkeypatch.setattr(waiter, "STUCK_SECONDS", 0)
     monkeypatch.syspath_prepend(lines)
     tasks = importlib.import_module("lines")
     yield lambda: len(tasks.hanging) == 2
@@ -104,7 +104,7 @@ def hanging(lines, monkeypatch):
 def test_a_signal_ends_a_run_whose_environment_hangs_with_a_checkpoint(
     lines, hanging, monkeypatch, capsys, lock_step
 ):
-    monkeypatch.setattr(patience, "GIVE_UP_SECONDS", 0.5)
+    monkeypatch.setattr(waiter, "GIVE_UP_SECONDS", 0.5)
     with signal_when(hanging, signal.SIGTERM):
         assert main([*HUNG, lock_step, "--out", "run"]) == 143
     said = capsys.readouterr()
@@ -117,8 +117,8 @@ def test_a_signal_ends_a_run_whose_environment_hangs_with_a_checkpoint(
 IMPATIENT = """
 import os
 import bellmax.launch.actors.waiter as p
-p.STUCK_SECONDS, p.GIVE_UP_SECONDS, ask = 0, 1e6, p.Patience.stop
-p.Patience.stop = lambda self: (ask(self), os.write(1, b"asked\\n"))
+p.STUCK_SECONDS, p.GIVE_UP_SECONDS, ask = 0, 1e6, p.ActorWaiter.stop
+p.ActorWaiter.stop = lambda self: (ask(self), os.write(1, b"asked\\n"))
 """
 
 

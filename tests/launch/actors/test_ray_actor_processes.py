@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bellmax import UserError
-from bellmax.launch.actors.ray_actor import Parcels, RemoteActor
+from bellmax.launch.actors.ray_actor import ParameterStore, RemoteActor
 from bellmax.launch.config.run_config import load
 from bellmax.launch.distributed.ray_cluster import LostClusterError
 
@@ -74,14 +74,14 @@ def fake(monkeypatch, deadly=()):
     return made
 
 
-def make_actor(parcels=None):
+def make_actor(store=None):
     config = load("dqn/cartpole", ["--env.num-envs", "2"])
-    return RemoteActor(config, jax.random.key(0), lambda *now: now, 0, parcels or Parcels())
+    return RemoteActor(config, jax.random.key(0), lambda *now: now, 0, store or ParameterStore())
 
 
 def test_parameters_are_put_once_a_publication_and_only_if_somebody_fetches(monkeypatch):
-    there, parcels = fake(monkeypatch), Parcels()
-    one, other = make_actor(parcels), make_actor(parcels)
+    there, store = fake(monkeypatch), ParameterStore()
+    one, other = make_actor(store), make_actor(store)
     assert there.put_there == []
     for number, weights in enumerate((jnp.zeros(2), jnp.ones(2)), 1):
         published = {"weights": weights}

@@ -5,15 +5,15 @@ import threading
 
 import pytest
 
-from bellmax.launch.actors import waiter as patience_module
-from bellmax.launch.actors.pools import LockStep, Threads
-from bellmax.launch.actors.waiter import GivenUpError, Patience
+from bellmax.launch.actors import waiter as waiter_module
+from bellmax.launch.actors.pools import Pool
+from bellmax.launch.actors.waiter import ActorTimeoutError, ActorWaiter
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     for name in ("STUCK_SECONDS", "GIVE_UP_SECONDS", "_LOOK_SECONDS"):
-        monkeypatch.setattr(patience_module, name, 0.01)
+        monkeypatch.setattr(waiter_module, name, 0.01)
 
 
 def queues(*filled):
@@ -32,7 +32,7 @@ def test_it_says_once_whom_it_waits_for():
         for one in (late[1], late[3]):
             threading.Timer(0.3, one.put, ["rollout"]).start()
 
-    waiting = Patience()
+    waiting = ActorWaiter()
     waiting.say = say
     assert waiting.take(late) == ["rollout"] * 4
     (sentence,) = said
@@ -40,16 +40,16 @@ def test_it_says_once_whom_it_waits_for():
 
 
 def test_it_gives_up_only_when_asked_to_stop_and_raises_what_stopped_an_actor():
-    waiting = Patience()
+    waiting = ActorWaiter()
     assert not waiting.stopping
     waiting.stop()
     assert waiting.stopping and waiting.take(queues(True, True)) == ["rollout"] * 2
-    with pytest.raises(GivenUpError, match="actor 2 of 2"):
+    with pytest.raises(ActorTimeoutError, match="actor 2 of 2"):
         waiting.take(queues(True, False))
     (broken,) = queues(False)
     broken.put(ValueError("broken"))
     with pytest.raises(ValueError, match="broken"):
-        Patience().take([broken])
+        ActorWaiter().take([broken])
 
 
 class Hanging:
@@ -69,18 +69,16 @@ class Hanging:
 
 @pytest.mark.parametrize("lock_step", [True, False])
 def test_what_hangs_is_left_behind_by_a_thread_that_does_not_hold_up_the_process(lock_step):
-    actor, waiting = Hanging(), Patience()
-    if lock_step:
-        pool = LockStep([actor], waiting)
-    else:
-        pool = Threads([actor], ahead=1, memory=(), now=0, patience=waiting)
+    actor, waiting = Hanging(), ActorWaiter()
+    ahead = None if lock_step else 1
+    pool = Pool([actor], ahead=ahead, memory=(), now=0, waiter=waiting)
     pool.publish(())
     waiting.stop()
-    with pytest.raises(GivenUpError):
+    with pytest.raises(ActorTimeoutError):
         pool.take((), 0)
     pool.close()
     (thread,) = [t for t in threading.enumerate() if t.name == "actor-0"]
-    assert not actor.closed and thread.daemon and patience_module.are_left_behind()
+    assert not actor.closed and thread.daemon and waiter_module.are_left_behind()
     actor.event.set()
     thread.join(10)
-    assert not patience_module.are_left_behind()
+    assert not waiter_module.are_left_behind()

@@ -3,10 +3,9 @@
 import pytest
 
 from bellmax import UserError
-from bellmax.agents import registry
 from bellmax.launch.config import run_config
 from bellmax.launch.config.options import read_overrides
-from bellmax.launch.config.overrides import merge, nest
+from bellmax.launch.config.overrides import override
 from bellmax.launch.config.sentences import FLAG
 from bellmax.launch.config.yaml_files import dump_yaml, parse_yaml
 from bellmax.launch.training.experiment import build
@@ -24,6 +23,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(preset):
     assert config.agent_name == "dqn"
     assert (config.steps, config.env.num_envs, config.tensorboard) == (6_000, 4, True)
     assert config.agent.learning_rate == 1e-3
+    assert run_config.load(preset, ["--agent.learning-rate", "2e-3"]).agent.learning_rate == 2e-3
     assert config.warmup_steps == run_config.RunConfig("dqn").warmup_steps
 
 
@@ -47,14 +47,9 @@ def test_free_form_numbers_and_texts_survive_a_file():
     assert parse_yaml(b"{a: 1e-3, b: -2E+5}", "x") == {"a": 1e-3, "b": -2e5}
 
 
-def overrides(*tokens, agent="dqn"):
-    sections = {"agent": registry.config_class(agent)}
-    return read_overrides(run_config.RunConfig, tokens, sections)
-
-
 def test_overrides_are_read_as_text_in_the_order_typed_and_the_last_of_two_wins():
     tokens = ["--agent.n-step", "1", "--seed=-1", "--agent.n_step=-2", "--tensorboard", "--wandb="]
-    typed, strays = overrides(*tokens, "--agent.discount", "-1e-3", "--env.num-envs", "8")
+    typed = read_overrides([*tokens, "--agent.discount", "-1e-3", "--env.num-envs", "8"])
     assert typed == {
         "agent.n_step": "-2",
         "seed": "-1",
@@ -63,15 +58,14 @@ def test_overrides_are_read_as_text_in_the_order_typed_and_the_last_of_two_wins(
         "agent.discount": "-1e-3",
         "env.num_envs": "8",
     }
-    assert list(typed)[:2] == ["agent.n_step", "seed"] and not strays
+    assert list(typed)[:2] == ["agent.n_step", "seed"]
     assert typed["tensorboard"] is FLAG
-    assert overrides("--tensorboard=true")[0]["tensorboard"] is not FLAG
-    assert overrides("--agent.name", "icm")[0] == {"agent.name": "icm"}
+    assert read_overrides(["--tensorboard=true"])["tensorboard"] is not FLAG
 
 
 def test_free_form_keys_and_mistyped_ones_are_read_too():
     tokens = ["--env.options.frame-skip", "4", "--agent.lr=3", "--x", "--env.options.g", "-9.8"]
-    typed, strays = overrides("left", "over", *tokens, "--y", "1", "2")
+    typed = read_overrides([*tokens, "--y", "1", "2"])
     assert typed.pop("y") == ["1", "2"]
     assert typed == {
         "env.options.frame_skip": "4",
@@ -79,9 +73,20 @@ def test_free_form_keys_and_mistyped_ones_are_read_too():
         "x": "true",
         "env.options.g": "-9.8",
     }
-    assert strays == ["left", "over"] and typed["x"] is FLAG
-    assert nest(typed)["env"] == {"options": {"frame_skip": "4", "g": "-9.8"}}
-    assert nest({"a": 1, "a.b": 2}) == {"a": {"b": 2}} and nest({"a.b": 2, "a": 1}) == {"a": 1}
+    assert typed["x"] is FLAG
+    env = {"name": "x", "options": {"g": 1, "h": 2}}
+    assert override({"env": env}, typed)["env"] == {
+        "name": "x",
+        "options": {"frame_skip": "4", "g": "-9.8", "h": 2},
+    }
+    assert env == {"name": "x", "options": {"g": 1, "h": 2}}
+    assert override({}, {"a": 1, "a.b": 2}) == {"a": {"b": 2}}
+    assert override({}, {"a.b": 2, "a": 1}) == {"a": 1}
+
+
+def test_words_before_the_first_override_are_refused():
+    with pytest.raises(UserError, match="unexpected argument 'left', 'over'; overrides look like"):
+        read_overrides(["left", "over", "--seed", "1"])
 
 
 def test_an_override_of_the_agent_brings_its_keys(tmp_path):
@@ -107,16 +112,13 @@ def test_a_default_that_holds_values_is_not_shared():
     assert first.options == second.options == {} and first.options is not second.options
 
 
-def test_merging_sees_a_key_with_dashes_as_the_same_key():
-    assert merge({"a": {"b-c": 1, "d": 2}}, {"a": {"b_c": 3}}) == {"a": {"b-c": 3, "d": 2}}
-
-
 BROKEN = [
     (b"", "is empty"),
     (b"# nothing\n", "is empty"),
     (b"- 1\n- 2\n", "must be a mapping of keys, got [1, 2]"),
     (b"just text\n", "must be a mapping of keys, got 'just text'"),
     (b"steps: 1\nsteps: 2\n", "line 2, column 1: the key steps is given twice"),
+    (b"warmup-steps: 1\nwarmup_steps: 2", "line 2, column 1: the key warmup_steps is given twice"),
     (b"agent:\n  name: dqn\n  name: dqn\n", "line 3, column 3: the key name is given twice"),
     (b"steps: [1, 2\nagent: x", "line 2"),
     (b"steps: 1\n\tagent: 2", "line 2"),

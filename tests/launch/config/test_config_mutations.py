@@ -65,6 +65,8 @@ def wrong_values(hint):
 
 
 def out_of_range(base, bounds):
+    if base is int:
+        yield from (2**31, 10**400, -(10**400))
     for bound in bounds:
         for part in bound if isinstance(bound, at.GroupedMetadata) else [bound]:
             if isinstance(part, at.Ge):
@@ -72,7 +74,7 @@ def out_of_range(base, bounds):
             elif isinstance(part, at.Gt):
                 yield base(part.gt)
             elif isinstance(part, at.Le):
-                yield from (part.le + 1, 10**400)
+                yield part.le + 1
             elif isinstance(part, at.Lt):
                 yield base(part.lt)
 

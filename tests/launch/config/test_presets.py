@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bellmax.launch.config.run_config import list_presets, load
-from bellmax.launch.runners.device_runner import empty_interval
+from bellmax.launch.runners.device_runner import zero_metrics
 from bellmax.launch.runners.host_runner import HostRunner
 from bellmax.launch.training.experiment import build
 
@@ -44,7 +44,7 @@ def test_a_learning_phase_keeps_the_shapes_of_the_state(preset):
     state, runner = experiment.abstract_state(), experiment.runner
     counts = jax.ShapeDtypeStruct((), np.int32)
     if isinstance(runner, HostRunner):
-        interval = empty_interval(experiment.agent, runner._example, 1)
+        interval = zero_metrics(experiment.agent, runner._example, 1)
         counts = np.zeros(2, np.int32)
         rollout = runner._abstract_rollout()
         phases = runner._phases

@@ -1,7 +1,7 @@
 """The strict merge: what fits is taken exactly, what does not is one sentence with the key."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bellmax import UserError
-from bellmax.launch.config.fields import keys, to_dict
+from bellmax.launch.config.fields import keys
 from bellmax.launch.config.schema import build
 from bellmax.launch.config.sentences import FLAG, Argument, nearest
 
@@ -28,7 +28,6 @@ class Config:
     steps: Annotated[int, Ge(1)] = 10
     width: Annotated[int, MultipleOf(8)] = 16
     clip: Annotated[float, Gt(0)] | None = None
-    horizon: Annotated[float, Interval(ge=0, le=math.inf)] = 1.0
     free: float = 0.0
     flag: bool = False
     name: str = "x"
@@ -44,8 +43,6 @@ FITS = [
     ({"steps": 1e6}, "steps", 1_000_000),
     ({"steps": "1e6"}, "steps", 1_000_000),
     ({"steps": "1_000_000"}, "steps", 1_000_000),
-    ({"horizon": math.inf}, "horizon", math.inf),
-    ({"horizon": Argument("inf")}, "horizon", math.inf),
     ({"clip": None}, "clip", None),
     ({"clip": Argument("none")}, "clip", None),
     ({"clip": Argument("2")}, "clip", 2.0),
@@ -78,14 +75,18 @@ REFUSED = [
     ({"rate": True}, "rate must be a number in (0, 1], got true"),
     ({"rate": None}, "rate must be a number in (0, 1], got null"),
     ({"free": math.inf}, "free must be a number, got inf"),
+    ({"free": Argument("inf")}, "free must be a number, got 'inf'"),
     ({"free": 10**400}, "free must be a number, got a very large integer"),
-    ({"horizon": math.nan}, "horizon must be a number in [0, inf], got nan"),
-    ({"steps": True}, "steps must be an integer >= 1, got true"),
-    ({"steps": 1.5}, "steps must be an integer >= 1, got 1.5"),
-    ({"steps": math.inf}, "steps must be an integer >= 1, got inf"),
-    ({"steps": FLAG}, "steps must be an integer >= 1, got no value"),
-    ({"steps": [1]}, "steps must be an integer >= 1, got [1]"),
-    ({"width": 12}, "width must be an integer that is a multiple of 8, got 12"),
+    ({"steps": True}, "steps must be an integer in [1, 2147483647], got true"),
+    ({"steps": 1.5}, "steps must be an integer in [1, 2147483647], got 1.5"),
+    ({"steps": math.inf}, "steps must be an integer in [1, 2147483647], got inf"),
+    ({"steps": FLAG}, "steps must be an integer in [1, 2147483647], got no value"),
+    ({"steps": [1]}, "steps must be an integer in [1, 2147483647], got [1]"),
+    ({"steps": 2**31}, "steps must be an integer in [1, 2147483647], got 2147483648"),
+    ({"steps": 10**400}, "got a very large integer"),
+    ({"width": 12}, "[-2147483648, 2147483647] that is a multiple of 8, got 12"),
+    ({"width": -(10**400)}, "got a very small integer"),
+    ({"shape": [1, 2**31]}, "shape must be a list of 2 where each is an integer in"),
     ({"clip": -1}, "clip must be a number > 0 or null, got -1"),
     ({"flag": 1}, "flag must be true or false, got 1"),
     ({"name": 5}, "name must be text, got 5"),
@@ -93,6 +94,8 @@ REFUSED = [
     ({"shape": [1]}, "shape must be a list of 2 where each is an integer"),
     ({"options": {"a": math.nan}}, "options.a must be"),
     ({"options": {"a": [1]}}, "options.a must be"),
+    ({"options": {"a": 2**31}}, "options.a must be an integer in [-2147483648, 2147483647] or"),
+    ({"options": {1: 2}}, "options must be a section of keys"),
     ({"options": 3}, "options must be a section of keys"),
     ({"net": {"hidden": []}}, "net.hidden must be a list of at least 1"),
     ({"net": {"hidden": [0]}}, "net.hidden must be a list of at least 1"),
@@ -101,7 +104,7 @@ REFUSED = [
     ({"net": {"hiden": [1]}}, "unknown key 'net.hiden'; did you mean net.hidden?"),
     ({"hidden": [1]}, "unknown key 'hidden'; did you mean net.hidden?"),
     ({1: 2}, "unknown key '1'; choose from"),
-    ({"max-clip": 1, "clip": 2}, "did you mean clip?"),
+    ({"max_clip": 1, "clip": 2}, "did you mean clip?"),
     ([1], "the configuration must be a section of keys, got [1]"),
 ]
 
@@ -115,22 +118,12 @@ def test_values_that_do_not_fit_are_named_with_what_is_allowed(mapping, sentence
     assert "\n" not in str(caught.value)
 
 
-def test_dashes_are_underscores_but_not_both():
-    @dataclass(frozen=True)
-    class Dashed:
-        a_b: int = 0
-
-    assert build(Dashed, {"a-b": 1}) == Dashed(1)
-    with pytest.raises(UserError, match="a_b is given twice"):
-        build(Dashed, {"a-b": 1, "a_b": 1})
-
-
 def test_a_field_without_default_must_be_given():
     @dataclass(frozen=True)
     class Needs:
         size: Annotated[int, Ge(1)]
 
-    with pytest.raises(UserError, match="size must be an integer >= 1, got nothing"):
+    with pytest.raises(UserError, match=r"size must be an integer in .*, got nothing"):
         build(Needs, {})
 
 
@@ -150,13 +143,13 @@ def test_an_unknown_bound_is_a_bug_of_ours_and_not_ignored():
     name=st.text(),
     options=st.dictionaries(
         st.text(),
-        st.text() | st.booleans() | st.integers() | st.floats(-1e9, 1e9),
+        st.text() | st.booleans() | st.integers(-(2**31), 2**31 - 1) | st.floats(-1e9, 1e9),
         max_size=3,
     ),
 )
 def test_a_resolved_configuration_reads_back_exactly(rate, free, name, options):
     config = Config(rate=rate, free=free, name=name, options=options, net=Net((3, 5)))
-    again = build(Config, yaml.safe_load(yaml.safe_dump(to_dict(config))))
+    again = build(Config, yaml.safe_load(yaml.safe_dump(asdict(config))))
     assert again == config
     assert all(type(again.options[key]) is type(value) for key, value in options.items())
 

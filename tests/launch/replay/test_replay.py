@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from bellmax.envs import Step
-from bellmax.launch.replay.ring import make_replay, size_in_bytes
+from bellmax.launch.replay.ring import make_replay
 
 # (num_envs, rollout_length, sequence_length, capacity): the last capacity is not whole rollouts.
 SHAPES = [(1, 1, 2, 7), (3, 1, 4, 30), (2, 4, 3, 40), (5, 3, 2, 33), (2, 2, 9, 55)]
@@ -154,10 +154,9 @@ def test_adding_writes_in_place(prioritised):
 
 
 @pytest.mark.parametrize("prioritised", [False, True])
-def test_size_is_what_is_allocated(prioritised):
-    replay, _, state, example = build((3, 4, 3, 1001), prioritised=prioritised)
-    assert state.storage.reward.shape == (332, 3)  # whole rollouts of 12 steps
-    assert size_in_bytes(replay, example) == sum(x.nbytes for x in jax.tree.leaves(state))
+def test_whole_rollouts_are_allocated(prioritised):
+    _, _, state, _ = build((3, 4, 3, 1001), prioritised=prioritised)
+    assert state.storage.reward.shape == (332, 3)  # rollouts of 12 steps
 
 
 def test_a_capacity_without_a_sequence_is_refused():

@@ -74,7 +74,7 @@ MISTAKES = [
     ("--agent.network.torso mlp,mlpp", ["did you mean mlp?"]),
     ("--seed 0,1 --steps 3 --warmup-steps 0", ["steps must be at least"]),
     ("--seed 0,[1", ["seed", "bracket"]),
-    ("--seed 0,,1", ["seed", "between two commas"]),
+    ("--seed 0,,1", ["seed", "a comma between two"]),
     ("--seed 0,1,00", ["the same run seed=0"]),
     (f"--seed {','.join(map(str, range(101)))} --steps {'500,' * 99}500", ["10000", "10100"]),
     ("--seed 0,1 --jobs 0", ["--jobs", "[1, 1024]", "'0'"]),

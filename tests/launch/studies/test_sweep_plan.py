@@ -33,7 +33,7 @@ def test_values_that_cannot_be_told_apart_are_refused(text):
 
 
 def plan(*overrides, source="dqn/cartpole"):
-    return plan_runs(source, read_values(source, overrides), Path("out"))
+    return plan_runs(source, read_values(overrides), Path("out"))
 
 
 def test_the_product_is_named_by_what_varies_and_what_it_means():

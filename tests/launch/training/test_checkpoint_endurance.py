@@ -91,7 +91,7 @@ def test_twenty_kills_during_saves_each_leave_an_intact_checkpoint(tmp_path):
             for line in process.stdout.read().splitlines():
                 if line.startswith("saved "):
                     written = int(line.split()[1])
-        during += bool(list(tmp_path.glob("*.orbax*")) + list(tmp_path.glob("*.deleted")))
+        during += bool(list(tmp_path.glob("*.unfinished*")) + list(tmp_path.glob("*.deleted")))
     print(f"{during} of 20 kills came during a save or a removal")
     assert during >= 10
 

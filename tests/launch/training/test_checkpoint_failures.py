@@ -36,7 +36,7 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_earlier_ones(tmp_path, delay)
     with process:
         assert process.stdout and process.stdout.readline() == b"ready\n"
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("*.orbax*")) and time.monotonic() < deadline:
+        while not list(tmp_path.glob("*.unfinished*")) and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)

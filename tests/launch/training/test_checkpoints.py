@@ -117,8 +117,8 @@ def test_a_state_that_does_not_fit_is_named(tmp_path, other, words):
 
 def listed(checkpoint: Path) -> list[Path]:
     """The files that a checkpoint vouches for, and the one in which it does."""
-    files = json.loads((checkpoint / MANIFEST / MANIFEST).read_text())["files"]
-    there = [checkpoint / name for name in [f"{MANIFEST}/{MANIFEST}", *files]]
+    files = json.loads((checkpoint / MANIFEST).read_text())["files"]
+    there = [checkpoint / name for name in [MANIFEST, *files]]
     return [path for path in there if path.stat().st_size]
 
 

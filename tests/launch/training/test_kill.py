@@ -63,12 +63,12 @@ def kill_when(moment, run, *arguments):
 # The process kills itself in the middle of its second save.
 KILLS_ITSELF = """
 import os, signal
-from bellmax.launch.training import orbax_items
-write, calls = orbax_items.write_manifest, []
+from bellmax.launch.training import checkpoints
+write, calls = checkpoints.write_manifest, []
 def write_or_die(*args):
     calls.append(args)
     os.kill(os.getpid(), signal.SIGKILL) if len(calls) == 2 else write(*args)
-orbax_items.write_manifest = write_or_die
+checkpoints.write_manifest = write_or_die
 """
 
 
