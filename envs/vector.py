@@ -275,6 +275,11 @@ def agent_spec(spec: EnvSpec, *, reward_clip: float | None, normalised: bool) ->
         clip = (max(min(low, reward_clip), -reward_clip), max(min(high, reward_clip), -reward_clip))
         spec = spec._replace(reward_range=clip)
     if normalised:
+        if isinstance(spec.observation, specs.DiscreteArray):
+            raise UserError(
+                f"env.normalise_observations must be false for {spec.name}; its observation is one "
+                f"of {spec.observation.num_values} numbers"
+            )
         observation = specs.BoundedArray(
             spec.observation.shape, jnp.float32, -NORMALISED_BOUND, NORMALISED_BOUND, "observation"
         )

@@ -11,6 +11,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError
+from bellmax.envs.adapters.discrete import MAX_ONE_HOT
 from bellmax.envs.adapters.dtypes import own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
 from bellmax.envs.options import check_options, check_parameters, check_types, defaults_of, suggest
@@ -134,12 +135,16 @@ class GymnaxEnv:
     def _observe(self, observation: jax.Array) -> jax.Array:
         space = self.env.observation_space(self.params)
         if hasattr(space, "n"):
+            if space.n > MAX_ONE_HOT:
+                return jnp.asarray(observation, jnp.int32)
             return (jnp.arange(space.n) == observation).astype(jnp.float32)
         return jnp.asarray(observation).astype(bool if self._binary else jnp.float32)
 
     def _observation_spec(self) -> specs.Array:
         space = self.env.observation_space(self.params)
         if hasattr(space, "n"):
+            if space.n > MAX_ONE_HOT:
+                return specs.DiscreteArray(int(space.n), np.int32, "observation")
             return specs.BoundedArray((space.n,), np.float32, 0.0, 1.0, "observation")
         if self._binary:
             return specs.BoundedArray(space.shape, np.bool_, False, True, "observation")
