@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
@@ -26,11 +27,26 @@ def import_extra(module: str, extra: str) -> ModuleType:
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """The text `, did you mean 'x'` with the closest known name, or an empty string."""
-    lower = {name.lower(): name for name in known}
-    nearest = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.5)
-    if not nearest:  # `CartPole` for `bellmax/CartPole`
-        nearest = [full for full in lower if full.split("/")[-1] == word.lower()][:1]
-    return f", did you mean {lower[nearest[0]]!r}" if nearest else ""
+    near = nearest(word, known)
+    return f", did you mean {near!r}" if near else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known name most like `word`: by the whole, by its last part, or by initials.
+
+    Case is ignored. A section is not near its own keys.
+    """
+    parts = "[.]" if "/" in word else "[./]"
+
+    def likeness(name: str) -> float:
+        whole = difflib.SequenceMatcher(None, word.lower(), name.lower()).ratio()
+        last, tail = (re.split(parts, text.lower())[-1] for text in (word, name))
+        initials = "".join(part[:1] for part in tail.split("_"))
+        in_part = difflib.SequenceMatcher(None, last, tail).ratio() - 0.01
+        return max(whole, in_part, 0.8 * (len(last) > 1 and last == initials))
+
+    each = [(likeness(name), name) for name in known if not word.startswith(f"{name}.")]
+    return max([(like, name) for like, name in each if like >= 0.6], default=(0, None))[1]
 
 
 def check_parameters(task: str, names: Iterable[str], known: Iterable[str]) -> None:

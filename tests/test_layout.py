@@ -30,6 +30,10 @@ ORDER = {
         *("base", "config", "errors", "options", "statistics", "validation", "tasks", "wrappers"),
         *("vector", "host", "adapters", "registry", "build", "checks"),
     ),
+    "launch": (
+        *("config", "distributed", "replay", "runners", "actors", "reporting"),
+        *("training", "studies", "cli"),
+    ),
 }
 # Losses go into any code base that has these.
 LOSSES_MAY_IMPORT = {"jax", "numpy", "chex", "rlax", "bellmax", *sys.stdlib_module_names}

@@ -11,7 +11,6 @@ from typing import Annotated, Any, TypeVar
 
 import pydantic
 from annotated_types import Interval
-from pydantic_core import PydanticCustomError
 
 from bellmax.launch.config.fields import comments, default_of, hints, key_of, keys, section_type
 from bellmax.launch.config.sentences import (
@@ -94,13 +93,13 @@ def _readable(hint: Any) -> Any:
     if typing.get_origin(base) is dict:
         kind = dict[str, _readable(typing.get_args(base)[1])]
         return Annotated[kind, pydantic.BeforeValidator(_read_mapping)]
-    context = {"allowed": describe(hint), "choices": choices_of(hint)}
+    allowed, choices = describe(hint), choices_of(hint)
 
     def read(value: Any, validate: Callable[[Any], Any]) -> Any:
         for reading in _readings(value):
             with contextlib.suppress(pydantic.ValidationError):
                 return validate(reading)
-        raise PydanticCustomError("value", "must be {allowed}", context)
+        raise ValueError(allowed, choices)
 
     return Annotated[_bounded(hint), pydantic.WrapValidator(read)]
 
@@ -163,8 +162,8 @@ def _sentence(error: Any, known: list[str]) -> str:
     """Return what one error of pydantic says, as a sentence."""
     path, got = [str(part) for part in error["loc"]], error["input"]
     key = ".".join(path)
-    if error["type"] == "value":
-        allowed, choices = error["ctx"]["allowed"], error["ctx"]["choices"]
+    if error["type"] == "value_error":
+        allowed, choices = error["ctx"]["error"].args
         return must(key, allowed, got, hint=did_you_mean(str(got), choices))
     if error["type"] in ("extra_forbidden", "invalid_key"):
         siblings = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]

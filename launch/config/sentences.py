@@ -1,7 +1,6 @@
 """Sentences of errors: `FIELD must be ALLOWED, got VALUE; HINT`, with the nearest name as hint."""
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from typing import Any, Literal, Union
 import annotated_types as at
 
 from bellmax import UserError
+from bellmax.envs.options import nearest
 
 UNIONS = (Union, types.UnionType)
 NOTHING = object()  # stands for a value that was not given
@@ -53,24 +53,6 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return `did you mean NAME?`, or "" where no choice is near."""
     near = nearest(word, choices)
     return f"did you mean {near}?" if near else ""
-
-
-def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """Return the choice most like `word`, by the whole, by its last part, or by initials."""
-    last = word.rpartition(".")[2]
-
-    def likeness(choice: str) -> float:
-        tail = choice.rpartition(".")[2]
-        initials = "".join(part[:1] for part in tail.split("_"))
-        return max(
-            difflib.SequenceMatcher(None, word, choice).ratio(),
-            difflib.SequenceMatcher(None, last, tail).ratio() - 0.01,
-            0.8 * (len(last) > 1 and last == initials),
-        )
-
-    parents = [choice for choice in choices if not word.startswith(f"{choice}.")]
-    best = max(parents, key=likeness, default=None)
-    return best if best is not None and likeness(best) >= 0.6 else None
 
 
 def show(value: Any) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bellmax import UserError
-from bellmax.launch.training.checkpoint_files import write_whole
+from bellmax.launch.distributed.files import write_whole
 
 FILE = "metrics.jsonl"
 Row = dict[str, Any]

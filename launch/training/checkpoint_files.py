@@ -6,12 +6,13 @@ its items. Files that it does not list are ignored.
 """
 
 import json
-import os
 import re
 import shutil
 import zlib
 from collections.abc import Collection
 from pathlib import Path
+
+from bellmax.launch.distributed.files import sync
 
 STATE, REPLAY, META = "state", "replay", "meta"  # the items of a checkpoint
 MANIFEST = "manifest.json"
@@ -59,32 +60,6 @@ def sweep(folder: Path) -> None:
     if folder.is_dir():
         for path in [path for path in folder.iterdir() if _LEFTOVER.fullmatch(path.name)]:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replaces a file atomically: a kill or a full disk leaves the old file unchanged."""
-    written = path.with_name(f"{path.name}.tmp")
-    try:
-        with written.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        written.replace(path)
-        sync(path.parent)
-    except OSError as error:
-        written.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a write names no file
-
-
-def sync(path: Path) -> None:
-    """Waits until a file, or the list of files of a folder, is on disk."""
-    if path.is_dir() and os.name != "posix":
-        return  # folders cannot be opened there
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _checksum(path: Path) -> int:

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from bellmax import UserError
+from bellmax.launch.distributed.files import sync, write_whole
 from bellmax.launch.distributed.processes import is_first
 from bellmax.launch.training.checkpoint_files import (
     META,
@@ -28,9 +29,7 @@ from bellmax.launch.training.checkpoint_files import (
     damage,
     remove,
     sweep,
-    sync,
     write_manifest,
-    write_whole,
 )
 from bellmax.launch.training.pieces import Cut, cut
 

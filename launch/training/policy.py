@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from bellmax import UserError
 from bellmax.agents import Memory
 from bellmax.launch.config.run_config import load_to_play
+from bellmax.launch.distributed.files import write_whole
 from bellmax.launch.runners.evaluation import make_greedy
 from bellmax.launch.runners.train_state import TrainState
-from bellmax.launch.training.checkpoint_files import write_whole
 from bellmax.launch.training.experiment import Experiment, build
 
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from bellmax import UserError
 from bellmax.launch.config.boxes import Box, UpperEnd, make_cells
+from bellmax.launch.distributed.files import write_whole
 from bellmax.launch.reporting.statistics import bootstrap_interval
 from bellmax.launch.runners.evaluation import Episodes, evaluation_rows
 from bellmax.launch.studies.robust.plot import draw
 from bellmax.launch.studies.robust.run import TAIL, Robustness, evaluate_robust, summarise
-from bellmax.launch.training.checkpoint_files import write_whole
 
 _SUFFIXES = (".jsonl", ".png", ".svg")
 

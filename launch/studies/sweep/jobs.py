@@ -227,7 +227,7 @@ def _as_table(rows: Mapping[str, Mapping[str, Any]], out: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    from bellmax.launch.training.checkpoint_files import write_whole
+    from bellmax.launch.distributed.files import write_whole
 
     write_whole(path, text.encode())
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bellmax import UserError
+from bellmax.envs.options import nearest
 from bellmax.launch.config.fields import keys
 from bellmax.launch.config.schema import build
-from bellmax.launch.config.sentences import FLAG, Argument, nearest
+from bellmax.launch.config.sentences import FLAG, Argument
 
 
 @dataclass(frozen=True)
