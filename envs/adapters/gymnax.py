@@ -12,7 +12,7 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.envs.adapters.discrete import MAX_ONE_HOT
-from bellmax.envs.adapters.dtypes import own_dtypes, same_dtypes
+from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
 from bellmax.envs.options import check_options, check_parameters, check_types, defaults_of, suggest
 
@@ -111,15 +111,15 @@ class GymnaxEnv:
         return dataclasses.replace(self, changed=changed)
 
     def reset(self, key: jax.Array) -> tuple[EnvState, TimeStep]:
-        with jax.numpy_rank_promotion("allow"):  # gymnax relies on it
+        with default_promotion():
             observation, state = self.env.reset_env(key, self._current)
         no = jnp.zeros((), bool)
-        ts = TimeStep(self._observe(observation), jnp.zeros(()), terminated=no, truncated=no)
+        ts = TimeStep(self._observe(observation), jnp.float32(0), terminated=no, truncated=no)
         return own_dtypes(state), ts
 
     def step(self, state: EnvState, action: jax.Array, key: jax.Array) -> tuple[EnvState, TimeStep]:
         # `step` would reset automatically and hide the final observation.
-        with jax.numpy_rank_promotion("allow"):
+        with default_promotion():
             out = self.env.step_env(key, state, action, self._current)
             observation, new_state, reward, terminated, _ = out
             late = self.env.is_truncated(new_state, self._current)
