@@ -322,9 +322,11 @@ def test_train_gets_the_configuration_and_a_dated_folder(monkeypatch):
     calls = []
     fake = SimpleNamespace(train=lambda *given: calls.append(given) or 0)
     monkeypatch.setitem(sys.modules, "bellmax.launch.training.train", fake)
-    assert main(["train", "good.yaml", "--agent.discount", "0.9"]) == 0
+    options = ["--agent.discount", "0.9", "--loggers", "a:b", "--logger", "c:d", "--logger=a:b"]
+    assert main(["train", "good.yaml", *options]) == 0
     config, out, actors = calls[0]
     assert config.agent.discount == 0.9 and actors is None
+    assert config.loggers == ("a:b", "c:d")
     assert out.parent.name == "runs" and out.name.startswith("good-2") and not out.exists()
 
 
@@ -336,15 +338,6 @@ def test_train_goes_on_with_the_run_that_is_there_as_it_is_asked_for(monkeypatch
     assert main(["train", "longer.yaml", "--out", "run1", "--resume", "--tensorboard"]) == 0
     run, config, actors = calls[0]
     assert (run, config.steps, config.tensorboard, actors) == (Path("run1"), 6000, True, None)
-
-
-def test_loggers_are_added_to_those_of_the_configuration(monkeypatch):
-    calls = []
-    fake = SimpleNamespace(train=lambda *given: calls.append(given) or 0)
-    monkeypatch.setitem(sys.modules, "bellmax.launch.training.train", fake)
-    options = ["--loggers", "a:one", "--logger", "b:two", "--logger=c:three", "--logger", "a:one"]
-    assert main(["train", "good.yaml", *options]) == 0
-    assert calls[0][0].loggers == ("a:one", "b:two", "c:three")
 
 
 def test_half_a_configuration_is_no_run(monkeypatch, capsys):

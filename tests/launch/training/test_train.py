@@ -13,7 +13,7 @@ from bellmax import UserError
 from bellmax.launch.cli import main
 from bellmax.launch.config.run_config import load
 from bellmax.launch.reporting.metrics import read_metrics
-from bellmax.launch.studies.evaluate import evaluate_run
+from bellmax.launch.studies.evaluate import describe_evaluation, evaluate_run
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import build
 from bellmax.launch.training.loop import next_stop
@@ -138,8 +138,7 @@ def test_the_config_of_a_run_gives_the_same_run_and_a_seed_alone_too(run, tmp_pa
 def test_evaluation_is_that_of_training_and_load_policy_acts_by_it(run, capsys, monkeypatch):
     best = Checkpoints(run / "checkpoints", keep=2, read_only=True).best()
     at_best = {r["seed"]: r for r in rows(run) if r["kind"] == "evaluation" and r["step"] == best}
-    assert evaluate_run(run, 3, "best") == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = describe_evaluation(evaluate_run(run, 3, "best"))
     for line, seed in zip(lines, (5, 6, 7), strict=False):
         assert f"seed {seed}: mean return {at_best[seed]['episode_return']:.2f} (" in line
         assert "3 episodes" in line and f"at step {best:,}" in line
