@@ -70,17 +70,17 @@ def tap(runner: Any, tallies: "list[Tally]") -> None:
     compiled = runner.compile
 
     def compile_and_tap(state: Any) -> Any:
-        advance, phases = compiled(state), runner._phases
+        advance, functions = compiled(state), runner.functions
 
-        def fill(held: Any, collected: Any, counts: Any) -> Any:
-            tallies[:] = [tallies[-1].take(collected.records, collected.after)]
-            return phases.fill(held, collected, counts)
+        def add_rollout(packed: Any, rollout: Any, counts: Any) -> Any:
+            tallies[:] = [tallies[-1].take(rollout.records, rollout.after)]
+            return functions.add_rollout(packed, rollout, counts)
 
-        def learn(held: Any, keys: Any, interval: Any, collected: Any, counts: Any) -> Any:
-            tallies[:] = [tallies[-1].take(collected.records, collected.after)]
-            return phases.learn(held, keys, interval, collected, counts)
+        def learn(packed: Any, keys: Any, interval: Any, rollout: Any, counts: Any) -> Any:
+            tallies[:] = [tallies[-1].take(rollout.records, rollout.after)]
+            return functions.learn(packed, keys, interval, rollout, counts)
 
-        runner._phases = phases._replace(fill=fill, learn=learn)
+        runner.functions = functions._replace(add_rollout=add_rollout, learn=learn)
         return advance
 
     runner.compile = compile_and_tap

@@ -31,10 +31,10 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f", did you mean {near!r}" if near else ""
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def nearest(word: str, known: Iterable[str], *, least: float = 0.6) -> str | None:
     """Return the known name most like `word`: by the whole, by its last part, or by initials.
 
-    Case is ignored. A section is not near its own keys.
+    Case is ignored. A section is not near its own keys. `least`: the smallest likeness, in [0, 1].
     """
     parts = "[.]" if "/" in word else "[./]"
 
@@ -46,7 +46,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
         return max(whole, in_part, 0.8 * (len(last) > 1 and last == initials))
 
     each = [(likeness(name), name) for name in known if not word.startswith(f"{name}.")]
-    return max([(like, name) for like, name in each if like >= 0.6], default=(0, None))[1]
+    return max([(like, name) for like, name in each if like >= least], default=(0, None))[1]
 
 
 def check_parameters(task: str, names: Iterable[str], known: Iterable[str]) -> None:

@@ -148,7 +148,7 @@ def vectorise(
             if not update_statistics:
                 raise ValueError("reset needs the training state's statistics: they are frozen")
             statistics = initial_statistics(raw.observation.shape)
-        zeros = jnp.zeros(num_envs)
+        zeros = jnp.zeros(num_envs, jnp.float32)
         visited = jnp.zeros(num_cells, bool) if coverage else ()
         counts = zeros.astype(jnp.int32)
         empty = VectorState(env_state, zeros > 0, zeros, counts, statistics, visited)
@@ -189,7 +189,11 @@ def _checked(
                 f"{what} must return observations of the spec's shape {spec.observation.shape}, "
                 f"got {type(ts.observation).__name__ if shape is None else shape}"
             )
+        observation = ts.observation
+        if jnp.issubdtype(observation.dtype, jnp.floating):  # float64 under jax_enable_x64
+            observation = observation.astype(spec.observation.dtype)
         return state, ts._replace(
+            observation=observation,
             reward=_single(ts.reward, f"{what}: the reward must be one number", jnp.number),
             terminated=_single(ts.terminated, f"{what}: terminated must be one bool"),
             truncated=_single(ts.truncated, f"{what}: truncated must be one bool"),
@@ -275,6 +279,11 @@ def agent_spec(spec: EnvSpec, *, reward_clip: float | None, normalised: bool) ->
         clip = (max(min(low, reward_clip), -reward_clip), max(min(high, reward_clip), -reward_clip))
         spec = spec._replace(reward_range=clip)
     if normalised:
+        if isinstance(spec.observation, specs.DiscreteArray):
+            raise UserError(
+                f"env.normalise_observations must be false for {spec.name}; its observation is one "
+                f"of {spec.observation.num_values} numbers"
+            )
         observation = specs.BoundedArray(
             spec.observation.shape, jnp.float32, -NORMALISED_BOUND, NORMALISED_BOUND, "observation"
         )

@@ -17,7 +17,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError
-from bellmax.envs.adapters.dtypes import own_dtypes, same_dtypes
+from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.errors import in_words
 from bellmax.envs.options import check_options, check_parameters, check_types, defaults_of, suggest
@@ -148,7 +148,7 @@ class BraxEnv:
         no = jnp.zeros((), bool)
         observation = jnp.asarray(brax_state.obs, jnp.float32)
         state = BraxState(brax_state.pipeline_state, jnp.zeros((), jnp.int32), brax_state.info)
-        ts = TimeStep(observation, jnp.zeros(()), terminated=no, truncated=no)
+        ts = TimeStep(observation, jnp.float32(0), terminated=no, truncated=no)
         return own_dtypes(state), ts
 
     def step(
@@ -158,7 +158,7 @@ class BraxEnv:
         env, physics = self._current(), state.physics
         if self.changed and self.env.backend in _EFFECTIVE:  # reset stored the masses in the state
             physics = physics.replace(mass=env.sys.link.inertia.mass)
-        zero = jnp.zeros(())
+        zero = jnp.float32(0)
         with _theirs():
             # The physics clips actions, but the control cost in the reward would not.
             before = _brax().State(physics, zero, zero, zero, {}, state.info)
@@ -286,9 +286,9 @@ def _brax() -> Any:
 
 @contextlib.contextmanager
 def _theirs() -> Iterator[None]:
-    """Allow rank promotion, which brax needs, and hide what brax prints and warns of."""
+    """Promote as brax needs it, and hide what brax prints and warns of."""
     with (
-        jax.numpy_rank_promotion("allow"),
+        default_promotion(),
         contextlib.redirect_stdout(io.StringIO()),
         warnings.catch_warnings(),
     ):

@@ -9,7 +9,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError
-from bellmax.envs.adapters.dtypes import own_dtypes, same_dtypes
+from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
 from bellmax.envs.options import check_options, check_types, suggest
 
@@ -96,14 +96,14 @@ class CraftaxEnv:
         )
 
     def reset(self, key: jax.Array) -> tuple[EnvState, TimeStep]:
-        with jax.numpy_rank_promotion("allow"):  # craftax relies on it
+        with default_promotion():
             observation, state = self.env.reset_env(key, self.params)
         no = jnp.zeros((), bool)
-        ts = TimeStep(observation.astype(jnp.float32), jnp.zeros(()), terminated=no, truncated=no)
+        ts = TimeStep(observation.astype(jnp.float32), jnp.float32(0), terminated=no, truncated=no)
         return own_dtypes(_without_key(state)), ts
 
     def step(self, state: EnvState, action: jax.Array, key: jax.Array) -> tuple[EnvState, TimeStep]:
-        with jax.numpy_rank_promotion("allow"):
+        with default_promotion():
             out = self.env.step_env(key, state, action, self.params)
             # The fourth value does not distinguish termination from truncation.
             observation, new_state, reward, _, _ = out

@@ -9,6 +9,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError
+from bellmax.envs.adapters.discrete import convert_discrete
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.host.base import Conversion, HostTimeStep, opening, within
 from bellmax.envs.host.values import as_reward
@@ -153,9 +154,7 @@ def _convert_leaf(spec: Any, path: tuple[Any, ...]) -> Conversion:
         where = "/".join(map(str, path)) or "observation"
         raise UserError(f"observation {where!r} must have a numeric spec, got {spec}")
     if isinstance(spec, specs.DiscreteArray):
-        rows = np.eye(spec.num_values, dtype=np.float32)
-        one_hot = specs.BoundedArray((spec.num_values,), np.float32, 0.0, 1.0, "observation")
-        return Conversion(one_hot, lambda value: rows[int(value)])
+        return convert_discrete(int(spec.num_values), 0, "the task")
     shape = spec.shape[1:] if len(spec.shape) == 2 and spec.shape[0] == 1 else spec.shape
     convert = np.asarray if spec.dtype in (np.uint8, np.bool_) else _to_float32
     return Conversion(

@@ -1,5 +1,7 @@
-"""Dtypes of the leaves of an environment's state, which must stay constant in a `lax.scan`."""
+"""Dtypes in suites: a state's leaves, constant in a `lax.scan`, and jax's default promotion."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,3 +16,10 @@ def own_dtypes(tree: Any) -> Any:
 def same_dtypes(old: Any, new: Any) -> Any:
     """Cast each leaf of `new` to the dtype of the same leaf in `old`."""
     return jax.tree.map(lambda before, leaf: jnp.asarray(leaf, before.dtype), old, new)
+
+
+@contextlib.contextmanager
+def default_promotion() -> Iterator[None]:
+    """Promote ranks and dtypes as jax does by default, which suites rely on."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield

@@ -174,8 +174,11 @@ def _find_conversion(space: Any, name: str) -> _Seen:
         return _join_parts(space, name)
     spec = convert_observation(space, name).spec
     if isinstance(space, spaces.Discrete):
-        rows = np.eye(int(space.n), dtype=np.float32)
-        return _Seen(spec, lambda value: rows[value - int(space.start)])
+        start = int(space.start)
+        if not spec.shape:  # too many for one-hot vectors
+            return _Seen(spec, lambda value: (value - start).astype(np.int32))
+        numbers = np.arange(int(space.n))
+        return _Seen(spec, lambda value: (value[:, None] - start == numbers).astype(np.float32))
     shape = spec.shape
     if spec.dtype == np.uint8 and len(shape) == 3 and shape[0] < min(shape[1:]):
         shape = (*shape[1:], shape[0])

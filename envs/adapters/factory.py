@@ -5,7 +5,6 @@ suite's adapter takes.
 """
 
 import contextlib
-import difflib
 import functools
 import importlib
 import inspect
@@ -18,7 +17,7 @@ from bellmax.envs.adapters.gymnasium import from_gymnasium
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.errors import in_a_sentence, making
 from bellmax.envs.host.base import HostEnvironment
-from bellmax.envs.options import check_arguments, suggest
+from bellmax.envs.options import check_arguments, nearest, suggest
 
 # JAX suites whose environment objects an adapter takes, and others.
 _SUITES = ("gymnax", "brax", "craftax", "xminigrid")
@@ -189,9 +188,9 @@ def _hint(made: Any) -> str:
     needed = ["reset", "step", *(m for members in _MEMBERS.values() for m in members), "spec"]
     names = [name for name in dir(made) if not name.startswith("_") and name not in needed]
     for member in needed:
-        near = difflib.get_close_matches(member, names, n=1, cutoff=0.85)
+        near = nearest(member, names, least=0.85)
         if near and not hasattr(made, member):
-            return f" with {near[0]!r}, did you mean {member!r}"
+            return f" with {near!r}, did you mean {member!r}"
     if "gymnasium" in _packages(made):
         lacks = [m for m in _MEMBERS["gymnasium"] if not hasattr(made, m)]
         return f" without {' and '.join(lacks)}; set them in __init__"

@@ -88,15 +88,17 @@ class GymnasiumTask:
 
     def step(self, action: np.ndarray) -> HostTimeStep:
         result = self.env.step(self.action.convert(action))
-        if not isinstance(result, tuple) or len(result) != 5:
+        if type(result) is not tuple or len(result) != 5:
             allowed = "(observation, reward, terminated, truncated, info)"
             raise self._interface("step", allowed, result)
         observation, reward, terminated, truncated, _ = result
         observation = self.observation.convert(observation)
-        name = self.spec.name
-        terminated = as_flag(terminated, "terminated", name)
-        truncated = as_flag(truncated, "truncated", name) and not terminated
-        return HostTimeStep(observation, as_reward(reward, name), terminated, truncated)
+        if type(terminated) is not bool or type(truncated) is not bool:
+            terminated = as_flag(terminated, "terminated", self.spec.name)
+            truncated = as_flag(truncated, "truncated", self.spec.name)
+        if type(reward) is not float:
+            reward = as_reward(reward, self.spec.name)
+        return HostTimeStep(observation, reward, terminated, truncated and not terminated)
 
     def _interface(self, where: str, allowed: str, result: Any) -> UserError:
         came = (

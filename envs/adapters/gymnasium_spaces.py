@@ -6,6 +6,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError
+from bellmax.envs.adapters.discrete import convert_discrete
 from bellmax.envs.host.base import Conversion, within
 from bellmax.envs.options import suggest
 
@@ -15,7 +16,8 @@ def convert_observation(space: Any, name: str, *, key: str | int | None = None) 
 
     Args:
       space: Box keeps uint8 and bool, all other dtypes become float32, without bounds if one of
-        them is infinite. Discrete becomes a one-hot float32 vector, MultiBinary float32. Of a Dict
+        them is infinite. Discrete becomes a one-hot float32 vector, or stays a number if it has
+        more than 4,096 values; MultiBinary becomes float32. Of a Dict
         or Tuple, the entry `key` is converted.
       name: of the task, for messages.
       key: the entry of a Dict or Tuple that the agent sees.
@@ -32,9 +34,7 @@ def convert_observation(space: Any, name: str, *, key: str | int | None = None) 
     if key is not None:
         raise UserError(f"{name} has a single observation; leave observation_key out")
     if isinstance(space, spaces.Discrete):
-        rows, start = np.eye(int(space.n), dtype=np.float32), int(space.start)
-        one_hot = specs.BoundedArray((int(space.n),), np.float32, 0.0, 1.0, "observation")
-        return Conversion(one_hot, lambda value: rows[int(value) - start])
+        return convert_discrete(int(space.n), int(space.start), name)
     if isinstance(space, spaces.MultiBinary):
         binary = specs.BoundedArray(space.shape, np.float32, 0.0, 1.0, "observation")
         return Conversion(binary, _to_float32)

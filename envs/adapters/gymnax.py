@@ -11,7 +11,8 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError
-from bellmax.envs.adapters.dtypes import own_dtypes, same_dtypes
+from bellmax.envs.adapters.discrete import MAX_ONE_HOT
+from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
 from bellmax.envs.options import check_options, check_parameters, check_types, defaults_of, suggest
 
@@ -110,15 +111,15 @@ class GymnaxEnv:
         return dataclasses.replace(self, changed=changed)
 
     def reset(self, key: jax.Array) -> tuple[EnvState, TimeStep]:
-        with jax.numpy_rank_promotion("allow"):  # gymnax relies on it
+        with default_promotion():
             observation, state = self.env.reset_env(key, self._current)
         no = jnp.zeros((), bool)
-        ts = TimeStep(self._observe(observation), jnp.zeros(()), terminated=no, truncated=no)
+        ts = TimeStep(self._observe(observation), jnp.float32(0), terminated=no, truncated=no)
         return own_dtypes(state), ts
 
     def step(self, state: EnvState, action: jax.Array, key: jax.Array) -> tuple[EnvState, TimeStep]:
         # `step` would reset automatically and hide the final observation.
-        with jax.numpy_rank_promotion("allow"):
+        with default_promotion():
             out = self.env.step_env(key, state, action, self._current)
             observation, new_state, reward, terminated, _ = out
             late = self.env.is_truncated(new_state, self._current)
@@ -134,12 +135,16 @@ class GymnaxEnv:
     def _observe(self, observation: jax.Array) -> jax.Array:
         space = self.env.observation_space(self.params)
         if hasattr(space, "n"):
+            if space.n > MAX_ONE_HOT:
+                return jnp.asarray(observation, jnp.int32)
             return (jnp.arange(space.n) == observation).astype(jnp.float32)
         return jnp.asarray(observation).astype(bool if self._binary else jnp.float32)
 
     def _observation_spec(self) -> specs.Array:
         space = self.env.observation_space(self.params)
         if hasattr(space, "n"):
+            if space.n > MAX_ONE_HOT:
+                return specs.DiscreteArray(int(space.n), np.int32, "observation")
             return specs.BoundedArray((space.n,), np.float32, 0.0, 1.0, "observation")
         if self._binary:
             return specs.BoundedArray(space.shape, np.bool_, False, True, "observation")

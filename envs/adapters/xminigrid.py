@@ -9,7 +9,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError
-from bellmax.envs.adapters.dtypes import own_dtypes, same_dtypes
+from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
 from bellmax.envs.options import check_options, suggest
 from bellmax.envs.tasks import drawing
@@ -146,21 +146,21 @@ class XminigridEnv:
 
     def reset(self, key: jax.Array) -> tuple[EnvState, TimeStep]:
         key = key if self.layout is None else jax.random.key(self.layout)
-        with jax.numpy_rank_promotion("allow"):  # xminigrid relies on it
+        with default_promotion():
             theirs = self.env.reset(self.params, key)
         # Only resetting wrappers use the state's key; `vectorise` passes keys to step and reset.
         state = own_dtypes(theirs.state.replace(key=()))
         no = jnp.zeros((), bool)
         observation = self._observe(theirs.observation)
-        return state, TimeStep(observation, jnp.zeros(()), terminated=no, truncated=no)
+        return state, TimeStep(observation, jnp.float32(0), terminated=no, truncated=no)
 
     def step(self, state: EnvState, action: jax.Array, key: jax.Array) -> tuple[EnvState, TimeStep]:
         del key  # nothing is random after the reset
         from xminigrid.types import TimeStep as Theirs
 
-        unused: Any = jnp.zeros(())  # `step` only reads the state
+        unused: Any = jnp.float32(0)  # `step` only reads the state
         before = Theirs(state, step_type=unused, reward=unused, discount=unused, observation=unused)
-        with jax.numpy_rank_promotion("allow"):
+        with default_promotion():
             after = self.env.step(self.params, before, action)
         # LAST covers termination and truncation; only a termination has discount 0.
         terminated = after.discount == 0
@@ -185,8 +185,8 @@ class XminigridEnv:
         """Encode xminigrid's image [V, V, 2] as the observation."""
         if self.encoding == "ids":
             return ids.astype(jnp.uint8)
-        tiles = ids[..., :1] == jnp.arange(NUM_TILES)[None, None]
-        colours = ids[..., 1:] == jnp.arange(NUM_COLOURS)[None, None]
+        tiles = ids[..., :1] == jnp.arange(NUM_TILES, dtype=ids.dtype)[None, None]
+        colours = ids[..., 1:] == jnp.arange(NUM_COLOURS, dtype=ids.dtype)[None, None]
         return jnp.concatenate([tiles, colours], axis=-1)
 
 

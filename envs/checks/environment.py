@@ -35,8 +35,8 @@ def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0
     env: Any
     try:
         if not isinstance(env_or_name, str):
-            env_or_name = from_suite(env_or_name)
-            if problems := _spec_problems(env_or_name.spec):
+            env_or_name = env = from_suite(env_or_name)
+            if problems := _spec_problems(env.spec):
                 return problems
         env, batched = _make(env_or_name)
         spec = env.spec

@@ -197,7 +197,7 @@ class LoopBatch:
         rewards: list[float] = []
         broken: list[int] = []
         for i, ts in enumerate(answers):
-            if not isinstance(ts, HostTimeStep):
+            if type(ts) is not HostTimeStep:
                 raise UserError(
                     f"reset and step of {self.spec.name} must return a HostTimeStep, got a "
                     f"{type(ts).__name__}"
@@ -212,6 +212,8 @@ class LoopBatch:
             if not -LARGEST <= reward <= LARGEST:
                 broken.append(i)
         broken += rows_not_finite(observation)
+        if not broken:
+            return observation, rewards, {}
         words = {i: not_finite(observation[i], rewards[i]) for i in sorted(set(broken))}
         return observation, rewards, words
 

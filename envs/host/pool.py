@@ -96,7 +96,7 @@ class PoolBatch:
         again = self._cut | broken | (terminated & is_first)
         if some(again):
             words = {
-                i: not_finite(observation[i], float(reward[i])) for i in np.flatnonzero(broken)
+                int(i): not_finite(observation[i], float(reward[i])) for i in np.flatnonzero(broken)
             }
             observation[again] = self._pool.restart(again)[again]
             self._check_restarted(observation, broken, words)

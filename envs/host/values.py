@@ -49,7 +49,8 @@ def not_finite(observation: np.ndarray, reward: float) -> str:
     places = np.argwhere(~np.isfinite(observation)).tolist()
     value = observation[tuple(places[0])]
     more = f" and {len(places) - 1} more entries" if len(places) > 1 else ""
-    return f"the observation was {value:g} at {places[0]}{more}"
+    place = f" at {places[0]}" if places[0] else ""
+    return f"the observation was {value:g}{place}{more}"
 
 
 def _array(value: Any) -> np.ndarray:

@@ -62,7 +62,7 @@ class CartPole:
         physics = jax.random.uniform(key, (4,), jnp.float32, -0.05, 0.05)
         no = jnp.zeros((), bool)
         state = CartPoleState(physics, jnp.zeros((), jnp.int32))
-        return state, TimeStep(physics, jnp.zeros(()), terminated=no, truncated=no)
+        return state, TimeStep(physics, jnp.float32(0), terminated=no, truncated=no)
 
     def step(
         self, state: CartPoleState, action: jax.Array, key: jax.Array
@@ -72,7 +72,7 @@ class CartPole:
         fallen = (jnp.abs(physics[0]) > _MAX_POSITION) | (jnp.abs(physics[2]) > _MAX_ANGLE)
         time = state.time + 1
         truncated = ~fallen & (time >= self.time_limit)
-        ts = TimeStep(physics, jnp.ones(()), terminated=fallen, truncated=truncated)
+        ts = TimeStep(physics, jnp.float32(1), terminated=fallen, truncated=truncated)
         return CartPoleState(physics, time), ts
 
     def draw(self, env_state: CartPoleState) -> np.ndarray:

@@ -53,10 +53,12 @@ class Catch:
     def reset(self, key: jax.Array) -> tuple[CatchState, TimeStep]:
         # One random draw where randint makes two; float32 never rounds the product up to
         # `columns`.
-        ball_x = (jax.random.uniform(key) * self.columns).astype(jnp.int32)
-        state = CatchState(ball_x, jnp.zeros((), jnp.int32), jnp.full((), self.columns // 2))
+        ball_x = (jax.random.uniform(key, dtype=jnp.float32) * self.columns).astype(jnp.int32)
+        state = CatchState(
+            ball_x, jnp.zeros((), jnp.int32), jnp.full((), self.columns // 2, jnp.int32)
+        )
         no = jnp.zeros((), bool)
-        return state, TimeStep(self._observe(state), jnp.zeros(()), terminated=no, truncated=no)
+        return state, TimeStep(self._observe(state), jnp.float32(0), terminated=no, truncated=no)
 
     def step(
         self, state: CatchState, action: jax.Array, key: jax.Array

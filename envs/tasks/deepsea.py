@@ -89,7 +89,7 @@ class DeepSea:
         del key  # every episode starts in the same corner
         state = DeepSeaState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
         no = jnp.zeros((), bool)
-        return state, TimeStep(self._observe(state), jnp.zeros(()), terminated=no, truncated=no)
+        return state, TimeStep(self._observe(state), jnp.float32(0), terminated=no, truncated=no)
 
     def step(
         self, state: DeepSeaState, action: jax.Array, key: jax.Array
@@ -100,9 +100,9 @@ class DeepSea:
         moved_right = right
         if not self.deterministic:
             slip_key, noise_key = jax.random.split(key)
-            moved_right &= jax.random.uniform(slip_key) > 1 / self.size
+            moved_right &= jax.random.uniform(slip_key, dtype=jnp.float32) > 1 / self.size
             at_end = (row == last) & ((column == 0) | (column == last))
-            reward += jnp.where(at_end, jax.random.normal(noise_key), 0.0)
+            reward += jnp.where(at_end, jax.random.normal(noise_key, dtype=jnp.float32), 0.0)
         # A "right" that slipped stays in its column.
         shift = jnp.where(moved_right, 1, jnp.where(right, 0, -1))
         state = DeepSeaState(row + 1, jnp.clip(column + shift, 0, last))

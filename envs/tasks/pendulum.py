@@ -72,11 +72,11 @@ class Pendulum:
         return dataclasses.replace(self, **values)
 
     def reset(self, key: jax.Array) -> tuple[PendulumState, TimeStep]:
-        high = jnp.array([math.pi, 1.0])
+        high = jnp.array([math.pi, 1.0], jnp.float32)
         angle, speed = jax.random.uniform(key, (2,), jnp.float32, -high, high)
         state = PendulumState(angle, speed, jnp.zeros((), jnp.int32))
         no = jnp.zeros((), bool)
-        return state, TimeStep(_observe(state), jnp.zeros(()), terminated=no, truncated=no)
+        return state, TimeStep(_observe(state), jnp.float32(0), terminated=no, truncated=no)
 
     def step(
         self, state: PendulumState, action: jax.Array, key: jax.Array

@@ -81,7 +81,7 @@ class TabularMDP:
         first = _draw(key, jnp.asarray(_cumulative(initial), jnp.float32))
         no = jnp.zeros((), bool)
         state = TabularState(first, jnp.zeros((), jnp.int32))
-        return state, TimeStep(self._observe(first), jnp.zeros(()), terminated=no, truncated=no)
+        return state, TimeStep(self._observe(first), jnp.float32(0), terminated=no, truncated=no)
 
     def step(
         self, state: TabularState, action: jax.Array, key: jax.Array
@@ -176,11 +176,13 @@ def random_mdp(
     branching = min(branching, num_states)
     rows = num_states * num_actions
     next_key, p_key, r_key = jax.random.split(key, 3)
-    order = np.argsort(np.asarray(jax.random.uniform(next_key, (rows, num_states))), axis=-1)
-    weights = np.asarray(jax.random.exponential(p_key, (rows, branching)), np.float64)
+    drawn = jax.random.uniform(next_key, (rows, num_states), jnp.float32)
+    order = np.argsort(np.asarray(drawn), axis=-1)
+    drawn = jax.random.exponential(p_key, (rows, branching), jnp.float32)
+    weights = np.asarray(drawn, np.float64)
     p = np.zeros((rows, num_states))
     np.put_along_axis(p, order[:, :branching], weights / weights.sum(-1, keepdims=True), axis=-1)
-    r = np.asarray(jax.random.normal(r_key, (num_states, num_actions)), np.float64)
+    r = np.asarray(jax.random.normal(r_key, (num_states, num_actions), jnp.float32), np.float64)
     return TabularMDP(p.reshape(num_states, num_actions, -1), r, time_limit=time_limit)
 
 
@@ -192,4 +194,4 @@ def _cumulative(p: np.ndarray) -> np.ndarray:
 
 def _draw(key: jax.Array, cumulative: jax.Array) -> jax.Array:
     """Sample an index, [] int32, by inverting the cumulative sums [S] at one uniform draw."""
-    return jnp.sum(jax.random.uniform(key) >= cumulative).astype(jnp.int32)
+    return jnp.sum(jax.random.uniform(key, dtype=jnp.float32) >= cumulative).astype(jnp.int32)

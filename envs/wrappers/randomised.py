@@ -82,5 +82,5 @@ def check_ranges(env: Environment, ranges: Mapping[str, tuple[float, float]]) ->
 
 def _uniform(key: jax.Array, low: float, high: float) -> jax.Array:
     """[] float32 in [low, high]; clipped, because interpolation may round outside."""
-    fraction = jax.random.uniform(key)
+    fraction = jax.random.uniform(key, dtype=jnp.float32)
     return jnp.clip(low + fraction * (high - low), jnp.float32(low), jnp.float32(high))

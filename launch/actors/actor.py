@@ -1,7 +1,7 @@
-"""Actors: they step host environments by the parameters they are given and hand over rollouts."""
+"""An actor: it steps host environments by the parameters it is given and returns rollouts."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -10,52 +10,19 @@ from bellmax.agents import Memory
 from bellmax.agents.base import Outcome
 from bellmax.envs import Step, VectorTimeStep
 from bellmax.envs.host import HostVector
-
-Acting = Any  # what acting needs: the agent's actor_params and the observations' statistics
-
+from bellmax.launch.runners.base import HostRollout, PolicyInputs, RolloutSums
 
 # act(observation [E, ...], memory, is_first [E], now) -> (observation as the agent saw it, action,
-# memory, behaviour), [E, ...] each, as in ActorOutput; `now` is the vector step. Not a NamedTuple,
-# which Python would make at each step.
+# memory, behaviour), [E, ...] each, as in ActorOutput; `now` is the vector step. The result is a
+# plain tuple, as Python would make a NamedTuple at each step.
 Act = Callable[[Any, Memory, Any, int], tuple[Any, Any, Memory, Any]]
-
-
-class RolloutSums(NamedTuple):
-    """Sums over rollouts: environment steps; of the episodes that ended number, return, length."""
-
-    env_steps: int
-    episodes: int
-    episode_return: float
-    episode_length: int
-
-    def plus(self, other: "RolloutSums") -> "RolloutSums":
-        """Both together."""
-        sums: Any = [a + b for a, b in zip(self, other, strict=True)]
-        return RolloutSums(*sums)
-
-
-class HostRollout(NamedTuple):
-    """A rollout of L vector steps, arrays of numpy or of jax.
-
-    records: leaves [L, N, ...], the observations newest frames alone where replay keeps no more.
-    before, memory: the memory before and after it, [N, ...]. after: the next step, as it was shown.
-    outcome: leaves [L, N, ...], or () if the agent does not observe.
-    raw: [L, N, ...] observations before normalisation, or ().
-    """
-
-    records: Step
-    before: Memory
-    after: VectorTimeStep
-    memory: Memory
-    outcome: Any
-    raw: Any
 
 
 class Collector(Protocol):
     """What collects rollouts for a pool: an `Actor`, or one in another process.
 
     num_envs: E, its environments.
-    faults: how often something of it had to be made anew, by reason.
+    faults: how often environments or the actor itself were restarted, by reason.
     """
 
     @property
@@ -64,39 +31,41 @@ class Collector(Protocol):
     @property
     def faults(self) -> Mapping[str, int]: ...
 
-    def collect(self, acting: Acting, memory: Memory, now: int) -> tuple[HostRollout, RolloutSums]:
-        """Steps L times from vector step `now` on; memory [E, ...] is that before it."""
+    def collect(
+        self, policy: PolicyInputs, memory: Memory, now: int
+    ) -> tuple[HostRollout, RolloutSums]:
+        """Step L times from vector step `now` on; memory [E, ...] is that before it."""
         ...
 
     def close(self) -> None:
-        """Frees its environments."""
+        """Free its environments."""
         ...
 
 
-# hire(key, seed, now): one that lives elsewhere, from vector step `now` on. key: of its acting.
-# seed(now, replaced): of its environments, when it was replaced so many times.
+# make_actor(key, seed, now) -> Collector that starts at vector step `now`. key: of its acting.
+# seed(now, replaced) -> of its environments, when it was replaced so many times.
 ActorFactory = Callable[[jax.Array, Callable[[int, int], int], int], Collector]
 
 
 class Actor:
-    """One stream of environments and who acts in it.
+    """One stream of environments, and the policy that acts in it.
 
     Args:
       env: its environments, E of them.
-      bind: bind(acting) -> act, compiled, for a rollout.
+      bind: bind(policy) -> act, compiled, for a rollout.
       length: L, vector steps in a rollout.
       observes: whether the agent wants outcomes.
       normalised: whether the agent sees other observations than the environments show.
-      frames: whether only the newest frame of each observation is handed over.
+      frames: whether the rollouts hold only the newest frame of each observation.
       seed: of the environments.
-      seen: the last time step of an actor that is no more and whose place this one takes, [E, ...]:
-        it is this one's first, as of a step whose action led nowhere. None takes nobody's place.
+      seen: where this actor replaces another one, the last time step of that one, [E, ...]: it is
+        this actor's first, and its action is recorded as one that was not taken. None otherwise.
     """
 
     def __init__(
         self,
         env: HostVector,
-        bind: Callable[[Acting], Act],
+        bind: Callable[[PolicyInputs], Act],
         *,
         length: int,
         observes: bool,
@@ -126,9 +95,11 @@ class Actor:
         """How often environments were restarted, by reason."""
         return self._env.faults
 
-    def collect(self, acting: Acting, memory: Memory, now: int) -> tuple[HostRollout, RolloutSums]:
-        """Steps L times from vector step `now` on; memory [E, ...] is that before it."""
-        act, seen, before = self._bind(acting), self._seen, memory
+    def collect(
+        self, policy: PolicyInputs, memory: Memory, now: int
+    ) -> tuple[HostRollout, RolloutSums]:
+        """Step L times from vector step `now` on; memory [E, ...] is that before it."""
+        act, seen, before = self._bind(policy), self._seen, memory
         rows = [seen[1:]]  # not the observations, which would take fresh memory for each step
         shown, actions, behaviours, memories, raw = [], [], [], [], []
         for i in range(self._length):
@@ -146,14 +117,14 @@ class Actor:
                 memories.append(memory)
             if self._opening is None:
                 seen = self._env.step(actions[-1])
-            else:  # the action led nowhere
+            else:  # the action was not taken
                 seen, self._opening = self._opening, None
             self._frame = self._env.frame
             rows.append(seen[1:])
         self._seen = seen
         arrays: Any = map(np.array, zip(*rows, strict=True))
         reward, discount, is_first, is_last, _, returns, lengths = arrays
-        # Where an episode had ended, or a task was restarted, nothing came of the action.
+        # Where an episode had ended, or a task was restarted, the action was not taken.
         nothing, ended = is_last[:-1] | is_first[1:], is_last[1:]
         taken = _stack(shown), _stack(actions), reward[1:], discount[1:]
         records = Step(*taken, is_first[:-1], nothing, _stack(behaviours))

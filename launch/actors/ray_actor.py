@@ -1,12 +1,11 @@
 """Actors in processes of a Ray cluster, on this machine or on others.
 
-Each process builds its half of the run from the configuration, by the code that builds it here, and
-steps its share of the environments. Parameters go into Ray's object store once a publication;
-rollouts come back as arrays of numpy. An actor that dies is replaced.
+Each process builds the agent and its share of the environments from the configuration. Parameters
+go into Ray's object store once a publication; rollouts come back as arrays of numpy. An actor that
+dies is replaced.
 """
 
 import contextlib
-import dataclasses
 import os
 import sys
 import threading
@@ -23,12 +22,12 @@ from bellmax.agents import Memory
 from bellmax.envs import VectorTimeStep
 from bellmax.envs.host.loop import MAX_FAULTS
 from bellmax.envs.options import import_extra
-from bellmax.launch.actors.actor import Acting, Actor, ActorFactory, HostRollout, RolloutSums
+from bellmax.launch.actors.actor import Actor, ActorFactory
+from bellmax.launch.actors.local import make_host_agent, make_local_actors
 from bellmax.launch.config.run_config import RunConfig
 from bellmax.launch.distributed.devices import configure_jax
 from bellmax.launch.distributed.ray_cluster import reached
-from bellmax.launch.runners.host_runner import HostRunner
-from bellmax.launch.training.experiment import build
+from bellmax.launch.runners.base import HostRollout, PolicyInputs, RolloutSums
 
 START_SECONDS = 120.0  # for an actor to be given a CPU and to start Python
 _CLOSE_SECONDS = 5.0
@@ -39,15 +38,14 @@ class _DiedError(Exception):
     """An actor's process is gone; the message says why."""
 
 
-def hire(config: RunConfig) -> ActorFactory:
-    """What makes the actors of a run on the cluster that this process is connected to by then."""
-    host = dataclasses.replace(config.host, actor_device=None)
-    far, store = dataclasses.replace(config, devices=1, host=host), ParameterStore()
+def make_ray_actors(config: RunConfig) -> ActorFactory:
+    """Return what makes the actors of a run on the cluster that this process has joined by then."""
+    store = ParameterStore()
 
-    def one(key: jax.Array, seed: Callable[[int, int], int], now: int) -> RemoteActor:
-        return RemoteActor(far, key, seed, now, store)
+    def make(key: jax.Array, seed: Callable[[int, int], int], now: int) -> RemoteActor:
+        return RemoteActor(config, key, seed, now, store)
 
-    return one
+    return make
 
 
 class ParameterStore:
@@ -55,21 +53,21 @@ class ParameterStore:
 
     def __init__(self):
         self._lock = threading.Lock()
-        self._acting: Acting = None
+        self._policy: PolicyInputs | None = None
         self._reference: Any = None
 
-    def reference(self, acting: Acting) -> Any:
+    def reference(self, policy: PolicyInputs) -> Any:
         """Where these parameters are."""
         with self._lock:
-            if self._reference is None or acting is not self._acting:
+            if self._reference is None or policy is not self._policy:
                 ray: Any = import_extra("ray", "ray")
-                self._reference = ray.put(jax.device_get(acting))
-                self._acting = acting
+                self._reference = ray.put(jax.device_get(policy))
+                self._policy = policy
             return self._reference
 
 
 class RemoteActor:
-    """A `Collector` whose environments and acting are in a process of Ray.
+    """A `Collector` whose environments and policy are in a process of Ray.
 
     Args:
       config: of the run, as it is to be built there.
@@ -94,7 +92,7 @@ class RemoteActor:
         store: ParameterStore,
     ):
         self.num_envs = config.env.num_envs // config.host.actors
-        self._config, self._seed, self._parcels = config, seed, store
+        self._config, self._seed, self._store = config, seed, store
         self._key = str(jax.random.key_impl(key)), np.asarray(jax.random.key_data(key))
         self._seen: VectorTimeStep | None = None
         self._replaced, self._in_a_row = 0, 0
@@ -108,12 +106,14 @@ class RemoteActor:
         """How often environments were restarted, by reason, and this actor replaced: "died"."""
         return _sum(self._past, self._present)
 
-    def collect(self, acting: Acting, memory: Memory, now: int) -> tuple[HostRollout, RolloutSums]:
+    def collect(
+        self, policy: PolicyInputs, memory: Memory, now: int
+    ) -> tuple[HostRollout, RolloutSums]:
         """Steps L times from vector step `now` on; memory [E, ...] is that before it."""
         memory = jax.device_get(memory)
         while True:
             try:
-                answer = self._ask(acting, memory, now)
+                answer = self._ask(policy, memory, now)
                 break
             except _DiedError as death:
                 self._replace(now, str(death))
@@ -128,10 +128,10 @@ class RemoteActor:
                 _answer(self._far.close.remote, _CLOSE_SECONDS)
         self._kill()
 
-    def _ask(self, acting: Acting, memory: Memory, now: int) -> Any:
+    def _ask(self, policy: PolicyInputs, memory: Memory, now: int) -> Any:
         self._await_start()
-        parcel = self._parcels.reference(acting)
-        return _answer(lambda: self._far.collect.remote(parcel, memory, now))
+        reference = self._store.reference(policy)
+        return _answer(lambda: self._far.collect.remote(reference, memory, now))
 
     def _begin(self, now: int) -> None:
         ray: Any = import_extra("ray", "ray")
@@ -237,19 +237,18 @@ class RayActor:
     ) -> bool:
         """Makes the actor; key is its implementation and data, seed and seen are as in `Actor`."""
         configure_jax()
-        runner = build(config).runner
-        assert isinstance(runner, HostRunner)
+        agent, _ = make_host_agent(config)
         implementation, data = key
-        acting: Any = jax.random.wrap_key_data(jnp.asarray(data), impl=implementation)
-        self._actor = runner.make_actor(acting, seed, seen)
+        act_key: Any = jax.random.wrap_key_data(jnp.asarray(data), impl=implementation)
+        self._actor = make_local_actors(config, agent).make(act_key, seed, seen)
         return True
 
     def collect(
-        self, acting: Acting, memory: Memory, now: int
+        self, policy: PolicyInputs, memory: Memory, now: int
     ) -> tuple[HostRollout, RolloutSums, dict[str, int]]:
         """A rollout in arrays of numpy, its sums, and faults so far."""
         assert self._actor is not None
-        collected, sums = self._actor.collect(jax.device_put(acting), memory, now)
+        collected, sums = self._actor.collect(jax.device_put(policy), memory, now)
         return jax.device_get(collected), sums, dict(self._actor.faults)
 
     def close(self) -> None:

@@ -6,14 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bellmax.launch.runners.base import ActorTimeoutError
+
 STUCK_SECONDS = 60.0  # without a rollout, until the run says whom it waits for
 GIVE_UP_SECONDS = 10.0  # for a rollout, once the run was asked to stop
 _LOOK_SECONDS = 0.1
 _PREFIX = "actor-"
-
-
-class ActorTimeoutError(Exception):
-    """No rollout came within a while after the run was asked to stop."""
 
 
 class ActorWaiter:

@@ -1,11 +1,10 @@
 """What is installed, which devices there are, and what is missing, as lines of text."""
 
-import importlib.metadata
 import platform
-import re
 
 import bellmax
 from bellmax.launch.distributed.devices import cache_folder, usable
+from bellmax.launch.reporting.versions import requirements, version
 
 _GIB = 2**30
 
@@ -29,34 +28,9 @@ def doctor() -> tuple[list[str], int]:
     return lines, 0 if works and not missing else 1
 
 
-def version(name: str) -> str | None:
-    """Returns the version of an installed distribution, or None."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def pip_command(extra: str) -> str:
     """Returns what to type to install an extra of bellmax."""
     return f'missing, pip install "bellmax[{extra}]"'
-
-
-def requirements() -> tuple[list[str], dict[str, list[str]]]:
-    """Returns bellmax's core packages, and those of each extra, by its own metadata."""
-    core, extras = ["jaxlib"], {}
-    try:
-        lines = importlib.metadata.requires("bellmax") or []
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree
-        lines = []
-    for line in lines:
-        name = re.split(r"[^A-Za-z0-9._-]", line)[0]
-        extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", line)
-        if extra is None:
-            core.append(name)
-        elif extra.group(1) not in ("all", "dev", "peer"):
-            extras.setdefault(extra.group(1), []).append(name)
-    return sorted(core, key=str.lower), extras
 
 
 def _memory() -> list[str]:

@@ -99,6 +99,12 @@ class RunConfig:
     # How environments that Python steps are run.
     host: HostConfig = field(default_factory=HostConfig)
 
+    @property
+    def stored_frame_stack(self) -> int:
+        """Frames of a stack that replay stores once each; 1 stores stacks whole."""
+        # Normalised anew at each step, the frames of one stack are not those of the next.
+        return 1 if self.env.normalise_observations else self.env.frame_stack
+
 
 class Source(NamedTuple):
     """What a preset, file or run says: its keys, and its name for messages."""

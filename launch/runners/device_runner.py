@@ -1,13 +1,14 @@
 """The on-device runner: environment, replay and learner of S seeds in one compiled program.
 
-`Runner.advance` is the whole of training: a loop that only fills the replay, then a loop of
+`DeviceRunner.advance` is the whole of training: a loop that only fills the replay, then a loop of
 rollout, replay add and gradient steps, both of a length given at run time, so that one compilation
 serves the warm-up, every logging interval and the last, shorter one. On-policy agents have no
 replay and learn from the rollout itself.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,32 +32,44 @@ from bellmax.launch.runners.train_state import (
 )
 
 
-class Runner(NamedTuple):
-    """init(seeds [S]) -> TrainState; one learner a seed.
-
-    advance(state, warmup, rollouts) -> (state, IntervalMetrics): `warmup` rollouts without
-        learning, then
-        `rollouts` with; it donates the state and stops at the first loss that is not finite.
-    traces: how often `advance` was compiled, as a list that grows.
-    place(state) -> state: where `advance` wants it, as after it was read from a file.
-    """
+@dataclass(frozen=True)
+class DeviceRunner:
+    """A `Runner` whose environments are part of the compiled program; nothing in it can hang."""
 
     init: Callable[[jax.Array], TrainState]
     advance: jax.stages.Wrapped
     traces: list[int]
     place: Callable[[TrainState], TrainState]
 
+    @property
+    def resumes_episodes(self) -> bool:
+        """Whether the episodes in flight are part of the state."""
+        return True
+
     def compile(self, state: TrainState) -> Callable[..., tuple[TrainState, IntervalMetrics]]:
-        """`advance`, compiled for the shapes of a state."""
+        """Return `advance`, compiled for the shapes of a state."""
         length = np.int32(0)
         return self.advance.lower(state, length, length).compile()
 
-    def report(self) -> dict[str, float]:
-        """What there is to say of an interval besides what was learned: nothing."""
+    def restarts(self) -> dict[str, int]:
+        """Return no restarts."""
         return {}
 
+    def resume_restarts(self, restarts: Mapping[str, int]) -> None:
+        """Do nothing: nothing restarts here."""
+
+    def report(self) -> dict[str, float]:
+        """Return no columns."""
+        return {}
+
+    def on_message(self, say: Callable[[str], None]) -> None:
+        """Do nothing: it has nothing to say."""
+
+    def stop(self) -> None:
+        """Do nothing: a compiled call of `advance` runs to its end."""
+
     def close(self) -> None:
-        """Frees what the environments hold: nothing."""
+        """Do nothing: its environments hold nothing outside jax."""
 
 
 def make_runner(
@@ -68,7 +81,7 @@ def make_runner(
     updates_per_rollout: int,
     num_seeds: int = 1,
     mesh: Mesh | None = None,
-) -> Runner:
+) -> DeviceRunner:
     """Makes the runner of one agent on one vector environment.
 
     Args:
@@ -136,7 +149,7 @@ def make_runner(
     # None leaves it to jax where results are.
     where = None if mesh is None else shardings(mesh, shapes)
     whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-    return Runner(
+    return DeviceRunner(
         jax.jit(init_all, out_shardings=where),
         jax.jit(advance, donate_argnums=0, out_shardings=(where, whole)),
         traces,
@@ -222,7 +235,7 @@ def example_step(agent: Agent, seen: VectorTimeStep) -> Step:
 
 
 def zero_metrics(agent: Agent, step: Step, num_seeds: int) -> IntervalMetrics:
-    """An interval of nothing; `step` gives the shapes of one vector step."""
+    """Return the zero-initialised metrics of an interval; `step` gives shapes of a vector step."""
 
     def learn(key: jax.Array) -> LearnOutput:
         size, length = agent.replay.batch_size, agent.replay.sequence_length

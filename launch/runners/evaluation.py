@@ -10,25 +10,13 @@ import numpy as np
 from bellmax.agents import Agent, Memory, Params
 from bellmax.envs import VectorEnv
 from bellmax.envs.statistics import normalise
+from bellmax.launch.runners.base import Episodes, PolicyInputs
 from bellmax.launch.runners.random import stream
 
 DEFAULT_MAX_STEPS = 27_000  # environment steps, where a task has no time limit: 30 minutes of Atari
 
 
-class Episodes(NamedTuple):
-    """One episode an environment: leaves [S, E].
-
-    episode_return: raw and undiscounted; of a cut episode, what it had earned by then.
-    episode_length: environment steps. cut: [S, E] bool, the evaluation ended before the episode.
-    """
-
-    episode_return: jax.Array
-    episode_length: jax.Array
-    cut: jax.Array
-
-
-# greedy(acting, observation [N, ...], memory, is_first [N], key, step []) -> (action, memory);
-# `acting` are parameters and the observations' statistics, () where they are not normalised.
+# greedy(policy, observation [N, ...], memory, is_first [N], key, step []) -> (action, memory)
 Greedy = Callable[..., tuple[jax.Array, Memory]]
 
 
@@ -36,9 +24,14 @@ def make_greedy(agent: Agent) -> Greedy:
     """The agent without exploration, of observations as the task shows them."""
 
     def greedy(
-        acting: Any, observation: Any, memory: Memory, is_first: Any, key: jax.Array, step: Any
+        policy: PolicyInputs,
+        observation: Any,
+        memory: Memory,
+        is_first: Any,
+        key: jax.Array,
+        step: Any,
     ) -> tuple[jax.Array, Memory]:
-        params, statistics = acting
+        params, statistics = policy
         if statistics:
             observation = normalise(statistics, observation)
         seen = observation, memory, is_first
@@ -48,22 +41,33 @@ def make_greedy(agent: Agent) -> Greedy:
     return greedy
 
 
-Evaluator = Callable[[Params, Any, jax.Array, jax.Array], Episodes]
+class DeviceEvaluator(NamedTuple):
+    """An `Evaluator` whose environments are part of the compiled program `evaluate`."""
+
+    evaluate: Callable[[Params, Any, jax.Array, jax.Array], Episodes]
+
+    def __call__(
+        self, params: Params, statistics: Any, seeds: jax.Array, step: jax.Array
+    ) -> Episodes:
+        """Return episodes [S, E]; arguments as of an `Evaluator`."""
+        return self.evaluate(params, statistics, seeds, step)
+
+    def report(self) -> dict[str, int]:
+        """Return no columns."""
+        return {}
+
+    def close(self) -> None:
+        """Do nothing: its environments hold nothing outside jax."""
 
 
-def make_evaluator(agent: Agent, env: VectorEnv, max_steps: int | None) -> Evaluator:
-    """Compiles the evaluation of S policies, one episode in each environment.
+def make_evaluator(agent: Agent, env: VectorEnv, max_steps: int | None) -> DeviceEvaluator:
+    """Compile the evaluation of S policies, one episode in each environment.
 
     Args:
       agent: acts with exploration off.
       env: E environments made for evaluation (rewards unclipped, statistics frozen).
       max_steps: vector steps after which unfinished episodes are cut; None takes the time limit of
         the task, or 27,000.
-
-    Returns:
-      evaluate(params, statistics, seeds, step) -> Episodes, with params and the training state's
-      observation statistics with a leading [S], seeds [S] int32 and the [] int32 step that is
-      evaluated: each seed and step has episodes of its own.
     """
     limit = max_steps or env.spec.time_limit or DEFAULT_MAX_STEPS
 
@@ -93,7 +97,7 @@ def make_evaluator(agent: Agent, env: VectorEnv, max_steps: int | None) -> Evalu
         start = jnp.zeros((), jnp.int32), state, timestep, memory, empty
         return jax.lax.while_loop(going, advance, start)[-1]
 
-    return jax.jit(jax.vmap(evaluate_one, in_axes=(0, 0, 0, None)))
+    return DeviceEvaluator(jax.jit(jax.vmap(evaluate_one, in_axes=(0, 0, 0, None))))
 
 
 def evaluation_rows(episodes: Episodes, seeds: list[int], step: int) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""What the learner of the host runner does with rollouts, compiled.
+"""The compiled functions of the host runner's learner.
 
-`on_device` keeps replay on the learner's device, in one program with the gradient steps. So that it
-may be larger than that device's memory, `in_host_memory` keeps it beside the CPU and moves batches.
+`on_device` keeps replay on the learner's device, in one program with the gradient steps. For a
+replay larger than that device's memory, `in_host_memory` keeps it in host memory and moves batches.
 """
 
 import functools
@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from dm_env import specs
 from jax.sharding import Mesh
 
-from bellmax.agents import Agent, Memory
+from bellmax.agents import Agent
 from bellmax.agents.base import Batch, LearnerState
 from bellmax.envs import Step, VectorState, VectorTimeStep
 from bellmax.envs.statistics import initial_statistics, merge_statistics, normalise
-from bellmax.launch.actors.actor import Acting, HostRollout
 from bellmax.launch.replay import ring as replay_lib
+from bellmax.launch.runners.base import ActorInputs, HostRollout, PolicyInputs
 from bellmax.launch.runners.learning import from_replay, from_rollout
 from bellmax.launch.runners.sharding import make_split, place, shardings
 from bellmax.launch.runners.train_state import (
@@ -36,53 +36,47 @@ from bellmax.launch.runners.train_state import (
 class LearnerFunctions(NamedTuple):
     """Functions of states with a leading [1] of seeds.
 
-    `fill` and `learn` take, donate and return a state as it is held between rollouts: without keys,
-    which never change, and by `on_device` as a bare list. A call of a compiled program takes a
-    while for every array and container, whatever it does with them.
+    `add_rollout` and `learn` take, donate and return a packed state: without its keys, which never
+    change, and by `on_device` as a list of arrays. A call of a compiled program costs time for each
+    array and container, whatever it does with them. Nothing else knows how a state is packed.
 
     init(seeds [1]) -> TrainState
-    hold(state) -> (held, keys)
-    release(held, keys) -> state
-    publish(state) -> Given: a copy, as the state itself is donated while actors still act. The
-        other two return one too.
-    fill(held, collected, counts [2]) -> (held, given): takes a rollout, of so many environment
-        steps and ended episodes, and learns nothing.
-    learn(held, keys, interval, collected, counts [2]) -> (held, interval, given): takes it and
-        learns.
+    pack(state) -> (packed, keys)
+    unpack(packed, keys) -> state
+    publish(state) -> ActorInputs: a copy, as the state itself is donated while actors still act.
+    add_rollout(packed, rollout, counts [2]) -> (packed, ActorInputs): adds a rollout of so many
+        environment steps and ended episodes, and learns nothing.
+    learn(packed, keys, interval, rollout, counts [2]) -> (packed, interval, ActorInputs): adds it
+        and learns.
     place(state) -> state: where the other functions want it, as after it was read from a file.
     """
 
     init: Any
-    hold: Callable[[TrainState], tuple[Any, Keys]]
-    release: Callable[[Any, Keys], TrainState]
+    pack: Callable[[TrainState], tuple[Any, Keys]]
+    unpack: Callable[[Any, Keys], TrainState]
     publish: Any
-    fill: Any
+    add_rollout: Any
     learn: Any
     place: Callable[[TrainState], TrainState]
 
     def compile(
-        self, state: TrainState, interval: IntervalMetrics, collected: HostRollout, counts: Any
+        self, state: TrainState, interval: IntervalMetrics, rollout: HostRollout, counts: Any
     ) -> "LearnerFunctions":
         """The same, compiled for the shapes of these; of `on_device` only."""
-        held, keys = self.hold(state)
-        learn = self.learn.lower(held, keys, interval, collected, counts).compile()
-        return self._replace(fill=self.fill.lower(held, collected, counts).compile(), learn=learn)
+        packed, keys = self.pack(state)
+        learn = self.learn.lower(packed, keys, interval, rollout, counts).compile()
+        return self._replace(
+            add_rollout=self.add_rollout.lower(packed, rollout, counts).compile(), learn=learn
+        )
 
 
-class Given(NamedTuple):
-    """What actors need of a state: to act, and the memory [N, ...] that it holds."""
-
-    acting: Acting
-    memory: Memory
-
-
-def _hold(state: TrainState) -> tuple[TrainState, Keys]:
+def _pack(state: TrainState) -> tuple[TrainState, Keys]:
     nothing: Any = ()
     return state._replace(keys=nothing), state.keys
 
 
-def _release(held: TrainState, keys: Keys) -> TrainState:
-    return held._replace(keys=keys)
+def _unpack(packed: TrainState, keys: Keys) -> TrainState:
+    return packed._replace(keys=keys)
 
 
 def on_device(
@@ -119,63 +113,65 @@ def on_device(
         memory = () if replay is None else replay.init(example)
         return _start(agent, observation, num_envs, normalised, seed)._replace(replay=memory)
 
-    def fill_one(state: TrainState, collected: HostRollout, counts: jax.Array) -> TrainState:
-        return keep(*_absorb(state, collected, counts, agent))
+    def add_one(state: TrainState, rollout: HostRollout, counts: jax.Array) -> TrainState:
+        return keep(*_take_in(state, rollout, counts, agent))
 
     def learn_one(
         state: TrainState,
         keys: Keys,
         interval: IntervalMetrics,
-        collected: HostRollout,
+        rollout: HostRollout,
         counts: jax.Array,
     ) -> tuple[TrainState, IntervalMetrics]:
         traces.append(len(traces) + 1)
-        state, rollout = _absorb(state, collected, counts, agent)
-        state, interval = learn_from(keep(state, rollout)._replace(keys=keys), rollout, interval)
-        return _hold(state)[0], interval
+        state, steps = _take_in(state, rollout, counts, agent)
+        state, interval = learn_from(keep(state, steps)._replace(keys=keys), steps, interval)
+        return _pack(state)[0], interval
 
     init = jax.vmap(init_one, out_axes=axes)
     shapes = jax.eval_shape(init, jnp.zeros(1, jnp.int32))
-    tree = jax.tree.structure(_hold(shapes)[0])
-    bare, _ = _hold(axes)
-    fill_all = jax.vmap(fill_one, in_axes=(bare, None, None), out_axes=bare)
+    tree = jax.tree.structure(_pack(shapes)[0])
+    bare, _ = _pack(axes)
+    add_all = jax.vmap(add_one, in_axes=(bare, None, None), out_axes=bare)
     learn_all = jax.vmap(learn_one, in_axes=(bare, 0, 0, None, None), out_axes=(bare, 0))
     publish = _make_publish(agent, axes)
 
-    def hold(state: TrainState) -> tuple[list[jax.Array], Keys]:
-        held, keys = _hold(state)
-        return tree.flatten_up_to(held), keys
+    def pack(state: TrainState) -> tuple[list[jax.Array], Keys]:
+        packed, keys = _pack(state)
+        return tree.flatten_up_to(packed), keys
 
-    def release(held: list[jax.Array], keys: Keys) -> TrainState:
-        return _release(jax.tree.unflatten(tree, held), keys)
+    def unpack(packed: list[jax.Array], keys: Keys) -> TrainState:
+        return _unpack(jax.tree.unflatten(tree, packed), keys)
 
-    def fill(held: list[jax.Array], *given: Any) -> tuple[list[jax.Array], Given]:
-        state = fill_all(jax.tree.unflatten(tree, held), *given)
+    def add_rollout(packed: list[jax.Array], *given: Any) -> tuple[list[jax.Array], ActorInputs]:
+        state = add_all(jax.tree.unflatten(tree, packed), *given)
         return tree.flatten_up_to(state), publish(state)
 
-    def learn(held: list[jax.Array], *given: Any) -> tuple[list[jax.Array], IntervalMetrics, Given]:
-        state, interval = learn_all(jax.tree.unflatten(tree, held), *given)
+    def learn(
+        packed: list[jax.Array], *given: Any
+    ) -> tuple[list[jax.Array], IntervalMetrics, ActorInputs]:
+        state, interval = learn_all(jax.tree.unflatten(tree, packed), *given)
         return tree.flatten_up_to(state), interval, publish(state)
 
     # None leaves it to jax where results are.
     where = None if mesh is None else shardings(mesh, shapes)
-    held_where = None if where is None else hold(where)[0]
+    packed_where = None if where is None else pack(where)[0]
     return LearnerFunctions(
         init=jax.jit(init, out_shardings=where),
-        hold=hold,
-        release=release,
+        pack=pack,
+        unpack=unpack,
         publish=jax.jit(publish),
-        fill=jax.jit(fill, donate_argnums=0, out_shardings=(held_where, None)),
-        learn=jax.jit(learn, donate_argnums=0, out_shardings=(held_where, None, None)),
+        add_rollout=jax.jit(add_rollout, donate_argnums=0, out_shardings=(packed_where, None)),
+        learn=jax.jit(learn, donate_argnums=0, out_shardings=(packed_where, None, None)),
         place=lambda state: state if where is None else place(state, where),
     )
 
 
-def _make_publish(agent: Agent, axes: TrainState) -> Callable[[TrainState], Given]:
-    def publish(state: TrainState) -> Given:
+def _make_publish(agent: Agent, axes: TrainState) -> Callable[[TrainState], ActorInputs]:
+    def publish(state: TrainState) -> ActorInputs:
         params = jax.vmap(agent.actor_params, in_axes=(axes.learner,))(state.learner)
-        acting = params, state.env.statistics
-        return Given(*jax.tree.map(lambda x: x[0], (acting, state.actor.memory)))
+        inputs = ActorInputs(PolicyInputs(params, state.env.statistics), state.actor.memory)
+        return jax.tree.map(lambda x: x[0], inputs)
 
     return publish
 
@@ -207,27 +203,27 @@ def _start(
     return initial_state(agent, seed, num_envs, timestep=none, env=env, replay=none)
 
 
-def _absorb(
-    state: TrainState, collected: HostRollout, counts: jax.Array, agent: Agent
+def _take_in(
+    state: TrainState, rollout: HostRollout, counts: jax.Array, agent: Agent
 ) -> tuple[TrainState, Rollout]:
-    """The state after a rollout, before anything is learned from it."""
-    after, statistics = collected.after, state.env.statistics
+    """Return the state after a rollout, before anything is learned from it, and the rollout."""
+    after, statistics = rollout.after, state.env.statistics
     if statistics:
-        raw = collected.raw
+        raw = rollout.raw
         statistics = merge_statistics(statistics, raw.reshape(-1, *raw.shape[2:]))
         after = after._replace(observation=normalise(statistics, after.observation))
     learner = state.learner
     if agent.observe is not None:
-        learner = agent.observe(learner, collected.outcome)
+        learner = agent.observe(learner, rollout.outcome)
     before = state.actor
     counted = before.env_steps + counts[0], before.episodes + counts[1]
     state = state._replace(
         learner=learner,
-        actor=ActorState((), collected.memory, *counted),
+        actor=ActorState((), rollout.memory, *counted),
         env=state.env._replace(statistics=statistics),
-        vector_steps=state.vector_steps + collected.records.reward.shape[0],
+        vector_steps=state.vector_steps + rollout.records.reward.shape[0],
     )
-    return state, Rollout(collected.records, collected.before, after)
+    return state, Rollout(rollout.records, rollout.before, after)
 
 
 def in_host_memory(
@@ -241,20 +237,20 @@ def in_host_memory(
     normalised: bool,
     traces: list[int],
 ) -> LearnerFunctions:
-    """Replay beside the CPU, gradient steps on the first device; arguments as in `on_device`."""
+    """Replay in host memory, gradient steps on the first device; arguments as in `on_device`."""
     cpu = jax.local_devices(backend="cpu")[0]
     axes = seed_axes(False)
     ring = axes.replay
 
-    def absorb_one(state: TrainState, collected: HostRollout, counts: jax.Array) -> TrainState:
-        return _absorb(state, collected, counts, agent)[0]
+    def take_one(state: TrainState, rollout: HostRollout, counts: jax.Array) -> TrainState:
+        return _take_in(state, rollout, counts, agent)[0]
 
     start = functools.partial(_start, agent, observation, num_envs, normalised)
     started = axes._replace(replay=())
-    bare = _hold(axes)[0]._replace(replay=())
+    bare = _pack(axes)[0]._replace(replay=())
     init_bare = jax.jit(jax.vmap(start, out_axes=started))
     init_replay = jax.jit(jax.vmap(lambda _: replay.init(example), out_axes=ring))
-    absorb = _over_seeds(absorb_one, (bare, None, None), bare, donate=(0,))
+    take_in = _over_seeds(take_one, (bare, None, None), bare, donate=(0,))
     add = _over_seeds(replay.add, (ring, None), ring, donate=(0,))
     update = _make_update(agent, replay, axes, traces)
     publish_bare = jax.jit(_make_publish(agent, axes))
@@ -267,40 +263,42 @@ def in_host_memory(
     def place(state: TrainState) -> TrainState:
         return state._replace(replay=jax.device_put(state.replay, cpu))
 
-    def take(state: TrainState, collected: HostRollout, counts: Any) -> TrainState:
-        memory = add(state.replay, collected.records)
-        return absorb(state._replace(replay=()), collected, counts)._replace(replay=memory)
+    def take(state: TrainState, rollout: HostRollout, counts: Any) -> TrainState:
+        memory = add(state.replay, rollout.records)
+        return take_in(state._replace(replay=()), rollout, counts)._replace(replay=memory)
 
-    def publish(state: TrainState) -> Given:
+    def publish(state: TrainState) -> ActorInputs:
         return publish_bare(state._replace(replay=()))
 
-    def fill(state: TrainState, collected: HostRollout, counts: Any) -> tuple[TrainState, Given]:
-        state = take(state, collected, counts)
+    def add_rollout(
+        state: TrainState, rollout: HostRollout, counts: Any
+    ) -> tuple[TrainState, ActorInputs]:
+        state = take(state, rollout, counts)
         return state, publish(state)
 
     def learn(
         state: TrainState,
         keys: Keys,
         interval: IntervalMetrics,
-        collected: HostRollout,
+        rollout: HostRollout,
         counts: Any,
-    ) -> tuple[TrainState, IntervalMetrics, Given]:
-        state = take(state, collected, counts)
+    ) -> tuple[TrainState, IntervalMetrics, ActorInputs]:
+        state = take(state, rollout, counts)
         interval, steps = jax.tree.map(jnp.copy, interval), int(state.learner.steps)
         keys = keys._replace(replay=jax.device_put(keys.replay, cpu))
         for i in range(updates):
             state, interval = update(state, interval, keys, steps + i)
         return state, interval, publish(state)
 
-    return LearnerFunctions(init, _hold, _release, publish, fill, learn, place)
+    return LearnerFunctions(init, _pack, _unpack, publish, add_rollout, learn, place)
 
 
 def _make_update(
     agent: Agent, replay: replay_lib.Replay, axes: TrainState, traces: list[int]
 ) -> Callable[[TrainState, IntervalMetrics, Keys, int], tuple[TrainState, IntervalMetrics]]:
-    """One gradient step on a sample of a replay beside the CPU, where its key is too.
+    """Make `update`: one gradient step on a sample of a replay in host memory, as its key is.
 
-    It is told how many were taken: to read that from the state would wait for the device.
+    Its caller counts the gradient steps: reading them from the state would wait for the device.
     """
     cpu, device = jax.local_devices(backend="cpu")[0], jax.local_devices()[0]
     learner, ring = axes.learner, axes.replay

@@ -2,11 +2,10 @@
 
 import contextlib
 from pathlib import Path
-from typing import Any
 
 from bellmax import UserError
-from bellmax.agents import Params
 from bellmax.launch.config.run_config import load_to_play
+from bellmax.launch.runners.base import PolicyInputs
 from bellmax.launch.runners.evaluation import evaluation_rows
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
@@ -29,7 +28,7 @@ def evaluate_run(run: Path, episodes: int, checkpoint: str | int = "latest") -> 
         if warning:
             print(warning)
         rows = evaluation_rows(experiment.evaluate_policies(inputs, step), experiment.seeds, step)
-        broke = sum(experiment.evaluation_restarts().values())
+        broke = sum(experiment.evaluator.report().values())
     for row in rows:
         cut = f", {row['cut_episodes']} cut" if row["cut_episodes"] else ""
         print(
@@ -66,7 +65,7 @@ def restore(
 
 def restore_policy_inputs(
     run: Path, experiment: Experiment, checkpoint: str | int = "latest"
-) -> tuple[int, tuple[Params, Any], str | None]:
+) -> tuple[int, PolicyInputs, str | None]:
     """As `restore`, but reads only what greedy policies need, see `Experiment.policy_inputs`."""
     return experiment.restore_policy_inputs(*_find(run, experiment, checkpoint))
 

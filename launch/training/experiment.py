@@ -1,6 +1,5 @@
 """From a configuration to everything that a run needs: agent, environments, replay and runner."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,14 +9,16 @@ import jax.numpy as jnp
 import psutil
 
 from bellmax import UserError
-from bellmax.agents import Agent, Params, registry
-from bellmax.envs import is_host_env, is_pool, make_host_vector, make_vector_env
-from bellmax.envs.vector import agent_spec
+from bellmax.agents import Agent, registry
+from bellmax.envs import is_host_env, make_host_vector, make_vector_env
 from bellmax.launch.actors.actor import ActorFactory
+from bellmax.launch.actors.local import make_host_agent, make_local_actors
+from bellmax.launch.actors.pools import ActorPool
 from bellmax.launch.config.run_config import RunConfig, check_replay, check_rollout
 from bellmax.launch.replay import ring as replay_lib
-from bellmax.launch.runners.device_runner import Runner, make_runner
-from bellmax.launch.runners.evaluation import Evaluator, make_evaluator
+from bellmax.launch.runners.base import Evaluator, PolicyInputs, Runner
+from bellmax.launch.runners.device_runner import make_runner
+from bellmax.launch.runners.evaluation import make_evaluator
 from bellmax.launch.runners.host_evaluation import HostEvaluator
 from bellmax.launch.runners.host_runner import HostRunner
 from bellmax.launch.runners.sharding import make_mesh, with_shardings
@@ -33,8 +34,8 @@ class Experiment(NamedTuple):
 
     config: RunConfig
     agent: Agent
-    runner: Runner | HostRunner
-    evaluator: Evaluator | HostEvaluator
+    runner: Runner
+    evaluator: Evaluator
     seeds: list[int]
 
     def init(self) -> TrainState:
@@ -53,15 +54,15 @@ class Experiment(NamedTuple):
         leaves = jax.tree.leaves(self.abstract_state().replay)
         return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
-    def policy_inputs(self, state: TrainState) -> tuple[Params, Any]:
-        """Return what greedy policies need of a state: parameters and observation statistics."""
-        return self.agent.actor_params(state.learner), state.env.statistics
+    def policy_inputs(self, state: TrainState) -> PolicyInputs:
+        """Return what greedy policies need of a state, with a leading [S]."""
+        return PolicyInputs(self.agent.actor_params(state.learner), state.env.statistics)
 
     def evaluate(self, state: TrainState, step: int) -> Any:
         """Episodes of the policies in a state; None if the runner was asked to stop meanwhile."""
         return self.evaluate_policies(self.policy_inputs(state), step)
 
-    def evaluate_policies(self, inputs: tuple[Params, Any], step: int) -> Any:
+    def evaluate_policies(self, inputs: PolicyInputs, step: int) -> Any:
         """As `evaluate`, given `policy_inputs` of the state."""
         return self.evaluator(*inputs, jnp.asarray(self.seeds, jnp.int32), jnp.int32(step))
 
@@ -81,23 +82,16 @@ class Experiment(NamedTuple):
 
     def restore_policy_inputs(
         self, checkpoints: Checkpoints, step: int | None
-    ) -> tuple[int, tuple[Params, Any], str | None]:
+    ) -> tuple[int, PolicyInputs, str | None]:
         """Read `policy_inputs` alone, neither replay nor optimiser; else as `restore`."""
         needed = needed_leaves(self.policy_inputs, self.abstract_state())
         step, state, warning = _restore(checkpoints, step, needed, partial=True)
         return step, self.policy_inputs(state), warning
 
-    def evaluation_restarts(self) -> dict[str, int]:
-        """Column of the last evaluation: environments that broke in it; none where none can."""
-        if isinstance(self.evaluator, HostEvaluator):
-            return {"restarts": self.evaluator.restarts}
-        return {}
-
     def close(self) -> None:
-        """Frees what environments hold outside jax."""
+        """Free what environments hold outside jax."""
         self.runner.close()
-        if isinstance(self.evaluator, HostEvaluator):
-            self.evaluator.close()
+        self.evaluator.close()
 
 
 def _restore(
@@ -119,21 +113,23 @@ def needed_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
 
 
 def build(
-    config: RunConfig, *, episodes: int | None = None, hire: ActorFactory | None = None
+    config: RunConfig, *, episodes: int | None = None, make_actor: ActorFactory | None = None
 ) -> Experiment:
     """Wires agent, environments, replay and runner.
 
     Args:
       config: a resolved configuration.
       episodes: takes the place of config.evaluation_episodes.
-      hire: makes the actors of host environments elsewhere; None makes them here.
+      make_actor: makes actors of host environments elsewhere; None makes them in this process.
 
     Raises:
       UserError: parts of the configuration do not fit each other.
     """
     episodes = config.evaluation_episodes if episodes is None else episodes
-    on_host = is_host_env(config.env)
-    parts = _build_host(config, episodes, hire) if on_host else _build_on_device(config, episodes)
+    if is_host_env(config.env):
+        parts = _build_host(config, episodes, make_actor)
+    else:
+        parts = _build_on_device(config, episodes)
     return Experiment(config, *parts, list(range(config.seed, config.seed + config.seeds)))
 
 
@@ -160,8 +156,8 @@ def _build_on_device(config: RunConfig, episodes: int) -> tuple[Agent, Runner, E
 
 
 def _build_host(
-    config: RunConfig, episodes: int, hire: ActorFactory | None
-) -> tuple[Agent, HostRunner, HostEvaluator]:
+    config: RunConfig, episodes: int, make_actor: ActorFactory | None
+) -> tuple[Agent, Runner, Evaluator]:
     if config.seeds > 1:
         raise UserError(
             f"seeds must be 1, as {config.env.name} is not stepped on the device, got "
@@ -174,38 +170,32 @@ def _build_host(
             f"several processes need an environment that is stepped on the device: "
             f"{config.env.name} is not"
         )
-    n, normalised = config.env.num_envs, config.env.normalise_observations
-    # One environment, for what it says of itself. A timeout, which pools refuse, would put it into
-    # a process that takes seconds to start.
-    timeout = config.env.timeout if is_pool(config.env.name) else None
-    probe = make_host_vector(dataclasses.replace(config.env, timeout=timeout), num_envs=1)
-    raw = probe.spec
-    probe.close()
-    spec = agent_spec(raw, reward_clip=None, normalised=normalised)
-    _, make_agent = registry.load(config.agent_name)
-    agent = make_agent(config.agent, spec)
-    replay = _make_replay(config, agent)
-    actors = config.host.actors
+    agent, observation = make_host_agent(config)
+    replay, mesh = _make_replay(config, agent), make_mesh(config.devices)
+    device = None
+    if make_actor is None:
+        device = _actor_device(config.host.actor_device)
+        if mesh is not None and device is None:
+            device = mesh.devices.flat[0]
+        make_actor = make_local_actors(config, agent, device)
+    lock_step = config.host.lock_step or replay is None
+    ahead = None if lock_step else config.host.ahead
+    pool = ActorPool(make_actor, config.host.actors, ahead=ahead, device=device)
     runner = HostRunner(
         agent,
-        raw.observation,
-        functools.partial(make_host_vector, config.env, num_envs=n // actors),
+        observation,
+        pool,
         replay,
-        num_envs=n,
-        num_actors=actors,
+        num_envs=config.env.num_envs,
         rollout_length=config.rollout_length,
         updates_per_rollout=config.updates_per_rollout,
-        normalised=normalised,
-        lock_step=config.host.lock_step,
-        ahead=config.host.ahead,
+        normalised=config.env.normalise_observations,
         host_memory=replay is not None and config.replay.memory == "host",
-        mesh=make_mesh(config.devices),
-        actor_device=None if hire else _actor_device(config.host.actor_device),
-        hire=hire,
+        mesh=mesh,
     )
     make_env = functools.partial(make_host_vector, config.env, num_envs=episodes, evaluation=True)
     evaluator = HostEvaluator(
-        agent, make_env, config.evaluation_max_steps, stopping=lambda: runner.stopping
+        agent, make_env, config.evaluation_max_steps, stopping=lambda: pool.stopping
     )
     return agent, runner, evaluator
 
@@ -227,8 +217,7 @@ def _make_replay(config: RunConfig, agent: Agent) -> replay_lib.Replay | None:
     if spec.on_policy:
         check_rollout(config, sequence_length=spec.sequence_length, batch_size=spec.batch_size)
         return None
-    # Normalised anew at each step, the frames of one stack are not those of the next.
-    frame_stack = 1 if config.env.normalise_observations else config.env.frame_stack
+    frame_stack = config.stored_frame_stack
     check_replay(
         config,
         sequence_length=spec.sequence_length,

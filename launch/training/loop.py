@@ -15,7 +15,6 @@ from bellmax.launch.distributed.signals import signals_held
 from bellmax.launch.reporting.metrics import MetricsLog
 from bellmax.launch.reporting.progress import Progress
 from bellmax.launch.runners.evaluation import evaluation_rows
-from bellmax.launch.runners.host_runner import HostRunner
 from bellmax.launch.runners.train_state import IntervalMetrics, TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment
@@ -72,10 +71,9 @@ class Session:
             advance = self._compile(state)
         if jax.process_count() > 1:  # saving takes all of them, and the signal may be for one
             return self._advance(state, advance, [])
-        runner, stop = self.experiment.runner, None
-        if isinstance(runner, HostRunner):
-            runner.waiter.say, stop = self.progress.message, runner.stop
-        with signals_held(stop) as came:  # a compiled program goes to the end of its interval
+        runner = self.experiment.runner
+        runner.on_message(self.progress.message)
+        with signals_held(runner.stop) as came:
             return self._advance(state, advance, came)
 
     def _advance(self, state: TrainState, advance: Any, came: list[int]) -> TrainState:
@@ -116,16 +114,16 @@ class Session:
             episodes = self.experiment.evaluate(state, step)
             if episodes is None:
                 return np.full(len(self.experiment.seeds), np.nan)
-            restarts = self.experiment.evaluation_restarts()
+            report = self.experiment.evaluator.report()
             rows = evaluation_rows(episodes, self.experiment.seeds, step)
-            for row in [row | restarts for row in rows]:
+            for row in [row | report for row in rows]:
                 self.log.write(row)
             self.evaluated = step, np.array([row["episode_return"] for row in rows])
             cut = sum(row["cut_episodes"] for row in rows)
             self.progress.message(
                 f"step {step:,}: evaluation return {self.evaluated[1].mean():.1f}"
                 + (f", {cut} of {sum(r['episodes'] for r in rows)} episodes cut" if cut else "")
-                + "".join(f", restarts {n}" for n in restarts.values() if n)
+                + "".join(f", {name} {n}" for name, n in report.items() if n)
             )
         return self.evaluated[1]
 
@@ -175,8 +173,7 @@ class Session:
         """Saves without a metric, unless that step is saved already."""
         if self.saved == self._steps(rollouts):
             return
-        runner = self.experiment.runner
-        extra = {"restarts": runner.restarts()} if isinstance(runner, HostRunner) else {}
+        extra = {"restarts": self.experiment.runner.restarts()}
         with signals_held():
             self.checkpoints.save(self._steps(rollouts), state, metric=None, extra=extra)
             self.saved = self._steps(rollouts)

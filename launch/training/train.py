@@ -1,19 +1,15 @@
 """Starting and resuming a run: its folder, its parts, and what is left when it ends."""
 
 import contextlib
-import itertools
 import json
-import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from bellmax import UserError
-from bellmax.launch.actors.ray_actor import hire
-from bellmax.launch.cli.doctor import requirements, version
+from bellmax.launch.actors.ray_actor import make_ray_actors
 from bellmax.launch.config.overrides import flatten
 from bellmax.launch.config.run_config import RunConfig, load, to_dict, to_yaml
 from bellmax.launch.config.sentences import show
@@ -24,7 +20,7 @@ from bellmax.launch.distributed.ray_cluster import check, room_for
 from bellmax.launch.reporting.metrics import FILE, MetricsLog, read_metrics
 from bellmax.launch.reporting.plot import plot_runs
 from bellmax.launch.reporting.progress import Progress
-from bellmax.launch.runners.host_runner import HostRunner
+from bellmax.launch.reporting.versions import all_versions
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment, build, check_memory
@@ -46,7 +42,7 @@ def train(config: RunConfig, out: Path, actors: str | None = None) -> int:
     """
     with _opened(out, config, actors) as (experiment, folder, messages):
         write_whole(folder / "config.yaml", to_yaml(config).encode())
-        versions = json.dumps(_versions(), indent=2) + "\n"
+        versions = json.dumps(all_versions(), indent=2) + "\n"
         write_whole(folder / "versions.json", versions.encode())
         return _run(experiment, out, folder, None, messages)
 
@@ -93,7 +89,7 @@ def _opened(
     """Builds what a run needs, locks its folder, and yields both with what is to be said."""
     if actors:
         check(actors, config)
-    experiment = build(config, hire=hire(config) if actors else None)
+    experiment = build(config, make_actor=make_ray_actors(config) if actors else None)
     messages = [check_memory(experiment)]
     with contextlib.ExitStack() as stack:
         if actors:
@@ -120,10 +116,10 @@ def _start(experiment: Experiment, run: Path) -> tuple[_Start | None, list[str]]
     if not checkpoints.steps() and not (run / "policy").exists():
         return None, [f"{run} has no checkpoint yet: starting at step 0"]
     step, state, warning = experiment.restore(checkpoints, None)
-    anew = ", with new episodes" if isinstance(experiment.runner, HostRunner) else ""
+    runner = experiment.runner
+    anew = "" if runner.resumes_episodes else ", with new episodes"
     said = [f"resuming {run} at step {step:,}{anew}", *([warning] if warning else [])]
-    if isinstance(experiment.runner, HostRunner):
-        experiment.runner.count_on(checkpoints.extra(step).get("restarts", {}))
+    runner.resume_restarts(checkpoints.extra(step).get("restarts", {}))
     if step > experiment.config.steps:
         raise UserError(f"steps must be at least {step}, those that {run} has taken already")
     return _Start(step, state, _evaluated(experiment, run, step)), said
@@ -167,18 +163,3 @@ def _run(
         curves = plot_runs([out])
         progress.message(f"curve: {curves[0]}\npolicy: {folder}\nrun: {out}")
     return 0
-
-
-def _versions() -> dict[str, Any]:
-    core, extras = requirements()
-    optional = {"mujoco-mjx", *itertools.chain(*extras.values())}  # simulators among them
-    device = jax.local_devices()[0]
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("bellmax", *core, "tensorstore")},
-        **{name: version(name) for name in sorted(optional) if version(name)},
-        "platform": device.platform,
-        "device": device.device_kind,
-        "devices": jax.device_count(),
-        "machine": platform.machine(),
-    }

@@ -145,12 +145,13 @@ def evaluate_robust(
     check_parameters(task, box.ranges, env.parameters)
     axes = make_axes(box, points, upper_end)
     experiment = build(config, episodes=episodes)
-    step, acting, warning = restore_policy_inputs(run, experiment, checkpoint)
+    step, policy, warning = restore_policy_inputs(run, experiment, checkpoint)
     if warning:
         report(warning)
     limit = config.evaluation_max_steps
     agent, seeds = experiment.agent, experiment.seeds
-    arguments = *acting, jnp.asarray(seeds, jnp.int32), jnp.int32(step)
+    where = jnp.asarray(seeds, jnp.int32), jnp.int32(step)
+    arguments = policy.params, policy.statistics, *where
     # The task as it is: one number may stand for many, as friction does for that of every geometry,
     # so that setting a parameter to its nominal value may change the task.
     vector_env = make_vector_env(config.env, num_envs=episodes, evaluation=True, env=env)

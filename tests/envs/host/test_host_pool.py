@@ -113,7 +113,9 @@ def test_ten_faults_in_a_row_of_one_task_are_too_many():
     batch = PoolBatch(pool, SPEC, 2)
     batch.reset(0)
     pool.episode[0] = 2000  # which shows none
-    with pytest.raises(UserError, match=r"^Task 1 of Script failed 10 times in a row, .*finite$"):
+    with pytest.raises(
+        UserError, match=r"^Task 1 of .* failed 10 times in a row, .* observation was nan$"
+    ):
         for _ in range(11):
             batch.step(np.array([1, 1]))
     assert batch.faults["not finite"] == 10

@@ -114,7 +114,7 @@ if __name__ == "__main__":
 
 def test_a_signal_to_the_whole_group_leaves_tasks_alone_and_they_end_with_a_script(tmp_path):
     (tmp_path / "script.py").write_text(LEFT_OPEN)
-    folders = [Path(__file__).parents[2] / "src", Path(__file__).parents[1]]
+    folders = [Path(__file__).parents[3] / "src", Path(__file__).parents[2]]
     process = subprocess.Popen(
         [sys.executable, str(tmp_path / "script.py")],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))},

@@ -17,7 +17,7 @@ import pytest
 
 from bellmax.envs.host import HostVector
 from bellmax.launch.actors.actor import Actor
-from bellmax.launch.actors.ray_actor import hire
+from bellmax.launch.actors.ray_actor import make_ray_actors
 from bellmax.launch.cli import main
 from bellmax.launch.config.run_config import load
 from bellmax.launch.distributed.ray_cluster import connected
@@ -194,8 +194,8 @@ def test_recurrent_on_policy_agents_do_too_and_a_users_mistake_comes_through(
     config = load("run.yaml", ["--env.normalise-observations"])
     results = []
     with connected("ray", 2):
-        for hired in (hire(config), None):
-            experiment = build(config, hire=hired)
+        for make_actor in (make_ray_actors(config), None):
+            experiment = build(config, make_actor=make_actor)
             state, interval = experiment.runner.advance(experiment.init(), 0, 4)
             results.append((state.learner, state.env, state.actor, interval))
             experiment.close()
@@ -229,7 +229,7 @@ def test_an_actor_that_is_killed_is_replaced_and_no_step_is_lost_or_wrong(
     monkeypatch.setenv("RAY_ADDRESS", cluster[0])
     config = load("run.yaml", ["--env.name", "mine:Counting", "--rollout-length", "2"])
     with connected("ray", 2):
-        experiment = build(config, hire=hire(config))
+        experiment = build(config, make_actor=make_ray_actors(config))
         state, first = experiment.runner.advance(experiment.init(), 20, 0)
         assert experiment.runner.report()["restarts_died"] == 0
         victim = int(stored(state).observation[0, 0, 0])

@@ -3,10 +3,11 @@
 import queue
 import threading
 
+import jax
 import pytest
 
 from bellmax.launch.actors import waiter as waiter_module
-from bellmax.launch.actors.pools import Pool
+from bellmax.launch.actors.pools import ActorPool
 from bellmax.launch.actors.waiter import ActorTimeoutError, ActorWaiter
 
 
@@ -59,7 +60,7 @@ class Hanging:
         self.num_envs, self.faults = 1, {}
         self.event, self.closed = threading.Event(), False
 
-    def collect(self, acting, memory, now):
+    def collect(self, policy, memory, now):
         self.event.wait()
         raise ValueError("late")
 
@@ -69,11 +70,11 @@ class Hanging:
 
 @pytest.mark.parametrize("lock_step", [True, False])
 def test_what_hangs_is_left_behind_by_a_thread_that_does_not_hold_up_the_process(lock_step):
-    actor, waiting = Hanging(), ActorWaiter()
-    ahead = None if lock_step else 1
-    pool = Pool([actor], ahead=ahead, memory=(), now=0, waiter=waiting)
+    actor = Hanging()
+    pool = ActorPool(lambda key, seed, now: actor, 1, ahead=None if lock_step else 1)
+    pool.start(jax.random.key(0), jax.random.key(1), (), 0)
     pool.publish(())
-    waiting.stop()
+    pool.stop()
     with pytest.raises(ActorTimeoutError):
         pool.take((), 0)
     pool.close()

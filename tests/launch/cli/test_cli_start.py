@@ -2,8 +2,9 @@
 
 import pytest
 
-from bellmax.launch.cli import doctor, main
+from bellmax.launch.cli import main
 from bellmax.launch.distributed import devices
+from bellmax.launch.reporting.versions import requirements
 from helpers.processes import finish, start_bellmax, start_python
 
 PRESET = "steps: 5000\nagent: {name: dqn, learning_rate: 1e-3}\nenv: {name: bellmax/CartPole}\n"
@@ -27,7 +28,7 @@ def test_the_doctor_fails_for_a_missing_core_package(capsys, monkeypatch):
 def test_the_doctor_names_no_extra_that_is_made_of_others(monkeypatch):
     lines = ["jax>=0.10", 'ale-py>=0.12; extra == "ale"', 'bellmax[ale]; extra == "all"']
     monkeypatch.setattr("importlib.metadata.requires", lambda name: lines)
-    assert doctor.requirements() == (["jax", "jaxlib"], {"ale": ["ale-py"]})
+    assert requirements() == (["jax", "jaxlib"], {"ale": ["ale-py"]})
 
 
 def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):

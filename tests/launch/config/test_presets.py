@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from bellmax.launch.config.run_config import list_presets, load
-from bellmax.launch.runners.device_runner import zero_metrics
 from bellmax.launch.runners.host_runner import HostRunner
 from bellmax.launch.training.experiment import build
 
@@ -44,13 +43,11 @@ def test_a_learning_phase_keeps_the_shapes_of_the_state(preset):
     state, runner = experiment.abstract_state(), experiment.runner
     counts = jax.ShapeDtypeStruct((), np.int32)
     if isinstance(runner, HostRunner):
-        interval = zero_metrics(experiment.agent, runner._example, 1)
-        counts = np.zeros(2, np.int32)
-        rollout = runner._abstract_rollout()
-        phases = runner._phases
-        held, keys = phases.hold(state)
-        after, *_ = jax.eval_shape(phases.learn, held, keys, interval, rollout, counts)
-        after = phases.release(after, keys)
+        counts, functions = np.zeros(2, np.int32), runner.functions
+        packed, keys = functions.pack(state)
+        given = packed, keys, runner.zero_metrics, runner.abstract_rollout(), counts
+        after, *_ = jax.eval_shape(functions.learn, *given)
+        after = functions.unpack(after, keys)
     else:
         after, _ = jax.eval_shape(runner.advance, state, counts, counts)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(

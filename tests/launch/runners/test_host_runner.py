@@ -128,7 +128,7 @@ def test_what_stops_an_actor_reaches_the_learner(counting_agent):
             CountingBatch(0, 1).spec.observation,
             lambda: HostVector(CountingBatch(0, NUM_ENVS, raises_at=25)),
             replay_for(counting_agent),
-            lock_step=lock_step,
+            ahead=None if lock_step else 1,
         )
         with pytest.raises(RuntimeError, match="broken for good"):
             runner.advance(runner.init(jnp.array([0])), 20, 30)
@@ -172,7 +172,7 @@ def test_asked_to_stop_it_returns_what_it_has(counting_agent):
             CountingBatch(0, 1).spec.observation,
             lambda: HostVector(Stopping(0, NUM_ENVS)),
             replay_for(counting_agent),
-            lock_step=lock_step,
+            ahead=None if lock_step else 1,
         )
         runners[:] = [runner]
         state, interval = runner.advance(runner.init(jnp.array([0])), 20, 10**8)

@@ -47,8 +47,7 @@ def test_no_step_is_lost_or_doubled_by_two_actors_whose_tasks_break(counting_age
         replay,
         num_actors=2,
         rollout_length=2,
-        lock_step=lock_step,
-        ahead=3,
+        ahead=None if lock_step else 3,
     )
     state, interval = runner.advance(runner.init(jnp.array([0])), 10, 10)
     state, more = runner.advance(state, 0, 10)
@@ -116,8 +115,7 @@ def test_acting_sees_every_update_in_lock_step_and_older_parameters_in_threads()
             env.spec.observation,
             lambda: HostVector(CountingCartPole(NUM_ENVS)),
             replay_for(witness, capacity=4 * 100),
-            lock_step=lock_step,
-            ahead=2,
+            ahead=None if lock_step else 2,
         )
         state, _ = runner.advance(runner.init(jnp.array([0])), 20, 80)
         runner.close()
