@@ -15,7 +15,7 @@ from bellmax import UserError
 from bellmax.envs.adapters.dm_env import from_dm_env
 from bellmax.envs.adapters.gymnasium import from_gymnasium
 from bellmax.envs.base import EnvSpec
-from bellmax.envs.errors import in_a_sentence, making
+from bellmax.envs.errors import import_own, making
 from bellmax.envs.host.base import HostEnvironment
 from bellmax.envs.options import check_arguments, nearest, suggest
 
@@ -38,16 +38,7 @@ def load_factory(name: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
         raise UserError(f"env.name must be of the form module.path:factory, got {name!r}")
-    with in_a_sentence(f"the module {module_name!r} cannot be imported"):
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if f"{module_name}.".startswith(f"{error.name}."):
-                raise UserError(
-                    f"environment {name!r} needs the module {error.name!r}; install it or add its "
-                    "folder to PYTHONPATH"
-                ) from error
-            raise
+    module = import_own(module_name, f"environment {name!r}")
     factory: Any = getattr(module, attribute, None)
     if factory is not None and not callable(factory):
         raise UserError(
