@@ -31,12 +31,7 @@ from bellmax.agents.base import (
 )
 from bellmax.agents.configs.actor_critic import ActorCriticConfig
 from bellmax.envs import EnvSpec
-from bellmax.networks import (
-    Network,
-    action_bounds,
-    make_actor,
-    make_critics,
-)
+from bellmax.networks import Network, action_bounds, make_actor, make_critics
 
 
 class ActorCritic(NamedTuple):

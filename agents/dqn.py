@@ -9,13 +9,7 @@ import jax
 from bellmax import losses
 from bellmax.agents.base import Agent, Params
 from bellmax.agents.configs.value_based import DQNConfig
-from bellmax.agents.value_based import (
-    ValueLoss,
-    make_value_agent,
-    taken,
-    td_loss,
-    transitions,
-)
+from bellmax.agents.value_based import ValueLoss, make_value_agent, taken, td_loss, transitions
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network
 

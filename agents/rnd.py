@@ -12,12 +12,7 @@ import jax.numpy as jnp
 from bellmax import losses
 from bellmax.agents.base import Agent, Params, masked_mean
 from bellmax.agents.configs.on_policy import RNDConfig
-from bellmax.agents.intrinsic import (
-    Chunk,
-    Intrinsic,
-    no_memory,
-    transitions,
-)
+from bellmax.agents.intrinsic import Chunk, Intrinsic, no_memory, transitions
 from bellmax.agents.on_policy import make_on_policy_agent
 from bellmax.envs import EnvSpec
 from bellmax.networks import check_arrays, make_torso

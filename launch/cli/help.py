@@ -20,15 +20,14 @@ def program(tokens: Sequence[str]) -> int:
     """Answer `--help` and `--tyro-print-completion SHELL`; return the exit code."""
     import tyro
 
-    completes, keys = tokens[0] not in ("-h", "--help"), None
-    if completes:
+    keys = None
+    if tokens[0] not in ("-h", "--help"):  # completion, which knows the keys of every agent
         some = run_config.RunConfig(agent_name="dqn")
         agents = _union([registry.config_class(name) for name in registry.names()])
-        keys = option_class(run_config.RunConfig, {"agent": agents}, some, completes=True)
+        keys = option_class(run_config.RunConfig, {"agent": agents}, some)
     app = tyro.extras.SubcommandApp()
     for name, command in COMMANDS.items():
-        configuration = keys if command.overrides else None
-        options: Any = command_class(command.options, configuration, completes=completes)
+        options: Any = command_class(command.options, keys if command.overrides else None)
         app.command(options, name=name)
     return _exit_code(app.cli, prog="bellmax", description=bellmax.__doc__, args=list(tokens))
 

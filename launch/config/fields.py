@@ -29,8 +29,15 @@ def key_of(cls: Any, name: str) -> str:
 
 
 def hints(cls: Any, types: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the type hint of each field of a dataclass, `types` in the place of theirs."""
+    """Return the type hint of each field of a dataclass, `types` in the place of theirs.
+
+    An option of a command is left out or given, but never null.
+    """
     found = {**typing.get_type_hints(cls, include_extras=True), **(types or {})}
+    for field in dataclasses.fields(cls):
+        args = typing.get_args(found[field.name])
+        if "option" in field.metadata and type(None) in args:
+            found[field.name] = typing.Union[tuple(a for a in args if a is not type(None))]  # noqa: UP007
     return {field.name: found[field.name] for field in dataclasses.fields(cls)}
 
 

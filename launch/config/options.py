@@ -25,7 +25,7 @@ def read_command(cls: type, tokens: Sequence[str]) -> tuple[dict[str, Any], list
 
     try:
         made, rest = tyro.cli(
-            command_class(cls, needs_argument=False),
+            command_class(cls, reads=True),
             args=list(tokens),
             return_unknown_args=True,
             add_help=False,
@@ -70,19 +70,12 @@ def read_overrides(tokens: Sequence[str]) -> dict[str, Any]:
     return typed
 
 
-def option_class(
-    cls: Any,
-    types: Mapping[str, Any] | None = None,
-    instance: Any = None,
-    *,
-    completes: bool = False,
-) -> type:
-    """Return a dataclass for tyro: an option for each leaf of a configuration.
+def option_class(cls: Any, types: Mapping[str, Any] | None = None, instance: Any = None) -> type:
+    """Return a dataclass for tyro's help and completion: an option for each leaf of a section.
 
     Args:
       cls, types: as in `schema.build`.
       instance: of `cls`; help shows its values.
-      completes: for completion in a shell, not for reading: values are limited to known ones.
     """
     from tyro.conf import arg
 
@@ -90,29 +83,23 @@ def option_class(
     for name, hint in fields.hints(cls, types).items():
         value, inner = fields.default_of(cls, name, instance), fields.section_type(hint)
         if inner:
-            made = option_class(inner, None, value, completes=completes)
+            made = option_class(inner, None, value)
             kind, value = Annotated[made, arg(help=inner.__doc__)], made()
         else:
-            text, known = fields.comments(cls).get(name, ""), choices_of(hint) if completes else ()
-            kind = _leaf("*", describe(hint), known, name=fields.key_of(cls, name), help=text)
+            details = {"name": fields.key_of(cls, name), "help": fields.comments(cls).get(name, "")}
+            kind = _leaf("*", describe(hint), choices_of(hint), **details)
         members.append((name, kind, dataclasses.field(default_factory=lambda v=value: v)))
     return dataclasses.make_dataclass(cls.__name__, members, namespace={"__doc__": cls.__doc__})
 
 
-def command_class(
-    cls: Any,
-    configuration: type | None = None,
-    *,
-    needs_argument: bool = True,
-    completes: bool = False,
-) -> type:
+def command_class(cls: Any, configuration: type | None = None, *, reads: bool = False) -> type:
     """Return a dataclass for tyro: the options of a command, then those of a configuration.
 
     Args:
-      cls: a dataclass of `command_options`.
+      cls: a dataclass of `cli.options`.
       configuration: an `option_class`.
-      needs_argument: whether the command's argument cannot be left out.
-      completes: as in `option_class`.
+      reads: for reading what was typed: the command's argument may be left out, and any value is
+        taken.
     """
     from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
@@ -123,16 +110,16 @@ def command_class(
         # Defaults are in the text: they depend on other options.
         details = {"help": fields.comments(cls).get(name), "help_behavior_hint": ""}
         many = hint == tuple[str, ...]
-        known = choices_of(hint) if completes else ()
         if hint is bool:
             members.append((name, Annotated[FlagCreatePairsOff[bool], arg(**details)], False))
         elif not key.startswith("--"):
             kind = Positional[_leaf("*" if many else 1, metavar, **details)]
-            members.append((name, kind) if needs_argument else (name, kind, None))
+            members.append((name, kind, None) if reads else (name, kind))
         elif many:
             kind = Annotated[tuple[str, ...], arg(metavar=metavar, **details)]
             members.append((name, UseAppendAction[kind], ()))
         else:
+            known = () if reads else choices_of(hint)
             members.append((name, _leaf(1, metavar or describe(hint), known, **details), None))
     if configuration:
         kind = Annotated[configuration, arg(name="")]

@@ -7,13 +7,18 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bellmax import UserError
 from bellmax.launch.distributed.files import write_whole
 
 FILE = "metrics.jsonl"
 Row = dict[str, Any]
+
+
+class _Sink(NamedTuple):
+    write: Callable[[Row], Any]
+    close: Callable[[], Any]
 
 
 class MetricsLog:
@@ -46,24 +51,23 @@ class MetricsLog:
         report: Callable[[str], None] | None = None,
     ):
         self._report = report or _to_stderr
-        self._closers: dict[str, Callable[[], Any]] = {}
-        self._sinks: dict[str, Callable[[Row], None]] = {}
+        self._sinks: dict[str, _Sink] = {}
         if wandb is not None:
-            self._add("Weights & Biases", *_open_wandb(folder, wandb, config, resume_step))
+            self._sinks["Weights & Biases"] = _open_wandb(folder, wandb, config, resume_step)
         if tensorboard:
-            self._add("TensorBoard", *_open_tensorboard(folder, resume_step))
-        self._add(FILE, *_open_json_lines(folder / FILE, resume_step))
+            self._sinks["TensorBoard"] = _open_tensorboard(folder, resume_step)
+        self._sinks[FILE] = _open_json_lines(folder / FILE, resume_step)
 
     def write(self, row: Row) -> None:
         """Writes one row to every sink that still works; never raises on a sink's account."""
         row = _plain(row)
         for name in list(self._sinks):
-            self._try(name, lambda sink=self._sinks[name]: sink(row))
+            self._try(name, self._sinks[name].write, row)
 
     def close(self) -> None:
         """Flushes and closes the sinks."""
         for name in list(self._sinks):
-            self._try(name, self._closers[name])
+            self._try(name, self._sinks[name].close)
         self._sinks.clear()
 
     def __enter__(self) -> "MetricsLog":
@@ -72,21 +76,19 @@ class MetricsLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _add(self, name: str, sink: Callable[[Row], None], close: Callable[[], Any]) -> None:
-        self._sinks[name], self._closers[name] = sink, close
-
-    def _try(self, name: str, action: Callable[[], Any]) -> None:
+    def _try(self, name: str, action: Callable[..., Any], *arguments: Any) -> None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a sink's own deprecations are not the user's
-                action()
+                action(*arguments)
         except Exception as error:
-            if self._sinks.pop(name, None) is None:
+            sink = self._sinks.pop(name, None)
+            if sink is None:
                 return
             reason = str(error) or type(error).__name__
             with contextlib.suppress(Exception):  # stderr may be gone too: nobody left to tell
                 self._report(f"{name} failed ({reason}); training goes on without it")
-            self._try(name, self._closers[name])
+            self._try(name, sink.close)
 
 
 def read_metrics(folder: Path) -> list[Row]:
@@ -132,7 +134,7 @@ def _open_json_lines(path: Path, resume_step: int | None):
         if stream.write(line) != len(line):
             raise OSError("the disk is full")
 
-    return write, stream.close
+    return _Sink(write, stream.close)
 
 
 def _open_tensorboard(folder: Path, resume_step: int | None):
@@ -150,7 +152,7 @@ def _open_tensorboard(folder: Path, resume_step: int | None):
             writer.add_scalar(name, value, row["step"])
         writer.flush()
 
-    return write, writer.close
+    return _Sink(write, writer.close)
 
 
 def _open_wandb(folder: Path, project: str, config: dict[str, Any], resume_step: int | None):
@@ -177,7 +179,7 @@ def _open_wandb(folder: Path, project: str, config: dict[str, Any], resume_step:
         # Rows of several seeds share a step and W&B's own step only rises: ours is a column.
         run.log({**_scalars(row), "step": row["step"]})
 
-    return write, run.finish
+    return _Sink(write, run.finish)
 
 
 def _scalars(row: Row) -> dict[str, float]:

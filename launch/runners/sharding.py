@@ -80,10 +80,14 @@ def shardings(mesh: Mesh, state: TrainState) -> TrainState:
 
 
 def place(state: Any, where: Any) -> Any:
-    """Puts a state where `shardings` says; leaves that are there already are not copied."""
+    """Put a state where `shardings` says; leaves that are there already are not copied.
+
+    Several processes can only pass leaves that are there already.
+    """
 
     def put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
-        return x if x.sharding == sharding else jax.device_put(x, sharding)
+        there = x.sharding.is_equivalent_to(sharding, x.ndim)
+        return x if there else jax.device_put(x, sharding)
 
     return jax.tree.map(put, state, where)
 

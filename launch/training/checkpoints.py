@@ -239,7 +239,8 @@ class Checkpoints:
         specs = {name: _raw_spec(spec) for name, spec in named.items()}
         cuts = {name: Cut(*how) for name, how in meta["cuts"].items()}
         # orbax refuses to save empty arrays.
-        arrays = {n: jnp.zeros(x.shape, x.dtype) for n, x in specs.items() if not x.size}
+        empty = {name: spec for name, spec in specs.items() if not spec.size}
+        arrays = {n: jnp.zeros(x.shape, x.dtype, device=x.sharding) for n, x in empty.items()}
         saved = _by_item({name: spec for name, spec in specs.items() if spec.size})
         try:
             arrays |= orbax_items.restore(self._folder / str(step), saved, cuts)

@@ -40,15 +40,11 @@ def train(config: RunConfig, out: Path, actors: str | None = None) -> int:
       out: new or empty.
       actors: where those of a host environment are: `ray` or `ray://HOST:PORT`; None: here.
     """
-    experiment = _build(config, actors)
-    messages = [check_memory(experiment)]
-    with _actors_at(actors, config, messages), together(out), writable(out) as folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder, "training"):
-            write_whole(folder / "config.yaml", to_yaml(config).encode())
-            versions = json.dumps(all_versions(), indent=2) + "\n"
-            write_whole(folder / "versions.json", versions.encode())
-            return _run(experiment, out, folder, None, messages)
+    with _opened(out, config, actors) as (experiment, folder, messages):
+        write_whole(folder / "config.yaml", to_yaml(config).encode())
+        versions = json.dumps(all_versions(), indent=2) + "\n"
+        write_whole(folder / "versions.json", versions.encode())
+        return _run(experiment, out, folder, None, messages)
 
 
 def check_resumable(run: Path, config: RunConfig) -> None:
@@ -80,35 +76,29 @@ def resume(run: Path, config: RunConfig, actors: str | None = None) -> int:
       UserError: `config` would change what was trained so far, or every checkpoint is damaged.
     """
     check_resumable(run, config)
-    experiment = _build(config, actors)
-    messages = [check_memory(experiment)]
-    with (
-        _actors_at(actors, config, messages),
-        together(run),
-        writable(run) as folder,
-        locked(folder, "training"),
-    ):
+    with _opened(run, config, actors) as (experiment, folder, messages):
         start, said = _start(experiment, run)
         write_whole(folder / "config.yaml", to_yaml(config).encode())
         return _run(experiment, run, folder, start, [*messages, *said])
 
 
-def _build(config: RunConfig, actors: str | None) -> Experiment:
-    if actors is None:
-        return build(config)
-    check(actors, config)
-    return build(config, make_actor=make_ray_actors(config))
-
-
 @contextlib.contextmanager
-def _actors_at(actors: str | None, config: RunConfig, messages: list[str]) -> Iterator[None]:
-    """Joins the cluster where the actors are to be, if any is named; adds a message about it."""
-    if actors is None:
-        yield
-        return
-    with room_for(actors, config.host.actors) as said:
-        messages.append(said)
-        yield
+def _opened(
+    run: Path, config: RunConfig, actors: str | None
+) -> Iterator[tuple[Experiment, Path, list[str]]]:
+    """Builds what a run needs, locks its folder, and yields both with what is to be said."""
+    if actors:
+        check(actors, config)
+    experiment = build(config, make_actor=make_ray_actors(config) if actors else None)
+    messages = [check_memory(experiment)]
+    with contextlib.ExitStack() as stack:
+        if actors:
+            messages.append(stack.enter_context(room_for(actors, config.host.actors)))
+        stack.enter_context(together(run))
+        folder = stack.enter_context(writable(run))
+        folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(locked(folder, "training"))
+        yield experiment, folder, messages
 
 
 class _Start(NamedTuple):

@@ -144,7 +144,7 @@ def test_a_full_disk_ends_the_run_and_its_processes_and_keeps_what_was_there(lin
     assert main(["train", "run.yaml", *options, "--out", "run"]) == 0
     before, children = saved_files(run), here.children(recursive=True)
     capsys.readouterr()
-    with files_limited_to(6_000):
+    with files_limited_to(4_000):
         assert main(["resume", str(run), "--steps", "2000"]) == 1
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1, err
