@@ -79,8 +79,8 @@ def connected(address: str, cpus: int) -> Iterator[str]:
     """Join a Ray cluster and leave it at the end; use an existing connection.
 
     Args:
-      address: `ray://HOST:PORT` of a cluster; or `ray` for the one that RAY_ADDRESS names. If that is
-        not set, a new cluster is started on this machine and shut down at the end.
+      address: `ray://HOST:PORT` of a cluster; or `ray` for the one that RAY_ADDRESS names. Without
+        that variable, a new cluster is started on this machine and shut down at the end.
       cpus: of a new cluster, whatever the machine has.
 
     Yields:
