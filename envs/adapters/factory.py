@@ -15,11 +15,7 @@ from bellmax import UserError
 from bellmax.envs.adapters.dm_env import from_dm_env
 from bellmax.envs.adapters.gymnasium import from_gymnasium
 from bellmax.envs.base import EnvSpec
-<<<<<<< HEAD
 from bellmax.envs.errors import making
-=======
-from bellmax.envs.errors import import_own, making
->>>>>>> f0c9585b56618f8966f8a968b06672c524e805c8
 from bellmax.envs.host.base import HostEnvironment
 from bellmax.envs.options import check_arguments, load_callable, nearest
 
@@ -33,33 +29,8 @@ _MEMBERS = {
 }
 
 
-<<<<<<< HEAD
 def _load(name: str) -> Callable[..., Any]:
     return load_callable(name, "env.name", "makes an environment")
-=======
-def load_factory(name: str) -> Callable[..., Any]:
-    """Import the callable `module.path:factory`.
-
-    Raises:
-      UserError: there is no such module or callable, or the module raises an exception.
-    """
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise UserError(f"env.name must be of the form module.path:factory, got {name!r}")
-    module = import_own(module_name, f"environment {name!r}")
-    factory: Any = getattr(module, attribute, None)
-    if factory is not None and not callable(factory):
-        raise UserError(
-            f"{name} must be a function or class that makes an environment, got "
-            f"{_kind_in_words(factory)}"
-        )
-    if factory is None:
-        raise UserError(
-            f"module {module_name!r} has no callable {attribute!r}"
-            f"{suggest(attribute, [n for n in vars(module) if not n.startswith('_')])}"
-        )
-    return factory
->>>>>>> f0c9585b56618f8966f8a968b06672c524e805c8
 
 
 def call(name: str, options: dict[str, Any]) -> Any:
