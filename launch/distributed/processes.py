@@ -75,7 +75,7 @@ def together(run: Path) -> Iterator[None]:
             raise
         raise LostProcessError(
             f"another process of this run has died; start all of them again with "
-            f"`bellmax resume {run}`, which goes on from the last checkpoint"
+            f"`bellmax resume {run}`, which continues from the last checkpoint"
         ) from error
 
 
