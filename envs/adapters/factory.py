@@ -15,9 +15,13 @@ from bellmax import UserError
 from bellmax.envs.adapters.dm_env import from_dm_env
 from bellmax.envs.adapters.gymnasium import from_gymnasium
 from bellmax.envs.base import EnvSpec
-from bellmax.envs.errors import in_a_sentence, making
+<<<<<<< HEAD
+from bellmax.envs.errors import making
+=======
+from bellmax.envs.errors import import_own, making
+>>>>>>> f0c9585b56618f8966f8a968b06672c524e805c8
 from bellmax.envs.host.base import HostEnvironment
-from bellmax.envs.options import check_arguments, nearest, suggest
+from bellmax.envs.options import check_arguments, load_callable, nearest
 
 # JAX suites whose environment objects an adapter takes, and others.
 _SUITES = ("gymnax", "brax", "craftax", "xminigrid")
@@ -29,6 +33,10 @@ _MEMBERS = {
 }
 
 
+<<<<<<< HEAD
+def _load(name: str) -> Callable[..., Any]:
+    return load_callable(name, "env.name", "makes an environment")
+=======
 def load_factory(name: str) -> Callable[..., Any]:
     """Import the callable `module.path:factory`.
 
@@ -38,16 +46,7 @@ def load_factory(name: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
         raise UserError(f"env.name must be of the form module.path:factory, got {name!r}")
-    with in_a_sentence(f"the module {module_name!r} cannot be imported"):
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if f"{module_name}.".startswith(f"{error.name}."):
-                raise UserError(
-                    f"environment {name!r} needs the module {error.name!r}; install it or add its "
-                    "folder to PYTHONPATH"
-                ) from error
-            raise
+    module = import_own(module_name, f"environment {name!r}")
     factory: Any = getattr(module, attribute, None)
     if factory is not None and not callable(factory):
         raise UserError(
@@ -60,6 +59,7 @@ def load_factory(name: str) -> Callable[..., Any]:
             f"{suggest(attribute, [n for n in vars(module) if not n.startswith('_')])}"
         )
     return factory
+>>>>>>> f0c9585b56618f8966f8a968b06672c524e805c8
 
 
 def call(name: str, options: dict[str, Any]) -> Any:
@@ -69,7 +69,7 @@ def call(name: str, options: dict[str, Any]) -> Any:
       UserError: the factory raises an exception, or returns no environment; the message names the
         file and line in the user's code.
     """
-    factory = load_factory(name)
+    factory = _load(name)
     check_arguments(name, factory, options)
     with making(name, options):
         made = from_suite(factory(**options))
@@ -144,7 +144,12 @@ def make_host(name: str, options: dict[str, Any]) -> HostEnvironment:
     if kind == "dm_env":
         close(made)  # `from_dm_env` calls the factory again for every seed
         with making(name, options):
-            return from_dm_env(functools.partial(load_factory(name), **options), name)
+            return from_dm_env(
+                functools.partial(
+                    load_callable(name, "env.name", "makes an environment"), **options
+                ),
+                name,
+            )
     return made
 
 
