@@ -150,7 +150,7 @@ def _readings(value: Any) -> Iterator[Any]:
 
 def _no_large_integer(value: Any) -> Any:
     """Keep an integer that is out of range from becoming the float of `int | float`."""
-    if isinstance(value, int) and abs(value) > INT32:
+    if isinstance(value, int) and not -INT32 - 1 <= value <= INT32:
         raise ValueError
     return value
 

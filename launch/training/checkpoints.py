@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import multihost_utils
 
 from bellmax import UserError
 from bellmax.launch.distributed.files import sync, write_whole
@@ -60,8 +61,6 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, keep: int, read_only: bool = False):
-        if keep < 1:
-            raise UserError(f"checkpoints to keep must be at least 1, got {keep}")
         self._folder = Path(folder).absolute()
         self._keep = keep
         if not read_only:
@@ -101,7 +100,8 @@ class Checkpoints:
                     remove(path)
                 unfinished.rename(path)
                 sync(self._folder)
-            orbax_items.await_all(f"checkpoint {step}")
+            if jax.process_count() > 1:  # the others read it only when it has its name
+                multihost_utils.sync_global_devices(f"checkpoint {step}")
         except Exception as error:  # tensorstore reports a full disk as a ValueError
             if is_first():
                 sweep(self._folder)
@@ -226,9 +226,7 @@ class Checkpoints:
         return True
 
     def _meta(self, step: int) -> dict[str, Any]:
-        from bellmax.launch.training import orbax_items
-
-        return orbax_items.read_meta(self._folder / str(step))
+        return json.loads((self._folder / str(step) / META / "metadata").read_text())
 
     def _load(self, step: int, abstract_state: Any, partial: bool) -> Any:
         """Read a checkpoint after `_check`."""
