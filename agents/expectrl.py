@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from bellmax import losses
-from bellmax.agents.actor_critic import CriticLoss, make_actor_critic_agent
-from bellmax.agents.base import ActorOutput, Agent, LearnerState, Memory, Outcome, Params
 from bellmax.agents.configs.actor_critic import ExpectRLConfig
+from bellmax.agents.shared.actor_critic import CriticLoss, make_actor_critic_agent
+from bellmax.agents.shared.base import ActorOutput, Agent, LearnerState, Memory, Outcome, Params
 from bellmax.envs import EnvSpec
 
 

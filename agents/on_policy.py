@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import optax
 
 from bellmax import losses
-from bellmax.agents.base import (
+from bellmax.agents.configs.on_policy import OnPolicyConfig
+from bellmax.agents.shared.base import (
     Act,
     ActorOutput,
     Agent,
@@ -27,8 +28,7 @@ from bellmax.agents.base import (
     count_actions,
     masked_mean,
 )
-from bellmax.agents.configs.on_policy import OnPolicyConfig
-from bellmax.agents.intrinsic import (
+from bellmax.agents.shared.intrinsic import (
     NO_BONUS,
     Chunk,
     Intrinsic,

@@ -18,7 +18,7 @@ import numpy as np
 from timing import alternate, table
 
 from bellmax.agents import registry
-from bellmax.agents.base import ActorOutput, Batch, LearnOutput
+from bellmax.agents.shared.base import ActorOutput, Batch, LearnOutput
 from bellmax.envs import make_vector_env
 from bellmax.launch.config.run_config import load
 from bellmax.launch.replay.ring import make_replay

@@ -17,7 +17,7 @@ from report import interval
 from timing import table
 
 from bellmax.agents import Agent
-from bellmax.agents.actor_critic import check_action
+from bellmax.agents.shared.actor_critic import check_action
 from bellmax.envs import make, make_vector_env
 from bellmax.launch.config.run_config import RunConfig, load
 from bellmax.launch.runners.train_state import TrainState

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bellmax.agents import Agent, registry
-from bellmax.agents.base import LearnerState
+from bellmax.agents.shared.base import LearnerState
 from bellmax.envs import make_vector_env
 from bellmax.launch.config.run_config import RunConfig
 from bellmax.launch.replay.ring import make_replay

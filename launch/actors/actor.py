@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from bellmax.agents import Memory
-from bellmax.agents.base import Outcome
+from bellmax.agents.shared.base import Outcome
 from bellmax.envs import Step, VectorTimeStep
 from bellmax.envs.host import HostVector
 from bellmax.launch.runners.base import HostRollout, PolicyInputs, RolloutSums

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bellmax.agents.base import Batch
+from bellmax.agents.shared.base import Batch
 from bellmax.envs import Step
 from bellmax.launch.replay import sum_tree
 

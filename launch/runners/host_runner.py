@@ -17,7 +17,7 @@ from dm_env import specs
 from jax.sharding import Mesh
 
 from bellmax.agents import Agent
-from bellmax.agents.base import Outcome
+from bellmax.agents.shared.base import Outcome
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.base import (
     ActorTimeoutError,

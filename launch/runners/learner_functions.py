@@ -14,7 +14,7 @@ from dm_env import specs
 from jax.sharding import Mesh
 
 from bellmax.agents import Agent
-from bellmax.agents.base import Batch, LearnerState
+from bellmax.agents.shared.base import Batch, LearnerState
 from bellmax.envs import Step, VectorState, VectorTimeStep
 from bellmax.envs.statistics import initial_statistics, merge_statistics, normalise
 from bellmax.launch.replay import ring as replay_lib

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from bellmax.agents import Agent
-from bellmax.agents.base import Batch, LearnerState
+from bellmax.agents.shared.base import Batch, LearnerState
 from bellmax.envs import Step, VectorTimeStep
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.sharding import Split

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from bellmax.agents import Agent, Memory
-from bellmax.agents.base import LearnerState, LearnOutput
+from bellmax.agents.shared.base import LearnerState, LearnOutput
 from bellmax.envs import Step, VectorState, VectorTimeStep
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.random import stream

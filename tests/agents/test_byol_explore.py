@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from dm_env import specs
 
-from bellmax.agents.base import Batch
 from bellmax.agents.byol_explore import BYOLExploreConfig, byol_bonus, make_byol_explore
-from bellmax.agents.intrinsic import Chunk, IntrinsicConfig
+from bellmax.agents.shared.base import Batch
+from bellmax.agents.shared.intrinsic import Chunk, IntrinsicConfig
 from bellmax.envs import DeepSea, EnvSpec, Step, vectorise
 from bellmax.launch.runners.learning import with_next
 from bellmax.networks import (

@@ -10,8 +10,8 @@ from dm_env import specs
 from scipy import special
 
 from bellmax import losses
-from bellmax.agents.base import Batch, Outcome
 from bellmax.agents.expectrl import ExpectRLConfig, make_expectrl
+from bellmax.agents.shared.base import Batch, Outcome
 from bellmax.agents.td3 import TD3Config, make_td3
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import ContinuousNetworkConfig

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bellmax.agents.base import Batch
 from bellmax.agents.dqn import DQNConfig, make_dqn
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
+from bellmax.agents.shared.base import Batch
 from helpers.jitted import quick_jit
 from helpers.sweeps import check_sweep
 from helpers.windows import KEY, SMALL, SPEC, random_steps

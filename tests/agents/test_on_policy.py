@@ -12,13 +12,13 @@ from dm_env import specs
 from scipy import special
 
 from bellmax import UserError
-from bellmax.agents.base import Batch
-from bellmax.agents.intrinsic import NO_BONUS, IntrinsicConfig
 from bellmax.agents.on_policy import (
     OnPolicyConfig,
     make_on_policy,
     make_on_policy_agent,
 )
+from bellmax.agents.shared.base import Batch
+from bellmax.agents.shared.intrinsic import NO_BONUS, IntrinsicConfig
 from bellmax.envs import EnvSpec, Pendulum, Step, TimeStep, vectorise
 from bellmax.launch.runners.device_runner import make_runner
 from bellmax.networks import RecurrentNetworkConfig, make_recurrent_network

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from dm_env import specs
 
-from bellmax.agents.base import Batch
 from bellmax.agents.expectrl import ExpectRLConfig, make_expectrl
+from bellmax.agents.shared.base import Batch
 from bellmax.agents.td3 import TD3Config, make_td3
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import ContinuousNetworkConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bellmax.agents import Agent, LearnerState, LearnOutput
-from bellmax.agents.base import ActorOutput, ReplaySpec
+from bellmax.agents.shared.base import ActorOutput, ReplaySpec
 from bellmax.envs import DeepSea, vectorise
 from bellmax.launch.runners.device_runner import make_runner
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bellmax.agents.base import (
+from bellmax.agents.configs.value_based import ValueConfig
+from bellmax.agents.shared.base import (
     ActorOutput,
     Agent,
     Batch,
@@ -20,7 +21,6 @@ from bellmax.agents.base import (
     masked_mean,
     update_target,
 )
-from bellmax.agents.configs.value_based import ValueConfig
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Head, Network, make_q_network
 

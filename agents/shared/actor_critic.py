@@ -17,7 +17,8 @@ import optax
 from dm_env import specs
 
 from bellmax import UserError, losses
-from bellmax.agents.base import (
+from bellmax.agents.configs.actor_critic import ActorCriticConfig
+from bellmax.agents.shared.base import (
     Act,
     ActorOutput,
     Agent,
@@ -29,7 +30,6 @@ from bellmax.agents.base import (
     ReplaySpec,
     masked_mean,
 )
-from bellmax.agents.configs.actor_critic import ActorCriticConfig
 from bellmax.envs import EnvSpec
 from bellmax.networks import Network, action_bounds, make_actor, make_critics
 

@@ -10,10 +10,10 @@ import pytest
 from dm_env import specs
 
 from bellmax import UserError
-from bellmax.agents import value_based
-from bellmax.agents.base import Batch, masked_mean, update_target
 from bellmax.agents.dqn import DQNConfig, make_dqn
-from bellmax.agents.value_based import apply_sequence, transitions
+from bellmax.agents.shared import value_based
+from bellmax.agents.shared.base import Batch, masked_mean, update_target
+from bellmax.agents.shared.value_based import apply_sequence, transitions
 from bellmax.networks import NetworkConfig, make_q_network
 from helpers.jitted import quick_jit
 from helpers.windows import (
