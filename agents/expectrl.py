@@ -69,10 +69,10 @@ def _with_bandit(config: ExpectRLConfig, agent: Agent) -> Agent:
     def init(key: jax.Array) -> LearnerState:
         bandit = losses.bandit_init(len(config.alphas), window=config.bandit_window)
         chooser = Chooser(bandit, jnp.zeros(()), jnp.zeros((), jnp.int32))
-        return agent.init(key)._replace(extra=chooser)
+        return agent.init(key)._replace(aux=chooser)
 
     def actor_params(state: LearnerState) -> Params:
-        return agent.actor_params(state), state.extra.bandit
+        return agent.actor_params(state), state.aux.bandit
 
     def act(
         params: Params,
@@ -118,6 +118,6 @@ def _with_bandit(config: ExpectRLConfig, agent: Agent) -> Agent:
         def one(i: jax.Array, chooser: Chooser) -> Chooser:
             return feed(chooser, arms[rows[i]], returns[rows[i]])
 
-        return state._replace(extra=jax.lax.fori_loop(0, jnp.sum(ended), one, state.extra))
+        return state._replace(aux=jax.lax.fori_loop(0, jnp.sum(ended), one, state.aux))
 
     return agent._replace(init=init, actor_params=actor_params, act=act, observe=observe)

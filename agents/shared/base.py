@@ -18,7 +18,7 @@ Memory: TypeAlias = Any  # () for a feed-forward agent
 class LearnerState(NamedTuple):
     """State of the learner, updated by every gradient step.
 
-    params, target_params, opt_state, extra: pytrees defined by the agent.
+    params, target_params, opt_state, aux: pytrees defined by the agent.
     steps: [] int32, gradient steps taken; equal for all seeds of a run.
     """
 
@@ -26,7 +26,7 @@ class LearnerState(NamedTuple):
     target_params: Params
     opt_state: Any
     steps: jax.Array
-    extra: Any = ()
+    aux: Any = ()
 
 
 class Batch(NamedTuple):
@@ -36,13 +36,13 @@ class Batch(NamedTuple):
     weights: [B] float32 importance weights, ones under uniform replay.
     memory: [B, ...] the actor's recurrent state before the first step; () from replay, which does
         not store it.
-    extra: [B, ...] output of the agent's `prepare` for a rollout.
+    aux: [B, ...] output of the agent's `prepare` for a rollout.
     """
 
     steps: Step
     weights: jax.Array
     memory: Memory = ()
-    extra: Any = ()
+    aux: Any = ()
 
 
 class ActorOutput(NamedTuple):
@@ -84,7 +84,6 @@ class ReplaySpec(NamedTuple):
 
     sequence_length: int
     batch_size: int
-    burn_in: int = 0
     on_policy: bool = False
 
 

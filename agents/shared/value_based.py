@@ -240,7 +240,7 @@ def make_value_agent(
     ) -> tuple[LearnerState, LearnOutput]:
         gradient = jax.grad(joint_loss, has_aux=True)
         found, (each, metrics, aux) = gradient(
-            state.params, state.target_params, batch, state.extra, key
+            state.params, state.target_params, batch, state.aux, key
         )
         updates, opt_state = optimizer.update(found, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)

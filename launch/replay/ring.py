@@ -47,7 +47,6 @@ class Replay(NamedTuple):
     """init(step) takes one vector step with leaves [N, ...] (shapes only).
 
     add(state, steps [L, N, ...]) -> state; of stacked observations whole stacks or newest frames
-    can_sample(state) -> [] bool, whether a whole sequence is stored
     sample(state, key) -> Sample
     update_priorities(state, indices [B], priorities [B]) -> state; does nothing if uniform
     frame_stack: S, as in `make_replay`
@@ -55,7 +54,6 @@ class Replay(NamedTuple):
 
     init: Callable[[Step], ReplayState]
     add: Callable[[ReplayState, Step], ReplayState]
-    can_sample: Callable[[ReplayState], jax.Array]
     sample: Callable[[ReplayState, jax.Array], Sample]
     update_priorities: Callable[[ReplayState, jax.Array, jax.Array], ReplayState]
     frame_stack: int
@@ -132,10 +130,6 @@ def make_replay(
             filled=jnp.minimum(state.filled + rollout_length, slots),
         )
 
-    def can_sample(state: ReplayState) -> jax.Array:
-        enough = state.filled >= sequence_length
-        return enough & (sum_tree.total(state.priorities) > 0) if prioritised else enough
-
     def sample(state: ReplayState, key: jax.Array) -> Sample:
         if prioritised:
             indices, probabilities = sum_tree.sample(state.priorities, key, batch_size)
@@ -159,7 +153,7 @@ def make_replay(
             max_priority=jnp.maximum(state.max_priority, jnp.max(scaled)),
         )
 
-    return Replay(init, add, can_sample, sample, update_priorities, frame_stack)
+    return Replay(init, add, sample, update_priorities, frame_stack)
 
 
 def _check_slots(

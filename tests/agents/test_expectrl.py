@@ -133,8 +133,8 @@ def test_a_bandit_draws_the_head_that_acts_through_an_episode():
     agent = compiled(make_expectrl, replace(AUTO, random_steps=0, exploration_noise=0.0))
     state = random_state(agent)
     weights = jnp.array([0.0, 1.0, -1.0])
-    chooser = state.extra._replace(bandit=state.extra.bandit._replace(weights=weights))
-    state = state._replace(extra=chooser)
+    chooser = state.aux._replace(bandit=state.aux.bandit._replace(weights=weights))
+    state = state._replace(aux=chooser)
     seen = np.random.default_rng(0).normal(size=(6000, 3)).astype(np.float32)
     output = act(agent, state, seen)
     arms = np.asarray(output.memory)
@@ -173,10 +173,10 @@ def test_the_bandit_is_fed_the_rise_of_the_return_in_the_order_of_time(rule):
                 fed = jitted.bandit_update(fed, arm, rise / 50, step_size=0.2, floor=0.2)
         before, episodes = returns[time, env], episodes + 1
     assert episodes > 6 and np.abs(fed.weights).max() > 0.1
-    assert_close(state.extra.bandit, fed, 1e-3, 1e-4)
-    np.testing.assert_allclose(state.extra.last_return, before, rtol=1e-6)
-    assert state.extra.episodes == episodes
+    assert_close(state.aux.bandit, fed, 1e-3, 1e-4)
+    np.testing.assert_allclose(state.aux.last_return, before, rtol=1e-6)
+    assert state.aux.episodes == episodes
     # Learning leaves the bandit alone, and feeding it leaves the parameters.
     after, _ = agent.learn(state, random_batch(), KEY)
-    jax.tree.map(np.testing.assert_array_equal, after.extra, state.extra)
+    jax.tree.map(np.testing.assert_array_equal, after.aux, state.aux)
     jax.tree.map(np.testing.assert_array_equal, state.params, agent.init(KEY).params)
