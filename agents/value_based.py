@@ -83,7 +83,46 @@ def transitions(steps: Step, discount: float) -> Transition:
     return Transition(*first, reward, total_discount, next_observation, mask)
 
 
-LossFunction = Callable[[Network, Params, Params, Step], ValueLoss]
+LossFunction = Callable[[Network, Params, Any, Step], ValueLoss]
+
+
+class Target(NamedTuple):
+    """How an agent keeps its target parameters, of any structure.
+
+    init(params) -> target_params, which share no buffer with params
+    update(params, target_params, steps []) -> target_params, after gradient step number `steps`
+    """
+
+    init: Callable[[Params], Any]
+    update: Callable[[Params, Any, jax.Array], Any]
+
+
+class AuxiliaryLoss(NamedTuple):
+    """Output of an auxiliary loss for a batch of sequences.
+
+    loss: [B] float32, before importance weights, differentiable in the parameters.
+    bonus: [B, T] or a number, added to the rewards that the agent's own loss sees; no gradient.
+    aux: the next auxiliary state.
+    metrics: name -> [] float32, for the log.
+    """
+
+    loss: jax.Array
+    bonus: Any = 0.0
+    aux: Any = ()
+    metrics: dict[str, jax.Array] = {}
+
+
+class Auxiliary(NamedTuple):
+    """Networks beside the q-network, with a loss and state of their own.
+
+    init(key) -> (params, aux): parameters by name, none of which is "q", and the initial state.
+    loss(params, target_params, steps [B, T], aux, key) -> AuxiliaryLoss. Both parameters are
+        mappings by name; those of the q-network have the name "q". The targets of the others are
+        kept as config.target_period and config.target_rate say.
+    """
+
+    init: Callable[[jax.Array], tuple[dict[str, Params], Any]]
+    loss: Callable[[dict[str, Params], dict[str, Any], Step, Any, jax.Array], AuxiliaryLoss]
 
 
 def td_loss(td_error: jax.Array, q_value: jax.Array, mask: jax.Array, delta: float) -> ValueLoss:
@@ -98,8 +137,11 @@ def make_value_agent(
     *,
     head: Head | None = None,
     keep_log_prob: bool = False,
+    optimizer: optax.GradientTransformation | None = None,
+    target: Target | None = None,
+    auxiliary: Auxiliary | None = None,
 ) -> Agent:
-    """Makes an epsilon-greedy agent from its loss.
+    """Make an epsilon-greedy agent from its loss.
 
     Args:
       config: the shared hyper-parameters.
@@ -109,23 +151,40 @@ def make_value_agent(
       head: network head with the outputs that the loss needs; None for q-values only.
       keep_log_prob: whether replay stores the log-probability of the action under the actor, as
         `steps.behaviour` [B, T].
+      optimizer: of all parameters; None is Adam as config says.
+      target: keeps the q-network's target parameters; None copies or averages the parameters as
+        config.target_period and config.target_rate say.
+      auxiliary: networks beside the q-network, whose loss is added to the agent's.
 
     Returns:
-      The agent: Adam on the mean loss, weighted by the batch's importance weights, and a target
-      network.
+      The agent: the optimizer on the mean loss, weighted by the batch's importance weights, and a
+      target network. Its learner state has the q-network's parameters under "q" if it has an
+      auxiliary; `loss_function` is given those of the q-network alone.
 
     Raises:
       UserError: the action space is not discrete, or the network does not fit.
     """
     num_actions = count_actions(spec)
     network = make_q_network(config.network, spec.observation, num_actions, head)
-    optimizer = make_optimizer(config)
+    optimizer = optimizer or make_optimizer(config)
     epsilon = optax.linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps)
 
+    def follow(params: Params, target_params: Params, steps: jax.Array) -> Params:
+        return update_target(params, target_params, steps, config.target_period, config.target_rate)
+
+    target = target or Target(lambda params: jax.tree.map(jnp.copy, params), follow)
+
     def init(key: jax.Array) -> LearnerState:
-        params = network.init(key)
-        target = jax.tree.map(jnp.copy, params)
-        return LearnerState(params, target, optimizer.init(params), jnp.zeros((), jnp.int32))
+        params, steps = network.init(key), jnp.zeros((), jnp.int32)
+        if auxiliary is None:
+            return LearnerState(params, target.init(params), optimizer.init(params), steps)
+        others, aux = auxiliary.init(jax.random.fold_in(key, 1))
+        targets = {"q": target.init(params), **jax.tree.map(jnp.copy, others)}
+        params = {"q": params, **others}
+        return LearnerState(params, targets, optimizer.init(params), steps, aux)
+
+    def actor_params(state: LearnerState) -> Params:
+        return state.params if auxiliary is None else state.params["q"]
 
     def act(
         params: Params,
@@ -152,26 +211,46 @@ def make_value_agent(
         probability = rate / num_actions + (1.0 - rate) * (action == greedy)
         return ActorOutput(action, memory, jnp.log(probability))
 
+    def own_loss(params: Params, target_params: Any, steps: Step, weights: jax.Array) -> Any:
+        each = loss_function(network, params, target_params, steps)
+        loss = masked_mean(each.loss * weights, each.mask)
+        return loss, (each, {"loss": loss, "q_value": masked_mean(each.q_value, each.mask)}, ())
+
+    def joint_loss(
+        params: Params, target_params: Any, batch: Batch, aux: Any, key: jax.Array
+    ) -> Any:
+        if auxiliary is None:
+            return own_loss(params, target_params, batch.steps, batch.weights)
+        other = auxiliary.loss(params, target_params, batch.steps, aux, key)
+        bonus = jax.lax.stop_gradient(other.bonus)
+        steps = batch.steps._replace(reward=batch.steps.reward + bonus)
+        loss, (each, metrics, _) = own_loss(params["q"], target_params["q"], steps, batch.weights)
+        added = jnp.mean(other.loss * batch.weights)
+        metrics = {**metrics, "loss": loss + added, "auxiliary_loss": added, **other.metrics}
+        return loss + added, (each, metrics, other.aux)
+
+    def move_target(params: Params, target_params: Any, steps: jax.Array) -> Any:
+        if auxiliary is None:
+            return target.update(params, target_params, steps)
+        moved = follow({**params, "q": ()}, {**target_params, "q": ()}, steps)
+        return {**moved, "q": target.update(params["q"], target_params["q"], steps)}
+
     def learn(
         state: LearnerState, batch: Batch, key: jax.Array
     ) -> tuple[LearnerState, LearnOutput]:
-        def loss_fn(params: Params) -> tuple[jax.Array, ValueLoss]:
-            each = loss_function(network, params, state.target_params, batch.steps)
-            return masked_mean(each.loss * batch.weights, each.mask), each
-
-        (loss, each), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        gradient = jax.grad(joint_loss, has_aux=True)
+        found, (each, metrics, aux) = gradient(
+            state.params, state.target_params, batch, state.extra, key
+        )
+        updates, opt_state = optimizer.update(found, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         steps = state.steps + 1
-        target = update_target(
-            params, state.target_params, steps, config.target_period, config.target_rate
-        )
-        metrics = {"loss": loss, "q_value": masked_mean(each.q_value, each.mask)}
+        targets = move_target(params, state.target_params, steps)
         output = LearnOutput(metrics, each.priority * each.mask)
-        return LearnerState(params, target, opt_state, steps), output
+        return LearnerState(params, targets, opt_state, steps, aux), output
 
     replay = ReplaySpec(sequence_length=config.n_step + 1, batch_size=config.batch_size)
-    return Agent(init, lambda state: state.params, lambda batch_size: (), act, learn, replay)
+    return Agent(init, actor_params, lambda batch_size: (), act, learn, replay)
 
 
 def make_optimizer(config: ValueConfig) -> optax.GradientTransformation:

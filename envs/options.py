@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from bellmax import UserError
+from bellmax.envs.errors import import_own
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
@@ -23,6 +24,34 @@ def import_extra(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise UserError(f'{error.name} is not installed: pip install "bellmax[{extra}]"') from error
+
+
+def load_callable(name: str, key: str, purpose: str) -> Callable[..., Any]:
+    """Import the user's callable `module.path:name`.
+
+    Args:
+      name: of the callable.
+      key: of the configuration, for messages.
+      purpose: what it does, for messages, such as "makes an environment".
+
+    Raises:
+      UserError: there is no such module or callable, or the module raises an exception.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise UserError(f"{key} must be of the form module.path:name, got {name!r}")
+    module = import_own(module_name, f"{key} {name!r}")
+    found: Any = getattr(module, attribute, None)
+    if found is None:
+        raise UserError(
+            f"{key}: module {module_name!r} has no callable {attribute!r}"
+            f"{suggest(attribute, [n for n in vars(module) if not n.startswith('_')])}"
+        )
+    if not callable(found):
+        raise UserError(
+            f"{key} {name} must be a function or class that {purpose}, got a {type(found).__name__}"
+        )
+    return found
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

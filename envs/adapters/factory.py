@@ -15,9 +15,9 @@ from bellmax import UserError
 from bellmax.envs.adapters.dm_env import from_dm_env
 from bellmax.envs.adapters.gymnasium import from_gymnasium
 from bellmax.envs.base import EnvSpec
-from bellmax.envs.errors import import_own, making
+from bellmax.envs.errors import making
 from bellmax.envs.host.base import HostEnvironment
-from bellmax.envs.options import check_arguments, nearest, suggest
+from bellmax.envs.options import check_arguments, load_callable, nearest
 
 # JAX suites whose environment objects an adapter takes, and others.
 _SUITES = ("gymnax", "brax", "craftax", "xminigrid")
@@ -29,28 +29,8 @@ _MEMBERS = {
 }
 
 
-def load_factory(name: str) -> Callable[..., Any]:
-    """Import the callable `module.path:factory`.
-
-    Raises:
-      UserError: there is no such module or callable, or the module raises an exception.
-    """
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise UserError(f"env.name must be of the form module.path:factory, got {name!r}")
-    module = import_own(module_name, f"environment {name!r}")
-    factory: Any = getattr(module, attribute, None)
-    if factory is not None and not callable(factory):
-        raise UserError(
-            f"{name} must be a function or class that makes an environment, got "
-            f"{_kind_in_words(factory)}"
-        )
-    if factory is None:
-        raise UserError(
-            f"module {module_name!r} has no callable {attribute!r}"
-            f"{suggest(attribute, [n for n in vars(module) if not n.startswith('_')])}"
-        )
-    return factory
+def _load(name: str) -> Callable[..., Any]:
+    return load_callable(name, "env.name", "makes an environment")
 
 
 def call(name: str, options: dict[str, Any]) -> Any:
@@ -60,7 +40,7 @@ def call(name: str, options: dict[str, Any]) -> Any:
       UserError: the factory raises an exception, or returns no environment; the message names the
         file and line in the user's code.
     """
-    factory = load_factory(name)
+    factory = _load(name)
     check_arguments(name, factory, options)
     with making(name, options):
         made = from_suite(factory(**options))
@@ -135,7 +115,12 @@ def make_host(name: str, options: dict[str, Any]) -> HostEnvironment:
     if kind == "dm_env":
         close(made)  # `from_dm_env` calls the factory again for every seed
         with making(name, options):
-            return from_dm_env(functools.partial(load_factory(name), **options), name)
+            return from_dm_env(
+                functools.partial(
+                    load_callable(name, "env.name", "makes an environment"), **options
+                ),
+                name,
+            )
     return made
 
 

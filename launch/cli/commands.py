@@ -160,7 +160,7 @@ def _schema(arguments: command_options.Schema) -> int:
     agent, presets = arguments.name, list_presets()
     if agent in presets:
         agent = load(agent).agent_name
-    if agent not in registry.names():
+    if not registry.is_known(agent):
         choices = [*registry.names(), *presets]
         raise unknown("agent or preset", arguments.name, choices, registry.names())
     print(json.dumps(json_schema(agent), indent=2, allow_nan=False))

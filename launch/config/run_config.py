@@ -57,7 +57,7 @@ class HostConfig:
 class RunConfig:
     """Everything that decides a run. `agent_name` is written `agent.name` in files and options."""
 
-    # Name of the agent; it decides which keys `agent` has.
+    # Name of the agent, or module:make_agent of your own; it decides which keys `agent` has.
     agent_name: str = field(metadata={"key": "agent.name"})
     # Environment steps of the stream per seed.
     steps: Annotated[int, Ge(1)] = 100_000
@@ -102,7 +102,7 @@ class RunConfig:
     @property
     def stored_frame_stack(self) -> int:
         """Frames of a stack that replay stores once each; 1 stores stacks whole."""
-        # Normalised anew at each step, the frames of one stack are not those of the next.
+        # Normalisation changes from step to step, so a frame differs from stack to stack.
         return 1 if self.env.normalise_observations else self.env.frame_stack
 
 
@@ -269,10 +269,11 @@ def _from_mapping(mapping: Any, where: str) -> RunConfig:
     name = names[0]  # of an agent that is no section of keys, which is the mistake to report
     if isinstance(agent, Mapping):
         name, agent = agent.get("name", NOTHING), {k: v for k, v in agent.items() if k != "name"}
-    known = isinstance(name, str) and name in names
+    known = isinstance(name, str) and registry.is_known(name)
+    own = known and name not in names
     # Whatever an unknown agent takes, the other sections can be judged.
     types = {
-        "agent_name": Literal[tuple(names)],
+        "agent_name": str if own else Literal[tuple(names)],
         "agent": registry.config_class(name) if known else Any,
     }
     values = {**mapping, "agent.name": name, "agent": agent}

@@ -82,7 +82,7 @@ def make_runner(
     num_seeds: int = 1,
     mesh: Mesh | None = None,
 ) -> DeviceRunner:
-    """Makes the runner of one agent on one vector environment.
+    """Make the runner of one agent on one vector environment.
 
     Args:
       agent, env, replay: what to wire; the replay must have been made for these shapes, and is None
@@ -146,7 +146,7 @@ def make_runner(
 
     init_all = jax.vmap(init, out_axes=state_axes)
     shapes = jax.eval_shape(init_all, jnp.zeros(num_seeds, jnp.int32))
-    # None leaves it to jax where results are.
+    # With None, jax decides where results are placed.
     where = None if mesh is None else shardings(mesh, shapes)
     whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     return DeviceRunner(
@@ -158,7 +158,7 @@ def make_runner(
 
 
 def _make_collect(agent: Agent, env: VectorEnv, length: int):
-    """One rollout of `length` vector steps."""
+    """Make `collect`: one rollout of `length` vector steps."""
 
     def collect(
         state: TrainState, interval: IntervalMetrics
@@ -218,7 +218,7 @@ def _make_collect(agent: Agent, env: VectorEnv, length: int):
 
 
 def example_step(agent: Agent, seen: VectorTimeStep) -> Step:
-    """Shapes and dtypes of one vector step, leaves [N, ...]; `seen` gives shapes only."""
+    """Return shapes and dtypes of one vector step, leaves [N, ...], from the shapes of `seen`."""
     num_envs = seen.is_last.shape[0]
 
     def one(seen: VectorTimeStep, key: jax.Array) -> Step:

@@ -21,7 +21,7 @@ Greedy = Callable[..., tuple[jax.Array, Memory]]
 
 
 def make_greedy(agent: Agent) -> Greedy:
-    """The agent without exploration, of observations as the task shows them."""
+    """Return the agent's policy without exploration, for raw observations."""
 
     def greedy(
         policy: PolicyInputs,
@@ -101,7 +101,7 @@ def make_evaluator(agent: Agent, env: VectorEnv, max_steps: int | None) -> Devic
 
 
 def evaluation_rows(episodes: Episodes, seeds: list[int], step: int) -> list[dict[str, Any]]:
-    """One row of metrics a seed."""
+    """Return one row of metrics for each seed."""
     returns, lengths, cut = (np.asarray(x) for x in episodes)
     return [
         {

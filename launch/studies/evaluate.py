@@ -37,7 +37,7 @@ def evaluate_run(run: Path, episodes: int, checkpoint: str | int = "latest") -> 
             f"{row['episodes']} episodes{cut}) at step {step:,}"
         )
     if broke:
-        print(f"environments that broke and were made anew, their returns from 0 on: {broke}")
+        print(f"restarts of environments that broke, whose returns begin again at 0: {broke}")
     if len(rows) > 1:
         means = [row["episode_return"] for row in rows]
         print(f"mean over {len(rows)} seeds: {sum(means) / len(means):.2f}")

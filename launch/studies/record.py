@@ -43,11 +43,11 @@ FPS, BOARD_FPS = 30, 10  # pictures a second by default: of physics, and of boar
 Shown = tuple[np.ndarray, VectorTimeStep]
 
 
-class RayActor(NamedTuple):
+class Player(NamedTuple):
     """One environment in which an agent plays one episode after the other.
 
     play(params, statistics, key, step, episode) yields a picture [H, W, 3] uint8 and the time step,
-        leaves [1, ...], of every step of an episode, and goes on after its end.
+        leaves [1, ...], of every step of an episode, and further episodes after it.
     spec: of the task. close: frees the environment.
     """
 
@@ -134,7 +134,7 @@ def _film(
         )
 
 
-def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> RayActor:
+def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> Player:
     """As `make_evaluator` plays: with the keys that it has for its environment number `episode`."""
     task, draw = find_drawing(make_task(config))
     env = make_vector_env(config, num_envs=1, evaluation=True, env=task)
@@ -163,10 +163,10 @@ def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> RayActor:
             at = jax.random.fold_in(key, now)
             state, seen, memory = advance(params, state, seen, memory, at, step, episode)
 
-    return RayActor(play, env.spec, lambda: None)
+    return Player(play, env.spec, lambda: None)
 
 
-def _on_host(config: EnvConfig, agent: Agent, episodes: int) -> RayActor:
+def _on_host(config: EnvConfig, agent: Agent, episodes: int) -> Player:
     """As `HostEvaluator` plays its first environment; later episodes have seeds of their own."""
     env = make_host_vector(config, num_envs=1, evaluation=True, render=True)
     greedy = jax.jit(make_greedy(agent))
@@ -183,7 +183,7 @@ def _on_host(config: EnvConfig, agent: Agent, episodes: int) -> RayActor:
             action, memory = greedy((params, statistics), *shown, at, step)
             seen = env.step(np.asarray(action))
 
-    return RayActor(play, env.spec, env.close)
+    return Player(play, env.spec, env.close)
 
 
 def _draw_without_screen() -> None:

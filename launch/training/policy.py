@@ -42,7 +42,7 @@ def save_policies(experiment: Experiment, state: TrainState, run: Path) -> Path:
     return folder
 
 
-def load_policy(run: Path, seed: int | None = None) -> Policy:
+def load_policy(run: str | Path, seed: int | None = None) -> Policy:
     """The greedy policy of a finished run.
 
     Args:
@@ -55,6 +55,7 @@ def load_policy(run: Path, seed: int | None = None) -> Policy:
     Raises:
       UserError: the run has no policy of that seed, or its file is damaged.
     """
+    run = Path(run)
     config = load_to_play(run)
     seed = config.seed if seed is None else seed
     path = run / "policy" / f"seed-{seed}.msgpack"
