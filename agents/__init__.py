@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from bellmax.agents.rnd import make_rnd
     from bellmax.agents.shared.actor_critic import make_actor_critic_agent
     from bellmax.agents.shared.base import (
+        ActInput,
         ActorOutput,
         Agent,
         Batch,
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "shared.actor_critic": ("make_actor_critic_agent",),
     "shared.base": (
+        "ActInput",
         "ActorOutput",
         "Agent",
         "Batch",
@@ -124,6 +126,7 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "ActInput",
     "ActorCriticConfig",
     "ActorOutput",
     "Agent",

@@ -16,7 +16,14 @@ import jax.numpy as jnp
 from bellmax import losses
 from bellmax.agents.configs.actor_critic import ExpectRLConfig
 from bellmax.agents.shared.actor_critic import CriticLoss, make_actor_critic_agent
-from bellmax.agents.shared.base import ActorOutput, Agent, LearnerState, Memory, Outcome, Params
+from bellmax.agents.shared.base import (
+    ActInput,
+    ActorOutput,
+    Agent,
+    LearnerState,
+    Outcome,
+    Params,
+)
 from bellmax.envs import EnvSpec
 
 
@@ -74,25 +81,17 @@ def _with_bandit(config: ExpectRLConfig, agent: Agent) -> Agent:
     def actor_params(state: LearnerState) -> Params:
         return agent.actor_params(state), state.aux.bandit
 
-    def act(
-        params: Params,
-        observation: jax.Array,
-        memory: Memory,
-        is_first: jax.Array,
-        key: jax.Array,
-        step: jax.Array,
-        *,
-        evaluate: bool = False,
-    ) -> ActorOutput:
+    def act(params: Params, inputs: ActInput, *, evaluate: bool = False) -> ActorOutput:
         actor, bandit = params
-        key, arm_key = jax.random.split(key)
+        memory = inputs.memory
+        key, arm_key = jax.random.split(inputs.key)
         if evaluate:
             arm = jnp.full_like(memory, jnp.argmax(bandit.weights))
         else:
             keys = jax.random.split(arm_key, memory.shape[0])
             drawn = jax.vmap(losses.bandit_sample, in_axes=(None, 0))(bandit, keys)
-            arm = jnp.where(is_first, drawn, memory)
-        return agent.act(actor, observation, arm, is_first, key, step, evaluate=evaluate)
+            arm = jnp.where(inputs.is_first, drawn, memory)
+        return agent.act(actor, inputs._replace(memory=arm, key=key), evaluate=evaluate)
 
     def feed(chooser: Chooser, arm: jax.Array, episode_return: jax.Array) -> Chooser:
         rise = episode_return - chooser.last_return

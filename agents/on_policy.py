@@ -17,6 +17,7 @@ from bellmax import losses
 from bellmax.agents.configs.on_policy import OnPolicyConfig
 from bellmax.agents.shared.base import (
     Act,
+    ActInput,
     ActorOutput,
     Agent,
     Batch,
@@ -178,24 +179,15 @@ def _clip(gradients: OnPolicyParams, norm: Any) -> OnPolicyParams:
 
 
 def _make_act(network: RecurrentNetwork) -> Act:
-    def act(
-        params: Params,
-        observation: jax.Array,
-        memory: Memory,
-        is_first: jax.Array,
-        key: jax.Array,
-        step: jax.Array,
-        *,
-        evaluate: bool = False,
-    ) -> ActorOutput:
-        del step
-        latents = network.encode(params.encoder, observation)
-        belief = network.step(params.cell, latents, is_first, memory.actor)
+    def act(params: Params, inputs: ActInput, *, evaluate: bool = False) -> ActorOutput:
+        memory = inputs.memory
+        latents = network.encode(params.encoder, inputs.observation)
+        belief = network.step(params.cell, latents, inputs.is_first, memory.actor)
         logits, _ = network.heads(params.heads, belief)
         if evaluate:
             action = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         else:
-            action = jax.random.categorical(key, logits).astype(jnp.int32)
+            action = jax.random.categorical(inputs.key, logits).astype(jnp.int32)
         memory = memory._replace(actor=RecurrentMemory(belief, action))
         return ActorOutput(action, memory, jax.nn.log_softmax(logits))
 

@@ -55,8 +55,9 @@ def without_learning(agent, env, replay):
 def without_acting(agent, env, replay):
     """Actions need no network and no random bits."""
 
-    def act(params, observation, memory, is_first, key, step, *, evaluate=False):
-        return ActorOutput((is_first + step).astype(jnp.int32) % 2, memory, ())
+    def act(params, inputs, *, evaluate=False):
+        action = (inputs.is_first + inputs.step).astype(jnp.int32) % 2
+        return ActorOutput(action, inputs.memory, ())
 
     return agent._replace(act=act), env, replay
 

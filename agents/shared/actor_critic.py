@@ -20,6 +20,7 @@ from bellmax import UserError, losses
 from bellmax.agents.configs.actor_critic import ActorCriticConfig
 from bellmax.agents.shared.base import (
     Act,
+    ActInput,
     ActorOutput,
     Agent,
     Batch,
@@ -125,26 +126,17 @@ def make_actor_critic_agent(
 def _make_act(components: Components) -> Act:
     config, low, high = components.config, components.low, components.high
 
-    def act(
-        params: Params,
-        observation: jax.Array,
-        memory: Memory,
-        is_first: jax.Array,
-        key: jax.Array,
-        step: jax.Array,
-        *,
-        evaluate: bool = False,
-    ) -> ActorOutput:
-        actions = components.actor.apply(params, observation)
+    def act(params: Params, inputs: ActInput, *, evaluate: bool = False) -> ActorOutput:
+        actions = components.actor.apply(params, inputs.observation)
         rows = jnp.arange(actions.shape[0])
-        action = actions[:, 0] if components.num_heads == 1 else actions[rows, memory]
+        action = actions[:, 0] if components.num_heads == 1 else actions[rows, inputs.memory]
         if not evaluate:
-            noise_key, random_key = jax.random.split(key)
+            noise_key, random_key = jax.random.split(inputs.key)
             noise = config.exploration_noise * jax.random.normal(noise_key, action.shape)
             action = jnp.clip(action + (0.5 * (high - low))[None] * noise, low[None], high[None])
             random = jax.random.uniform(random_key, action.shape, minval=low, maxval=high)
-            action = jnp.where(step < config.random_steps, random, action)
-        return ActorOutput(action, memory, ())
+            action = jnp.where(inputs.step < config.random_steps, random, action)
+        return ActorOutput(action, inputs.memory, ())
 
     return act
 

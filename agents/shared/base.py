@@ -87,17 +87,23 @@ class ReplaySpec(NamedTuple):
     on_policy: bool = False
 
 
+class ActInput(NamedTuple):
+    """What N environments show an agent, and what it draws from.
+
+    observation: [N, ...]. memory: the one before it. is_first: [N] bool, the observation opens an
+    episode. key: of this step. step: [] int32, environment steps so far.
+    """
+
+    observation: Any
+    memory: Memory
+    is_first: jax.Array
+    key: jax.Array
+    step: jax.Array
+
+
 class Act(Protocol):
     def __call__(
-        self,
-        params: Params,
-        observation: jax.Array,
-        memory: Memory,
-        is_first: jax.Array,
-        key: jax.Array,
-        step: jax.Array,
-        *,
-        evaluate: bool = False,
+        self, params: Params, inputs: ActInput, *, evaluate: bool = False
     ) -> ActorOutput: ...
 
 
@@ -107,8 +113,7 @@ class Agent(NamedTuple):
     init(key) -> LearnerState
     actor_params(learner_state) -> the parameters that acting needs, and no others
     initial_memory(batch_size) -> recurrent state of the actor, () for a feed-forward agent
-    act(params, observation [N, ...], memory, is_first [N], key, step [], evaluate=) -> ActorOutput;
-        `step` is the number of environment steps so far; `evaluate` turns off exploration
+    act(params, ActInput, evaluate=) -> ActorOutput; `evaluate` turns off exploration
     learn(learner_state, batch, key) -> (learner_state, LearnOutput): one gradient step
     observe(learner_state, Outcome) -> learner_state, called after every rollout; None for an agent
         that learns only from replay

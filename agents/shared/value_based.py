@@ -9,12 +9,12 @@ import optax
 
 from bellmax.agents.configs.value_based import ValueConfig
 from bellmax.agents.shared.base import (
+    ActInput,
     ActorOutput,
     Agent,
     Batch,
     LearnerState,
     LearnOutput,
-    Memory,
     Params,
     ReplaySpec,
     count_actions,
@@ -186,16 +186,8 @@ def make_value_agent(
     def actor_params(state: LearnerState) -> Params:
         return state.params if auxiliary is None else state.params["q"]
 
-    def act(
-        params: Params,
-        observation: jax.Array,
-        memory: Memory,
-        is_first: jax.Array,
-        key: jax.Array,
-        step: jax.Array,
-        *,
-        evaluate: bool = False,
-    ) -> ActorOutput:
+    def act(params: Params, inputs: ActInput, *, evaluate: bool = False) -> ActorOutput:
+        observation, memory, _, key, step = inputs
         greedy = network.apply(params, observation).q_values.argmax(axis=-1).astype(jnp.int32)
         if evaluate:
             return ActorOutput(greedy, memory, jnp.zeros(greedy.shape) if keep_log_prob else ())

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bellmax.agents import Agent, registry
+from bellmax.agents import ActInput, Agent, registry
 from bellmax.agents.shared.base import LearnerState
 from bellmax.envs import make_vector_env
 from bellmax.launch.config.run_config import RunConfig
@@ -73,8 +73,8 @@ def with_numbers(config: RunConfig, spec: Any, names: tuple[str, ...]) -> Agent:
         own, numbers = split(state)
         return plain.actor_params(own), numbers
 
-    def act(params: Any, *seen: Any, evaluate: bool = False) -> Any:
-        return of(params[1]).act(params[0], *seen, evaluate=evaluate)
+    def act(params: Any, inputs: ActInput, *, evaluate: bool = False) -> Any:
+        return of(params[1]).act(params[0], inputs, evaluate=evaluate)
 
     def learn(state: LearnerState, batch: Any, key: jax.Array) -> Any:
         own, numbers = split(state)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from dm_env import specs
 
-from bellmax.agents import Agent, registry
+from bellmax.agents import ActInput, Agent, registry
 from bellmax.envs import VectorTimeStep, is_pool, make_host_vector
 from bellmax.envs.host import HostVector
 from bellmax.envs.statistics import normalise
@@ -95,7 +95,8 @@ class LocalActors:
             observation = normalise(statistics, observation)
         key = jax.random.fold_in(jax.random.wrap_key_data(key_data, impl=key_impl), now)
         step = now * self._num_envs
-        output = self._agent.act(params, observation, memory, is_first, key, step)
+        inputs = ActInput(observation, memory, is_first, key, step)
+        output = self._agent.act(params, inputs)
         seen = observation if self._normalised else ()
         return seen, output.action, output.memory, output.behaviour
 

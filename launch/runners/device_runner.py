@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bellmax.agents import Agent
+from bellmax.agents import ActInput, Agent
 from bellmax.agents.shared.base import Batch, LearnOutput, Outcome
 from bellmax.envs import Step, VectorEnv, VectorState, VectorTimeStep
 from bellmax.launch.replay import ring as replay_lib
@@ -169,9 +169,9 @@ def _make_collect(agent: Agent, env: VectorEnv, length: int):
             actor, env_state, interval = carry
             seen = actor.timestep
             key = jax.random.fold_in(state.keys.act, now)
-            output = agent.act(
-                params, seen.observation, actor.memory, seen.is_first, key, now * env.num_envs
-            )
+            steps = now * env.num_envs
+            inputs = ActInput(seen.observation, actor.memory, seen.is_first, key, steps)
+            output = agent.act(params, inputs)
             key = jax.random.fold_in(state.keys.env, now)
             env_state, timestep = env.step(env_state, output.action, key)
             record = Step(
@@ -225,7 +225,8 @@ def example_step(agent: Agent, seen: VectorTimeStep) -> Step:
         params = agent.actor_params(agent.init(key))
         memory = agent.initial_memory(num_envs)
         now = jnp.zeros((), jnp.int32)
-        output = agent.act(params, seen.observation, memory, seen.is_first, key, now)
+        inputs = ActInput(seen.observation, memory, seen.is_first, key, now)
+        output = agent.act(params, inputs)
         flags = seen.is_first, seen.is_last
         return Step(
             seen.observation, output.action, seen.reward, seen.discount, *flags, output.behaviour

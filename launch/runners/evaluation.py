@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bellmax.agents import Agent, Memory, Params
+from bellmax.agents import ActInput, Agent, Memory, Params
 from bellmax.envs import VectorEnv
 from bellmax.envs.statistics import normalise
 from bellmax.launch.runners.base import Episodes, PolicyInputs
@@ -34,8 +34,8 @@ def make_greedy(agent: Agent) -> Greedy:
         params, statistics = policy
         if statistics:
             observation = normalise(statistics, observation)
-        seen = observation, memory, is_first
-        output = agent.act(params, *seen, key, jnp.int32(step), evaluate=True)
+        inputs = ActInput(observation, memory, is_first, key, jnp.int32(step))
+        output = agent.act(params, inputs, evaluate=True)
         return output.action, output.memory
 
     return greedy
@@ -84,8 +84,8 @@ def make_evaluator(agent: Agent, env: VectorEnv, max_steps: int | None) -> Devic
         def advance(carry: tuple) -> tuple:
             now, state, timestep, memory, episodes = carry
             act_key, env_key = jax.random.split(jax.random.fold_in(key, now))
-            seen = timestep.observation, memory, timestep.is_first
-            output = agent.act(params, *seen, act_key, step, evaluate=True)
+            seen = timestep.observation, memory, timestep.is_first, act_key, step
+            output = agent.act(params, ActInput(*seen), evaluate=True)
             state, timestep = env.step(state, output.action, env_key)
             episodes = Episodes(
                 jnp.where(episodes.cut, timestep.episode_return, episodes.episode_return),

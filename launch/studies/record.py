@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bellmax import UserError
-from bellmax.agents import Agent, Params
+from bellmax.agents import ActInput, Agent, Params
 from bellmax.envs import (
     EnvConfig,
     EnvSpec,
@@ -149,8 +149,8 @@ def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> Player:
     @jax.jit
     def advance(params, state, seen, memory, key, step, episode) -> Any:
         act_key, env_key = jax.random.split(key)
-        shown = seen.observation, memory, seen.is_first
-        output = agent.act(params, *shown, act_key, step, evaluate=True)
+        shown = seen.observation, memory, seen.is_first, act_key, step
+        output = agent.act(params, ActInput(*shown), evaluate=True)
         return *env.step(state, output.action, own(env_key, episode)), output.memory
 
     def play(

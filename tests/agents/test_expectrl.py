@@ -10,6 +10,7 @@ from dm_env import specs
 from scipy import special
 
 from bellmax import losses
+from bellmax.agents import ActInput
 from bellmax.agents.expectrl import ExpectRLConfig, make_expectrl
 from bellmax.agents.shared.base import Batch, Outcome
 from bellmax.agents.td3 import TD3Config, make_td3
@@ -144,7 +145,7 @@ def test_a_bandit_draws_the_head_that_acts_through_an_episode():
     own = np.asarray(by_hand)[np.arange(6000), arms]
     np.testing.assert_allclose(output.action, own, rtol=1e-5, atol=1e-5)
     params, first = agent.actor_params(state), np.arange(6000) % 2 == 0
-    later = agent.act(params, seen, output.memory, first, jax.random.key(9), np.int32(5))
+    later = agent.act(params, ActInput(seen, output.memory, first, jax.random.key(9), np.int32(5)))
     kept = np.asarray(later.memory) == arms
     assert kept[1::2].all() and 0.3 < kept[::2].mean() < 0.7
     best = act(agent, state, seen, evaluate=True)

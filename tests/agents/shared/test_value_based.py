@@ -10,6 +10,7 @@ import pytest
 from dm_env import specs
 
 from bellmax import UserError
+from bellmax.agents import ActInput
 from bellmax.agents.dqn import DQNConfig, make_dqn
 from bellmax.agents.shared import value_based
 from bellmax.agents.shared.base import Batch, masked_mean, update_target
@@ -83,13 +84,13 @@ def test_exploration_follows_the_schedule():
     greedy = int((np.ones(4) @ np.asarray(params["params"]["Dense_0"]["kernel"])).argmax())
     rest = np.zeros(count, bool), KEY
     for step, epsilon in [(0, 1.0), (50, 0.6), (100, 0.2), (10**6, 0.2)]:
-        output = agent.act(params, observation, (), *rest, np.int32(step))
+        output = agent.act(params, ActInput(observation, (), *rest, np.int32(step)))
         assert output.action.shape == (count,) and output.action.dtype == jnp.int32
         shares = np.bincount(output.action, minlength=NUM_ACTIONS) / count
         wanted = np.full(NUM_ACTIONS, epsilon / NUM_ACTIONS)
         wanted[greedy] += 1 - epsilon
         np.testing.assert_allclose(shares, wanted, atol=4 * np.sqrt(0.25 / count))
-    output = agent.act(params, observation, (), *rest, np.int32(0), evaluate=True)
+    output = agent.act(params, ActInput(observation, (), *rest, np.int32(0)), evaluate=True)
     assert (np.asarray(output.action) == greedy).all()
 
 

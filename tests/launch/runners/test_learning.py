@@ -30,9 +30,9 @@ def make_witness(batch_size):
         seen = Seen(jnp.zeros(NUM_ENVS), jnp.zeros(()), jnp.zeros(()))
         return LearnerState(jax.random.normal(key), (), (), jnp.zeros((), jnp.int32), seen)
 
-    def act(params, observation, memory, is_first, key, step, *, evaluate=False):
-        time = jnp.where(is_first, 0, memory["time"] + 1)
-        return ActorOutput(jnp.zeros(NUM_ENVS, jnp.int32), memory | {"time": time}, time)
+    def act(params, inputs, *, evaluate=False):
+        time = jnp.where(inputs.is_first, 0, inputs.memory["time"] + 1)
+        return ActorOutput(jnp.zeros(NUM_ENVS, jnp.int32), inputs.memory | {"time": time}, time)
 
     def prepare(state, batch, memory):
         steps, names = batch.steps, jnp.arange(NUM_ENVS)
