@@ -106,8 +106,10 @@ def make_host_agent(config: RunConfig) -> tuple[Agent, specs.Array]:
 
     It makes one environment for its specs and closes it.
     """
-    # A timeout would put it into a process that takes seconds to start; pools refuse one.
-    timeout = config.env.timeout if is_pool(config.env.name) else None
+    # A timeout puts it into a process that takes seconds to start: only the user's own factory may
+    # hang, and pools refuse one themselves.
+    keeps = ":" in config.env.name or is_pool(config.env.name)
+    timeout = config.env.timeout if keeps else None
     probe = make_host_vector(dataclasses.replace(config.env, timeout=timeout), num_envs=1)
     raw = probe.spec
     probe.close()
