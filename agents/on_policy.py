@@ -149,6 +149,7 @@ def make_on_policy_agent(
         gradients, metrics = jax.grad(_loss, argnums=1, has_aux=True)(
             components, state.params, state.aux, batch
         )
+        metrics["gradient_norm"] = optax.tree.norm(gradients)
         gradients = _clip(gradients, config.max_gradient_norm)
         updates, opt_state = adam.update(gradients, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
@@ -165,6 +166,7 @@ def make_on_policy_agent(
         learn,
         ReplaySpec(sequence_length=3, batch_size=config.batch_size, on_policy=True),
         prepare=lambda state, batch, memory: _prepare(components, state, batch, memory),
+        schedules={"learning_rate": lambda gradient_steps, env_steps: config.learning_rate},
     )
 
 

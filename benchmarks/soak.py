@@ -162,7 +162,7 @@ def make_session(folder: Path, experiment: Any) -> Any:
     from bellmax.launch.training.checkpoints import Checkpoints
     from bellmax.launch.training.loop import Session
 
-    log = MetricsLog(folder, tensorboard=False, wandb=None, config={}, resume_step=None)
+    log = MetricsLog(folder)
     checkpoints = Checkpoints(folder / "checkpoints", keep=2)
     return Session(experiment, checkpoints, log, Progress(1, silent=True))
 

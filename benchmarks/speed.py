@@ -126,8 +126,7 @@ def make_session(intervals):
         with tempfile.TemporaryDirectory() as folder:
             checkpoints = Checkpoints(Path(folder) / "checkpoints", keep=config.keep_checkpoints)
             progress = Progress(config.steps)
-            options = {"tensorboard": False, "wandb": None, "config": {}, "resume_step": None}
-            with MetricsLog(Path(folder), **options) as log, progress:
+            with MetricsLog(Path(folder)) as log, progress:
                 session = Session(experiment, checkpoints, log, progress)
                 session._compile = lambda state: advance
                 session.advance_to_end(experiment.init())

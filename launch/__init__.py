@@ -7,14 +7,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bellmax.launch.training.policy import load_policy
+    from bellmax.launch.api import Run, load_config, load_run, train
+    from bellmax.launch.reporting.loggers import Logger
+    from bellmax.launch.studies.evaluate import Evaluation
+    from bellmax.launch.training.policy import Policy, load_policy
 
-_HOME = {"load_policy": "training.policy"}
+__all__ = [
+    "Evaluation",
+    "Logger",
+    "Policy",
+    "Run",
+    "load_config",
+    "load_policy",
+    "load_run",
+    "train",
+]
 
-__all__ = ["load_policy"]
+_HOME = {
+    "Evaluation": "studies.evaluate",
+    "Logger": "reporting.loggers",
+    "Policy": "training.policy",
+    "load_policy": "training.policy",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOME.get(name, 'api')}"), name)

@@ -45,7 +45,7 @@ ORDER = {
     ),
     "launch": (
         *("config", "distributed", "replay", "runners", "actors", "reporting"),
-        *("training", "studies", "cli"),
+        *("training", "studies", "api", "cli"),
     ),
 }
 # Losses go into any code base that has these.
@@ -54,7 +54,7 @@ LOSSES_MAY_IMPORT = {"jax", "numpy", "chex", "rlax", "bellmax", *sys.stdlib_modu
 LAZY = {
     *("ale_py", "craftax", "dm_control", "envpool", "minigrid", "xminigrid"),
     *("gymnax", "brax", "mujoco", "flashbax", "gymnasium", "bsuite", "wandb", "tensorboardX"),
-    *("matplotlib", "scipy", "ray", "rich", "distrax", "tyro"),
+    *("matplotlib", "pandas", "scipy", "ray", "rich", "distrax", "tyro"),
 }
 OUTSIDE = {"tests", "benchmarks", "examples"}
 FILES = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
@@ -278,7 +278,7 @@ def test_core_declares_what_it_imports():
     declared = PYPROJECT["project"]["dependencies"]
     optional = PYPROJECT["project"]["optional-dependencies"]
     suites = ("brax", "craftax", "gymnasium", "gymnax", "xminigrid")
-    extras = [*(line for name in suites for line in optional[name]), "wandb"]
+    extras = [*(line for name in suites for line in optional[name]), "wandb", "pandas"]
     core, extra = ({re.split(r"[>=<\[ ]", d)[0].lower() for d in ds} for ds in (declared, extras))
     used = {distributions.get(name, name).lower() for name in names}
     assert used - (extra - core) == core

@@ -86,7 +86,8 @@ def make_actor_critic_agent(
       num_heads: K. If K > 1, the actor's memory is the index of the acting head, [N] int32.
 
     Returns:
-      The agent. Its metrics are the critics' `loss` and the mean `q_value` of the taken actions.
+      The agent. Its metrics are the critics' `loss` and `gradient_norm`, and the mean `q_value` of
+      the taken actions.
 
     Raises:
       UserError: the actions are not a vector with finite bounds.
@@ -118,9 +119,15 @@ def make_actor_critic_agent(
     def initial_memory(batch_size: int) -> Memory:
         return () if num_heads == 1 else jnp.zeros(batch_size, jnp.int32)
 
-    replay = ReplaySpec(sequence_length=2, batch_size=config.batch_size)
-    act = _make_act(components)
-    return Agent(init, lambda state: state.params.actor, initial_memory, act, learn, replay)
+    return Agent(
+        init,
+        lambda state: state.params.actor,
+        initial_memory,
+        _make_act(components),
+        learn,
+        ReplaySpec(sequence_length=2, batch_size=config.batch_size),
+        schedules={"learning_rate": lambda gradient_steps, env_steps: config.learning_rate},
+    )
 
 
 def _make_act(components: Components) -> Act:
@@ -187,6 +194,7 @@ def _make_learn_critics(
             return loss, LearnOutput({"loss": loss, "q_value": q_value}, each.error * mask)
 
         gradients, output = jax.grad(loss_fn, has_aux=True)(state.params.critics)
+        output.metrics["gradient_norm"] = optax.tree.norm(gradients)
         updates, opt_state = adam.update(gradients, state.opt_state.critics)
         critics = optax.apply_updates(state.params.critics, updates)
         state = state._replace(

@@ -1,6 +1,7 @@
 """The agent contract, and helpers that several agents share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
@@ -120,6 +121,11 @@ class Agent(NamedTuple):
     prepare(learner_state, Batch, memory) -> (learner_state, Batch, memory), on-policy agents only:
         called once per rollout with all environments in the batch and their memory after the
         rollout; gradient steps then use minibatches of the returned batch
+    values(params, observation [N, ...], memory, is_first [N]) -> named tuple of action values, with
+        q_values [N, A] and whatever else the network has, such as quantiles [N, K, A]; params are
+        those of `act`. None for an agent whose policy needs no action values
+    schedules: name -> function(gradient steps, environment steps) -> value, such as the learning
+        rate; for the log only
     """
 
     init: Callable[[jax.Array], LearnerState]
@@ -132,6 +138,8 @@ class Agent(NamedTuple):
     prepare: Callable[[LearnerState, Batch, Memory], tuple[LearnerState, Batch, Memory]] | None = (
         None
     )
+    values: Callable[[Params, Any, Memory, Any], Any] | None = None
+    schedules: Mapping[str, Callable[[int, int], Any]] = MappingProxyType({})
 
 
 def count_actions(spec: EnvSpec) -> int:

@@ -15,6 +15,7 @@ from bellmax.agents.shared.base import (
     Batch,
     LearnerState,
     LearnOutput,
+    Memory,
     Params,
     ReplaySpec,
     count_actions,
@@ -166,7 +167,10 @@ def make_value_agent(
     """
     num_actions = count_actions(spec)
     network = make_q_network(config.network, spec.observation, num_actions, head)
-    optimizer = optimizer or make_optimizer(config)
+    schedules: dict[str, Any] = {"epsilon": lambda gradient_steps, env_steps: epsilon(env_steps)}
+    if optimizer is None:
+        optimizer, rate = make_optimizer(config), learning_rate(config)
+        schedules["learning_rate"] = lambda gradient_steps, env_steps: rate(gradient_steps)
     epsilon = optax.linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps)
 
     def follow(params: Params, target_params: Params, steps: jax.Array) -> Params:
@@ -238,18 +242,37 @@ def make_value_agent(
         params: Any = optax.apply_updates(state.params, updates)
         steps = state.steps + 1
         targets = move_target(params, state.target_params, steps)
+        metrics = {**metrics, "gradient_norm": optax.tree.norm(found)}
         output = LearnOutput(metrics, each.priority * each.mask)
         return LearnerState(params, targets, opt_state, steps, aux), output
 
-    replay = ReplaySpec(sequence_length=config.n_step + 1, batch_size=config.batch_size)
-    return Agent(init, actor_params, lambda batch_size: (), act, learn, replay)
+    def values(params: Params, observation: jax.Array, memory: Memory, is_first: jax.Array) -> Any:
+        return network.apply(params, observation)
+
+    return Agent(
+        init,
+        actor_params,
+        lambda batch_size: (),
+        act,
+        learn,
+        ReplaySpec(sequence_length=config.n_step + 1, batch_size=config.batch_size),
+        values=values,
+        schedules=schedules,
+    )
+
+
+def learning_rate(config: ValueConfig) -> optax.Schedule:
+    """The learning rate after a number of gradient steps: constant, or with linear decay."""
+    start, end = config.learning_rate, config.final_learning_rate
+    if end is None:
+        return lambda count: start
+    return optax.linear_schedule(start, end, config.learning_rate_steps)
 
 
 def make_optimizer(config: ValueConfig) -> optax.GradientTransformation:
     """Adam, with linear decay of the learning rate and gradient clipping if configured."""
-    rate: Any = config.learning_rate
-    if config.final_learning_rate is not None:
-        rate = optax.linear_schedule(rate, config.final_learning_rate, config.learning_rate_steps)
+    constant = config.final_learning_rate is None
+    rate = config.learning_rate if constant else learning_rate(config)
     adam = optax.adam(rate, eps=config.adam_epsilon)
     if config.max_gradient_norm is None:
         return adam

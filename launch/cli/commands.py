@@ -1,16 +1,20 @@
 """The commands of `bellmax`: what each takes and does. Each imports what it needs when it runs."""
 
+import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bellmax import UserError
 from bellmax.launch.cli import options as command_options
-from bellmax.launch.config.sentences import did_you_mean, unknown
+from bellmax.launch.config.sentences import unknown
 from bellmax.launch.distributed.signals import interruptible
+from bellmax.launch.training.folders import check_new, check_writable, run_folder
+
+if TYPE_CHECKING:
+    from bellmax.launch.config.run_config import RunConfig
 
 
 class Command(NamedTuple):
@@ -26,17 +30,11 @@ def _train(arguments: command_options.Train, overrides: Sequence[str]) -> int:
     if arguments.resume and not arguments.out:
         raise UserError("--resume needs --out DIR, the folder of the run to continue")
     out = Path(arguments.out) if arguments.out else _default_folder(arguments.source)
-    _check_writable(out)
-    if (out / "config.yaml").exists():
-        if arguments.resume:
-            return _continue(out, arguments.source, arguments, overrides)
-        raise UserError(f"{out} holds a run already; continue it with `bellmax resume {out}`")
-    # A kill while the configuration is written leaves half of it; a restarted job continues.
-    if out.is_dir() and any(path.name != "config.yaml.tmp" for path in out.iterdir()):
-        raise UserError(f"{out} is not empty; name a new folder with --out")
-    from bellmax.launch.config.run_config import load
-
-    config = load(arguments.source, overrides)
+    check_writable(out)
+    if arguments.resume and (out / "config.yaml").exists():
+        return _continue(out, arguments.source, arguments, overrides)
+    check_new(out)
+    config = _load(arguments, arguments.source, overrides)
     _configure_jax(deterministic=arguments.deterministic)
     _join_processes(arguments)
     from bellmax.launch.training.train import train
@@ -47,7 +45,7 @@ def _train(arguments: command_options.Train, overrides: Sequence[str]) -> int:
 
 def _resume(arguments: command_options.Resume, overrides: Sequence[str]) -> int:
     run = run_folder(arguments.run)
-    _check_writable(run)
+    check_writable(run)
     return _continue(run, str(run), arguments, overrides)
 
 
@@ -55,9 +53,7 @@ def _continue(
     run: Path, source: str, arguments: command_options.Where, overrides: Sequence[str]
 ) -> int:
     """Resume a run as `source` and the overrides have it."""
-    from bellmax.launch.config.run_config import load
-
-    config = load(source, overrides)
+    config = _load(arguments, source, overrides)
     _configure_jax(deterministic=arguments.deterministic)
     _join_processes(arguments)
     from bellmax.launch.training.train import resume
@@ -70,7 +66,7 @@ def _sweep(arguments: command_options.Sweep, overrides: Sequence[str]) -> int:
     if not arguments.out:
         raise UserError("name the folder of the sweep with --out DIR")
     out = Path(arguments.out)
-    _check_writable(out, "the folder of a sweep")
+    check_writable(out, "the folder of a sweep")
     from bellmax.launch.studies.sweep.jobs import sweep
 
     return sweep(arguments.source, out, overrides, arguments.jobs)
@@ -84,9 +80,11 @@ def _evaluate(arguments: command_options.Evaluate) -> int:
         if getattr(arguments, name):
             raise UserError(f"--{name.replace('_', '-')} needs --robust")
     _configure_jax()
-    from bellmax.launch.studies.evaluate import evaluate_run
+    from bellmax.launch.studies.evaluate import describe_evaluation, evaluate_run
 
-    return evaluate_run(run, arguments.episodes or 100, arguments.checkpoint)
+    found = evaluate_run(run, arguments.episodes or 100, arguments.checkpoint)
+    print("\n".join(describe_evaluation(found)))
+    return 0
 
 
 def _evaluate_robust(arguments: command_options.Evaluate, run: Path) -> int:
@@ -111,11 +109,11 @@ def _evaluate_robust(arguments: command_options.Evaluate, run: Path) -> int:
 
 def _record(arguments: command_options.Record) -> int:
     run, out = run_folder(arguments.run), _path(arguments.out)
-    _check_writable(out.parent if out else run, "the folder of a video")
+    check_writable(out.parent if out else run, "the folder of a video")
     _configure_jax()
     from bellmax.launch.studies.record import record_run
 
-    return record_run(
+    record_run(
         run,
         episodes=arguments.episodes,
         checkpoint=arguments.checkpoint,
@@ -123,7 +121,9 @@ def _record(arguments: command_options.Record) -> int:
         out=out,
         fps=arguments.fps,
         max_steps=arguments.max_steps,
+        say=print,
     )
+    return 0
 
 
 def _plot(arguments: command_options.Plot) -> int:
@@ -193,6 +193,15 @@ def _configure_jax(*, deterministic: bool = False) -> None:
     configure_jax(deterministic=deterministic)
 
 
+def _load(arguments: command_options.Where, source: str, overrides: Sequence[str]) -> "RunConfig":
+    """Return the configuration of a run, with the loggers that the command adds."""
+    from bellmax.launch.config.run_config import load
+
+    config = load(source, overrides)
+    loggers = dict.fromkeys([*config.loggers, *arguments.logger])
+    return dataclasses.replace(config, loggers=tuple(loggers))
+
+
 def _join_processes(arguments: command_options.Where) -> None:
     if arguments.actors and arguments.coordinator:
         raise UserError("--actors is for a run of one process: leave out --coordinator")
@@ -215,32 +224,6 @@ def _default_folder(source: str) -> Path:
     first = Path("runs") / f"{name or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
     candidates = [first, *(first.with_name(f"{first.name}-{n}") for n in range(2, 1000))]
     return next((path for path in candidates if not path.exists()), first)
-
-
-def _check_writable(folder: Path, role: str = "a run folder") -> None:
-    """Raise UserError for a folder that cannot be made or written, without making it."""
-    try:
-        folder.exists()
-    except OSError as error:  # a name that is too long
-        raise UserError(f"{folder} cannot be {role}: {error.strerror}") from None
-    there = next(p for p in [folder, *folder.absolute().parents] if os.path.lexists(p))
-    if not there.is_dir():
-        raise UserError(f"{folder} cannot be {role}: {there} is not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{folder} cannot be written: no permission to write in {there}")
-
-
-def run_folder(name: str) -> Path:
-    """Return the folder of a run; UserError if there is none of that name."""
-    run = Path(name)
-    if run.is_dir() and (run / "config.yaml").is_file():
-        return run
-    if run.is_dir():
-        raise UserError(f"{run} is not a run: it has no config.yaml")
-    parent = run.parent
-    siblings = [str(path) for path in parent.iterdir()] if parent.is_dir() else []
-    hint = did_you_mean(name, siblings)
-    raise UserError(f"there is no run {run}" + (f"; {hint}" if hint else ""))
 
 
 COMMANDS = {

@@ -6,9 +6,10 @@ from typing import Any
 
 import bellmax
 from bellmax.agents import registry
-from bellmax.launch.cli.commands import COMMANDS, Command, run_folder
+from bellmax.launch.cli.commands import COMMANDS, Command
 from bellmax.launch.config import fields, run_config
 from bellmax.launch.config.options import command_class, option_class
+from bellmax.launch.training.folders import run_folder
 
 _OVERRIDES = """
 

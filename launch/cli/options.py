@@ -49,6 +49,8 @@ class Where:
     process: int | None = option("I")
     # Ray processes step the environments: ray on this machine, or ray://HOST:PORT.
     actors: str | None = option("ADDRESS")
+    # A logger of your own besides those of the configuration; may be given several times.
+    logger: tuple[str, ...] = option("MODULE:FACTORY", ())
 
 
 @dataclass(frozen=True, kw_only=True)

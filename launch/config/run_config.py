@@ -90,6 +90,8 @@ class RunConfig:
     tensorboard: bool = False
     # Weights & Biases project to report to; null reports to none.
     wandb: str | None = None
+    # Loggers of your own, each as module:factory; `--logger module:factory` adds one.
+    loggers: tuple[str, ...] = ()
     # The agent's own configuration: the dataclass that `agent.name` chooses.
     agent: Any = None
     # Which task, how many copies, and what the agent sees of it.

@@ -84,7 +84,8 @@ def describe(hint: Any) -> str:
         return ("one of " if len(args) > 1 else "") + ", ".join(str(arg) for arg in args)
     if origin is tuple:
         size = "a list" if args[-1] is ... else f"a list of {len(args)}"
-        return f"{size}{_range(bounds)} where each is {describe(args[0])}, such as 64,64"
+        example = "a,b" if unwrap(args[0])[0] is str else "64,64"
+        return f"{size}{_range(bounds)} where each is {describe(args[0])}, such as {example}"
     if origin is dict:
         return f"a section of keys where each is {describe(args[1])}"
     if dataclasses.is_dataclass(base):

@@ -1,73 +1,71 @@
-"""Where a run's numbers go: JSON lines always, TensorBoard and Weights & Biases on request."""
+"""The metrics of a run: written as JSON lines, reported to loggers, and read back."""
 
 import contextlib
 import json
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bellmax import UserError
 from bellmax.launch.distributed.files import write_whole
+from bellmax.launch.reporting.loggers import Logger, summarise
 
 FILE = "metrics.jsonl"
 Row = dict[str, Any]
 
 
 class _Sink(NamedTuple):
-    write: Callable[[Row], Any]
-    close: Callable[[], Any]
+    name: str
+    write: Callable[[Sequence[Row]], object]
+    close: Callable[[], object]
 
 
 class MetricsLog:
-    """Writes rows to every sink. A sink that fails is reported once and then left out.
+    """Writes rows to `metrics.jsonl` and reports their summary to loggers.
 
     A row is `{"kind": "train" | "evaluation", "step": int, "seed": int, ...scalars}`; figures that
     depend on the clock go under "timing", so that all else is equal when a run is repeated. NaN and
-    infinities become null, which JSON has; float32 values come back exactly.
+    infinities become null, which JSON has; float32 values come back exactly. A file or a logger
+    that fails is reported once and then left out.
 
     Args:
-      folder: the run's folder; `metrics.jsonl` and `tensorboard/` go there.
-      tensorboard: write event files too.
-      wandb: a Weights & Biases project, or None.
-      config: resolved configuration, for the sinks that show it.
+      folder: the run's folder.
+      loggers: (name, logger) of each.
+      on_metrics: called as `log` of a logger, after all of them; what it raises is not caught.
       resume_step: rows of later steps are dropped first; None starts the file afresh.
-      report: takes the sentence about a sink that failed; stderr by default.
+      report: takes the sentence about what failed; stderr by default.
 
     Raises:
-      UserError: a sink that was asked for cannot be opened.
+      UserError: the file cannot be opened.
     """
 
     def __init__(
         self,
         folder: Path,
         *,
-        tensorboard: bool,
-        wandb: str | None,
-        config: dict[str, Any],
-        resume_step: int | None,
-        report: Callable[[str], None] | None = None,
+        loggers: Sequence[tuple[str, Logger]] = (),
+        on_metrics: Callable[[int, dict[str, float]], object] | None = None,
+        resume_step: int | None = None,
+        report: Callable[[str], object] | None = None,
     ):
-        self._report = report or _to_stderr
-        self._sinks: dict[str, _Sink] = {}
-        if wandb is not None:
-            self._sinks["Weights & Biases"] = _open_wandb(folder, wandb, config, resume_step)
-        if tensorboard:
-            self._sinks["TensorBoard"] = _open_tensorboard(folder, resume_step)
-        self._sinks[FILE] = _open_json_lines(folder / FILE, resume_step)
+        self._on_metrics, self._report = on_metrics, report or _to_stderr
+        self._sinks = [_open_json_lines(folder / FILE, resume_step), *map(_to_logger, loggers)]
 
-    def write(self, row: Row) -> None:
-        """Writes one row to every sink that still works; never raises on a sink's account."""
-        row = _plain(row)
-        for name in list(self._sinks):
-            self._try(name, self._sinks[name].write, row)
+    def write(self, rows: Sequence[Row]) -> None:
+        """Write the rows of one kind and step, a row a seed."""
+        rows = [_plain(row) for row in rows]
+        for sink in [*self._sinks]:
+            self._try(sink, lambda sink=sink: sink.write(rows))
+        if self._on_metrics:
+            self._on_metrics(rows[0]["step"], summarise(rows))
 
     def close(self) -> None:
-        """Flushes and closes the sinks."""
-        for name in list(self._sinks):
-            self._try(name, self._sinks[name].close)
+        """Flush and close the file and the loggers."""
+        for sink in [*self._sinks]:
+            self._try(sink, sink.close)
         self._sinks.clear()
 
     def __enter__(self) -> "MetricsLog":
@@ -76,19 +74,19 @@ class MetricsLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _try(self, name: str, action: Callable[..., Any], *arguments: Any) -> None:
+    def _try(self, sink: _Sink, action: Callable[[], object]) -> None:
+        """Call `action`; if it raises, report that and leave the sink out from here on."""
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a sink's own deprecations are not the user's
-                action(*arguments)
+                warnings.simplefilter("ignore")  # a logger's own deprecations are not the user's
+                action()
         except Exception as error:
-            sink = self._sinks.pop(name, None)
-            if sink is None:
-                return
+            self._sinks.remove(sink)
             reason = str(error) or type(error).__name__
             with contextlib.suppress(Exception):  # stderr may be gone too: nobody left to tell
-                self._report(f"{name} failed ({reason}); training goes on without it")
-            self._try(name, sink.close)
+                self._report(f"{sink.name} failed ({reason}); training continues without it")
+            with contextlib.suppress(Exception):
+                sink.close()
 
 
 def read_metrics(folder: Path) -> list[Row]:
@@ -117,7 +115,7 @@ def read_metrics(folder: Path) -> list[Row]:
     return rows
 
 
-def _open_json_lines(path: Path, resume_step: int | None):
+def _open_json_lines(path: Path, resume_step: int | None) -> _Sink:
     kept: list[Row] = []
     if resume_step is not None and path.exists():
         kept = [row for row in read_metrics(path.parent) if row.get("step", 0) <= resume_step]
@@ -129,67 +127,17 @@ def _open_json_lines(path: Path, resume_step: int | None):
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror})") from error
 
-    def write(row: Row) -> None:
-        line = _line(row)
-        if stream.write(line) != len(line):
-            raise OSError("the disk is full")
+    def write(rows: Sequence[Row]) -> None:
+        for line in map(_line, rows):
+            if stream.write(line) != len(line):
+                raise OSError("the disk is full")
 
-    return _Sink(write, stream.close)
-
-
-def _open_tensorboard(folder: Path, resume_step: int | None):
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise UserError("TensorBoard needs tensorboardX: pip install tensorboardX") from error
-    purge = None if resume_step is None else resume_step + 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
-
-    def write(row: Row) -> None:
-        for name, value in _scalars(row).items():
-            writer.add_scalar(name, value, row["step"])
-        writer.flush()
-
-    return _Sink(write, writer.close)
+    return _Sink(path.name, write, stream.close)
 
 
-def _open_wandb(folder: Path, project: str, config: dict[str, Any], resume_step: int | None):
-    try:
-        import wandb  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise UserError(
-            'Weights & Biases is not installed: pip install "bellmax[wandb]"'
-        ) from error
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        kept_id = folder / "wandb_run_id"
-        known = kept_id.read_text() if resume_step is not None and kept_id.exists() else None
-        options: dict[str, Any] = {"id": known, "resume": "allow"} if known else {}
-        run = wandb.init(
-            project=project, name=folder.name, dir=str(folder), config=config, **options
-        )
-        kept_id.write_text(run.id)
-        run.define_metric("*", step_metric="step")
-    except Exception as error:
-        raise UserError(f"Weights & Biases could not start ({error})") from error
-
-    def write(row: Row) -> None:
-        # Rows of several seeds share a step and W&B's own step only rises: ours is a column.
-        run.log({**_scalars(row), "step": row["step"]})
-
-    return _Sink(write, run.finish)
-
-
-def _scalars(row: Row) -> dict[str, float]:
-    """`kind/name/seed_k` -> value, for sinks that take one number at a time."""
-    flat = {**row, **{f"timing/{name}": v for name, v in row.get("timing", {}).items()}}
-    return {
-        f"{row['kind']}/{name}/seed_{row['seed']}": value
-        for name, value in flat.items()
-        if name not in ("step", "seed") and isinstance(value, int | float)
-    }
+def _to_logger(named: tuple[str, Logger]) -> _Sink:
+    name, logger = named
+    return _Sink(name, lambda rows: logger.log(rows[0]["step"], summarise(rows)), logger.close)
 
 
 def _plain(value: Any) -> Any:

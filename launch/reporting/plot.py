@@ -16,7 +16,10 @@ from bellmax.launch.reporting.statistics import bootstrap_interval, interquartil
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", ":", "-.")
 # What may differ between runs that are one experiment.
-_LOGGING = {"log_every", "checkpoint_every", "keep_checkpoints", "tensorboard", "wandb"}
+_LOGGING = {
+    *("log_every", "checkpoint_every", "keep_checkpoints"),
+    *("tensorboard", "wandb", "loggers"),
+}
 _BESIDE_THE_POINT = {"seed", "seeds"} | _LOGGING
 _LABELS = {"episode_return": "episode return", "episode_length": "episode length (steps)"}
 
@@ -57,16 +60,24 @@ def plot_runs(
     Raises:
       UserError: a folder is not a run, or no run has the metric.
     """
+    figure = draw_runs(runs, metric)
+    default = Path(runs[0]) / "curve" if len(runs) == 1 else Path("curves")
+    return save_figure(figure, default if out is None else Path(out))
+
+
+def draw_runs(runs: Sequence[Path], metric: str = "episode_return") -> Any:
+    """Return the matplotlib Figure that `plot_runs` writes; arguments as there."""
     if not runs:
         raise UserError("there is nothing to plot; name the folder of a run")
     sources = [_read(Path(run), metric) for run in runs]
-    curves = _pool(sources)
-    default = Path(runs[0]) / "curve" if len(runs) == 1 else Path("curves")
-    stem = default if out is None else Path(out)
-    stem = stem.with_suffix("") if stem.suffix in (".png", ".svg") else stem
     kinds = {source.kind for source in sources}
     label = _LABELS.get(metric, metric.replace("_", " "))
-    figure = _draw(curves, f"{kinds.pop()} {label}" if len(kinds) == 1 else label)
+    return _draw(_pool(sources), f"{kinds.pop()} {label}" if len(kinds) == 1 else label)
+
+
+def save_figure(figure: Any, out: Path) -> list[Path]:
+    """Write a figure as PNG and SVG, its suffix aside; return both files."""
+    stem = out.with_suffix("") if out.suffix in (".png", ".svg") else out
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg")]
     figure.savefig(paths[0], dpi=200)

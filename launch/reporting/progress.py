@@ -1,6 +1,7 @@
 """What a terminal shows while a run trains: one live line, or a plain line for each interval."""
 
 import datetime
+import importlib.util
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 class Progress:
     """Shows how far training has come. Nothing that goes wrong here reaches the run.
 
-    On a terminal one line is redrawn; into a file or a pipe each update prints a line.
+    On a terminal, and in a notebook with ipywidgets, one line is redrawn; elsewhere each update
+    prints a line.
 
     Args:
       total_steps: environment steps that each seed will take.
@@ -90,7 +92,8 @@ class Progress:
         from rich.live import Live
 
         self._console = self._console or Console()
-        if self._console.is_terminal:
+        widgets = self._console.is_jupyter and importlib.util.find_spec("ipywidgets")
+        if self._console.is_terminal or widgets:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
 

@@ -41,6 +41,18 @@ def make_greedy(agent: Agent) -> Greedy:
     return greedy
 
 
+def make_values(values: Callable[..., Any]) -> Callable[[PolicyInputs, Any, Memory, Any], Any]:
+    """An agent's `values` of observations as the task shows them."""
+
+    def of_task(policy: PolicyInputs, observation: Any, memory: Memory, is_first: Any) -> Any:
+        params, statistics = policy
+        if statistics:
+            observation = normalise(statistics, observation)
+        return values(params, observation, memory, is_first)
+
+    return of_task
+
+
 class DeviceEvaluator(NamedTuple):
     """An `Evaluator` whose environments are part of the compiled program `evaluate`."""
 

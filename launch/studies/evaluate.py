@@ -2,46 +2,96 @@
 
 import contextlib
 from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
 
 from bellmax import UserError
-from bellmax.launch.config.run_config import load_to_play
+from bellmax.launch.config.run_config import RunConfig, load_to_play
 from bellmax.launch.runners.base import PolicyInputs
-from bellmax.launch.runners.evaluation import evaluation_rows
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment, build
 
 
-def evaluate_run(run: Path, episodes: int, checkpoint: str | int = "latest") -> int:
-    """Prints the greedy returns of each seed of a run; returns the exit code.
+class Evaluation(NamedTuple):
+    """Episodes of a run's greedy policies, E for each of S seeds.
+
+    step: of the checkpoint, in environment steps per seed.
+    seeds: [S] int, of the learners.
+    episode_return: [S, E] float32, undiscounted.
+    episode_length: [S, E] int32, environment steps.
+    cut: [S, E] bool, the evaluation ended before the episode.
+    restarts: environments that broke and were recreated; their returns begin again at 0.
+    warning: a sentence if newer checkpoints are damaged, or None.
+    """
+
+    step: int
+    seeds: np.ndarray
+    episode_return: np.ndarray
+    episode_length: np.ndarray
+    cut: np.ndarray
+    restarts: int
+    warning: str | None
+
+
+def evaluate_run(
+    run: Path, episodes: int, checkpoint: str | int = "latest", seed: int | None = None
+) -> Evaluation:
+    """Play episodes of the greedy policies of a run.
 
     Args:
       run: the run's folder.
       episodes: episodes a seed.
       checkpoint: "latest", "best" or a step.
+      seed: of the only learner to evaluate; None evaluates all.
 
     Raises:
-      UserError: the run has no such checkpoint, or it is damaged.
+      UserError: the run has no such checkpoint or seed, or the checkpoint is damaged.
     """
-    with contextlib.closing(build(load_to_play(run), episodes=episodes)) as experiment:
+    config = load_to_play(run)
+    if seed is not None:
+        check_seed(run, config, seed)
+    with contextlib.closing(build(config, episodes=episodes)) as experiment:
         step, inputs, warning = restore_policy_inputs(run, experiment, checkpoint)
-        if warning:
-            print(warning)
-        rows = evaluation_rows(experiment.evaluate_policies(inputs, step), experiment.seeds, step)
-        broke = sum(experiment.evaluator.report().values())
-    for row in rows:
-        cut = f", {row['cut_episodes']} cut" if row["cut_episodes"] else ""
-        print(
-            f"seed {row['seed']}: mean return {row['episode_return']:.2f} "
-            f"(min {row['episode_return_min']:.2f}, max {row['episode_return_max']:.2f}, "
-            f"{row['episodes']} episodes{cut}) at step {step:,}"
+        if seed is not None:
+            i = experiment.seeds.index(seed)
+            inputs = jax.tree.map(lambda x: x[i : i + 1], inputs)
+            experiment = experiment._replace(seeds=[seed])
+        returns, lengths, cut = map(np.asarray, experiment.evaluate_policies(inputs, step))
+        restarts = sum(experiment.evaluator.report().values())
+    seeds = np.array(experiment.seeds)
+    return Evaluation(step, seeds, returns, lengths, cut, restarts, warning)
+
+
+def check_seed(run: Path, config: RunConfig, seed: int) -> None:
+    """Raise UserError where a run has no learner of a seed."""
+    seeds = range(config.seed, config.seed + config.seeds)
+    if seed not in seeds:
+        has = seeds[0] if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        raise UserError(f"{run} has no seed {seed}; its seeds are {has}")
+
+
+def describe_evaluation(evaluation: Evaluation) -> list[str]:
+    """Return lines with the returns of each seed."""
+    lines = [evaluation.warning] if evaluation.warning else []
+    each = evaluation.seeds, evaluation.episode_return, evaluation.cut
+    for seed, returns, cut in zip(*each, strict=True):
+        lines.append(
+            f"seed {seed}: mean return {returns.mean():.2f} (min {returns.min():.2f}, max "
+            f"{returns.max():.2f}, {returns.size} episodes"
+            f"{f', {cut.sum()} cut' if cut.any() else ''}) at step {evaluation.step:,}"
         )
-    if broke:
-        print(f"restarts of environments that broke, whose returns begin again at 0: {broke}")
-    if len(rows) > 1:
-        means = [row["episode_return"] for row in rows]
-        print(f"mean over {len(rows)} seeds: {sum(means) / len(means):.2f}")
-    return 0
+    if evaluation.restarts:
+        lines.append(
+            "restarts of environments that broke, whose returns begin again at 0: "
+            f"{evaluation.restarts}"
+        )
+    if len(evaluation.seeds) > 1:
+        mean = evaluation.episode_return.mean()
+        lines.append(f"mean over {len(evaluation.seeds)} seeds: {mean:.2f}")
+    return lines
 
 
 def restore(

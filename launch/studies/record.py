@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bellmax import UserError
 from bellmax.agents import ActInput, Agent, Params
 from bellmax.envs import (
     EnvConfig,
@@ -30,7 +29,7 @@ from bellmax.launch.config.run_config import load_to_play
 from bellmax.launch.reporting.video import check_video, write_video
 from bellmax.launch.runners.evaluation import DEFAULT_MAX_STEPS, make_greedy
 from bellmax.launch.runners.random import numpy_seeds, stream
-from bellmax.launch.studies.evaluate import restore_policy_inputs
+from bellmax.launch.studies.evaluate import check_seed, restore_policy_inputs
 from bellmax.launch.training.experiment import build
 
 # No window, no sound, no greeting.
@@ -65,8 +64,9 @@ def record_run(
     out: Path | None = None,
     fps: int | None = None,
     max_steps: int | None = None,
-) -> int:
-    """Writes a video of episodes, and prints the return and the length of each.
+    say: Callable[[str], object] = lambda sentence: None,
+) -> Path:
+    """Writes a video of episodes, and says the return and the length of each.
 
     On the device episode i is the i-th that `evaluate_run` plays of that seed and checkpoint; on
     the host the first is its first. Every observation is in the video, the final one too.
@@ -80,9 +80,10 @@ def record_run(
       fps: pictures a second; 30 by default, 10 where the observation has rows and columns.
       max_steps: environment steps after which an episode is cut, 1 or more; by default what
         evaluations of the run have.
+      say: takes lines for the user.
 
     Returns:
-      The exit code.
+      The file written.
 
     Raises:
       UserError: the run has no such seed or checkpoint, the task draws no pictures, `check_video`
@@ -92,11 +93,8 @@ def record_run(
     out = run / "episodes.gif" if out is None else out
     check_video(out, fps)
     config = load_to_play(run)
-    seeds = range(config.seed, config.seed + config.seeds)
     seed = config.seed if seed is None else seed
-    if seed not in seeds:
-        has = seeds[0] if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-        raise UserError(f"{run} has no seed {seed}; its seeds are {has}")
+    check_seed(run, config, seed)
     with contextlib.ExitStack() as stack:
         experiment = build(config, episodes=1)
         stack.callback(experiment.close)
@@ -105,20 +103,23 @@ def record_run(
         stack.callback(stage.close)
         step, every, warning = restore_policy_inputs(run, experiment, checkpoint)
         if warning:
-            print(warning)
+            say(warning)
         acting = jax.tree.map(lambda x: x[experiment.seeds.index(seed)], every)
         key = jax.random.fold_in(stream(jax.random.key(seed), "evaluation"), step)
         limit = max_steps or config.evaluation_max_steps or stage.spec.time_limit
         fps = fps or (BOARD_FPS if len(stage.spec.observation.shape) > 1 else FPS)
         play = functools.partial(stage.play, *acting, key, jnp.int32(step))
-        pictures = _film(play, episodes, limit or DEFAULT_MAX_STEPS)
+        pictures = _film(play, episodes, limit or DEFAULT_MAX_STEPS, say)
         count = write_video(out, pictures, fps)
-    print(f"{out}: {count:,} pictures of seed {seed} at step {step:,}, {fps} a second")
-    return 0
+    say(f"{out}: {count:,} pictures of seed {seed} at step {step:,}, {fps} a second")
+    return out
 
 
 def _film(
-    play: Callable[[int], Iterator[Shown]], episodes: int, limit: int
+    play: Callable[[int], Iterator[Shown]],
+    episodes: int,
+    limit: int,
+    say: Callable[[str], object],
 ) -> Iterator[np.ndarray]:
     """The pictures of all episodes; says how each went when it is over."""
     for episode in range(episodes):
@@ -128,7 +129,7 @@ def _film(
             if seen.is_last[0]:
                 break
         cut = "" if seen.is_last[0] else ", cut there: --max-steps says how many it may take"
-        print(
+        say(
             f"episode {episode + 1}: return {float(seen.episode_return[0]):.2f}, "
             f"{int(seen.episode_length[0]):,} steps{cut}"
         )

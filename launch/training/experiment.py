@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import psutil
+from dm_env import specs
 
 from bellmax import UserError
 from bellmax.agents import Agent, registry
@@ -30,10 +31,14 @@ _HERE = "this machine"
 
 
 class Experiment(NamedTuple):
-    """What `build` makes of a configuration. Nothing is allocated yet. seeds: of the learners."""
+    """What `build` makes of a configuration. Nothing is allocated yet.
+
+    observation: spec of one, as the agent sees it. seeds: of the learners.
+    """
 
     config: RunConfig
     agent: Agent
+    observation: specs.Array
     runner: Runner
     evaluator: Evaluator
     seeds: list[int]
@@ -133,7 +138,9 @@ def build(
     return Experiment(config, *parts, list(range(config.seed, config.seed + config.seeds)))
 
 
-def _build_on_device(config: RunConfig, episodes: int) -> tuple[Agent, Runner, Evaluator]:
+def _build_on_device(
+    config: RunConfig, episodes: int
+) -> tuple[Agent, specs.Array, Runner, Evaluator]:
     if config.replay.memory == "host":
         raise UserError(
             f"replay.memory must be device, as {config.env.name} is stepped on the device, got host"
@@ -152,12 +159,13 @@ def _build_on_device(config: RunConfig, episodes: int) -> tuple[Agent, Runner, E
         mesh=make_mesh(config.devices),
     )
     evaluation_env = make_vector_env(config.env, num_envs=episodes, evaluation=True)
-    return agent, runner, make_evaluator(agent, evaluation_env, config.evaluation_max_steps)
+    evaluator = make_evaluator(agent, evaluation_env, config.evaluation_max_steps)
+    return agent, env.spec.observation, runner, evaluator
 
 
 def _build_host(
     config: RunConfig, episodes: int, make_actor: ActorFactory | None
-) -> tuple[Agent, Runner, Evaluator]:
+) -> tuple[Agent, specs.Array, Runner, Evaluator]:
     if config.seeds > 1:
         raise UserError(
             f"seeds must be 1, as {config.env.name} is not stepped on the device, got "
@@ -197,7 +205,7 @@ def _build_host(
     evaluator = HostEvaluator(
         agent, make_env, config.evaluation_max_steps, stopping=lambda: pool.stopping
     )
-    return agent, runner, evaluator
+    return agent, observation, runner, evaluator
 
 
 def _actor_device(number: int | None) -> Any:

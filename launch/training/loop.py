@@ -116,8 +116,7 @@ class Session:
                 return np.full(len(self.experiment.seeds), np.nan)
             report = self.experiment.evaluator.report()
             rows = evaluation_rows(episodes, self.experiment.seeds, step)
-            for row in [row | report for row in rows]:
-                self.log.write(row)
+            self.log.write([row | report for row in rows])
             self.evaluated = step, np.array([row["episode_return"] for row in rows])
             cut = sum(row["cut_episodes"] for row in rows)
             self.progress.message(
@@ -202,10 +201,15 @@ class Session:
         waits = {name: said.pop(name) for name in ("learner_waited", "actors_waited") if said}
         notes = [f"{name} {min(waited / seconds, 1):.0%}" for name, waited in waits.items()]
         notes += [f"{name} {times}" for name, times in said.items() if times]
-        for i, seed in enumerate(self.experiment.seeds):
-            row = {name: values[i] for name, values in columns.items()} | said
-            timing = {"seconds": seconds, **rates, **waits}
-            self.log.write({"kind": "train", "step": step, "seed": seed, **row, "timing": timing})
+        said |= self._schedules(int(state.learner.steps), step)
+        timing = {"seconds": seconds, **rates, **waits}
+        rows = [
+            {"kind": "train", "step": step, "seed": seed}
+            | {name: values[i] for name, values in columns.items()}
+            | {**said, "timing": timing}
+            for i, seed in enumerate(self.experiment.seeds)
+        ]
+        self.log.write(rows)
         self.progress.update(
             step,
             **rates,
@@ -213,6 +217,11 @@ class Session:
             loss=columns["loss"],
             notes=[note.replace("_", " ") for note in notes],
         )
+
+    def _schedules(self, gradient_steps: int, step: int) -> dict[str, float]:
+        """The values of the agent's schedules, such as the learning rate."""
+        schedules = self.experiment.agent.schedules
+        return {name: float(value(gradient_steps, step)) for name, value in schedules.items()}
 
     def _stop_if_not_finite(
         self, state: TrainState, interval: IntervalMetrics, updates: int

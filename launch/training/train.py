@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from bellmax.launch.distributed.files import write_whole
 from bellmax.launch.distributed.locks import locked
 from bellmax.launch.distributed.processes import is_first, together, writable
 from bellmax.launch.distributed.ray_cluster import check, room_for
+from bellmax.launch.reporting.loggers import Logger, check_loggers, open_loggers
 from bellmax.launch.reporting.metrics import FILE, MetricsLog, read_metrics
 from bellmax.launch.reporting.plot import plot_runs
 from bellmax.launch.reporting.progress import Progress
@@ -29,22 +30,42 @@ from bellmax.launch.training.policy import save_policies
 
 # What a resumed run may change: nothing that the state or the steps taken so far depend on, but
 # for rounding (devices).
-RESUMABLE = ("steps", "devices", "keep_checkpoints", "tensorboard", "wandb")
+RESUMABLE = ("steps", "devices", "keep_checkpoints", "tensorboard", "wandb", "loggers")
 
 
-def train(config: RunConfig, out: Path, actors: str | None = None) -> int:
+class Output(NamedTuple):
+    """Where a run reports to, besides its folder and the loggers of its configuration.
+
+    shows_progress: whether it writes lines to standard output.
+    loggers: (name, logger) of more loggers.
+    on_metrics, report: as of `MetricsLog`.
+    """
+
+    shows_progress: bool = True
+    loggers: Sequence[tuple[str, Logger]] = ()
+    on_metrics: Callable[[int, dict[str, float]], object] | None = None
+    report: Callable[[str], object] | None = None
+
+
+TERMINAL = Output()
+
+
+def train(
+    config: RunConfig, out: Path, actors: str | None = None, output: Output = TERMINAL
+) -> int:
     """Trains from scratch into the folder `out`; returns the exit code.
 
     Args:
       config: of the run.
       out: new or empty.
       actors: where those of a host environment are: `ray` or `ray://HOST:PORT`; None: here.
+      output: where it reports to.
     """
     with _opened(out, config, actors) as (experiment, folder, messages):
         write_whole(folder / "config.yaml", to_yaml(config).encode())
         versions = json.dumps(all_versions(), indent=2) + "\n"
         write_whole(folder / "versions.json", versions.encode())
-        return _run(experiment, out, folder, None, messages)
+        return _run(experiment, out, folder, None, messages, output)
 
 
 def check_resumable(run: Path, config: RunConfig) -> None:
@@ -62,15 +83,17 @@ def check_resumable(run: Path, config: RunConfig) -> None:
         )
 
 
-def resume(run: Path, config: RunConfig, actors: str | None = None) -> int:
-    """Goes on from the newest intact checkpoint of a run; returns the exit code.
+def resume(
+    run: Path, config: RunConfig, actors: str | None = None, output: Output = TERMINAL
+) -> int:
+    """Continues a run from its newest intact checkpoint; returns the exit code.
 
     A run that stopped before its first checkpoint starts again.
 
     Args:
       run: its folder.
       config: of the run from here on.
-      actors: as in `train`.
+      actors, output: as in `train`.
 
     Raises:
       UserError: `config` would change what was trained so far, or every checkpoint is damaged.
@@ -79,7 +102,7 @@ def resume(run: Path, config: RunConfig, actors: str | None = None) -> int:
     with _opened(run, config, actors) as (experiment, folder, messages):
         start, said = _start(experiment, run)
         write_whole(folder / "config.yaml", to_yaml(config).encode())
-        return _run(experiment, run, folder, start, [*messages, *said])
+        return _run(experiment, run, folder, start, [*messages, *said], output)
 
 
 @contextlib.contextmanager
@@ -87,6 +110,7 @@ def _opened(
     run: Path, config: RunConfig, actors: str | None
 ) -> Iterator[tuple[Experiment, Path, list[str]]]:
     """Builds what a run needs, locks its folder, and yields both with what is to be said."""
+    check_loggers(config)
     if actors:
         check(actors, config)
     experiment = build(config, make_actor=make_ray_actors(config) if actors else None)
@@ -136,20 +160,27 @@ def _evaluated(experiment: Experiment, run: Path, step: int) -> np.ndarray | Non
 
 
 def _run(
-    experiment: Experiment, run: Path, out: Path, start: _Start | None, messages: list[str]
+    experiment: Experiment,
+    run: Path,
+    out: Path,
+    start: _Start | None,
+    messages: list[str],
+    output: Output,
 ) -> int:
     """Trains; all processes write checkpoints to `run`, and each the rest to its own `out`."""
-    config = experiment.config
+    config, resume_step = experiment.config, start.step if start else None
+    loggers = open_loggers(out, config, resume_step) if is_first() else []
     log = MetricsLog(
         out,
-        tensorboard=config.tensorboard and is_first(),
-        wandb=config.wandb if is_first() else None,
-        config=to_dict(config),
-        resume_step=start.step if start else None,
+        loggers=[*loggers, *output.loggers],
+        on_metrics=output.on_metrics,
+        resume_step=resume_step,
+        report=output.report,
     )
     keep = config.keep_checkpoints
     checkpoints = Checkpoints(run / "checkpoints", keep=keep, read_only=not is_first())
-    progress = Progress(config.steps, seeds=config.seeds, silent=not is_first())
+    silent = not (output.shows_progress and is_first())
+    progress = Progress(config.steps, seeds=config.seeds, silent=silent)
     with log, progress, contextlib.closing(experiment):
         for message in messages:
             progress.message(message)

@@ -4,10 +4,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bellmax.launch import load_policy
+    from bellmax.launch import Run, load_config, load_policy, load_run, train
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "load_policy"]
+__all__ = ["Run", "UserError", "load_config", "load_policy", "load_run", "train"]
 
 
 class UserError(ValueError):

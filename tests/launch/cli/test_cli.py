@@ -106,6 +106,8 @@ MISTAKES = [
     ("train good.yaml --seed true", ["seed", "an integer", "'true'"]),
     ("train good.yaml --tensorboard 3", ["tensorboard", "true or false", "'3'"]),
     ("train good.yaml --wandb", ["wandb", "no value"]),
+    ("train good.yaml --logger", ["--logger must be followed by a value"]),
+    ("train good.yaml --logger own", ["loggers must be of the form module.path:name, got 'own'"]),
     ("train good.yaml --env.num-envs 0", ["env.num_envs", "[1, 65536]"]),
     ("train good.yaml --replay.capcity 9", ["did you mean replay.capacity?"]),
     ("train good.yaml --replay.memory-fraction 1.5", ["replay.memory_fraction", "(0, 1]"]),
@@ -334,6 +336,15 @@ def test_train_goes_on_with_the_run_that_is_there_as_it_is_asked_for(monkeypatch
     assert main(["train", "longer.yaml", "--out", "run1", "--resume", "--tensorboard"]) == 0
     run, config, actors = calls[0]
     assert (run, config.steps, config.tensorboard, actors) == (Path("run1"), 6000, True, None)
+
+
+def test_loggers_are_added_to_those_of_the_configuration(monkeypatch):
+    calls = []
+    fake = SimpleNamespace(train=lambda *given: calls.append(given) or 0)
+    monkeypatch.setitem(sys.modules, "bellmax.launch.training.train", fake)
+    options = ["--loggers", "a:one", "--logger", "b:two", "--logger=c:three", "--logger", "a:one"]
+    assert main(["train", "good.yaml", *options]) == 0
+    assert calls[0][0].loggers == ("a:one", "b:two", "c:three")
 
 
 def test_half_a_configuration_is_no_run(monkeypatch, capsys):

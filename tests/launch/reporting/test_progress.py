@@ -1,6 +1,8 @@
 """The progress line says what it should and never stops a run."""
 
 import io
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -57,6 +59,17 @@ def test_a_terminal_has_one_line_redrawn():
         progress.message("A [word] of its own.")
     assert out.getvalue().count("\n") <= 3 and "3/100" in out.getvalue()
     assert "A [word] of its own." in out.getvalue()
+
+
+def test_a_notebook_shows_a_line_for_each_interval(monkeypatch):
+    shown = []
+    display = types.ModuleType("IPython.display")
+    display.display = shown.append
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)  # as if not installed
+    show(Console(force_jupyter=True), episode_return=[7.0])
+    assert len(shown) == 1 and "return 7.0" in shown[0].text
 
 
 def test_a_closed_output_does_not_stop_the_run():

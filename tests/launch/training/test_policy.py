@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from dm_env import specs
 
+from bellmax import UserError
 from bellmax.envs import EnvSpec, TimeStep, vectorise
 from bellmax.launch.cli import main
 from bellmax.launch.config.run_config import load
 from bellmax.launch.runners.random import stream
 from bellmax.launch.studies.evaluate import restore
 from bellmax.launch.training.experiment import build
-from bellmax.launch.training.policy import load_policy
+from bellmax.launch.training.policy import load_policy, save_policies
 
 CUES, LENGTH, ACTIONS, EPISODES = 4, 4, 3, 12
 # Returns tell the actions apart, for each cue; after cue c action c mod 3 is best.
@@ -130,3 +131,30 @@ def test_the_memory_is_that_of_the_agent_and_the_key_draws_nothing(run):
     seen = jnp.ones((5, CUES)), policy.initial_memory(5), jnp.ones(5, bool)
     one, other = (policy.act(*seen, jax.random.key(i)) for i in (0, 1))
     jax.tree.map(np.testing.assert_array_equal, one, other)
+    jax.tree.map(np.testing.assert_array_equal, one, policy.act(*seen))
+
+
+def test_an_agent_without_action_values_has_none(run):
+    policy = load_policy(run)
+    seen = jnp.ones((1, CUES)), policy.initial_memory(1), jnp.ones(1, bool)
+    with pytest.raises(UserError, match="agent that learns action values, got 'on_policy'"):
+        policy.values(*seen)
+
+
+QUANTILES = """
+agent: {name: qr_dqn_retrace, num_quantiles: 5, network: {hidden: [4]}}
+env: {name: bellmax/Catch, num_envs: 2, normalise_observations: true}
+"""
+
+
+def test_values_have_quantiles_where_the_network_has(tmp_path):
+    """Of a policy that learned nothing; every dtype is taken where observations are normalised."""
+    (tmp_path / "config.yaml").write_text(QUANTILES)
+    experiment = build(load(tmp_path))
+    save_policies(experiment, experiment.init(), tmp_path)
+    policy, shape = load_policy(tmp_path), experiment.observation.shape
+    seen = np.ones((2, *shape), int), (), np.ones(2, bool)
+    found = policy.values(*seen)
+    assert found.quantiles.shape[:2] == (2, 5)
+    np.testing.assert_allclose(found.q_values, found.quantiles.mean(axis=1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(policy.act(*seen)[0], found.q_values.argmax(axis=1))

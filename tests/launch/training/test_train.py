@@ -33,7 +33,15 @@ env: {name: bellmax/CartPole, num_envs: 4, normalise_observations: true}
 replay: {capacity: 400, prioritised: true}
 """
 TRAIN = {"kind", "step", "seed", "env_steps", "gradient_steps", "episodes", "episode_return"}
-TRAIN |= {"episode_length", "loss", "q_value", "timing"}
+TRAIN |= {
+    "episode_length",
+    "loss",
+    "q_value",
+    "gradient_norm",
+    "learning_rate",
+    "epsilon",
+    "timing",
+}
 EVALUATION = {"kind", "step", "seed", "episode_return", "episode_return_min", "episode_return_max"}
 EVALUATION |= {"episode_length", "episodes", "cut_episodes"}
 
