@@ -149,7 +149,8 @@ def make_on_policy_agent(
         gradients, metrics = jax.grad(_loss, argnums=1, has_aux=True)(
             components, state.params, state.aux, batch
         )
-        metrics["gradient_norm"] = optax.tree.norm(gradients)
+        if config.max_gradient_norm is not None:
+            metrics["gradient_norm"] = optax.tree.norm(gradients)
         gradients = _clip(gradients, config.max_gradient_norm)
         updates, opt_state = adam.update(gradients, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)

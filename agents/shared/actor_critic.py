@@ -86,8 +86,7 @@ def make_actor_critic_agent(
       num_heads: K. If K > 1, the actor's memory is the index of the acting head, [N] int32.
 
     Returns:
-      The agent. Its metrics are the critics' `loss` and `gradient_norm`, and the mean `q_value` of
-      the taken actions.
+      The agent. Its metrics are the critics' `loss` and the mean `q_value` of the taken actions.
 
     Raises:
       UserError: the actions are not a vector with finite bounds.
@@ -194,7 +193,6 @@ def _make_learn_critics(
             return loss, LearnOutput({"loss": loss, "q_value": q_value}, each.error * mask)
 
         gradients, output = jax.grad(loss_fn, has_aux=True)(state.params.critics)
-        output.metrics["gradient_norm"] = optax.tree.norm(gradients)
         updates, opt_state = adam.update(gradients, state.opt_state.critics)
         critics = optax.apply_updates(state.params.critics, updates)
         state = state._replace(

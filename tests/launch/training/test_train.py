@@ -28,7 +28,7 @@ evaluate_every: 400
 evaluation_episodes: 3
 evaluation_max_steps: 60
 checkpoint_every: 400
-agent: {name: munchausen_dqn, batch_size: 8, network: {hidden: [8]}}
+agent: {name: munchausen_dqn, batch_size: 8, max_gradient_norm: 10, network: {hidden: [8]}}
 env: {name: bellmax/CartPole, num_envs: 4, normalise_observations: true}
 replay: {capacity: 400, prioritised: true}
 """
