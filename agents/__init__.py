@@ -1,21 +1,185 @@
 """Agents: one file an algorithm, each a handful of pure functions behind one contract.
 
-Names are loaded on first use: configurations can be read without importing jax.
+`make_NAME(config, env_spec)` makes an agent. One of your own begins with `make_value_agent`,
+`make_actor_critic_agent` or `make_on_policy_agent`. Names are loaded on first use: configurations
+can be read without importing jax.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bellmax.agents.base import Agent, Batch, LearnerState, LearnOutput, Memory, Params
+    from bellmax.agents.byol_explore import make_byol_explore
+    from bellmax.agents.configs.actor_critic import ActorCriticConfig, ExpectRLConfig, TD3Config
+    from bellmax.agents.configs.on_policy import (
+        BYOLExploreConfig,
+        CountBonusConfig,
+        ICMConfig,
+        OnPolicyConfig,
+        RNDConfig,
+    )
+    from bellmax.agents.configs.value_based import (
+        DQNConfig,
+        MunchausenDQNConfig,
+        QRDQNRetraceConfig,
+        VALearningConfig,
+        ValueConfig,
+    )
+    from bellmax.agents.count_bonus import make_count_bonus
+    from bellmax.agents.dqn import make_dqn
+    from bellmax.agents.expectrl import make_expectrl
+    from bellmax.agents.icm import make_icm
+    from bellmax.agents.munchausen_dqn import make_munchausen_dqn
+    from bellmax.agents.on_policy import make_on_policy, make_on_policy_agent
+    from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace
+    from bellmax.agents.rnd import make_rnd
+    from bellmax.agents.shared.actor_critic import make_actor_critic_agent
+    from bellmax.agents.shared.base import (
+        ActInput,
+        ActorOutput,
+        Agent,
+        Batch,
+        LearnerState,
+        LearnOutput,
+        Memory,
+        Outcome,
+        Params,
+        ReplaySpec,
+        update_target,
+    )
+    from bellmax.agents.shared.value_based import (
+        Auxiliary,
+        AuxiliaryLoss,
+        Target,
+        Transition,
+        ValueLoss,
+        apply_sequence,
+        make_value_agent,
+        taken,
+        td_loss,
+        transitions,
+    )
+    from bellmax.agents.td3 import make_td3
+    from bellmax.agents.va_learning import make_va_learning
 
-__all__ = ["Agent", "Batch", "LearnOutput", "LearnerState", "Memory", "Params"]
+_MODULES = {
+    "shared.actor_critic": ("make_actor_critic_agent",),
+    "shared.base": (
+        "ActInput",
+        "ActorOutput",
+        "Agent",
+        "Batch",
+        "LearnOutput",
+        "LearnerState",
+        "Memory",
+        "Outcome",
+        "Params",
+        "ReplaySpec",
+        "update_target",
+    ),
+    "byol_explore": ("make_byol_explore",),
+    "configs.actor_critic": (
+        "ActorCriticConfig",
+        "ExpectRLConfig",
+        "TD3Config",
+    ),
+    "configs.on_policy": (
+        "BYOLExploreConfig",
+        "CountBonusConfig",
+        "ICMConfig",
+        "OnPolicyConfig",
+        "RNDConfig",
+    ),
+    "configs.value_based": (
+        "DQNConfig",
+        "MunchausenDQNConfig",
+        "QRDQNRetraceConfig",
+        "VALearningConfig",
+        "ValueConfig",
+    ),
+    "count_bonus": ("make_count_bonus",),
+    "dqn": ("make_dqn",),
+    "expectrl": ("make_expectrl",),
+    "icm": ("make_icm",),
+    "munchausen_dqn": ("make_munchausen_dqn",),
+    "on_policy": (
+        "make_on_policy",
+        "make_on_policy_agent",
+    ),
+    "qr_dqn_retrace": ("make_qr_dqn_retrace",),
+    "rnd": ("make_rnd",),
+    "td3": ("make_td3",),
+    "va_learning": ("make_va_learning",),
+    "shared.value_based": (
+        "Auxiliary",
+        "AuxiliaryLoss",
+        "Target",
+        "Transition",
+        "ValueLoss",
+        "apply_sequence",
+        "make_value_agent",
+        "taken",
+        "td_loss",
+        "transitions",
+    ),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "ActInput",
+    "ActorCriticConfig",
+    "ActorOutput",
+    "Agent",
+    "Auxiliary",
+    "AuxiliaryLoss",
+    "BYOLExploreConfig",
+    "Batch",
+    "CountBonusConfig",
+    "DQNConfig",
+    "ExpectRLConfig",
+    "ICMConfig",
+    "LearnOutput",
+    "LearnerState",
+    "Memory",
+    "MunchausenDQNConfig",
+    "OnPolicyConfig",
+    "Outcome",
+    "Params",
+    "QRDQNRetraceConfig",
+    "RNDConfig",
+    "ReplaySpec",
+    "TD3Config",
+    "Target",
+    "Transition",
+    "VALearningConfig",
+    "ValueConfig",
+    "ValueLoss",
+    "apply_sequence",
+    "make_actor_critic_agent",
+    "make_byol_explore",
+    "make_count_bonus",
+    "make_dqn",
+    "make_expectrl",
+    "make_icm",
+    "make_munchausen_dqn",
+    "make_on_policy",
+    "make_on_policy_agent",
+    "make_qr_dqn_retrace",
+    "make_rnd",
+    "make_td3",
+    "make_va_learning",
+    "make_value_agent",
+    "taken",
+    "td_loss",
+    "transitions",
+    "update_target",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("bellmax.agents.base"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import optax
 
 from bellmax import losses
-from bellmax.agents.base import Agent, Memory, Params, count_actions, masked_mean
 from bellmax.agents.configs.on_policy import BYOLExploreConfig
-from bellmax.agents.intrinsic import Chunk, Intrinsic, transitions
 from bellmax.agents.on_policy import make_on_policy_agent
+from bellmax.agents.shared.base import Agent, Memory, Params, count_actions, masked_mean
+from bellmax.agents.shared.intrinsic import Chunk, Intrinsic, transitions
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import GRU, RecurrentNetwork, make_recurrent_network
 

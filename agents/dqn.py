@@ -7,9 +7,9 @@ loss = Huber(y - q(s_0, a_0))
 import jax
 
 from bellmax import losses
-from bellmax.agents.base import Agent, Params
 from bellmax.agents.configs.value_based import DQNConfig
-from bellmax.agents.value_based import (
+from bellmax.agents.shared.base import Agent, Params
+from bellmax.agents.shared.value_based import (
     ValueLoss,
     make_value_agent,
     taken,

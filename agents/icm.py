@@ -10,17 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from bellmax import losses
-from bellmax.agents.base import Agent, Params, count_actions, masked_mean
 from bellmax.agents.configs.on_policy import ICMConfig
-from bellmax.agents.intrinsic import (
-    Chunk,
-    Intrinsic,
-    no_memory,
-    transitions,
-)
 from bellmax.agents.on_policy import make_on_policy_agent
+from bellmax.agents.shared.base import Agent, Params, count_actions, masked_mean
+from bellmax.agents.shared.intrinsic import Chunk, Intrinsic, no_memory, transitions
 from bellmax.envs import EnvSpec
-from bellmax.networks import make_torso
+from bellmax.networks import check_arrays, make_torso
 
 
 def make_icm(config: ICMConfig, spec: EnvSpec) -> Agent:
@@ -63,6 +58,7 @@ class ForwardInverse(nn.Module):
 
 def icm_bonus(config: ICMConfig, spec: EnvSpec) -> Intrinsic:
     """Makes the ICM bonus, which any agent can use."""
+    check_arrays(spec.observation, "ICM")
     num_actions, shape = count_actions(spec), spec.observation.shape
     model = ForwardInverse(config, num_actions)
 

@@ -12,13 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from bellmax import UserError, losses
-from bellmax.agents.base import Agent, Params
 from bellmax.agents.configs.value_based import QRDQNRetraceConfig
-from bellmax.agents.value_based import (
-    ValueLoss,
-    apply_sequence,
-    make_value_agent,
-)
+from bellmax.agents.shared.base import Agent, Params
+from bellmax.agents.shared.value_based import ValueLoss, apply_sequence, make_value_agent
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network, quantile_head
 

@@ -1,10 +1,15 @@
-"""Registry of the agents; an agent's module is imported on first use."""
+"""The agents by name, built-in ones and the user's own; modules are imported on first use."""
 
+import dataclasses
 import importlib
+import inspect
+import typing
 from collections.abc import Callable
 from typing import Any
 
 from bellmax import UserError
+from bellmax.envs.errors import in_a_sentence
+from bellmax.envs.options import load_callable
 
 # Name, which is also that of the agent's module and after `make_` -> module below
 # `agents/configs`, class of its configuration.
@@ -28,14 +33,24 @@ def names() -> list[str]:
     return sorted(_AGENTS)
 
 
+def is_known(name: str) -> bool:
+    """Return whether a name is that of a built-in agent or of the form `module.path:make_agent`."""
+    return name in _AGENTS or ":" in name
+
+
 def config_class(name: str) -> type:
-    """Return the dataclass of an agent's configuration, without importing jax.
+    """Return the dataclass of an agent's configuration; for a built-in one without importing jax.
 
     Raises:
-      UserError: there is no agent of that name.
+      UserError: there is no such agent.
     """
+    if ":" in name:
+        return load(name)[0]
     if name not in _AGENTS:
-        raise UserError(f"agent.name must be one of {', '.join(names())}, got {name!r}")
+        raise UserError(
+            f"agent.name must be one of {', '.join(names())}, or module.path:make_agent, "
+            f"got {name!r}"
+        )
     module, config = _AGENTS[name]
     return getattr(importlib.import_module(f"bellmax.agents.configs.{module}"), config)
 
@@ -43,9 +58,26 @@ def config_class(name: str) -> type:
 def load(name: str) -> tuple[type, Callable[..., Any]]:
     """Return an agent's config class and its make function (config, env_spec) -> Agent.
 
+    The class of a user's agent is the annotation of the function's first parameter.
+
+    Args:
+      name: of a built-in agent, or `module.path:make_agent`.
+
     Raises:
-      UserError: there is no agent of that name.
+      UserError: there is no such agent, or its first parameter has no dataclass as annotation.
     """
-    config = config_class(name)
-    module = importlib.import_module(f"bellmax.agents.{name}")
-    return config, getattr(module, f"make_{name}")
+    if ":" not in name:
+        config = config_class(name)
+        module = importlib.import_module(f"{__package__}.{name}")
+        return config, getattr(module, f"make_{name}")
+    make_agent = load_callable(name, "agent.name", "makes an agent")
+    with in_a_sentence(f"agent.name: the annotations of {name} cannot be read"):
+        hints = typing.get_type_hints(make_agent)
+        first = next(iter(inspect.signature(make_agent).parameters), "")
+    config = hints.get(first)
+    if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
+        raise UserError(
+            f"the first parameter of {name} must be annotated with the dataclass of the agent's "
+            f"configuration, as in make_agent(config: MyConfig, spec), got {config}"
+        )
+    return config, make_agent

@@ -10,17 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from bellmax import losses
-from bellmax.agents.base import Agent, Params, masked_mean
 from bellmax.agents.configs.on_policy import RNDConfig
-from bellmax.agents.intrinsic import (
-    Chunk,
-    Intrinsic,
-    no_memory,
-    transitions,
-)
 from bellmax.agents.on_policy import make_on_policy_agent
+from bellmax.agents.shared.base import Agent, Params, masked_mean
+from bellmax.agents.shared.intrinsic import Chunk, Intrinsic, no_memory, transitions
 from bellmax.envs import EnvSpec
-from bellmax.networks import make_torso
+from bellmax.networks import check_arrays, make_torso
 
 
 class RNDState(NamedTuple):
@@ -60,6 +55,7 @@ class RandomFeatures(nn.Module):
 
 def rnd_bonus(config: RNDConfig, spec: EnvSpec) -> Intrinsic:
     """Makes the RND bonus, which any agent can use."""
+    check_arrays(spec.observation, "RND")
     shape = spec.observation.shape
     target_net, predictor = RandomFeatures(config, 0), RandomFeatures(config, 1)
 

@@ -24,8 +24,8 @@ from timing import Peer, alternate, ratios, table
 from bellmax.agents.expectrl import ExpectRLConfig, make_expectrl
 from bellmax.agents.td3 import TD3Config, make_td3
 from bellmax.envs import EnvSpec, TimeStep, vectorise
-from bellmax.launch.replay import make_replay
-from bellmax.launch.runner import make_runner
+from bellmax.launch.replay.ring import make_replay
+from bellmax.launch.runners.device_runner import make_runner
 
 SIDES = {
     "td3": (make_td3, TD3Config()),

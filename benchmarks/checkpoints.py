@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def measure(state: str, what: str, gigabytes: float, folder: Path) -> dict[str, float]:
-    from bellmax.launch.checkpoints import Checkpoints
+    from bellmax.launch.training.checkpoints import Checkpoints
 
     make = make_frames(state, gigabytes) if state not in PRESETS else make_run(PRESETS[state])
     checkpoints = Checkpoints(folder, keep=1)
@@ -72,7 +72,7 @@ def measure(state: str, what: str, gigabytes: float, folder: Path) -> dict[str, 
     else:
         part, options = abstract, {}
         if what == "policy":
-            from bellmax.launch.train_state import TrainState
+            from bellmax.launch.runners.train_state import TrainState
 
             if isinstance(abstract, TrainState):
                 part = jax.tree.map(lambda _: None, abstract)
@@ -105,8 +105,8 @@ def peak() -> float:
 
 
 def make_run(preset: str):
-    from bellmax.launch.config import load
-    from bellmax.launch.experiment import build
+    from bellmax.launch.config.run_config import load
+    from bellmax.launch.training.experiment import build
 
     return build(load(preset, [])).init
 

@@ -17,7 +17,7 @@ from runs import column, evaluations, train
 from scipy.stats import binomtest
 from timing import table
 
-from bellmax.launch.plot import COLOURS
+from bellmax.launch.reporting.plot import COLOURS
 
 BYOL = "byol_explore/deepsea"
 AGENTS = {

@@ -26,9 +26,9 @@ import jax
 import numpy as np
 from timing import Lines, Peer, alternate, ratios, settle, table
 
-from bellmax.launch.config import load
-from bellmax.launch.devices import configure_jax
-from bellmax.launch.experiment import build
+from bellmax.launch.config.run_config import load
+from bellmax.launch.distributed.devices import configure_jax
+from bellmax.launch.training.experiment import build
 
 HERE = Path(__file__).parent
 # One gradient step for ten environment steps, as in CleanRL's script; one for each on Hopper.

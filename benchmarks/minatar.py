@@ -16,7 +16,7 @@ from report import draw, dress, interval, legend, panels, save, thousands
 from runs import evaluations, train
 from timing import table
 
-from bellmax.launch.statistics import bootstrap_interval, interquartile_mean
+from bellmax.launch.reporting.statistics import bootstrap_interval, interquartile_mean
 
 GAMES = ("asterix", "breakout", "freeway", "space_invaders")
 # A shorter decay of epsilon than the presets', which are for 10M steps. All else is the presets'.

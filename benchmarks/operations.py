@@ -17,8 +17,8 @@ import jax
 import numpy as np
 from timing import table
 
-from bellmax.launch.config import load
-from bellmax.launch.experiment import build
+from bellmax.launch.config.run_config import load
+from bellmax.launch.training.experiment import build
 
 KINDS = {
     "ynn_fusion": "matrix products, fused",

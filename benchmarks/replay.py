@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from timing import alternate, ratios, table
 
 from bellmax.envs import Step
-from bellmax.launch.replay import make_replay, seed_axes
+from bellmax.launch.replay.ring import make_replay, seed_axes
 
 # name -> environments, batch, capacity in steps, shape and dtype of an observation
 TASKS = {
@@ -168,7 +168,7 @@ def main():
         for seeds in arguments.seeds
     ]
     print(table(rows))
-    modules = {name: import_seconds(name) for name in ("flashbax", "bellmax.launch.replay")}
+    modules = {name: import_seconds(name) for name in ("flashbax", "bellmax.launch.replay.ring")}
     for name, seconds in modules.items():
         print(f"\nimport {name}, after jax: {seconds:.2f} s")
     if arguments.out:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bellmax.launch.plot import COLOURS
-from bellmax.launch.statistics import bootstrap_interval
+from bellmax.launch.reporting.plot import COLOURS
+from bellmax.launch.reporting.statistics import bootstrap_interval
 
 
 def interval(values, digits: int = 3) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bellmax.launch.metrics import read_metrics
+from bellmax.launch.reporting.metrics import read_metrics
 
 PROGRAM = "import sys; from bellmax.launch.cli import main; sys.exit(main())"
 

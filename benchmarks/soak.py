@@ -70,17 +70,17 @@ def tap(runner: Any, tallies: "list[Tally]") -> None:
     compiled = runner.compile
 
     def compile_and_tap(state: Any) -> Any:
-        advance, phases = compiled(state), runner._phases
+        advance, functions = compiled(state), runner.functions
 
-        def fill(held: Any, collected: Any, counts: Any) -> Any:
-            tallies[:] = [tallies[-1].take(collected.records, collected.after)]
-            return phases.fill(held, collected, counts)
+        def add_rollout(packed: Any, rollout: Any, counts: Any) -> Any:
+            tallies[:] = [tallies[-1].take(rollout.records, rollout.after)]
+            return functions.add_rollout(packed, rollout, counts)
 
-        def learn(held: Any, keys: Any, interval: Any, collected: Any, counts: Any) -> Any:
-            tallies[:] = [tallies[-1].take(collected.records, collected.after)]
-            return phases.learn(held, keys, interval, collected, counts)
+        def learn(packed: Any, keys: Any, interval: Any, rollout: Any, counts: Any) -> Any:
+            tallies[:] = [tallies[-1].take(rollout.records, rollout.after)]
+            return functions.learn(packed, keys, interval, rollout, counts)
 
-        runner._phases = phases._replace(fill=fill, learn=learn)
+        runner.functions = functions._replace(add_rollout=add_rollout, learn=learn)
         return advance
 
     runner.compile = compile_and_tap
@@ -157,12 +157,12 @@ def growth(samples: np.ndarray, column: int) -> dict[str, float]:
 
 def make_session(folder: Path, experiment: Any) -> Any:
     """The loop of a run in the folder, which ends only at SIGTERM."""
-    from bellmax.launch.checkpoints import Checkpoints
-    from bellmax.launch.metrics import MetricsLog
-    from bellmax.launch.progress import Progress
-    from bellmax.launch.session import Session
+    from bellmax.launch.reporting.metrics import MetricsLog
+    from bellmax.launch.reporting.progress import Progress
+    from bellmax.launch.training.checkpoints import Checkpoints
+    from bellmax.launch.training.loop import Session
 
-    log = MetricsLog(folder, tensorboard=False, wandb=None, config={}, resume_step=None)
+    log = MetricsLog(folder)
     checkpoints = Checkpoints(folder / "checkpoints", keep=2)
     return Session(experiment, checkpoints, log, Progress(1, silent=True))
 
@@ -171,9 +171,9 @@ def soak(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], lis
     """The run: what came of it, and what was wrong."""
     import soak_checks as checks
 
-    from bellmax.launch.config import load
-    from bellmax.launch.experiment import build
-    from bellmax.launch.metrics import read_metrics
+    from bellmax.launch.config.run_config import load
+    from bellmax.launch.reporting.metrics import read_metrics
+    from bellmax.launch.training.experiment import build
 
     ledger, tallies, over = folder / "ledger", [checks.Tally()], threading.Event()
     for name, timeout, every in [("run", "60", FAULT_EVERY), ("calm", "null", 0)]:

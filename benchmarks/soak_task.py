@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from dm_env import specs
 
-from bellmax.envs.base import EnvSpec
-from bellmax.envs.host_base import HostTimeStep
+from bellmax.envs import EnvSpec
+from bellmax.envs.host import HostTimeStep
 
 _SCALE = 2.0**-100
 _LIMIT = 500

@@ -25,8 +25,8 @@ ENVS = reference_dqn.ENVS
 
 def make_bellmax(seeds, updates, capacity):
     """Returns `go()`: `updates` more iterations of the preset dqn/cartpole, compiled and warm."""
-    from bellmax.launch.config import load
-    from bellmax.launch.experiment import build
+    from bellmax.launch.config.run_config import load
+    from bellmax.launch.training.experiment import build
 
     experiment = build(load("dqn/cartpole", [f"--seeds={seeds}", f"--replay.capacity={capacity}"]))
     state = experiment.init()
@@ -89,8 +89,8 @@ def ablate(rounds):
 
 
 def make_advance_alone():
-    from bellmax.launch.config import load
-    from bellmax.launch.experiment import build
+    from bellmax.launch.config.run_config import load
+    from bellmax.launch.training.experiment import build
 
     config = load("dqn/cartpole")
     experiment = build(config)
@@ -108,12 +108,12 @@ def make_advance_alone():
 
 def make_session(intervals):
     """`go()` is a whole `Session` of the preset into a temporary folder; compiles only once."""
-    from bellmax.launch.checkpoints import Checkpoints
-    from bellmax.launch.config import load
-    from bellmax.launch.experiment import build
-    from bellmax.launch.metrics import MetricsLog
-    from bellmax.launch.progress import Progress
-    from bellmax.launch.session import Session
+    from bellmax.launch.config.run_config import load
+    from bellmax.launch.reporting.metrics import MetricsLog
+    from bellmax.launch.reporting.progress import Progress
+    from bellmax.launch.training.checkpoints import Checkpoints
+    from bellmax.launch.training.experiment import build
+    from bellmax.launch.training.loop import Session
 
     overrides = [f"--{name}={value}" for name, value in intervals.items()]
     config = load("dqn/cartpole", overrides)
@@ -126,8 +126,7 @@ def make_session(intervals):
         with tempfile.TemporaryDirectory() as folder:
             checkpoints = Checkpoints(Path(folder) / "checkpoints", keep=config.keep_checkpoints)
             progress = Progress(config.steps)
-            options = {"tensorboard": False, "wandb": None, "config": {}, "resume_step": None}
-            with MetricsLog(Path(folder), **options) as log, progress:
+            with MetricsLog(Path(folder)) as log, progress:
                 session = Session(experiment, checkpoints, log, progress)
                 session._compile = lambda state: advance
                 session.advance_to_end(experiment.init())

@@ -27,7 +27,7 @@ from report import (
 )
 from timing import table
 
-from bellmax.launch.plot import COLOURS
+from bellmax.launch.reporting.plot import COLOURS
 
 ROOT = pathlib.Path(__file__).parents[1]
 TUNING = range(100, 110)

@@ -15,12 +15,12 @@ from report import interval
 from timing import table
 
 from bellmax.agents.qr_dqn_retrace import window_targets
-from bellmax.agents.value_based import apply_sequence
+from bellmax.agents.shared.value_based import apply_sequence
 from bellmax.envs import make_vector_env
-from bellmax.launch.config import load
-from bellmax.launch.evaluate import restore
-from bellmax.launch.experiment import build
-from bellmax.launch.replay import make_replay, seed_axes
+from bellmax.launch.config.run_config import load
+from bellmax.launch.replay.ring import make_replay, seed_axes
+from bellmax.launch.studies.evaluate import restore
+from bellmax.launch.training.experiment import build
 from bellmax.networks import make_q_network, quantile_head
 
 BATCH = 4096

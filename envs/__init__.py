@@ -1,12 +1,18 @@
 """Environments: the contract, vectorisation, adapters, and small tasks with exact answers.
 
-Names are loaded on first use: a command line can read `bellmax.envs.config` without importing jax.
+`tasks` holds bellmax's own tasks, `wrappers` what changes one JAX environment, `host` what runs
+Python environments, `adapters` one module a suite, and `checks` what `check_env` does. Imports run
+one way, in this order: base, config, errors, options, statistics, validation; tasks; wrappers;
+vector; host; adapters; registry; build; checks.
+
+Names are loaded on first use: a command line can read `EnvConfig` without importing jax.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bellmax.envs.adapters import from_dm_env, from_gymnasium
     from bellmax.envs.base import (
         Countable,
         Drawable,
@@ -17,25 +23,34 @@ if TYPE_CHECKING:
         Step,
         TimeStep,
     )
-    from bellmax.envs.cartpole import CartPole
-    from bellmax.envs.catch import Catch
-    from bellmax.envs.check import check_env
-    from bellmax.envs.config import EnvConfig, is_host_env, make_host_vector, make_vector_env
-    from bellmax.envs.deepsea import DeepSea
-    from bellmax.envs.dm_env_adapter import from_dm_env
-    from bellmax.envs.gymnasium_adapter import from_gymnasium
-    from bellmax.envs.host import HostBatch, HostEnvironment, HostTimeStep, HostVector
-    from bellmax.envs.host_loop import LoopBatch
-    from bellmax.envs.host_process import ProcessEnvironment
-    from bellmax.envs.noisy_tv import NoisyGrid
-    from bellmax.envs.pendulum import Pendulum
-    from bellmax.envs.pixel_catch import PixelCatch
-    from bellmax.envs.randomised import Randomised, RandomisedState
-    from bellmax.envs.registry import is_host, list_names, make, make_batch
-    from bellmax.envs.solvers import policy_evaluation, value_iteration
+    from bellmax.envs.build import is_host_env, make_host_vector, make_task, make_vector_env
+    from bellmax.envs.checks import check_env
+    from bellmax.envs.config import EnvConfig
+    from bellmax.envs.host import (
+        HostBatch,
+        HostEnvironment,
+        HostTimeStep,
+        HostVector,
+        LoopBatch,
+        ProcessEnvironment,
+    )
+    from bellmax.envs.registry import is_host, is_pool, list_names, make, make_batch
     from bellmax.envs.statistics import RunningStatistics
-    from bellmax.envs.tabular import TabularMDP, TwoStateChain, random_mdp
+    from bellmax.envs.tasks import (
+        CartPole,
+        Catch,
+        DeepSea,
+        NoisyGrid,
+        Pendulum,
+        PixelCatch,
+        TabularMDP,
+        TwoStateChain,
+        policy_evaluation,
+        random_mdp,
+        value_iteration,
+    )
     from bellmax.envs.vector import VectorEnv, VectorState, VectorTimeStep, vectorise
+    from bellmax.envs.wrappers import Randomised, RandomisedState
 
 __all__ = [
     "CartPole",
@@ -72,10 +87,12 @@ __all__ = [
     "from_gymnasium",
     "is_host",
     "is_host_env",
+    "is_pool",
     "list_names",
     "make",
     "make_batch",
     "make_host_vector",
+    "make_task",
     "make_vector_env",
     "policy_evaluation",
     "random_mdp",
@@ -84,64 +101,66 @@ __all__ = [
 ]
 
 _MODULES = {
+    "adapters": (
+        "from_dm_env",
+        "from_gymnasium",
+    ),
     "base": (
         "Countable",
         "Drawable",
-        "Environment",
         "EnvSpec",
         "EnvState",
+        "Environment",
         "Parametric",
         "Step",
         "TimeStep",
     ),
-    "cartpole": ("CartPole",),
-    "catch": ("Catch",),
-    "check": ("check_env",),
-    "config": (
-        "EnvConfig",
+    "build": (
         "is_host_env",
         "make_host_vector",
+        "make_task",
         "make_vector_env",
     ),
-    "deepsea": ("DeepSea",),
-    "dm_env_adapter": ("from_dm_env",),
-    "gymnasium_adapter": ("from_gymnasium",),
+    "checks": ("check_env",),
+    "config": ("EnvConfig",),
     "host": (
         "HostBatch",
         "HostEnvironment",
         "HostTimeStep",
         "HostVector",
-    ),
-    "host_loop": ("LoopBatch",),
-    "host_process": ("ProcessEnvironment",),
-    "noisy_tv": ("NoisyGrid",),
-    "pendulum": ("Pendulum",),
-    "pixel_catch": ("PixelCatch",),
-    "randomised": (
-        "Randomised",
-        "RandomisedState",
+        "LoopBatch",
+        "ProcessEnvironment",
     ),
     "registry": (
         "is_host",
+        "is_pool",
         "list_names",
         "make",
         "make_batch",
     ),
-    "solvers": (
-        "policy_evaluation",
-        "value_iteration",
-    ),
     "statistics": ("RunningStatistics",),
-    "tabular": (
+    "tasks": (
+        "CartPole",
+        "Catch",
+        "DeepSea",
+        "NoisyGrid",
+        "Pendulum",
+        "PixelCatch",
         "TabularMDP",
         "TwoStateChain",
+        "policy_evaluation",
         "random_mdp",
+        "value_iteration",
     ),
     "vector": (
         "VectorEnv",
         "VectorState",
         "VectorTimeStep",
         "vectorise",
+    ),
+    "wrappers": (
+        "Randomised",
+        "RandomisedState",
     ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -3,32 +3,26 @@
 `make` makes JAX environments, `make_batch` host environments; `is_host` tells which a name is.
 """
 
-import contextlib
-import difflib
 import functools
 import importlib
 import importlib.util
-import inspect
-from collections.abc import Callable, Iterable, Mapping
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from bellmax import UserError
+from bellmax.envs.options import check_arguments, check_types, defaults_of, suggest
 
 if TYPE_CHECKING:
     from bellmax.envs.base import Environment
-    from bellmax.envs.host_base import HostBatch, HostEnvironment
+    from bellmax.envs.host.base import HostBatch
 
 # Modules are imported on first use: listing the tasks imports none.
-_OWN = {
-    "bellmax/CartPole": ("bellmax.envs.cartpole", "CartPole"),
-    "bellmax/Catch": ("bellmax.envs.catch", "Catch"),
-    "bellmax/DeepSea": ("bellmax.envs.deepsea", "DeepSea"),
-    "bellmax/NoisyGrid": ("bellmax.envs.noisy_tv", "NoisyGrid"),
-    "bellmax/Pendulum": ("bellmax.envs.pendulum", "Pendulum"),
-    "bellmax/PixelCatch": ("bellmax.envs.pixel_catch", "PixelCatch"),
-    "bellmax/TwoStateChain": ("bellmax.envs.tabular", "TwoStateChain"),
-}
+_OWN = tuple(
+    f"bellmax/{task}"
+    for task in (
+        *("CartPole", "Catch", "DeepSea", "NoisyGrid"),
+        *("Pendulum", "PixelCatch", "TwoStateChain"),
+    )
+)
 # JAX suites and the form of their task names; each has an extra and an adapter of the same name.
 _SUITES = {"gymnax": "<Task>", "brax": "<task>", "craftax": "<Task>", "xminigrid": "<Task>"}
 # The same for suites of host environments, and packages whose name differs from the suite's.
@@ -41,7 +35,6 @@ HOST_SUITES = {
     "minigrid": "<Task>",
 }
 _PACKAGES = {"ale": "ale_py"}
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _POOLS = ("ale", "envpool")  # adapters that make batches; the others make single tasks
 
 
@@ -59,20 +52,21 @@ def make(name: str, **options: Any) -> "Environment":
         environment.
     """
     if name in _OWN:
-        module, attribute = _OWN[name]
-        factory = getattr(importlib.import_module(module), attribute)
-        _check_factory_options(name, factory, options)
-        check_types(options, defaults_of(factory))
-        return factory(**options)
+        own = getattr(importlib.import_module("bellmax.envs.tasks"), name.partition("/")[2])
+        check_arguments(name, own, options)
+        check_types(options, defaults_of(own))
+        return own(**options)
     suite, _, task = name.partition("/")
     if suite in _SUITES and task:
-        return importlib.import_module(f"bellmax.envs.{suite}_adapter").make(task, **options)
+        return importlib.import_module(f"bellmax.envs.adapters.{suite}").make(task, **options)
     if suite in HOST_SUITES and task:
         raise _not_jax(name)
     if ":" in name:
-        made = _call(name, options)
-        if kind_of(made) != "jax":
-            _close(made)
+        from bellmax.envs.adapters import factory
+
+        made = factory.call(name, options)
+        if factory.kind_of(made) != "jax":
+            factory.close(made)
             raise _not_jax(name)
         return made
     raise _unknown(name)
@@ -91,11 +85,18 @@ def is_host(name: str, **options: Any) -> bool:
         return suite in HOST_SUITES
     if ":" not in name:
         raise _unknown(name)
-    made = _call(name, options)
-    if kind_of(made) == "jax":
+    from bellmax.envs.adapters import factory
+
+    made = factory.call(name, options)
+    if factory.kind_of(made) == "jax":
         return False
-    _close(made)
+    factory.close(made)
     return True
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is `module.path:factory`, the user's own."""
+    return ":" in name and name.partition("/")[0] not in (*_SUITES, *HOST_SUITES)
 
 
 def is_pool(name: str) -> bool:
@@ -132,16 +133,18 @@ def make_batch(
     """
     suite, _, task = name.partition("/")
     if suite in HOST_SUITES and task:
-        adapter = importlib.import_module(f"bellmax.envs.{suite}_adapter")
+        adapter = importlib.import_module(f"bellmax.envs.adapters.{suite}")
         if is_pool(name):
             limits = {"time_limit": time_limit, "timeout": timeout}
             return adapter.make_batch(task, num_envs, **limits, render=render, **options)
         make_one = functools.partial(adapter.make, task, render=render, **options)
-    elif is_host(name, **options):
-        make_one = functools.partial(_make_users, name, options)
+    elif (timeout is not None and is_own(name)) or is_host(name, **options):
+        from bellmax.envs.adapters.factory import make_host
+
+        make_one = functools.partial(make_host, name, options)
     else:
         raise UserError(f"{name} is a JAX environment; make it with bellmax.envs.make")
-    from bellmax.envs.host_loop import LoopBatch
+    from bellmax.envs.host.loop import LoopBatch
 
     return LoopBatch(make_one, num_envs, time_limit=time_limit, timeout=timeout)
 
@@ -154,150 +157,17 @@ def list_names(*, with_gymnax: bool = False) -> list[str]:
         Otherwise `gymnax/<Task>` stands for all of them. Of every other installed suite one pattern
         is listed, such as `brax/<task>` or `gymnasium/<Task>`.
     """
-    names = sorted(_OWN)
+    names = list(_OWN)
     for suite, task in {**_SUITES, **HOST_SUITES}.items():
         if importlib.util.find_spec(_PACKAGES.get(suite, suite)) is None:
             continue
         if suite == "gymnax" and with_gymnax:
-            from bellmax.envs import gymnax_adapter
+            from bellmax.envs.adapters import gymnax
 
-            names += [f"gymnax/{task}" for task in gymnax_adapter.list_tasks()]
+            names += [f"gymnax/{task}" for task in gymnax.list_tasks()]
         else:
             names.append(f"{suite}/{task}")
     return names
-
-
-def import_extra(module: str, extra: str) -> ModuleType:
-    """Import a module that the given extra installs.
-
-    Raises:
-      UserError: the module or one of its dependencies is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise UserError(f'{error.name} is not installed: pip install "bellmax[{extra}]"') from error
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """The text `, did you mean 'x'` with the closest known name, or an empty string."""
-    lower = {name.lower(): name for name in known}
-    nearest = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.5)
-    if not nearest:  # `CartPole` for `bellmax/CartPole`
-        nearest = [full for full in lower if full.split("/")[-1] == word.lower()][:1]
-    return f", did you mean {lower[nearest[0]]!r}" if nearest else ""
-
-
-def check_parameters(task: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Raises UserError if one of `names` is not in `known`, the task's parameters."""
-    _check_names(f"{task} has no parameter", names, known, "it has")
-
-
-def check_options(task: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Raises UserError if one of `names` is not in `known`, the task's options."""
-    _check_names(f"{task} has no option", names, known, "it takes")
-
-
-def check_types(options: Mapping[str, Any], nominal: Mapping[str, Any]) -> None:
-    """Raises UserError if the type of an option differs from the type of its nominal value.
-
-    Only types of YAML are checked; other types, such as arrays, are accepted.
-    """
-    for name, value in options.items():
-        kind, given = type(nominal.get(name)), type(value)
-        # An int is accepted as a float, as YAML may read one; no other type is converted.
-        if {kind, given} <= {*_KINDS} and given is not kind and (kind, given) != (float, int):
-            raise UserError(f"{name} must be {_KINDS[kind]}, got {value!r}")
-
-
-def defaults_of(factory: Callable[..., Any]) -> dict[str, Any]:
-    """Default values of a factory's arguments, by name."""
-    parameters = inspect.signature(factory).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
-
-
-def _check_names(lacks: str, names: Iterable[str], known: Iterable[str], has: str) -> None:
-    known = list(known)
-    for name in names:
-        if name not in known:
-            listed = ", ".join(known) or "none"
-            raise UserError(f"{lacks} {name!r}{suggest(name, known)}; {has} {listed}")
-
-
-def _load_factory(name: str) -> Callable[..., Any]:
-    module_name, _, attribute = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"environment {name!r} needs the module {error.name!r}; install it or add its folder "
-            "to PYTHONPATH"
-        ) from error
-    except ValueError as error:
-        raise UserError(
-            f"env.name must be of the form module.path:factory, got {name!r}"
-        ) from error
-    factory: Any = getattr(module, attribute, None)
-    if not callable(factory):
-        raise UserError(
-            f"module {module_name!r} has no callable {attribute!r}"
-            f"{suggest(attribute, [n for n in vars(module) if not n.startswith('_')])}"
-        )
-    return factory
-
-
-def _call(name: str, options: dict[str, Any]) -> Any:
-    """Call the user's factory after checking the names of its options."""
-    factory = _load_factory(name)
-    _check_factory_options(name, factory, options)
-    made = factory(**options)
-    if not kind_of(made):
-        raise UserError(
-            f"{name} must return an Environment with spec, reset and step, a gymnasium.Env or a "
-            f"dm_env.Environment, got a {type(made).__name__}"
-        )
-    return made
-
-
-def kind_of(made: Any) -> str:
-    """Kind of an environment: `jax`, `host`, `gymnasium`, `dm_env`, or an empty string if unknown.
-
-    It is recognised by its attributes, so its package need not be installed.
-    """
-
-    def has(*members: str) -> bool:
-        return all(hasattr(made, member) for member in members)
-
-    if not has("reset", "step"):
-        return ""
-    if has("observation_space", "action_space"):
-        return "gymnasium"
-    if has("observation_spec", "action_spec"):
-        return "dm_env"
-    if not has("spec"):
-        return ""
-    return "host" if has("render", "close") else "jax"
-
-
-def _make_users(name: str, options: dict[str, Any]) -> "HostEnvironment":
-    """Make the user's own environment as a HostEnvironment."""
-    made = _call(name, options)
-    kind = kind_of(made)
-    if kind == "gymnasium":
-        from bellmax.envs.gymnasium_adapter import from_gymnasium
-
-        return from_gymnasium(made, name)
-    if kind == "dm_env":
-        from bellmax.envs.dm_env_adapter import from_dm_env
-
-        _close(made)  # `from_dm_env` calls the factory again for every seed
-        return from_dm_env(functools.partial(_load_factory(name), **options), name)
-    return made
-
-
-def _close(made: Any) -> None:
-    with contextlib.suppress(Exception):
-        made.close()
 
 
 def _not_jax(name: str) -> UserError:
@@ -311,18 +181,3 @@ def _unknown(name: str) -> UserError:
         f"there is no environment {name!r}{suggest(name, list_names())}; "
         f"other forms are {written} and `module.path:factory`"
     )
-
-
-def _check_factory_options(name: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except ValueError:  # some builtins have no signature
-        return
-    kinds = {p.kind for p in parameters}
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    allowed = [p.name for p in named]
-    if inspect.Parameter.VAR_KEYWORD not in kinds:
-        check_options(name, options, allowed)
-    for parameter in named:
-        if parameter.default is parameter.empty and parameter.name not in options:
-            raise UserError(f"{name} needs the option {parameter.name!r}")

@@ -26,7 +26,9 @@ class RunningStatistics(NamedTuple):
 
 def initial_statistics(shape: tuple[int, ...]) -> RunningStatistics:
     """Statistics of no observations, mean 0 and variance 1: normalising changes only the dtype."""
-    return RunningStatistics(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
+    return RunningStatistics(
+        jnp.float32(0), jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32)
+    )
 
 
 def merge_statistics(statistics: RunningStatistics, batch: jax.Array) -> RunningStatistics:

@@ -14,7 +14,7 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.envs.base import Environment, EnvSpec, EnvState, TimeStep
-from bellmax.envs.coverage import Cell, find_cells
+from bellmax.envs.errors import in_a_sentence
 from bellmax.envs.statistics import (
     NORMALISED_BOUND,
     RunningStatistics,
@@ -22,7 +22,10 @@ from bellmax.envs.statistics import (
     merge_statistics,
     normalise,
 )
-from bellmax.envs.wrappers import limit_time, stack_frames
+from bellmax.envs.validation import check_spec
+from bellmax.envs.wrappers.coverage import Cell, find_cells
+from bellmax.envs.wrappers.frame_stack import stack_frames
+from bellmax.envs.wrappers.time_limit import limit_time
 
 Statistics: TypeAlias = RunningStatistics | tuple[()]
 
@@ -125,23 +128,27 @@ def vectorise(
         raise UserError(
             f"reward_clip must be above 0, got {reward_clip}; leave it out for no clipping"
         )
-    env = stack_frames(limit_time(env, time_limit), frame_stack)
+    with in_a_sentence(f"the spec of {type(env).__name__} cannot be read"):
+        check_spec(env.spec)
+        env = stack_frames(limit_time(env, time_limit), frame_stack)
     num_cells, cell = find_cells(env) if coverage else (0, None)
     raw = env.spec
+    env_reset = _checked(env.reset, f"reset of {raw.name}", raw)
+    env_step = _checked(env.step, f"step of {raw.name}", raw)
     spec = agent_spec(raw, reward_clip=reward_clip, normalised=normalise_observations)
     show = functools.partial(
         _show, reward_clip=reward_clip, update_statistics=update_statistics, cell=cell
     )
 
     def reset(key: jax.Array, *, statistics: Statistics | None = None):
-        env_state, ts = jax.vmap(env.reset)(_split(key, num_envs))
+        env_state, ts = jax.vmap(env_reset)(_split(key, num_envs))
         if not normalise_observations:
             statistics = ()
         elif not statistics:
             if not update_statistics:
                 raise ValueError("reset needs the training state's statistics: they are frozen")
             statistics = initial_statistics(raw.observation.shape)
-        zeros = jnp.zeros(num_envs)
+        zeros = jnp.zeros(num_envs, jnp.float32)
         visited = jnp.zeros(num_cells, bool) if coverage else ()
         counts = zeros.astype(jnp.int32)
         empty = VectorState(env_state, zeros > 0, zeros, counts, statistics, visited)
@@ -153,12 +160,61 @@ def vectorise(
         # anyway.
         keys = _split(key, num_envs)
         is_first = state.is_last
-        stepped = jax.vmap(env.step)(state.env_state, action, keys)
-        fresh = jax.vmap(env.reset)(keys)
+        stepped = jax.vmap(env_step)(state.env_state, action, keys)
+        fresh = jax.vmap(env_reset)(keys)
         env_state, ts = jax.tree.map(lambda f, s: _where(is_first, f, s), fresh, stepped)
         return show(state._replace(env_state=env_state), ts, is_first)
 
     return VectorEnv(spec, num_envs, reset, step)
+
+
+def _checked(
+    call: Callable[..., Any], what: str, spec: EnvSpec
+) -> Callable[..., tuple[EnvState, TimeStep]]:
+    """An environment's reset or step whose exceptions and wrong results are UserErrors.
+
+    `what` names it in messages. Rewards and flags of one entry get the shape [].
+    """
+
+    def checked(*arguments: Any) -> tuple[EnvState, TimeStep]:
+        with in_a_sentence(f"{what} fails"):
+            result = call(*arguments)
+        if not isinstance(result, tuple) or [isinstance(r, TimeStep) for r in result] != [0, 1]:
+            shown = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+            raise UserError(f"{what} must return (state, TimeStep), got {shown}")
+        state, ts = result
+        shape = getattr(ts.observation, "shape", None)
+        if shape != spec.observation.shape:
+            raise UserError(
+                f"{what} must return observations of the spec's shape {spec.observation.shape}, "
+                f"got {type(ts.observation).__name__ if shape is None else shape}"
+            )
+        observation = ts.observation
+        if jnp.issubdtype(observation.dtype, jnp.floating):  # float64 under jax_enable_x64
+            observation = observation.astype(spec.observation.dtype)
+        return state, ts._replace(
+            observation=observation,
+            reward=_single(ts.reward, f"{what}: the reward must be one number", jnp.number),
+            terminated=_single(ts.terminated, f"{what}: terminated must be one bool"),
+            truncated=_single(ts.truncated, f"{what}: truncated must be one bool"),
+        )
+
+    return checked
+
+
+def _single(value: Any, must: str, kind: Any = jnp.bool_) -> jax.Array:
+    """A leaf of one entry as an array []; UserError `must, got ...` if it is something else.
+
+    `kind`: of its dtype; a bool counts as a number.
+    """
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:  # None, text
+        raise UserError(f"{must}, got {value!r}") from error
+    known = array.dtype == jnp.bool_ or jnp.issubdtype(array.dtype, kind)
+    if array.size != 1 or not known:
+        raise UserError(f"{must}, got shape {array.shape} and dtype {array.dtype}")
+    return array.reshape(())
 
 
 def _show(
@@ -223,6 +279,11 @@ def agent_spec(spec: EnvSpec, *, reward_clip: float | None, normalised: bool) ->
         clip = (max(min(low, reward_clip), -reward_clip), max(min(high, reward_clip), -reward_clip))
         spec = spec._replace(reward_range=clip)
     if normalised:
+        if isinstance(spec.observation, specs.DiscreteArray):
+            raise UserError(
+                f"env.normalise_observations must be false for {spec.name}; its observation is one "
+                f"of {spec.observation.num_values} numbers"
+            )
         observation = specs.BoundedArray(
             spec.observation.shape, jnp.float32, -NORMALISED_BOUND, NORMALISED_BOUND, "observation"
         )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         Head,
         Network,
         QNetwork,
+        check_arrays,
         make_q_network,
         make_torso,
         quantile_head,
@@ -71,6 +72,7 @@ __all__ = [
     "VAHead",
     "VAOutput",
     "action_bounds",
+    "check_arrays",
     "conv",
     "make_actor",
     "make_critics",
@@ -81,64 +83,16 @@ __all__ = [
     "va_head",
 ]
 
-_MODULES = {
-    "build": (
-        "Head",
-        "Network",
-        "QNetwork",
-        "make_q_network",
-        "make_torso",
-        "quantile_head",
-        "va_head",
-    ),
-    "config": (
-        "ContinuousNetworkConfig",
-        "NetworkConfig",
-        "RecurrentNetworkConfig",
-        "Torso",
-    ),
-    "continuous": (
-        "Actor",
-        "Critic",
-        "action_bounds",
-        "make_actor",
-        "make_critics",
-    ),
-    "convolution": (
-        "PatchConv",
-        "conv",
-    ),
-    "heads": (
-        "DuelingHead",
-        "DuelingOutput",
-        "QHead",
-        "QOutput",
-        "QuantileHead",
-        "QuantileOutput",
-        "VAHead",
-        "VAOutput",
-    ),
-    "recurrent": (
-        "GRU",
-        "RecurrentMemory",
-        "RecurrentNetwork",
-        "RecurrentParams",
-        "make_recurrent_network",
-    ),
-    "torsos": (
-        "ImpalaResNet",
-        "MLP",
-        "MinAtarConv",
-        "NatureConv",
-    ),
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_MODULES = ("config", "build", "continuous", "convolution", "heads", "recurrent", "torsos")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in __all__:
+        for module in _MODULES:
+            loaded = importlib.import_module(f"{__name__}.{module}")
+            if hasattr(loaded, name):
+                return getattr(loaded, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

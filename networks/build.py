@@ -15,6 +15,7 @@ from bellmax.networks.heads import DuelingHead, QHead, QOutput, QuantileHead, VA
 from bellmax.networks.torsos import MLP, ImpalaResNet, MinAtarConv, NatureConv
 
 Torso = Literal["mlp", "minatar", "nature", "impala"]
+_NATURE_SIZE = 36  # its three convolutions leave one pixel of 36
 
 
 class Network(NamedTuple):
@@ -65,18 +66,26 @@ class QNetwork(nn.Module):
     config: NetworkConfig
     num_actions: int
     head: Callable[[int, Any], nn.Module]
+    num_values: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Any:
         dtype = jnp.dtype(self.config.dtype)
-        torso = make_torso(self.config.torso, self.config.hidden, dtype)
+        torso = make_torso(self.config.torso, self.config.hidden, dtype, self.num_values)
         return self.head(self.num_actions, dtype)(torso(x))
 
 
-def make_torso(name: Torso, hidden: tuple[int, ...], dtype: Any) -> nn.Module:
-    """Makes a torso by name, inside a module's `__call__`; `hidden`: widths of an mlp's layers."""
+def make_torso(name: Torso, hidden: tuple[int, ...], dtype: Any, num_values: int = 0) -> nn.Module:
+    """Makes a torso by name, inside a module's `__call__`.
+
+    Args:
+      name: of the torso.
+      hidden: widths of an mlp's layers.
+      dtype: of the computation.
+      num_values: of an mlp's observations if they are numbers, see `count_values`.
+    """
     torsos: dict[str, Callable[[], nn.Module]] = {
-        "mlp": lambda: MLP(tuple(hidden), dtype),
+        "mlp": lambda: MLP(tuple(hidden), dtype, num_values),
         "minatar": lambda: MinAtarConv(dtype),
         "nature": lambda: NatureConv(dtype),
         "impala": lambda: ImpalaResNet(dtype=dtype),
@@ -84,13 +93,45 @@ def make_torso(name: Torso, hidden: tuple[int, ...], dtype: Any) -> nn.Module:
     return torsos[name]()
 
 
+def count_values(observation: specs.Array) -> int:
+    """The number of values of an observation that is a number, a DiscreteArray; else 0."""
+    return observation.num_values if isinstance(observation, specs.DiscreteArray) else 0
+
+
+def check_arrays(observation: specs.Array, what: str) -> None:
+    """Raises UserError if observations are numbers; `what` names a network without embedding."""
+    if count := count_values(observation):
+        raise UserError(
+            f"observations must be arrays for {what}, got one of {count} numbers; agents with "
+            "q-values and recurrent agents embed them"
+        )
+
+
 def check_torso(name: Torso, observation: specs.Array) -> None:
-    """Raises UserError if an image torso gets observations that are not images."""
+    """Raises UserError if a torso gets images of another layout, or no images but needs them."""
+    shape = tuple(observation.shape)
+    if _is_channels_first(shape):
+        raise UserError(
+            "agent.network: observations must be images [height, width, channels], got "
+            f"{list(shape)}, which looks like [channels, height, width]; move the first axis to "
+            "the end in the environment, as np.moveaxis(image, 0, -1) does, and stack frames with "
+            "env.frame_stack"
+        )
+    if name == "nature" and len(shape) == 3 and min(shape[:2]) < _NATURE_SIZE:
+        raise UserError(
+            f"agent.network.torso must be impala or minatar for images of shape {list(shape)}, got "
+            f"nature; it needs {_NATURE_SIZE} x {_NATURE_SIZE} pixels"
+        )
     if name != "mlp" and len(observation.shape) != 3:
         raise UserError(
             "agent.network.torso must be mlp for observations of shape "
             f"{tuple(observation.shape)}, got {name}; it needs images [height, width, channels]"
         )
+
+
+def _is_channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether a shape is an image's with at most 16 channels first: no picture is so flat."""
+    return len(shape) == 3 and shape[0] <= 16 and min(shape[1:]) >= 24
 
 
 def make_q_network(
@@ -120,7 +161,7 @@ def make_q_network(
             "agent.network.dueling must be false for this agent; it has a head of its own"
         )
     if config.module is None:
-        module: Any = QNetwork(config, num_actions, head.module)
+        module: Any = QNetwork(config, num_actions, head.module, count_values(observation))
         check_torso(config.torso, observation)
     else:
         module = _load_module(config.module, {"num_actions": num_actions, **head.arguments})

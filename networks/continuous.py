@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from bellmax.networks.build import Network
+from bellmax.networks.build import Network, check_arrays
 from bellmax.networks.config import ContinuousNetworkConfig
 from bellmax.networks.torsos import MLP
 
@@ -54,6 +54,7 @@ def make_actor(
     num_heads: int = 1,
 ) -> Network:
     """The actor: apply(params, observations [B, ...]) -> actions [B, K, D], in the task's units."""
+    check_arrays(observation, "an actor")
     module = Actor(tuple(config.hidden), num_heads, action.shape[0], jnp.dtype(config.dtype))
     centre, half = _centre_and_half(action)
 
@@ -77,6 +78,7 @@ def make_critics(
 
     Parameters have a leading [C].
     """
+    check_arrays(observation, "a critic")
     module = Critic(tuple(config.hidden), num_heads, jnp.dtype(config.dtype))
     centre, half = _centre_and_half(action)
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from dm_env import specs
 
-from bellmax.networks.build import check_torso, make_torso
+from bellmax.networks.build import check_torso, count_values, make_torso
 from bellmax.networks.config import RecurrentNetworkConfig
 from bellmax.networks.orthogonal import orthogonal
 
@@ -53,11 +53,12 @@ class Encoder(nn.Module):
     """Maps observations to latents: [B, ...] -> [B, D] float32."""
 
     config: RecurrentNetworkConfig
+    num_values: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        x = make_torso(config.torso, config.hidden, dtype)(x)
+        x = make_torso(config.torso, config.hidden, dtype, self.num_values)(x)
         return nn.Dense(config.latent_size, dtype=dtype)(x).astype(jnp.float32)
 
 
@@ -128,7 +129,7 @@ def make_recurrent_network(
     """
     check_torso(config.torso, observation)
     dtype = jnp.dtype(config.dtype)
-    encoder = Encoder(config)
+    encoder = Encoder(config, count_values(observation))
     cell = GRU(config.memory_size, dtype)
     policy_value = PolicyValue(num_actions, tuple(config.head_hidden), dtype)
 

@@ -15,15 +15,24 @@ Dtype = Any
 
 
 class MLP(nn.Module):
-    """Dense layers with ReLU on the flattened observation: [B, ...] -> [B, features[-1]]."""
+    """Dense layers with ReLU on the flattened observation: [B, ...] -> [B, features[-1]].
+
+    If observations are numbers in [0, num_values), [B] int32, the first layer is an embedding: the
+    product of a matrix and a one-hot vector, without the vector.
+    """
 
     features: tuple[int, ...] = (120, 84)
     dtype: Dtype = jnp.float32
+    num_values: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        features = self.features
+        if self.num_values:
+            first, *features = features or (64,)
+            x = nn.relu(nn.Embed(self.num_values, first, dtype=self.dtype)(x))
         x = _unit_interval(x.reshape(x.shape[0], -1), self.dtype)
-        for width in self.features:
+        for width in features:
             x = nn.relu(nn.Dense(width, dtype=self.dtype)(x))
         return x
 

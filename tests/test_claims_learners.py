@@ -15,8 +15,8 @@ from benchmarks.claims import (
 from benchmarks.claims.plan import make_plan
 
 from bellmax.envs import DeepSea, TwoStateChain, value_iteration
-from bellmax.launch.config import load
-from bellmax.launch.experiment import build
+from bellmax.launch.config.run_config import load
+from bellmax.launch.training.experiment import build
 
 WORDS = (
     "--env.name bellmax/TwoStateChain --env.num-envs 2 --steps 240 --warmup-steps 40 "

@@ -39,7 +39,7 @@ wait
 def place(tmp_path, monkeypatch):
     """A home whose bellmax writes down how it is called, and the environment of a recipe."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
+    monkeypatch.setattr("bellmax.launch.distributed.devices.configure_jax", lambda **_: None)
     monkeypatch.setattr(sys, "path", [*sys.path])
     folder = tmp_path / "bellmax" / "bin"
     folder.mkdir(parents=True)

@@ -11,7 +11,7 @@ import types
 import jax
 import pytest
 
-from bellmax.launch.commands import COMMANDS
+from bellmax.launch.cli.commands import COMMANDS
 from helpers.compiling import compiles_soon
 from helpers.pages import PAGES, RUN_PAGES, blocks, commands, named, prose
 

@@ -18,10 +18,11 @@ import sys
 
 import pytest
 
-from bellmax.launch import sweep, train
 from bellmax.launch.cli import main
-from bellmax.launch.experiment import build
-from bellmax.launch.sweep_pools import Ended, Pool
+from bellmax.launch.studies.sweep import jobs as sweep
+from bellmax.launch.studies.sweep.pools import Ended, Pool
+from bellmax.launch.training import train
+from bellmax.launch.training.experiment import build
 from helpers.compiling import compiles_soon
 from helpers.pages import RUN_PAGES, blocks, commands, named
 
@@ -110,7 +111,7 @@ def pool_here(jobs, out):
 @pytest.fixture(scope="module", autouse=True)
 def settings():
     with pytest.MonkeyPatch.context() as patch, compiles_soon():
-        patch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
+        patch.setattr("bellmax.launch.distributed.devices.configure_jax", lambda **_: None)
         patch.setattr(sweep, "make_pool", pool_here)
         patch.setattr(sys, "path", [*sys.path])
         yield

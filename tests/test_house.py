@@ -127,9 +127,9 @@ def test_what_is_planted_is_found(name, source, expected):
     ("name", "source"),
     [
         ("test_a", "from helpers.scripted import Counter, test_double"),
-        ("test_envpool", "from bellmax.envs.envpool_adapter import _find_conversion"),
+        ("test_envpool", "from bellmax.envs.adapters.envpool import _find_conversion"),
         ("test_registry", "from bellmax.envs import registry\nregistry._x()"),
-        ("test_a", "from bellmax.launch.metrics import Row\nRow._replace(x=1)"),
+        ("test_a", "from bellmax.launch.reporting.metrics import Row\nRow._replace(x=1)"),
         ("test_a", "import sys\nmonkeypatch.setattr(sys, 'path', [*sys.path])"),
     ],
 )

@@ -1,6 +1,7 @@
 """The tree keeps to its design: which folder may import which, and what a file may look like."""
 
 import ast
+import graphlib
 import importlib
 import pathlib
 import re
@@ -22,13 +23,38 @@ MAY_IMPORT = {
     "configs": {"configs"},
     "launch": {"losses", "networks", "envs", "agents", "configs", "launch"},
 }
+# Inside a folder: its modules and subfolders in the order of imports. Each imports only what stands
+# before it, inside functions too; `__init__` comes last.
+ORDER = {
+    "envs": (
+        *("base", "config", "errors", "options", "statistics", "validation", "tasks", "wrappers"),
+        *("vector", "host", "adapters", "registry", "build", "checks"),
+    ),
+    "agents": (
+        *(
+            "configs",
+            "shared",
+            "on_policy",
+            "byol_explore",
+            "count_bonus",
+            "dqn",
+            "expectrl",
+            "icm",
+        ),
+        *("munchausen_dqn", "qr_dqn_retrace", "rnd", "td3", "va_learning", "registry"),
+    ),
+    "launch": (
+        *("config", "distributed", "replay", "runners", "actors", "reporting"),
+        *("training", "studies", "api", "cli"),
+    ),
+}
 # Losses go into any code base that has these.
 LOSSES_MAY_IMPORT = {"jax", "numpy", "chex", "rlax", "bellmax", *sys.stdlib_module_names}
 # Slow to import, or extras: inside the function that needs them.
 LAZY = {
     *("ale_py", "craftax", "dm_control", "envpool", "minigrid", "xminigrid"),
     *("gymnax", "brax", "mujoco", "flashbax", "gymnasium", "bsuite", "wandb", "tensorboardX"),
-    *("matplotlib", "scipy", "ray", "rich", "distrax", "tyro"),
+    *("matplotlib", "pandas", "scipy", "ray", "rich", "distrax", "tyro"),
 }
 OUTSIDE = {"tests", "benchmarks", "examples"}
 FILES = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
@@ -45,7 +71,9 @@ def imports(tree: ast.AST) -> set[str]:
             base = "." * node.level + (node.module or "")
             names |= {f"{base}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            names |= {a.value for a in node.args if isinstance(a, ast.Constant)}
+            # Of an f-string the part before its first value.
+            args = [a.values[0] if isinstance(a, ast.JoinedStr) else a for a in node.args]
+            names |= {a.value.rstrip(".") for a in args if isinstance(a, ast.Constant)}
     return names
 
 
@@ -93,10 +121,40 @@ def violations(folder: str, source: str) -> list[str]:
     return found
 
 
+def upward(path: pathlib.PurePath, source: str) -> list[str]:
+    """Imports of a file that go against the order in its folder, in words."""
+    folder, here = path.parts[0], path.parts[1].removesuffix(".py")
+    found = []
+    for name in sorted(imports(ast.parse(source))):
+        package, _, inner = name.partition(f"bellmax.{folder}")
+        if folder not in ORDER or here == "__init__" or package or name == inner:
+            continue
+        order, there = ORDER[folder], inner.split(".")[1] if inner else "__init__"
+        if there not in order[: order.index(here) + 1]:
+            found.append(f"{folder}.{here} imports {folder}.{there}")
+    return found
+
+
+def circle(sources: dict[str, str]) -> list[str]:
+    """Modules that import each other in a circle; sources: source by the module's dotted name."""
+    graph = {}
+    for module, source in sources.items():
+        names = imports(ast.parse(source))
+        # A name in a module counts as the module.
+        found = {n if n in sources else n.rpartition(".")[0] for n in names}
+        graph[module] = found & set(sources) - {module}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_keeps_to_the_design(path):
     source = path.read_text()
-    assert violations(path.relative_to(ROOT).parts[0], source) == []
+    inside = path.relative_to(ROOT)
+    assert violations(inside.parts[0], source) + upward(inside, source) == []
     assert len(source.splitlines()) <= 400
     assert not source or ast.get_docstring(ast.parse(source)), "a module says what it is for"
 
@@ -138,6 +196,51 @@ def test_the_walker_lets_the_rest_pass(folder, source):
     assert violations(folder, source) == []
 
 
+def test_no_modules_import_each_other():
+    names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES}
+    assert not circle(
+        {f"bellmax.{names[p].removesuffix('.__init__')}": p.read_text() for p in FILES}
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "there"),
+    [
+        ("tasks/a.py", "from bellmax.envs.registry import make", "registry"),
+        ("tasks/a.py", "def f():\n    from bellmax.envs import vector", "vector"),
+        ("vector.py", "import bellmax.envs.host.loop", "host"),
+        ("host/a.py", "importlib.import_module(f'bellmax.envs.adapters.{name}')", "adapters"),
+        ("registry.py", "if TYPE_CHECKING:\n    import bellmax.envs.checks", "checks"),
+        ("checks/a.py", "from bellmax.envs import EnvSpec", "EnvSpec"),
+        ("checks/a.py", "import bellmax.envs", "__init__"),
+    ],
+)
+def test_imports_against_the_order_are_found(module, source, there):
+    path = pathlib.PurePath("envs", module)
+    here = path.parts[1].removesuffix(".py")
+    assert upward(path, source) == [f"envs.{here} imports envs.{there}"]
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("vector.py", "from bellmax.envs.base import EnvSpec"),
+        ("tasks/a.py", "from bellmax.envs.tasks import drawing"),
+        ("checks/a.py", "importlib.import_module(f'bellmax.envs.adapters.{name}')"),
+        ("__init__.py", "from bellmax.envs.checks import check_env"),
+    ],
+)
+def test_imports_in_order_pass(module, source):
+    assert upward(pathlib.PurePath("envs", module), source) == []
+
+
+def test_a_circle_is_found():
+    lazy = "def f():\n    from bellmax.envs.a import f"
+    circles = {"bellmax.envs.a": "from bellmax.envs import b", "bellmax.envs.b": lazy}
+    assert set(circle(circles)) == set(circles)
+    assert circle({**circles, "bellmax.envs.b": "import math"}) == []
+
+
 def test_the_source_links_and_the_wheel_name_the_same_folders():
     entries = {path.name: path for path in PACKAGE.iterdir() if path.name != "__pycache__"}
     links = {name for name, path in entries.items() if path.is_symlink()}
@@ -169,12 +272,13 @@ def test_core_declares_what_it_imports():
     """Every package that the modules import is a dependency, and every dependency is imported."""
     distributions = {"yaml": "pyyaml", "dm_env": "dm-env"}
     distributions |= {"annotated_types": "annotated-types", "orbax": "orbax-checkpoint"}
+    distributions |= {"pydantic_core": "pydantic"}  # which pins one version of it
     names = {name.split(".")[0] for path in FILES for name in imports(ast.parse(path.read_text()))}
     names -= {"bellmax", *sys.stdlib_module_names}
     declared = PYPROJECT["project"]["dependencies"]
     optional = PYPROJECT["project"]["optional-dependencies"]
     suites = ("brax", "craftax", "gymnasium", "gymnax", "xminigrid")
-    extras = [*(line for name in suites for line in optional[name]), "wandb"]
+    extras = [*(line for name in suites for line in optional[name]), "wandb", "pandas"]
     core, extra = ({re.split(r"[>=<\[ ]", d)[0].lower() for d in ds} for ds in (declared, extras))
     used = {distributions.get(name, name).lower() for name in names}
     assert used - (extra - core) == core

@@ -9,7 +9,7 @@ import pytest
 
 from bellmax.envs import LoopBatch
 from bellmax.envs.host import HostVector
-from bellmax.launch.actors import Actor
+from bellmax.launch.actors.actor import Actor
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -6,7 +6,7 @@ import numpy as np
 from benchmarks.claims.lanes import Lanes
 
 from bellmax.envs import make_vector_env
-from bellmax.launch.replay import make_replay, seed_axes
+from bellmax.launch.replay.ring import make_replay, seed_axes
 from bellmax.networks import make_q_network
 
 

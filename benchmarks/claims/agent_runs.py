@@ -9,7 +9,7 @@ from benchmarks.claims import ROOT
 from benchmarks.claims.lanes import Lanes, train_lanes
 from benchmarks.claims.study import Outcome, Trial
 
-from bellmax.launch.config import RunConfig, load
+from bellmax.launch.config.run_config import RunConfig, load
 
 FOLDER = ROOT / "benchmarks/claims/runs"
 # Numbers that decide shapes or loops: trials that differ in one of them are programs of their own.

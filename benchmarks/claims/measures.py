@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bellmax.launch.statistics import bootstrap_interval, interquartile_mean
+from bellmax.launch.reporting.statistics import bootstrap_interval, interquartile_mean
 
 RESAMPLES = 2000
 

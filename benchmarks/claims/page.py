@@ -13,7 +13,7 @@ from PIL import Image
 from report import dress, panels
 from timing import table
 
-from bellmax.launch.plot import COLOURS
+from bellmax.launch.reporting.plot import COLOURS
 
 HEAD = """# The papers' claims
 

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from bellmax.envs import DeepSea, make
-from bellmax.envs.base import Environment, EnvSpec, EnvState, TimeStep
+from bellmax.envs import DeepSea, Environment, EnvSpec, EnvState, TimeStep, make
 
 
 class StickyState(NamedTuple):

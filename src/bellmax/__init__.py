@@ -1,6 +1,13 @@
 """bellmax: modern value-based reinforcement learning in JAX, as a library and as a program."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bellmax.launch import Run, load_config, load_policy, load_run, train
+
 __version__ = "0.1.0"
+__all__ = ["Run", "UserError", "load_config", "load_policy", "load_run", "train"]
 
 
 class UserError(ValueError):
@@ -8,3 +15,10 @@ class UserError(ValueError):
 
     The command line prints the message without a traceback and exits with code 2.
     """
+
+
+def __getattr__(name: str) -> Any:
+    """Return a name of the Python API, which lives in `bellmax.launch`; it is loaded on first use."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("bellmax.launch"), name)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bellmax.launch.checkpoints import Checkpoints
+from bellmax.launch.training.checkpoints import Checkpoints
 
 
 class State(NamedTuple):

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from bellmax.launch import pieces
-from bellmax.launch.checkpoints import Checkpoints
+from bellmax.launch.training import pieces
+from bellmax.launch.training.checkpoints import Checkpoints
 
 
 def make() -> dict:

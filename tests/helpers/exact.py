@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bellmax.envs import TwoStateChain, vectorise
-from bellmax.launch.replay import make_replay
-from bellmax.launch.runner import make_runner
+from bellmax.launch.replay.ring import make_replay
+from bellmax.launch.runners.device_runner import make_runner
 
 GAMMA = 0.9
 CHAIN = TwoStateChain()

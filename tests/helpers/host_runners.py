@@ -4,8 +4,10 @@ import jax
 import numpy as np
 
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
-from bellmax.launch.host_runner import HostRunner
-from bellmax.launch.replay import make_replay
+from bellmax.launch.actors.local import LocalActors
+from bellmax.launch.actors.pools import ActorPool
+from bellmax.launch.replay.ring import make_replay
+from bellmax.launch.runners.host_runner import HostRunner
 from bellmax.networks import NetworkConfig
 from helpers.host_tasks import CountingBatch
 
@@ -18,17 +20,42 @@ def make_counting_agent():
     return make_munchausen_dqn(MunchausenDQNConfig(**SMALL), CountingBatch(0, 1).spec)
 
 
-def make_host(agent, observation, make_env, replay, **changes):
-    kwargs = {
-        "num_envs": NUM_ENVS,
-        "num_actors": 1,
-        "rollout_length": 1,
-        "updates_per_rollout": 1,
-        "normalised": False,
-        "lock_step": True,
-        "ahead": 1,
-    }
-    return HostRunner(agent, observation, make_env, replay, **kwargs | changes)
+def make_host(
+    agent,
+    observation,
+    make_env,
+    replay,
+    *,
+    num_envs=NUM_ENVS,
+    num_actors=1,
+    rollout_length=1,
+    updates_per_rollout=1,
+    normalised=False,
+    ahead=None,
+    device=None,
+    **options,
+):
+    """Return a host runner and its actors in this process; ahead=None is lock-step."""
+    make_actor = LocalActors(
+        agent,
+        make_env,
+        num_envs=num_envs,
+        rollout_length=rollout_length,
+        normalised=normalised,
+        newest_frames=replay is not None and replay.frame_stack > 1,
+        device=device,
+    )
+    return HostRunner(
+        agent,
+        observation,
+        ActorPool(make_actor, num_actors, ahead=ahead, device=device),
+        replay,
+        num_envs=num_envs,
+        rollout_length=rollout_length,
+        updates_per_rollout=updates_per_rollout,
+        normalised=normalised,
+        **options,
+    )
 
 
 def replay_for(agent, length=1, num_envs=NUM_ENVS, capacity=400, **kwargs):

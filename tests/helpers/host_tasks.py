@@ -6,7 +6,7 @@ from dm_env import specs
 
 from bellmax.envs import EnvSpec, vectorise
 from bellmax.envs.host import HostTimeStep
-from bellmax.launch.random import stream
+from bellmax.launch.runners.random import stream
 
 
 class JaxBatch:

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bellmax.launch.checkpoints import Checkpoints
-from bellmax.launch.config import load
-from bellmax.launch.experiment import build
-from bellmax.launch.train_state import TrainState
+from bellmax.launch.config.run_config import load
+from bellmax.launch.runners.train_state import TrainState
+from bellmax.launch.training.checkpoints import Checkpoints
+from bellmax.launch.training.experiment import build
 
 
 def rows(run: Path, kind: str | None = None) -> list[dict[str, Any]]:

@@ -11,8 +11,9 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError
-from bellmax.envs.base import EnvSpec
-from bellmax.envs.host_base import HostTimeStep, opening
+from bellmax.envs import EnvSpec
+from bellmax.envs.host import HostTimeStep
+from bellmax.envs.host.base import opening
 
 RAISE, NOT_FINITE, REWARD, OVERFLOW, HANG, DIE, USER, SHAPE, MEET = range(3, 12)
 

@@ -13,11 +13,11 @@ from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_d
 from bellmax.agents.td3 import TD3Config, make_td3
 from bellmax.envs import CartPole, DeepSea, Pendulum, PixelCatch, vectorise
 from bellmax.envs.host import HostVector
-from bellmax.launch.host_runner import HostRunner
-from bellmax.launch.replay import make_replay
-from bellmax.launch.runner import make_runner
-from bellmax.launch.sharding import make_mesh
+from bellmax.launch.replay.ring import make_replay
+from bellmax.launch.runners.device_runner import make_runner
+from bellmax.launch.runners.sharding import make_mesh
 from bellmax.networks import ContinuousNetworkConfig, NetworkConfig, RecurrentNetworkConfig
+from helpers.host_runners import make_host
 from helpers.host_tasks import JaxBatch
 
 N, SLOTS = 8, 200
@@ -78,20 +78,16 @@ def run(case, mesh):
 def run_host(mesh):
     env = CartPole()
     agent = make_munchausen_dqn(DQN, env.spec)
-    runner = HostRunner(
+    runner = make_host(
         agent,
         env.spec.observation,
         lambda: HostVector(JaxBatch(env, N, 3)),
         replay_of(agent, {}, mesh),
         num_envs=N,
-        num_actors=1,
         rollout_length=2,
         updates_per_rollout=2,
-        normalised=False,
-        lock_step=True,
-        ahead=1,
         mesh=mesh,
-        actor_device=None if mesh is None else jax.devices()[7],
+        device=None if mesh is None else jax.devices()[7],
     )
     state = runner.init(jnp.array([3]))
     return runner.compile(state)(state, 20, 10), ""

@@ -21,7 +21,7 @@ def settings(request):
     optimised = getattr(request.module, "OPTIMISED", False)
     compiling = contextlib.nullcontext() if optimised else compiles_soon()
     with pytest.MonkeyPatch.context() as patch, compiling:
-        patch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
+        patch.setattr("bellmax.launch.distributed.devices.configure_jax", lambda **_: None)
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(not optimised).lower())
         yield
 
@@ -41,7 +41,7 @@ def _finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     (folder / "small.yaml").write_text(SMALL)
     with pytest.MonkeyPatch.context() as patch, compiles_soon():
-        patch.setattr("bellmax.launch.devices.configure_jax", lambda **_: None)
+        patch.setattr("bellmax.launch.distributed.devices.configure_jax", lambda **_: None)
         patch.chdir(folder)
         assert main(["train", "small.yaml", "--out", "finished"]) == 0
     return folder

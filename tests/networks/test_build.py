@@ -95,7 +95,7 @@ def test_own_modules(own):
         ({"torso": "nature"}, (4,), ["nature", "(4,)", "must be mlp"]),
         ({"torso": "minatar"}, (4, 4), ["minatar", "(4, 4)"]),
         ({"torso": "impala"}, (), ["impala", "()"]),
-        ({"torso": "nature"}, (10, 10, 3), ["nature", "(2, 10, 10, 3)"]),
+        ({"torso": "nature"}, (10, 10, 3), ["nature; it needs 36 x 36", "[10, 10, 3]"]),
         ({"torso": "minatar"}, (2, 2, 3), ["minatar", "(2, 2, 2, 3)"]),
     ],
     ids=str,
@@ -106,3 +106,33 @@ def test_a_network_that_does_not_fit_is_one_sentence(own, config, shape, words):
     message = str(caught.value)
     assert message.startswith("agent.network") and "\n" not in message
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("torso", ["mlp", "minatar", "nature", "impala"])
+@pytest.mark.parametrize("shape", [(3, 84, 84), (4, 84, 96), (12, 36, 36)])
+def test_images_with_channels_first_are_refused(torso, shape):
+    words = r"must be images \[height, width, channels\], got .*, which looks like \[channels"
+    observation = specs.Array(shape, np.uint8)
+    with pytest.raises(UserError, match=words):
+        make_q_network(NetworkConfig(torso=torso), observation, 3)
+    with pytest.raises(UserError, match=words):
+        config = networks.RecurrentNetworkConfig(torso=torso)
+        networks.make_recurrent_network(config, observation, 3)
+
+
+@pytest.mark.parametrize("shape", [(84, 84, 4), (7, 7, 20), (3, 3, 25), (10, 10, 4), (13, 13, 2)])
+def test_images_with_channels_last_are_taken(shape):
+    config = NetworkConfig(torso="impala")
+    network = make_q_network(config, specs.Array(shape, np.uint8), 3)
+    params = jax.eval_shape(network.init, KEY)
+    assert params
+
+
+@pytest.mark.parametrize(("side", "fits"), [(35, False), (36, True)])
+def test_nature_needs_36_pixels(side, fits):
+    config, observation = NetworkConfig(torso="nature"), specs.Array((84, side, 4), np.uint8)
+    if fits:
+        make_q_network(config, observation, 3)
+    else:
+        with pytest.raises(UserError, match=r"for images of shape \[84, 35, 4\], got nature"):
+            make_q_network(config, observation, 3)

@@ -1,0 +1,302 @@
+"""Shared part of value-based agents with discrete actions: everything but the loss."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bellmax.agents.configs.value_based import ValueConfig
+from bellmax.agents.shared.base import (
+    ActInput,
+    ActorOutput,
+    Agent,
+    Batch,
+    LearnerState,
+    LearnOutput,
+    Memory,
+    Params,
+    ReplaySpec,
+    count_actions,
+    masked_mean,
+    update_target,
+)
+from bellmax.envs import EnvSpec, Step
+from bellmax.networks import Head, Network, make_q_network
+
+# On a CPU a window is processed step by step if one step of the batch has at least this many
+# values: allocating activations for a whole window of images costs as much as the computation.
+CPU_VALUES = 200_000
+
+
+class Transition(NamedTuple):
+    """A batch of transitions over up to n steps; leaves are [B, ...].
+
+    discount: gamma^m times the product of the steps' discounts, m <= n.
+    mask: [B] float32, 0 where the window starts at the last step of an episode.
+    """
+
+    observation: jax.Array
+    action: jax.Array
+    reward: jax.Array
+    discount: jax.Array
+    next_observation: jax.Array
+    mask: jax.Array
+
+
+class ValueLoss(NamedTuple):
+    """Output of an agent's loss function for a batch of sequences; each [B] float32.
+
+    loss: before importance weights.
+    priority: at least 0, for prioritised replay.
+    q_value: of the action taken, for the logs.
+    mask: weight of the sequence; 0 where it starts at the last step of an episode.
+    """
+
+    loss: jax.Array
+    priority: jax.Array
+    q_value: jax.Array
+    mask: jax.Array
+
+
+def transitions(steps: Step, discount: float) -> Transition:
+    """Converts sequences [B, n + 1] to n-step transitions that stop at the end of an episode.
+
+    A window that contains the last step of an episode bootstraps from that step's observation (its
+    discount is already 0 if the environment terminated) and excludes later rewards.
+    """
+    length = steps.reward.shape[1] - 1
+    reward = steps.reward[:, 0]
+    total_discount = discount * steps.discount[:, 0]
+    is_open = jnp.ones_like(steps.is_last[:, 0])
+    last = jnp.ones_like(steps.action[:, 0], dtype=jnp.int32)
+    for i in range(1, length):
+        is_open = is_open & ~steps.is_last[:, i]
+        reward = reward + jnp.where(is_open, total_discount * steps.reward[:, i], 0.0)
+        factor = jnp.where(is_open, discount * steps.discount[:, i], 1.0)
+        total_discount = total_discount * factor
+        last = last + is_open
+    rows = jnp.arange(last.shape[0])
+    next_observation = steps.observation[:, 1] if length == 1 else steps.observation[rows, last]
+    mask = 1.0 - steps.is_last[:, 0]
+    first = steps.observation[:, 0], steps.action[:, 0]
+    return Transition(*first, reward, total_discount, next_observation, mask)
+
+
+LossFunction = Callable[[Network, Params, Any, Step], ValueLoss]
+
+
+class Target(NamedTuple):
+    """How an agent keeps its target parameters, of any structure.
+
+    init(params) -> target_params, which share no buffer with params
+    update(params, target_params, steps []) -> target_params, after gradient step number `steps`
+    """
+
+    init: Callable[[Params], Any]
+    update: Callable[[Params, Any, jax.Array], Any]
+
+
+class AuxiliaryLoss(NamedTuple):
+    """Output of an auxiliary loss for a batch of sequences.
+
+    loss: [B] float32, before importance weights, differentiable in the parameters.
+    bonus: [B, T] or a number, added to the rewards that the agent's own loss sees; no gradient.
+    aux: the next auxiliary state.
+    metrics: name -> [] float32, for the log.
+    """
+
+    loss: jax.Array
+    bonus: Any = 0.0
+    aux: Any = ()
+    metrics: dict[str, jax.Array] = {}
+
+
+class Auxiliary(NamedTuple):
+    """Networks beside the q-network, with a loss and state of their own.
+
+    init(key) -> (params, aux): parameters by name, none of which is "q", and the initial state.
+    loss(params, target_params, steps [B, T], aux, key) -> AuxiliaryLoss. Both parameters are
+        mappings by name; those of the q-network have the name "q". The targets of the others are
+        kept as config.target_period and config.target_rate say.
+    """
+
+    init: Callable[[jax.Array], tuple[dict[str, Params], Any]]
+    loss: Callable[[dict[str, Params], dict[str, Any], Step, Any, jax.Array], AuxiliaryLoss]
+
+
+def td_loss(td_error: jax.Array, q_value: jax.Array, mask: jax.Array, delta: float) -> ValueLoss:
+    """The Huber loss of a TD error as a ValueLoss; all [B]."""
+    return ValueLoss(huber(td_error, delta), jnp.abs(td_error), q_value, mask)
+
+
+def make_value_agent(
+    config: ValueConfig,
+    spec: EnvSpec,
+    loss_function: LossFunction,
+    *,
+    head: Head | None = None,
+    keep_log_prob: bool = False,
+    optimizer: optax.GradientTransformation | None = None,
+    target: Target | None = None,
+    auxiliary: Auxiliary | None = None,
+) -> Agent:
+    """Make an epsilon-greedy agent from its loss.
+
+    Args:
+      config: the shared hyper-parameters.
+      spec: the task; actions must be discrete.
+      loss_function: (network, params, target_params, steps [B, T]) -> ValueLoss, whose `loss` is
+        differentiable in params.
+      head: network head with the outputs that the loss needs; None for q-values only.
+      keep_log_prob: whether replay stores the log-probability of the action under the actor, as
+        `steps.behaviour` [B, T].
+      optimizer: of all parameters; None is Adam as config says.
+      target: keeps the q-network's target parameters; None copies or averages the parameters as
+        config.target_period and config.target_rate say.
+      auxiliary: networks beside the q-network, whose loss is added to the agent's.
+
+    Returns:
+      The agent: the optimizer on the mean loss, weighted by the batch's importance weights, and a
+      target network. Its learner state has the q-network's parameters under "q" if it has an
+      auxiliary; `loss_function` is given those of the q-network alone.
+
+    Raises:
+      UserError: the action space is not discrete, or the network does not fit.
+    """
+    num_actions = count_actions(spec)
+    network = make_q_network(config.network, spec.observation, num_actions, head)
+    schedules: dict[str, Any] = {"epsilon": lambda gradient_steps, env_steps: epsilon(env_steps)}
+    if optimizer is None:
+        optimizer, rate = make_optimizer(config), learning_rate(config)
+        schedules["learning_rate"] = lambda gradient_steps, env_steps: rate(gradient_steps)
+    epsilon = optax.linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps)
+
+    def follow(params: Params, target_params: Params, steps: jax.Array) -> Params:
+        return update_target(params, target_params, steps, config.target_period, config.target_rate)
+
+    target = target or Target(lambda params: jax.tree.map(jnp.copy, params), follow)
+
+    def init(key: jax.Array) -> LearnerState:
+        params, steps = network.init(key), jnp.zeros((), jnp.int32)
+        if auxiliary is None:
+            return LearnerState(params, target.init(params), optimizer.init(params), steps)
+        others, aux = auxiliary.init(jax.random.fold_in(key, 1))
+        targets = {"q": target.init(params), **jax.tree.map(jnp.copy, others)}
+        params = {"q": params, **others}
+        return LearnerState(params, targets, optimizer.init(params), steps, aux)
+
+    def actor_params(state: LearnerState) -> Params:
+        return state.params if auxiliary is None else state.params["q"]
+
+    def act(params: Params, inputs: ActInput, *, evaluate: bool = False) -> ActorOutput:
+        observation, memory, _, key, step = inputs
+        greedy = network.apply(params, observation).q_values.argmax(axis=-1).astype(jnp.int32)
+        if evaluate:
+            return ActorOutput(greedy, memory, jnp.zeros(greedy.shape) if keep_log_prob else ())
+        # A single call draws both: splitting the key and `randint` would make four more draws per
+        # step.
+        explore, choice = jax.random.uniform(key, (2, *greedy.shape))
+        random = jnp.minimum(choice * num_actions, num_actions - 1).astype(jnp.int32)
+        rate = epsilon(step)
+        action = jnp.where(explore < rate, random, greedy)
+        if not keep_log_prob:
+            return ActorOutput(action, memory, ())
+        # A random action may equal the greedy one; among ties the first action is greedy.
+        probability = rate / num_actions + (1.0 - rate) * (action == greedy)
+        return ActorOutput(action, memory, jnp.log(probability))
+
+    def own_loss(params: Params, target_params: Any, steps: Step, weights: jax.Array) -> Any:
+        each = loss_function(network, params, target_params, steps)
+        loss = masked_mean(each.loss * weights, each.mask)
+        return loss, (each, {"loss": loss, "q_value": masked_mean(each.q_value, each.mask)}, ())
+
+    def joint_loss(
+        params: Params, target_params: Any, batch: Batch, aux: Any, key: jax.Array
+    ) -> Any:
+        if auxiliary is None:
+            return own_loss(params, target_params, batch.steps, batch.weights)
+        other = auxiliary.loss(params, target_params, batch.steps, aux, key)
+        bonus = jax.lax.stop_gradient(other.bonus)
+        steps = batch.steps._replace(reward=batch.steps.reward + bonus)
+        loss, (each, metrics, _) = own_loss(params["q"], target_params["q"], steps, batch.weights)
+        added = jnp.mean(other.loss * batch.weights)
+        metrics = {**metrics, "loss": loss + added, "auxiliary_loss": added, **other.metrics}
+        return loss + added, (each, metrics, other.aux)
+
+    def move_target(params: Params, target_params: Any, steps: jax.Array) -> Any:
+        if auxiliary is None:
+            return target.update(params, target_params, steps)
+        moved = follow({**params, "q": ()}, {**target_params, "q": ()}, steps)
+        return {**moved, "q": target.update(params["q"], target_params["q"], steps)}
+
+    def learn(
+        state: LearnerState, batch: Batch, key: jax.Array
+    ) -> tuple[LearnerState, LearnOutput]:
+        gradient = jax.grad(joint_loss, has_aux=True)
+        found, (each, metrics, aux) = gradient(
+            state.params, state.target_params, batch, state.aux, key
+        )
+        updates, opt_state = optimizer.update(found, state.opt_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        steps = state.steps + 1
+        targets = move_target(params, state.target_params, steps)
+        metrics = {**metrics, "gradient_norm": optax.tree.norm(found)}
+        output = LearnOutput(metrics, each.priority * each.mask)
+        return LearnerState(params, targets, opt_state, steps, aux), output
+
+    def values(params: Params, observation: jax.Array, memory: Memory, is_first: jax.Array) -> Any:
+        return network.apply(params, observation)
+
+    return Agent(
+        init,
+        actor_params,
+        lambda batch_size: (),
+        act,
+        learn,
+        ReplaySpec(sequence_length=config.n_step + 1, batch_size=config.batch_size),
+        values=values,
+        schedules=schedules,
+    )
+
+
+def learning_rate(config: ValueConfig) -> optax.Schedule:
+    """The learning rate after a number of gradient steps: constant, or with linear decay."""
+    start, end = config.learning_rate, config.final_learning_rate
+    if end is None:
+        return lambda count: start
+    return optax.linear_schedule(start, end, config.learning_rate_steps)
+
+
+def make_optimizer(config: ValueConfig) -> optax.GradientTransformation:
+    """Adam, with linear decay of the learning rate and gradient clipping if configured."""
+    constant = config.final_learning_rate is None
+    rate = config.learning_rate if constant else learning_rate(config)
+    adam = optax.adam(rate, eps=config.adam_epsilon)
+    if config.max_gradient_norm is None:
+        return adam
+    return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), adam)
+
+
+def huber(error: jax.Array, delta: float) -> jax.Array:
+    """Huber loss of errors [B]; half the squared error if delta is 0."""
+    if isinstance(delta, (int, float)) and delta == 0:
+        return optax.l2_loss(error)
+    return optax.huber_loss(error, delta=delta)
+
+
+def taken(q_values: jax.Array, action: jax.Array) -> jax.Array:
+    """Values [B] of the taken actions [B]; q_values [B, A]."""
+    return jnp.take_along_axis(q_values, action[:, None], axis=1)[:, 0]
+
+
+def apply_sequence(network: Network, params: Params, observation: jax.Array) -> Any:
+    """Apply the network to observations [B, T, ...]; the output's leaves are [B, T, ...]."""
+    batch, length = observation.shape[:2]
+    if length > 1 and observation.size >= length * CPU_VALUES and jax.default_backend() == "cpu":
+        # A Python loop: in an XLA loop the gradient of a convolution takes nine times as long.
+        each = [network.apply(params, observation[:, t]) for t in range(length)]
+        return jax.tree.map(lambda *x: jnp.stack(x, axis=1), *each)
+    output = network.apply(params, observation.reshape(batch * length, *observation.shape[2:]))
+    return jax.tree.map(lambda x: x.reshape(batch, length, *x.shape[1:]), output)

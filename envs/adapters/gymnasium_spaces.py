@@ -1,0 +1,103 @@
+"""Conversion of Gymnasium's spaces to specs, and of their values. Imported on first use."""
+
+from typing import Any
+
+import numpy as np
+from dm_env import specs
+
+from bellmax import UserError
+from bellmax.envs.adapters.discrete import convert_discrete
+from bellmax.envs.host.base import Conversion, within
+from bellmax.envs.options import suggest
+
+
+def convert_observation(space: Any, name: str, *, key: str | int | None = None) -> Conversion:
+    """Conversion of the observations of a space for the agent.
+
+    Args:
+      space: Box keeps uint8 and bool, all other dtypes become float32, without bounds if one of
+        them is infinite. Discrete becomes a one-hot float32 vector, or stays a number if it has
+        more than 4,096 values; MultiBinary becomes float32. Of a Dict
+        or Tuple, the entry `key` is converted.
+      name: of the task, for messages.
+      key: the entry of a Dict or Tuple that the agent sees.
+
+    Raises:
+      UserError: the space has another type, or has no such entry.
+    """
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        entry = _find_entry(space, name, key)
+        inner = convert_observation(space[entry], name)
+        return Conversion(inner.spec, lambda value: inner.convert(value[entry]))
+    if key is not None:
+        raise UserError(f"{name} has a single observation; leave observation_key out")
+    if isinstance(space, spaces.Discrete):
+        return convert_discrete(int(space.n), int(space.start), name)
+    if isinstance(space, spaces.MultiBinary):
+        binary = specs.BoundedArray(space.shape, np.float32, 0.0, 1.0, "observation")
+        return Conversion(binary, _to_float32)
+    if isinstance(space, spaces.Box):
+        spec = _box_spec(space, "observation")
+        return Conversion(spec, np.asarray if spec.dtype == space.dtype else _to_float32)
+    raise UserError(
+        f"{name}'s observation space must be Box, Discrete, MultiBinary or an entry of a Dict, got "
+        f"{_shown(space)}; use a wrapper such as gymnasium.wrappers.FlattenObservation"
+    )
+
+
+def convert_action(space: Any, name: str) -> Conversion:
+    """Conversion of the agent's actions, [0, n) or float32, to a Discrete or a Box of floats.
+
+    Raises:
+      UserError: the space has another type.
+    """
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Discrete):
+        start = int(space.start)
+        numbers = specs.DiscreteArray(int(space.n), np.int32, "action")
+        return Conversion(numbers, lambda action: int(action) + start)
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return Conversion(_box_spec(space, "action"), within(space.dtype, space.low, space.high))
+    raise UserError(
+        f"{name}'s action space must be Discrete or a Box of floats, got {_shown(space)}"
+    )
+
+
+def _shown(space: Any) -> str:
+    if isinstance(space, type):
+        return f"the class {space.__name__}"
+    package = type(space).__module__.partition(".")[0]
+    if package == "gym":
+        return f"a {type(space).__name__} of the package gym instead of gymnasium"
+    return str(space) if package == "gymnasium" else f"a {type(space).__name__}"
+
+
+def _box_spec(space: Any, role: str) -> specs.Array:
+    dtype = np.dtype(space.dtype if space.dtype in (np.uint8, np.bool_) else np.float32)
+    largest = np.finfo(np.float32).max if dtype == np.float32 else np.inf
+    low, high = np.asarray(space.low), np.asarray(space.high)
+    if np.any(low <= -largest) or np.any(high >= largest):
+        return specs.Array(space.shape, dtype, role)
+    return specs.BoundedArray(space.shape, dtype, low.astype(dtype), high.astype(dtype), role)
+
+
+def _to_float32(value: Any) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):  # LoopBatch checks that values are finite
+        return np.asarray(value).astype(np.float32, copy=False)
+
+
+def _find_entry(space: Any, name: str, key: str | int | None) -> Any:
+    entries = list(getattr(space, "spaces", {}))  # keys of a Dict
+    if not isinstance(space.spaces, dict):
+        entries = list(range(len(space.spaces)))
+    if key not in entries:
+        listed = ", ".join(repr(entry) for entry in entries)
+        near = suggest(str(key), [str(entry) for entry in entries]) if key is not None else ""
+        came = "" if key is None else f", got {key!r}{near}"
+        raise UserError(
+            f"observation_key must be one of {listed}{came}; {name} has several observations"
+        )
+    return key

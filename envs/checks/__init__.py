@@ -1,0 +1,5 @@
+"""Checks of an environment against the contract, behind `bellmax check-env`."""
+
+from bellmax.envs.checks.environment import check_env
+
+__all__ = ["check_env"]

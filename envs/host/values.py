@@ -1,0 +1,65 @@
+"""Rewards and flags of host tasks as Python's numbers, and what of a time step is not finite."""
+
+from typing import Any
+
+import numpy as np
+
+from bellmax import UserError
+
+LARGEST = float(np.finfo(np.float32).max)  # larger rewards are infinite in float32
+
+
+def as_reward(value: Any, name: str) -> float:
+    """Return a reward, a number or an array of one number, as a float.
+
+    Raises:
+      UserError: it is something else, such as None or text; name: of the task.
+    """
+    if type(value) is float:
+        return value
+    array = _array(value)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        raise UserError(f"the reward of {name} must be one number, got {_shown(value)}")
+    return float(array.reshape(()))
+
+
+def as_flag(value: Any, field: str, name: str) -> bool:
+    """Return `terminated` or `truncated` as a bool.
+
+    Args:
+      value: a bool, or an array of one bool.
+      field: `terminated` or `truncated`.
+      name: of the task.
+
+    Raises:
+      UserError: it is something else, such as None, 1.0 or "False".
+    """
+    if value is True or value is False:
+        return value
+    array = _array(value)
+    if array.size != 1 or array.dtype != np.bool_:
+        raise UserError(f"{field} of {name} must be True or False, got {_shown(value)}")
+    return bool(array.reshape(()))
+
+
+def not_finite(observation: np.ndarray, reward: float) -> str:
+    """Say which entries of an observation, [...], or that the reward is not finite."""
+    if not -LARGEST <= reward <= LARGEST:
+        return f"the reward was {reward:g}, which float32 cannot hold"
+    places = np.argwhere(~np.isfinite(observation)).tolist()
+    value = observation[tuple(places[0])]
+    more = f" and {len(places) - 1} more entries" if len(places) > 1 else ""
+    place = f" at {places[0]}" if places[0] else ""
+    return f"the observation was {value:g}{place}{more}"
+
+
+def _array(value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError:  # lists of different lengths
+        return np.empty(0)
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,130 @@
+"""Options and parameters of tasks: their names and types, extras, and nearest names in messages."""
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+from bellmax import UserError
+from bellmax.envs.errors import import_own
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def import_extra(module: str, extra: str) -> ModuleType:
+    """Import a module that the given extra installs.
+
+    Raises:
+      UserError: the module or one of its dependencies is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise UserError(f'{error.name} is not installed: pip install "bellmax[{extra}]"') from error
+
+
+def load_callable(name: str, key: str, purpose: str) -> Callable[..., Any]:
+    """Import the user's callable `module.path:name`.
+
+    Args:
+      name: of the callable.
+      key: of the configuration, for messages.
+      purpose: what it does, for messages, such as "makes an environment".
+
+    Raises:
+      UserError: there is no such module or callable, or the module raises an exception.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise UserError(f"{key} must be of the form module.path:name, got {name!r}")
+    module = import_own(module_name, f"{key} {name!r}")
+    found: Any = getattr(module, attribute, None)
+    if found is None:
+        raise UserError(
+            f"{key}: module {module_name!r} has no callable {attribute!r}"
+            f"{suggest(attribute, [n for n in vars(module) if not n.startswith('_')])}"
+        )
+    if not callable(found):
+        raise UserError(
+            f"{key} {name} must be a function or class that {purpose}, got a {type(found).__name__}"
+        )
+    return found
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """The text `, did you mean 'x'` with the closest known name, or an empty string."""
+    near = nearest(word, known)
+    return f", did you mean {near!r}" if near else ""
+
+
+def nearest(word: str, known: Iterable[str], *, least: float = 0.6) -> str | None:
+    """Return the known name most like `word`: by the whole, by its last part, or by initials.
+
+    Case is ignored. A section is not near its own keys. `least`: the smallest likeness, in [0, 1].
+    """
+    parts = "[.]" if "/" in word else "[./]"
+
+    def likeness(name: str) -> float:
+        whole = difflib.SequenceMatcher(None, word.lower(), name.lower()).ratio()
+        last, tail = (re.split(parts, text.lower())[-1] for text in (word, name))
+        initials = "".join(part[:1] for part in tail.split("_"))
+        in_part = difflib.SequenceMatcher(None, last, tail).ratio() - 0.01
+        return max(whole, in_part, 0.8 * (len(last) > 1 and last == initials))
+
+    each = [(likeness(name), name) for name in known if not word.startswith(f"{name}.")]
+    return max([(like, name) for like, name in each if like >= least], default=(0, None))[1]
+
+
+def check_parameters(task: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises UserError if one of `names` is not in `known`, the task's parameters."""
+    _check_names(f"{task} has no parameter", names, known, "it has")
+
+
+def check_options(task: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises UserError if one of `names` is not in `known`, the task's options."""
+    _check_names(f"{task} has no option", names, known, "it takes")
+
+
+def check_types(options: Mapping[str, Any], nominal: Mapping[str, Any]) -> None:
+    """Raises UserError if the type of an option differs from the type of its nominal value.
+
+    Only types of YAML are checked; other types, such as arrays, are accepted.
+    """
+    for name, value in options.items():
+        kind, given = type(nominal.get(name)), type(value)
+        # An int is accepted as a float, as YAML may read one; no other type is converted.
+        if {kind, given} <= {*_KINDS} and given is not kind and (kind, given) != (float, int):
+            raise UserError(f"{name} must be {_KINDS[kind]}, got {value!r}")
+
+
+def defaults_of(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Default values of a factory's arguments, by name."""
+    parameters = inspect.signature(factory).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def check_arguments(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Raises UserError if a factory has no argument of an option's name, or needs another."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:  # some builtins have no signature
+        return
+    kinds = {p.kind for p in parameters}
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    allowed = [p.name for p in named]
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        check_options(name, options, allowed)
+    for parameter in named:
+        if parameter.default is parameter.empty and parameter.name not in options:
+            raise UserError(f"{name} needs the option {parameter.name!r}")
+
+
+def _check_names(lacks: str, names: Iterable[str], known: Iterable[str], has: str) -> None:
+    known = list(known)
+    for name in names:
+        if name not in known:
+            listed = ", ".join(known) or "none"
+            raise UserError(f"{lacks} {name!r}{suggest(name, known)}; {has} {listed}")

@@ -1,0 +1,1 @@
+"""What steps host environments: one actor, pools of threads, Ray actors."""

@@ -1,0 +1,132 @@
+"""Actors whose environments this process steps."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from dm_env import specs
+
+from bellmax.agents import ActInput, Agent, registry
+from bellmax.envs import VectorTimeStep, is_pool, make_host_vector
+from bellmax.envs.host import HostVector
+from bellmax.envs.statistics import normalise
+from bellmax.envs.vector import agent_spec
+from bellmax.launch.actors.actor import Act, Actor
+from bellmax.launch.config.run_config import RunConfig
+from bellmax.launch.runners.base import PolicyInputs
+
+
+class LocalActors:
+    """Makes actors of one agent; an `ActorFactory`.
+
+    Args:
+      agent: the agent.
+      make_env: makes the environments of one actor.
+      num_envs: N, over all actors; the agent's schedules count their steps.
+      rollout_length: L, vector steps in a rollout.
+      normalised: whether the agent sees observations normalised.
+      newest_frames: whether rollouts hold only the newest frame of each observation.
+      device: where they act; None is the default.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        make_env: Callable[[], HostVector],
+        *,
+        num_envs: int,
+        rollout_length: int,
+        normalised: bool = False,
+        newest_frames: bool = False,
+        device: Any = None,
+    ):
+        self._agent, self._make_env, self._num_envs = agent, make_env, num_envs
+        self._length, self._newest_frames = rollout_length, newest_frames
+        self._normalised, self._device = normalised, device
+        self._act = jax.jit(self._act_one, static_argnums=(0, 1))
+
+    def __call__(self, key: jax.Array, seed: Callable[[int, int], int], now: int) -> Actor:
+        """Make an actor that starts at vector step `now`; arguments as of an `ActorFactory`."""
+        return self.make(key, seed(now, 0))
+
+    def make(self, key: jax.Array, seed: int, seen: VectorTimeStep | None = None) -> Actor:
+        """Make an actor.
+
+        Args:
+          key: of its acting.
+          seed: of its environments.
+          seen: as in `Actor`.
+        """
+        # As data and leaves: keys go through Python at each call, and dictionaries are sorted.
+        key_impl, data = jax.random.key_impl(key), jax.random.key_data(key)
+        if self._device is not None:
+            data = jax.device_put(data, self._device)
+
+        def bind(policy: PolicyInputs) -> Act:
+            leaves, tree = jax.tree.flatten(policy)
+            return functools.partial(self._act, key_impl, tree, data, leaves)
+
+        return Actor(
+            self._make_env(),
+            bind,
+            length=self._length,
+            observes=self._agent.observe is not None,
+            normalised=self._normalised,
+            frames=self._newest_frames,
+            seed=seed,
+            seen=seen,
+        )
+
+    def _act_one(
+        self,
+        key_impl: Any,
+        tree: Any,
+        key_data: jax.Array,
+        leaves: list[jax.Array],
+        observation: Any,
+        memory: Any,
+        is_first: Any,
+        now: Any,
+    ) -> tuple[Any, Any, Any, Any]:
+        params, statistics = jax.tree.unflatten(tree, leaves)
+        if self._normalised:
+            observation = normalise(statistics, observation)
+        key = jax.random.fold_in(jax.random.wrap_key_data(key_data, impl=key_impl), now)
+        step = now * self._num_envs
+        inputs = ActInput(observation, memory, is_first, key, step)
+        output = self._agent.act(params, inputs)
+        seen = observation if self._normalised else ()
+        return seen, output.action, output.memory, output.behaviour
+
+
+def make_host_agent(config: RunConfig) -> tuple[Agent, specs.Array]:
+    """Return the agent of a run on host environments, and the spec of one raw observation.
+
+    It makes one environment for its specs and closes it.
+    """
+    # A timeout puts it into a process that takes seconds to start: only the user's own factory may
+    # hang, and pools refuse one themselves.
+    keeps = ":" in config.env.name or is_pool(config.env.name)
+    timeout = config.env.timeout if keeps else None
+    probe = make_host_vector(dataclasses.replace(config.env, timeout=timeout), num_envs=1)
+    raw = probe.spec
+    probe.close()
+    spec = agent_spec(raw, reward_clip=None, normalised=config.env.normalise_observations)
+    _, make_agent = registry.load(config.agent_name)
+    return make_agent(config.agent, spec), raw.observation
+
+
+def make_local_actors(config: RunConfig, agent: Agent, device: Any = None) -> LocalActors:
+    """Return what makes the actors of a configuration in this process."""
+    num_envs = config.env.num_envs // config.host.actors
+    return LocalActors(
+        agent,
+        functools.partial(make_host_vector, config.env, num_envs=num_envs),
+        num_envs=config.env.num_envs,
+        rollout_length=config.rollout_length,
+        normalised=config.env.normalise_observations,
+        newest_frames=not agent.replay.on_policy and config.stored_frame_stack > 1,
+        device=device,
+    )

@@ -1,0 +1,274 @@
+"""The Python API: train, resume, evaluate and plot runs from a script or a notebook.
+
+Nothing here prints, or changes settings of jax, and no file is written outside the run's folder.
+"""
+
+import dataclasses
+import io
+import shutil
+import tempfile
+import warnings
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bellmax import UserError
+from bellmax.launch.config.overrides import flatten, override
+from bellmax.launch.config.run_config import RunConfig, Source, load, read_source, resolve, to_dict
+from bellmax.launch.reporting.loggers import Logger
+from bellmax.launch.reporting.metrics import read_metrics
+from bellmax.launch.reporting.plot import draw_runs, save_figure
+from bellmax.launch.studies.evaluate import Evaluation, evaluate_run
+from bellmax.launch.studies.record import record_run
+from bellmax.launch.training import train as training
+from bellmax.launch.training.folders import check_new, check_writable, run_folder
+from bellmax.launch.training.policy import Policy, load_policy
+
+OnInterval = Callable[[int, dict[str, float]], object]
+AnyLogger = Logger | str
+
+
+class Run:
+    """A run in a folder. `bellmax.train` and `bellmax.load_run` make one.
+
+    path: the folder.
+    """
+
+    def __init__(self, path: Path, *, temporary: bool = False):
+        self.path = path
+        if temporary:
+            weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def config(self) -> RunConfig:
+        """The resolved configuration."""
+        return load(self.path)
+
+    def metrics(self, kind: str = "train") -> Any:
+        """Return the rows of the log, one for each step and seed.
+
+        Args:
+          kind: "train" or "evaluation".
+
+        Returns:
+          A pandas DataFrame where pandas is installed, otherwise a dict of NumPy arrays by column.
+          Numbers that were not finite, or do not exist at a step, are NaN.
+
+        Raises:
+          UserError: there is no log, or no such kind of rows.
+        """
+        if kind not in ("train", "evaluation"):
+            raise UserError(f"kind must be train or evaluation, got {kind!r}")
+        rows = [row for row in read_metrics(self.path) if row["kind"] == kind]
+        flat = [{**row, **row.get("timing", {})} for row in rows]
+        names = dict.fromkeys(name for row in flat for name in row)
+        columns = {
+            name: np.array([np.nan if row.get(name) is None else row[name] for row in flat])
+            for name in names
+            if name not in ("kind", "timing")
+        }
+        try:
+            import pandas
+        except ImportError:
+            return columns
+        return pandas.DataFrame(columns)
+
+    def evaluate(
+        self, episodes: int = 32, checkpoint: str | int = "latest", seed: int | None = None
+    ) -> Evaluation:
+        """Play episodes of the greedy policies; see `Evaluation` for what is returned.
+
+        Args:
+          episodes: episodes per seed.
+          checkpoint: "latest", "best" or a step.
+          seed: of the only learner to evaluate; None evaluates all.
+
+        Raises:
+          UserError: there is no such checkpoint or seed.
+        """
+        evaluation = evaluate_run(self.path, episodes, checkpoint, seed)
+        if evaluation.warning:
+            warnings.warn(evaluation.warning, stacklevel=2)
+        return evaluation
+
+    def plot(self, path: str | Path | None = None, metric: str = "episode_return") -> Any:
+        """Draw the learning curve.
+
+        Args:
+          path: of a file to write, as PNG and SVG; None writes none.
+          metric: a column of the evaluation rows, or of the training rows if those lack it.
+
+        Returns:
+          A matplotlib Figure, which a notebook shows.
+
+        Raises:
+          UserError: there is no such metric.
+        """
+        figure = draw_runs([self.path], metric)
+        if path is not None:
+            save_figure(figure, Path(path))
+
+        def to_png() -> bytes:
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png")
+            return buffer.getvalue()
+
+        figure._repr_png_ = to_png  # notebooks show figures by themselves only with pyplot
+        return figure
+
+    def policy(self, seed: int | None = None) -> Policy:
+        """Return the greedy policy of a seed, by default the first; see `bellmax.load_policy`."""
+        return load_policy(self.path, seed)
+
+    def resume(
+        self,
+        steps: int | None = None,
+        *,
+        on_interval: OnInterval | None = None,
+        progress: bool = False,
+        loggers: Sequence[AnyLogger] = (),
+        **overrides: Any,
+    ) -> "Run":
+        """Train on from the last checkpoint; return this run.
+
+        Args:
+          steps: environment steps per seed at the end; None keeps the configuration's.
+          on_interval, progress, loggers, overrides: as in `train`.
+
+        Raises:
+          UserError: a value cannot change in a resumed run, or there is no intact checkpoint.
+        """
+        overrides |= {} if steps is None else {"steps": steps}
+        config, output = _prepare(self.path, overrides, on_interval, progress, loggers)
+        training.resume(self.path, config, output=output)
+        return self
+
+    def record(
+        self,
+        out: str | Path | None = None,
+        *,
+        episodes: int = 1,
+        checkpoint: str | int = "latest",
+        seed: int | None = None,
+        fps: int | None = None,
+        max_steps: int | None = None,
+    ) -> Path:
+        """Write a video of episodes of the greedy policy; needs the extra `video`.
+
+        Args:
+          out: a .gif or .mp4 file; None writes `episodes.gif` to the run's folder.
+          episodes: number of episodes.
+          checkpoint: "latest", "best" or a step.
+          seed: of the learner; None takes the first.
+          fps: frames per second; None chooses by the task.
+          max_steps: environment steps after which an episode is cut.
+
+        Returns:
+          The file.
+
+        Raises:
+          UserError: there is no such checkpoint or seed, or the task draws no pictures.
+        """
+        return record_run(
+            self.path,
+            episodes=episodes,
+            checkpoint=checkpoint,
+            seed=seed,
+            out=None if out is None else Path(out),
+            fps=fps,
+            max_steps=max_steps,
+        )
+
+
+def load_config(source: str | Path | Mapping[str, Any] | RunConfig, **overrides: Any) -> RunConfig:
+    """Return a resolved configuration.
+
+    Args:
+      source: a preset's name, a YAML file, a run's folder, a mapping laid out as such a file, or a
+        configuration.
+      overrides: values on top, nested or by dotted key: `steps=1000`, `agent={"n_step": 3}`,
+        `**{"agent.n_step": 3}`.
+
+    Raises:
+      UserError: a line for everything that does not fit.
+    """
+    if isinstance(source, RunConfig):
+        source = to_dict(source)
+    if isinstance(source, Mapping):
+        read = Source(override({}, flatten(source)), "")
+    else:
+        read = read_source(source)
+    typed = flatten(overrides)
+    return resolve(
+        read, {k: v.item() if isinstance(v, np.generic) else v for k, v in typed.items()}
+    )
+
+
+def train(
+    preset_or_config: str | Path | Mapping[str, Any] | RunConfig,
+    out: str | Path | None = None,
+    *,
+    on_interval: OnInterval | None = None,
+    progress: bool = False,
+    loggers: Sequence[AnyLogger] = (),
+    **overrides: Any,
+) -> Run:
+    """Train an agent; return when the run is finished.
+
+    Args:
+      preset_or_config: source of the configuration, as in `load_config`.
+      out: a new or empty folder for the run. None takes a temporary one, which is removed with the
+        returned Run.
+      on_interval: called as on_interval(step, metrics) after every interval and every evaluation,
+        with what loggers get. An exception that it raises ends the run and propagates.
+      progress: whether to print the progress.
+      loggers: Logger objects, and names `module:factory`, which become part of the configuration.
+      overrides: as in `load_config`.
+
+    Raises:
+      UserError: the configuration or the folder does not fit, or a loss was not finite.
+      KeyboardInterrupt: Ctrl-C; a checkpoint was saved, and `Run.resume` continues from it.
+    """
+    config, output = _prepare(preset_or_config, overrides, on_interval, progress, loggers)
+    if out is None:
+        folder = Path(tempfile.mkdtemp(prefix="bellmax-"))
+    else:
+        folder = Path(out)
+        check_writable(folder)
+        check_new(folder)
+    try:
+        training.train(config, folder, output=output)
+    except BaseException:
+        if out is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return Run(folder, temporary=out is None)
+
+
+def load_run(path: str | Path) -> Run:
+    """Return the run in a folder.
+
+    Raises:
+      UserError: the folder holds no run.
+    """
+    return Run(run_folder(str(path)))
+
+
+def _prepare(
+    source: str | Path | Mapping[str, Any] | RunConfig,
+    overrides: Mapping[str, Any],
+    on_interval: OnInterval | None,
+    progress: bool,
+    loggers: Sequence[AnyLogger],
+) -> tuple[RunConfig, training.Output]:
+    config = load_config(source, **overrides)
+    names = [one for one in loggers if isinstance(one, str)]
+    objects = [(type(one).__name__, one) for one in loggers if not isinstance(one, str)]
+    config = dataclasses.replace(config, loggers=tuple(dict.fromkeys([*config.loggers, *names])))
+    return config, training.Output(progress, objects, on_interval, warnings.warn)

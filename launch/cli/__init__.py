@@ -1,0 +1,5 @@
+"""The `bellmax` command."""
+
+from bellmax.launch.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,110 @@
+"""The `bellmax` command. What the user can put right is one sentence on stderr, exit code 2.
+
+Nothing here imports jax before a command needs it: `bellmax --help` answers at once.
+"""
+
+import errno
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import bellmax
+from bellmax import UserError
+from bellmax.launch.cli.commands import COMMANDS
+from bellmax.launch.config import fields
+from bellmax.launch.config.options import read_command
+from bellmax.launch.config.sentences import NOTHING, ConfigError, must, show, unknown
+from bellmax.launch.distributed.signals import interruptible
+
+# Errors of the machine, not of the program: full disk, quota, no permission, read-only disk.
+_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+_HELP = {"-h", "--help"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one `bellmax` command.
+
+    Args:
+      argv: the arguments after the program's name; None takes the process's own.
+
+    Returns:
+      The exit code: 0 done, 1 found something wrong or the machine failed, 2 to be put right by
+      the user, 130 interrupted, 143 terminated.
+    """
+    code = _run(list(sys.argv[1:] if argv is None else argv))
+    if processes := sys.modules.get("bellmax.launch.distributed.processes"):
+        waiter = sys.modules.get("bellmax.launch.actors.waiter")
+        # Only the program itself may be ended so, not one that called this function.
+        hangs = argv is None and waiter is not None and waiter.are_left_behind()
+        processes.leave(code, at_once=hangs)
+    return code
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        with interruptible(), warnings.catch_warnings():
+            # jax does without an entry of its cache that a full disk or a kill cut short.
+            warnings.filterwarnings("ignore", "Error .* persistent compilation cache")
+            return _dispatch(argv)
+    except UserError as error:
+        lines = str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]
+        return _complain(lines, getattr(error, "exit_code", 2))
+    except BrokenPipeError:  # `bellmax list presets | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno not in _MACHINE:
+            raise
+        name = f"{error.filename}: " if error.filename else ""
+        return _complain([f"{name}{error.strerror}; free space or choose another folder"], 1)
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in _HELP or argv[0].startswith("--tyro-"):
+        from bellmax.launch.cli.help import program
+
+        code = program(argv or ["--help"])
+        return code if argv else 2
+    if argv[0] == "--version":
+        print(f"bellmax {bellmax.__version__}")
+        return 0
+    if os.getcwd() not in sys.path:  # for `module:factory` of the user's own; last, to hide nothing
+        sys.path.append(os.getcwd())
+    if argv[0] not in COMMANDS:
+        raise unknown("command", argv[0], COMMANDS)
+    name, command = argv[0], COMMANDS[argv[0]]
+    tokens = [token for token in argv[1:] if token not in _HELP]
+    typed, rest = read_command(command.options, tokens)
+    if len(tokens) < len(argv) - 1:
+        from bellmax.launch.cli.help import command_help
+
+        return command_help(name, command, typed, rest)
+    if rest and not command.overrides:
+        raise _unexpected(command.options, name, rest)
+    for key in fields.keys(command.options):
+        if not key.startswith("--") and key not in typed:
+            what = "key" if command.overrides else "option"
+            usage = f"bellmax {name} {key} [--{what} value ...]"
+            raise UserError(must(key, "given first", NOTHING, hint=usage))
+    from bellmax.launch.config.schema import build  # imports pydantic
+
+    arguments = build(command.options, typed)
+    return command.run(arguments, rest) if command.overrides else command.run(arguments)
+
+
+def _unexpected(options: Any, name: str, rest: Sequence[str]) -> UserError:
+    labels = [key for key in fields.keys(options) if key.startswith("--")]
+    wrong = [token.partition("=")[0] for token in rest if token.startswith("--")]
+    if wrong:
+        return ConfigError(str(unknown("option", token, labels)) for token in wrong)
+    hint = f"`bellmax {name} --help` shows what it takes"
+    return UserError(f"unexpected argument {', '.join(map(show, rest))}; {hint}")
+
+
+def _complain(lines: Sequence[str], code: int) -> int:
+    sys.stdout.flush()
+    for line in lines:
+        print(f"bellmax: {' '.join(line.split())}", file=sys.stderr)
+    return code

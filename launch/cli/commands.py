@@ -1,0 +1,241 @@
+"""The commands of `bellmax`: what each takes and does. Each imports what it needs when it runs."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from bellmax import UserError
+from bellmax.launch.cli import options as command_options
+from bellmax.launch.config.sentences import unknown
+from bellmax.launch.distributed.signals import interruptible
+from bellmax.launch.training.folders import check_new, check_writable, run_folder
+
+if TYPE_CHECKING:
+    from bellmax.launch.config.run_config import RunConfig
+
+
+class Command(NamedTuple):
+    """options: dataclass of what it takes. run: takes an instance of it, and returns the exit code;
+    overrides: `--key value` of a configuration follow, and `run` takes them as second argument."""
+
+    options: type
+    run: Callable[..., int]
+    overrides: bool = False
+
+
+def _train(arguments: command_options.Train, overrides: Sequence[str]) -> int:
+    if arguments.resume and not arguments.out:
+        raise UserError("--resume needs --out DIR, the folder of the run to continue")
+    out = Path(arguments.out) if arguments.out else _default_folder(arguments.source)
+    check_writable(out)
+    if arguments.resume and (out / "config.yaml").exists():
+        return _continue(out, arguments.source, arguments, overrides)
+    check_new(out)
+    config = _load(arguments, arguments.source, overrides)
+    _configure_jax(deterministic=arguments.deterministic)
+    _join_processes(arguments)
+    from bellmax.launch.training.train import train
+
+    with interruptible(lambda: _how_to_continue(out)):
+        return train(config, out, arguments.actors)
+
+
+def _resume(arguments: command_options.Resume, overrides: Sequence[str]) -> int:
+    run = run_folder(arguments.run)
+    check_writable(run)
+    return _continue(run, str(run), arguments, overrides)
+
+
+def _continue(
+    run: Path, source: str, arguments: command_options.Where, overrides: Sequence[str]
+) -> int:
+    """Resume a run as `source` and the overrides have it."""
+    config = _load(arguments, source, overrides)
+    _configure_jax(deterministic=arguments.deterministic)
+    _join_processes(arguments)
+    from bellmax.launch.training.train import resume
+
+    with interruptible(lambda: _how_to_continue(run)):
+        return resume(run, config, arguments.actors)
+
+
+def _sweep(arguments: command_options.Sweep, overrides: Sequence[str]) -> int:
+    if not arguments.out:
+        raise UserError("name the folder of the sweep with --out DIR")
+    out = Path(arguments.out)
+    check_writable(out, "the folder of a sweep")
+    from bellmax.launch.studies.sweep.jobs import sweep
+
+    return sweep(arguments.source, out, overrides, arguments.jobs)
+
+
+def _evaluate(arguments: command_options.Evaluate) -> int:
+    run = run_folder(arguments.run)
+    if arguments.robust:
+        return _evaluate_robust(arguments, run)
+    for name in ("box", "parameter", "points", "upper_end", "out"):
+        if getattr(arguments, name):
+            raise UserError(f"--{name.replace('_', '-')} needs --robust")
+    _configure_jax()
+    from bellmax.launch.studies.evaluate import describe_evaluation, evaluate_run
+
+    found = evaluate_run(run, arguments.episodes or 100, arguments.checkpoint)
+    print("\n".join(describe_evaluation(found)))
+    return 0
+
+
+def _evaluate_robust(arguments: command_options.Evaluate, run: Path) -> int:
+    from bellmax.launch.config.boxes import own_box
+
+    if arguments.parameter and arguments.box:
+        raise UserError("--box and --parameter exclude each other: a published box, or your own")
+    box = own_box(arguments.parameter) if arguments.parameter else arguments.box or "2d"
+    _configure_jax()
+    from bellmax.launch.studies.robust.report import robust_run
+
+    return robust_run(
+        run,
+        box,
+        points=arguments.points or 10,
+        upper_end=arguments.upper_end or "included",
+        episodes=arguments.episodes or 10,
+        checkpoint=arguments.checkpoint,
+        out=_path(arguments.out),
+    )
+
+
+def _record(arguments: command_options.Record) -> int:
+    run, out = run_folder(arguments.run), _path(arguments.out)
+    check_writable(out.parent if out else run, "the folder of a video")
+    _configure_jax()
+    from bellmax.launch.studies.record import record_run
+
+    record_run(
+        run,
+        episodes=arguments.episodes,
+        checkpoint=arguments.checkpoint,
+        seed=arguments.seed,
+        out=out,
+        fps=arguments.fps,
+        max_steps=arguments.max_steps,
+        say=print,
+    )
+    return 0
+
+
+def _plot(arguments: command_options.Plot) -> int:
+    runs = [run_folder(run) for run in arguments.runs]
+    from bellmax.launch.reporting.plot import plot_runs
+
+    metric = {"metric": arguments.metric} if arguments.metric else {}
+    for path in plot_runs(runs, _path(arguments.out), **metric):
+        print(path)
+    return 0
+
+
+def _list(arguments: command_options.List) -> int:
+    from bellmax import envs
+    from bellmax.agents import registry
+    from bellmax.launch.config.run_config import list_presets
+
+    kinds = {"agents": registry.names, "envs": envs.list_names, "presets": list_presets}
+    print("\n".join(kinds[arguments.kind]()))
+    return 0
+
+
+def _show_config(arguments: command_options.ShowConfig, overrides: Sequence[str]) -> int:
+    from bellmax.launch.config.run_config import load, to_yaml
+
+    print(to_yaml(load(arguments.source, overrides)), end="")
+    return 0
+
+
+def _schema(arguments: command_options.Schema) -> int:
+    from bellmax.agents import registry
+    from bellmax.launch.config.run_config import json_schema, list_presets, load
+
+    agent, presets = arguments.name, list_presets()
+    if agent in presets:
+        agent = load(agent).agent_name
+    if not registry.is_known(agent):
+        choices = [*registry.names(), *presets]
+        raise unknown("agent or preset", arguments.name, choices, registry.names())
+    print(json.dumps(json_schema(agent), indent=2, allow_nan=False))
+    return 0
+
+
+def _check_env(arguments: command_options.CheckEnv) -> int:
+    from bellmax import envs
+
+    problems = envs.check_env(arguments.name)
+    print("\n".join(problems) if problems else f"{arguments.name}: nothing wrong found")
+    return 1 if problems else 0
+
+
+def _doctor(arguments: command_options.Doctor) -> int:
+    from bellmax.launch.cli.doctor import doctor
+
+    lines, code = doctor()
+    print("\n".join(lines))
+    return code
+
+
+def _path(name: str | None) -> Path | None:
+    return Path(name) if name else None
+
+
+def _configure_jax(*, deterministic: bool = False) -> None:
+    from bellmax.launch.distributed.devices import configure_jax
+
+    configure_jax(deterministic=deterministic)
+
+
+def _load(arguments: command_options.Where, source: str, overrides: Sequence[str]) -> "RunConfig":
+    """Return the configuration of a run, with the loggers that the command adds."""
+    from bellmax.launch.config.run_config import load
+
+    config = load(source, overrides)
+    loggers = dict.fromkeys([*config.loggers, *arguments.logger])
+    return dataclasses.replace(config, loggers=tuple(loggers))
+
+
+def _join_processes(arguments: command_options.Where) -> None:
+    if arguments.actors and arguments.coordinator:
+        raise UserError("--actors is for a run of one process: leave out --coordinator")
+    from bellmax.launch.distributed.processes import join_processes
+
+    join_processes(arguments.coordinator, arguments.processes, arguments.process)
+
+
+def _how_to_continue(run: Path) -> str:
+    if (run / "config.yaml").is_file():
+        return f"the last checkpoint is kept: `bellmax resume {run}` continues from it"
+    return "nothing was written yet"
+
+
+def _default_folder(source: str) -> Path:
+    path = Path(source)
+    named = path.parent if path.name == "config.yaml" else path.with_suffix("")
+    is_file = path.is_absolute() or path.suffix in (".yaml", ".yml")
+    name = named.name if is_file else source.strip("/").replace("/", "-")
+    first = Path("runs") / f"{name or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
+    candidates = [first, *(first.with_name(f"{first.name}-{n}") for n in range(2, 1000))]
+    return next((path for path in candidates if not path.exists()), first)
+
+
+COMMANDS = {
+    "train": Command(command_options.Train, _train, overrides=True),
+    "resume": Command(command_options.Resume, _resume, overrides=True),
+    "sweep": Command(command_options.Sweep, _sweep, overrides=True),
+    "evaluate": Command(command_options.Evaluate, _evaluate),
+    "record": Command(command_options.Record, _record),
+    "plot": Command(command_options.Plot, _plot),
+    "list": Command(command_options.List, _list),
+    "show-config": Command(command_options.ShowConfig, _show_config, overrides=True),
+    "schema": Command(command_options.Schema, _schema),
+    "check-env": Command(command_options.CheckEnv, _check_env),
+    "doctor": Command(command_options.Doctor, _doctor),
+}

@@ -1,0 +1,61 @@
+"""What is installed, which devices there are, and what is missing, as lines of text."""
+
+import platform
+
+import bellmax
+from bellmax.launch.distributed.devices import cache_folder, usable
+from bellmax.launch.reporting.versions import requirements, version
+
+_GIB = 2**30
+
+
+def doctor() -> tuple[list[str], int]:
+    """Returns the report and the exit code: 1 if a core package is missing or jax has no device."""
+    core, extras = requirements()
+    system = f"{platform.system()} {platform.machine()}"
+    lines = [f"bellmax {bellmax.__version__}, Python {platform.python_version()}, {system}"]
+    missing = [name for name in core if version(name) is None]
+    lines += [f"  {name} {version(name)}" for name in core if name not in missing]
+    lines += [f"  {name} is MISSING: pip install {name}" for name in missing]
+    device_lines, works = _devices()
+    lines += device_lines
+    lines += _memory()
+    state = (
+        "" if usable(cache_folder()) else " (cannot be written: every run compiles its programs)"
+    )
+    lines.append(f"cache of compiled programs: {cache_folder()}{state}")
+    for extra, names in extras.items():
+        absent = any(version(name) is None for name in names)
+        lines.append(f"extra {extra}: " + (pip_command(extra) if absent else "installed"))
+    return lines, 0 if works and not missing else 1
+
+
+def pip_command(extra: str) -> str:
+    """Returns what to type to install an extra of bellmax."""
+    return f'missing, pip install "bellmax[{extra}]"'
+
+
+def _memory() -> list[str]:
+    try:
+        import psutil
+    except ImportError:  # reported above as missing
+        return []
+    memory = psutil.virtual_memory()
+    return [f"memory: {memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free"]
+
+
+def _devices() -> tuple[list[str], bool]:
+    try:
+        import jax
+
+        devices = jax.devices()
+    except ImportError as error:
+        return [f"jax cannot be imported: {error}"], False
+    except RuntimeError as error:  # what jax raises where a platform does not start
+        return [f"jax finds no device: {' '.join(str(error).split())}"], False
+    lines = []
+    for device in devices:
+        stats = device.memory_stats() or {}
+        limit = f", {stats['bytes_limit'] / _GIB:.1f} GiB" if "bytes_limit" in stats else ""
+        lines.append(f"device {device.id}: {device.platform} {device.device_kind}{limit}")
+    return lines, True

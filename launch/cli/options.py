@@ -1,0 +1,165 @@
+"""What each command of `bellmax` takes: a dataclass whose comments are its help."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Interval
+
+_COUNT = Interval(ge=1, le=65536)
+Checkpoint = Literal["latest", "best"] | Annotated[int, Ge(0)]
+
+
+def argument(metavar: str) -> Any:
+    """Return a field that is given first, without its name."""
+    return field(metadata={"key": metavar})
+
+
+def option(metavar: str = "", default: Any = None) -> Any:
+    """Return a field that is given as `--field METAVAR`."""
+    return field(default=default, metadata={"option": metavar})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overridden:
+    """A preset or file, and values on top of it."""
+
+    # A preset's name or a YAML file.
+    source: str = argument("PRESET|FILE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfRun:
+    """A run."""
+
+    # The folder of a run.
+    run: str = argument("RUN")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """How and where a run trains."""
+
+    # Use deterministic GPU operations only: bitwise repeatable, slower.
+    deterministic: bool = option(default=False)
+    # This is one of several processes: ADDRESS:PORT of the first, or auto in a cluster.
+    coordinator: str | None = option("ADDRESS")
+    # How many processes there are.
+    processes: int | None = option("N")
+    # Which of them this is, from 0.
+    process: int | None = option("I")
+    # Ray processes step the environments: ray on this machine, or ray://HOST:PORT.
+    actors: str | None = option("ADDRESS")
+    # A logger of your own besides those of the configuration; may be given several times.
+    logger: tuple[str, ...] = option("MODULE:FACTORY", ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Where, Overridden):
+    """Train an agent: a preset or file, then overrides."""
+
+    # Folder of the run; default: runs/PRESET-DATE-TIME.
+    out: str | None = option("DIR")
+    # Continue the run in DIR if there is one: for jobs that are started again.
+    resume: bool = option(default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume(Where, OfRun):
+    """Continue a run exactly where it stopped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep(Overridden):
+    """Train all combinations of values: --seed 0,1."""
+
+    # Folder of the sweep; an existing sweep is continued.
+    out: str | None = option("DIR")
+    # Runs at once on this machine, ray, or ray://HOST:PORT for a cluster; default: 1.
+    jobs: str = option("N", "1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(OfRun):
+    """Play a trained agent without exploration."""
+
+    # Episodes per seed (default 100); with --robust, episodes per grid cell and seed (default 10).
+    episodes: Annotated[int, _COUNT] | None = option("N")
+    # latest (default), best, or a step.
+    checkpoint: Checkpoint = option("WHICH", "latest")
+    # Play on a grid of perturbed tasks: mean, worst case and CVaR over its cells.
+    robust: bool = option(default=False)
+    # A published uncertainty box of the task: 1d, 2d (default), 3d, ...
+    box: str | None = option("NAME")
+    # A range of your own instead of --box, such as torso_mass=0.1,3; 1 to 3 of them.
+    parameter: tuple[str, ...] = option("NAME=LOW,HIGH", ())
+    # Grid points of each parameter, 2 or more; default: 10.
+    points: Annotated[int, Ge(2)] | None = option("N")
+    # included (default): both ends are grid points, as in M2TD3's code; excluded: the upper end is
+    # not, as in RRLS's code.
+    upper_end: Literal["included", "excluded"] | None = option("WHICH")
+    # Table and pictures of --robust, without a suffix; default: RUN/robust-BOX.
+    out: str | None = option("FILE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(OfRun):
+    """Make a video of a trained agent."""
+
+    # Episodes; default: 1.
+    episodes: Annotated[int, _COUNT] = option("N", 1)
+    # latest (default), best, or a step.
+    checkpoint: Checkpoint = option("WHICH", "latest")
+    # Seed of the learner; default: the run's first.
+    seed: int | None = option("SEED")
+    # A .gif, or an .mp4 with the extra `video`; default: RUN/episodes.gif.
+    out: str | None = option("FILE")
+    # Pictures per second; default: 30, and 10 for tasks that show boards or screens.
+    fps: int | None = option("N")
+    # Environment steps after which an episode is cut; default: as in evaluations of the run.
+    max_steps: Annotated[int, Ge(1)] | None = option("N")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """Draw the learning curves of runs."""
+
+    # Folders of runs.
+    runs: tuple[str, ...] = argument("RUN")
+    # File to write, without a suffix; default: RUN/curve, or curves for several runs.
+    out: str | None = option("FILE")
+    # Column of the evaluations or of the training log; default: episode_return.
+    metric: str | None = option("NAME")
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """Name the agents, environments or presets."""
+
+    # What to name.
+    kind: Literal["agents", "envs", "presets"] = argument("agents|envs|presets")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowConfig(Overridden):
+    """Print a resolved configuration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """Print the JSON schema of configuration files, for editors."""
+
+    # A preset's name, or an agent's.
+    name: str = argument("PRESET|AGENT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckEnv:
+    """Say what is wrong with an environment."""
+
+    # suite/Task or module.path:factory.
+    name: str = argument("NAME")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Say what is installed and which devices there are."""

@@ -1,0 +1,174 @@
+"""Frozen dataclasses validated by pydantic: every wrong key and value is one sentence.
+
+YAML files, overrides and the options of commands all come through `build`.
+"""
+
+import contextlib
+import functools
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, TypeVar
+
+import pydantic
+from annotated_types import Interval
+
+from bellmax.launch.config.fields import comments, default_of, hints, key_of, keys, section_type
+from bellmax.launch.config.sentences import (
+    FLAG,
+    INT32,
+    NOTHING,
+    UNIONS,
+    Argument,
+    ConfigError,
+    choices_of,
+    describe,
+    did_you_mean,
+    must,
+    unknown,
+    unwrap,
+)
+from bellmax.launch.config.yaml_files import read_scalar
+
+T = TypeVar("T")
+# Types are not converted: `_readings` says what may stand for what.
+_STRICT = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def build(
+    cls: type[T], mapping: Any, *, where: str = "", types: Mapping[str, Any] | None = None
+) -> T:
+    """Build a frozen dataclass from a nested mapping; keys left out keep their default.
+
+    Args:
+      cls: a dataclass; fields may be int, float, bool, str, Literal, `X | None`, tuples,
+        dict[str, scalar], other dataclasses, and Annotated with bounds from annotated_types.
+      mapping: nested mapping of keys, as `fields.key_of` names them, to values.
+      where: what the values came from, for messages; "" leaves it out.
+      types: take the place of the types of top-level fields of `cls`.
+
+    Raises:
+      ConfigError: a line for each unknown key, missing key, wrong type, or value out of range.
+    """
+    types = types or {}
+    try:
+        return _adapter(cls, tuple(types.items())).validate_python(mapping)
+    except pydantic.ValidationError as error:
+        known = keys(cls, types)
+        lines = [_sentence(one, known) for one in error.errors(include_url=False)]
+        raise ConfigError(lines, where) from None
+
+
+def json_schema(cls: type, types: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the JSON schema of what `build` accepts, with the comments above the fields."""
+    return _adapter(cls, tuple((types or {}).items())).json_schema()
+
+
+@functools.cache
+def _adapter(cls: type, types: tuple[tuple[str, Any], ...]) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(_section(cls, dict(types), None))
+
+
+def _section(cls: Any, types: Mapping[str, Any], instance: Any) -> Any:
+    """Return what pydantic validates a section with: a model with the fields of its dataclass.
+
+    Keys left out of a section are those of `instance`, the default of the field that holds it.
+    """
+    members: dict[str, Any] = {}
+    for name, hint in hints(cls, types).items():
+        default, inner = default_of(cls, name, instance), section_type(hint)
+        kind = _readable(hint) if inner is None else _section(inner, {}, default)
+        kind = kind if inner is None or inner is hint else kind | None
+        given = {"default": default}
+        if default is NOTHING:  # validated, so that it gets the sentence of a wrong value
+            given = {"default_factory": lambda: NOTHING, "validate_default": True}
+        details = {"alias": key_of(cls, name), "description": comments(cls).get(name)}
+        members[name] = kind, pydantic.Field(**details, **given)
+    model = pydantic.create_model(cls.__name__, __config__=_STRICT, __doc__=cls.__doc__, **members)
+    return Annotated[model, pydantic.AfterValidator(lambda values: cls(**dict(values)))]
+
+
+def _readable(hint: Any) -> Any:
+    """Return the hint of a leaf that also takes what stands for a value of it."""
+    base, _ = unwrap(hint)
+    if typing.get_origin(base) is dict:
+        kind = dict[str, _readable(typing.get_args(base)[1])]
+        return Annotated[kind, pydantic.BeforeValidator(_read_mapping)]
+    allowed, choices = describe(hint), choices_of(hint)
+
+    def read(value: Any, validate: Callable[[Any], Any]) -> Any:
+        for reading in _readings(value):
+            with contextlib.suppress(pydantic.ValidationError):
+                return validate(reading)
+        raise ValueError(allowed, choices)
+
+    return Annotated[_bounded(hint), pydantic.WrapValidator(read)]
+
+
+def _bounded(hint: Any) -> Any:
+    """Return a hint in which integers have all bounds that `unwrap` gives them."""
+    base, bounds = unwrap(hint)
+    origin, args = typing.get_origin(base), typing.get_args(base)
+    metadata = getattr(hint, "__metadata__", ())
+    if origin in UNIONS:
+        base = typing.Union[tuple(map(_bounded, args))]  # noqa: UP007
+        if int in args:
+            base = Annotated[base, pydantic.BeforeValidator(_no_large_integer)]
+    elif origin is tuple:
+        base = tuple[tuple(arg if arg is ... else _readable(arg) for arg in args)]
+    elif base is int:
+        metadata = *metadata, Interval(**{k: bounds[k] for k in ("ge", "le") if k in bounds})
+    return Annotated[(base, *metadata)] if metadata else base
+
+
+def _readings(value: Any) -> Iterator[Any]:
+    """Yield what a value may stand for, the likeliest first.
+
+    YAML 1.1 and the command line give text where `1e6`, `64,64` or `null` is meant. Text in a file
+    is text where it can be. On the command line `nan` and `inf` are meant as numbers, and refused.
+    """
+    if value is FLAG:
+        yield True
+    elif isinstance(value, Argument) and value.lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        return
+    elif isinstance(value, str):
+        text, typed, scalar = str(value), isinstance(value, Argument), read_scalar(value)
+        if typed and text.lower() in ("null", "none"):
+            yield None
+        readings = [scalar, text] if typed else [text, scalar]
+        for reading in [*readings, read_scalar(f"[{text}]")]:
+            if not isinstance(reading, str | None):
+                yield from _readings(reading)
+            elif reading is not None:
+                yield reading
+    else:
+        yield value
+        if isinstance(value, float) and value.is_integer():
+            yield int(value)
+        if isinstance(value, list):
+            yield tuple(value)
+
+
+def _no_large_integer(value: Any) -> Any:
+    """Keep an integer that is out of range from becoming the float of `int | float`."""
+    if isinstance(value, int) and not -INT32 - 1 <= value <= INT32:
+        raise ValueError
+    return value
+
+
+def _read_mapping(value: Any) -> Any:
+    return read_scalar(value) if isinstance(value, Argument) else value
+
+
+def _sentence(error: Any, known: list[str]) -> str:
+    """Return what one error of pydantic says, as a sentence."""
+    path, got = [str(part) for part in error["loc"]], error["input"]
+    key = ".".join(path)
+    if error["type"] == "value_error":
+        allowed, choices = error["ctx"]["error"].args
+        return must(key, allowed, got, hint=did_you_mean(str(got), choices))
+    if error["type"] in ("extra_forbidden", "invalid_key"):
+        siblings = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
+        return str(unknown("key", key, known, siblings))
+    if path[-1:] == ["[key]"]:
+        return must(".".join(path[:-2]), "a section of keys that are text", error["input"])
+    return must(key or "the configuration", "a section of keys", got)

@@ -1,0 +1,1 @@
+"""Devices, processes, the Ray cluster, signals and locks."""

@@ -1,0 +1,44 @@
+"""Settings of jax that a run needs before anything is compiled."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Return the folder of compiled programs: $BELLMAX_CACHE, or one in the user's cache folder."""
+    if os.environ.get("BELLMAX_CACHE"):
+        return Path(os.environ["BELLMAX_CACHE"]).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "bellmax" / "xla"
+
+
+def usable(folder: Path) -> bool:
+    """Return whether files can be written to a folder; create it if it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except (OSError, RuntimeError):
+        return False
+
+
+def configure_jax(*, deterministic: bool = False) -> None:
+    """Turn on the persistent compilation cache, unless its folder cannot be written.
+
+    On a CPU, programs run in the thread that calls them: for small programs, such as an actor's,
+    dispatch to another thread takes longer than the program.
+
+    Args:
+      deterministic: whether XLA uses deterministic GPU operations; call before any array is made.
+    """
+    if deterministic:
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+    import jax
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    if jax.config.values["jax_compilation_cache_dir"] is not None or not usable(cache_folder()):
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

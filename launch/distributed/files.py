@@ -1,0 +1,32 @@
+"""Atomic writes of files."""
+
+import os
+from pathlib import Path
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace a file atomically: a kill or a full disk leaves the old file unchanged."""
+    written = path.with_name(f"{path.name}.tmp")
+    try:
+        with written.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        written.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        written.unlink(missing_ok=True)
+        raise OSError(
+            error.errno, error.strerror, str(path)
+        ) from error  # an error of a write has no file name
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on disk."""
+    if path.is_dir() and os.name != "posix":
+        return  # folders cannot be opened there
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,33 @@
+"""Locks of folders that only one process may write."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from bellmax import UserError
+
+
+@contextlib.contextmanager
+def locked(folder: Path, activity: str) -> Iterator[None]:
+    """Lock a folder until the block or the process ends.
+
+    Args:
+      folder: an existing folder.
+      activity: what the lock is for, such as "training"; for the message.
+
+    Raises:
+      UserError: another process holds the lock.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is {activity} in {folder}; wait or stop it") from None
+        except OSError:  # some network file systems have no locks of folders
+            pass
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,107 @@
+"""One run in several processes, on one machine or many: every process has some of the devices.
+
+All of them run the same program. The first writes the run's folder; the others write to temporary
+folders that are deleted.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from bellmax import UserError
+
+
+def join_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Make this process one of several; call before any array is made.
+
+    Without arguments it stays the only one.
+
+    Args:
+      coordinator: address:port of the first process, or `auto` in a cluster that jax knows (Slurm,
+        Cloud TPU, Open MPI), which sets the other two.
+      processes: their number.
+      process: the index of this one, from 0.
+
+    Raises:
+      UserError: some are missing or out of range, or the others cannot be reached.
+    """
+    if coordinator is None:
+        if processes is not None or process is not None:
+            raise UserError("--processes and --process need --coordinator ADDRESS:PORT, or auto")
+        return
+    known = coordinator != "auto"
+    if known and (processes is None or process is None):
+        raise UserError("--coordinator ADDRESS:PORT needs --processes N and --process I")
+    if processes is not None and processes < 1:
+        raise UserError(f"--processes must be at least 1, got {processes}")
+    if processes is not None and process is not None and not 0 <= process < processes:
+        raise UserError(f"--process must be in [0, {processes - 1}], got {process}")
+    # Without it a process aborts when another one dies, before it can report that.
+    jax.config.update("jax_enable_recoverability", True)
+    try:
+        jax.distributed.initialize(coordinator if known else None, processes, process)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"the processes of this run cannot join: {reason}") from error
+
+
+class LostProcessError(UserError):
+    """Another process of the run has died."""
+
+    exit_code = 1  # of the command line: the machine failed, not the user
+
+
+@contextlib.contextmanager
+def together(run: Path) -> Iterator[None]:
+    """Turn the failure of another process of a run into an error of one sentence.
+
+    Raises:
+      LostProcessError: another process has died.
+    """
+    try:
+        yield
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices("end")
+    except (ValueError, RuntimeError) as error:
+        lost = ("Gloo", "NCCL", "peer", "UNAVAILABLE", "Barrier", "heartbeat")
+        if jax.process_count() == 1 or not any(word in str(error) for word in lost):
+            raise
+        raise LostProcessError(
+            f"another process of this run has died; start all of them again with "
+            f"`bellmax resume {run}`, which continues from the last checkpoint"
+        ) from error
+
+
+def leave(code: int, *, at_once: bool = False) -> None:
+    """End this process if it is one of several; jax's own shutdown would wait for dead ones.
+
+    Args:
+      code: the exit code.
+      at_once: end it also if it is the only one: a thread that hangs may crash Python at exit.
+    """
+    if at_once or jax.process_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def is_first() -> bool:
+    """Return whether this process writes the run's folder."""
+    return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def writable(folder: Path) -> Iterator[Path]:
+    """Yield the folder in the first process, and a temporary one in the others."""
+    if is_first():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as other:
+        yield Path(other)

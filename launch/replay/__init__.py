@@ -1,0 +1,1 @@
+"""What replay holds and how it is sampled."""

@@ -1,0 +1,247 @@
+"""Replay of sequences on device: a ring of vector steps, sampled uniformly or by priority.
+
+The storage is time-major, [C, N, ...] for C vector steps of N environments, so that adding is one
+contiguous write. All functions are pure; donate the state to a jitted caller and it is written in
+place. `cursor` and `filled` are the same for every seed, so under `vmap` over seeds they stay
+unbatched (`seed_axes`) and the write stays a slice instead of a scatter.
+
+Of stacked observations only the newest frame is stored, and stacks are rebuilt in samples: a stack
+of S frames takes the memory of one. The S - 1 slots from the cursor on then never start a sequence,
+because the frames before them are overwritten.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bellmax.agents.shared.base import Batch
+from bellmax.envs import Step
+from bellmax.launch.replay import sum_tree
+
+
+class ReplayState(NamedTuple):
+    """storage: leaves [C, N, ...]. cursor: [] next slot written. filled: [] slots that hold steps.
+
+    Storage has the newest frame of stacked observations.
+    priorities: sum tree over the C * N possible first steps of a sequence, () if uniform.
+    max_priority: [] largest priority seen, to the power of the exponent, () if uniform.
+    """
+
+    storage: Step
+    cursor: jax.Array
+    filled: jax.Array
+    priorities: Any
+    max_priority: Any
+
+
+class Sample(NamedTuple):
+    """batch: sequences [B, T] and weights [B]; indices: [B] int32, for update_priorities."""
+
+    batch: Batch
+    indices: jax.Array
+
+
+class Replay(NamedTuple):
+    """init(step) takes one vector step with leaves [N, ...] (shapes only).
+
+    add(state, steps [L, N, ...]) -> state; of stacked observations whole stacks or newest frames
+    sample(state, key) -> Sample
+    update_priorities(state, indices [B], priorities [B]) -> state; does nothing if uniform
+    frame_stack: S, as in `make_replay`
+    """
+
+    init: Callable[[Step], ReplayState]
+    add: Callable[[ReplayState, Step], ReplayState]
+    sample: Callable[[ReplayState, jax.Array], Sample]
+    update_priorities: Callable[[ReplayState, jax.Array, jax.Array], ReplayState]
+    frame_stack: int
+
+
+seed_axes = ReplayState(storage=0, cursor=None, filled=None, priorities=0, max_priority=0)  # type: ignore[arg-type]
+
+
+def make_replay(
+    *,
+    capacity: int,
+    num_envs: int,
+    rollout_length: int,
+    sequence_length: int,
+    batch_size: int,
+    prioritised: bool = False,
+    priority_exponent: float = 0.6,
+    importance_exponent: float = 0.4,
+    frame_stack: int = 1,
+    sharded: bool = False,
+) -> Replay:
+    """Make a replay of sequences.
+
+    Args:
+      capacity: steps kept, over all environments; rounded down to whole rollouts.
+      num_envs: N, streams that are added side by side.
+      rollout_length: L, vector steps added at once.
+      sequence_length: T, steps in a sampled sequence, contiguous in one stream.
+      batch_size: B, sequences in a sample.
+      prioritised: sample in proportion to priority ** priority_exponent, never a sequence that
+        starts at the end of an episode; else uniformly over all sequences.
+      importance_exponent: beta; weights are (probability ** -beta), divided by the batch's largest.
+      frame_stack: S; above 1, observations are single arrays of S frames joined on the last axis,
+        oldest first, as `bellmax.envs.wrappers.FrameStack` makes them, and no frame changes once
+        it was shown (running statistics change them). The first step added, like every `is_first`,
+        is taken to open an episode.
+      sharded: whether environments are split over devices; samples are the same.
+
+    Returns:
+      Replay, a named tuple of pure functions.
+
+    Raises:
+      ValueError: the capacity holds no sequence; from `init` and `add`, an observation's last axis
+        is not S frames.
+
+    Source: Schaul et al. 2016, arXiv:1511.05952 (proportional variant, stratified).
+    """
+    slots, history = capacity // (num_envs * rollout_length) * rollout_length, frame_stack - 1
+    _check_slots(slots, capacity, rollout_length, sequence_length, history)
+    starts = slots * num_envs
+
+    def init(step: Step) -> ReplayState:
+        kept = jax.eval_shape(lambda step: newest_frame(step, frame_stack), step)
+        storage = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape), x.dtype), kept)
+        # Two arrays: the same buffer cannot be donated twice.
+        cursor, filled = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        if not prioritised:
+            return ReplayState(storage, cursor, filled, (), ())
+        return ReplayState(storage, cursor, filled, sum_tree.init(starts), jnp.ones(()))
+
+    def add(state: ReplayState, steps: Step) -> ReplayState:
+        def write(storage: jax.Array, new: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_update_slice_in_dim(storage, new, state.cursor, axis=0)
+
+        if frame_stack > 1 and steps.observation.shape[-1] != state.storage.observation.shape[-1]:
+            steps = newest_frame(steps, frame_stack)
+        storage = jax.tree.map(write, state.storage, steps)
+        state = state._replace(storage=storage)
+        if prioritised:
+            tree = _rank_new_starts(state, rollout_length, sequence_length, history)
+            state = state._replace(priorities=tree)
+        return state._replace(
+            cursor=(state.cursor + rollout_length) % slots,
+            filled=jnp.minimum(state.filled + rollout_length, slots),
+        )
+
+    def sample(state: ReplayState, key: jax.Array) -> Sample:
+        if prioritised:
+            indices, probabilities = sum_tree.sample(state.priorities, key, batch_size)
+            weights = (probabilities / jnp.min(probabilities)) ** -importance_exponent
+        else:
+            indices = _uniform_starts(state, key, sequence_length, batch_size, history)
+            weights = jnp.ones((batch_size,))
+        ahead = jnp.arange(sequence_length) * num_envs
+        where = (indices[:, None] + ahead[None]) % starts
+        steps = _read_steps(state, where, frame_stack, sharded)
+        return Sample(Batch(steps, weights), indices)
+
+    def update_priorities(
+        state: ReplayState, indices: jax.Array, priorities: jax.Array
+    ) -> ReplayState:
+        if not prioritised:
+            return state
+        scaled = (priorities + 1e-6) ** priority_exponent
+        return state._replace(
+            priorities=sum_tree.update(state.priorities, indices, scaled),
+            max_priority=jnp.maximum(state.max_priority, jnp.max(scaled)),
+        )
+
+    return Replay(init, add, sample, update_priorities, frame_stack)
+
+
+def _check_slots(
+    slots: int, capacity: int, rollout_length: int, sequence_length: int, history: int
+) -> None:
+    if slots < sequence_length + rollout_length + history:
+        before = f" and the {history} before it" if history else ""
+        raise ValueError(
+            f"capacity {capacity} holds no sequence of {sequence_length} steps{before}"
+        )
+
+
+def _read_steps(state: ReplayState, where: jax.Array, frame_stack: int, sharded: bool) -> Step:
+    """Return the steps at `where`, [B, T], with whole observations."""
+
+    def read(storage: jax.Array) -> jax.Array:
+        return _read(storage, where, sharded)
+
+    if frame_stack == 1:
+        return jax.tree.map(read, state.storage)
+    steps = jax.tree.map(read, state.storage._replace(observation=()))
+    return steps._replace(observation=_read_stacks(state, where, frame_stack, sharded))
+
+
+def newest_frame(steps: Step, frame_stack: int) -> Step:
+    """Return the steps with the newest frame [..., C] of each observation [..., S * C]."""
+    if frame_stack == 1:
+        return steps
+    size = steps.observation.shape[-1]
+    if size % frame_stack:
+        raise ValueError(f"the observation's last axis, {size}, is not {frame_stack} frames")
+    return steps._replace(observation=steps.observation[..., -(size // frame_stack) :])
+
+
+def _read(storage: jax.Array, where: jax.Array, sharded: bool) -> jax.Array:
+    """Return rows of storage [C, N, ...] at `where` (slot * N + environment), in its shape."""
+    num_envs = storage.shape[1]
+    if sharded:  # joining the two axes would gather the whole replay on each device
+        return storage[where // num_envs, where % num_envs]
+    return storage.reshape(-1, *storage.shape[2:])[where]
+
+
+def _read_stacks(
+    state: ReplayState, where: jax.Array, frame_stack: int, sharded: bool
+) -> jax.Array:
+    """Return observations [B, T, ..., S * C] of the sequences of steps at `where` [B, T]."""
+    slots, num_envs = state.storage.is_last.shape
+    history, length, first = frame_stack - 1, where.shape[1], where[:, :1]
+    # The sequence and the steps before it that its frames may come from, [B, S - 1 + T].
+    window = (first + jnp.arange(-history, length)[None] * num_envs) % (slots * num_envs)
+    oldest = window // num_envs == (state.cursor - state.filled) % slots
+    opens = _read(state.storage.is_first, window, sharded) | oldest
+    place = jnp.arange(history + length)
+    opened = jax.lax.cummax(jnp.where(opens, place[None], 0), axis=1)[:, history:]
+    wanted = place[:length, None] + jnp.arange(frame_stack)[None]
+    shown = jnp.maximum(wanted[None], opened[:, :, None])  # [B, T, S] places in the window
+    slot = (first[:, :, None] + (shown - history) * num_envs) % (slots * num_envs)
+    stacks = jnp.moveaxis(_read(state.storage.observation, slot, sharded), 2, -2)
+    # Without the barrier XLA rebuilds the stacks in each reader's loop, five times as slow.
+    return jax.lax.optimization_barrier(stacks.reshape(*stacks.shape[:-2], -1))
+
+
+def _rank_new_starts(
+    state: ReplayState, rollout_length: int, sequence_length: int, history: int
+) -> tuple[jax.Array, ...]:
+    """Set the priorities of the sequences that a write at the cursor changes.
+
+    Those that it completes get the largest priority. Those that it breaks, or whose `history` steps
+    before the first it overwrites, get 0.
+    """
+    slots, num_envs = state.storage.is_last.shape
+    offsets = jnp.arange(1 - sequence_length, rollout_length + history)
+    slot = (state.cursor + offsets) % slots
+    complete = (offsets <= rollout_length - sequence_length) & (state.filled + offsets >= 0)
+    fresh = complete[:, None] & ~state.storage.is_last[slot]
+    leaves = slot[:, None] * num_envs + jnp.arange(num_envs)[None]
+    values = jnp.where(fresh, state.max_priority, 0.0)
+    return sum_tree.update(state.priorities, leaves.reshape(-1), values.reshape(-1))
+
+
+def _uniform_starts(
+    state: ReplayState, key: jax.Array, sequence_length: int, batch_size: int, history: int
+) -> jax.Array:
+    """Draw [B] first steps of whole sequences with `history` steps before them, uniformly."""
+    slots, num_envs = state.storage.is_last.shape
+    filled = jnp.minimum(state.filled, slots - history) if history else state.filled
+    # The remainder's bias is below starts / 2**32; it saves half of the random bits.
+    bits = jax.random.bits(key, (batch_size,), jnp.uint32)
+    age = bits % ((filled - sequence_length + 1) * num_envs).astype(jnp.uint32)
+    oldest = (state.cursor - filled) * num_envs
+    return (age.astype(jnp.int32) + oldest) % (slots * num_envs)

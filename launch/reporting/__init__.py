@@ -1,0 +1,1 @@
+"""Metrics, progress, plots, statistics and video."""

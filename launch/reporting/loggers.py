@@ -1,0 +1,183 @@
+"""Loggers show a run's metrics elsewhere: TensorBoard, Weights & Biases, or the user's own."""
+
+import importlib
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from bellmax import UserError
+from bellmax.envs.errors import in_a_sentence
+from bellmax.envs.options import load_callable
+from bellmax.launch.config.overrides import flatten
+from bellmax.launch.config.run_config import RunConfig, to_dict
+
+
+class Logger(Protocol):
+    """What a run reports its metrics to.
+
+    log(step, metrics): called after every interval of training and after every evaluation. `step`
+        is in environment steps per seed and never falls; an interval and an evaluation may have the
+        same one. `metrics` maps names such as `train/loss` to numbers, see `summarise`.
+    close(): called once when the run ends or stops.
+
+    What either raises is reported once, and the run continues without the logger.
+    """
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the metrics that loggers get: one number a name for all seeds.
+
+    Args:
+      rows: of one kind and step, a row a seed, as `MetricsLog.write` takes them.
+
+    Returns:
+      `train/loss` or `evaluation/episode_return` -> the mean over the seeds that have a finite
+      value; with several seeds `train/loss_std` -> the standard deviation over them, of all
+      columns but counts; `timing/seconds` -> the same for all seeds. A name without a finite value
+      is left out.
+    """
+    first = rows[0]
+    names = [name for name in first if name not in ("step", "seed", "timing")]
+    metrics = {}
+    for name in names:
+        values = _finite(row.get(name) for row in rows)
+        if not values.size:
+            continue
+        metrics[f"{first['kind']}/{name}"] = float(values.mean())
+        if len(rows) > 1 and not all(isinstance(row.get(name), int) for row in rows):
+            metrics[f"{first['kind']}/{name}_std"] = float(values.std())
+    timing = {name: _finite([value]) for name, value in first.get("timing", {}).items()}
+    return metrics | {f"timing/{name}": float(v[0]) for name, v in timing.items() if v.size}
+
+
+def _finite(values: Iterable[Any]) -> np.ndarray:
+    """The finite numbers among values that may be text or None."""
+    numbers = [value for value in values if isinstance(value, int | float)]
+    found = np.array(numbers, np.float64)
+    return found[np.isfinite(found)]
+
+
+def check_loggers(config: RunConfig) -> None:
+    """Raise UserError where a logger of a configuration cannot be imported."""
+    for name in config.loggers:
+        _factory(name)
+    if config.tensorboard:
+        _import("tensorboardX", "TensorBoard needs tensorboardX: pip install tensorboardX")
+    if config.wandb is not None:
+        _import("wandb", 'Weights & Biases is not installed: pip install "bellmax[wandb]"')
+
+
+def open_loggers(
+    folder: Path, config: RunConfig, resume_step: int | None = None
+) -> list[tuple[str, Logger]]:
+    """Open the loggers of a configuration.
+
+    Args:
+      folder: the run's folder.
+      config: names them; each shows it.
+      resume_step: of the checkpoint that the run resumes from; None starts the logs afresh.
+
+    Returns:
+      (name, logger) of each.
+
+    Raises:
+      UserError: one of them cannot be opened.
+    """
+    check_loggers(config)
+    shown, opened = to_dict(config), []
+    if config.wandb is not None:
+        run = WandbLogger(folder, shown, project=config.wandb, resume_step=resume_step)
+        opened.append(("Weights & Biases", run))
+    if config.tensorboard:
+        opened.append(("TensorBoard", TensorBoardLogger(folder, shown, resume_step=resume_step)))
+    for name in config.loggers:
+        with in_a_sentence(f"loggers: {name} cannot be opened"):
+            opened.append((name, _factory(name)(folder, shown)))
+    return opened
+
+
+class TensorBoardLogger:
+    """Writes event files to `tensorboard/` in the run's folder, with the configuration as
+    hyper-parameters."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], *, resume_step: int | None = None):
+        from tensorboardX import SummaryWriter
+        from tensorboardX.summary import hparams
+
+        # Events of later steps are hidden: the resumed run writes them again.
+        purge = None if resume_step is None else resume_step + 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own dependencies
+            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
+            flat = {key: _scalar(value) for key, value in flatten(config).items()}
+            events: Any = self._writer.file_writer
+            for summary in hparams(flat, {"evaluation/episode_return": 0.0}):
+                events.add_summary(summary)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write one point of every metric's chart."""
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._writer.close()
+
+
+class WandbLogger:
+    """Reports to a project of Weights & Biases; a resumed run continues its run there."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        *,
+        project: str,
+        resume_step: int | None = None,
+    ):
+        import wandb  # pyright: ignore[reportMissingImports]
+
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            kept_id = folder / "wandb_run_id"
+            known = kept_id.read_text() if resume_step is not None and kept_id.exists() else None
+            options: dict[str, Any] = {"id": known, "resume": "allow"} if known else {}
+            self._run = wandb.init(
+                project=project, name=folder.name, dir=str(folder), config=config, **options
+            )
+            kept_id.write_text(self._run.id)
+            self._run.define_metric("*", step_metric="step")
+        except Exception as error:
+            raise UserError(f"Weights & Biases could not start ({error})") from error
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Send one point of every metric's chart."""
+        # An evaluation has the step of an interval, while W&B's own step must rise.
+        self._run.log({**metrics, "step": step})
+
+    def close(self) -> None:
+        """Wait until everything is sent."""
+        self._run.finish()
+
+
+def _factory(name: str) -> Callable[[Path, dict[str, Any]], Logger]:
+    return load_callable(name, "loggers", "makes a logger")
+
+
+def _import(module: str, otherwise: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(otherwise) from error
+
+
+def _scalar(value: Any) -> bool | int | float | str:
+    return value if isinstance(value, bool | int | float | str) else str(value)

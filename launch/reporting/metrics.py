@@ -1,0 +1,159 @@
+"""The metrics of a run: written as JSON lines, reported to loggers, and read back."""
+
+import contextlib
+import json
+import math
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bellmax import UserError
+from bellmax.launch.distributed.files import write_whole
+from bellmax.launch.reporting.loggers import Logger, summarise
+
+FILE = "metrics.jsonl"
+Row = dict[str, Any]
+
+
+class _Sink(NamedTuple):
+    name: str
+    write: Callable[[Sequence[Row]], object]
+    close: Callable[[], object]
+
+
+class MetricsLog:
+    """Writes rows to `metrics.jsonl` and reports their summary to loggers.
+
+    A row is `{"kind": "train" | "evaluation", "step": int, "seed": int, ...scalars}`; figures that
+    depend on the clock go under "timing", so that all else is equal when a run is repeated. NaN and
+    infinities become null, which JSON has; float32 values come back exactly. A file or a logger
+    that fails is reported once and then left out.
+
+    Args:
+      folder: the run's folder.
+      loggers: (name, logger) of each.
+      on_metrics: called as `log` of a logger, after all of them; what it raises is not caught.
+      resume_step: rows of later steps are dropped first; None starts the file afresh.
+      report: takes the sentence about what failed; stderr by default.
+
+    Raises:
+      UserError: the file cannot be opened.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        loggers: Sequence[tuple[str, Logger]] = (),
+        on_metrics: Callable[[int, dict[str, float]], object] | None = None,
+        resume_step: int | None = None,
+        report: Callable[[str], object] | None = None,
+    ):
+        self._on_metrics, self._report = on_metrics, report or _to_stderr
+        self._sinks = [_open_json_lines(folder / FILE, resume_step), *map(_to_logger, loggers)]
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Write the rows of one kind and step, a row a seed."""
+        rows = [_plain(row) for row in rows]
+        for sink in [*self._sinks]:
+            self._try(sink, lambda sink=sink: sink.write(rows))
+        if self._on_metrics:
+            self._on_metrics(rows[0]["step"], summarise(rows))
+
+    def close(self) -> None:
+        """Flush and close the file and the loggers."""
+        for sink in [*self._sinks]:
+            self._try(sink, sink.close)
+        self._sinks.clear()
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _try(self, sink: _Sink, action: Callable[[], object]) -> None:
+        """Call `action`; if it raises, report that and leave the sink out from here on."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a logger's own deprecations are not the user's
+                action()
+        except Exception as error:
+            self._sinks.remove(sink)
+            reason = str(error) or type(error).__name__
+            with contextlib.suppress(Exception):  # stderr may be gone too: nobody left to tell
+                self._report(f"{sink.name} failed ({reason}); training continues without it")
+            with contextlib.suppress(Exception):
+                sink.close()
+
+
+def read_metrics(folder: Path) -> list[Row]:
+    """The rows of a run, in the order written.
+
+    A last line cut short by a killed process is left out.
+
+    Raises:
+      UserError: the folder has no metrics, or a line other than the last is not JSON.
+    """
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise UserError(f"there is no {FILE} in {folder}; is it the folder of a run?")
+    lines = path.read_bytes().splitlines()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise UserError(f"line {number} of {path} is not a row of metrics") from error
+        rows.append(row)
+    return rows
+
+
+def _open_json_lines(path: Path, resume_step: int | None) -> _Sink:
+    kept: list[Row] = []
+    if resume_step is not None and path.exists():
+        kept = [row for row in read_metrics(path.parent) if row.get("step", 0) <= resume_step]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, b"".join(map(_line, kept)))
+        # Unbuffered: a row is in the file when `write` returns, and a failed one is not retried.
+        stream = path.open("ab", buffering=0)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror})") from error
+
+    def write(rows: Sequence[Row]) -> None:
+        for line in map(_line, rows):
+            if stream.write(line) != len(line):
+                raise OSError("the disk is full")
+
+    return _Sink(path.name, write, stream.close)
+
+
+def _to_logger(named: tuple[str, Logger]) -> _Sink:
+    name, logger = named
+    return _Sink(name, lambda rows: logger.log(rows[0]["step"], summarise(rows)), logger.close)
+
+
+def _plain(value: Any) -> Any:
+    """JSON values only: numpy and jax scalars become Python's, what is not finite becomes None."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _line(row: Row) -> bytes:
+    return (json.dumps(row, allow_nan=False) + "\n").encode()
+
+
+def _to_stderr(sentence: str) -> None:
+    print(sentence, file=sys.stderr)

@@ -1,0 +1,204 @@
+"""Learning curves of one run or of many, as PNG and SVG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bellmax import UserError
+from bellmax.launch.config.overrides import flatten
+from bellmax.launch.config.yaml_files import read_yaml
+from bellmax.launch.reporting.metrics import Row, read_metrics
+from bellmax.launch.reporting.statistics import bootstrap_interval, interquartile_mean, mean
+
+# Okabe and Ito's colours, told apart under every common colour blindness; yellow is left out.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = ("-", "--", ":", "-.")
+# What may differ between runs that are one experiment.
+_LOGGING = {
+    *("log_every", "checkpoint_every", "keep_checkpoints"),
+    *("tensorboard", "wandb", "loggers"),
+}
+_BESIDE_THE_POINT = {"seed", "seeds"} | _LOGGING
+_LABELS = {"episode_return": "episode return", "episode_length": "episode length (steps)"}
+
+
+class Curve(NamedTuple):
+    """seeds: for each seed its ([P] steps, [P] values), both float64."""
+
+    label: str
+    env: str
+    seeds: list[tuple[np.ndarray, np.ndarray]]
+
+
+class Source(NamedTuple):
+    """A run's settings as dotted keys, and its curves by seed."""
+
+    folder: Path
+    settings: dict[str, Any]
+    seeds: list[tuple[np.ndarray, np.ndarray]]
+    kind: str
+
+
+def plot_runs(
+    runs: Sequence[Path], out: Path | None = None, metric: str = "episode_return"
+) -> list[Path]:
+    """Draws the learning curves of runs, one panel a task.
+
+    Runs whose configurations differ by their seed alone are one curve: the mean over seeds, or the
+    interquartile mean where every curve has four or more, with its 95 % bootstrap interval.
+
+    Args:
+      runs: folders with `metrics.jsonl` and `config.yaml`.
+      out: where to write, its suffix aside; `RUN/curve` for one run and `./curves` for several.
+      metric: a column of the evaluation rows, or of the training rows if those lack it.
+
+    Returns:
+      The PNG and the SVG written.
+
+    Raises:
+      UserError: a folder is not a run, or no run has the metric.
+    """
+    figure = draw_runs(runs, metric)
+    default = Path(runs[0]) / "curve" if len(runs) == 1 else Path("curves")
+    return save_figure(figure, default if out is None else Path(out))
+
+
+def draw_runs(runs: Sequence[Path], metric: str = "episode_return") -> Any:
+    """Return the matplotlib Figure that `plot_runs` writes; arguments as there."""
+    if not runs:
+        raise UserError("there is nothing to plot; name the folder of a run")
+    sources = [_read(Path(run), metric) for run in runs]
+    kinds = {source.kind for source in sources}
+    label = _LABELS.get(metric, metric.replace("_", " "))
+    return _draw(_pool(sources), f"{kinds.pop()} {label}" if len(kinds) == 1 else label)
+
+
+def save_figure(figure: Any, out: Path) -> list[Path]:
+    """Write a figure as PNG and SVG, its suffix aside; return both files."""
+    stem = out.with_suffix("") if out.suffix in (".png", ".svg") else out
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg")]
+    figure.savefig(paths[0], dpi=200)
+    figure.savefig(paths[1], metadata={"Date": None})  # equal runs give an equal file
+    return paths
+
+
+def _read(folder: Path, metric: str) -> Source:
+    rows = read_metrics(folder)
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"there is no config.yaml in {folder}; is it the folder of a run?")
+    settings = flatten(read_yaml(folder / "config.yaml"))
+    for kind in ("evaluation", "train"):
+        found = [row for row in rows if row["kind"] == kind and row.get(metric) is not None]
+        if found:
+            return Source(folder, settings, _by_seed(found, metric), kind)
+    names = sorted({name for row in rows for name, value in row.items() if _is_number(value)})
+    choices = ", ".join(name for name in names if name not in ("step", "seed")) or "no metrics yet"
+    raise UserError(f"there is no {metric} in the metrics of {folder}; it has {choices}")
+
+
+def _by_seed(rows: list[Row], metric: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    seeds = sorted({row["seed"] for row in rows})
+    curves = ({row["step"]: row[metric] for row in rows if row["seed"] == seed} for seed in seeds)
+    return [
+        (np.array(sorted(curve), np.float64), np.array([curve[s] for s in sorted(curve)], float))
+        for curve in curves
+    ]
+
+
+def _pool(sources: list[Source]) -> list[Curve]:
+    """Puts runs that differ by seed alone together, and names each group by what sets it apart."""
+    groups: dict[str, list[Source]] = {}
+    for source in sources:
+        essence = {k: v for k, v in source.settings.items() if k not in _BESIDE_THE_POINT}
+        groups.setdefault(repr(sorted(essence.items())), []).append(source)
+    return [
+        Curve(
+            _label(group[0], [other[0] for other in groups.values()]),
+            str(group[0].settings.get("env.name", "")),
+            [seed for source in group for seed in source.seeds],
+        )
+        for group in groups.values()
+    ]
+
+
+def _label(source: Source, all_sources: list[Source]) -> str:
+    def get(other: Source, key: str) -> Any:
+        return other.settings.get(key)
+
+    agent = str(get(source, "agent.name") or source.folder.name)
+    same = [
+        other
+        for other in all_sources
+        if all(get(other, key) == get(source, key) for key in ("agent.name", "env.name"))
+    ]
+    differing = [
+        key
+        for key in source.settings
+        if key not in _BESIDE_THE_POINT and any(get(s, key) != get(source, key) for s in same)
+    ]
+    if not differing:
+        return agent
+    if len(differing) > 2:
+        return f"{agent} ({source.folder.name})"
+    values = ", ".join(f"{key.split('.')[-1]} {get(source, key)}" for key in differing)
+    return f"{agent} ({values})"
+
+
+def _draw(curves: list[Curve], label: str) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    envs = list(dict.fromkeys(curve.env for curve in curves))
+    figure = Figure(figsize=(6.4 * len(envs), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, env in zip(np.ravel(figure.subplots(1, len(envs))), envs, strict=True):
+        shown = [curve for curve in curves if curve.env == env]
+        for number, curve in enumerate(shown):
+            style = STYLES[number // len(COLOURS) % len(STYLES)]
+            _draw_curve(axes, curve, _statistic(shown), COLOURS[number % len(COLOURS)], style)
+        _dress(axes, env, label, shown)
+    return figure
+
+
+def _draw_curve(axes: Any, curve: Curve, statistic: Any, colour: str, style: str) -> None:
+    steps = sorted(set.intersection(*(set(xs) for xs, _ in curve.seeds)))
+    if not steps:
+        raise UserError(f"the runs of {curve.label} have no step in common; plot them one by one")
+    values = np.array([ys[np.isin(xs, steps)] for xs, ys in curve.seeds])
+    bands = np.array([bootstrap_interval(at_step, statistic) for at_step in values.T])
+    for xs, ys in curve.seeds if len(curve.seeds) > 1 else []:
+        axes.plot(xs, ys, color=colour, linewidth=0.6, alpha=0.25)
+    axes.fill_between(steps, *bands.T, color=colour, alpha=0.2, linewidth=0)
+    marker = "o" if len(steps) < 2 else None
+    label = f"{curve.label}, {len(curve.seeds)} seed{'s' * (len(curve.seeds) > 1)}"
+    middle = statistic(values, axis=0)
+    axes.plot(steps, middle, style, color=colour, linewidth=1.8, label=label, marker=marker)
+
+
+def _dress(axes: Any, env: str, label: str, curves: list[Curve]) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    if any(len(curve.seeds) > 1 for curve in curves):
+        label = f"{label}\n({_statistic(curves).__name__.replace('_', ' ')}, 95 % interval)"
+    axes.set_title(env)
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel(label)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.01)
+    axes.legend(frameon=False, fontsize="small")
+
+
+def _statistic(curves: list[Curve]) -> Any:
+    """One for all curves of a panel, or they could not be compared."""
+    few = any(1 < len(curve.seeds) < 4 for curve in curves)
+    return mean if few else interquartile_mean
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,256 @@
+"""The on-device runner: environment, replay and learner of S seeds in one compiled program.
+
+`DeviceRunner.advance` is the whole of training: a loop that only fills the replay, then a loop of
+rollout, replay add and gradient steps, both of a length given at run time, so that one compilation
+serves the warm-up, every logging interval and the last, shorter one. On-policy agents have no
+replay and learn from the rollout itself.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bellmax.agents import ActInput, Agent
+from bellmax.agents.shared.base import Batch, LearnOutput, Outcome
+from bellmax.envs import Step, VectorEnv, VectorState, VectorTimeStep
+from bellmax.launch.replay import ring as replay_lib
+from bellmax.launch.runners.learning import from_replay, from_rollout
+from bellmax.launch.runners.random import stream
+from bellmax.launch.runners.sharding import make_split, place, shardings
+from bellmax.launch.runners.train_state import (
+    ActorState,
+    IntervalMetrics,
+    Rollout,
+    TrainState,
+    initial_state,
+    seed_axes,
+)
+
+
+@dataclass(frozen=True)
+class DeviceRunner:
+    """A `Runner` whose environments are part of the compiled program; nothing in it can hang."""
+
+    init: Callable[[jax.Array], TrainState]
+    advance: jax.stages.Wrapped
+    traces: list[int]
+    place: Callable[[TrainState], TrainState]
+
+    @property
+    def resumes_episodes(self) -> bool:
+        """Whether the episodes in flight are part of the state."""
+        return True
+
+    def compile(self, state: TrainState) -> Callable[..., tuple[TrainState, IntervalMetrics]]:
+        """Return `advance`, compiled for the shapes of a state."""
+        length = np.int32(0)
+        return self.advance.lower(state, length, length).compile()
+
+    def restarts(self) -> dict[str, int]:
+        """Return no restarts."""
+        return {}
+
+    def resume_restarts(self, restarts: Mapping[str, int]) -> None:
+        """Do nothing: nothing restarts here."""
+
+    def report(self) -> dict[str, float]:
+        """Return no columns."""
+        return {}
+
+    def on_message(self, say: Callable[[str], None]) -> None:
+        """Do nothing: it has nothing to say."""
+
+    def stop(self) -> None:
+        """Do nothing: a compiled call of `advance` runs to its end."""
+
+    def close(self) -> None:
+        """Do nothing: its environments hold nothing outside jax."""
+
+
+def make_runner(
+    agent: Agent,
+    env: VectorEnv,
+    replay: replay_lib.Replay | None,
+    *,
+    rollout_length: int,
+    updates_per_rollout: int,
+    num_seeds: int = 1,
+    mesh: Mesh | None = None,
+) -> DeviceRunner:
+    """Make the runner of one agent on one vector environment.
+
+    Args:
+      agent, env, replay: what to wire; the replay must have been made for these shapes, and is None
+        for an on-policy agent.
+      rollout_length: L, vector steps between learning phases.
+      updates_per_rollout: gradient steps in a learning phase.
+      num_seeds: S, independent learners.
+      mesh: of devices that share the environments, the replay and each batch; None for one device.
+    """
+    collect, split = _make_collect(agent, env, rollout_length), make_split(mesh)
+    if replay is None:
+        keep, learn = from_rollout(agent, env.num_envs, updates_per_rollout, split)
+    else:
+        keep, learn = from_replay(agent, replay, updates_per_rollout, split)
+
+    def fill_one(
+        state: TrainState, interval: IntervalMetrics
+    ) -> tuple[TrainState, IntervalMetrics]:
+        state, interval, rollout = collect(state, interval)
+        return keep(state, rollout), interval
+
+    def iterate_one(
+        state: TrainState, interval: IntervalMetrics
+    ) -> tuple[TrainState, IntervalMetrics]:
+        state, interval, rollout = collect(state, interval)
+        return learn(keep(state, rollout), rollout, interval)
+
+    # One seed goes through vmap too: the same operations in the same order as one seed of many, so
+    # that both are equal up to rounding.
+    state_axes = seed_axes(replay is None)
+    axes = state_axes, 0
+    run_fill = jax.vmap(fill_one, in_axes=axes, out_axes=axes)
+    run_iterate = jax.vmap(iterate_one, in_axes=axes, out_axes=axes)
+    traces: list[int] = []
+    example = example_step(agent, jax.eval_shape(env.reset, jax.random.key(0))[1])
+
+    def advance(state: TrainState, warmup: jax.Array, rollouts: jax.Array):
+        traces.append(len(traces) + 1)
+        interval = zero_metrics(agent, example, num_seeds)
+
+        def fill(i: jax.Array, carry: tuple[TrainState, IntervalMetrics]):
+            return run_fill(*carry)
+
+        def going(carry: tuple[jax.Array, TrainState, IntervalMetrics]) -> jax.Array:
+            return (carry[0] < rollouts) & jnp.all(carry[2].finite)
+
+        def iterate(carry: tuple[jax.Array, TrainState, IntervalMetrics]):
+            i, state, interval = carry
+            return i + 1, *run_iterate(state, interval)
+
+        state, interval = jax.lax.fori_loop(0, warmup, fill, (state, interval))
+        carry = jnp.zeros((), jnp.int32), state, interval
+        _, state, interval = jax.lax.while_loop(going, iterate, carry)
+        return state, interval
+
+    def init(seed: jax.Array) -> TrainState:
+        env_state, timestep = env.reset(stream(jax.random.key(seed), "reset"))
+        memory = () if replay is None else replay.init(example)
+        parts = {"timestep": timestep, "env": env_state, "replay": memory}
+        return initial_state(agent, seed, env.num_envs, **parts)
+
+    init_all = jax.vmap(init, out_axes=state_axes)
+    shapes = jax.eval_shape(init_all, jnp.zeros(num_seeds, jnp.int32))
+    # With None, jax decides where results are placed.
+    where = None if mesh is None else shardings(mesh, shapes)
+    whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    return DeviceRunner(
+        jax.jit(init_all, out_shardings=where),
+        jax.jit(advance, donate_argnums=0, out_shardings=(where, whole)),
+        traces,
+        lambda state: state if where is None else place(state, where),
+    )
+
+
+def _make_collect(agent: Agent, env: VectorEnv, length: int):
+    """Make `collect`: one rollout of `length` vector steps."""
+
+    def collect(
+        state: TrainState, interval: IntervalMetrics
+    ) -> tuple[TrainState, IntervalMetrics, Rollout]:
+        params = agent.actor_params(state.learner)
+
+        def step(carry: tuple[ActorState, VectorState, IntervalMetrics], now: jax.Array) -> Any:
+            actor, env_state, interval = carry
+            seen = actor.timestep
+            key = jax.random.fold_in(state.keys.act, now)
+            steps = now * env.num_envs
+            inputs = ActInput(seen.observation, actor.memory, seen.is_first, key, steps)
+            output = agent.act(params, inputs)
+            key = jax.random.fold_in(state.keys.env, now)
+            env_state, timestep = env.step(env_state, output.action, key)
+            record = Step(
+                seen.observation,
+                output.action,
+                timestep.reward,
+                timestep.discount,
+                seen.is_first,
+                seen.is_last,
+                output.behaviour,
+            )
+            ended = timestep.is_last
+            outcome = Outcome(output.memory, timestep.episode_return, ended)
+            episodes = jnp.sum(ended, dtype=jnp.int32)
+            actor = ActorState(
+                timestep,
+                output.memory,
+                actor.env_steps + jnp.sum(~seen.is_last, dtype=jnp.int32),
+                actor.episodes + episodes,
+            )
+            interval = interval._replace(
+                episodes=interval.episodes + episodes,
+                episode_return=interval.episode_return + jnp.sum(timestep.episode_return * ended),
+                episode_length=interval.episode_length + jnp.sum(timestep.episode_length * ended),
+            )
+            return (actor, env_state, interval), (record, outcome if agent.observe else ())
+
+        now = state.vector_steps + jnp.arange(length)
+        carry = state.actor, state.env, interval
+        if length == 1:
+            carry, both = step(carry, now[0])
+            records, outcomes = _add_axis(both)
+        else:
+            carry, (records, outcomes) = jax.lax.scan(step, carry, now)
+        actor, env_state, interval = carry
+        learner = agent.observe(state.learner, outcomes) if agent.observe else state.learner
+        rollout = Rollout(records, state.actor.memory, actor.timestep)
+        state = state._replace(
+            learner=learner, actor=actor, env=env_state, vector_steps=state.vector_steps + length
+        )
+        return state, interval, rollout
+
+    return collect
+
+
+def example_step(agent: Agent, seen: VectorTimeStep) -> Step:
+    """Return shapes and dtypes of one vector step, leaves [N, ...], from the shapes of `seen`."""
+    num_envs = seen.is_last.shape[0]
+
+    def one(seen: VectorTimeStep, key: jax.Array) -> Step:
+        params = agent.actor_params(agent.init(key))
+        memory = agent.initial_memory(num_envs)
+        now = jnp.zeros((), jnp.int32)
+        inputs = ActInput(seen.observation, memory, seen.is_first, key, now)
+        output = agent.act(params, inputs)
+        flags = seen.is_first, seen.is_last
+        return Step(
+            seen.observation, output.action, seen.reward, seen.discount, *flags, output.behaviour
+        )
+
+    return jax.eval_shape(one, seen, jax.random.key(0))
+
+
+def zero_metrics(agent: Agent, step: Step, num_seeds: int) -> IntervalMetrics:
+    """Return the zero-initialised metrics of an interval; `step` gives shapes of a vector step."""
+
+    def learn(key: jax.Array) -> LearnOutput:
+        size, length = agent.replay.batch_size, agent.replay.sequence_length
+        steps = jax.tree.map(lambda x: jnp.zeros((size, length, *x.shape[1:]), x.dtype), step)
+        state, memory = agent.init(key), agent.initial_memory(size)
+        batch = Batch(steps, jnp.ones(size), memory)
+        if agent.prepare is not None:
+            state, batch, _ = agent.prepare(state, batch, memory)
+        return agent.learn(state, batch, key)[1]
+
+    names = jax.eval_shape(learn, jax.random.key(0)).metrics
+    zero, count = jnp.zeros(num_seeds), jnp.zeros(num_seeds, jnp.int32)
+    return IntervalMetrics({name: zero for name in names}, count, count, zero, count, zero == 0)
+
+
+def _add_axis(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x[None], tree)

@@ -1,0 +1,131 @@
+"""Evaluation: whole episodes of the greedy policy, in a function and key stream of its own."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bellmax.agents import ActInput, Agent, Memory, Params
+from bellmax.envs import VectorEnv
+from bellmax.envs.statistics import normalise
+from bellmax.launch.runners.base import Episodes, PolicyInputs
+from bellmax.launch.runners.random import stream
+
+DEFAULT_MAX_STEPS = 27_000  # environment steps, where a task has no time limit: 30 minutes of Atari
+
+
+# greedy(policy, observation [N, ...], memory, is_first [N], key, step []) -> (action, memory)
+Greedy = Callable[..., tuple[jax.Array, Memory]]
+
+
+def make_greedy(agent: Agent) -> Greedy:
+    """Return the agent's policy without exploration, for raw observations."""
+
+    def greedy(
+        policy: PolicyInputs,
+        observation: Any,
+        memory: Memory,
+        is_first: Any,
+        key: jax.Array,
+        step: Any,
+    ) -> tuple[jax.Array, Memory]:
+        params, statistics = policy
+        if statistics:
+            observation = normalise(statistics, observation)
+        inputs = ActInput(observation, memory, is_first, key, jnp.int32(step))
+        output = agent.act(params, inputs, evaluate=True)
+        return output.action, output.memory
+
+    return greedy
+
+
+def make_values(values: Callable[..., Any]) -> Callable[[PolicyInputs, Any, Memory, Any], Any]:
+    """An agent's `values` of observations as the task shows them."""
+
+    def of_task(policy: PolicyInputs, observation: Any, memory: Memory, is_first: Any) -> Any:
+        params, statistics = policy
+        if statistics:
+            observation = normalise(statistics, observation)
+        return values(params, observation, memory, is_first)
+
+    return of_task
+
+
+class DeviceEvaluator(NamedTuple):
+    """An `Evaluator` whose environments are part of the compiled program `evaluate`."""
+
+    evaluate: Callable[[Params, Any, jax.Array, jax.Array], Episodes]
+
+    def __call__(
+        self, params: Params, statistics: Any, seeds: jax.Array, step: jax.Array
+    ) -> Episodes:
+        """Return episodes [S, E]; arguments as of an `Evaluator`."""
+        return self.evaluate(params, statistics, seeds, step)
+
+    def report(self) -> dict[str, int]:
+        """Return no columns."""
+        return {}
+
+    def close(self) -> None:
+        """Do nothing: its environments hold nothing outside jax."""
+
+
+def make_evaluator(agent: Agent, env: VectorEnv, max_steps: int | None) -> DeviceEvaluator:
+    """Compile the evaluation of S policies, one episode in each environment.
+
+    Args:
+      agent: acts with exploration off.
+      env: E environments made for evaluation (rewards unclipped, statistics frozen).
+      max_steps: vector steps after which unfinished episodes are cut; None takes the time limit of
+        the task, or 27,000.
+    """
+    limit = max_steps or env.spec.time_limit or DEFAULT_MAX_STEPS
+
+    def evaluate_one(params: Params, statistics: Any, seed: jax.Array, step: jax.Array) -> Episodes:
+        key = jax.random.fold_in(stream(jax.random.key(seed), "evaluation"), step)
+        state, timestep = env.reset(stream(key, "reset"), statistics=statistics)
+        counts = jnp.zeros(env.num_envs, jnp.int32)
+        empty = Episodes(jnp.zeros(env.num_envs), counts, counts == 0)
+        memory = agent.initial_memory(env.num_envs)
+
+        def going(carry: tuple) -> jax.Array:
+            return (carry[0] < limit) & jnp.any(carry[-1].cut)
+
+        def advance(carry: tuple) -> tuple:
+            now, state, timestep, memory, episodes = carry
+            act_key, env_key = jax.random.split(jax.random.fold_in(key, now))
+            seen = timestep.observation, memory, timestep.is_first, act_key, step
+            output = agent.act(params, ActInput(*seen), evaluate=True)
+            state, timestep = env.step(state, output.action, env_key)
+            episodes = Episodes(
+                jnp.where(episodes.cut, timestep.episode_return, episodes.episode_return),
+                jnp.where(episodes.cut, timestep.episode_length, episodes.episode_length),
+                episodes.cut & ~timestep.is_last,
+            )
+            return now + 1, state, timestep, output.memory, episodes
+
+        start = jnp.zeros((), jnp.int32), state, timestep, memory, empty
+        return jax.lax.while_loop(going, advance, start)[-1]
+
+    return DeviceEvaluator(jax.jit(jax.vmap(evaluate_one, in_axes=(0, 0, 0, None))))
+
+
+def evaluation_rows(episodes: Episodes, seeds: list[int], step: int) -> list[dict[str, Any]]:
+    """Return one row of metrics for each seed."""
+    returns, lengths, cut = (np.asarray(x) for x in episodes)
+    return [
+        {
+            "kind": "evaluation",
+            "step": step,
+            "seed": seed,
+            "episode_return": float(returns[i].mean()),
+            "episode_return_min": float(returns[i].min()),
+            "episode_return_max": float(returns[i].max()),
+            "episode_length": float(lengths[i].mean()),
+            "episodes": int(returns[i].size),
+            "cut_episodes": int(cut[i].sum()),
+        }
+        for i, seed in enumerate(seeds)
+    ]

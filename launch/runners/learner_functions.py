@@ -1,0 +1,336 @@
+"""The compiled functions of the host runner's learner.
+
+`on_device` keeps replay on the learner's device, in one program with the gradient steps. For a
+replay larger than that device's memory, `in_host_memory` keeps it in host memory and moves batches.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from dm_env import specs
+from jax.sharding import Mesh
+
+from bellmax.agents import Agent
+from bellmax.agents.shared.base import Batch, LearnerState
+from bellmax.envs import Step, VectorState, VectorTimeStep
+from bellmax.envs.statistics import initial_statistics, merge_statistics, normalise
+from bellmax.launch.replay import ring as replay_lib
+from bellmax.launch.runners.base import ActorInputs, HostRollout, PolicyInputs
+from bellmax.launch.runners.learning import from_replay, from_rollout
+from bellmax.launch.runners.sharding import make_split, place, shardings
+from bellmax.launch.runners.train_state import (
+    ActorState,
+    IntervalMetrics,
+    Keys,
+    Rollout,
+    TrainState,
+    count,
+    initial_state,
+    seed_axes,
+)
+
+
+class LearnerFunctions(NamedTuple):
+    """Functions of states with a leading [1] of seeds.
+
+    `add_rollout` and `learn` take, donate and return a packed state: without its keys, which never
+    change, and by `on_device` as a list of arrays. A call of a compiled program costs time for each
+    array and container, whatever it does with them. Nothing else knows how a state is packed.
+
+    init(seeds [1]) -> TrainState
+    pack(state) -> (packed, keys)
+    unpack(packed, keys) -> state
+    publish(state) -> ActorInputs: a copy, as the state itself is donated while actors still act.
+    add_rollout(packed, rollout, counts [2]) -> (packed, ActorInputs): adds a rollout without
+        learning; counts are its environment steps and ended episodes.
+    learn(packed, keys, interval, rollout, counts [2]) -> (packed, interval, ActorInputs): adds it
+        and learns.
+    place(state) -> state: where the other functions want it, as after it was read from a file.
+    """
+
+    init: Any
+    pack: Callable[[TrainState], tuple[Any, Keys]]
+    unpack: Callable[[Any, Keys], TrainState]
+    publish: Any
+    add_rollout: Any
+    learn: Any
+    place: Callable[[TrainState], TrainState]
+
+    def compile(
+        self, state: TrainState, interval: IntervalMetrics, rollout: HostRollout, counts: Any
+    ) -> "LearnerFunctions":
+        """Return the functions compiled for the shapes of these; only for those of `on_device`."""
+        packed, keys = self.pack(state)
+        learn = self.learn.lower(packed, keys, interval, rollout, counts).compile()
+        return self._replace(
+            add_rollout=self.add_rollout.lower(packed, rollout, counts).compile(), learn=learn
+        )
+
+
+def _pack(state: TrainState) -> tuple[TrainState, Keys]:
+    nothing: Any = ()
+    return state._replace(keys=nothing), state.keys
+
+
+def _unpack(packed: TrainState, keys: Keys) -> TrainState:
+    return packed._replace(keys=keys)
+
+
+def on_device(
+    agent: Agent,
+    observation: specs.Array,
+    replay: replay_lib.Replay | None,
+    example: Step,
+    *,
+    num_envs: int,
+    updates: int,
+    normalised: bool,
+    traces: list[int],
+    mesh: Mesh | None = None,
+) -> LearnerFunctions:
+    """Make functions with replay and gradient steps in one program; without replay, on-policy.
+
+    Args:
+      agent: the agent. replay: what it samples; None for an on-policy agent.
+      observation: the spec of what one environment shows, before normalisation.
+      example: shapes of one vector step.
+      num_envs: N.
+      updates: gradient steps in a learning phase.
+      normalised: whether the agent sees observations normalised.
+      traces: a list that grows by an entry whenever `learn` is compiled.
+      mesh: of devices that share the replay and each batch; None for one device.
+    """
+    axes, split = seed_axes(replay is None), make_split(mesh)
+    if replay is None:
+        keep, learn_from = from_rollout(agent, num_envs, updates, split)
+    else:
+        keep, learn_from = from_replay(agent, replay, updates, split)
+
+    def init_one(seed: jax.Array) -> TrainState:
+        memory = () if replay is None else replay.init(example)
+        return _start(agent, observation, num_envs, normalised, seed)._replace(replay=memory)
+
+    def add_one(state: TrainState, rollout: HostRollout, counts: jax.Array) -> TrainState:
+        return keep(*_take_in(state, rollout, counts, agent))
+
+    def learn_one(
+        state: TrainState,
+        keys: Keys,
+        interval: IntervalMetrics,
+        rollout: HostRollout,
+        counts: jax.Array,
+    ) -> tuple[TrainState, IntervalMetrics]:
+        traces.append(len(traces) + 1)
+        state, steps = _take_in(state, rollout, counts, agent)
+        state, interval = learn_from(keep(state, steps)._replace(keys=keys), steps, interval)
+        return _pack(state)[0], interval
+
+    init = jax.vmap(init_one, out_axes=axes)
+    shapes = jax.eval_shape(init, jnp.zeros(1, jnp.int32))
+    tree = jax.tree.structure(_pack(shapes)[0])
+    bare, _ = _pack(axes)
+    add_all = jax.vmap(add_one, in_axes=(bare, None, None), out_axes=bare)
+    learn_all = jax.vmap(learn_one, in_axes=(bare, 0, 0, None, None), out_axes=(bare, 0))
+    publish = _make_publish(agent, axes)
+
+    def pack(state: TrainState) -> tuple[list[jax.Array], Keys]:
+        packed, keys = _pack(state)
+        return tree.flatten_up_to(packed), keys
+
+    def unpack(packed: list[jax.Array], keys: Keys) -> TrainState:
+        return _unpack(jax.tree.unflatten(tree, packed), keys)
+
+    def add_rollout(packed: list[jax.Array], *given: Any) -> tuple[list[jax.Array], ActorInputs]:
+        state = add_all(jax.tree.unflatten(tree, packed), *given)
+        return tree.flatten_up_to(state), publish(state)
+
+    def learn(
+        packed: list[jax.Array], *given: Any
+    ) -> tuple[list[jax.Array], IntervalMetrics, ActorInputs]:
+        state, interval = learn_all(jax.tree.unflatten(tree, packed), *given)
+        return tree.flatten_up_to(state), interval, publish(state)
+
+    # With None, jax decides where results are placed.
+    where = None if mesh is None else shardings(mesh, shapes)
+    packed_where = None if where is None else pack(where)[0]
+    return LearnerFunctions(
+        init=jax.jit(init, out_shardings=where),
+        pack=pack,
+        unpack=unpack,
+        publish=jax.jit(publish),
+        add_rollout=jax.jit(add_rollout, donate_argnums=0, out_shardings=(packed_where, None)),
+        learn=jax.jit(learn, donate_argnums=0, out_shardings=(packed_where, None, None)),
+        place=lambda state: state if where is None else place(state, where),
+    )
+
+
+def _make_publish(agent: Agent, axes: TrainState) -> Callable[[TrainState], ActorInputs]:
+    def publish(state: TrainState) -> ActorInputs:
+        params = jax.vmap(agent.actor_params, in_axes=(axes.learner,))(state.learner)
+        inputs = ActorInputs(PolicyInputs(params, state.env.statistics), state.actor.memory)
+        return jax.tree.map(lambda x: x[0], inputs)
+
+    return publish
+
+
+def first_timestep(observation: specs.Array, num_envs: int, normalised: bool) -> VectorTimeStep:
+    """Return a time step of zeros, [N, ...], that opens episodes."""
+    dtype = jnp.float32 if normalised else observation.dtype
+    zeros = jnp.zeros(num_envs)
+    no = zeros > 0
+    return VectorTimeStep(
+        observation=jnp.zeros((num_envs, *observation.shape), dtype),
+        reward=zeros,
+        discount=zeros + 1,
+        is_first=~no,
+        is_last=no,
+        truncated=no,
+        episode_return=zeros,
+        episode_length=zeros.astype(jnp.int32),
+    )
+
+
+def _start(
+    agent: Agent, observation: specs.Array, num_envs: int, normalised: bool, seed: jax.Array
+) -> TrainState:
+    """Return the initial state of one seed, without replay."""
+    none: Any = ()
+    statistics = initial_statistics(observation.shape) if normalised else none
+    env = VectorState(none, none, none, none, statistics)
+    return initial_state(agent, seed, num_envs, timestep=none, env=env, replay=none)
+
+
+def _take_in(
+    state: TrainState, rollout: HostRollout, counts: jax.Array, agent: Agent
+) -> tuple[TrainState, Rollout]:
+    """Return the state after a rollout, before anything is learned from it, and the rollout."""
+    after, statistics = rollout.after, state.env.statistics
+    if statistics:
+        raw = rollout.raw
+        statistics = merge_statistics(statistics, raw.reshape(-1, *raw.shape[2:]))
+        after = after._replace(observation=normalise(statistics, after.observation))
+    learner = state.learner
+    if agent.observe is not None:
+        learner = agent.observe(learner, rollout.outcome)
+    before = state.actor
+    counted = before.env_steps + counts[0], before.episodes + counts[1]
+    state = state._replace(
+        learner=learner,
+        actor=ActorState((), rollout.memory, *counted),
+        env=state.env._replace(statistics=statistics),
+        vector_steps=state.vector_steps + rollout.records.reward.shape[0],
+    )
+    return state, Rollout(rollout.records, rollout.before, after)
+
+
+def in_host_memory(
+    agent: Agent,
+    observation: specs.Array,
+    replay: replay_lib.Replay,
+    example: Step,
+    *,
+    num_envs: int,
+    updates: int,
+    normalised: bool,
+    traces: list[int],
+) -> LearnerFunctions:
+    """Make functions with replay in host memory; gradient steps run on the first device.
+
+    Arguments as in `on_device`.
+    """
+    cpu = jax.local_devices(backend="cpu")[0]
+    axes = seed_axes(False)
+    ring = axes.replay
+
+    def take_one(state: TrainState, rollout: HostRollout, counts: jax.Array) -> TrainState:
+        return _take_in(state, rollout, counts, agent)[0]
+
+    start = functools.partial(_start, agent, observation, num_envs, normalised)
+    started = axes._replace(replay=())
+    bare = _pack(axes)[0]._replace(replay=())
+    init_bare = jax.jit(jax.vmap(start, out_axes=started))
+    init_replay = jax.jit(jax.vmap(lambda _: replay.init(example), out_axes=ring))
+    take_in = _over_seeds(take_one, (bare, None, None), bare, donate=(0,))
+    add = _over_seeds(replay.add, (ring, None), ring, donate=(0,))
+    update = _make_update(agent, replay, axes, traces)
+    publish_bare = jax.jit(_make_publish(agent, axes))
+
+    def init(seeds: jax.Array) -> TrainState:
+        with jax.default_device(cpu):
+            memory = init_replay(seeds)
+        return init_bare(seeds)._replace(replay=memory)
+
+    def place(state: TrainState) -> TrainState:
+        return state._replace(replay=jax.device_put(state.replay, cpu))
+
+    def take(state: TrainState, rollout: HostRollout, counts: Any) -> TrainState:
+        memory = add(state.replay, rollout.records)
+        return take_in(state._replace(replay=()), rollout, counts)._replace(replay=memory)
+
+    def publish(state: TrainState) -> ActorInputs:
+        return publish_bare(state._replace(replay=()))
+
+    def add_rollout(
+        state: TrainState, rollout: HostRollout, counts: Any
+    ) -> tuple[TrainState, ActorInputs]:
+        state = take(state, rollout, counts)
+        return state, publish(state)
+
+    def learn(
+        state: TrainState,
+        keys: Keys,
+        interval: IntervalMetrics,
+        rollout: HostRollout,
+        counts: Any,
+    ) -> tuple[TrainState, IntervalMetrics, ActorInputs]:
+        state = take(state, rollout, counts)
+        interval, steps = jax.tree.map(jnp.copy, interval), int(state.learner.steps)
+        keys = keys._replace(replay=jax.device_put(keys.replay, cpu))
+        for i in range(updates):
+            state, interval = update(state, interval, keys, steps + i)
+        return state, interval, publish(state)
+
+    return LearnerFunctions(init, _pack, _unpack, publish, add_rollout, learn, place)
+
+
+def _make_update(
+    agent: Agent, replay: replay_lib.Replay, axes: TrainState, traces: list[int]
+) -> Callable[[TrainState, IntervalMetrics, Keys, int], tuple[TrainState, IntervalMetrics]]:
+    """Make `update`: one gradient step on a sample of a replay in host memory, as its key is.
+
+    Its caller counts the gradient steps: reading them from the state would wait for the device.
+    """
+    cpu, device = jax.local_devices(backend="cpu")[0], jax.local_devices()[0]
+    learner, ring = axes.learner, axes.replay
+
+    def sample_one(memory: Any, key: jax.Array, steps: jax.Array) -> replay_lib.Sample:
+        return replay.sample(memory, jax.random.fold_in(key, steps))
+
+    def learn_one(
+        learner: LearnerState, interval: IntervalMetrics, batch: Batch, key: jax.Array
+    ) -> tuple[LearnerState, IntervalMetrics, jax.Array]:
+        traces.append(len(traces) + 1)
+        learner, output = agent.learn(learner, batch, jax.random.fold_in(key, learner.steps))
+        return learner, count(interval, output), output.priorities
+
+    sample = _over_seeds(sample_one, (ring, 0, None), 0)
+    learn = _over_seeds(learn_one, (learner, 0, 0, 0), (learner, 0, 0), donate=(0, 1))
+    rank = _over_seeds(replay.update_priorities, (ring, 0, 0), ring, donate=(0,))
+
+    def update(
+        state: TrainState, interval: IntervalMetrics, keys: Keys, steps: int
+    ) -> tuple[TrainState, IntervalMetrics]:
+        drawn = sample(state.replay, keys.replay, steps)
+        batch = jax.device_put(drawn.batch, device)
+        learner, interval, priorities = learn(state.learner, interval, batch, keys.learn)
+        memory = rank(state.replay, drawn.indices, jax.device_put(priorities, cpu))
+        return state._replace(learner=learner, replay=memory), interval
+
+    return update
+
+
+def _over_seeds(function: Any, axes_in: Any, axes_out: Any, donate: tuple[int, ...] = ()) -> Any:
+    return jax.jit(jax.vmap(function, in_axes=axes_in, out_axes=axes_out), donate_argnums=donate)

@@ -1,0 +1,134 @@
+"""Evaluating the policies of a run's checkpoint."""
+
+import contextlib
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from bellmax import UserError
+from bellmax.launch.config.run_config import RunConfig, load_to_play
+from bellmax.launch.runners.base import PolicyInputs
+from bellmax.launch.runners.train_state import TrainState
+from bellmax.launch.training.checkpoints import Checkpoints
+from bellmax.launch.training.experiment import Experiment, build
+
+
+class Evaluation(NamedTuple):
+    """Episodes of a run's greedy policies, E for each of S seeds.
+
+    step: of the checkpoint, in environment steps per seed.
+    seeds: [S] int, of the learners.
+    episode_return: [S, E] float32, undiscounted.
+    episode_length: [S, E] int32, environment steps.
+    cut: [S, E] bool, the evaluation ended before the episode.
+    restarts: environments that broke and were recreated; their returns begin again at 0.
+    warning: a sentence if newer checkpoints are damaged, or None.
+    """
+
+    step: int
+    seeds: np.ndarray
+    episode_return: np.ndarray
+    episode_length: np.ndarray
+    cut: np.ndarray
+    restarts: int
+    warning: str | None
+
+
+def evaluate_run(
+    run: Path, episodes: int, checkpoint: str | int = "latest", seed: int | None = None
+) -> Evaluation:
+    """Play episodes of the greedy policies of a run.
+
+    Args:
+      run: the run's folder.
+      episodes: episodes a seed.
+      checkpoint: "latest", "best" or a step.
+      seed: of the only learner to evaluate; None evaluates all.
+
+    Raises:
+      UserError: the run has no such checkpoint or seed, or the checkpoint is damaged.
+    """
+    config = load_to_play(run)
+    if seed is not None:
+        check_seed(run, config, seed)
+    with contextlib.closing(build(config, episodes=episodes)) as experiment:
+        step, inputs, warning = restore_policy_inputs(run, experiment, checkpoint)
+        if seed is not None:
+            i = experiment.seeds.index(seed)
+            inputs = jax.tree.map(lambda x: x[i : i + 1], inputs)
+            experiment = experiment._replace(seeds=[seed])
+        returns, lengths, cut = map(np.asarray, experiment.evaluate_policies(inputs, step))
+        restarts = sum(experiment.evaluator.report().values())
+    seeds = np.array(experiment.seeds)
+    return Evaluation(step, seeds, returns, lengths, cut, restarts, warning)
+
+
+def check_seed(run: Path, config: RunConfig, seed: int) -> None:
+    """Raise UserError where a run has no learner of a seed."""
+    seeds = range(config.seed, config.seed + config.seeds)
+    if seed not in seeds:
+        has = seeds[0] if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        raise UserError(f"{run} has no seed {seed}; its seeds are {has}")
+
+
+def describe_evaluation(evaluation: Evaluation) -> list[str]:
+    """Return lines with the returns of each seed."""
+    lines = [evaluation.warning] if evaluation.warning else []
+    each = evaluation.seeds, evaluation.episode_return, evaluation.cut
+    for seed, returns, cut in zip(*each, strict=True):
+        lines.append(
+            f"seed {seed}: mean return {returns.mean():.2f} (min {returns.min():.2f}, max "
+            f"{returns.max():.2f}, {returns.size} episodes"
+            f"{f', {cut.sum()} cut' if cut.any() else ''}) at step {evaluation.step:,}"
+        )
+    if evaluation.restarts:
+        lines.append(
+            "restarts of environments that broke, whose returns begin again at 0: "
+            f"{evaluation.restarts}"
+        )
+    if len(evaluation.seeds) > 1:
+        mean = evaluation.episode_return.mean()
+        lines.append(f"mean over {len(evaluation.seeds)} seeds: {mean:.2f}")
+    return lines
+
+
+def restore(
+    run: Path, experiment: Experiment, checkpoint: str | int = "latest"
+) -> tuple[int, TrainState, str | None]:
+    """Reads a checkpoint of a run, all of it.
+
+    Args:
+      run: the run's folder.
+      experiment: what `build` made of the run's own configuration.
+      checkpoint: "latest", "best" or a step.
+
+    Returns:
+      (step, state, warning): the warning is a sentence if newer ones had to be passed over.
+
+    Raises:
+      UserError: the run has no such checkpoint, or it is damaged.
+    """
+    return experiment.restore(*_find(run, experiment, checkpoint))
+
+
+def restore_policy_inputs(
+    run: Path, experiment: Experiment, checkpoint: str | int = "latest"
+) -> tuple[int, PolicyInputs, str | None]:
+    """As `restore`, but reads only what greedy policies need, see `Experiment.policy_inputs`."""
+    return experiment.restore_policy_inputs(*_find(run, experiment, checkpoint))
+
+
+def _find(
+    run: Path, experiment: Experiment, checkpoint: str | int
+) -> tuple[Checkpoints, int | None]:
+    """The checkpoints of a run, and the step of one of them; None for the newest intact one."""
+    keep = experiment.config.keep_checkpoints
+    checkpoints = Checkpoints(run / "checkpoints", keep=keep, read_only=True)
+    if checkpoint == "latest":
+        return checkpoints, None
+    step = checkpoints.best() if checkpoint == "best" else int(checkpoint)
+    if step is None:
+        raise UserError(f"no checkpoint of {run} has an evaluation; try --checkpoint latest")
+    return checkpoints, step

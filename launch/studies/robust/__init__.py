@@ -1,0 +1,1 @@
+"""Evaluation over ranges of a task's parameters."""

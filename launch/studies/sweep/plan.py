@@ -1,0 +1,151 @@
+"""The plan of a sweep: the product of values, names of folders, and runs that exist."""
+
+import collections
+import hashlib
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from bellmax import UserError
+from bellmax.launch.config.options import read_overrides
+from bellmax.launch.config.overrides import flatten
+from bellmax.launch.config.sentences import FLAG, Argument, must, show
+from bellmax.launch.config.yaml_files import read_yaml
+
+MOST_RUNS = 10_000
+RECORD = "sweep.yaml"
+_NAME_LENGTH = 120  # characters; file systems allow 255 bytes
+
+
+class Job(NamedTuple):
+    """One run.
+
+    name: of its folder and its log. values: of the keys that vary, as resolved.
+    arguments: what `bellmax` is given. config: its RunConfig.
+    """
+
+    name: str
+    values: dict[str, str]
+    arguments: list[str]
+    config: Any
+
+
+def read_values(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values of each key, in the order typed; the last of equal options counts.
+
+    Args:
+      overrides: options as typed; commas separate values: ["--seed", "0,1", "--steps=300"].
+
+    Raises:
+      UserError: an unknown option, or two equal values.
+    """
+    return {key: split_values(key, text) for key, text in read_overrides(overrides).items()}
+
+
+def split_values(key: str, text: str) -> list[str]:
+    """Return the values that commas separate; commas in brackets or quotes do not count.
+
+    Quotes around a whole value are removed: `"64,64",128` are `64,64` and `128`.
+    """
+    if text is FLAG:
+        return [text]
+    if not isinstance(text, str):
+        raise UserError(must(key, "values with commas between them", text))
+    try:
+        parts = yaml.compose(f"[{text}]", Loader=yaml.SafeLoader).value
+    except yaml.YAMLError:
+        parts = None
+    if parts is None or text.rstrip().endswith(","):
+        allowed = "values with a comma between two, all brackets and quotes closed"
+        raise UserError(must(key, allowed, text))
+    values = []
+    for part in parts:
+        quoted = isinstance(part, yaml.ScalarNode) and part.style
+        as_typed = text[part.start_mark.index - 1 : part.end_mark.index - 1]
+        values.append(part.value if quoted else as_typed)
+    return values or [text]
+
+
+def plan_runs(source: str, values: Mapping[str, Sequence[str]], out: Path) -> list[Job]:
+    """Return the product of all values, the last key's fastest, every one of them validated.
+
+    Raises:
+      UserError: a key or value does not fit, there are too many, or two would be the same run.
+    """
+    from bellmax.launch.config.run_config import read_source, resolve, to_dict
+
+    found = read_source(source)
+
+    count = math.prod(map(len, values.values()))
+    if count > MOST_RUNS:
+        raise UserError(f"a sweep is at most {MOST_RUNS} runs, and these values make {count}")
+    varied = sorted(key for key, several in values.items() if len(several) > 1)
+    plan: dict[str, Job] = {}
+    for combination in itertools.product(*values.values()):
+        typed: dict[str, Any] = dict(zip(values, combination, strict=True))
+        options = [f"--{k}" if value is FLAG else f"--{k}={value}" for k, value in typed.items()]
+        given = {k: value if value is FLAG else Argument(value) for k, value in typed.items()}
+        config = resolve(found, given)
+        resolved = typed | flatten(to_dict(config))  # what is typed as a section stays so
+        name = _name({key: resolved[key] for key in varied})
+        if name in plan:
+            raise UserError(f"two combinations of the values would be the same run {name}")
+        texts = {key: _text(resolved[key]) for key in varied}
+        arguments = ["train", source, "--out", str(out / name), "--resume", *options]
+        plan[name] = Job(name, texts, arguments, config)
+    return list(plan.values())
+
+
+def read_record(source: str, values: Mapping[str, Sequence[str]], out: Path) -> dict[str, Any]:
+    """Return the contents of sweep.yaml: the source, and the values of each different start."""
+    from bellmax.launch.config.run_config import list_presets
+
+    known = source if source in list_presets() else str(Path(source).absolute())
+    new = {key: [str(value) for value in several] for key, several in values.items()}
+    if not out.is_dir() or not any(out.iterdir()):
+        return {"source": known, "values": [new]}
+    path = out / RECORD
+    if not path.is_file():
+        raise UserError(f"{out} is not empty and holds no sweep; name a new folder with --out")
+    before = read_yaml(path)
+    if not isinstance(before, dict) or not isinstance(before.get("values"), list):
+        raise UserError(f"{path} is not what `bellmax sweep` wrote; name a new folder with --out")
+    if before.get("source") != known:
+        raise UserError(
+            f"{out} holds a sweep of {before.get('source')}, not of {known}; name a new folder "
+            "with --out"
+        )
+    return before if new in before["values"] else {**before, "values": [*before["values"], new]}
+
+
+def check_started(plan: list[Job], out: Path) -> None:
+    """Raise UserError where a run that exists was started with other settings."""
+    from bellmax.launch.training.train import check_resumable
+
+    for job in plan:
+        if (out / job.name / "config.yaml").is_file():
+            check_resumable(out / job.name, job.config)
+
+
+def _text(value: Any) -> str:
+    return show(value) if value is None or isinstance(value, bool) else str(value)
+
+
+def _name(values: Mapping[str, Any]) -> str:
+    """Return the name of a run's folder: last parts of keys, and values, safe in any shell."""
+    lasts = collections.Counter(key.rpartition(".")[2] for key in values)
+    words = []
+    for key, value in values.items():
+        last = key.rpartition(".")[2]
+        text = "-".join(map(_text, value)) if isinstance(value, list) else _text(value)
+        words.append(f"{last if lasts[last] == 1 else key}={text}")
+    whole = ",".join(words) or "run"
+    name = re.sub(r"[^A-Za-z0-9._+=,-]", "-", whole)
+    if len(name) <= _NAME_LENGTH:
+        return name
+    return f"{name[: _NAME_LENGTH - 9]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"

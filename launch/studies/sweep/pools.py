@@ -1,0 +1,168 @@
+"""The processes of a sweep's runs, on this machine or on a Ray cluster.
+
+Ray imports this module on its machines, so it imports nothing heavy at the top.
+"""
+
+import contextlib
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bellmax.envs.options import import_extra
+from bellmax.launch.studies.sweep.plan import Job
+
+_PAUSE = 0.1  # seconds between two polls of a process
+
+
+class Ended(NamedTuple):
+    """The exit code of a run's process, and the last line of its stderr or what killed it."""
+
+    code: int
+    error: str
+
+
+class Pool(NamedTuple):
+    """Starts and stops processes.
+
+    width() -> processes at once. start(job) -> a handle. poll(handle) -> Ended, None while it runs.
+    stop(handle, signal): passes a signal on. kill(handle): ends the process at once.
+    """
+
+    width: Callable[[], int]
+    start: Callable[[Job], Any]
+    poll: Callable[[Any], Ended | None]
+    stop: Callable[[Any, int], None]
+    kill: Callable[[Any], None]
+
+
+def make_pool(jobs: str, out: Path) -> contextlib.AbstractContextManager[Pool]:
+    """Return the pool of the sweep in `out`: `jobs` is a number, `ray`, or `ray://HOST:PORT`."""
+    if jobs.isdecimal():
+        return contextlib.nullcontext(_local_pool(int(jobs), out))
+    return _ray_pool(jobs, out)
+
+
+def _local_pool(width: int, out: Path) -> Pool:
+    def start(job: Job) -> tuple[subprocess.Popen[bytes], Path]:
+        return start_process(job.arguments, out / job.name), out / job.name
+
+    def stop(handle: tuple[subprocess.Popen[bytes], Path], number: int) -> None:
+        handle[0].send_signal(number)
+
+    def kill(handle: tuple[subprocess.Popen[bytes], Path]) -> None:
+        handle[0].kill()
+        handle[0].wait()
+        end_process(*handle)
+
+    return Pool(lambda: width, start, lambda handle: end_process(*handle), stop, kill)
+
+
+@contextlib.contextmanager
+def _ray_pool(address: str, out: Path) -> Iterator[Pool]:
+    """Return a pool of Ray tasks with one CPU each, on a cluster that shares this file system."""
+    import_extra("grpc", "ray")
+    ray: Any = import_extra("ray", "ray")
+    from bellmax.launch.distributed.ray_cluster import LostClusterError, connected, reached
+
+    with connected(address, os.cpu_count() or 1):
+        remote = ray.remote(num_cpus=1)(run_process)
+        there = functools.partial(reached, "the same `bellmax sweep` continues it")
+
+        def width() -> int:
+            with there():
+                return max(int(ray.cluster_resources().get("CPU", 1)), 1)
+
+        def start(job: Job) -> Any:
+            folder = str((out / job.name).absolute())
+            with there():
+                return remote.remote(job.arguments, folder, os.getcwd())
+
+        def poll(task: Any) -> Ended | None:
+            with there():
+                if not ray.wait([task], timeout=0)[0]:
+                    return None
+                try:
+                    return ray.get(task)
+                except ray.exceptions.RayError as error:  # cancelled, or its machine was lost
+                    lines = str(error).strip().splitlines() or [type(error).__name__]
+                    return Ended(1, lines[-1])
+
+        def stop(task: Any, _: int) -> None:
+            with there():
+                ray.cancel(task)
+
+        def kill(task: Any) -> None:
+            with contextlib.suppress(LostClusterError), there():
+                ray.cancel(task)
+                ray.wait([task], timeout=10)
+
+        yield Pool(width, start, poll, stop, kill)
+
+
+def run_process(arguments: list[str], folder: str, cwd: str) -> Ended:
+    """Run `bellmax` in a Ray task; if it is cancelled, pass SIGTERM on and wait.
+
+    Args:
+      arguments: of `bellmax`.
+      folder: of the run, absolute; its log is next to it.
+      cwd: where `bellmax` is started.
+
+    Returns:
+      The end of the process.
+    """
+    process = start_process(arguments, Path(folder), cwd)
+    try:
+        while not (ended := end_process(process, Path(folder))):
+            time.sleep(_PAUSE)  # cancelling interrupts no call that waits
+        return ended
+    except BaseException:
+        process.terminate()
+        process.wait()
+        end_process(process, Path(folder))
+        raise
+
+
+def start_process(
+    arguments: Sequence[str], folder: Path, cwd: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Start `bellmax` in a session of its own: the sweep itself passes Ctrl-C on."""
+    command = [sys.executable, "-P", "-m", "bellmax.launch.cli", *arguments]
+    log, errors = _outputs(folder)
+    with log.open("ab") as stdout, errors.open("wb") as stderr:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=cwd,
+            start_new_session=True,
+        )
+
+
+def end_process(process: subprocess.Popen[bytes], folder: Path) -> Ended | None:
+    """Return the end of a process of `start_process`, None while it runs.
+
+    Its stderr is appended to its log.
+    """
+    code = process.poll()
+    if code is None:
+        return None
+    log, errors = _outputs(folder)
+    said = errors.read_bytes() if errors.exists() else b""  # a signal may have cut a first call
+    with log.open("ab") as file:
+        file.write(said)
+    errors.unlink(missing_ok=True)
+    lines = said.decode(errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return Ended(code, f"killed ({signal.strsignal(-code)})" if code < 0 else last)
+
+
+def _outputs(folder: Path) -> tuple[Path, Path]:
+    """Return the files of stdout and stderr of a run, next to its folder."""
+    return folder.with_name(f"{folder.name}.log"), folder.with_name(f"{folder.name}.err")

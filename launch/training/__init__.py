@@ -1,0 +1,1 @@
+"""One training run: the experiment, the training loop, checkpoints and policies."""

@@ -1,0 +1,70 @@
+"""Files of checkpoints: checksums, syncing to disk, and removal.
+
+orbax stores no checksums, so it would read a flipped bit of an array as a different number, and it
+does not sync folders. Each checkpoint therefore has a file MANIFEST: the CRC-32 of every file of
+its items. Files that it does not list are ignored.
+"""
+
+import json
+import re
+import shutil
+import zlib
+from collections.abc import Collection
+from pathlib import Path
+
+from bellmax.launch.distributed.files import sync
+
+STATE, REPLAY, META = "state", "replay", "meta"  # the items of a checkpoint
+MANIFEST = "manifest.json"
+UNFINISHED = ".unfinished"  # suffix of a checkpoint while it is written, before that of orbax
+# What killed saves and killed removals leave. No other file is ours to remove.
+_LEFTOVER = re.compile(rf"\d+\.(deleted|{UNFINISHED[1:]}.*)")
+
+
+def write_manifest(path: Path) -> None:
+    """Writes the checksums of all items in `path`, and syncs everything to disk."""
+    items = [path / item for item in (STATE, REPLAY, META) if (path / item).is_dir()]
+    files = [one for item in items for one in sorted(item.rglob("*")) if one.is_file()]
+    listed = {one.relative_to(path).as_posix(): _checksum(one) for one in files}
+    data = {"checksum": zlib.crc32(json.dumps(listed).encode()), "files": listed}
+    (path / MANIFEST).write_text(json.dumps(data))
+    # tensorstore wrote the files in deeper folders and has synced them.
+    top = [one for one in files if one.parent in items]
+    for one in [*top, *items, path / MANIFEST, path]:
+        sync(one)
+
+
+def damage(path: Path, items: Collection[str]) -> Exception | None:
+    """Return the error that shows that an item of the checkpoint in `path` is damaged, or None."""
+    try:
+        data = json.loads((path / MANIFEST).read_text())
+        if data["checksum"] != zlib.crc32(json.dumps(data["files"]).encode()):
+            raise ValueError(f"{MANIFEST} has changed")
+        for name, checksum in data["files"].items():
+            if name.partition("/")[0] in items and _checksum(path / name) != checksum:
+                raise ValueError(f"{name} has changed")
+    except Exception as error:  # which one depends on what is broken in the file
+        return error
+    return None
+
+
+def remove(path: Path) -> None:
+    """Removes a checkpoint; renames it first, as half of one must not look complete."""
+    gone = path.with_name(f"{path.name}.deleted")
+    shutil.rmtree(gone, ignore_errors=True)
+    shutil.rmtree(path.rename(gone), ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Removes from `folder` what killed or failed saves and removals left there."""
+    if folder.is_dir():
+        for path in [path for path in folder.iterdir() if _LEFTOVER.fullmatch(path.name)]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):  # the file may be larger than the free memory
+            checksum = zlib.crc32(block, checksum)
+    return checksum

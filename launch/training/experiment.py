@@ -1,0 +1,287 @@
+"""Builds what a run needs from its configuration: agent, environments, replay and runner."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import psutil
+from dm_env import specs
+
+from bellmax import UserError
+from bellmax.agents import Agent, registry
+from bellmax.envs import is_host_env, make_host_vector, make_vector_env
+from bellmax.launch.actors.actor import ActorFactory
+from bellmax.launch.actors.local import make_host_agent, make_local_actors
+from bellmax.launch.actors.pools import ActorPool
+from bellmax.launch.config.run_config import RunConfig, check_replay, check_rollout
+from bellmax.launch.replay import ring as replay_lib
+from bellmax.launch.runners.base import Evaluator, PolicyInputs, Runner
+from bellmax.launch.runners.device_runner import make_runner
+from bellmax.launch.runners.evaluation import make_evaluator
+from bellmax.launch.runners.host_evaluation import HostEvaluator
+from bellmax.launch.runners.host_runner import HostRunner
+from bellmax.launch.runners.sharding import make_mesh, with_shardings
+from bellmax.launch.runners.train_state import TrainState
+from bellmax.launch.training.checkpoints import Checkpoints
+from bellmax.launch.training.pieces import PIECE_BYTES, SAVING_BYTES
+
+_HERE = "this machine"
+
+
+class Experiment(NamedTuple):
+    """What `build` makes of a configuration. Nothing is allocated yet.
+
+    observation: spec of one, as the agent sees it. seeds: of the learners.
+    """
+
+    config: RunConfig
+    agent: Agent
+    observation: specs.Array
+    runner: Runner
+    evaluator: Evaluator
+    seeds: list[int]
+
+    def init(self) -> TrainState:
+        """Allocate and initialise the state of all seeds."""
+        return self.runner.init(jnp.asarray(self.seeds, jnp.int32))
+
+    def abstract_state(self) -> TrainState:
+        """Return shapes and dtypes of the state, and its shardings over several devices."""
+        shapes = jax.eval_shape(self.runner.init, jnp.asarray(self.seeds, jnp.int32))
+        mesh = make_mesh(self.config.devices)
+        return shapes if mesh is None else with_shardings(mesh, shapes)
+
+    @property
+    def replay_bytes(self) -> int:
+        """Size of the replay of all seeds together; 0 for an on-policy agent."""
+        leaves = jax.tree.leaves(self.abstract_state().replay)
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+    def policy_inputs(self, state: TrainState) -> PolicyInputs:
+        """Return what greedy policies need of a state, with a leading [S]."""
+        return PolicyInputs(self.agent.actor_params(state.learner), state.env.statistics)
+
+    def evaluate(self, state: TrainState, step: int) -> Any:
+        """Return episodes of the policies in a state; None if the run was asked to stop."""
+        return self.evaluate_policies(self.policy_inputs(state), step)
+
+    def evaluate_policies(self, inputs: PolicyInputs, step: int) -> Any:
+        """As `evaluate`, given `policy_inputs` of the state."""
+        return self.evaluator(*inputs, jnp.asarray(self.seeds, jnp.int32), jnp.int32(step))
+
+    def restore(
+        self, checkpoints: Checkpoints, step: int | None
+    ) -> tuple[int, TrainState, str | None]:
+        """Read a checkpoint, for None the newest intact one, and place it for the runner.
+
+        Returns:
+          (step, state, warning): the warning is a sentence if newer ones are damaged.
+        """
+        in_host_memory = self.config.replay.memory == "host"
+        cpu = jax.local_devices(backend="cpu")[0] if in_host_memory else None
+        with jax.default_device(cpu):
+            step, state, warning = _restore(checkpoints, step, self.abstract_state())
+        return step, self.runner.place(state), warning
+
+    def restore_policy_inputs(
+        self, checkpoints: Checkpoints, step: int | None
+    ) -> tuple[int, PolicyInputs, str | None]:
+        """Read `policy_inputs` alone, neither replay nor optimiser; else as `restore`."""
+        needed = needed_leaves(self.policy_inputs, self.abstract_state())
+        step, state, warning = _restore(checkpoints, step, needed, partial=True)
+        return step, self.policy_inputs(state), warning
+
+    def close(self) -> None:
+        """Free what environments hold outside jax."""
+        self.runner.close()
+        self.evaluator.close()
+
+
+def _restore(
+    checkpoints: Checkpoints, step: int | None, abstract_state: TrainState, partial: bool = False
+) -> tuple[int, TrainState, str | None]:
+    if step is None:
+        return checkpoints.restore_latest_valid(abstract_state, partial=partial)
+    return step, checkpoints.restore(step, abstract_state, partial=partial), None
+
+
+def needed_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
+    """Return the tree with None in place of the leaves that `function(tree)` does not use."""
+    leaves, structure = jax.tree.flatten(tree)
+    flat = jax.make_jaxpr(lambda *x: function(jax.tree.unflatten(structure, x)))(*leaves).jaxpr
+    used = {id(x) for equation in flat.eqns for x in equation.invars}
+    used |= {id(x) for x in flat.outvars}
+    kept = [leaf if id(x) in used else None for leaf, x in zip(leaves, flat.invars, strict=True)]
+    return jax.tree.unflatten(structure, kept)
+
+
+def build(
+    config: RunConfig, *, episodes: int | None = None, make_actor: ActorFactory | None = None
+) -> Experiment:
+    """Wire agent, environments, replay and runner.
+
+    Args:
+      config: a resolved configuration.
+      episodes: replaces config.evaluation_episodes.
+      make_actor: makes actors of host environments elsewhere; None makes them in this process.
+
+    Raises:
+      UserError: parts of the configuration do not fit each other.
+    """
+    episodes = config.evaluation_episodes if episodes is None else episodes
+    if is_host_env(config.env):
+        parts = _build_host(config, episodes, make_actor)
+    else:
+        parts = _build_on_device(config, episodes)
+    return Experiment(config, *parts, list(range(config.seed, config.seed + config.seeds)))
+
+
+def _build_on_device(
+    config: RunConfig, episodes: int
+) -> tuple[Agent, specs.Array, Runner, Evaluator]:
+    if config.replay.memory == "host":
+        raise UserError(
+            f"replay.memory must be device, as {config.env.name} is stepped on the device, got host"
+        )
+    env = make_vector_env(config.env)
+    _, make_agent = registry.load(config.agent_name)
+    agent = make_agent(config.agent, env.spec)
+    replay = _make_replay(config, agent)
+    runner = make_runner(
+        agent,
+        env,
+        replay,
+        rollout_length=config.rollout_length,
+        updates_per_rollout=config.updates_per_rollout,
+        num_seeds=config.seeds,
+        mesh=make_mesh(config.devices),
+    )
+    evaluation_env = make_vector_env(config.env, num_envs=episodes, evaluation=True)
+    evaluator = make_evaluator(agent, evaluation_env, config.evaluation_max_steps)
+    return agent, env.spec.observation, runner, evaluator
+
+
+def _build_host(
+    config: RunConfig, episodes: int, make_actor: ActorFactory | None
+) -> tuple[Agent, specs.Array, Runner, Evaluator]:
+    if config.seeds > 1:
+        raise UserError(
+            f"seeds must be 1, as {config.env.name} is not stepped on the device, got "
+            f"{config.seeds}; start a run for each seed"
+        )
+    if config.replay.memory == "host" and config.devices > 1:
+        raise UserError("replay.memory host is for one device: leave out devices, or replay.memory")
+    if jax.process_count() > 1:
+        raise UserError(
+            f"several processes need an environment that is stepped on the device: "
+            f"{config.env.name} is not"
+        )
+    agent, observation = make_host_agent(config)
+    replay, mesh = _make_replay(config, agent), make_mesh(config.devices)
+    device = None
+    if make_actor is None:
+        device = _actor_device(config.host.actor_device)
+        if mesh is not None and device is None:
+            device = mesh.devices.flat[0]
+        make_actor = make_local_actors(config, agent, device)
+    lock_step = config.host.lock_step or replay is None
+    ahead = None if lock_step else config.host.ahead
+    pool = ActorPool(make_actor, config.host.actors, ahead=ahead, device=device)
+    runner = HostRunner(
+        agent,
+        observation,
+        pool,
+        replay,
+        num_envs=config.env.num_envs,
+        rollout_length=config.rollout_length,
+        updates_per_rollout=config.updates_per_rollout,
+        normalised=config.env.normalise_observations,
+        host_memory=replay is not None and config.replay.memory == "host",
+        mesh=mesh,
+    )
+    make_env = functools.partial(make_host_vector, config.env, num_envs=episodes, evaluation=True)
+    evaluator = HostEvaluator(
+        agent, make_env, config.evaluation_max_steps, stopping=lambda: pool.stopping
+    )
+    return agent, observation, runner, evaluator
+
+
+def _actor_device(number: int | None) -> Any:
+    if number is None:
+        return None
+    devices = jax.local_devices()
+    if number >= len(devices):
+        raise UserError(
+            f"host.actor_device must be below {len(devices)}, the number of devices, got {number}"
+        )
+    return devices[number]
+
+
+def _make_replay(config: RunConfig, agent: Agent) -> replay_lib.Replay | None:
+    """Return the replay of a configuration; None for an on-policy agent."""
+    spec = agent.replay
+    if spec.on_policy:
+        check_rollout(config, sequence_length=spec.sequence_length, batch_size=spec.batch_size)
+        return None
+    frame_stack = config.stored_frame_stack
+    check_replay(
+        config,
+        sequence_length=spec.sequence_length,
+        batch_size=spec.batch_size,
+        frame_stack=frame_stack,
+    )
+    try:
+        return replay_lib.make_replay(
+            capacity=config.replay.capacity,
+            num_envs=config.env.num_envs,
+            rollout_length=config.rollout_length,
+            sequence_length=spec.sequence_length,
+            batch_size=spec.batch_size,
+            prioritised=config.replay.prioritised,
+            priority_exponent=config.replay.priority_exponent,
+            importance_exponent=config.replay.importance_exponent,
+            frame_stack=frame_stack,
+            sharded=config.devices > 1,
+        )
+    except ValueError as error:
+        raise UserError(f"replay.capacity: {error}") from error
+
+
+def check_memory(experiment: Experiment) -> str:
+    """Return a sentence with the size of the replay, before it is allocated.
+
+    Raises:
+      UserError: it and what a checkpoint of it needs would take more than replay.memory_fraction
+        of the free memory.
+    """
+    if experiment.agent.replay.on_policy:
+        return "no replay: the agent learns from its rollouts"
+    size, fraction = experiment.replay_bytes, experiment.config.replay.memory_fraction
+    free, where = _free_memory(experiment.config.replay.memory)
+    # Pieces are cut on their device and compressed in host memory.
+    saving = min(3 * size, SAVING_BYTES if where == _HERE else PIECE_BYTES)
+    if size + saving > fraction * free:
+        raise UserError(
+            f"replay.capacity: replay would take {_amount(size)} and saving it {_amount(saving)}, "
+            f"more than {fraction:.0%} (replay.memory_fraction) of the {_amount(free)} free on "
+            f"{where}; lower replay.capacity or seeds"
+        )
+    return f"replay takes {_amount(size)} of the {_amount(free)} free on {where}"
+
+
+def _free_memory(memory: str) -> tuple[int, str]:
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() or {}
+    if memory == "device" and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0), device.device_kind
+    return psutil.virtual_memory().available, _HERE
+
+
+def _amount(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} GB"

@@ -1,0 +1,272 @@
+"""The loop over intervals of a compiled run: all that happens between them is input and output."""
+
+import math
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+
+from bellmax import UserError
+from bellmax.launch.distributed.processes import is_first
+from bellmax.launch.distributed.signals import signals_held
+from bellmax.launch.reporting.metrics import MetricsLog
+from bellmax.launch.reporting.progress import Progress
+from bellmax.launch.runners.evaluation import evaluation_rows
+from bellmax.launch.runners.train_state import IntervalMetrics, TrainState
+from bellmax.launch.training.checkpoints import Checkpoints
+from bellmax.launch.training.experiment import Experiment
+
+
+class NotFiniteError(UserError):
+    """A loss was NaN or infinite; the message says where and which checkpoint is good."""
+
+    exit_code = 1  # of the command line: the run failed, not the command
+
+
+class Session:
+    """Advances a state to the end of its run, logging, evaluating and saving on the way.
+
+    The stops between intervals depend on the configuration alone, so a resumed run makes those of
+    an uninterrupted one.
+
+    Args:
+      experiment, checkpoints, log, progress: what to run and where to put what comes of it.
+      resume_step: of the checkpoint that the run goes on from.
+      evaluated: [S], the mean returns of that checkpoint, if they are in the log.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        checkpoints: Checkpoints,
+        log: MetricsLog,
+        progress: Progress,
+        *,
+        resume_step: int | None = None,
+        evaluated: np.ndarray | None = None,
+    ):
+        self.experiment, self.checkpoints = experiment, checkpoints
+        self.log, self.progress = log, progress
+        self.saved = resume_step
+        config = experiment.config
+        self.steps_per_rollout = config.env.num_envs * config.rollout_length
+        self.total = config.steps // self.steps_per_rollout
+        self.warmup = math.ceil(config.warmup_steps / self.steps_per_rollout)
+        self.evaluated: tuple[int, np.ndarray] | None = None
+        if resume_step is not None and evaluated is not None:
+            self.evaluated = resume_step, evaluated
+
+    def advance_to_end(self, state: TrainState) -> TrainState:
+        """Trains to the configured number of steps.
+
+        Raises:
+          NotFiniteError: a loss was not finite; training stopped at that gradient step.
+          CheckpointError: a checkpoint could not be written; the earlier ones are kept.
+        """
+        advance = None
+        if self._rollouts_taken(state) < self.total:
+            advance = self._compile(state)
+        if jax.process_count() > 1:  # saving takes all of them, and the signal may be for one
+            return self._advance(state, advance, [])
+        runner = self.experiment.runner
+        runner.on_message(self.progress.message)
+        with signals_held(runner.stop) as came:
+            return self._advance(state, advance, came)
+
+    def _advance(self, state: TrainState, advance: Any, came: list[int]) -> TrainState:
+        """Trains to the end, or until a signal came; then what was reached is saved."""
+        rollouts = self._rollouts_taken(state)
+        if rollouts:  # a signal or a kill may have come before what was due there
+            self._keep(state, rollouts)
+        while rollouts < self.total and not came:
+            stop = self._next_stop(rollouts)
+            warmup = max(min(self.warmup, stop) - rollouts, 0)
+            updates = int(state.learner.steps)
+            started = time.perf_counter()
+            state, interval = advance(state, np.int32(warmup), np.int32(stop - rollouts - warmup))
+            interval = jax.device_get(interval)
+            seconds = time.perf_counter() - started
+            self._stop_if_not_finite(state, interval, updates)
+            taken = self._rollouts_taken(state)
+            if taken > rollouts:
+                self._write_interval(state, interval, taken - rollouts, seconds)
+            if rollouts <= self.warmup < taken:
+                age = time.time() - psutil.Process().create_time()
+                self.progress.message(f"first gradient step {age:.1f} s after the program started")
+            rollouts = taken
+            if not came:
+                self._keep(state, rollouts)
+        if came:
+            self._save(state, rollouts)
+            self.progress.message(f"stopped; checkpoint {self._steps(rollouts)} is written")
+        return state
+
+    def evaluate(self, state: TrainState) -> np.ndarray:
+        """Mean episode returns [S] of the greedy policies; logged, and computed once a stop.
+
+        NaN if the run was asked to stop meanwhile: the evaluation is then still due.
+        """
+        step = self._steps(self._rollouts_taken(state))
+        if self.evaluated is None or self.evaluated[0] != step:
+            episodes = self.experiment.evaluate(state, step)
+            if episodes is None:
+                return np.full(len(self.experiment.seeds), np.nan)
+            report = self.experiment.evaluator.report()
+            rows = evaluation_rows(episodes, self.experiment.seeds, step)
+            self.log.write([row | report for row in rows])
+            self.evaluated = step, np.array([row["episode_return"] for row in rows])
+            cut = sum(row["cut_episodes"] for row in rows)
+            self.progress.message(
+                f"step {step:,}: evaluation return {self.evaluated[1].mean():.1f}"
+                + (f", {cut} of {sum(r['episodes'] for r in rows)} episodes cut" if cut else "")
+                + "".join(f", {name} {n}" for name, n in report.items() if n)
+            )
+        return self.evaluated[1]
+
+    def _steps(self, rollouts: int) -> int:
+        return rollouts * self.steps_per_rollout
+
+    def _rollouts_taken(self, state: TrainState) -> int:
+        return int(state.vector_steps) // self.experiment.config.rollout_length
+
+    def _next_stop(self, rollouts: int) -> int:
+        """Where the next interval ends; the first gradient step is a stop too, to be timed."""
+        config, size = self.experiment.config, self.steps_per_rollout
+        periods = config.log_every, config.evaluate_every, config.checkpoint_every
+        stops = [next_stop(rollouts, period, size) for period in periods if period]
+        if rollouts <= self.warmup:
+            stops.append(self.warmup + 1)
+        return min(*stops, self.total)
+
+    def _is_due(self, rollouts: int, period: int) -> bool:
+        """Whether what is done every `period` environment steps, 0 for once at the end, is due."""
+        if rollouts == self.total or not period:
+            return rollouts == self.total
+        return next_stop(rollouts - 1, period, self.steps_per_rollout) == rollouts
+
+    def _compile(self, state: TrainState) -> Any:
+        started = time.perf_counter()
+        advance = self.experiment.runner.compile(state)
+        self.progress.compiled(time.perf_counter() - started)
+        return advance
+
+    def _keep(self, state: TrainState, rollouts: int) -> None:
+        """Saves and evaluates where it is due; what is saved is evaluated, so best is defined.
+
+        In this order, as an evaluation may take longer than whoever stops the run will wait.
+        """
+        config = self.experiment.config
+        saves = self._is_due(rollouts, config.checkpoint_every)
+        if saves:
+            self._save(state, rollouts)
+        if saves or self._is_due(rollouts, config.evaluate_every):
+            returns = self.evaluate(state)
+            step = self._steps(rollouts)
+            if self.saved == step and is_first():
+                self.checkpoints.score(step, float(returns.mean()))
+
+    def _save(self, state: TrainState, rollouts: int) -> None:
+        """Saves without a metric, unless that step is saved already."""
+        if self.saved == self._steps(rollouts):
+            return
+        extra = {"restarts": self.experiment.runner.restarts()}
+        with signals_held():
+            self.checkpoints.save(self._steps(rollouts), state, metric=None, extra=extra)
+            self.saved = self._steps(rollouts)
+
+    def _write_interval(
+        self, state: TrainState, interval: IntervalMetrics, rollouts: int, seconds: float
+    ) -> None:
+        step = self._steps(self._rollouts_taken(state))
+        with np.errstate(invalid="ignore"):  # no episode ended, no gradient step yet
+            columns = {
+                "env_steps": np.asarray(state.actor.env_steps),
+                "gradient_steps": np.full(interval.updates.shape, state.learner.steps),
+                "episodes": interval.episodes,
+                "episode_return": interval.episode_return / interval.episodes,
+                "episode_length": interval.episode_length / interval.episodes,
+                **{name: total / interval.updates for name, total in interval.learn.items()},
+            }
+        if isinstance(state.env.visited, jax.Array):
+            columns["coverage"] = np.asarray(state.env.visited.sum(axis=1))
+        taken = self._steps(rollouts) * len(self.experiment.seeds)
+        rates = {
+            "steps_per_second": taken / seconds,
+            "updates_per_second": float(interval.updates.sum()) / seconds,
+        }
+        said = self.experiment.runner.report()
+        waits = {name: said.pop(name) for name in ("learner_waited", "actors_waited") if said}
+        notes = [f"{name} {min(waited / seconds, 1):.0%}" for name, waited in waits.items()]
+        notes += [f"{name} {times}" for name, times in said.items() if times]
+        said |= self._schedules(int(state.learner.steps), step)
+        timing = {"seconds": seconds, **rates, **waits}
+        rows = [
+            {"kind": "train", "step": step, "seed": seed}
+            | {name: values[i] for name, values in columns.items()}
+            | {**said, "timing": timing}
+            for i, seed in enumerate(self.experiment.seeds)
+        ]
+        self.log.write(rows)
+        self.progress.update(
+            step,
+            **rates,
+            episode_return=columns["episode_return"],
+            loss=columns["loss"],
+            notes=[note.replace("_", " ") for note in notes],
+        )
+
+    def _schedules(self, gradient_steps: int, step: int) -> dict[str, float]:
+        """The values of the agent's schedules, such as the learning rate."""
+        schedules = self.experiment.agent.schedules
+        return {name: float(value(gradient_steps, step)) for name, value in schedules.items()}
+
+    def _stop_if_not_finite(
+        self, state: TrainState, interval: IntervalMetrics, updates: int
+    ) -> None:
+        """Raises NotFiniteError; `updates` are the gradient steps taken before the interval."""
+        params = jax.device_get(_finite(state.learner.params))
+        # A gradient may break the parameters under a finite loss; such a state is not saved either.
+        healthy = np.logical_and.reduce([interval.finite, *jax.tree.leaves(params)])
+        if healthy.all():
+            return
+        i = int(np.argmin(healthy))
+        leaves = jax.tree_util.tree_leaves_with_path(params)
+        broken = [path for path, finite in leaves if not finite[i]]
+        where = (
+            f"first bad leaf params/{jax.tree_util.keystr(broken[0], simple=True, separator='/')}"
+            if broken
+            else "every parameter is still finite: the first bad leaf is the loss"
+        )
+        kept = self.checkpoints.latest()
+        rest = "no checkpoint was written yet" if kept is None else f"checkpoint {kept} is kept"
+        what = "network" if interval.finite[i] else "loss"
+        step = updates + int(interval.updates[i])
+        raise NotFiniteError(
+            f"the {what} of seed {self.experiment.seeds[i]} is not finite at gradient step "
+            f"{step} ({where}); {rest}"
+        )
+
+
+def next_stop(rollouts: int, period: int, steps_per_rollout: int) -> int:
+    """The first stop after so many rollouts; each is the one nearest to a multiple of the period.
+
+    So stops of periods that are multiples of each other fall together, and do not drift.
+
+    Args:
+      rollouts: 0 or more.
+      period: environment steps, 1 or more; a shorter one than a rollout stops after each.
+      steps_per_rollout: environment steps.
+    """
+    count = rollouts * steps_per_rollout // period
+    while (stop := round(count * period / steps_per_rollout)) <= rollouts:
+        count += 1
+    return stop
+
+
+@jax.jit
+def _finite(tree: Any) -> Any:
+    """Which seeds [S] have finite numbers only, leaf by leaf."""
+    return jax.tree.map(lambda x: jnp.isfinite(x).all(axis=tuple(range(1, x.ndim))), tree)

@@ -1,0 +1,196 @@
+"""Starting and resuming a run: its folder, its parts, and what is left when it ends."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from bellmax import UserError
+from bellmax.launch.actors.ray_actor import make_ray_actors
+from bellmax.launch.config.overrides import flatten
+from bellmax.launch.config.run_config import RunConfig, load, to_dict, to_yaml
+from bellmax.launch.config.sentences import show
+from bellmax.launch.distributed.files import write_whole
+from bellmax.launch.distributed.locks import locked
+from bellmax.launch.distributed.processes import is_first, together, writable
+from bellmax.launch.distributed.ray_cluster import check, room_for
+from bellmax.launch.reporting.loggers import Logger, check_loggers, open_loggers
+from bellmax.launch.reporting.metrics import FILE, MetricsLog, read_metrics
+from bellmax.launch.reporting.plot import plot_runs
+from bellmax.launch.reporting.progress import Progress
+from bellmax.launch.reporting.versions import all_versions
+from bellmax.launch.runners.train_state import TrainState
+from bellmax.launch.training.checkpoints import Checkpoints
+from bellmax.launch.training.experiment import Experiment, build, check_memory
+from bellmax.launch.training.loop import Session
+from bellmax.launch.training.policy import save_policies
+
+# What a resumed run may change: nothing that the state or the steps taken so far depend on, but
+# for rounding (devices).
+RESUMABLE = ("steps", "devices", "keep_checkpoints", "tensorboard", "wandb", "loggers")
+
+
+class Output(NamedTuple):
+    """Where a run reports to, besides its folder and the loggers of its configuration.
+
+    shows_progress: whether it writes lines to standard output.
+    loggers: (name, logger) of more loggers.
+    on_metrics, report: as of `MetricsLog`.
+    """
+
+    shows_progress: bool = True
+    loggers: Sequence[tuple[str, Logger]] = ()
+    on_metrics: Callable[[int, dict[str, float]], object] | None = None
+    report: Callable[[str], object] | None = None
+
+
+TERMINAL = Output()
+
+
+def train(
+    config: RunConfig, out: Path, actors: str | None = None, output: Output = TERMINAL
+) -> int:
+    """Trains from scratch into the folder `out`; returns the exit code.
+
+    Args:
+      config: of the run.
+      out: new or empty.
+      actors: where those of a host environment are: `ray` or `ray://HOST:PORT`; None: here.
+      output: where it reports to.
+    """
+    with _opened(out, config, actors) as (experiment, folder, messages):
+        write_whole(folder / "config.yaml", to_yaml(config).encode())
+        versions = json.dumps(all_versions(), indent=2) + "\n"
+        write_whole(folder / "versions.json", versions.encode())
+        return _run(experiment, out, folder, None, messages, output)
+
+
+def check_resumable(run: Path, config: RunConfig) -> None:
+    """Raises UserError where a configuration would change what a run has trained so far."""
+    old, new = flatten(to_dict(load(run))), flatten(to_dict(config))
+    names = [*new, *(name for name in old if name not in new)]
+    changed = [name for name in names if new.get(name) != old.get(name) and name not in RESUMABLE]
+    if changed:
+        # Another agent or task explains all the rest.
+        key = next((name for name in ("agent.name", "env.name") if name in changed), changed[0])
+        raise UserError(
+            f"{key} cannot change when a run is resumed: {run} has {show(old.get(key))}, not "
+            f"{show(new.get(key))}; what can is {', '.join(RESUMABLE)}; `bellmax train` with "
+            "another --out starts another run"
+        )
+
+
+def resume(
+    run: Path, config: RunConfig, actors: str | None = None, output: Output = TERMINAL
+) -> int:
+    """Continues a run from its newest intact checkpoint; returns the exit code.
+
+    A run that stopped before its first checkpoint starts again.
+
+    Args:
+      run: its folder.
+      config: of the run from here on.
+      actors, output: as in `train`.
+
+    Raises:
+      UserError: `config` would change what was trained so far, or every checkpoint is damaged.
+    """
+    check_resumable(run, config)
+    with _opened(run, config, actors) as (experiment, folder, messages):
+        start, said = _start(experiment, run)
+        write_whole(folder / "config.yaml", to_yaml(config).encode())
+        return _run(experiment, run, folder, start, [*messages, *said], output)
+
+
+@contextlib.contextmanager
+def _opened(
+    run: Path, config: RunConfig, actors: str | None
+) -> Iterator[tuple[Experiment, Path, list[str]]]:
+    """Builds what a run needs, locks its folder, and yields both with what is to be said."""
+    check_loggers(config)
+    if actors:
+        check(actors, config)
+    experiment = build(config, make_actor=make_ray_actors(config) if actors else None)
+    messages = [check_memory(experiment)]
+    with contextlib.ExitStack() as stack:
+        if actors:
+            messages.append(stack.enter_context(room_for(actors, config.host.actors)))
+        stack.enter_context(together(run))
+        folder = stack.enter_context(writable(run))
+        folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(locked(folder, "training"))
+        yield experiment, folder, messages
+
+
+class _Start(NamedTuple):
+    """What a run goes on from; evaluated: [S], its mean returns if they are in the log."""
+
+    step: int
+    state: TrainState
+    evaluated: np.ndarray | None
+
+
+def _start(experiment: Experiment, run: Path) -> tuple[_Start | None, list[str]]:
+    """The checkpoint to go on from, None if the run stopped before its first, and what to say."""
+    keep = experiment.config.keep_checkpoints
+    checkpoints = Checkpoints(run / "checkpoints", keep=keep, read_only=not is_first())
+    if not checkpoints.steps() and not (run / "policy").exists():
+        return None, [f"{run} has no checkpoint yet: starting at step 0"]
+    step, state, warning = experiment.restore(checkpoints, None)
+    runner = experiment.runner
+    anew = "" if runner.resumes_episodes else ", with new episodes"
+    said = [f"resuming {run} at step {step:,}{anew}", *([warning] if warning else [])]
+    runner.resume_restarts(checkpoints.extra(step).get("restarts", {}))
+    if step > experiment.config.steps:
+        raise UserError(f"steps must be at least {step}, those that {run} has taken already")
+    return _Start(step, state, _evaluated(experiment, run, step)), said
+
+
+def _evaluated(experiment: Experiment, run: Path, step: int) -> np.ndarray | None:
+    """The mean returns [S] that the log has of a step, None if it lacks any."""
+    if not (run / FILE).exists():
+        return None
+    rows = [row for row in read_metrics(run) if row.get("step") == step]
+    returns = {r["seed"]: r["episode_return"] for r in rows if r.get("kind") == "evaluation"}
+    found = [returns.get(seed) for seed in experiment.seeds]
+    return None if None in found else np.array(found)
+
+
+def _run(
+    experiment: Experiment,
+    run: Path,
+    out: Path,
+    start: _Start | None,
+    messages: list[str],
+    output: Output,
+) -> int:
+    """Trains; all processes write checkpoints to `run`, and each the rest to its own `out`."""
+    config, resume_step = experiment.config, start.step if start else None
+    loggers = open_loggers(out, config, resume_step) if is_first() else []
+    log = MetricsLog(
+        out,
+        loggers=[*loggers, *output.loggers],
+        on_metrics=output.on_metrics,
+        resume_step=resume_step,
+        report=output.report,
+    )
+    keep = config.keep_checkpoints
+    checkpoints = Checkpoints(run / "checkpoints", keep=keep, read_only=not is_first())
+    silent = not (output.shows_progress and is_first())
+    progress = Progress(config.steps, seeds=config.seeds, silent=silent)
+    with log, progress, contextlib.closing(experiment):
+        for message in messages:
+            progress.message(message)
+        known = {"resume_step": start.step, "evaluated": start.evaluated} if start else {}
+        session = Session(experiment, checkpoints, log, progress, **known)
+        state = session.advance_to_end(start.state if start else experiment.init())
+        folder = save_policies(experiment, state, out)
+        returns = session.evaluate(state)
+        each = ", ".join(f"{value:.1f}" for value in np.atleast_1d(returns))
+        progress.message(f"evaluation return {returns.mean():.1f} ({each} by seed)")
+        curves = plot_runs([out])
+        progress.message(f"curve: {curves[0]}\npolicy: {folder}\nrun: {out}")
+    return 0

@@ -1,0 +1,100 @@
+"""Factories that return environment objects of JAX suites, as their documentation makes them."""
+
+import types
+
+import jax.numpy as jnp
+
+
+def gymnax_pair(**options):
+    import gymnax
+
+    env, params = gymnax.make("Pendulum-v1")
+    return env, params.replace(**options)
+
+
+def gymnax_env():
+    from gymnax.environments import CartPole
+
+    return CartPole()
+
+
+def gymnax_wrapped():
+    import gymnax
+    from gymnax.wrappers import FlattenObservationWrapper
+
+    env, params = gymnax.make("Catch-bsuite")
+    return FlattenObservationWrapper(env), params
+
+
+def gymnax_own():
+    """A class of one's own: CartPole with a longer limit."""
+    from gymnax.environments import CartPole
+
+    class Long(CartPole):
+        @property
+        def default_params(self):
+            return super().default_params.replace(max_steps_in_episode=7)
+
+    return Long()
+
+
+def brax_own(dict_observation=False):
+    """A class of one's own without physics, which keeps a count in `info`."""
+    from brax.envs.base import Env, State
+
+    class Count(Env):
+        observation_size, action_size, backend = 1, 2, "mine"
+
+        def reset(self, rng):
+            seen = jnp.zeros(1)
+            zero = jnp.zeros(())
+            shown = {"state": seen} if dict_observation else seen
+            return State(seen, shown, zero, zero, {}, {"count": jnp.zeros((), jnp.int32)})
+
+        def step(self, state, action):
+            count = state.info["count"] + 1
+            seen = state.pipeline_state + action.sum()
+            info = {"count": count}
+            finished = (count >= 3) * 1.0
+            return State(seen, seen, count * 1.0, finished, {}, info)
+
+    return Count()
+
+
+def brax_dict():
+    return brax_own(dict_observation=True)
+
+
+def brax_wrapped():
+    from brax.envs.wrappers.training import EpisodeWrapper
+
+    return EpisodeWrapper(brax_own(), 100, 1)
+
+
+def xminigrid_pair():
+    import xminigrid
+
+    return xminigrid.make("MiniGrid-Empty-5x5", max_steps=9)
+
+
+def xminigrid_wrapped():
+    from xminigrid.wrappers import GymAutoResetWrapper
+
+    env, params = xminigrid_pair()
+    return GymAutoResetWrapper(env), params
+
+
+def craftax_env():
+    from craftax.craftax_env import make_craftax_env_from_name
+
+    return make_craftax_env_from_name("Craftax-Classic-Symbolic-v1", auto_reset=True)
+
+
+def jumanji_env():
+    base = type("Environment", (), {"__module__": "jumanji.env"})
+    members = dict.fromkeys(["reset", "step", "observation_spec", "action_spec"])
+    return type("Snake", (base,), members)()
+
+
+def three_values():
+    return types.SimpleNamespace(reset=0, step=0), 1, 2

@@ -1,0 +1,82 @@
+"""Every preset that comes with the package: its parts fit together, and it can take steps."""
+
+import jax
+import numpy as np
+import pytest
+
+from bellmax.launch.config.run_config import list_presets, load
+from bellmax.launch.runners.host_runner import HostRunner
+from bellmax.launch.training.experiment import build
+
+# Of other projects' tasks; to trace or even to make some of them takes seconds.
+OTHERS = ("atari", "brax_", "gymnasium_", "hopper", "host_", "minatar_", "minigrid_")
+OWN = [name for name in list_presets() if not name.split("/")[1].startswith(OTHERS)]
+# The first preset of each agent and suite: the others differ in the task alone.
+FIRST = {(n.split("/")[0], n.split("/")[1].split("_")[0]): n for n in reversed(list_presets())}
+SLOW = [n for n in list_presets() if "brax_" in n and not n.endswith("inverted_pendulum")]
+
+
+def built(preset):
+    """What is made of a preset, of which nothing is allocated."""
+    config = load(preset)
+    suite = config.env.name.split("/")[0]
+    if suite != "bellmax":
+        pytest.importorskip({"ale": "ale_py"}.get(suite, suite))  # an extra; CI has them
+    return build(config)
+
+
+@pytest.mark.parametrize(
+    "preset", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in list_presets()]
+)
+def test_every_preset_can_be_built(preset):
+    experiment = built(preset)
+    assert int(np.prod(experiment.abstract_state().vector_steps.shape)) == 1
+    if preset.endswith("/atari"):  # a million steps of one frame each, and what else they hold
+        assert 7_056 < experiment.replay_bytes / 10**6 < 7_056 + 100
+    else:
+        assert experiment.replay_bytes < 2 * 10**9
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [*OWN, *(pytest.param(n, marks=pytest.mark.slow) for n in FIRST.values() if n not in OWN)],
+)
+def test_a_learning_phase_keeps_the_shapes_of_the_state(preset):
+    experiment = built(preset)
+    state, runner = experiment.abstract_state(), experiment.runner
+    counts = jax.ShapeDtypeStruct((), np.int32)
+    if isinstance(runner, HostRunner):
+        counts, functions = np.zeros(2, np.int32), runner.functions
+        packed, keys = functions.pack(state)
+        given = packed, keys, runner.zero_metrics, runner.abstract_rollout(), counts
+        after, *_ = jax.eval_shape(functions.learn, *given)
+        after = functions.unpack(after, keys)
+    else:
+        after, _ = jax.eval_shape(runner.advance, state, counts, counts)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
+
+
+PIXELS = ["munchausen_dqn/pixel_catch", "qr_dqn_retrace/pixel_catch"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PIXELS)
+def test_presets_at_atari_shapes_take_gradient_steps(preset):
+    """Frames are stored once, as bytes; the Nature torso has 1,684,128 parameters."""
+    config = load(preset, ["--replay.capacity", "200", "--warmup-steps", "64"])
+    experiment = build(config)
+    state = experiment.init()
+    frames = state.replay.storage.observation
+    assert (frames.shape, frames.dtype) == ((1, 50, 4, 84, 84, 1), np.uint8)
+    before = jax.device_get(state.learner.params)
+    torso = jax.tree.leaves(before["params"]["NatureConv_0"])
+    assert sum(leaf.size for leaf in torso) == 1_684_128
+    state, interval = experiment.runner.advance(state, 16, 2)
+    assert interval.updates == 2 and bool(interval.finite.all())
+    moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), before, state.learner.params)
+    assert 0 < max(jax.tree.leaves(moved)) < 1e-3
+    state, _ = experiment.runner.advance(state, 10, 0)
+    stored = np.asarray(state.replay.storage.observation)
+    assert set(np.unique(stored[:, :28])) == {0, 255}
