@@ -27,7 +27,6 @@ from bellmax.agents.shared.base import (
     Params,
     ReplaySpec,
     count_actions,
-    masked_mean,
 )
 from bellmax.agents.shared.intrinsic import (
     NO_BONUS,
@@ -221,8 +220,8 @@ def _prepare(
     )
     target = advantage + values[:-1]
     if config.center_advantages:
-        advantage = advantage - masked_mean(advantage, mask)
-    square = jnp.stack([masked_mean(jnp.square(advantage), mask), jnp.ones(())])
+        advantage = advantage - losses.masked_mean(advantage, mask)
+    square = jnp.stack([losses.masked_mean(jnp.square(advantage), mask), jnp.ones(())])
     scale = before.scale + (1.0 - config.scale_decay) * (square - before.scale)
     unit = jnp.sqrt(scale[0] / scale[1]) + 1e-8
     prepared = Prepared((advantage / unit).T, target.T, reward.T)
@@ -252,8 +251,8 @@ def _loss(
     steps, mask = chunk.steps, transitions(chunk.steps)
     prepared: Prepared = jax.tree.map(jnp.transpose, batch.aux)
     policy_loss, kl = _policy_loss(config, params.duals, logits, steps, prepared.advantage, mask)
-    value_loss = 0.5 * masked_mean(jnp.square(values - prepared.target), mask)
-    entropy = masked_mean(jax.vmap(jax.vmap(losses.categorical_entropy))(logits), mask)
+    value_loss = 0.5 * losses.masked_mean(jnp.square(values - prepared.target), mask)
+    entropy = losses.masked_mean(jax.vmap(jax.vmap(losses.categorical_entropy))(logits), mask)
     intrinsic_loss = components.intrinsic.loss(params.intrinsic, aux.bonus, chunk)
     loss = policy_loss + config.value_cost * value_loss - config.entropy_cost * entropy
     loss = loss + intrinsic_loss
@@ -264,7 +263,7 @@ def _loss(
         "entropy": entropy,
         "kl": kl,
         "intrinsic_loss": intrinsic_loss,
-        "intrinsic_reward": masked_mean(prepared.reward, mask),
+        "intrinsic_reward": losses.masked_mean(prepared.reward, mask),
     }
     return loss, metrics
 
@@ -287,7 +286,9 @@ def _policy_loss(
         rule = jax.vmap(
             lambda *row: losses.clipped_surrogate_loss(*row, epsilon=config.clip_epsilon)
         )
-        return masked_mean(jax.vmap(rule)(log_pi, log_mu, advantage), mask), masked_mean(kl, mask)
+        return losses.masked_mean(
+            jax.vmap(rule)(log_pi, log_mu, advantage), mask
+        ), losses.masked_mean(kl, mask)
     temperature, alpha = jax.nn.softplus(duals) + 1e-6
     vmpo = losses.vmpo_loss(
         log_pi.reshape(-1),
@@ -299,4 +300,4 @@ def _policy_loss(
         epsilon_temperature=config.epsilon_temperature,
         epsilon_alpha=config.epsilon_alpha,
     )
-    return jnp.mean(vmpo.loss), masked_mean(kl, mask)
+    return jnp.mean(vmpo.loss), losses.masked_mean(kl, mask)

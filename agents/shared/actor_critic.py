@@ -29,7 +29,6 @@ from bellmax.agents.shared.base import (
     Memory,
     Params,
     ReplaySpec,
-    masked_mean,
 )
 from bellmax.envs import EnvSpec
 from bellmax.networks import Network, action_bounds, make_actor, make_critics
@@ -188,8 +187,8 @@ def _make_learn_critics(
         def loss_fn(params: Params) -> tuple[jax.Array, LearnOutput]:
             q_tm1 = components.critics.apply(params, steps.observation, steps.action)
             each = critic_loss(q_tm1, steps.reward, discount, q_t)
-            loss = masked_mean(each.loss * batch.weights, mask)
-            q_value = masked_mean(q_tm1.mean(axis=(1, 2)), mask)
+            loss = losses.masked_mean(each.loss * batch.weights, mask)
+            q_value = losses.masked_mean(q_tm1.mean(axis=(1, 2)), mask)
             return loss, LearnOutput({"loss": loss, "q_value": q_value}, each.error * mask)
 
         gradients, output = jax.grad(loss_fn, has_aux=True)(state.params.critics)
@@ -219,7 +218,7 @@ def _make_learn_actor(
         def loss_fn(params: Params) -> jax.Array:
             actions = components.actor.apply(params, observation)
             values = _own_values(components, first, observation, actions)
-            return -masked_mean(values[:, 0].sum(axis=-1), mask)
+            return -losses.masked_mean(values[:, 0].sum(axis=-1), mask)
 
         gradients = jax.grad(loss_fn)(state.params.actor)
         updates, opt_state = adam.update(gradients, state.opt_state.actor)

@@ -153,11 +153,6 @@ def count_actions(spec: EnvSpec) -> int:
     return spec.action.num_values
 
 
-def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean of the values where mask, of the same shape, is 1; 0 if the mask is all zeros."""
-    return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1.0)
-
-
 def update_target(
     params: Params, target_params: Params, steps: jax.Array, period: int, rate: float
 ) -> Params:

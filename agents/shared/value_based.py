@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bellmax import losses
 from bellmax.agents.configs.value_based import ValueConfig
 from bellmax.agents.shared.base import (
     ActInput,
@@ -19,7 +20,6 @@ from bellmax.agents.shared.base import (
     Params,
     ReplaySpec,
     count_actions,
-    masked_mean,
     update_target,
 )
 from bellmax.envs import EnvSpec, Step
@@ -65,6 +65,9 @@ def transitions(steps: Step, discount: float) -> Transition:
 
     A window that contains the last step of an episode bootstraps from that step's observation (its
     discount is already 0 if the environment terminated) and excludes later rewards.
+
+    Not `losses.n_step_returns`: that wants values at every step, and here the network is applied to
+    the one observation that a window bootstraps from.
     """
     length = steps.reward.shape[1] - 1
     reward = steps.reward[:, 0]
@@ -209,8 +212,12 @@ def make_value_agent(
 
     def own_loss(params: Params, target_params: Any, steps: Step, weights: jax.Array) -> Any:
         each = loss_function(network, params, target_params, steps)
-        loss = masked_mean(each.loss * weights, each.mask)
-        return loss, (each, {"loss": loss, "q_value": masked_mean(each.q_value, each.mask)}, ())
+        loss = losses.masked_mean(each.loss * weights, each.mask)
+        return loss, (
+            each,
+            {"loss": loss, "q_value": losses.masked_mean(each.q_value, each.mask)},
+            (),
+        )
 
     def joint_loss(
         params: Params, target_params: Any, batch: Batch, aux: Any, key: jax.Array
@@ -282,9 +289,8 @@ def make_optimizer(config: ValueConfig) -> optax.GradientTransformation:
 
 def huber(error: jax.Array, delta: float) -> jax.Array:
     """Huber loss of errors [B]; half the squared error if delta is 0."""
-    if isinstance(delta, (int, float)) and delta == 0:
-        return optax.l2_loss(error)
-    return optax.huber_loss(error, delta=delta)
+    delta = jnp.inf if isinstance(delta, (int, float)) and delta == 0 else delta
+    return losses.batched(losses.huber_loss, delta=delta)(error)
 
 
 def taken(q_values: jax.Array, action: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ from bellmax import UserError
 from bellmax.agents import ActInput
 from bellmax.agents.dqn import DQNConfig, make_dqn
 from bellmax.agents.shared import value_based
-from bellmax.agents.shared.base import Batch, masked_mean, update_target
+from bellmax.agents.shared.base import Batch, update_target
 from bellmax.agents.shared.value_based import apply_sequence, transitions
 from bellmax.networks import NetworkConfig, make_q_network
 from helpers.jitted import quick_jit
@@ -56,12 +56,6 @@ def test_windows_fold_as_a_loop_does(n):
     # Whole windows and, for n > 1, windows cut by truncation and by termination were there.
     assert {i for i, _ in lengths} == set(range(1, n + 1))
     assert n == 1 or {(1, True), (1, False)} <= lengths
-
-
-def test_masked_mean():
-    values, mask = jnp.array([1.0, 5.0, 9.0]), jnp.array([1.0, 0.0, 1.0])
-    assert masked_mean(values, mask) == 5.0
-    assert masked_mean(values, 0 * mask) == 0.0
 
 
 @pytest.mark.parametrize("period, rate", [(1, 1.0), (4, 1.0), (1, 0.25), (3, 0.5)])
