@@ -9,19 +9,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bellmax.agents.actor_critic import make_actor_critic_agent
-    from bellmax.agents.base import (
-        ActorOutput,
-        Agent,
-        Batch,
-        LearnerState,
-        LearnOutput,
-        Memory,
-        Outcome,
-        Params,
-        ReplaySpec,
-        update_target,
-    )
     from bellmax.agents.byol_explore import make_byol_explore
     from bellmax.agents.configs.actor_critic import ActorCriticConfig, ExpectRLConfig, TD3Config
     from bellmax.agents.configs.on_policy import (
@@ -46,9 +33,21 @@ if TYPE_CHECKING:
     from bellmax.agents.on_policy import make_on_policy, make_on_policy_agent
     from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace
     from bellmax.agents.rnd import make_rnd
-    from bellmax.agents.td3 import make_td3
-    from bellmax.agents.va_learning import make_va_learning
-    from bellmax.agents.value_based import (
+    from bellmax.agents.shared.actor_critic import make_actor_critic_agent
+    from bellmax.agents.shared.base import (
+        ActInput,
+        ActorOutput,
+        Agent,
+        Batch,
+        LearnerState,
+        LearnOutput,
+        Memory,
+        Outcome,
+        Params,
+        ReplaySpec,
+        update_target,
+    )
+    from bellmax.agents.shared.value_based import (
         Auxiliary,
         AuxiliaryLoss,
         Target,
@@ -60,10 +59,13 @@ if TYPE_CHECKING:
         td_loss,
         transitions,
     )
+    from bellmax.agents.td3 import make_td3
+    from bellmax.agents.va_learning import make_va_learning
 
 _MODULES = {
-    "actor_critic": ("make_actor_critic_agent",),
-    "base": (
+    "shared.actor_critic": ("make_actor_critic_agent",),
+    "shared.base": (
+        "ActInput",
         "ActorOutput",
         "Agent",
         "Batch",
@@ -108,7 +110,7 @@ _MODULES = {
     "rnd": ("make_rnd",),
     "td3": ("make_td3",),
     "va_learning": ("make_va_learning",),
-    "value_based": (
+    "shared.value_based": (
         "Auxiliary",
         "AuxiliaryLoss",
         "Target",
@@ -124,6 +126,7 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "ActInput",
     "ActorCriticConfig",
     "ActorOutput",
     "Agent",

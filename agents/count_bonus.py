@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from bellmax import losses
-from bellmax.agents.base import Agent, Params
 from bellmax.agents.configs.on_policy import CountBonusConfig
-from bellmax.agents.intrinsic import Chunk, Intrinsic, no_memory, transitions
 from bellmax.agents.on_policy import make_on_policy_agent
+from bellmax.agents.shared.base import Agent, Params
+from bellmax.agents.shared.intrinsic import Chunk, Intrinsic, no_memory, transitions
 from bellmax.envs import EnvSpec
 
 

@@ -7,9 +7,15 @@ loss = Huber(y - q(s_0, a_0))
 import jax
 
 from bellmax import losses
-from bellmax.agents.base import Agent, Params
 from bellmax.agents.configs.value_based import DQNConfig
-from bellmax.agents.value_based import ValueLoss, make_value_agent, taken, td_loss, transitions
+from bellmax.agents.shared.base import Agent, Params
+from bellmax.agents.shared.value_based import (
+    ValueLoss,
+    make_value_agent,
+    taken,
+    td_loss,
+    transitions,
+)
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network
 

@@ -14,9 +14,16 @@ import jax
 import jax.numpy as jnp
 
 from bellmax import losses
-from bellmax.agents.actor_critic import CriticLoss, make_actor_critic_agent
-from bellmax.agents.base import ActorOutput, Agent, LearnerState, Memory, Outcome, Params
 from bellmax.agents.configs.actor_critic import ExpectRLConfig
+from bellmax.agents.shared.actor_critic import CriticLoss, make_actor_critic_agent
+from bellmax.agents.shared.base import (
+    ActInput,
+    ActorOutput,
+    Agent,
+    LearnerState,
+    Outcome,
+    Params,
+)
 from bellmax.envs import EnvSpec
 
 
@@ -69,30 +76,22 @@ def _with_bandit(config: ExpectRLConfig, agent: Agent) -> Agent:
     def init(key: jax.Array) -> LearnerState:
         bandit = losses.bandit_init(len(config.alphas), window=config.bandit_window)
         chooser = Chooser(bandit, jnp.zeros(()), jnp.zeros((), jnp.int32))
-        return agent.init(key)._replace(extra=chooser)
+        return agent.init(key)._replace(aux=chooser)
 
     def actor_params(state: LearnerState) -> Params:
-        return agent.actor_params(state), state.extra.bandit
+        return agent.actor_params(state), state.aux.bandit
 
-    def act(
-        params: Params,
-        observation: jax.Array,
-        memory: Memory,
-        is_first: jax.Array,
-        key: jax.Array,
-        step: jax.Array,
-        *,
-        evaluate: bool = False,
-    ) -> ActorOutput:
+    def act(params: Params, inputs: ActInput, *, evaluate: bool = False) -> ActorOutput:
         actor, bandit = params
-        key, arm_key = jax.random.split(key)
+        memory = inputs.memory
+        key, arm_key = jax.random.split(inputs.key)
         if evaluate:
             arm = jnp.full_like(memory, jnp.argmax(bandit.weights))
         else:
             keys = jax.random.split(arm_key, memory.shape[0])
             drawn = jax.vmap(losses.bandit_sample, in_axes=(None, 0))(bandit, keys)
-            arm = jnp.where(is_first, drawn, memory)
-        return agent.act(actor, observation, arm, is_first, key, step, evaluate=evaluate)
+            arm = jnp.where(inputs.is_first, drawn, memory)
+        return agent.act(actor, inputs._replace(memory=arm, key=key), evaluate=evaluate)
 
     def feed(chooser: Chooser, arm: jax.Array, episode_return: jax.Array) -> Chooser:
         rise = episode_return - chooser.last_return
@@ -118,6 +117,6 @@ def _with_bandit(config: ExpectRLConfig, agent: Agent) -> Agent:
         def one(i: jax.Array, chooser: Chooser) -> Chooser:
             return feed(chooser, arms[rows[i]], returns[rows[i]])
 
-        return state._replace(extra=jax.lax.fori_loop(0, jnp.sum(ended), one, state.extra))
+        return state._replace(aux=jax.lax.fori_loop(0, jnp.sum(ended), one, state.aux))
 
     return agent._replace(init=init, actor_params=actor_params, act=act, observe=observe)

@@ -10,9 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from bellmax import losses
-from bellmax.agents.base import Agent, Params
 from bellmax.agents.configs.value_based import MunchausenDQNConfig
-from bellmax.agents.value_based import ValueLoss, apply_sequence, make_value_agent, taken, td_loss
+from bellmax.agents.shared.base import Agent, Params
+from bellmax.agents.shared.value_based import (
+    ValueLoss,
+    apply_sequence,
+    make_value_agent,
+    taken,
+    td_loss,
+)
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network
 

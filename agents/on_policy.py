@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import optax
 
 from bellmax import losses
-from bellmax.agents.base import (
+from bellmax.agents.configs.on_policy import OnPolicyConfig
+from bellmax.agents.shared.base import (
     Act,
+    ActInput,
     ActorOutput,
     Agent,
     Batch,
@@ -25,10 +27,8 @@ from bellmax.agents.base import (
     Params,
     ReplaySpec,
     count_actions,
-    masked_mean,
 )
-from bellmax.agents.configs.on_policy import OnPolicyConfig
-from bellmax.agents.intrinsic import (
+from bellmax.agents.shared.intrinsic import (
     NO_BONUS,
     Chunk,
     Intrinsic,
@@ -55,7 +55,7 @@ class OnPolicyParams(NamedTuple):
     duals: Any
 
 
-class Extra(NamedTuple):
+class OnPolicyAux(NamedTuple):
     """bonus, normaliser: their states, () without curiosity. scale: [2], moving averages of
     squared advantages and of 1 (to correct the bias of the first)."""
 
@@ -81,7 +81,7 @@ class Prepared(NamedTuple):
     reward: jax.Array
 
 
-class Parts(NamedTuple):
+class Components(NamedTuple):
     """Configuration and functions that acting and learning use."""
 
     config: OnPolicyConfig
@@ -122,7 +122,7 @@ def make_on_policy_agent(
     """
     num_actions = count_actions(spec)
     network = make_recurrent_network(config.network, spec.observation, num_actions)
-    parts = Parts(config, network, intrinsic, make_normaliser(reward), reward.scale)
+    components = Components(config, network, intrinsic, make_normaliser(reward), reward.scale)
     adam = optax.adam(config.learning_rate, eps=config.adam_epsilon)
 
     def init(key: jax.Array) -> LearnerState:
@@ -131,14 +131,14 @@ def make_on_policy_agent(
         own, state = intrinsic.init(bonus_key, net.encoder)
         duals = jnp.zeros(2) if config.policy_loss == "vmpo" else ()
         params = OnPolicyParams(net, own, duals)
-        extra = Extra(state, parts.normaliser.init(), jnp.zeros(2))
-        return LearnerState(params, (), adam.init(params), jnp.zeros((), jnp.int32), extra)
+        aux = OnPolicyAux(state, components.normaliser.init(), jnp.zeros(2))
+        return LearnerState(params, (), adam.init(params), jnp.zeros((), jnp.int32), aux)
 
     def initial_memory(batch_size: int) -> Memory:
         return OnPolicyMemory(
             network.initial_memory(batch_size),
             intrinsic.initial_memory(batch_size),
-            parts.normaliser.initial_memory(batch_size),
+            components.normaliser.initial_memory(batch_size),
         )
 
     def learn(
@@ -146,15 +146,16 @@ def make_on_policy_agent(
     ) -> tuple[LearnerState, LearnOutput]:
         del key
         gradients, metrics = jax.grad(_loss, argnums=1, has_aux=True)(
-            parts, state.params, state.extra, batch
+            components, state.params, state.aux, batch
         )
-        metrics["gradient_norm"] = optax.tree.norm(gradients)
+        if config.max_gradient_norm is not None:
+            metrics["gradient_norm"] = optax.tree.norm(gradients)
         gradients = _clip(gradients, config.max_gradient_norm)
         updates, opt_state = adam.update(gradients, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
-        bonus = intrinsic.update(params.intrinsic, state.extra.bonus, params.network.encoder)
-        extra = state.extra._replace(bonus=bonus)
-        new = LearnerState(params, (), opt_state, state.steps + 1, extra)
+        bonus = intrinsic.update(params.intrinsic, state.aux.bonus, params.network.encoder)
+        aux = state.aux._replace(bonus=bonus)
+        new = LearnerState(params, (), opt_state, state.steps + 1, aux)
         return new, LearnOutput(metrics, jnp.zeros(batch.weights.shape))
 
     return Agent(
@@ -164,7 +165,7 @@ def make_on_policy_agent(
         _make_act(network),
         learn,
         ReplaySpec(sequence_length=3, batch_size=config.batch_size, on_policy=True),
-        prepare=lambda state, batch, memory: _prepare(parts, state, batch, memory),
+        prepare=lambda state, batch, memory: _prepare(components, state, batch, memory),
         schedules={"learning_rate": lambda gradient_steps, env_steps: config.learning_rate},
     )
 
@@ -180,24 +181,15 @@ def _clip(gradients: OnPolicyParams, norm: Any) -> OnPolicyParams:
 
 
 def _make_act(network: RecurrentNetwork) -> Act:
-    def act(
-        params: Params,
-        observation: jax.Array,
-        memory: Memory,
-        is_first: jax.Array,
-        key: jax.Array,
-        step: jax.Array,
-        *,
-        evaluate: bool = False,
-    ) -> ActorOutput:
-        del step
-        latents = network.encode(params.encoder, observation)
-        belief = network.step(params.cell, latents, is_first, memory.actor)
+    def act(params: Params, inputs: ActInput, *, evaluate: bool = False) -> ActorOutput:
+        memory = inputs.memory
+        latents = network.encode(params.encoder, inputs.observation)
+        belief = network.step(params.cell, latents, inputs.is_first, memory.actor)
         logits, _ = network.heads(params.heads, belief)
         if evaluate:
             action = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         else:
-            action = jax.random.categorical(key, logits).astype(jnp.int32)
+            action = jax.random.categorical(inputs.key, logits).astype(jnp.int32)
         memory = memory._replace(actor=RecurrentMemory(belief, action))
         return ActorOutput(action, memory, jax.nn.log_softmax(logits))
 
@@ -205,63 +197,63 @@ def _make_act(network: RecurrentNetwork) -> Act:
 
 
 def _prepare(
-    parts: Parts, state: LearnerState, batch: Batch, memory: OnPolicyMemory
+    components: Components, state: LearnerState, batch: Batch, memory: OnPolicyMemory
 ) -> tuple[LearnerState, Batch, OnPolicyMemory]:
     """Rewards, advantages and targets of a rollout, under the parameters that collected it."""
-    config, params, before = parts.config, state.params, state.extra
-    chunk = _unroll(parts, params.network, batch)
-    _, values = parts.network.heads(params.network.heads, chunk.beliefs)
+    config, params, before = components.config, state.params, state.aux
+    chunk = _unroll(components, params.network, batch)
+    _, values = components.network.heads(params.network.heads, chunk.beliefs)
     steps, mask = chunk.steps, transitions(chunk.steps)
-    bonus_state, carried, raw = parts.intrinsic.reward(
+    bonus_state, carried, raw = components.intrinsic.reward(
         params.intrinsic, before.bonus, params.network.encoder, chunk
     )
-    normaliser, returns, reward = parts.normaliser.update(
+    normaliser, returns, reward = components.normaliser.update(
         before.normaliser, memory.returns, raw, mask
     )
     rule = functools.partial(losses.generalised_advantages, lambda_=config.advantage_decay)
     advantage = jax.vmap(rule, in_axes=1, out_axes=1)(
         values[:-1],
-        config.extrinsic_scale * steps.reward[:-1] + parts.scale * reward,
+        config.extrinsic_scale * steps.reward[:-1] + components.scale * reward,
         config.discount * steps.discount[:-1],
         values[1:],
         1.0 - steps.is_last[1:],
     )
     target = advantage + values[:-1]
     if config.center_advantages:
-        advantage = advantage - masked_mean(advantage, mask)
-    square = jnp.stack([masked_mean(jnp.square(advantage), mask), jnp.ones(())])
+        advantage = advantage - losses.masked_mean(advantage, mask)
+    square = jnp.stack([losses.masked_mean(jnp.square(advantage), mask), jnp.ones(())])
     scale = before.scale + (1.0 - config.scale_decay) * (square - before.scale)
     unit = jnp.sqrt(scale[0] / scale[1]) + 1e-8
     prepared = Prepared((advantage / unit).T, target.T, reward.T)
     memory = memory._replace(intrinsic=carried, returns=returns)
-    extra = Extra(bonus_state, normaliser, scale)
-    return state._replace(extra=extra), batch._replace(extra=prepared), memory
+    aux = OnPolicyAux(bonus_state, normaliser, scale)
+    return state._replace(aux=aux), batch._replace(aux=prepared), memory
 
 
-def _unroll(parts: Parts, network: RecurrentParams, batch: Batch) -> Chunk:
+def _unroll(components: Components, network: RecurrentParams, batch: Batch) -> Chunk:
     """The time-major batch with the network's latents and beliefs."""
     steps: Step = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), batch.steps)
-    latents = parts.network.encode(network.encoder, steps.observation)
+    latents = components.network.encode(network.encoder, steps.observation)
     memory = batch.memory
-    beliefs = parts.network.unroll(
+    beliefs = components.network.unroll(
         network.cell, latents, steps.action, steps.is_first, memory.actor
     )
     return Chunk(steps, memory.intrinsic, latents, beliefs)
 
 
 def _loss(
-    parts: Parts, params: OnPolicyParams, extra: Extra, batch: Batch
+    components: Components, params: OnPolicyParams, aux: OnPolicyAux, batch: Batch
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Loss of policy, value and bonus for a subset of the environments of a prepared rollout."""
-    config = parts.config
-    chunk = _unroll(parts, params.network, batch)
-    logits, values = parts.network.heads(params.network.heads, chunk.beliefs[:-1])
+    config = components.config
+    chunk = _unroll(components, params.network, batch)
+    logits, values = components.network.heads(params.network.heads, chunk.beliefs[:-1])
     steps, mask = chunk.steps, transitions(chunk.steps)
-    prepared: Prepared = jax.tree.map(jnp.transpose, batch.extra)
+    prepared: Prepared = jax.tree.map(jnp.transpose, batch.aux)
     policy_loss, kl = _policy_loss(config, params.duals, logits, steps, prepared.advantage, mask)
-    value_loss = 0.5 * masked_mean(jnp.square(values - prepared.target), mask)
-    entropy = masked_mean(jax.vmap(jax.vmap(losses.categorical_entropy))(logits), mask)
-    intrinsic_loss = parts.intrinsic.loss(params.intrinsic, extra.bonus, chunk)
+    value_loss = 0.5 * losses.masked_mean(jnp.square(values - prepared.target), mask)
+    entropy = losses.masked_mean(jax.vmap(jax.vmap(losses.categorical_entropy))(logits), mask)
+    intrinsic_loss = components.intrinsic.loss(params.intrinsic, aux.bonus, chunk)
     loss = policy_loss + config.value_cost * value_loss - config.entropy_cost * entropy
     loss = loss + intrinsic_loss
     metrics = {
@@ -271,7 +263,7 @@ def _loss(
         "entropy": entropy,
         "kl": kl,
         "intrinsic_loss": intrinsic_loss,
-        "intrinsic_reward": masked_mean(prepared.reward, mask),
+        "intrinsic_reward": losses.masked_mean(prepared.reward, mask),
     }
     return loss, metrics
 
@@ -294,7 +286,9 @@ def _policy_loss(
         rule = jax.vmap(
             lambda *row: losses.clipped_surrogate_loss(*row, epsilon=config.clip_epsilon)
         )
-        return masked_mean(jax.vmap(rule)(log_pi, log_mu, advantage), mask), masked_mean(kl, mask)
+        return losses.masked_mean(
+            jax.vmap(rule)(log_pi, log_mu, advantage), mask
+        ), losses.masked_mean(kl, mask)
     temperature, alpha = jax.nn.softplus(duals) + 1e-6
     vmpo = losses.vmpo_loss(
         log_pi.reshape(-1),
@@ -306,4 +300,4 @@ def _policy_loss(
         epsilon_temperature=config.epsilon_temperature,
         epsilon_alpha=config.epsilon_alpha,
     )
-    return jnp.mean(vmpo.loss), masked_mean(kl, mask)
+    return jnp.mean(vmpo.loss), losses.masked_mean(kl, mask)

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from bellmax import UserError, losses
-from bellmax.agents.base import Agent, Params
 from bellmax.agents.configs.value_based import QRDQNRetraceConfig
-from bellmax.agents.value_based import ValueLoss, apply_sequence, make_value_agent
+from bellmax.agents.shared.base import Agent, Params
+from bellmax.agents.shared.value_based import ValueLoss, apply_sequence, make_value_agent
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network, quantile_head
 
@@ -153,30 +153,30 @@ def make_target(
         log_prob is () if not stored.
       trace: [K], 0 where the successor is the last step of its episode.
     """
-    greedy = jnp.argmax(selector, axis=-1)
-    dist_v = jnp.take_along_axis(dist_q, greedy[:, None, None], axis=-1)[..., 0]
-    is_greedy = (action == greedy).astype(jnp.float32)
-    if config.trace in ("uncorrected", "one_step"):
-        return losses.distributional_n_step_target(reward, discount, dist_v, trace, anchor=anchor)
-    if config.trace == "retrace" and not needs_behaviour(config):
-        # For a greedy policy c is lambda where the action is greedy, else 0, whatever mu. With
-        # lambda = 1 there is a single bootstrap, at the first non-greedy action: N atoms, not K N.
-        if isinstance(config.trace_decay, float) and config.trace_decay == 1.0:
-            cut = trace * is_greedy
-            return losses.distributional_n_step_target(reward, discount, dist_v, cut, anchor=anchor)
-        decay = config.trace_decay * is_greedy
-        return losses.distributional_lambda_target(
-            reward, discount, dist_v, decay, trace, anchor=anchor
+    window = reward, discount, dist_q, action, trace
+    decay = config.trace_decay
+    one_bootstrap = isinstance(decay, float) and decay == 1.0
+    greedy_retrace = config.trace == "retrace" and not needs_behaviour(config)
+    if greedy_retrace and not one_bootstrap:
+        return losses.greedy_distributional_retrace_target(
+            *window, q_t_selector=selector, lambda_=decay, anchor=anchor
         )
+    greedy = jnp.argmax(selector, axis=-1)
+    if greedy_retrace or config.trace in ("uncorrected", "one_step"):
+        # Greedy Retrace with lambda 1 is an n-step target that bootstraps at the first action that
+        # is not greedy: N atoms, of which greedy_distributional_retrace_target would return K N.
+        cut = trace * (action == greedy) if greedy_retrace else trace
+        dist_v = jnp.take_along_axis(dist_q, greedy[:, None, None], axis=-1)[..., 0]
+        return losses.distributional_n_step_target(reward, discount, dist_v, cut, anchor=anchor)
     num_actions = selector.shape[-1]
     pi = jax.nn.one_hot(greedy, num_actions) * (1.0 - config.target_epsilon)
     pi = pi + config.target_epsilon / num_actions
     if config.trace == "q_lambda":
-        c = losses.q_lambda_coefficients(action, lambda_=config.trace_decay)
+        c = losses.q_lambda_coefficients(action, lambda_=decay)
     else:
         # The action at the last step of an episode is a placeholder, and so is its probability.
         mu = jnp.where(trace > 0, jnp.exp(log_prob), 1.0)
-        c = losses.retrace_coefficients(action, pi, mu, lambda_=config.trace_decay)
+        c = losses.retrace_coefficients(action, pi, mu, lambda_=decay)
     return losses.distributional_retrace_target(
         reward, discount, dist_q, action, pi, c, trace, anchor=anchor
     )

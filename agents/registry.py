@@ -68,7 +68,7 @@ def load(name: str) -> tuple[type, Callable[..., Any]]:
     """
     if ":" not in name:
         config = config_class(name)
-        module = importlib.import_module(f"bellmax.agents.{name}")
+        module = importlib.import_module(f"{__package__}.{name}")
         return config, getattr(module, f"make_{name}")
     make_agent = load_callable(name, "agent.name", "makes an agent")
     with in_a_sentence(f"agent.name: the annotations of {name} cannot be read"):

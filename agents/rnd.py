@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from bellmax import losses
-from bellmax.agents.base import Agent, Params, masked_mean
 from bellmax.agents.configs.on_policy import RNDConfig
-from bellmax.agents.intrinsic import Chunk, Intrinsic, no_memory, transitions
 from bellmax.agents.on_policy import make_on_policy_agent
+from bellmax.agents.shared.base import Agent, Params
+from bellmax.agents.shared.intrinsic import Chunk, Intrinsic, no_memory, transitions
 from bellmax.envs import EnvSpec
 from bellmax.networks import check_arrays, make_torso
 
@@ -87,6 +87,6 @@ def rnd_bonus(config: RNDConfig, spec: EnvSpec) -> Intrinsic:
         return state, (), errors(params, state, chunk)
 
     def loss(params: Params, state: RNDState, chunk: Chunk) -> jax.Array:
-        return masked_mean(errors(params, state, chunk), transitions(chunk.steps))
+        return losses.masked_mean(errors(params, state, chunk), transitions(chunk.steps))
 
     return Intrinsic(init, no_memory, reward, loss, lambda params, state, encoder: state)

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from bellmax import losses
-from bellmax.agents.actor_critic import CriticLoss, make_actor_critic_agent
-from bellmax.agents.base import Agent
 from bellmax.agents.configs.actor_critic import TD3Config
+from bellmax.agents.shared.actor_critic import CriticLoss, make_actor_critic_agent
+from bellmax.agents.shared.base import Agent
 from bellmax.envs import EnvSpec
 
 

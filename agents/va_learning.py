@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from bellmax import losses
-from bellmax.agents.base import Agent, Params
 from bellmax.agents.configs.value_based import VALearningConfig
-from bellmax.agents.value_based import ValueLoss, apply_sequence, huber, make_value_agent
+from bellmax.agents.shared.base import Agent, Params
+from bellmax.agents.shared.value_based import ValueLoss, apply_sequence, huber, make_value_agent
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network, va_head
 

@@ -18,7 +18,7 @@ import numpy as np
 from timing import alternate, table
 
 from bellmax.agents import registry
-from bellmax.agents.base import ActorOutput, Batch, LearnOutput
+from bellmax.agents.shared.base import ActorOutput, Batch, LearnOutput
 from bellmax.envs import make_vector_env
 from bellmax.launch.config.run_config import load
 from bellmax.launch.replay.ring import make_replay
@@ -55,8 +55,9 @@ def without_learning(agent, env, replay):
 def without_acting(agent, env, replay):
     """Actions need no network and no random bits."""
 
-    def act(params, observation, memory, is_first, key, step, *, evaluate=False):
-        return ActorOutput((is_first + step).astype(jnp.int32) % 2, memory, ())
+    def act(params, inputs, *, evaluate=False):
+        action = (inputs.is_first + inputs.step).astype(jnp.int32) % 2
+        return ActorOutput(action, inputs.memory, ())
 
     return agent._replace(act=act), env, replay
 

@@ -29,8 +29,8 @@ import rlax
 from dm_env import specs
 from timing import alternate, ratios, table
 
-from bellmax.agents.base import Batch
 from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig, make_qr_dqn_retrace
+from bellmax.agents.shared.base import Batch
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import NetworkConfig, QuantileOutput
 

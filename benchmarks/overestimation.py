@@ -16,8 +16,8 @@ import numpy as np
 from report import interval
 from timing import table
 
-from bellmax.agents import Agent
-from bellmax.agents.actor_critic import check_action
+from bellmax.agents import ActInput, Agent
+from bellmax.agents.shared.actor_critic import check_action
 from bellmax.envs import make, make_vector_env
 from bellmax.launch.config.run_config import RunConfig, load
 from bellmax.launch.runners.train_state import TrainState
@@ -55,8 +55,8 @@ def compare(config: RunConfig, agent: Agent, state: TrainState) -> dict[str, np.
         def step(carry, key):
             env_state, seen, memory, going = carry
             act_key, env_key = jax.random.split(key)
-            known = seen.observation, memory, seen.is_first
-            output = agent.act(acting, *known, act_key, jnp.int32(0), evaluate=True)
+            known = seen.observation, memory, seen.is_first, act_key, jnp.int32(0)
+            output = agent.act(acting, ActInput(*known), evaluate=True)
             values = critics.apply(critic_params, seen.observation, output.action).mean(axis=1)
             arm = output.memory if alphas > 1 else jnp.zeros(EPISODES, jnp.int32)
             value = jnp.take_along_axis(values, arm[:, None], axis=1)[:, 0]

@@ -15,7 +15,7 @@ from report import interval
 from timing import table
 
 from bellmax.agents.qr_dqn_retrace import window_targets
-from bellmax.agents.value_based import apply_sequence
+from bellmax.agents.shared.value_based import apply_sequence
 from bellmax.envs import make_vector_env
 from bellmax.launch.config.run_config import load
 from bellmax.launch.replay.ring import make_replay, seed_axes

@@ -1,6 +1,7 @@
 """Exceptions and warnings of other people's code, turned into sentences or silence."""
 
 import contextlib
+import importlib
 import logging
 import os
 import sysconfig
@@ -8,6 +9,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 import bellmax
@@ -71,6 +73,24 @@ def making(name: str, options: Mapping[str, Any]) -> contextlib.AbstractContextM
     """
     given = ", ".join(f"{option} {value!r}" for option, value in options.items())
     return in_a_sentence(f"{name} cannot be made{' with ' if given else ''}{given}")
+
+
+def import_own(module: str, what: str) -> ModuleType:
+    """Import a module of the user's own, which `what` needs.
+
+    Raises:
+      UserError: there is no such module, or it raises an exception.
+    """
+    with in_a_sentence(f"the module {module!r} cannot be imported"):
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if not f"{module}.".startswith(f"{error.name}."):
+                raise  # one that the module imports
+            raise UserError(
+                f"{what} needs the module {error.name!r}; install it or add its folder to "
+                "PYTHONPATH"
+            ) from error
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from bellmax import UserError
-from bellmax.envs.errors import in_a_sentence
+from bellmax.envs.errors import import_own
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
@@ -40,16 +40,7 @@ def load_callable(name: str, key: str, purpose: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
         raise UserError(f"{key} must be of the form module.path:name, got {name!r}")
-    with in_a_sentence(f"{key}: the module {module_name!r} cannot be imported"):
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if f"{module_name}.".startswith(f"{error.name}."):
-                raise UserError(
-                    f"{key} {name!r} needs the module {error.name!r}; install it or add its "
-                    "folder to PYTHONPATH"
-                ) from error
-            raise
+    module = import_own(module_name, f"{key} {name!r}")
     found: Any = getattr(module, attribute, None)
     if found is None:
         raise UserError(

@@ -1,9 +1,10 @@
 """What a spec must be, told in sentences."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from dm_env import specs
+from jax.core import Tracer
 
 from bellmax import UserError
 from bellmax.envs.base import EnvSpec
@@ -21,11 +22,17 @@ def spec_problems(spec: Any) -> list[str]:
         return [f"spec must be a bellmax.envs.EnvSpec, got a {type(spec).__name__}"]
     problems = _array_problems("observation", spec.observation)
     problems += _array_problems("action", spec.action) or _action_problems(spec.action)
-    if spec.time_limit is not None and spec.time_limit < 1:
-        problems.append(f"spec.time_limit must be at least 1, got {spec.time_limit}")
-    if spec.reward_range is not None and not spec.reward_range[0] <= spec.reward_range[1]:
-        problems.append(f"spec.reward_range must be (low, high), got {spec.reward_range}")
+    limit, range_ = spec.time_limit, spec.reward_range
+    if _is_known(limit) and limit < 1:
+        problems.append(f"spec.time_limit must be at least 1, got {limit}")
+    if range_ is not None and all(map(_is_known, range_)) and not range_[0] <= range_[1]:
+        problems.append(f"spec.reward_range must be (low, high), got {range_}")
     return problems
+
+
+def _is_known(value: Any) -> TypeGuard[float]:
+    """Whether a number is there and not traced, as under a vmap over tasks."""
+    return value is not None and not isinstance(value, Tracer)
 
 
 def _array_problems(name: str, array: Any) -> list[str]:

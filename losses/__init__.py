@@ -12,10 +12,19 @@ Functions of sequences put time first, `[T, ...]`: row i is the transition from 
 caller applies `jax.vmap`, weights and reduces. The exceptions are `vmpo_loss`, whose weights are
 normalised over a batch, and the running scales of intrinsic rewards.
 
-Functions return a TD error, target minus prediction, unless they say otherwise. Arithmetic is in
-float32 or wider for every input dtype. Hyper-parameters are keyword-only. Numeric ones may be
-traced and, where the rule depends on them smoothly, have gradients; those that set a shape or
-select a variant (`n`, `horizons`, `method`, `reduce`, flags) must be static.
+Functions return a TD error, target minus prediction, unless they say otherwise. Hyper-parameters
+are keyword-only. Numeric ones may be traced and, where the rule depends on them smoothly, have
+gradients; those that set a shape or select a variant (`n`, `horizons`, `method`, `reduce`, flags)
+must be static.
+
+Dtypes. A function computes in, and returns, the widest dtype of its float arrays and
+hyper-parameters, float32 at least. Python numbers do not widen. Arrays that only select or mask
+(selectors, `mask`) do not count, and states of running statistics and tables keep their dtype.
+Rewards, discounts, traces and masks may also be integers or flags; integers are exact up to 2**24.
+
+What has weight 0 has no influence on values and gradients, whatever it holds, nan and inf
+included: what is at t where `discount_t` is 0, rows past a `trace_t` of 0, entries under a mask of
+0, actions and atoms of probability 0.
 """
 
 from bellmax.losses.action_gap import advantage_learning
@@ -40,6 +49,7 @@ from bellmax.losses.bandit import (
     bandit_update,
     bandit_update_windowed,
 )
+from bellmax.losses.batches import batched, masked_mean
 from bellmax.losses.categorical import (
     categorical_expected_sarsa,
     categorical_q_learning,
@@ -89,6 +99,7 @@ from bellmax.losses.expectile_tabular import (
     expectile_value_operator,
     worst_case_kernel,
 )
+from bellmax.losses.huber import huber_loss
 from bellmax.losses.intrinsic_reward import (
     ReturnNormaliser,
     RewardNormaliser,
@@ -188,6 +199,7 @@ __all__ = [
     "bandit_sample",
     "bandit_update",
     "bandit_update_windowed",
+    "batched",
     "behaviour_centred",
     "behaviour_dueling_q_learning",
     "behaviour_likelihood_loss",
@@ -223,9 +235,11 @@ __all__ = [
     "greedy_distributional_retrace_target",
     "horizon_losses",
     "horizon_mask",
+    "huber_loss",
     "importance_sampling_coefficients",
     "intrinsic_curiosity",
     "lambda_returns",
+    "masked_mean",
     "munchausen_lambda_returns",
     "munchausen_loss",
     "munchausen_q_learning",

@@ -1,19 +1,40 @@
-"""Checks of named arguments with chex, whose own messages only say "input 0"."""
+"""Checks of named arguments, and the one dtype rule.
 
-import math
+The rule: a function computes in the widest dtype of its float arrays and hyper-parameters, in
+float32 at least, and returns it. Python numbers are weakly typed, as everywhere in jax: they do not
+widen. Arrays that only select or mask (selectors, `mask`) do not count, and the states of running
+statistics keep their own dtype.
+"""
+
+import operator
 from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+# Integers up to this size are exact in float32.
+EXACT = 2**24
+NUMBER = "number"
+_DTYPES = {
+    float: (jnp.floating,),
+    int: (jnp.integer,),
+    bool: (jnp.bool_,),
+    NUMBER: (jnp.floating, jnp.integer, jnp.bool_),
+}
 
 
 class Spec(NamedTuple):
-    """An argument and its expected axes, one letter each, and dtype, `float` or `int`."""
+    """An argument and its expected axes, one letter each, and dtype.
+
+    The dtype is `float`, `int` or `bool`; or NUMBER: floats, and integers and flags that `promote`
+    makes floats, such as rewards, discounts and masks.
+    """
 
     value: Any
     axes: str
-    kind: type = float
+    kind: Any = float
 
 
 def check_arrays(**arguments: Spec) -> None:
@@ -24,31 +45,43 @@ def check_arrays(**arguments: Spec) -> None:
     """
     sizes: dict[str, tuple[str, int]] = {}
     for name, (value, axes, kind) in arguments.items():
-        _check_rank_and_dtype(name, value, axes, kind)
-        for axis, size in zip(axes, getattr(value, "shape", ()), strict=False):
+        shape = _check_rank_and_dtype(name, value, axes, kind)
+        for axis, size in zip(axes, shape, strict=True):
+            came = f"{name} has {size} entries along its axis [{axis}]"
+            if size == 0:
+                raise ValueError(f"{came}, but at least 1 is wanted.")
             first, wanted = sizes.setdefault(axis, (name, size))
             if size != wanted:
-                raise ValueError(
-                    f"{name} has {size} entries along its axis [{axis}], but {first} has {wanted}: "
-                    "they must agree."
-                )
+                raise ValueError(f"{came}, but {first} has {wanted}: they must agree.")
 
 
-def _check_rank_and_dtype(name: str, value: Any, axes: str, kind: type) -> None:
+def _check_rank_and_dtype(name: str, value: Any, axes: str, kind: Any) -> tuple[int, ...]:
     wanted = f"rank {len(axes)} ([{', '.join(axes)}]) is wanted; use jax.vmap over other axes"
-    if isinstance(value, list | tuple):
-        raise ValueError(f"{name} is a {type(value).__name__}, but an array of {wanted}.")
+    form = _form(value)
+    if form is None:
+        came = "None" if value is None else f"a {type(value).__name__}"
+        raise ValueError(f"{name} is {came}, but an array of {wanted}.")
+    shape, dtype = form
+    if len(shape) != len(axes):
+        raise ValueError(f"{name} has rank {len(shape)} (shape {shape}), but {wanted}.")
+    if not any(jnp.issubdtype(dtype, allowed) for allowed in _DTYPES[kind]):
+        kinds = "numbers" if kind == NUMBER else f"{kind.__name__}s"
+        raise ValueError(f"{name} has dtype {dtype}, but an array of {kinds} is wanted.")
+    if kind == NUMBER and isinstance(value, int | np.integer | np.ndarray):
+        if jnp.issubdtype(dtype, jnp.integer) and np.any(np.abs(value) > EXACT):
+            came = f"{name} has integers beyond 2**24, which float32 would round"
+            raise ValueError(f"{came}, but floats are wanted.")
+    return shape
+
+
+def _form(value: Any) -> tuple[tuple[int, ...], Any] | None:
+    """Shape and dtype of an array or number; None for anything else."""
+    if value is None or isinstance(value, list | tuple | str):
+        return None
     try:
-        chex.assert_rank(value, len(axes))
-    except AssertionError:
-        shape = jnp.shape(value)
-        came = f"{name} has rank {len(shape)} (shape {shape})"
-        raise ValueError(f"{came}, but {wanted}.") from None
-    try:
-        chex.assert_type(value, kind)
-    except AssertionError:
-        came = f"{name} has dtype {jnp.result_type(value)}"
-        raise ValueError(f"{came}, but an array of {kind.__name__}s is wanted.") from None
+        return np.shape(value), jnp.result_type(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def check_scalars(
@@ -62,30 +95,56 @@ def check_scalars(
 ):
     """Checks that hyper-parameters are scalars, and that concrete numbers are in range.
 
-    Traced values and arrays skip the range check, as their values are unknown when tracing.
+    Concrete are numbers of Python and NumPy. Traced values and arrays of jax skip the range check,
+    as their values are unknown when tracing.
 
     Raises:
       ValueError: one sentence with the hyper-parameter's name, its value and the allowed values.
     """
     for name, value in values.items():
-        if jnp.shape(value):
-            raise ValueError(f"{name} has shape {jnp.shape(value)}, but a scalar is wanted.")
-        if not isinstance(value, int | float):
+        form = _form(value)
+        if form is None:
+            raise ValueError(f"{name} is {value!r:.80}, but a number is wanted.")
+        if form[0]:
+            raise ValueError(f"{name} has shape {form[0]}, but a scalar is wanted.")
+        if not isinstance(value, int | float | np.generic | np.ndarray):
             continue
-        if math.isnan(value):
+        number = float(value)
+        if number != number:
             raise ValueError(f"{name} is nan, but a number is wanted.")
-        if name in above_zero and not value > 0:
+        if name in above_zero and not number > 0:
             raise ValueError(f"{name} is {value}, but must be above 0.")
-        if name in from_zero and value < 0:
+        if name in from_zero and number < 0:
             raise ValueError(f"{name} is {value}, but must be at least 0.")
-        if name in up_to_zero and value > 0:
+        if name in up_to_zero and number > 0:
             raise ValueError(f"{name} is {value}, but must be at most 0.")
-        if name in below_one and not value < 1:
+        if name in below_one and not number < 1:
             raise ValueError(f"{name} is {value}, but must be below 1.")
-        if name in up_to_one and value > 1:
+        if name in up_to_one and number > 1:
             raise ValueError(f"{name} is {value}, but must be at most 1.")
+
+
+def whole_number(name: str, value: Any) -> int:
+    """The value of a static argument that sets a size, as an int.
+
+    Raises:
+      ValueError: it is not an integer of Python or NumPy, or is below 1.
+    """
+    try:
+        number = 0 if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name} is {value!r}, but must be an int of at least 1.")
+    return number
 
 
 def widen(x: chex.Numeric) -> jax.Array:
     """`x` in float32, or in its own dtype if that is wider."""
-    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+    return promote(x)[0]
+
+
+def promote(*arrays: chex.Numeric) -> list[jax.Array]:
+    """The arrays in their widest dtype, float32 at least."""
+    dtype = jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
+    return [jnp.asarray(x, dtype) for x in arrays]

@@ -4,7 +4,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, promote
+from bellmax.losses._masking import finite_where
 from bellmax.losses._rlax import rlax
 
 
@@ -50,14 +51,15 @@ def advantage_learning(
     check_arrays(
         q_tm1=Spec(q_tm1, "A"),
         a_tm1=Spec(a_tm1, "", int),
-        r_t=Spec(r_t, ""),
-        discount_t=Spec(discount_t, ""),
+        r_t=Spec(r_t, "", NUMBER),
+        discount_t=Spec(discount_t, "", NUMBER),
         target_q_tm1=Spec(target_q_tm1, "A"),
         target_q_t=Spec(target_q_t, "A"),
     )
     check_scalars(alpha=alpha, from_zero=("alpha",), below_one=("alpha",))
-    q_tm1, r_t, discount_t = map(widen, (q_tm1, r_t, discount_t))
-    target_q_tm1, target_q_t = map(widen, (target_q_tm1, target_q_t))
+    arrays = promote(q_tm1, r_t, discount_t, target_q_tm1, target_q_t)
+    q_tm1, r_t, discount_t, target_q_tm1, target_q_t = arrays
+    target_q_t = finite_where(discount_t == 0, target_q_t)
     # Added to the reward, so that rlax stops its gradient with that of the target.
     r_t = r_t + alpha * (target_q_tm1[a_tm1] - jnp.max(target_q_tm1))
     error = rlax.q_learning(q_tm1, a_tm1, r_t, discount_t, target_q_t, stop_target_gradients)

@@ -16,7 +16,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, widen
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, promote, widen
+from bellmax.losses._masking import finite_where, weighted_sum
+from bellmax.losses.value import log_softmax
 
 
 class VAErrors(NamedTuple):
@@ -37,7 +39,7 @@ def behaviour_centred(f: chex.Array, mu: chex.Array) -> jax.Array:
     Invariant to a constant added to f. A uniform mu gives the standard dueling head.
 
     Args:
-      f: [A] float, raw advantages, in units of return, finite.
+      f: [A] float, raw advantages, in units of return; finite where mu is not 0.
       mu: [A] float, probabilities of the behaviour policy, summing to 1. With replay these are the
         frequencies of actions in the buffer, which `behaviour_likelihood_loss` learns. Constant to
         the gradient.
@@ -51,8 +53,8 @@ def behaviour_centred(f: chex.Array, mu: chex.Array) -> jax.Array:
     Source: Tang et al. 2023, arXiv:2305.18161.
     """
     check_arrays(f=Spec(f, "A"), mu=Spec(mu, "A"))
-    f, mu = widen(f), jax.lax.stop_gradient(widen(mu))
-    return f - jnp.sum(mu * f)
+    f, mu = promote(f, mu)
+    return f - weighted_sum(jax.lax.stop_gradient(mu), f)
 
 
 def behaviour_likelihood_loss(logits: chex.Array, a: chex.Numeric) -> jax.Array:
@@ -71,7 +73,7 @@ def behaviour_likelihood_loss(logits: chex.Array, a: chex.Numeric) -> jax.Array:
     Source: maximum likelihood; Tang et al. 2023, arXiv:2305.18161, need mu.
     """
     check_arrays(logits=Spec(logits, "A"), a=Spec(a, "", int))
-    return -jax.nn.log_softmax(widen(logits))[a]
+    return -log_softmax(widen(logits))[a]
 
 
 def va_target(
@@ -103,14 +105,15 @@ def va_target(
     """
     selector = advantage_t if selector_t is None else selector_t
     check_arrays(
-        r_t=Spec(r_t, ""),
-        discount_t=Spec(discount_t, ""),
+        r_t=Spec(r_t, "", NUMBER),
+        discount_t=Spec(discount_t, "", NUMBER),
         v_t=Spec(v_t, ""),
         advantage_t=Spec(advantage_t, "A"),
         selector_t=Spec(selector, "A"),
     )
-    greedy = widen(advantage_t)[jnp.argmax(selector)]
-    return widen(r_t) + widen(discount_t) * (widen(v_t) + greedy)
+    r_t, discount_t, v_t, advantage_t = promote(r_t, discount_t, v_t, advantage_t)
+    q_t = v_t + advantage_t[jnp.argmax(jnp.asarray(selector))]
+    return r_t + discount_t * finite_where(discount_t == 0, q_t)
 
 
 def va_errors(
@@ -148,10 +151,11 @@ def va_errors(
         baseline_tm1=Spec(baseline_tm1, ""),
         target_tm1=Spec(target_tm1, ""),
     )
-    target, baseline = widen(target_tm1), widen(baseline_tm1)
+    arrays = promote(v_tm1, advantage_tm1, baseline_tm1, target_tm1)
+    v_tm1, advantage_tm1, baseline, target = arrays
     if stop_target_gradients:
         target, baseline = jax.lax.stop_gradient((target, baseline))
-    return VAErrors(target - widen(v_tm1), target - baseline - widen(advantage_tm1)[a_tm1])
+    return VAErrors(target - v_tm1, target - baseline - advantage_tm1[a_tm1])
 
 
 def va_learning(
@@ -170,8 +174,18 @@ def va_learning(
     """TD errors of one-step VA-learning: `va_errors` against `va_target`.
 
     Args:
-      v_tm1, advantage_tm1, a_tm1, baseline_tm1, stop_target_gradients: as in `va_errors`.
-      r_t, discount_t, v_t, advantage_t, selector_t: as in `va_target`.
+      v_tm1: [] float, value at t-1, in units of return.
+      advantage_tm1: [A] float, advantages at t-1, from `behaviour_centred`.
+      a_tm1: [] int in [0, A), the action taken at t-1.
+      baseline_tm1: [] float, subtracted from the target of the advantage; may be any function of
+        the state, such as the target network's value at t-1, which is close to the target of v.
+      r_t: [] float, the reward that the action earned.
+      discount_t: [] float, gamma, or 0 where the environment terminated.
+      v_t: [] float, value at t, usually of the target network.
+      advantage_t: [A] float, advantages at t of the same network, from `behaviour_centred`.
+      selector_t: [A] float, values at t whose argmax selects the action; None means advantage_t.
+        Values of the online network give the target of double Q-learning. Has no gradient.
+      stop_target_gradients: whether target and baseline are constants to the gradient.
 
     Returns:
       `VAErrors`, two TD errors, [] float32 or wider each.
@@ -202,8 +216,15 @@ def behaviour_dueling_q_learning(
     """TD error of Q-learning with the head `v + advantage`: `va_target - v_tm1 - advantage_tm1[a]`.
 
     Args:
-      v_tm1, advantage_tm1, a_tm1: as in `va_errors`.
-      r_t, discount_t, v_t, advantage_t, selector_t: as in `va_target`.
+      v_tm1: [] float, value at t-1, in units of return.
+      advantage_tm1: [A] float, advantages at t-1, from `behaviour_centred`.
+      a_tm1: [] int in [0, A), the action taken at t-1.
+      r_t: [] float, the reward that the action earned.
+      discount_t: [] float, gamma, or 0 where the environment terminated.
+      v_t: [] float, value at t, usually of the target network.
+      advantage_t: [A] float, advantages at t of the same network, from `behaviour_centred`.
+      selector_t: [A] float, values at t whose argmax selects the action; None means advantage_t.
+        Values of the online network give the target of double Q-learning. Has no gradient.
       stop_target_gradients: whether the target is a constant to the gradient.
 
     Returns:

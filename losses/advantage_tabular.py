@@ -6,7 +6,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, promote, widen
+from bellmax.losses._masking import finite_where, weighted_sum
 
 
 class VATables(NamedTuple):
@@ -26,7 +27,7 @@ def _next_value(tables: VATables, pi: chex.Array | None) -> jax.Array:
     v, advantage = map(widen, tables)
     if pi is None:
         return v + jnp.max(advantage, axis=-1)
-    return v + jnp.einsum("sa,sa->s", widen(pi), advantage, precision="highest")
+    return v + weighted_sum(widen(pi), advantage)
 
 
 def _check_tables(tables: VATables, pi: chex.Array | None, **arguments: Spec) -> None:
@@ -75,8 +76,8 @@ def va_update(
         pi,
         s_tm1=Spec(s_tm1, "", int),
         a_tm1=Spec(a_tm1, "", int),
-        r_t=Spec(r_t, ""),
-        discount_t=Spec(discount_t, ""),
+        r_t=Spec(r_t, "", NUMBER),
+        discount_t=Spec(discount_t, "", NUMBER),
         s_t=Spec(s_t, "", int),
     )
     names = "step_size_v", "step_size_advantage"
@@ -87,7 +88,8 @@ def va_update(
         up_to_one=names,
     )
     v, advantage = map(widen, tables)
-    target = widen(r_t) + widen(discount_t) * _next_value(tables, pi)[s_t]
+    r_t, discount_t, v_t = promote(r_t, discount_t, _next_value(tables, pi)[s_t])
+    target = r_t + discount_t * finite_where(discount_t == 0, v_t)
     v_error = target - v[s_tm1]
     advantage_error = v_error - advantage[s_tm1, a_tm1]
     # Tables keep their dtype even if other inputs are float64, so that scans can carry them.
@@ -129,9 +131,9 @@ def va_value_iteration(
     Source: Tang et al. 2023, arXiv:2305.18161. The *new* v must be subtracted: with the old v a
       full step is not a contraction and diverges on a periodic chain.
     """
-    _check_tables(tables, pi, r=Spec(r, "SA"), p=Spec(p, "SAS"), mu=Spec(mu, "SA"))
+    _check_tables(tables, pi, r=Spec(r, "SA", NUMBER), p=Spec(p, "SAS"), mu=Spec(mu, "SA"))
     check_scalars(gamma=gamma, from_zero=("gamma",), up_to_one=("gamma",))
-    next_value = jnp.einsum("saz,z->sa", widen(p), _next_value(tables, pi), precision="highest")
-    q = widen(r) + gamma * next_value
-    v = jnp.einsum("sa,sa->s", widen(mu), q, precision="highest")
+    r, p, mu, next_value = promote(r, p, mu, _next_value(tables, pi))
+    q = r + gamma * weighted_sum(p, jnp.broadcast_to(next_value, p.shape))
+    v = weighted_sum(mu, q)
     return VATables(v, q - v[:, None])

@@ -13,7 +13,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, whole_number, widen
+from bellmax.losses.value import softmax
 
 
 class BanditState(NamedTuple):
@@ -46,9 +47,7 @@ def bandit_init(num_arms: int, *, window: int = 5) -> BanditState:
 
     Source: Moskovitz et al. 2021, arXiv:2102.03765, whose code has a window of 5.
     """
-    for name, value in {"num_arms": num_arms, "window": window}.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}, but must be at least 1.")
+    num_arms, window = whole_number("num_arms", num_arms), whole_number("window", window)
     return BanditState(jnp.zeros(num_arms), jnp.zeros(window), jnp.zeros((), jnp.int32))
 
 
@@ -77,7 +76,7 @@ def _check(state: BanditState, arm: chex.Numeric, feedback: chex.Numeric) -> Non
         recent=Spec(state.recent, "W"),
         filled=Spec(state.filled, "", int),
         arm=Spec(arm, "", int),
-        feedback=Spec(feedback, ""),
+        feedback=Spec(feedback, "", NUMBER),
     )
 
 
@@ -119,7 +118,7 @@ def bandit_update(
         up_to_one=("floor",),
     )
     weights = widen(state.weights)
-    divisor = jnp.maximum(jax.nn.softmax(weights)[arm], floor)
+    divisor = jnp.maximum(softmax(weights)[arm], floor)
     step = jnp.asarray(step_size * widen(feedback) / divisor, weights.dtype)
     return BanditState(weights.at[arm].add(step), widen(state.recent), state.filled)
 

@@ -10,8 +10,11 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, widen
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, promote, widen
+from bellmax.losses._masking import finite_where, weighted_sum
+from bellmax.losses._path import valid_policy
 from bellmax.losses._rlax import rlax
+from bellmax.losses.value import log_softmax, softmax
 
 
 def check_prediction(q_atoms_tm1, q_logits_tm1, a_tm1) -> None:
@@ -20,6 +23,17 @@ def check_prediction(q_atoms_tm1, q_logits_tm1, a_tm1) -> None:
         q_atoms_tm1=Spec(q_atoms_tm1, "M"),
         q_logits_tm1=Spec(q_logits_tm1, "AM"),
         a_tm1=Spec(a_tm1, "", int),
+    )
+
+
+def _check_step(q_atoms_tm1, q_logits_tm1, a_tm1, r_t, discount_t, q_atoms_t, q_logits_t) -> None:
+    check_prediction(q_atoms_tm1, q_logits_tm1, a_tm1)
+    check_arrays(
+        q_logits_tm1=Spec(q_logits_tm1, "AM"),
+        r_t=Spec(r_t, "", NUMBER),
+        discount_t=Spec(discount_t, "", NUMBER),
+        q_atoms_t=Spec(q_atoms_t, "L"),
+        q_logits_t=Spec(q_logits_t, "AL"),
     )
 
 
@@ -59,17 +73,19 @@ def categorical_regression(
         target=Spec(target, "K"),
         weights=Spec(weights, "K"),
     )
-    atoms_tm1, logits_tm1, target, weights = map(widen, (atoms_tm1, logits_tm1, target, weights))
+    arrays = promote(atoms_tm1, logits_tm1, target, weights)
+    atoms_tm1, logits_tm1, target, weights = arrays
+    target = finite_where(weights == 0, target)
     masses = jnp.asarray(rlax.categorical_l2_project(target, weights, atoms_tm1))
     if stop_target_gradients:
         masses = jax.lax.stop_gradient(masses)
-    return -jnp.sum(masses * jax.nn.log_softmax(logits_tm1))
+    return -weighted_sum(masses, log_softmax(logits_tm1))
 
 
 def means(q_atoms: chex.Array, q_logits: chex.Array) -> jax.Array:
     """[..., A] means of categorical distributions, from [L] atoms and [..., A, L] logits."""
-    probs = jax.nn.softmax(widen(q_logits))
-    return jnp.einsum("...l,l->...", probs, widen(q_atoms), precision="highest")
+    q_logits, q_atoms = promote(q_logits, q_atoms)
+    return jnp.einsum("...l,l->...", softmax(q_logits), q_atoms, precision="highest")
 
 
 def categorical_expected_sarsa(
@@ -105,18 +121,15 @@ def categorical_expected_sarsa(
 
     Source: Bellemare et al. 2017, arXiv:1707.06887, with an expectation over actions.
     """
-    check_prediction(q_atoms_tm1, q_logits_tm1, a_tm1)
-    check_arrays(
-        q_logits_tm1=Spec(q_logits_tm1, "AM"),
-        r_t=Spec(r_t, ""),
-        discount_t=Spec(discount_t, ""),
-        q_atoms_t=Spec(q_atoms_t, "L"),
-        q_logits_t=Spec(q_logits_t, "AL"),
-        probs_a_t=Spec(probs_a_t, "A"),
-    )
-    probs_t = jax.nn.softmax(widen(q_logits_t))
-    mixture = jnp.einsum("a,al->l", widen(probs_a_t), probs_t, precision="highest")
-    target = widen(r_t) + widen(discount_t) * widen(q_atoms_t)
+    _check_step(q_atoms_tm1, q_logits_tm1, a_tm1, r_t, discount_t, q_atoms_t, q_logits_t)
+    check_arrays(q_logits_t=Spec(q_logits_t, "AL"), probs_a_t=Spec(probs_a_t, "A"))
+    arrays = promote(r_t, discount_t, q_atoms_t, q_logits_t, probs_a_t)
+    r_t, discount_t, q_atoms_t, q_logits_t, probs_a_t = arrays
+    terminal = discount_t == 0
+    probs_a_t, q_logits_t = valid_policy(terminal, probs_a_t), finite_where(terminal, q_logits_t)
+    probs_t = softmax(finite_where(probs_a_t == 0, q_logits_t))
+    mixture = jnp.einsum("a,al->l", probs_a_t, probs_t, precision="highest")
+    target = r_t + discount_t * q_atoms_t
     prediction = (q_atoms_tm1, widen(q_logits_tm1)[a_tm1])
     return categorical_regression(
         *prediction, target, mixture, stop_target_gradients=stop_target_gradients
@@ -138,10 +151,16 @@ def categorical_q_learning(
     """Loss of C51: the target is the distribution of the action with the highest mean.
 
     Args:
-      q_atoms_tm1, q_logits_tm1, a_tm1, r_t, discount_t, q_atoms_t, q_logits_t,
-        stop_target_gradients: as in `categorical_expected_sarsa`.
-      q_t_selector: [A] float, values at t whose argmax selects the action (the first of ties);
-        None means the means of q_logits_t. Values of the online network give double Q-learning.
+      q_atoms_tm1: [M] float, rising, the grid of the prediction, in units of return.
+      q_logits_tm1: [A, M] float, logits of each action's distribution at t-1.
+      a_tm1: [] int in [0, A), the action taken at t-1.
+      r_t: [] float, the reward that it earned.
+      discount_t: [] float, gamma, or 0 where the environment terminated.
+      q_atoms_t: [L] float, rising, the grid at t, usually the same.
+      q_logits_t: [A, L] float, logits at t, usually of the target network.
+      q_t_selector: [A] float, values at t whose argmax selects the action (the first of ties); None
+        means the means of q_logits_t. Values of the online network give double Q-learning.
+      stop_target_gradients: whether the target is a constant to the gradient.
 
     Returns:
       [] float32 or wider, a loss.
@@ -152,10 +171,14 @@ def categorical_q_learning(
     Source: Bellemare et al. 2017, arXiv:1707.06887, algorithm 1; van Hasselt et al. 2015,
     arXiv:1509.06461. Same as rlax.categorical_q_learning and rlax.categorical_double_q_learning.
     """
-    check_arrays(q_atoms_t=Spec(q_atoms_t, "L"), q_logits_t=Spec(q_logits_t, "AL"))
+    _check_step(q_atoms_tm1, q_logits_tm1, a_tm1, r_t, discount_t, q_atoms_t, q_logits_t)
     selector = means(q_atoms_t, q_logits_t) if q_t_selector is None else q_t_selector
     check_arrays(q_logits_t=Spec(q_logits_t, "AL"), q_t_selector=Spec(selector, "A"))
-    selector = jnp.asarray(selector)
-    pi_t = jax.nn.one_hot(jnp.argmax(selector), selector.size)
-    arrays = (q_atoms_tm1, q_logits_tm1, a_tm1, r_t, discount_t, q_atoms_t, q_logits_t, pi_t)
-    return categorical_expected_sarsa(*arrays, stop_target_gradients=stop_target_gradients)
+    r_t, discount_t, q_atoms_t, q_logits_t = promote(r_t, discount_t, q_atoms_t, q_logits_t)
+    logits_t = q_logits_t[jnp.argmax(jnp.asarray(selector))]
+    probs_t = softmax(finite_where(discount_t == 0, logits_t))
+    prediction = (q_atoms_tm1, widen(q_logits_tm1)[a_tm1])
+    target = r_t + discount_t * q_atoms_t
+    return categorical_regression(
+        *prediction, target, probs_t, stop_target_gradients=stop_target_gradients
+    )

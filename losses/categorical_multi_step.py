@@ -10,10 +10,12 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, widen
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, promote, widen
+from bellmax.losses._masking import finite_where
 from bellmax.losses._path import bootstrap_step, path, policy_weights
 from bellmax.losses.categorical import categorical_regression, check_prediction, means
 from bellmax.losses.quantile import WeightedAtoms
+from bellmax.losses.value import softmax
 
 
 def categorical_retrace_target(
@@ -48,20 +50,23 @@ def categorical_retrace_target(
     Source: Gruslys et al. 2018, arXiv:1704.04651; Tang et al. 2022, arXiv:2207.07570.
     """
     check_arrays(
-        r_t=Spec(r_t, "T"),
-        discount_t=Spec(discount_t, "T"),
+        r_t=Spec(r_t, "T", NUMBER),
+        discount_t=Spec(discount_t, "T", NUMBER),
         q_atoms_t=Spec(q_atoms_t, "L"),
         q_logits_t=Spec(q_logits_t, "TAL"),
         a_t=Spec(a_t, "T", int),
         pi_t=Spec(pi_t, "TA"),
         c_t=Spec(c_t, "T"),
-        trace_t=Spec(trace_t, "T"),
+        trace_t=Spec(trace_t, "T", NUMBER),
     )
+    arrays = promote(r_t, discount_t, q_atoms_t, q_logits_t, pi_t, c_t, trace_t)
+    r_t, discount_t, q_atoms_t, q_logits_t, pi_t, c_t, trace_t = arrays
     steps = path(r_t, discount_t, c_t, trace_t, 0)
-    probs = jax.nn.softmax(widen(q_logits_t))
     weights = policy_weights(steps, a_t, pi_t)
+    q_logits_t = jnp.where(steps.terminal[:, None, None], 0.0, q_logits_t)
+    probs = softmax(finite_where(weights == 0, q_logits_t))
     weights = jnp.einsum("ta,tal->tl", weights, probs, precision="highest")
-    atoms = steps.shift[:, None] + steps.scale[:, None] * widen(q_atoms_t)[None, :]
+    atoms = steps.shift[:, None] + steps.scale[:, None] * q_atoms_t[None, :]
     return WeightedAtoms(jnp.ravel(atoms), jnp.ravel(weights))
 
 
@@ -86,8 +91,14 @@ def categorical_retrace(
       q_atoms_tm1: [M] float, rising, the grid of the prediction, in units of return.
       q_logits_tm1: [A, M] float, logits of each action's distribution at the first step.
       a_tm1: [] int in [0, A), the action taken there; it has no coefficient.
-      r_t, discount_t, q_atoms_t, q_logits_t, a_t, pi_t, c_t, trace_t: the window, as in
-        `categorical_retrace_target`.
+      r_t: [T] float, rewards.
+      discount_t: [T] float, gamma, or 0 where the environment terminated.
+      q_atoms_t: [L] float, the grid, in units of return.
+      q_logits_t: [T, A, L] float, logits of each action's distribution at the successor step.
+      a_t: [T] int in [0, A), the action taken there; the last is not used.
+      pi_t: [T, A] float, the target policy there, summing to 1 over actions.
+      c_t: [T] float, trace coefficients of `traces.py`; the last is not used.
+      trace_t: [T] float in [0, 1], 0 where the step that followed is the last of its episode.
       stop_target_gradients: whether the target is a constant to the gradient.
 
     Returns:
@@ -124,11 +135,17 @@ def n_step_categorical_q_learning(
     It bootstraps from the greedy action at the first cut or the end of the window.
 
     Args:
-      q_atoms_tm1, q_logits_tm1, a_tm1, r_t, discount_t, q_atoms_t, q_logits_t,
-        stop_target_gradients: as in `categorical_retrace`.
+      q_atoms_tm1: [M] float, rising, the grid of the prediction, in units of return.
+      q_logits_tm1: [A, M] float, logits of each action's distribution at the first step.
+      a_tm1: [] int in [0, A), the action taken there; it has no coefficient.
+      r_t: [T] float, rewards.
+      discount_t: [T] float, gamma, or 0 where the environment terminated.
+      q_atoms_t: [L] float, the grid, in units of return.
+      q_logits_t: [T, A, L] float, logits of each action's distribution at the successor step.
       trace_t: [T] float, 0 where the target bootstraps; any other value continues the trace.
-      q_t_selector: [T, A] float, values whose argmax is the greedy action (the first of ties);
-        None means the means of q_logits_t.
+      q_t_selector: [T, A] float, values whose argmax is the greedy action (the first of ties); None
+        means the means of q_logits_t.
+      stop_target_gradients: whether the target is a constant to the gradient.
 
     Returns:
       [] float32 or wider, a loss. T = 1 is `categorical_q_learning`.
@@ -141,16 +158,17 @@ def n_step_categorical_q_learning(
     check_prediction(q_atoms_tm1, q_logits_tm1, a_tm1)
     check_arrays(
         q_logits_tm1=Spec(q_logits_tm1, "AM"),
-        r_t=Spec(r_t, "T"),
-        discount_t=Spec(discount_t, "T"),
+        r_t=Spec(r_t, "T", NUMBER),
+        discount_t=Spec(discount_t, "T", NUMBER),
         q_atoms_t=Spec(q_atoms_t, "L"),
         q_logits_t=Spec(q_logits_t, "TAL"),
-        trace_t=Spec(trace_t, "T"),
+        trace_t=Spec(trace_t, "T", NUMBER),
     )
     selector = means(q_atoms_t, q_logits_t) if q_t_selector is None else q_t_selector
     check_arrays(q_logits_t=Spec(q_logits_t, "TAL"), q_t_selector=Spec(selector, "TA"))
     shift, scale, end = bootstrap_step(r_t, discount_t, trace_t, 0)
-    weights = jax.nn.softmax(widen(q_logits_t)[end, jnp.argmax(jnp.asarray(selector)[end])])
+    logits = widen(q_logits_t)[end, jnp.argmax(jnp.asarray(selector)[end])]
+    weights = softmax(finite_where(scale == 0, logits))
     target = shift + scale * widen(q_atoms_t)
     prediction = (q_atoms_tm1, widen(q_logits_tm1)[a_tm1])
     return categorical_regression(

@@ -10,7 +10,16 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses._checks import (
+    NUMBER,
+    Spec,
+    check_arrays,
+    check_scalars,
+    promote,
+    whole_number,
+    widen,
+)
+from bellmax.losses.value import log_softmax
 
 
 def rnd_error(
@@ -35,8 +44,9 @@ def rnd_error(
     Source: Burda et al. 2018, arXiv:1810.12894.
     """
     check_arrays(prediction=Spec(prediction, "D"), target=Spec(target, "D"))
+    prediction, target = promote(prediction, target)
     target = jax.lax.stop_gradient(target) if stop_target_gradients else target
-    return jnp.sum(jnp.square(widen(prediction) - widen(target)))
+    return jnp.sum(jnp.square(prediction - target))
 
 
 class IntrinsicCuriosity(NamedTuple):
@@ -98,9 +108,10 @@ def intrinsic_curiosity(
     )
     ranges = {"from_zero": ("beta", "eta"), "up_to_one": ("beta",)}
     check_scalars(beta=beta, eta=eta, **ranges)
-    inverse = -jax.nn.log_softmax(widen(logits_a_tm1))[a_tm1]
+    logits, predicted, latent_t = promote(logits_a_tm1, predicted_latent_t, latent_t)
+    inverse = -log_softmax(logits)[a_tm1]
     latent_t = jax.lax.stop_gradient(latent_t) if stop_target_gradients else latent_t
-    forward = 0.5 * jnp.sum(jnp.square(widen(predicted_latent_t) - widen(latent_t)))
+    forward = 0.5 * jnp.sum(jnp.square(predicted - latent_t))
     loss = (1.0 - beta) * inverse + beta * forward
     reward = eta * jax.lax.stop_gradient(forward)
     return IntrinsicCuriosity(jnp.asarray(loss), inverse, forward, jnp.asarray(reward))
@@ -122,6 +133,7 @@ def elliptical_bonus_init(
     Source: Henaff et al. 2022, arXiv:2210.05805.
     """
     check_scalars(ridge=ridge, above_zero=("ridge",))
+    features = whole_number("features", features)
     return jnp.eye(features, dtype=dtype) / jnp.asarray(ridge, dtype)
 
 
@@ -149,7 +161,7 @@ def elliptical_bonus(
     """
     inverse, feature = inverse_covariance, feature_t
     check_arrays(feature_t=Spec(feature, "D"), inverse_covariance=Spec(inverse, "DD"))
-    inverse, feature = map(jax.lax.stop_gradient, map(widen, (inverse, feature)))
+    inverse, feature = jax.lax.stop_gradient(promote(inverse, feature))
     u = jnp.matmul(inverse, feature, precision="highest")
     bonus = jnp.dot(feature, u, precision="highest")
     # Sherman-Morrison: the inverse of C + feature feature'.
@@ -160,7 +172,7 @@ def count_bonus(count_t: chex.Numeric, *, beta: chex.Numeric = 1.0) -> jax.Array
     """`beta / sqrt(count_t)`: a reference for other bonuses where states can be counted.
 
     Args:
-      count_t: [] float, at least 1: number of visits to the state, including this one; or a
+      count_t: [] float or int, at least 1: number of visits to the state, including this one; or a
         pseudo-count.
       beta: scale, at least 0, in units of reward.
 
@@ -172,6 +184,6 @@ def count_bonus(count_t: chex.Numeric, *, beta: chex.Numeric = 1.0) -> jax.Array
 
     Source: Strehl and Littman 2008; Bellemare et al. 2016, arXiv:1606.01868.
     """
-    check_arrays(count_t=Spec(count_t, ""))
+    check_arrays(count_t=Spec(count_t, "", NUMBER))
     check_scalars(beta=beta, from_zero=("beta",))
     return jnp.asarray(beta * jax.lax.rsqrt(widen(count_t)))

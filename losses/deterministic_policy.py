@@ -8,8 +8,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
-from bellmax.losses._rlax import rlax
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, promote, widen
+from bellmax.losses._masking import finite_where
 
 REDUCTIONS = {"min": jnp.min, "mean": jnp.mean}
 
@@ -17,7 +17,7 @@ REDUCTIONS = {"min": jnp.min, "mean": jnp.mean}
 def _reduced(q_t: chex.Array, reduce: str) -> jax.Array:
     if reduce not in REDUCTIONS:
         raise ValueError(f"reduce is {reduce!r}, but must be one of {', '.join(REDUCTIONS)}.")
-    return REDUCTIONS[reduce](widen(q_t))
+    return REDUCTIONS[reduce](q_t)
 
 
 def per_entry(name: str, value: chex.Numeric, of: str, array: jax.Array) -> jax.Array:
@@ -57,10 +57,10 @@ def smoothed_target_action(
     """
     check_arrays(action=Spec(action, "D"), noise=Spec(noise, "D"))
     check_scalars(noise_clip=noise_clip, from_zero=("noise_clip",))
-    action, clip = widen(action), widen(noise_clip)
+    action, noise, clip = promote(action, noise, noise_clip)
     low = per_entry("minimum", minimum, "action", action)
     high = per_entry("maximum", maximum, "action", action)
-    scaled = 0.5 * (high - low) * jnp.clip(widen(noise), -clip, clip)
+    scaled = 0.5 * (high - low) * jnp.clip(noise, -clip, clip)
     return jnp.clip(action + scaled, low, high)
 
 
@@ -84,8 +84,11 @@ def clipped_double_q_target(
 
     Source: Fujimoto et al. 2018, arXiv:1802.09477, clipped double Q-learning.
     """
-    check_arrays(r_t=Spec(r_t, ""), discount_t=Spec(discount_t, ""), q_t=Spec(q_t, "C"))
-    return widen(r_t) + widen(discount_t) * _reduced(q_t, reduce)
+    check_arrays(
+        r_t=Spec(r_t, "", NUMBER), discount_t=Spec(discount_t, "", NUMBER), q_t=Spec(q_t, "C")
+    )
+    r_t, discount_t, q_t = promote(r_t, discount_t, q_t)
+    return r_t + discount_t * _reduced(finite_where(discount_t == 0, q_t), reduce)
 
 
 def clipped_double_q_learning(
@@ -101,7 +104,11 @@ def clipped_double_q_learning(
 
     Args:
       q_tm1: [C] float, critics' values of the action taken at t-1.
-      r_t, discount_t, q_t, reduce: as in `clipped_double_q_target`.
+      r_t: [] float, the reward that the action earned.
+      discount_t: [] float, gamma, or 0 where the environment terminated.
+      q_t: [C] float, target critics' values at t of the same action, which is
+        `smoothed_target_action` in TD3. C = 1 is a single critic.
+      reduce: "min", or "mean" for the ablation without pessimism.
       stop_target_gradients: whether the target is a constant to the gradient.
 
     Returns:
@@ -140,12 +147,22 @@ def deterministic_policy_gradient(
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
 
-    Source: Silver et al. 2014, "Deterministic Policy Gradient Algorithms". Calls rlax.dpg_loss.
+    Source: Silver et al. 2014, "Deterministic Policy Gradient Algorithms".
     """
     check_arrays(a_t=Spec(a_t, "D"), dqda_t=Spec(dqda_t, "D"))
     if dqda_clipping is not None:
         check_scalars(dqda_clipping=dqda_clipping, above_zero=("dqda_clipping",))
-    # rlax annotates the clipping as a float; traced values work as well.
-    with jax.default_matmul_precision("highest"):
-        loss = rlax.dpg_loss(widen(a_t), widen(dqda_t), dqda_clipping)  # pyright: ignore[reportArgumentType]
-    return jnp.sum(loss)
+    a_t, dqda_t = promote(a_t, dqda_t)
+    dqda_t = jax.lax.stop_gradient(dqda_t)
+    if dqda_clipping is not None:
+        dqda_t = dqda_t * jnp.minimum(1.0, dqda_clipping / _norm(dqda_t))
+    # Not `target - a_t` with the target `dqda_t + a_t`, which would round a small gradient to 0.
+    towards = jnp.sum(dqda_t * (a_t - jax.lax.stop_gradient(a_t)))
+    return 0.5 * jnp.sum(jnp.square(dqda_t)) - towards
+
+
+def _norm(x: jax.Array) -> jax.Array:
+    """The Euclidean norm, of which no square overflows; not 0."""
+    largest = jnp.max(jnp.abs(x))
+    largest = jnp.where(largest > 0, largest, 1.0)
+    return largest * jnp.maximum(jnp.sqrt(jnp.sum(jnp.square(x / largest))), 1.0)

@@ -29,8 +29,10 @@ from typing import Literal
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from bellmax.losses._checks import Spec, check_arrays, widen
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, promote
+from bellmax.losses._masking import finite_where
 from bellmax.losses._path import (
     Path,
     bootstrap_step,
@@ -44,7 +46,9 @@ Anchor = int | Literal["every"]
 
 
 def _check_anchor(anchor: Anchor, length: int) -> None:
-    if anchor != "every" and not (isinstance(anchor, int) and 0 <= anchor < length):
+    if isinstance(anchor, int | np.integer) and 0 <= anchor < length:
+        return
+    if anchor != "every":
         raise ValueError(f'anchor is {anchor!r}, but must be in [0, {length}) or "every".')
 
 
@@ -56,11 +60,16 @@ def _at(anchor: Anchor, target: Callable[[chex.Numeric], WeightedAtoms], length:
 def _flat(steps: Path, dist_t: jax.Array, weights: jax.Array) -> WeightedAtoms:
     """Flattens the atoms of all steps; the shape of `weights` broadcasts to that of `dist_t`."""
     column = (-1,) + (1,) * (dist_t.ndim - 1)
-    atoms = steps.shift.reshape(column) + steps.scale.reshape(column) * dist_t
-    # Atoms of weight 0 are set to 0, so that they cannot overflow.
-    atoms = jnp.where(steps.reached.reshape(column), atoms, 0.0)
+    reached = steps.reached.reshape(column)
+    counts = reached & ~steps.terminal.reshape(column)
     weights = jnp.broadcast_to(weights, dist_t.shape) / dist_t.shape[1]
-    return WeightedAtoms(jnp.ravel(atoms), jnp.ravel(weights))
+    dist_t = finite_where(weights == 0, jnp.where(counts, dist_t, 0.0))
+    fine = jnp.isfinite(dist_t)
+    atoms = steps.shift.reshape(column)
+    atoms = atoms + steps.scale.reshape(column) * jnp.where(fine, dist_t, 0.0)
+    atoms = jnp.where(fine, atoms, jax.lax.stop_gradient(dist_t))
+    # Atoms of weight 0 are set to 0, so that they cannot overflow.
+    return WeightedAtoms(jnp.ravel(jnp.where(reached, atoms, 0.0)), jnp.ravel(weights))
 
 
 def distributional_retrace_target(
@@ -98,15 +107,16 @@ def distributional_retrace_target(
     Source: Tang et al. 2022, arXiv:2207.07570; Gruslys et al. 2018, arXiv:1704.04651.
     """
     check_arrays(
-        r_t=Spec(r_t, "T"),
-        discount_t=Spec(discount_t, "T"),
+        r_t=Spec(r_t, "T", NUMBER),
+        discount_t=Spec(discount_t, "T", NUMBER),
         dist_q_t=Spec(dist_q_t, "TNA"),
         a_t=Spec(a_t, "T", int),
         pi_t=Spec(pi_t, "TA"),
         c_t=Spec(c_t, "T"),
-        trace_t=Spec(trace_t, "T"),
+        trace_t=Spec(trace_t, "T", NUMBER),
     )
-    dist_q_t = widen(dist_q_t)
+    arrays = promote(r_t, discount_t, dist_q_t, pi_t, c_t, trace_t)
+    r_t, discount_t, dist_q_t, pi_t, c_t, trace_t = arrays
 
     def target(row: chex.Numeric) -> WeightedAtoms:
         steps = path(r_t, discount_t, c_t, trace_t, row)
@@ -130,10 +140,13 @@ def distributional_lambda_target(
     negative.
 
     Args:
-      r_t, discount_t, trace_t, anchor: as in `distributional_retrace_target`.
+      r_t: [T] float, rewards.
+      discount_t: [T] float, gamma, or 0 where the environment terminated.
       dist_v_t: [T, N] float, bootstrap atoms at the successor step, such as those of the greedy
         action.
       lambda_t: [T] float in [0, 1], one per step; the last is not used.
+      trace_t: [T] float in [0, 1], 0 where the step that followed is the last of its episode.
+      anchor: the row whose target is computed, or "every" for all rows.
 
     Returns:
       Atoms and weights [T N], or [T, T N]: float32 or wider. Gradients flow: the caller stops
@@ -145,13 +158,14 @@ def distributional_lambda_target(
     Source: Peng and Williams 1996, here for distributions.
     """
     check_arrays(
-        r_t=Spec(r_t, "T"),
-        discount_t=Spec(discount_t, "T"),
+        r_t=Spec(r_t, "T", NUMBER),
+        discount_t=Spec(discount_t, "T", NUMBER),
         dist_v_t=Spec(dist_v_t, "TN"),
         lambda_t=Spec(lambda_t, "T"),
-        trace_t=Spec(trace_t, "T"),
+        trace_t=Spec(trace_t, "T", NUMBER),
     )
-    dist_v_t = widen(dist_v_t)
+    arrays = promote(r_t, discount_t, dist_v_t, lambda_t, trace_t)
+    r_t, discount_t, dist_v_t, lambda_t, trace_t = arrays
 
     def target(row: chex.Numeric) -> WeightedAtoms:
         steps = path(r_t, discount_t, lambda_t, trace_t, row)
@@ -173,10 +187,12 @@ def distributional_n_step_target(
     Equals `distributional_lambda_target` with lambda 1, without the atoms of weight 0.
 
     Args:
-      r_t, discount_t, anchor: as in `distributional_retrace_target`.
+      r_t: [T] float, rewards.
+      discount_t: [T] float, gamma, or 0 where the environment terminated.
       dist_v_t: [T, N] float, bootstrap atoms at the successor step.
       trace_t: [T] float, 0 where the step that followed is the last of its episode, or wherever the
         target should bootstrap; any other value continues the trace in full.
+      anchor: the row whose target is computed, or "every" for all rows.
 
     Returns:
       Atoms and weights [N], or [T, N]: float32 or wider, each weight 1 / N. Gradients flow: the
@@ -188,16 +204,16 @@ def distributional_n_step_target(
     Source: Hessel et al. 2017, arXiv:1710.02298, here for quantiles.
     """
     check_arrays(
-        r_t=Spec(r_t, "T"),
-        discount_t=Spec(discount_t, "T"),
+        r_t=Spec(r_t, "T", NUMBER),
+        discount_t=Spec(discount_t, "T", NUMBER),
         dist_v_t=Spec(dist_v_t, "TN"),
-        trace_t=Spec(trace_t, "T"),
+        trace_t=Spec(trace_t, "T", NUMBER),
     )
-    dist_v_t = widen(dist_v_t)
+    r_t, discount_t, dist_v_t = promote(r_t, discount_t, dist_v_t)
 
     def target(row: chex.Numeric) -> WeightedAtoms:
         shift, scale, end = bootstrap_step(r_t, discount_t, trace_t, row)
-        atoms = shift + scale * dist_v_t[end]
+        atoms = shift + scale * finite_where(scale == 0, dist_v_t[end])
         return WeightedAtoms(atoms, jnp.full_like(atoms, 1.0 / atoms.size))
 
     return _at(anchor, target, dist_v_t.shape[0])

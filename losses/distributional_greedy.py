@@ -14,13 +14,18 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, widen
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, widen
 from bellmax.losses.distributional import (
     Anchor,
     distributional_lambda_target,
     distributional_n_step_target,
 )
-from bellmax.losses.distributional_off_policy import check_every, check_first, regress
+from bellmax.losses.distributional_off_policy import (
+    check_every,
+    check_first,
+    regress,
+    regress_every,
+)
 from bellmax.losses.quantile import WeightedAtoms
 from bellmax.losses.traces import check_lambda
 
@@ -49,12 +54,15 @@ def greedy_distributional_retrace_target(
     """`distributional_retrace_target` for the greedy policy, with T N atoms instead of T N A.
 
     Args:
-      r_t, discount_t, trace_t, anchor: as in `distributional_retrace_target`.
+      r_t: [T] float, rewards.
+      discount_t: [T] float, gamma, or 0 where the environment terminated.
       dist_q_t: [T, N, A] float, atoms of each action's return at the successor step.
       a_t: [T] int in [0, A), the action taken there; the last is not used.
+      trace_t: [T] float in [0, 1], 0 where the step that followed is the last of its episode.
       q_t_selector: [T, A] float, values whose argmax is the greedy action; None means the means of
         dist_q_t.
       lambda_: in [0, 1]; 0 gives the one-step target.
+      anchor: the row whose target is computed, or "every" for all rows.
 
     Returns:
       Atoms and weights [T N], or [T, T N]: float32 or wider, weights at least 0. Gradients flow:
@@ -68,7 +76,7 @@ def greedy_distributional_retrace_target(
     best, dist_v_t = _greedy(dist_q_t, q_t_selector)
     check_arrays(dist_q_t=Spec(dist_q_t, "TNA"), a_t=Spec(a_t, "T", int))
     check_lambda(lambda_)
-    lambda_t = jnp.multiply(lambda_, (best == a_t).astype(dist_v_t.dtype))
+    lambda_t = jnp.where(best == jnp.asarray(a_t), 1.0, 0.0) * widen(lambda_)
     window = (r_t, discount_t, dist_v_t, lambda_t, trace_t)
     return distributional_lambda_target(*window, anchor=anchor)
 
@@ -93,11 +101,24 @@ def greedy_distributional_retrace(
     """Loss of a window's first step against its `greedy_distributional_retrace_target`.
 
     Args:
-      dist_q_tm1, tau_tm1, a_tm1: the first step, as in `distributional_retrace`.
-      r_t, discount_t, a_t, trace_t: the window, as in `greedy_distributional_retrace_target`.
+      dist_q_tm1: [N, A] float, quantile values at the first step, in units of return.
+      tau_tm1: [N] float in (0, 1), the fractions that they estimate.
+      a_tm1: [] int in [0, A), the action taken there; it has no coefficient.
+      r_t: [T] float, rewards.
+      discount_t: [T] float, gamma, or 0 where the environment terminated.
       dist_q_t: [T, M, A] float, atoms at each successor step, usually of the target network.
-      q_t_selector, lambda_: as in `greedy_distributional_retrace_target`.
-      huber_kappa, divide_by_kappa, stop_target_gradients, method: as in `quantile_regression`.
+      a_t: [T] int in [0, A), the action taken there; the last is not used.
+      trace_t: [T] float in [0, 1], 0 where the step that followed is the last of its episode.
+      q_t_selector: [T, A] float, values whose argmax is the greedy action; None means the means of
+        dist_q_t.
+      lambda_: in [0, 1]; 0 gives the one-step target.
+      huber_kappa: at least 0, in units of return: larger errors are penalised linearly; 0 penalises
+        all errors by `|u|` (the pinball loss), inf by `u**2 / 2`.
+      divide_by_kappa: whether `huber` is divided by `huber_kappa`, as in IQN and not in QR-DQN;
+        makes the loss continuous at 0 and has no effect at 0 and 1.
+      stop_target_gradients: whether target and weights are constants to the gradient.
+      method: "pairwise" is O(N M), "sorted" O((N + M) log N); "auto" selects the one that
+        `quantile_sorted.py` expects to be faster. They differ by rounding, described there.
 
     Returns:
       [] float32 or wider, a loss. T = 1, or lambda_ 0, is `quantile_q_learning`.
@@ -135,8 +156,24 @@ def greedy_distributional_retrace_every(
     """`greedy_distributional_retrace` of every step, each against the rest of the window.
 
     Args:
-      dist_q_tm1, tau_tm1, a_tm1: [T, N, A], [T, N] and [T], as in `distributional_retrace_every`.
-      All others: as in `greedy_distributional_retrace`.
+      dist_q_tm1: [T, N, A] float, quantile values where each action was taken.
+      tau_tm1: [T, N] float in (0, 1), the fractions that they estimate.
+      a_tm1: [T] int in [0, A), the actions.
+      r_t: [T] float, rewards.
+      discount_t: [T] float, gamma, or 0 where the environment terminated.
+      dist_q_t: [T, M, A] float, atoms at each successor step, usually of the target network.
+      a_t: [T] int in [0, A), the action taken there; the last is not used.
+      trace_t: [T] float in [0, 1], 0 where the step that followed is the last of its episode.
+      q_t_selector: [T, A] float, values whose argmax is the greedy action; None means the means of
+        dist_q_t.
+      lambda_: in [0, 1]; 0 gives the one-step target.
+      huber_kappa: at least 0, in units of return: larger errors are penalised linearly; 0 penalises
+        all errors by `|u|` (the pinball loss), inf by `u**2 / 2`.
+      divide_by_kappa: whether `huber` is divided by `huber_kappa`, as in IQN and not in QR-DQN;
+        makes the loss continuous at 0 and has no effect at 0 and 1.
+      stop_target_gradients: whether target and weights are constants to the gradient.
+      method: "pairwise" is O(N M), "sorted" O((N + M) log N); "auto" selects the one that
+        `quantile_sorted.py` expects to be faster. They differ by rounding, described there.
 
     Returns:
       [T] float32 or wider, losses. Uses memory for T T M atoms.
@@ -153,8 +190,7 @@ def greedy_distributional_retrace_every(
     )
     options = {"huber_kappa": huber_kappa, "divide_by_kappa": divide_by_kappa, "method": method}
     options |= {"stop_target_gradients": stop_target_gradients}
-    one = lambda *row: regress(*row, **options)  # noqa: E731
-    return jax.vmap(one)(dist_q_tm1, tau_tm1, a_tm1, targets)
+    return regress_every(dist_q_tm1, tau_tm1, a_tm1, targets, **options)
 
 
 def n_step_quantile_q_learning(
@@ -175,8 +211,22 @@ def n_step_quantile_q_learning(
     """Loss of QR-DQN with an uncorrected n-step target, n = T: biased off-policy.
 
     Args:
-      trace_t: [T] float, 0 where the target bootstraps; any other value continues the trace. All
-      others: as in `greedy_distributional_retrace`.
+      dist_q_tm1: [N, A] float, quantile values at the first step, in units of return.
+      tau_tm1: [N] float in (0, 1), the fractions that they estimate.
+      a_tm1: [] int in [0, A), the action taken there; it has no coefficient.
+      r_t: [T] float, rewards.
+      discount_t: [T] float, gamma, or 0 where the environment terminated.
+      dist_q_t: [T, M, A] float, atoms at each successor step, usually of the target network.
+      trace_t: [T] float, 0 where the target bootstraps; any other value continues the trace.
+      q_t_selector: [T, A] float, values whose argmax is the greedy action; None means the means of
+        dist_q_t.
+      huber_kappa: at least 0, in units of return: larger errors are penalised linearly; 0 penalises
+        all errors by `|u|` (the pinball loss), inf by `u**2 / 2`.
+      divide_by_kappa: whether `huber` is divided by `huber_kappa`, as in IQN and not in QR-DQN;
+        makes the loss continuous at 0 and has no effect at 0 and 1.
+      stop_target_gradients: whether target and weights are constants to the gradient.
+      method: "pairwise" is O(N M), "sorted" O((N + M) log N); "auto" selects the one that
+        `quantile_sorted.py` expects to be faster. They differ by rounding, described there.
 
     Returns:
       [] float32 or wider, a loss. T = 1 is `quantile_q_learning`.
@@ -187,6 +237,7 @@ def n_step_quantile_q_learning(
     Source: Hessel et al. 2017, arXiv:1710.02298, for quantiles.
     """
     check_first(dist_q_tm1, tau_tm1, a_tm1, dist_q_t)
+    check_arrays(r_t=Spec(r_t, "T", NUMBER), dist_q_t=Spec(dist_q_t, "TMA"))
     _, dist_v_t = _greedy(dist_q_t, q_t_selector)
     target = distributional_n_step_target(r_t, discount_t, dist_v_t, trace_t)
     options = {"huber_kappa": huber_kappa, "divide_by_kappa": divide_by_kappa, "method": method}

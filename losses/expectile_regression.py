@@ -8,7 +8,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, promote, widen
+from bellmax.losses._masking import finite_where
 from bellmax.losses._rlax import rlax
 
 
@@ -67,7 +68,8 @@ def expectile_td_loss(
       r_t: [] float, the reward that it earned.
       discount_t: [] float, gamma, or 0 where the environment terminated.
       q_t: [] float, the target critic's value at t of the target policy's action.
-      alpha: as in `expectile_loss`; the paper uses several values below 1/2.
+      alpha: above 0 and below 1; 1/2 is the squared error, small values the worst case; the paper
+        uses several values below 1/2.
       stop_target_gradients: whether the target is a constant to the gradient.
 
     Returns:
@@ -80,10 +82,13 @@ def expectile_td_loss(
     """
     check_arrays(
         q_tm1=Spec(q_tm1, ""),
-        r_t=Spec(r_t, ""),
-        discount_t=Spec(discount_t, ""),
+        r_t=Spec(r_t, "", NUMBER),
+        discount_t=Spec(discount_t, "", NUMBER),
         q_t=Spec(q_t, ""),
     )
-    arrays = map(widen, (q_tm1, r_t, discount_t, q_t))
-    td_error = rlax.td_learning(*arrays, stop_target_gradients=stop_target_gradients)
+    q_tm1, r_t, discount_t, q_t = promote(q_tm1, r_t, discount_t, q_t)
+    q_t = finite_where(discount_t == 0, q_t)
+    td_error = rlax.td_learning(
+        q_tm1, r_t, discount_t, q_t, stop_target_gradients=stop_target_gradients
+    )
     return expectile_loss(td_error, alpha=alpha)

@@ -9,8 +9,10 @@ gamma-contraction in the maximum norm for every alpha.
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, promote
+from bellmax.losses._masking import finite_where, weighted_sum
 from bellmax.losses.expectile_regression import check_alpha
 
 
@@ -64,7 +66,8 @@ def expectile(values: chex.Array, probs: chex.Array, *, alpha: chex.Numeric) -> 
     """
     check_arrays(values=Spec(values, "M"), probs=Spec(probs, "M"))
     check_alpha(alpha)
-    return _expectile(widen(values), widen(probs), alpha)
+    values, probs = promote(values, probs)
+    return _expectile(finite_where(probs == 0, values), probs, alpha)
 
 
 def worst_case_kernel(values: chex.Array, probs: chex.Array, *, alpha: chex.Numeric) -> jax.Array:
@@ -74,7 +77,9 @@ def worst_case_kernel(values: chex.Array, probs: chex.Array, *, alpha: chex.Nume
     has a smaller mean; for alpha > 1/2 none, with the fraction inverted, has a larger one.
 
     Args:
-      values, probs, alpha: as in `expectile`.
+      values: [M] float, outcomes in any order, finite.
+      probs: [M] float, at least 0, summing to 1; normalised internally.
+      alpha: above 0 and below 1.
 
     Returns:
       [M] float32 or wider, summing to 1. Differentiable in probs and alpha.
@@ -86,33 +91,35 @@ def worst_case_kernel(values: chex.Array, probs: chex.Array, *, alpha: chex.Nume
     """
     check_arrays(values=Spec(values, "M"), probs=Spec(probs, "M"))
     check_alpha(alpha)
-    values, probs = widen(values), widen(probs)
+    values, probs = promote(values, probs)
+    values = finite_where(probs == 0, values)
     _, above = _centre_and_above(values, probs, alpha)
     weights = jnp.where(above, alpha, 1.0 - alpha) * probs
     return weights / jnp.sum(weights)
 
 
 def _check_mdp(r, p, gamma, alpha, terminal, **arguments: Spec) -> None:
-    reward = Spec(r, "SAS" if jnp.ndim(r) == 3 else "SA")
+    reward = Spec(r, "SAS" if np.ndim(r) == 3 else "SA", NUMBER)
     ends = {} if terminal is None else {"terminal": Spec(terminal, "S", bool)}
     check_arrays(**arguments, r=reward, p=Spec(p, "SAS"), **ends)
     check_scalars(gamma=gamma, from_zero=("gamma",), up_to_one=("gamma",))
     check_alpha(alpha)
 
 
-def _returns(r, v, gamma, terminal) -> jax.Array:
-    """[S, A, S, ...], reward plus discounted value of each next state (and next action)."""
-    r, v = widen(r), widen(v)
+def _backup(r, v, probs, terminal, gamma, alpha) -> jax.Array:
+    """[S, A], the expectile of reward plus discounted value over all axes of probs but two.
+
+    `v` has the axes of `probs` but two, and `r` its first axes.
+    """
+    r, v, probs = promote(r, v, probs)
     if terminal is not None:
-        v = jnp.where(jnp.reshape(terminal, (-1,) + (1,) * (v.ndim - 1)), jnp.zeros_like(v), v)
-    wanted = 2 + v.ndim
-    return jnp.reshape(r, r.shape + (1,) * (wanted - r.ndim)) + gamma * v[None, None]
-
-
-def _backup(returns: jax.Array, probs: jax.Array, alpha: chex.Numeric) -> jax.Array:
-    """[S, A], the expectile over all axes but the first two."""
+        ends = jnp.reshape(jnp.asarray(terminal), (-1,) + (1,) * (v.ndim - 1))
+        v = jnp.where(ends, jnp.zeros_like(v), v)
+    r = jnp.broadcast_to(jnp.reshape(r, r.shape + (1,) * (probs.ndim - r.ndim)), probs.shape)
+    # Before the sum, so that no gradient is nan.
+    r, v = (finite_where(probs == 0, x) for x in (r, jnp.broadcast_to(v, probs.shape)))
     of_one = lambda x, p: _expectile(jnp.ravel(x), jnp.ravel(p), alpha)  # noqa: E731
-    return jax.vmap(jax.vmap(of_one))(returns, probs)
+    return jax.vmap(jax.vmap(of_one))(r + gamma * v, probs)
 
 
 def expectile_bellman_operator(
@@ -150,10 +157,11 @@ def expectile_bellman_operator(
     """
     policy = {} if pi is None else {"pi": Spec(pi, "SA")}
     _check_mdp(r, p, gamma, alpha, terminal, q=Spec(q, "SA"), **policy)
-    q, p = widen(q), widen(p)
+    q, p = promote(q, p)
     if pi is None:
-        return _backup(_returns(r, jnp.max(q, axis=-1), gamma, terminal), p, alpha)
-    return _backup(_returns(r, q, gamma, terminal), p[..., None] * widen(pi)[None, None], alpha)
+        return _backup(r, jnp.max(q, axis=-1), p, terminal, gamma, alpha)
+    p, pi = promote(p, pi)
+    return _backup(r, q, p[..., None] * pi[None, None], terminal, gamma, alpha)
 
 
 def expectile_value_operator(
@@ -173,8 +181,12 @@ def expectile_value_operator(
 
     Args:
       v: [S] float, state values, in units of return.
+      r: [S, A] float, rewards, or [S, A, S] if they depend on the next state.
+      p: [S, A, S] float, probabilities of the next state, rows summing to 1.
       pi: [S, A] float, the policy to evaluate, rows summing to 1.
-      r, p, gamma, alpha, terminal: as in `expectile_bellman_operator`.
+      gamma: discount in [0, 1].
+      alpha: above 0 and below 1; 1/2 is the ordinary operator.
+      terminal: [S] bool, states that end the episode when entered, of value 0; None for none.
 
     Returns:
       [S] float32 or wider.
@@ -185,5 +197,5 @@ def expectile_value_operator(
     Source: Clavier et al. 2024, arXiv:2406.04081.
     """
     _check_mdp(r, p, gamma, alpha, terminal, v=Spec(v, "S"), pi=Spec(pi, "SA"))
-    q = _backup(_returns(r, v, gamma, terminal), widen(p), alpha)
-    return jnp.einsum("sa,sa->s", widen(pi), q, precision="highest")
+    q, pi = promote(_backup(r, v, p, terminal, gamma, alpha), pi)
+    return weighted_sum(pi, q)

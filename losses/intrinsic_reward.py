@@ -17,8 +17,17 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses._checks import (
+    NUMBER,
+    Spec,
+    check_arrays,
+    check_scalars,
+    promote,
+    whole_number,
+    widen,
+)
 
 
 class RewardNormaliser(NamedTuple):
@@ -64,10 +73,11 @@ class ReturnNormaliser(NamedTuple):
 
 
 def _check_alike(**arrays: chex.Array) -> None:
-    """Checks that all arrays are floats of the same shape."""
+    """Checks that all arrays have the same shape, and are floats, or numbers if they are masks."""
     first, *_ = arrays.values()
-    axes = "abcdefghijklmnopqrstuvwxyz"[: jnp.ndim(first)]
-    check_arrays(**{name: Spec(value, axes) for name, value in arrays.items()})
+    axes = "abcdefghijklmnopqrstuvwxyz"[: np.ndim(first)]
+    kinds = {"mask": NUMBER, "uncertainty": NUMBER}
+    check_arrays(**{name: Spec(x, axes, kinds.get(name, float)) for name, x in arrays.items()})
 
 
 def _cast_like(state, wanted):
@@ -127,6 +137,7 @@ def reward_normaliser_update(
     Source: Guo et al. 2022, arXiv:2206.08332; the order of updates is that of public code.
     """
     _check_alike(uncertainty=uncertainty, mask=mask)
+    check_arrays(**{name: Spec(value, "") for name, value in state._asdict().items()})
     in_unit = {"from_zero": ("decay",), "below_one": ("decay",)}
     check_scalars(decay=decay, eps=eps, above_zero=("eps",), **in_unit)
     valid = jnp.asarray(mask) != 0
@@ -191,12 +202,14 @@ def running_moments_update(
     Source: Chan et al. 1983; for RND, Burda et al. 2018, arXiv:1810.12894.
     """
     letters = "abcdefghijklmnopqrstuvwxyz"
-    lead, entry = letters[: jnp.ndim(mask)], letters[::-1][: jnp.ndim(state.mean)]
-    arrays = {"mean": Spec(state.mean, entry), "mask": Spec(mask, lead)}
+    lead, entry = letters[: np.ndim(mask)], letters[::-1][: np.ndim(state.mean)]
+    arrays = {"seen": Spec(state.seen, ""), "mean": Spec(state.mean, entry)}
+    arrays |= {"variance": Spec(state.variance, entry), "mask": Spec(mask, lead, NUMBER)}
     check_arrays(**arrays, x=Spec(x, lead + entry))
     x, valid = widen(x), jnp.asarray(mask) != 0
     axes = tuple(range(jnp.ndim(mask)))
     valid = jnp.reshape(valid, valid.shape + (1,) * jnp.ndim(state.mean))
+    x = jnp.where(valid, x, 0.0)
 
     new = _sum(jnp.sum(valid), axis_name)
 
@@ -238,7 +251,7 @@ def standardise(
 
     Source: Burda et al. 2018, arXiv:1810.12894, which applies it to RND's input only.
     """
-    _check_alike(mean=state.mean, x=x)
+    _check_alike(mean=state.mean, variance=state.variance, x=x)
     check_scalars(clip=clip, eps=eps, above_zero=("clip", "eps"))
     standard = (widen(x) - state.mean) / jnp.sqrt(state.variance + eps)
     return jnp.clip(standard, -jnp.asarray(clip), clip)
@@ -258,6 +271,7 @@ def return_normaliser_init(
 
     Source: Burda et al. 2018, arXiv:1810.12894.
     """
+    environments = whole_number("environments", environments)
     return ReturnNormaliser(jnp.zeros((environments,), dtype), running_moments_init((), dtype))
 
 
@@ -291,7 +305,7 @@ def return_normaliser_update(
 
     Source: Burda et al. 2018, arXiv:1810.12894, and its published code.
     """
-    arrays = {"r_t": Spec(r_t, "TB"), "mask": Spec(mask, "TB")}
+    arrays = {"r_t": Spec(r_t, "TB", NUMBER), "mask": Spec(mask, "TB", NUMBER)}
     check_arrays(**arrays, returns=Spec(state.returns, "B"))
     in_unit = {"from_zero": ("discount",), "below_one": ("discount",)}
     check_scalars(discount=discount, eps=eps, above_zero=("eps",), **in_unit)
@@ -303,7 +317,7 @@ def return_normaliser_update(
         returns = jnp.where(on, discount * returns + r, returns)
         return returns, returns
 
-    start = jnp.asarray(state.returns, jnp.result_type(state.returns, r_t))
+    start, r_t, discount = promote(state.returns, r_t, discount)
     last, returns = jax.lax.scan(step, start, (r_t, valid))
     moments = running_moments_update(state.moments, returns, mask, axis_name=axis_name)
     reward = r_t / jnp.sqrt(moments.variance + eps)

@@ -8,9 +8,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
-from bellmax.losses._rlax import rlax
-from bellmax.losses.value import max_and_soft_excess
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, promote, widen
+from bellmax.losses._masking import finite_where
+from bellmax.losses.huber import huber
+from bellmax.losses.value import soft_parts
 
 
 def check_hyper_parameters(**values: chex.Numeric) -> None:
@@ -36,15 +37,14 @@ def scaled_log_policy(q: chex.Array, *, temperature: chex.Numeric) -> jax.Array:
     """
     check_arrays(q=Spec(q, "A"))
     check_hyper_parameters(temperature=temperature)
-    q_max, excess = max_and_soft_excess(q, temperature)
-    # In this order: q_max + excess would lose the excess to rounding for large values.
-    return (widen(q) - q_max) - excess
+    parts = soft_parts(q, temperature)
+    return parts.offsets - parts.excess
 
 
 def scaled_log_probability(q: chex.Array, a: chex.Numeric, temperature: chex.Numeric) -> jax.Array:
     """Entry `a` of `scaled_log_policy`, without checks; used by one-step and n-step targets."""
-    q_max, excess = max_and_soft_excess(q, temperature)
-    return (widen(q)[a] - q_max) - excess
+    parts = soft_parts(q, temperature)
+    return parts.offsets[a] - parts.excess
 
 
 def munchausen_term(
@@ -113,16 +113,19 @@ def munchausen_target(
     """
     check_arrays(
         a_tm1=Spec(a_tm1, "", int),
-        r_t=Spec(r_t, ""),
-        discount_t=Spec(discount_t, ""),
+        r_t=Spec(r_t, "", NUMBER),
+        discount_t=Spec(discount_t, "", NUMBER),
         target_q_tm1=Spec(target_q_tm1, "A"),
         target_q_t=Spec(target_q_t, "A"),
     )
     check_hyper_parameters(temperature=temperature, alpha=alpha, clip=clip)
+    arrays = promote(r_t, discount_t, target_q_tm1, target_q_t)
+    r_t, discount_t, target_q_tm1, target_q_t = arrays
     log_pi = scaled_log_probability(target_q_tm1, a_tm1, temperature)
     # The sum over actions of pi * (q - tau * log pi) in closed form: one reduction, no 0 * inf.
-    bootstrap = jnp.add(*max_and_soft_excess(target_q_t, temperature))
-    return widen(r_t) + alpha * jnp.maximum(log_pi, clip) + widen(discount_t) * bootstrap
+    at_t = soft_parts(finite_where(discount_t == 0, target_q_t), temperature)
+    term = alpha * jnp.maximum(log_pi, clip)
+    return r_t + term + discount_t * (at_t.maximum + at_t.excess)
 
 
 def munchausen_q_learning(
@@ -142,10 +145,16 @@ def munchausen_q_learning(
 
     Args:
       q_tm1: [A] float, online network's action values at t-1.
-      a_tm1, r_t, discount_t, target_q_tm1, target_q_t: as in `munchausen_target`.
-      temperature, alpha, clip: as in `munchausen_target`.
-      stop_target_gradients: whether the target is a constant to the gradient; False allows
-        learning hyper-parameters through it.
+      a_tm1: [] int in [0, A), the action taken at t-1.
+      r_t: [] float, the reward that it earned.
+      discount_t: [] float, gamma, or 0 where the environment terminated.
+      target_q_tm1: [A] float, target network's action values at t-1.
+      target_q_t: [A] float, target network's action values at t.
+      temperature: above 0, in units of return.
+      alpha: weight of the Munchausen term, in [0, 1]; 0 gives soft Q-learning.
+      clip: lower bound of the unweighted term, at most 0; -inf for none.
+      stop_target_gradients: whether the target is a constant to the gradient; False allows learning
+        hyper-parameters through it.
 
     Returns:
       [] float32 or wider, target minus prediction, in units of return.
@@ -179,19 +188,30 @@ def munchausen_loss(
 ) -> jax.Array:
     """Loss of M-DQN on one transition: the Huber loss of the `munchausen_q_learning` TD error.
 
-    Args: as in `munchausen_q_learning`, and
-      huber_delta: above 0, in units of return: a larger TD error is penalised linearly.
+    Args:
+      q_tm1: [A] float, online network's action values at t-1.
+      a_tm1: [] int in [0, A), the action taken at t-1.
+      r_t: [] float, the reward that it earned.
+      discount_t: [] float, gamma, or 0 where the environment terminated.
+      target_q_tm1: [A] float, target network's action values at t-1.
+      target_q_t: [A] float, target network's action values at t.
+      temperature: above 0, in units of return.
+      alpha: weight of the Munchausen term, in [0, 1]; 0 gives soft Q-learning.
+      clip: lower bound of the unweighted term, at most 0; -inf for none.
+      huber_delta: above 0, in units of return: a larger TD error is penalised linearly; inf gives
+        half the squared error.
+      stop_target_gradients: whether the target is a constant to the gradient; False allows learning
+        hyper-parameters through it.
 
     Returns:
       [] float32 or wider; the caller takes the mean over a batch.
 
     Raises: as `munchausen_q_learning`.
 
-    Source: Vieillard et al. 2020, arXiv:2007.14430. Calls rlax.huber_loss.
+    Source: Vieillard et al. 2020, arXiv:2007.14430.
     """
     check_scalars(huber_delta=huber_delta, above_zero=("huber_delta",))
     arrays = (q_tm1, a_tm1, r_t, discount_t, target_q_tm1, target_q_t)
     hyper = {"temperature": temperature, "alpha": alpha, "clip": clip}
     td_error = munchausen_q_learning(*arrays, **hyper, stop_target_gradients=stop_target_gradients)
-    # rlax annotates delta as a float; traced values work as well.
-    return jnp.asarray(rlax.huber_loss(td_error, huber_delta))  # pyright: ignore[reportArgumentType]
+    return huber(td_error, huber_delta)

@@ -11,7 +11,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, widen
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, promote, widen
+from bellmax.losses._masking import finite_where
 from bellmax.losses.munchausen import check_hyper_parameters, munchausen_term, scaled_log_policy
 from bellmax.losses.quantile import quantile_regression
 
@@ -57,21 +58,29 @@ def munchausen_quantile_target(
     policy = target_dist_q_t if target_dist_q_t_policy is None else target_dist_q_t_policy
     check_arrays(
         a_tm1=Spec(a_tm1, "", int),
-        r_t=Spec(r_t, ""),
-        discount_t=Spec(discount_t, ""),
+        r_t=Spec(r_t, "", NUMBER),
+        discount_t=Spec(discount_t, "", NUMBER),
         target_dist_q_tm1=Spec(target_dist_q_tm1, "KA"),
         target_dist_q_t=Spec(target_dist_q_t, "MA"),
         target_dist_q_t_policy=Spec(policy, "LA"),
     )
     check_hyper_parameters(temperature=temperature, alpha=alpha, clip=clip)
-    q_tm1, q_t = (jnp.mean(widen(dist), axis=0) for dist in (target_dist_q_tm1, policy))
+    r_t, discount_t, dist_tm1, dist_t, policy = promote(
+        r_t, discount_t, target_dist_q_tm1, target_dist_q_t, policy
+    )
+    terminal = discount_t == 0
+    dist_t, policy = finite_where(terminal, dist_t), finite_where(terminal, policy)
+    q_tm1, q_t = jnp.mean(dist_tm1, axis=0), jnp.mean(policy, axis=0)
     term = munchausen_term(q_tm1, a_tm1, temperature=temperature, clip=clip)
     log_pi = scaled_log_policy(q_t, temperature=temperature)
-    pi = jnp.exp(log_pi / temperature)
-    # Actions that are not allowed have values and log-policy of -inf: avoids 0 * inf.
-    soft_values = jnp.where(pi[None, :] > 0.0, widen(target_dist_q_t) - log_pi[None, :], 0.0)
-    bootstrap = jnp.sum(pi[None, :] * soft_values, axis=1)
-    return widen(r_t) + alpha * term + widen(discount_t) * bootstrap
+    # Actions that are not allowed have values and log-policy of -inf: masked twice, as 0 * inf
+    # would make the gradient in the temperature nan.
+    allowed = log_pi > -jnp.inf
+    log_pi = jnp.where(allowed, log_pi, 0.0)
+    pi = jnp.where(allowed, jnp.exp(log_pi / temperature), 0.0)
+    dist_t = jnp.where((pi > 0.0)[None, :], dist_t, 0.0)
+    bootstrap = jnp.sum(pi[None, :] * (dist_t - log_pi[None, :]), axis=1)
+    return r_t + alpha * term + discount_t * bootstrap
 
 
 def munchausen_quantile_q_learning(
@@ -97,11 +106,29 @@ def munchausen_quantile_q_learning(
     Args:
       dist_q_tm1: [N, A] float, online network's quantile values at t-1, in units of return.
       tau_tm1: [N] float in (0, 1), the fractions that they estimate.
-      a_tm1, r_t, discount_t, target_dist_q_tm1, target_dist_q_t: as in
-        `munchausen_quantile_target`.
-      target_dist_q_t_policy, temperature, alpha, clip: as there.
-      huber_kappa, divide_by_kappa, stop_target_gradients, method: as in `quantile_regression`;
-        the authors divide by kappa, which is 1.
+      a_tm1: [] int in [0, A), the action taken at t-1.
+      r_t: [] float, the reward that it earned.
+      discount_t: [] float, gamma, or 0 where the environment terminated.
+      target_dist_q_tm1: [K, A] float, target network's quantile values at t-1; their mean defines
+        the policy of the Munchausen term.
+      target_dist_q_t: [M, A] float, target network's quantile values at t, for the bootstrap. Each
+        row has one fraction.
+      target_dist_q_t_policy: [L, A] float, quantile values at t whose mean defines the policy; None
+        means `target_dist_q_t`. M-IQN draws K separate fractions for it, as at t-1.
+      temperature: above 0, in units of return.
+      alpha: weight of the Munchausen term, in [0, 1].
+      clip: lower bound of the unweighted term, at most 0; -inf for none.
+      huber_kappa: at least 0, in units of return: larger errors are penalised linearly; 0 penalises
+        all errors by `|u|` (the pinball loss), inf by `u**2 / 2`; the authors divide by kappa,
+        which is 1.
+      divide_by_kappa: whether `huber` is divided by `huber_kappa`, as in IQN and not in QR-DQN;
+        makes the loss continuous at 0 and has no effect at 0 and 1; the authors divide by kappa,
+        which is 1.
+      stop_target_gradients: whether target and weights are constants to the gradient; the authors
+        divide by kappa, which is 1.
+      method: "pairwise" is O(N M), "sorted" O((N + M) log N); "auto" selects the one that
+        `quantile_sorted.py` expects to be faster. They differ by rounding, described there; the
+        authors divide by kappa, which is 1.
 
     Returns:
       [] float32 or wider, a loss.

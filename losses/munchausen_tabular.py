@@ -7,9 +7,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, promote
+from bellmax.losses._masking import weighted_sum
 from bellmax.losses.munchausen import check_hyper_parameters
-from bellmax.losses.value import max_and_soft_excess
+from bellmax.losses.value import soft_parts
 
 
 def munchausen_value_iteration(
@@ -31,10 +32,12 @@ def munchausen_value_iteration(
     Args:
       q: [S, A] float, action values, in units of return.
       r: [S, A] float, expected rewards.
-      p: [S, A, S] float, probabilities of the next state; a row may sum to less than 1; the rest
-        is the probability of termination.
+      p: [S, A, S] float, probabilities of the next state; a row may sum to less than 1; the rest is
+        the probability of termination.
       gamma: discount in [0, 1].
-      temperature, alpha, clip: as in `munchausen_target`.
+      temperature: above 0, in units of return.
+      alpha: weight of the Munchausen term, in [0, 1]; 0 gives soft Q-learning.
+      clip: lower bound of the unweighted term, at most 0; -inf for none.
 
     Returns:
       [S, A] float32 or wider.
@@ -44,10 +47,11 @@ def munchausen_value_iteration(
 
     Source: Vieillard et al. 2020, arXiv:2007.14430.
     """
-    check_arrays(q=Spec(q, "SA"), r=Spec(r, "SA"), p=Spec(p, "SAS"))
+    check_arrays(q=Spec(q, "SA"), r=Spec(r, "SA", NUMBER), p=Spec(p, "SAS"))
     check_scalars(gamma=gamma, from_zero=("gamma",), up_to_one=("gamma",))
     check_hyper_parameters(temperature=temperature, alpha=alpha, clip=clip)
-    q_max, excess = max_and_soft_excess(q, temperature)
-    log_pi = (widen(q) - q_max[:, None]) - excess[:, None]
-    next_value = jnp.einsum("saz,z->sa", widen(p), q_max + excess, precision="highest")
-    return widen(r) + alpha * jnp.maximum(log_pi, clip) + gamma * next_value
+    q, r, p = promote(q, r, p)
+    parts = soft_parts(q, temperature)
+    log_pi = parts.offsets - parts.excess[:, None]
+    value = jnp.broadcast_to(parts.maximum + parts.excess, p.shape)
+    return r + alpha * jnp.maximum(log_pi, clip) + gamma * weighted_sum(p, value)

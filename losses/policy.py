@@ -1,7 +1,7 @@
 """Policy losses: V-MPO, PPO's clipped surrogate and value loss, entropy, advantages.
 
-rlax has the first two and the recursion of the last, and bellmax calls them. It adds the per-step
-form of PPO (rlax takes the mean), V-MPO's masks and the cut of traces at time limits.
+rlax has PPO's surrogate, as a mean over steps, and bellmax calls it for a single step. It also has
+V-MPO and advantages, without masks that exclude what they mask.
 """
 
 from typing import NamedTuple
@@ -10,8 +10,12 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, promote, widen
 from bellmax.losses._rlax import rlax
+from bellmax.losses.multi_step import v_trace
+from bellmax.losses.value import log_softmax, soft_parts
+
+TINY = 1e-10  # lower bound of learned multipliers, as in rlax
 
 
 def generalised_advantages(
@@ -36,8 +40,7 @@ def generalised_advantages(
       r_t: [T] float, the rewards that they earned.
       discount_t: [T] float, gamma, or 0 where the environment terminated.
       v_t: [T] float, values at the next observations.
-      trace_t: [T] float in [0, 1], 0 where that observation is the last of its episode. Rows past a
-        cut must still be finite.
+      trace_t: [T] float in [0, 1], 0 where that observation is the last of its episode.
       lambda_: in [0, 1]; 0 gives one-step TD errors.
       stop_target_gradients: whether the target is a constant to the gradient, so that half
         the squared estimate is a value loss.
@@ -49,15 +52,12 @@ def generalised_advantages(
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
 
-    Source: Schulman et al. 2015, arXiv:1506.02438, eq. 16. Calls rlax.vtrace with ratios of 1,
-      because rlax's own function takes a single row of values, so that v_t[i] must be v_tm1[i + 1].
+    Source: Schulman et al. 2015, arXiv:1506.02438, eq. 16: `v_trace` with ratios of 1. rlax's
+      function takes a single row of values, so that v_t[i] must be v_tm1[i + 1].
     """
-    arrays = {"v_tm1": v_tm1, "r_t": r_t, "discount_t": discount_t, "v_t": v_t, "trace_t": trace_t}
-    check_arrays(**{name: Spec(value, "T") for name, value in arrays.items()})
-    check_scalars(lambda_=lambda_, from_zero=("lambda_",), up_to_one=("lambda_",))
-    v_tm1, r_t, discount_t, v_t, trace_t = map(widen, arrays.values())
-    arrays = (v_tm1, v_t, r_t, discount_t, jnp.ones_like(r_t), lambda_ * trace_t)
-    return jnp.asarray(rlax.vtrace(*arrays, stop_target_gradients=stop_target_gradients))
+    check_arrays(v_tm1=Spec(v_tm1, "T"))
+    arrays = (v_tm1, r_t, discount_t, v_t, jnp.ones(jnp.shape(v_tm1), jnp.float32), trace_t)
+    return v_trace(*arrays, lambda_=lambda_, stop_target_gradients=stop_target_gradients)
 
 
 def clipped_surrogate_loss(
@@ -88,7 +88,7 @@ def clipped_surrogate_loss(
     arrays = {"log_pi_a_t": log_pi_a_t, "log_mu_a_t": log_mu_a_t, "adv_t": adv_t}
     check_arrays(**{name: Spec(value, "") for name, value in arrays.items()})
     check_scalars(epsilon=epsilon, from_zero=("epsilon",))
-    log_pi, log_mu, adv_t = map(widen, arrays.values())
+    log_pi, log_mu, adv_t = promote(*arrays.values())
     # exp overflows at 88, and 0 times its gradient is nan; useful ratios are below e^30.
     rho = jnp.exp(jnp.minimum(log_pi - jax.lax.stop_gradient(log_mu), 30.0))
     # rlax takes the mean over steps, here of a single step.
@@ -131,7 +131,7 @@ def clipped_value_loss(
     arrays = {"v_tm1": v_tm1, "behaviour_v_tm1": behaviour_v_tm1, "target": target}
     check_arrays(**{name: Spec(value, "") for name, value in arrays.items()})
     check_scalars(epsilon=epsilon, from_zero=("epsilon",))
-    v, old, target = map(widen, arrays.values())
+    v, old, target = promote(*arrays.values())
     old = jax.lax.stop_gradient(old)
     target = jax.lax.stop_gradient(target) if stop_target_gradients else target
     near = old + jnp.clip(v - old, -jnp.asarray(epsilon), epsilon)
@@ -157,7 +157,7 @@ def categorical_entropy(logits_t: chex.Array) -> jax.Array:
     """
     check_arrays(logits_t=Spec(logits_t, "A"))
     logits_t = widen(logits_t)
-    log_pi = jax.nn.log_softmax(logits_t)
+    log_pi = log_softmax(logits_t)
     allowed = jnp.isfinite(log_pi)
     # Masked twice: 0 * inf in the unselected branch would still make the gradient nan.
     log_pi = jnp.where(allowed, log_pi, 0.0)
@@ -210,10 +210,11 @@ def vmpo_loss(
       kl_t: [N] float, KL(old policy || policy) at each sample, in nats.
       temperature: [] float above 0, learned, in units of advantage.
       alpha: [] float above 0, learned, in units of advantage per nat.
-      mask: [N] float, 0 where there was no transition. The top fraction refers to all N.
+      mask: [N] float, 0 where there was no transition; such samples have no effect on the others.
       epsilon_temperature: above 0, bound of the weights' KL, in nats.
       epsilon_alpha: above 0, bound of kl_t, in nats.
-      top_fraction: in (0, 1], fraction of the samples that is imitated; not traced.
+      top_fraction: in (0, 1], fraction of the unmasked samples that is imitated, at least one
+        sample; not traced.
 
     Returns:
       `Vmpo`, float32 or wider; masked entries of policy_loss, kl_loss, alpha_loss are 0.
@@ -221,42 +222,47 @@ def vmpo_loss(
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
 
-    Source: Song et al. 2019, arXiv:1909.12238. Calls rlax.vmpo_loss. Differences: masks also apply
-      to the KL, and masked advantages do not affect the others (rlax counts them as 0).
+    Source: Song et al. 2019, arXiv:1909.12238. Equals rlax.vmpo_loss without a mask. There masks do
+      not apply to the KL, and masked samples count in the top fraction and as advantages of 0.
     """
-    vectors = {"log_pi_a_t": log_pi_a_t, "adv_t": adv_t, "kl_t": kl_t, "mask": mask}
-    check_arrays(**{name: Spec(value, "N") for name, value in vectors.items()})
+    vectors = {"log_pi_a_t": log_pi_a_t, "adv_t": adv_t, "kl_t": kl_t}
+    specs = {name: Spec(value, "N") for name, value in vectors.items()}
+    check_arrays(**specs, mask=Spec(mask, "N", NUMBER))
     check_arrays(temperature=Spec(temperature, ""), alpha=Spec(alpha, ""))
     bounds = {"epsilon_temperature": epsilon_temperature, "epsilon_alpha": epsilon_alpha}
     ranges = {"above_zero": (*bounds, "top_fraction"), "up_to_one": ("top_fraction",)}
     check_scalars(**bounds, top_fraction=top_fraction, **ranges)
-    log_pi, adv, kl = map(widen, (log_pi_a_t, adv_t, kl_t))
+    arrays = *vectors.values(), temperature, alpha, *bounds.values()
+    log_pi, adv, kl, temperature, alpha, bound, kl_bound = promote(*arrays)
     if top_fraction * adv.size < 1:
         came = f"top_fraction is {top_fraction}, of N = {adv.size} samples"
         raise ValueError(f"{came}, but at least one sample must be left.")
-    adv = jax.lax.stop_gradient(adv)
+    temperature, alpha = (jnp.maximum(x, TINY) for x in (temperature, alpha))
     valid = jnp.asarray(mask) != 0
-    # The temperature loss is equivariant to a shift of advantages. After this shift no advantage
-    # exceeds 0, as which rlax counts masked entries, so no weight underflows.
-    top = jnp.max(jnp.where(valid, adv, -jnp.inf))
-    top = jnp.where(jnp.isfinite(top), top, 0.0)
-    penalties = [
-        # rlax annotates the bound as a float; traced values work as well.
-        rlax.LagrangePenalty(widen(value), widen(bound))  # pyright: ignore[reportArgumentType]
-        for value, bound in [(temperature, epsilon_temperature), (alpha, epsilon_alpha)]
-    ]
-    _, parts = rlax.vmpo_loss(
-        jnp.where(valid, log_pi, 0.0),
-        jnp.where(valid, adv - top, 0.0),
-        penalties[0],
-        [(jnp.where(valid, kl, 0.0), penalties[1])],
-        restarting_weights=valid.astype(adv.dtype),
-        top_k_fraction=top_fraction,
-    )
-    policy_loss, weights = jnp.asarray(parts.policy_loss), jnp.asarray(parts.normalized_weights)
-    temperature_loss = jnp.where(jnp.any(valid), parts.temperature_loss + top, 0.0)
-    temperature_loss = jnp.broadcast_to(temperature_loss, adv.shape)
-    share = valid * (valid.size / jnp.maximum(jnp.sum(valid), 1))
-    kl_loss, alpha_loss = (share * jnp.asarray(x) for x in (parts.kl_loss, parts.alpha_loss))
+    count = jnp.sum(valid)
+    adv = jnp.where(valid, jax.lax.stop_gradient(adv), -jnp.inf)
+    first = adv.size - _top(top_fraction, adv.size)[count]
+    order = jnp.argsort(adv)
+    # By rank too: XLA may round the threshold and the advantages differently.
+    ranked = jnp.zeros(adv.size, bool).at[order].set(jnp.arange(adv.size) >= first)
+    top = valid & (ranked | (adv >= adv[order[first]]))
+    # The weights are the softmax policy of the advantages, the dual their soft value.
+    parts = soft_parts(jnp.where(top, adv, -jnp.inf), temperature)
+    scaled = jax.lax.stop_gradient(jnp.where(top, parts.offsets - parts.excess, 0.0))
+    weights = jnp.where(top, jnp.exp(scaled / jax.lax.stop_gradient(temperature)), 0.0)
+    number = jnp.maximum(jnp.sum(top), 1).astype(adv.dtype)
+    log_mean = parts.maximum + parts.excess - temperature * jnp.log(number)
+    dual = jnp.where(count > 0, temperature * bound + log_mean, 0.0)
+    log_pi, kl = jnp.where(weights > 0, log_pi, 0.0), jnp.where(valid, kl, 0.0)
+    policy_loss = -adv.size * weights * log_pi
+    share = valid * (adv.size / jnp.maximum(count, 1).astype(adv.dtype))
+    kl_loss = share * jax.lax.stop_gradient(alpha) * kl
+    alpha_loss = share * alpha * (kl_bound - jax.lax.stop_gradient(kl))
+    temperature_loss = jnp.broadcast_to(dual, adv.shape)
     loss = policy_loss + temperature_loss + kl_loss + alpha_loss
     return Vmpo(loss, policy_loss, temperature_loss, kl_loss, alpha_loss, weights)
+
+
+def _top(fraction: float, size: int) -> jax.Array:
+    """[N + 1] sizes of the top fraction of 0 to N samples, rounded down, at least 1."""
+    return jnp.asarray([max(int(float(fraction) * n), 1) for n in range(size + 1)])

@@ -17,8 +17,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, widen
-from bellmax.losses._rlax import rlax
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, promote, whole_number, widen
+from bellmax.losses._masking import backward_sums, ends_of, finite_where, guarded, recursion
 from bellmax.losses.multi_step import error_of
 from bellmax.losses.traces import check_lambda, watkins_coefficients
 
@@ -27,15 +27,40 @@ def _check_window(q_tm1, a_tm1, r_t, discount_t, q_t, trace_t) -> None:
     check_arrays(
         q_tm1=Spec(q_tm1, "TA"),
         a_tm1=Spec(a_tm1, "T", int),
-        r_t=Spec(r_t, "T"),
-        discount_t=Spec(discount_t, "T"),
+        r_t=Spec(r_t, "T", NUMBER),
+        discount_t=Spec(discount_t, "T", NUMBER),
         q_t=Spec(q_t, "TA"),
-        trace_t=Spec(trace_t, "T"),
+        trace_t=Spec(trace_t, "T", NUMBER),
     )
 
 
-def _check_values(**arrays: chex.Array) -> None:
-    check_arrays(**{name: Spec(x, "T") for name, x in arrays.items()})
+def _check_values(r_t, discount_t, v_t, trace_t) -> None:
+    check_arrays(
+        r_t=Spec(r_t, "T", NUMBER),
+        discount_t=Spec(discount_t, "T", NUMBER),
+        v_t=Spec(v_t, "T"),
+        trace_t=Spec(trace_t, "T", NUMBER),
+    )
+
+
+def _parts(r_t, discount_t, v_t, trace_t, lambda_) -> list[jax.Array]:
+    """Terms and factors of the lambda-return of every row, for `backward_sums`, and [T] values."""
+    r_t, discount_t, v_t, trace_t, lambda_ = promote(r_t, discount_t, v_t, trace_t, lambda_)
+    trace_t = jnp.where(ends_of(discount_t, trace_t), 0.0, trace_t)
+    v_t = finite_where(discount_t == 0, v_t)
+
+    def parts(r_t, discount_t, v_t, trace_t):
+        mix_t = lambda_ * trace_t
+        v_t = finite_where(mix_t == 1, v_t)
+        return r_t + discount_t * (1.0 - mix_t) * v_t, discount_t * mix_t
+
+    return [*recursion(parts, r_t, discount_t, v_t, trace_t), v_t]
+
+
+def _max(discount_t: jax.Array, q_t: jax.Array) -> jax.Array:
+    """[T] values of the greedy policy."""
+    (v_t,) = guarded(lambda q: (jnp.max(q, axis=-1),), finite_where(discount_t == 0, q_t))
+    return v_t
 
 
 def lambda_returns(
@@ -51,8 +76,10 @@ def lambda_returns(
     `G[i] = r[i] + discount[i] * ((1 - l[i]) * v[i] + l[i] * G[i + 1])`, `l = lambda * trace`.
 
     Args:
-      r_t, discount_t, trace_t: as in `off_policy_returns`.
+      r_t: [T] float, rewards.
+      discount_t: [T] float, gamma, or 0 where the environment terminated.
       v_t: [T] float, bootstrap values: max q, or q at another network's argmax.
+      trace_t: [T] float in [0, 1], 0 where the step that followed is the last of its episode.
       lambda_: in [0, 1]; 0 bootstraps after one step, 1 only at cuts and the window's end.
 
     Returns:
@@ -61,12 +88,12 @@ def lambda_returns(
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
 
-    Source: Peng and Williams 1996. Calls rlax.lambda_returns.
+    Source: Peng and Williams 1996.
     """
-    _check_values(r_t=r_t, discount_t=discount_t, v_t=v_t, trace_t=trace_t)
+    _check_values(r_t, discount_t, v_t, trace_t)
     check_lambda(lambda_)
-    r_t, discount_t, v_t, trace_t = map(widen, (r_t, discount_t, v_t, trace_t))
-    return jnp.asarray(rlax.lambda_returns(r_t, discount_t, v_t, lambda_ * trace_t))
+    term, factor, _ = _parts(r_t, discount_t, v_t, trace_t, lambda_)
+    return backward_sums(term, factor)
 
 
 def n_step_returns(
@@ -77,7 +104,10 @@ def n_step_returns(
     It bootstraps earlier at a cut or at the end of the window.
 
     Args:
-      r_t, discount_t, v_t, trace_t: as in `lambda_returns`.
+      r_t: [T] float, rewards.
+      discount_t: [T] float, gamma, or 0 where the environment terminated.
+      v_t: [T] float, bootstrap values: max q, or q at another network's argmax.
+      trace_t: [T] float in [0, 1], 0 where the step that followed is the last of its episode.
       n: number of steps, at least 1; not traced.
 
     Returns:
@@ -86,15 +116,20 @@ def n_step_returns(
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
 
-    Source: Sutton and Barto 2018, eq. 7.1. Calls rlax.n_step_bootstrapped_returns.
+    Source: Sutton and Barto 2018, eq. 7.1.
     """
-    _check_values(r_t=r_t, discount_t=discount_t, v_t=v_t, trace_t=trace_t)
-    if not isinstance(n, int) or n < 1:
-        raise ValueError(f"n is {n}, but must be an int of at least 1.")
-    r_t, discount_t, v_t, trace_t = map(widen, (r_t, discount_t, v_t, trace_t))
-    # rlax unrolls n steps in Python and pads by n; n beyond the window has no effect.
-    n = min(n, r_t.shape[0])
-    return jnp.asarray(rlax.n_step_bootstrapped_returns(r_t, discount_t, v_t, n, trace_t))
+    _check_values(r_t, discount_t, v_t, trace_t)
+    n = whole_number("n", n)
+    term, factor, v_t = _parts(r_t, discount_t, v_t, trace_t, 1.0)
+    length = term.shape[0]
+    n = min(n, length)  # beyond the window n has no effect
+    # Past the window anything: the last row ends.
+    term, factor, v_t = (jnp.pad(x, (0, n - 1)) for x in (term, factor, v_t))
+    returns = v_t[n - 1 :]
+    for i in reversed(range(n)):
+        rows = slice(i, i + length)
+        returns = term[rows] + factor[rows] * finite_where(factor[rows] == 0, returns)
+    return returns
 
 
 def peng_q_lambda(
@@ -127,15 +162,15 @@ def peng_q_lambda(
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
 
-    Source: Peng and Williams 1996; Kozuno et al. 2021, arXiv:2103.00107. Calls rlax.q_lambda.
+    Source: Peng and Williams 1996; Kozuno et al. 2021, arXiv:2103.00107.
     """
     _check_window(q_tm1, a_tm1, r_t, discount_t, q_t, trace_t)
     check_lambda(lambda_)
-    q_tm1, r_t, discount_t, q_t, trace_t = map(widen, (q_tm1, r_t, discount_t, q_t, trace_t))
-    lambda_t = lambda_ * trace_t
-    return jnp.asarray(
-        rlax.q_lambda(q_tm1, a_tm1, r_t, discount_t, q_t, lambda_t, stop_target_gradients)
-    )
+    arrays = promote(q_tm1, r_t, discount_t, q_t, trace_t, lambda_)
+    q_tm1, r_t, discount_t, q_t, trace_t, lambda_ = arrays
+    v_t = _max(discount_t, q_t)
+    target = lambda_returns(r_t, discount_t, v_t, trace_t, lambda_=lambda_)
+    return error_of(q_tm1, a_tm1, target, stop_target_gradients)
 
 
 def watkins_q_lambda(
@@ -155,9 +190,15 @@ def watkins_q_lambda(
     It equals Retrace for the greedy policy and needs no `mu`.
 
     Args:
-      q_tm1, a_tm1, r_t, discount_t, q_t, trace_t, stop_target_gradients: as in `peng_q_lambda`.
+      q_tm1: [T, A] float, online values where the actions were taken.
+      a_tm1: [T] int in [0, A), the actions.
+      r_t: [T] float, rewards.
+      discount_t: [T] float, gamma, or 0 where the environment terminated.
+      q_t: [T, A] float, values at the next observations.
       a_t: [T] int in [0, A), the action taken at the observation of q_t; the last is not used.
+      trace_t: [T] float in [0, 1], 0 where the step that followed is the last of its episode.
       lambda_: in [0, 1].
+      stop_target_gradients: whether the target is a constant to the gradient.
 
     Returns:
       [T] float32 or wider, target minus prediction.
@@ -165,15 +206,17 @@ def watkins_q_lambda(
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
 
-    Source: Watkins 1989; Sutton and Barto 2018, section 12.10. Calls rlax.q_lambda.
+    Source: Watkins 1989; Sutton and Barto 2018, section 12.10.
     """
     _check_window(q_tm1, a_tm1, r_t, discount_t, q_t, trace_t)
     check_arrays(a_tm1=Spec(a_tm1, "T", int), a_t=Spec(a_t, "T", int))
-    lambda_t = watkins_coefficients(a_t, q_t, lambda_=lambda_) * widen(trace_t)
-    q_tm1, r_t, discount_t, q_t = map(widen, (q_tm1, r_t, discount_t, q_t))
-    return jnp.asarray(
-        rlax.q_lambda(q_tm1, a_tm1, r_t, discount_t, q_t, lambda_t, stop_target_gradients)
+    arrays = promote(q_tm1, r_t, discount_t, q_t, trace_t, lambda_)
+    q_tm1, r_t, discount_t, q_t, trace_t, lambda_ = arrays
+    greedy = watkins_coefficients(a_t, q_t)
+    target = lambda_returns(
+        r_t, discount_t, _max(discount_t, q_t), greedy * trace_t, lambda_=lambda_
     )
+    return error_of(q_tm1, a_tm1, target, stop_target_gradients)
 
 
 def n_step_q_learning(
@@ -190,8 +233,14 @@ def n_step_q_learning(
     """TD error of uncorrected n-step Q-learning: `n_step_returns` of `max q_t`, minus prediction.
 
     Args:
-      q_tm1, a_tm1, r_t, discount_t, q_t, trace_t, stop_target_gradients: as in `peng_q_lambda`.
+      q_tm1: [T, A] float, online values where the actions were taken.
+      a_tm1: [T] int in [0, A), the actions.
+      r_t: [T] float, rewards.
+      discount_t: [T] float, gamma, or 0 where the environment terminated.
+      q_t: [T, A] float, values at the next observations.
+      trace_t: [T] float in [0, 1], 0 where the step that followed is the last of its episode.
       n: number of steps, at least 1; not traced. 1 is Q-learning.
+      stop_target_gradients: whether the target is a constant to the gradient.
 
     Returns:
       [T] float32 or wider, target minus prediction.
@@ -202,5 +251,6 @@ def n_step_q_learning(
     Source: Hessel et al. 2017, arXiv:1710.02298.
     """
     _check_window(q_tm1, a_tm1, r_t, discount_t, q_t, trace_t)
-    target = n_step_returns(r_t, discount_t, jnp.max(widen(q_t), axis=-1), trace_t, n=n)
+    discount_t, q_t = jnp.asarray(discount_t), widen(q_t)
+    target = n_step_returns(r_t, discount_t, _max(discount_t, q_t), trace_t, n=n)
     return error_of(q_tm1, a_tm1, target, stop_target_gradients)

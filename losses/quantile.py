@@ -16,8 +16,18 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
-from bellmax.losses._rlax import rlax
+from bellmax.losses._checks import (
+    NUMBER,
+    Spec,
+    check_arrays,
+    check_scalars,
+    promote,
+    whole_number,
+    widen,
+)
+from bellmax.losses._masking import finite_where
+from bellmax.losses._path import valid_policy
+from bellmax.losses.huber import huber
 from bellmax.losses.quantile_sorted import penalty, sorted_quantile_regression, sorting_pays
 
 METHODS = ("auto", "pairwise", "sorted")
@@ -49,8 +59,7 @@ def quantile_midpoints(n: int) -> jax.Array:
 
     Source: Dabney et al. 2018, arXiv:1710.10044, lemma 2.
     """
-    if n < 1:
-        raise ValueError(f"n is {n}, but at least 1 quantile is wanted.")
+    n = whole_number("n", n)
     return (jnp.arange(n) + 0.5) / n
 
 
@@ -59,10 +68,10 @@ def _pairwise(theta, tau, z, w, kappa: chex.Numeric, divide_by_kappa: bool) -> j
     # The comparison has derivative 0: the indicator is a constant to the gradient.
     slope = tau[:, None] - (u < 0.0).astype(u.dtype)
 
-    def huber(k):
-        return jnp.abs(slope) * jnp.asarray(rlax.huber_loss(u, k))
-
-    return jnp.sum(penalty(kappa, lambda: slope * u, huber, divide_by_kappa) * w[None, :])
+    penalties = penalty(
+        kappa, lambda: slope * u, lambda k: jnp.abs(slope) * huber(u, k), divide_by_kappa
+    )
+    return jnp.sum(penalties * w[None, :])
 
 
 def quantile_regression(
@@ -86,9 +95,10 @@ def quantile_regression(
       tau_tm1: [N] float in (0, 1), the fraction that each value estimates. Gradients flow to it;
         stop them if a network proposes the fractions.
       target: [M] float, target atoms, in units of return.
-      weights: [M] float summing to 1, may be negative; None means 1/M each.
-      huber_kappa: finite, at least 0, in units of return: larger errors are penalised linearly; 0
-        penalises all errors by `|u|` (the pinball loss).
+      weights: [M] float summing to 1, may be negative; None means 1/M each. Where it is 0 the atom
+        has no effect, whatever it is.
+      huber_kappa: at least 0, in units of return: larger errors are penalised linearly; 0 penalises
+        all errors by `|u|` (the pinball loss), inf by `u**2 / 2`.
       divide_by_kappa: whether `huber` is divided by `huber_kappa`, as in IQN and not in QR-DQN;
         makes the loss continuous at 0 and has no effect at 0 and 1.
       stop_target_gradients: whether target and weights are constants to the gradient.
@@ -109,10 +119,16 @@ def quantile_regression(
     check_scalars(huber_kappa=huber_kappa, from_zero=("huber_kappa",))
     if method not in METHODS:
         raise ValueError(f"method is {method!r}, but must be one of {', '.join(METHODS)}.")
-    theta, tau, z = map(widen, (dist_tm1, tau_tm1, target))
-    w = jnp.full_like(z, 1.0 / z.size) if weights is None else widen(weights)
+    if weights is None:
+        theta, tau, z = promote(dist_tm1, tau_tm1, target)
+        w = jnp.full_like(z, 1.0 / z.size)
+    else:
+        theta, tau, z, w = promote(dist_tm1, tau_tm1, target, weights)
+        z = finite_where(w == 0, z)
     if stop_target_gradients:
         z, w = jax.lax.stop_gradient((z, w))
+        # Atoms without weight must not set the scale of the sums of the others.
+        z = jnp.where(w == 0, jax.lax.stop_gradient(theta[0]), z)
     by_sorting = method == "sorted" or (method == "auto" and sorting_pays(theta.size, z.size))
     regression = sorted_quantile_regression if by_sorting else _pairwise
     return regression(theta, tau, z, w, huber_kappa, divide_by_kappa)
@@ -140,11 +156,17 @@ def quantile_q_learning(
       a_tm1: [] int in [0, A), the action taken at t-1.
       r_t: [] float, the reward that it earned.
       discount_t: [] float, gamma, or 0 where the environment terminated.
-      dist_q_t: [M, A] float, quantile values at t, usually of the target network; M may differ
-        from N.
+      dist_q_t: [M, A] float, quantile values at t, usually of the target network; M may differ from
+        N.
       dist_q_t_selector: [K, A] float, values at t whose mean selects the action (the first of
         ties); None means `dist_q_t`. Values of the online network give double Q-learning.
-      huber_kappa, divide_by_kappa, stop_target_gradients, method: as in `quantile_regression`.
+      huber_kappa: at least 0, in units of return: larger errors are penalised linearly; 0 penalises
+        all errors by `|u|` (the pinball loss), inf by `u**2 / 2`.
+      divide_by_kappa: whether `huber` is divided by `huber_kappa`, as in IQN and not in QR-DQN;
+        makes the loss continuous at 0 and has no effect at 0 and 1.
+      stop_target_gradients: whether target and weights are constants to the gradient.
+      method: "pairwise" is O(N M), "sorted" O((N + M) log N); "auto" selects the one that
+        `quantile_sorted.py` expects to be faster. They differ by rounding, described there.
 
     Returns:
       [] float32 or wider, a loss.
@@ -159,13 +181,14 @@ def quantile_q_learning(
         dist_q_tm1=Spec(dist_q_tm1, "NA"),
         tau_tm1=Spec(tau_tm1, "N"),
         a_tm1=Spec(a_tm1, "", int),
-        r_t=Spec(r_t, ""),
-        discount_t=Spec(discount_t, ""),
+        r_t=Spec(r_t, "", NUMBER),
+        discount_t=Spec(discount_t, "", NUMBER),
         dist_q_t=Spec(dist_q_t, "MA"),
         dist_q_t_selector=Spec(selector, "KA"),
     )
     a_t = jnp.argmax(jnp.mean(widen(selector), axis=0))
-    target = widen(r_t) + widen(discount_t) * widen(dist_q_t)[:, a_t]
+    r_t, discount_t, dist_q_t = promote(r_t, discount_t, dist_q_t)
+    target = r_t + discount_t * finite_where(discount_t == 0, dist_q_t[:, a_t])
     return quantile_regression(
         widen(dist_q_tm1)[:, a_tm1],
         tau_tm1,
@@ -194,9 +217,21 @@ def quantile_expected_sarsa(
     """Loss against the mixture of all actions' distributions: M A atoms of weight `probs_a_t / M`.
 
     Args:
-      dist_q_tm1, tau_tm1, a_tm1, r_t, discount_t, dist_q_t: as in `quantile_q_learning`.
+      dist_q_tm1: [N, A] float, quantile values of each action at t-1, in units of return.
+      tau_tm1: [N] float in (0, 1), the fractions that they estimate.
+      a_tm1: [] int in [0, A), the action taken at t-1.
+      r_t: [] float, the reward that it earned.
+      discount_t: [] float, gamma, or 0 where the environment terminated.
+      dist_q_t: [M, A] float, quantile values at t, usually of the target network; M may differ from
+        N.
       probs_a_t: [A] float, the policy's probabilities at t, summing to 1.
-      huber_kappa, divide_by_kappa, stop_target_gradients, method: as in `quantile_regression`.
+      huber_kappa: at least 0, in units of return: larger errors are penalised linearly; 0 penalises
+        all errors by `|u|` (the pinball loss), inf by `u**2 / 2`.
+      divide_by_kappa: whether `huber` is divided by `huber_kappa`, as in IQN and not in QR-DQN;
+        makes the loss continuous at 0 and has no effect at 0 and 1.
+      stop_target_gradients: whether target and weights are constants to the gradient.
+      method: "pairwise" is O(N M), "sorted" O((N + M) log N); "auto" selects the one that
+        `quantile_sorted.py` expects to be faster. They differ by rounding, described there.
 
     Returns:
       [] float32 or wider, a loss.
@@ -211,13 +246,14 @@ def quantile_expected_sarsa(
         dist_q_tm1=Spec(dist_q_tm1, "NA"),
         tau_tm1=Spec(tau_tm1, "N"),
         a_tm1=Spec(a_tm1, "", int),
-        r_t=Spec(r_t, ""),
-        discount_t=Spec(discount_t, ""),
+        r_t=Spec(r_t, "", NUMBER),
+        discount_t=Spec(discount_t, "", NUMBER),
         dist_q_t=Spec(dist_q_t, "MA"),
         probs_a_t=Spec(probs_a_t, "A"),
     )
-    atoms = widen(r_t) + widen(discount_t) * widen(dist_q_t)
-    probs = widen(probs_a_t)
+    r_t, discount_t, dist_q_t, probs = promote(r_t, discount_t, dist_q_t, probs_a_t)
+    probs = valid_policy(discount_t == 0, probs)
+    atoms = r_t + discount_t * finite_where((discount_t == 0) | (probs == 0)[None, :], dist_q_t)
     return quantile_regression(
         widen(dist_q_tm1)[:, a_tm1],
         tau_tm1,

@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses._checks import Spec, check_arrays, check_scalars, promote
 
 
 def quantile_td(
@@ -41,7 +41,8 @@ def quantile_td(
     if weights is not None:
         check_arrays(target=Spec(target, "M"), weights=Spec(weights, "M"))
     check_scalars(step_size=step_size, from_zero=("step_size",))
-    theta, tau, z = map(widen, (dist_tm1, tau_tm1, target))
-    w = jnp.full_like(z, 1.0 / z.size) if weights is None else widen(weights)
+    w = 1.0 if weights is None else weights
+    theta, tau, z, w = promote(dist_tm1, tau_tm1, target, w)
+    w = jnp.full_like(z, 1.0 / z.size) if weights is None else w
     mass_below = jnp.sum(jnp.where(z[None, :] < theta[:, None], w[None, :], 0.0), axis=1)
     return theta + step_size * (tau - mass_below)

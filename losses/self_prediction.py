@@ -22,7 +22,15 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses._checks import (
+    NUMBER,
+    Spec,
+    check_arrays,
+    check_scalars,
+    promote,
+    whole_number,
+    widen,
+)
 
 
 def _unit(x: chex.Array, eps: chex.Numeric) -> jax.Array:
@@ -59,6 +67,7 @@ def normalised_prediction_loss(
     """
     check_arrays(prediction=Spec(prediction, "D"), target=Spec(target, "D"))
     check_scalars(eps=eps, above_zero=("eps",))
+    prediction, target = promote(prediction, target)
     if stop_target_gradients:
         target = jax.lax.stop_gradient(target)
     return jnp.sum(jnp.square(_unit(prediction, eps) - _unit(target, eps)))
@@ -81,9 +90,8 @@ def horizon_mask(transition_t: chex.Array, *, horizons: int) -> jax.Array:
     Source: Guo et al. 2022, arXiv:2206.08332. Deviation: episode ends, which the paper does not
       specify.
     """
-    check_arrays(transition_t=Spec(transition_t, "S"))
-    if horizons < 1:
-        raise ValueError(f"horizons is {horizons}, but must be at least 1.")
+    check_arrays(transition_t=Spec(transition_t, "S", NUMBER))
+    horizons = whole_number("horizons", horizons)
     transition_t = jax.lax.stop_gradient(widen(transition_t))
     step = jnp.where(transition_t != 0, 1.0, 0.0).astype(transition_t.dtype)
     # There are no transitions past the chunk.
@@ -105,9 +113,10 @@ def horizon_losses(
     Args:
       predictions: [K, S, D] float, row [k - 1, p] is the prediction of step p + k from step p.
       targets: [T, D] float, latents of the chunk's steps, T = S + 1.
-      mask: [K, S] float, from `horizon_mask`; 0 where there is no target. Predictions there have
-        no effect, but must be finite.
-      eps, stop_target_gradients: as in `normalised_prediction_loss`.
+      mask: [K, S] float, from `horizon_mask`; 0 where there is no target. Predictions there have no
+        effect.
+      eps: above 0, in units of |x|^2; much smaller than typical |x|^2, and not 0 in float32.
+      stop_target_gradients: whether the target is a constant to the gradient.
 
     Returns:
       [K, S] float32 or wider in [0, 4], and 0 where masked.
@@ -118,7 +127,9 @@ def horizon_losses(
     Source: Guo et al. 2022, arXiv:2206.08332.
     """
     check_arrays(
-        predictions=Spec(predictions, "KSD"), targets=Spec(targets, "TD"), mask=Spec(mask, "KS")
+        predictions=Spec(predictions, "KSD"),
+        targets=Spec(targets, "TD"),
+        mask=Spec(mask, "KS", NUMBER),
     )
     check_scalars(eps=eps, above_zero=("eps",))
     (horizons, starts), (steps, _) = jnp.shape(mask), jnp.shape(targets)
@@ -127,13 +138,16 @@ def horizon_losses(
             f"targets has {steps} entries along its axis [T], but predictions has {starts} starts: "
             "one more than the starts is wanted."
         )
+    predictions, targets = promote(predictions, targets)
     if stop_target_gradients:
         targets = jax.lax.stop_gradient(targets)
     predicted = jnp.arange(starts)[None, :] + jnp.arange(1, horizons + 1)[:, None]
-    # Past the chunk the target is arbitrary: the mask is 0.
-    wanted = _unit(targets, eps)[jnp.minimum(predicted, steps - 1)]
-    errors = jnp.sum(jnp.square(_unit(predictions, eps) - wanted), axis=-1)
-    return jnp.where(mask != 0, errors, 0.0)
+    valid = jnp.asarray(mask) != 0
+    # Past the chunk the target is arbitrary: the mask is 0. Masked before they are normalised, so
+    # that no gradient is nan.
+    wanted = targets[jnp.minimum(predicted, steps - 1)]
+    wanted, predictions = (jnp.where(valid[:, :, None], x, 0.0) for x in (wanted, predictions))
+    return jnp.sum(jnp.square(_unit(predictions, eps) - _unit(wanted, eps)), axis=-1)
 
 
 def self_prediction_loss(
@@ -157,7 +171,7 @@ def self_prediction_loss(
     Source: Guo et al. 2022, arXiv:2206.08332. Descriptions of the method differ in the division by
       K(p).
     """
-    check_arrays(errors=Spec(errors, "KS"), mask=Spec(mask, "KS"))
+    check_arrays(errors=Spec(errors, "KS"), mask=Spec(mask, "KS", NUMBER))
     valid = jnp.asarray(mask) != 0
     total = jnp.sum(jnp.where(valid, widen(errors), 0.0), axis=0)
     return total / jnp.maximum(jnp.sum(valid, axis=0), 1) if average else total
@@ -182,7 +196,7 @@ def prediction_uncertainty(errors: chex.Array, mask: chex.Array) -> jax.Array:
 
     Source: Guo et al. 2022, arXiv:2206.08332.
     """
-    check_arrays(errors=Spec(errors, "KS"), mask=Spec(mask, "KS"))
+    check_arrays(errors=Spec(errors, "KS"), mask=Spec(mask, "KS", NUMBER))
     errors = jax.lax.stop_gradient(jnp.where(jnp.asarray(mask) != 0, widen(errors), 0.0))
     horizons, starts = errors.shape
     # Step t + 1 is k steps after start t + 1 - k; starts before the chunk count as 0.

@@ -4,7 +4,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses._checks import Spec, check_arrays, check_scalars, promote, widen
+from bellmax.losses._masking import finite_where
 from bellmax.losses.deterministic_policy import clipped_double_q_target, per_entry
 
 
@@ -20,10 +21,12 @@ def soft_actor_critic_target(
     """`r_t + discount_t * (min q_t - temperature * log_prob_t)`.
 
     Args:
-      r_t, discount_t, q_t, reduce: as in `clipped_double_q_target`; the action is drawn from the
-        current policy.
+      r_t: [] float, the reward that the action earned.
+      discount_t: [] float, gamma, or 0 where the environment terminated.
+      q_t: [C] float, target critics' values at t of an action drawn from the current policy.
       log_prob_t: [] float, its log-density, from `tanh_gaussian_log_prob`.
       temperature: at least 0, in units of return; 0 gives `clipped_double_q_target`.
+      reduce: "min", or "mean" for the ablation without pessimism.
 
     Returns:
       [] float32 or wider, in units of return. Gradients flow: the caller stops them.
@@ -37,7 +40,9 @@ def soft_actor_critic_target(
     check_arrays(log_prob_t=Spec(log_prob_t, ""))
     check_scalars(temperature=temperature, from_zero=("temperature",))
     target = clipped_double_q_target(r_t, discount_t, q_t, reduce=reduce)
-    return target - widen(discount_t) * temperature * widen(log_prob_t)
+    target, discount_t, log_prob_t = promote(target, discount_t, log_prob_t)
+    log_prob_t = finite_where(discount_t == 0, log_prob_t)
+    return target - discount_t * temperature * log_prob_t
 
 
 def tanh_gaussian_log_prob(
@@ -68,8 +73,8 @@ def tanh_gaussian_log_prob(
     Source: Haarnoja et al. 2018, arXiv:1812.05905, appendix C.
     """
     check_arrays(u=Spec(u, "D"), mean=Spec(mean, "D"), std=Spec(std, "D"))
-    u = widen(u)
-    normal = jax.scipy.stats.norm.logpdf(u, widen(mean), widen(std))
+    u, mean, std = promote(u, mean, std)
+    normal = jax.scipy.stats.norm.logpdf(u, mean, std)
     log_slope = 2.0 * (jnp.log(2.0) - u - jax.nn.softplus(-2.0 * u))
     return jnp.sum(normal - log_slope - jnp.log(per_entry("scale", scale, "u", u)))
 

@@ -15,7 +15,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses._checks import Spec, check_arrays, check_scalars, promote, widen
+from bellmax.losses._masking import guarded
 
 
 def check_lambda(lambda_: chex.Numeric) -> None:
@@ -23,8 +24,14 @@ def check_lambda(lambda_: chex.Numeric) -> None:
     check_scalars(lambda_=lambda_, from_zero=("lambda_",), up_to_one=("lambda_",))
 
 
-def _taken(pi_t: chex.Array, a_t: chex.Array) -> jax.Array:
-    return jnp.take_along_axis(widen(pi_t), jnp.asarray(a_t)[:, None], axis=-1)[:, 0]
+def taken(x_t: jax.Array, a_t: chex.Array) -> jax.Array:
+    """[T] entries of [T, A] at the actions taken."""
+    return jnp.take_along_axis(x_t, jnp.asarray(a_t)[:, None], axis=-1)[:, 0]
+
+
+def _scaled(lambda_: jax.Array, ratios, *rows: jax.Array) -> jax.Array:
+    """[T] coefficients `lambda * ratio`, with gradients of 0 where a row is not finite."""
+    return guarded(lambda *rows: (lambda_ * ratios(*rows),), *rows)[0]
 
 
 def retrace_coefficients(
@@ -53,14 +60,23 @@ def retrace_coefficients(
 
     Source: Munos et al. 2016, arXiv:1606.02647, section 3. Deviation: cap.
     """
+    return retrace_ratios(a_t, pi_t, mu_t, lambda_, cap)
+
+
+def retrace_ratios(a_t, pi_t, mu_t, lambda_, cap: chex.Numeric = 1.0, gradients=True) -> jax.Array:
+    """`retrace_coefficients`, `guarded` if they have gradients."""
     check_arrays(a_t=Spec(a_t, "T", int), pi_t=Spec(pi_t, "TA"), mu_t=Spec(mu_t, "T"))
     check_scalars(cap=cap, above_zero=("cap",))
     check_lambda(lambda_)
-    pi_a_t = _taken(pi_t, a_t)
-    # min(cap, x / y) as x / max(x / cap, y): exactly cap when capped, and never overflows.
-    divisor = jnp.maximum(pi_a_t / cap, widen(mu_t))
-    ratio = jnp.where(divisor > 0, pi_a_t / jnp.where(divisor > 0, divisor, 1.0), 0.0)
-    return jnp.multiply(lambda_, ratio)
+    pi_t, mu_t, lambda_, cap = promote(pi_t, mu_t, lambda_, cap)
+    pi_a_t = taken(pi_t, a_t)
+
+    def ratios(pi_a_t, mu_t):
+        # min(cap, x / y) as x / max(x / cap, y): exactly cap when capped, and never overflows.
+        divisor = jnp.maximum(pi_a_t / cap, mu_t)
+        return jnp.where(divisor > 0, pi_a_t / jnp.where(divisor > 0, divisor, 1.0), 0.0)
+
+    return _scaled(lambda_, ratios, pi_a_t, mu_t) if gradients else lambda_ * ratios(pi_a_t, mu_t)
 
 
 def importance_sampling_coefficients(
@@ -69,9 +85,11 @@ def importance_sampling_coefficients(
     """Per-decision importance sampling, `c_t = lambda * pi_t[a_t] / mu_t`: unbounded variance.
 
     Args:
-      a_t, pi_t, lambda_: as in `retrace_coefficients`.
+      a_t: [T] int in [0, A), actions taken.
+      pi_t: [T, A] float, probabilities of the target policy, summing to 1 over actions.
       mu_t: [T] float in [0, 1], probability of a_t when it was chosen. Where it is 0 the ratio is
         undefined, and c_t is 0: the trace is cut.
+      lambda_: in [0, 1]; 0 gives one-step expected SARSA.
 
     Returns:
       [T] float32 or wider, at least 0.
@@ -83,9 +101,12 @@ def importance_sampling_coefficients(
     """
     check_arrays(a_t=Spec(a_t, "T", int), pi_t=Spec(pi_t, "TA"), mu_t=Spec(mu_t, "T"))
     check_lambda(lambda_)
-    mu_t = widen(mu_t)
-    ratio = jnp.where(mu_t > 0, _taken(pi_t, a_t) / jnp.where(mu_t > 0, mu_t, 1.0), 0.0)
-    return jnp.multiply(lambda_, ratio)
+    pi_t, mu_t, lambda_ = promote(pi_t, mu_t, lambda_)
+
+    def ratios(pi_a_t, mu_t):
+        return jnp.where(mu_t > 0, pi_a_t / jnp.where(mu_t > 0, mu_t, 1.0), 0.0)
+
+    return _scaled(lambda_, ratios, taken(pi_t, a_t), mu_t)
 
 
 def tree_backup_coefficients(
@@ -94,7 +115,9 @@ def tree_backup_coefficients(
     """Tree backup, `c_t = lambda * pi_t[a_t]`: needs no `mu`, cuts traces even on-policy.
 
     Args:
-      a_t, pi_t, lambda_: as in `retrace_coefficients`.
+      a_t: [T] int in [0, A), actions taken.
+      pi_t: [T, A] float, probabilities of the target policy, summing to 1 over actions.
+      lambda_: in [0, 1]; 0 gives one-step expected SARSA.
 
     Returns:
       [T] float32 or wider in [0, lambda].
@@ -106,7 +129,8 @@ def tree_backup_coefficients(
     """
     check_arrays(a_t=Spec(a_t, "T", int), pi_t=Spec(pi_t, "TA"))
     check_lambda(lambda_)
-    return jnp.multiply(lambda_, _taken(pi_t, a_t))
+    pi_t, lambda_ = promote(pi_t, lambda_)
+    return _scaled(lambda_, lambda pi_a_t: pi_a_t, taken(pi_t, a_t))
 
 
 def q_lambda_coefficients(a_t: chex.Array, *, lambda_: chex.Numeric = 1.0) -> jax.Array:
@@ -155,6 +179,7 @@ def watkins_coefficients(
     """
     check_arrays(a_t=Spec(a_t, "T", int), q_t=Spec(q_t, "TA"))
     check_lambda(lambda_)
-    q_t = widen(q_t)
-    greedy = _taken(q_t, a_t) >= jnp.max(q_t, axis=-1)
-    return jnp.multiply(lambda_, greedy.astype(q_t.dtype))
+    q_t, lambda_ = promote(q_t, lambda_)
+    # By index too: XLA may round the maximum and the values differently.
+    greedy = (taken(q_t, a_t) >= jnp.max(q_t, axis=-1)) | (jnp.argmax(q_t, axis=-1) == a_t)
+    return lambda_ * greedy.astype(q_t.dtype)

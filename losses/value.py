@@ -1,17 +1,20 @@
 """One-step value learning: Q-learning, double Q-learning, expected SARSA, soft Q-learning.
 
-The first three call rlax. They are wrapped because bellmax's conventions differ: errors name the
+The first two call rlax. They are wrapped because bellmax's conventions differ: errors name the
 argument, sizes must agree (rlax accepts a `q_t` of a different length), bfloat16 input is widened
 before the target is computed, and hyper-parameters are keyword-only. rlax has no soft Q-learning.
 Expected SARSA under a softmax policy needs no separate function, as `probs_a_t` may be any
 distribution; soft Q-learning is that plus the policy's entropy.
 """
 
+from typing import NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, widen
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, promote
+from bellmax.losses._masking import finite_where, weighted_sum
 from bellmax.losses._rlax import rlax
 
 
@@ -19,8 +22,8 @@ def _check_transition(q_tm1, a_tm1, r_t, discount_t, **vectors_t: chex.Array) ->
     check_arrays(
         q_tm1=Spec(q_tm1, "A"),
         a_tm1=Spec(a_tm1, "", int),
-        r_t=Spec(r_t, ""),
-        discount_t=Spec(discount_t, ""),
+        r_t=Spec(r_t, "", NUMBER),
+        discount_t=Spec(discount_t, "", NUMBER),
         **{name: Spec(vector, "A") for name, vector in vectors_t.items()},
     )
 
@@ -53,7 +56,8 @@ def q_learning(
     Source: Watkins and Dayan 1992; Mnih et al. 2013, arXiv:1312.5602. Calls rlax.q_learning.
     """
     _check_transition(q_tm1, a_tm1, r_t, discount_t, q_t=q_t)
-    q_tm1, r_t, discount_t, q_t = map(widen, (q_tm1, r_t, discount_t, q_t))
+    q_tm1, r_t, discount_t, q_t = promote(q_tm1, r_t, discount_t, q_t)
+    q_t = finite_where(discount_t == 0, q_t)
     error = rlax.q_learning(q_tm1, a_tm1, r_t, discount_t, q_t, stop_target_gradients)
     return jnp.asarray(error)
 
@@ -71,9 +75,13 @@ def double_q_learning(
     """TD error of double Q-learning: one network selects the action, another evaluates it.
 
     Args:
-      q_tm1, a_tm1, r_t, discount_t, stop_target_gradients: as in `q_learning`.
+      q_tm1: [A] float, action values at t-1, in units of return.
+      a_tm1: [] int in [0, A), the action taken at t-1.
+      r_t: [] float, the reward that it earned.
+      discount_t: [] float, gamma, or 0 where the environment terminated.
       q_t_value: [A] float, bootstrap values at t (the target network's).
       q_t_selector: [A] float, values at t whose argmax selects the action (the online network's).
+      stop_target_gradients: whether the target is a constant to the gradient.
 
     Returns:
       [] float32 or wider, target minus prediction.
@@ -84,9 +92,10 @@ def double_q_learning(
     Source: van Hasselt et al. 2015, arXiv:1509.06461. Calls rlax.double_q_learning.
     """
     _check_transition(q_tm1, a_tm1, r_t, discount_t, q_t_value=q_t_value, q_t_selector=q_t_selector)
-    q_tm1, r_t, discount_t, q_t_value = map(widen, (q_tm1, r_t, discount_t, q_t_value))
+    q_tm1, r_t, discount_t, q_t_value = promote(q_tm1, r_t, discount_t, q_t_value)
+    q_t_value = finite_where(discount_t == 0, q_t_value)
     error = rlax.double_q_learning(
-        q_tm1, a_tm1, r_t, discount_t, q_t_value, q_t_selector, stop_target_gradients
+        q_tm1, a_tm1, r_t, discount_t, q_t_value, jnp.asarray(q_t_selector), stop_target_gradients
     )
     return jnp.asarray(error)
 
@@ -104,8 +113,13 @@ def expected_sarsa(
     """TD error of expected SARSA: `r_t + discount_t * <probs_a_t, q_t> - q_tm1[a_tm1]`.
 
     Args:
-      q_tm1, a_tm1, r_t, discount_t, q_t, stop_target_gradients: as in `q_learning`.
+      q_tm1: [A] float, action values at t-1, in units of return.
+      a_tm1: [] int in [0, A), the action taken at t-1.
+      r_t: [] float, the reward that it earned.
+      discount_t: [] float, gamma, or 0 where the environment terminated.
+      q_t: [A] float, action values at t, usually of the target network.
       probs_a_t: [A] float, the policy's probabilities at t, summing to 1.
+      stop_target_gradients: whether the target is a constant to the gradient.
 
     Returns:
       [] float32 or wider, target minus prediction.
@@ -113,29 +127,82 @@ def expected_sarsa(
     Raises:
       ValueError: a rank, dtype or size differs from the above; names the argument.
 
-    Source: van Seijen et al. 2009. Calls rlax.expected_sarsa.
+    Source: van Seijen et al. 2009. rlax.expected_sarsa gives NaN for values of -inf.
     """
     _check_transition(q_tm1, a_tm1, r_t, discount_t, q_t=q_t, probs_a_t=probs_a_t)
-    q_tm1, r_t, discount_t, q_t, probs = map(widen, (q_tm1, r_t, discount_t, q_t, probs_a_t))
-    # rlax computes the expectation as a dot product, which accelerators may round to TF32 or
-    # bfloat16.
-    with jax.default_matmul_precision("highest"):
-        error = rlax.expected_sarsa(
-            q_tm1, a_tm1, r_t, discount_t, q_t, probs, stop_target_gradients
-        )
-    return jnp.asarray(error)
+    q_tm1, r_t, discount_t, q_t, probs = promote(q_tm1, r_t, discount_t, q_t, probs_a_t)
+    q_t, probs = finite_where(discount_t == 0, q_t), finite_where(discount_t == 0, probs)
+    target = r_t + discount_t * weighted_sum(probs, q_t)
+    if stop_target_gradients:
+        target = jax.lax.stop_gradient(target)
+    return target - q_tm1[a_tm1]
 
 
-def max_and_soft_excess(q: chex.Array, temperature: chex.Numeric) -> tuple[jax.Array, jax.Array]:
-    """`max q` and `soft_value(q) - max q` over the last axis, without checks.
+@jax.custom_jvp
+def _at_most_zero(x: jax.Array) -> jax.Array:
+    """`x`, which is at most 0 but for rounding; its derivative is 1."""
+    return jnp.minimum(x, 0.0)
 
-    Returned separately because their sum would lose the second to rounding when q is large.
+
+@_at_most_zero.defjvp
+def _(primals, tangents):
+    return _at_most_zero(*primals), tangents[0]
+
+
+class SoftParts(NamedTuple):
+    """Parts of a soft value, apart because sums would lose the smaller one to rounding.
+
+    The soft value is `maximum + excess`, the scaled log-policy `offsets - excess`.
+
+    Attributes:
+      maximum: [...] float, `max q`, a constant to the gradient; -inf if no action is allowed.
+      excess: [...] float, `soft_value(q) - max q`, at least 0.
+      offsets: [..., A] float, `q - max q`, at most 0; -inf where q is.
     """
-    q = widen(q)
+
+    maximum: jax.Array
+    excess: jax.Array
+    offsets: jax.Array
+
+
+def soft_parts(q: chex.Array, temperature: chex.Numeric) -> SoftParts:
+    """The parts of a soft value over the last axis, without checks."""
+    q, temperature = promote(q, temperature)
     # A constant shift changes neither the log-sum-exp nor its gradient.
-    q_max = jax.lax.stop_gradient(jnp.max(q, axis=-1))
-    exponents = (q - jnp.expand_dims(q_max, -1)) / temperature
-    return q_max, jnp.log(jnp.sum(jnp.exp(exponents), axis=-1)) * temperature
+    maximum = jax.lax.stop_gradient(jnp.max(q, axis=-1))
+    shift = jnp.where(maximum == -jnp.inf, 0.0, maximum)
+    # XLA may compute the values that it subtracts with another rounding than those whose maximum
+    # it takes: over a small temperature their difference would overflow.
+    offsets = _at_most_zero(q - jnp.expand_dims(shift, -1))
+    allowed = offsets > -jnp.inf
+    # Masked twice: 0 * inf would make the gradient in the temperature nan.
+    exponents = jnp.where(allowed, offsets, 0.0) / temperature
+    total = jnp.sum(jnp.where(allowed, jnp.exp(exponents), 0.0), axis=-1)
+    return SoftParts(maximum, jnp.log(jnp.where(total > 0.0, total, 1.0)) * temperature, offsets)
+
+
+def _exponentials(logits: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Logits relative to the maximum over the last axis, their exponentials, and the sum of these.
+
+    The sum is 1 if all logits are -inf.
+    """
+    maximum = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    offsets = _at_most_zero(logits - jnp.where(maximum == -jnp.inf, 0.0, maximum))
+    each = jnp.exp(offsets)
+    total = jnp.sum(each, axis=-1, keepdims=True)
+    return offsets, each, jnp.where(total > 0.0, total, 1.0)
+
+
+def log_softmax(logits: jax.Array) -> jax.Array:
+    """Log-probabilities over the last axis, without checks; finite logits never overflow."""
+    offsets, _, total = _exponentials(logits)
+    return offsets - jnp.log(total)
+
+
+def softmax(logits: jax.Array) -> jax.Array:
+    """Probabilities over the last axis, without checks; 0 everywhere if all logits are -inf."""
+    _, each, total = _exponentials(logits)
+    return each / total
 
 
 def soft_value(q: chex.Array, *, temperature: chex.Numeric) -> jax.Array:
@@ -158,8 +225,8 @@ def soft_value(q: chex.Array, *, temperature: chex.Numeric) -> jax.Array:
     """
     check_arrays(q=Spec(q, "A"))
     check_scalars(temperature=temperature, above_zero=("temperature",))
-    q_max, excess = max_and_soft_excess(q, temperature)
-    return q_max + excess
+    parts = soft_parts(q, temperature)
+    return parts.maximum + parts.excess
 
 
 def soft_q_learning(
@@ -175,8 +242,13 @@ def soft_q_learning(
     """TD error of soft Q-learning: `r_t + discount_t * soft_value(q_t) - q_tm1[a_tm1]`.
 
     Args:
-      q_tm1, a_tm1, r_t, discount_t, q_t, stop_target_gradients: as in `q_learning`.
+      q_tm1: [A] float, action values at t-1, in units of return.
+      a_tm1: [] int in [0, A), the action taken at t-1.
+      r_t: [] float, the reward that it earned.
+      discount_t: [] float, gamma, or 0 where the environment terminated.
+      q_t: [A] float, action values at t, usually of the target network.
       temperature: above 0, in units of q; falling to 0 it gives `q_learning`.
+      stop_target_gradients: whether the target is a constant to the gradient.
 
     Returns:
       [] float32 or wider, target minus prediction.
@@ -187,7 +259,8 @@ def soft_q_learning(
     Source: Haarnoja et al. 2017, arXiv:1702.08165, here for discrete actions.
     """
     _check_transition(q_tm1, a_tm1, r_t, discount_t, q_t=q_t)
-    q_tm1, r_t, discount_t = map(widen, (q_tm1, r_t, discount_t))
+    q_tm1, r_t, discount_t, q_t = promote(q_tm1, r_t, discount_t, q_t)
+    q_t = finite_where(discount_t == 0, q_t)
     target = r_t + discount_t * soft_value(q_t, temperature=temperature)
     if stop_target_gradients:
         target = jax.lax.stop_gradient(target)

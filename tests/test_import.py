@@ -10,6 +10,7 @@ MODULES = sorted(
     "bellmax." + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for folder in FOLDERS
     for path in (ROOT / folder).rglob("*.py")
+    if path.stem != "__main__"  # runs the command line
 )
 # Imports every module given; or, with `first`, each of them as the first one of bellmax. Then the
 # modules of bellmax that were imported before are forgotten.

@@ -30,6 +30,19 @@ ORDER = {
         *("base", "config", "errors", "options", "statistics", "validation", "tasks", "wrappers"),
         *("vector", "host", "adapters", "registry", "build", "checks"),
     ),
+    "agents": (
+        *(
+            "configs",
+            "shared",
+            "on_policy",
+            "byol_explore",
+            "count_bonus",
+            "dqn",
+            "expectrl",
+            "icm",
+        ),
+        *("munchausen_dqn", "qr_dqn_retrace", "rnd", "td3", "va_learning", "registry"),
+    ),
     "launch": (
         *("config", "distributed", "replay", "runners", "actors", "reporting"),
         *("training", "studies", "api", "cli"),

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bellmax.agents import Agent, registry
-from bellmax.agents.base import LearnerState
+from bellmax.agents import ActInput, Agent, registry
+from bellmax.agents.shared.base import LearnerState
 from bellmax.envs import make_vector_env
 from bellmax.launch.config.run_config import RunConfig
 from bellmax.launch.replay.ring import make_replay
@@ -44,7 +44,7 @@ class Lanes(NamedTuple):
 
 
 def with_numbers(config: RunConfig, spec: Any, names: tuple[str, ...]) -> Agent:
-    """The agent of a configuration, but for numbers in its state: `extra` is (own, numbers).
+    """The agent of a configuration, but for numbers in its state: `aux` is (own, numbers).
 
     Args:
       config: of the run.
@@ -61,10 +61,10 @@ def with_numbers(config: RunConfig, spec: Any, names: tuple[str, ...]) -> Agent:
         return make(hyper, spec)
 
     def split(state: LearnerState) -> tuple[LearnerState, Any]:
-        return state._replace(extra=state.extra[0]), state.extra[1]
+        return state._replace(aux=state.aux[0]), state.aux[1]
 
     def joined(state: LearnerState, numbers: Any) -> LearnerState:
-        return state._replace(extra=(state.extra, numbers))
+        return state._replace(aux=(state.aux, numbers))
 
     def init(key: jax.Array) -> LearnerState:
         return joined(plain.init(key), {name: jnp.zeros(()) for name in names})
@@ -73,8 +73,8 @@ def with_numbers(config: RunConfig, spec: Any, names: tuple[str, ...]) -> Agent:
         own, numbers = split(state)
         return plain.actor_params(own), numbers
 
-    def act(params: Any, *seen: Any, evaluate: bool = False) -> Any:
-        return of(params[1]).act(params[0], *seen, evaluate=evaluate)
+    def act(params: Any, inputs: ActInput, *, evaluate: bool = False) -> Any:
+        return of(params[1]).act(params[0], inputs, evaluate=evaluate)
 
     def learn(state: LearnerState, batch: Any, key: jax.Array) -> Any:
         own, numbers = split(state)
@@ -118,8 +118,8 @@ def train_lanes(
     evaluate = make_evaluator(agent, tests, config.evaluation_max_steps)
 
     state = runner.init(lane_seeds)
-    own, _ = state.learner.extra
-    state = state._replace(learner=state.learner._replace(extra=(own, each)))
+    own, _ = state.learner.aux
+    state = state._replace(learner=state.learner._replace(aux=(own, each)))
     rows: list[dict[str, Any]] = []
     diverged = np.zeros(len(lane_seeds), bool)
     saved = folder / "lanes.pickle"

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import dm_env
 import numpy as np
 from dm_env import specs
 
@@ -75,16 +76,24 @@ class DmEnvTask:
         if seed is not None:
             self._env.close()
             self._env = self._make_env(seed)
-        return opening(self._observation.convert(self._env.reset().observation))
+        return opening(self._observation.convert(self._checked(self._env.reset()).observation))
 
     def step(self, action: np.ndarray) -> HostTimeStep:
-        ts = self._env.step(self._action.convert(action))
+        ts = self._checked(self._env.step(self._action.convert(action)))
         terminated = bool(ts.last() and ts.discount == 0)
         truncated = bool(ts.last() and not terminated)
         observation = self._observation.convert(ts.observation)
         return HostTimeStep(
             observation, as_reward(ts.reward, self.spec.name), terminated, truncated
         )
+
+    def _checked(self, ts: Any) -> dm_env.TimeStep:
+        if not isinstance(ts, dm_env.TimeStep):
+            raise UserError(
+                f"reset and step of {self.spec.name} must return a dm_env.TimeStep, got a "
+                f"{type(ts).__name__}"
+            )
+        return ts
 
     def render(self) -> np.ndarray:
         """Draw the state, [H, W, 3] uint8; UserError if the task cannot draw."""

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import importlib
 import inspect
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from bellmax import UserError
 from bellmax.envs.adapters.gymnasium_spaces import convert_action, convert_observation
 from bellmax.envs.base import EnvSpec
-from bellmax.envs.errors import in_words, making, without_warnings
+from bellmax.envs.errors import import_own, in_words, making, without_warnings
 from bellmax.envs.host.base import Conversion, HostTimeStep, opening
 from bellmax.envs.host.values import as_flag, as_reward
 from bellmax.envs.options import check_options, suggest
@@ -150,14 +149,10 @@ def _check_interface(env: Any, name: str) -> None:
 def _find_spec(gymnasium: Any, task: str) -> Any:
     """A copy of Gymnasium's EnvSpec of the task; imports its module if the id names one."""
     module, _, task_id = task.rpartition(":")
+    if module:
+        import_own(module, f"gymnasium/{task}")
     try:
-        if module:
-            importlib.import_module(module)
         spec = copy.deepcopy(gymnasium.spec(task_id))
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"gymnasium/{task} needs the module {error.name!r}; Python cannot find it"
-        ) from error
     except gymnasium.error.Error as error:
         near = suggest(task_id, gymnasium.registry)
         raise UserError(f"Gymnasium has no task {task_id!r}{near}") from error

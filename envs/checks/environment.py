@@ -40,7 +40,7 @@ def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0
                 return problems
         env, batched = _make(env_or_name)
         spec = env.spec
-    except Exception as error:  # the user's code may raise any exception
+    except (Exception, SystemExit) as error:  # the user's code may raise any exception
         return [f"It cannot be made: {described(error)}"]
     if batched:
         with contextlib.closing(env):
@@ -52,7 +52,7 @@ def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0
         return problems  # the rollout below would fail with the same problems
     try:
         return check_rollout(env, spec, key)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return [f"Under jit and vmap it raises {described(error)}"]
 
 
@@ -89,7 +89,7 @@ def _check_traces(env: Environment, spec: EnvSpec, key: jax.Array) -> list[str]:
         where = "step"
         jax.eval_shape(step, state, action, key)
         pure[where] = _same_traces(env.step, state, action, key)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return [*problems, f"{where} raises {described(error)}"]
     for where, same in pure.items():
         if not same:

@@ -52,7 +52,7 @@ def check_batch(batch: HostBatch, *, seed: int) -> list[str]:
         if not all(_same(ts, copy) for ts, copy in shown):
             problems["step writes to arrays that it returned before."] = None
         again = [batch.reset(seed), *(batch.step(a)[0] for a in actions[: len(shown) - 1])]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return [*problems, f"{where} raises {described(error)}"]
     if not all(_same(ts, copy) for ts, (_, copy) in zip(again, shown, strict=True)):
         problems["reset(seed): the same seed and actions give different steps."] = None

@@ -40,7 +40,7 @@ class ProcessEnvironment:
         module, or a functools.partial of one.
       timeout: seconds that an answer may take, above 0.
       start_timeout: seconds until the answer to the first call, including the time to make the
-        task; `timeout` if that is longer.
+        task; `timeout` if that is longer. None: START_SECONDS.
 
     Raises:
       UserError: make_one cannot be pickled, or (any call) the task raised a UserError.
@@ -53,7 +53,7 @@ class ProcessEnvironment:
         make_one: Callable[[], HostEnvironment],
         timeout: float,
         *,
-        start_timeout: float = START_SECONDS,
+        start_timeout: float | None = None,
     ):
         _check_picklable(make_one)
         context = multiprocessing.get_context("spawn")
@@ -66,7 +66,8 @@ class ProcessEnvironment:
         # kill them.
         util.Finalize(self, _end, (self._process,), exitpriority=0)
         self._spec: EnvSpec | None = None
-        self._timeout, self._allowance = timeout, max(timeout, start_timeout)
+        start = START_SECONDS if start_timeout is None else start_timeout
+        self._timeout, self._allowance = timeout, max(timeout, start)
         self._deadline = time.monotonic() + self._allowance
         self._waiting = False
         self._closed = False
@@ -200,7 +201,7 @@ def _attempt(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
         return "returned", function(*arguments)
     except UserError as error:
         return "user", str(error)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return "raised", described(error)
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from bellmax.agents import Memory
-from bellmax.agents.base import Outcome
+from bellmax.agents.shared.base import Outcome
 from bellmax.envs import Step, VectorTimeStep
 from bellmax.envs.host import HostVector
 from bellmax.launch.runners.base import HostRollout, PolicyInputs, RolloutSums
@@ -43,7 +43,7 @@ class Collector(Protocol):
 
 
 # make_actor(key, seed, now) -> Collector that starts at vector step `now`. key: of its acting.
-# seed(now, replaced) -> of its environments, when it was replaced so many times.
+# seed(now, replaced) -> of its environments; `replaced` counts its replacements.
 ActorFactory = Callable[[jax.Array, Callable[[int, int], int], int], Collector]
 
 

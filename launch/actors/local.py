@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from dm_env import specs
 
-from bellmax.agents import Agent, registry
+from bellmax.agents import ActInput, Agent, registry
 from bellmax.envs import VectorTimeStep, is_pool, make_host_vector
 from bellmax.envs.host import HostVector
 from bellmax.envs.statistics import normalise
@@ -95,7 +95,8 @@ class LocalActors:
             observation = normalise(statistics, observation)
         key = jax.random.fold_in(jax.random.wrap_key_data(key_data, impl=key_impl), now)
         step = now * self._num_envs
-        output = self._agent.act(params, observation, memory, is_first, key, step)
+        inputs = ActInput(observation, memory, is_first, key, step)
+        output = self._agent.act(params, inputs)
         seen = observation if self._normalised else ()
         return seen, output.action, output.memory, output.behaviour
 
@@ -105,8 +106,10 @@ def make_host_agent(config: RunConfig) -> tuple[Agent, specs.Array]:
 
     It makes one environment for its specs and closes it.
     """
-    # A timeout would put it into a process that takes seconds to start; pools refuse one.
-    timeout = config.env.timeout if is_pool(config.env.name) else None
+    # A timeout puts it into a process that takes seconds to start: only the user's own factory may
+    # hang, and pools refuse one themselves.
+    keeps = ":" in config.env.name or is_pool(config.env.name)
+    timeout = config.env.timeout if keeps else None
     probe = make_host_vector(dataclasses.replace(config.env, timeout=timeout), num_envs=1)
     raw = probe.spec
     probe.close()

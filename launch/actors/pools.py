@@ -43,7 +43,7 @@ class ActorPool:
         self._lock_step = ahead is None
         self._actors: list[Collector] = []
         self._threads: list[threading.Thread] = []
-        # An actor collects a rollout for each ticket: () goes on, (memory, now) starts from there,
+        # An actor collects a rollout a ticket: () continues, (memory, now) starts from there,
         # None ends. Not queue.Queue, whose locks are Python's: they are slow for short rollouts.
         self._tickets = [queue.SimpleQueue() for _ in range(num_actors)]
         self._rollouts = [queue.SimpleQueue() for _ in range(num_actors)]

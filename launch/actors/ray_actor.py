@@ -29,9 +29,9 @@ from bellmax.launch.distributed.devices import configure_jax
 from bellmax.launch.distributed.ray_cluster import reached
 from bellmax.launch.runners.base import HostRollout, PolicyInputs, RolloutSums
 
-START_SECONDS = 120.0  # for an actor to be given a CPU and to start Python
+START_SECONDS = 120.0  # until an actor has a CPU and has started Python
 _CLOSE_SECONDS = 5.0
-_WHEN_LOST = "`bellmax resume` goes on from the last checkpoint"
+_WHEN_LOST = "`bellmax resume` continues from the last checkpoint"
 
 
 class _DiedError(Exception):
@@ -49,7 +49,7 @@ def make_ray_actors(config: RunConfig) -> ActorFactory:
 
 
 class ParameterStore:
-    """Parameters in Ray's object store: put there when the first actor asks, shared by all."""
+    """Parameters in Ray's object store: stored when the first actor asks, shared by all."""
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -57,7 +57,7 @@ class ParameterStore:
         self._reference: Any = None
 
     def reference(self, policy: PolicyInputs) -> Any:
-        """Where these parameters are."""
+        """Return the reference of these parameters."""
         with self._lock:
             if self._reference is None or policy is not self._policy:
                 ray: Any = import_extra("ray", "ray")
@@ -70,17 +70,17 @@ class RemoteActor:
     """A `Collector` whose environments and policy are in a process of Ray.
 
     Args:
-      config: of the run, as it is to be built there.
+      config: of the run.
       key: of its acting.
       seed: seed(now, replaced), of its environments.
       now: the vector step that it starts at.
       store: shared by the actors of the run.
 
     Raises:
-      UserError: from `collect`: there was no CPU for it, its process died and ten that took its
-        place did too, or the environment raised one.
-      LostClusterError: from `collect`: the connection to the cluster is gone.
-      Exception: from `collect`: what the environment raised there.
+      UserError: from `collect`: no CPU is free, its process and ten replacements died in a row, or
+        the environment raised one.
+      LostClusterError: from `collect`: the connection to the cluster is lost.
+      Exception: from `collect`: what the environment raised.
     """
 
     def __init__(
@@ -96,20 +96,20 @@ class RemoteActor:
         self._key = str(jax.random.key_impl(key)), np.asarray(jax.random.key_data(key))
         self._seen: VectorTimeStep | None = None
         self._replaced, self._in_a_row = 0, 0
-        # Of those that are no more, and of the one that is.
+        # Counts of replaced actors, and of the current one.
         self._past: dict[str, int] = {"died": 0}
         self._present: dict[str, int] = {}
         self._begin(now)
 
     @property
     def faults(self) -> Mapping[str, int]:
-        """How often environments were restarted, by reason, and this actor replaced: "died"."""
+        """How often environments were restarted, by reason; "died" counts replaced actors."""
         return _sum(self._past, self._present)
 
     def collect(
         self, policy: PolicyInputs, memory: Memory, now: int
     ) -> tuple[HostRollout, RolloutSums]:
-        """Steps L times from vector step `now` on; memory [E, ...] is that before it."""
+        """Step L times from vector step `now` on; memory [E, ...] is that before it."""
         memory = jax.device_get(memory)
         while True:
             try:
@@ -122,7 +122,7 @@ class RemoteActor:
         return collected, sums
 
     def close(self) -> None:
-        """Frees the environments and ends the process."""
+        """Free the environments and end the process."""
         if self._built is None:
             with contextlib.suppress(Exception):
                 _answer(self._far.close.remote, _CLOSE_SECONDS)
@@ -142,7 +142,7 @@ class RemoteActor:
         self._built = self._far.build.remote(self._config, self._key, seed, self._seen)
 
     def _await_start(self) -> None:
-        """Waits until it is there, if it was not yet."""
+        """Wait until the process has built its actor."""
         if self._built is None:
             return
         if not _answer(lambda: self._ready, START_SECONDS):
@@ -180,7 +180,7 @@ def _sum(*counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _answer(call: Callable[[], Any], seconds: float | None = None) -> Any:
-    """What the reference that `call` returns comes to; None if it takes longer than so."""
+    """Return the value of the reference that `call` returns; None after `seconds` without one."""
     ray: Any = import_extra("ray", "ray")
     errors = ray.exceptions
     try:
@@ -197,10 +197,10 @@ def _answer(call: Callable[[], Any], seconds: float | None = None) -> Any:
 
 
 def _death(words: str) -> str:
-    """Why an actor died, of the many lines that Ray has to say about it.
+    """Return why an actor died, from Ray's long message.
 
     Raises:
-      UserError: it could not start, and no other could.
+      UserError: no actor can start.
     """
     lines = [line.strip() for line in words.strip().splitlines() if line.strip()] or ["unknown"]
     if "failed to import" in words or "creation task" in words:
@@ -213,10 +213,11 @@ def _death(words: str) -> str:
 
 
 class RayActor:
-    """The half of an actor that is in a process of Ray.
+    """The part of an actor that runs in a process of Ray.
 
     Args:
-      folder: where the run was started: for environments of the user's own, if it is here too.
+      folder: where the run was started. If it exists here too, it is added to the import path, for
+        the user's own environments.
     """
 
     def __init__(self, folder: str):
@@ -225,7 +226,7 @@ class RayActor:
         self._actor: Actor | None = None
 
     def ready(self) -> bool:
-        """That it is there."""
+        """Return True once the process is running."""
         return True
 
     def build(
@@ -235,7 +236,7 @@ class RayActor:
         seed: int,
         seen: VectorTimeStep | None,
     ) -> bool:
-        """Makes the actor; key is its implementation and data, seed and seen are as in `Actor`."""
+        """Make the actor. key: implementation and data of its key. seed, seen: as in `Actor`."""
         configure_jax()
         agent, _ = make_host_agent(config)
         implementation, data = key
@@ -246,12 +247,12 @@ class RayActor:
     def collect(
         self, policy: PolicyInputs, memory: Memory, now: int
     ) -> tuple[HostRollout, RolloutSums, dict[str, int]]:
-        """A rollout in arrays of numpy, its sums, and faults so far."""
+        """Return a rollout in arrays of numpy, its sums, and faults so far."""
         assert self._actor is not None
         collected, sums = self._actor.collect(jax.device_put(policy), memory, now)
         return jax.device_get(collected), sums, dict(self._actor.faults)
 
     def close(self) -> None:
-        """Frees the environments."""
+        """Free the environments."""
         if self._actor is not None:
             self._actor.close()

@@ -1,4 +1,4 @@
-"""How the learner waits for actors, whose environments may hang for good."""
+"""How the learner waits for actors, whose environments may hang."""
 
 import queue
 import threading
@@ -8,14 +8,14 @@ from typing import Any
 
 from bellmax.launch.runners.base import ActorTimeoutError
 
-STUCK_SECONDS = 60.0  # without a rollout, until the run says whom it waits for
+STUCK_SECONDS = 60.0  # without a rollout, until the run reports which actor it waits for
 GIVE_UP_SECONDS = 10.0  # for a rollout, once the run was asked to stop
 _LOOK_SECONDS = 0.1
 _PREFIX = "actor-"
 
 
 class ActorWaiter:
-    """Waits for threads of actors: says so once it takes long, and gives up if the run is to stop.
+    """Waits for threads of actors, reports long waits, and gives up if the run is to stop.
 
     Attributes:
       say: takes a sentence for the user; does nothing until it is set.
@@ -32,22 +32,22 @@ class ActorWaiter:
         return self._asked is not None
 
     def stop(self) -> None:
-        """Asks the run to stop; in a signal's handler, as it only writes this down."""
+        """Ask the run to stop. A signal handler may call it: it only stores the time."""
         if self._asked is None:
             self._asked = time.monotonic()
 
     def take(self, queues: Sequence[Any]) -> list[Any]:
-        """One item of every actor's queue.
+        """Return one item of every actor's queue.
 
         Raises:
-          ActorTimeoutError: the run was asked to stop and they did not come within 10 s.
-          BaseException: an item that is one.
+          ActorTimeoutError: the run was asked to stop and an item is missing after 10 s.
+          BaseException: an item that is an exception.
         """
         self._said, started, taken = False, time.monotonic(), []
         for number in range(len(queues)):
             try:
                 item = self._next(queues, number, started)
-            except BaseException:  # a second signal comes as one
+            except BaseException:  # a second signal arrives as one
                 self._gave_up = True
                 raise
             if isinstance(item, BaseException):
@@ -56,7 +56,7 @@ class ActorWaiter:
         return taken
 
     def end(self, threads: Sequence[threading.Thread]) -> list[bool]:
-        """Waits a while for threads that were told to end; which of them did."""
+        """Wait for threads that were told to end; return for each whether it ended in time."""
         seconds = STUCK_SECONDS if self._asked is None else GIVE_UP_SECONDS
         until = time.monotonic() + (1.0 if self._gave_up else seconds)
         for thread in threads:
@@ -77,23 +77,23 @@ class ActorWaiter:
                 self._said = True
                 self.say(
                     f"no rollout from {_late(queues, number)} for {STUCK_SECONDS:.0f} s; with "
-                    "env.timeout an environment that hangs is made anew"
+                    "env.timeout an environment that hangs is restarted"
                 )
 
 
 def make_thread(number: int, target: Callable[..., Any], *arguments: Any) -> threading.Thread:
-    """The thread of actor `number`, which ends with the process even if it hangs."""
+    """Return a thread for actor `number`; it ends with the process even if it hangs."""
     name = f"{_PREFIX}{number}"
     return threading.Thread(target=target, args=(number, *arguments), daemon=True, name=name)
 
 
 def are_left_behind() -> bool:
-    """Whether a thread of an actor is still there."""
+    """Return whether a thread of an actor is still alive."""
     return any(thread.name.startswith(_PREFIX) for thread in threading.enumerate())
 
 
 def _late(queues: Sequence[Any], first: int) -> str:
-    """Who has nothing to give, from queue `first` on, of which that is known."""
+    """Name the actors without an item, from queue `first` on, which has none."""
     rest = range(first + 1, len(queues))
     late = [first, *(i for i in rest if queues[i].empty())]
     numbers = ", ".join(str(i + 1) for i in late)

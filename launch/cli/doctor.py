@@ -20,7 +20,9 @@ def doctor() -> tuple[list[str], int]:
     device_lines, works = _devices()
     lines += device_lines
     lines += _memory()
-    state = "" if usable(cache_folder()) else " (cannot be written: every run compiles anew)"
+    state = (
+        "" if usable(cache_folder()) else " (cannot be written: every run compiles its programs)"
+    )
     lines.append(f"cache of compiled programs: {cache_folder()}{state}")
     for extra, names in extras.items():
         absent = any(version(name) is None for name in names)

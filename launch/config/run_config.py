@@ -104,7 +104,7 @@ class RunConfig:
     @property
     def stored_frame_stack(self) -> int:
         """Frames of a stack that replay stores once each; 1 stores stacks whole."""
-        # Normalised anew at each step, the frames of one stack are not those of the next.
+        # Normalisation changes from step to step, so a frame differs from stack to stack.
         return 1 if self.env.normalise_observations else self.env.frame_stack
 
 

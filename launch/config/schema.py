@@ -110,8 +110,9 @@ def _bounded(hint: Any) -> Any:
     origin, args = typing.get_origin(base), typing.get_args(base)
     metadata = getattr(hint, "__metadata__", ())
     if origin in UNIONS:
-        apart = pydantic.BeforeValidator(functools.partial(_keep_apart, args))
-        base = Annotated[typing.Union[tuple(map(_bounded, args))], apart]  # noqa: UP007
+        base = typing.Union[tuple(map(_bounded, args))]  # noqa: UP007
+        if int in args:
+            base = Annotated[base, pydantic.BeforeValidator(_no_large_integer)]
     elif origin is tuple:
         base = tuple[tuple(arg if arg is ... else _readable(arg) for arg in args)]
     elif base is int:
@@ -123,10 +124,12 @@ def _readings(value: Any) -> Iterator[Any]:
     """Yield what a value may stand for, the likeliest first.
 
     YAML 1.1 and the command line give text where `1e6`, `64,64` or `null` is meant. Text in a file
-    is text where it can be.
+    is text where it can be. On the command line `nan` and `inf` are meant as numbers, and refused.
     """
     if value is FLAG:
         yield True
+    elif isinstance(value, Argument) and value.lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        return
     elif isinstance(value, str):
         text, typed, scalar = str(value), isinstance(value, Argument), read_scalar(value)
         if typed and text.lower() in ("null", "none"):
@@ -145,11 +148,9 @@ def _readings(value: Any) -> Iterator[Any]:
             yield tuple(value)
 
 
-def _keep_apart(types: tuple[Any, ...], value: Any) -> Any:
-    """Refuse what is out of range for one of several types, and would be taken as another."""
-    too_large = int in types and isinstance(value, int) and abs(value) > INT32
-    no_number = float in types and str(value).lower().lstrip("+-") in ("nan", "inf", "infinity")
-    if too_large or no_number:
+def _no_large_integer(value: Any) -> Any:
+    """Keep an integer that is out of range from becoming the float of `int | float`."""
+    if isinstance(value, int) and not -INT32 - 1 <= value <= INT32:
         raise ValueError
     return value
 

@@ -1,4 +1,4 @@
-"""jax settings that a run needs before anything is compiled."""
+"""Settings of jax that a run needs before anything is compiled."""
 
 import os
 import tempfile
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Returns where compiled programs are kept: $BELLMAX_CACHE, or the user's cache folder."""
+    """Return the folder of compiled programs: $BELLMAX_CACHE, or one in the user's cache folder."""
     if os.environ.get("BELLMAX_CACHE"):
         return Path(os.environ["BELLMAX_CACHE"]).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -14,7 +14,7 @@ def cache_folder() -> Path:
 
 
 def usable(folder: Path) -> bool:
-    """Returns whether files can be written to a folder, which is made if need be."""
+    """Return whether files can be written to a folder; create it if it is missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -24,13 +24,13 @@ def usable(folder: Path) -> bool:
 
 
 def configure_jax(*, deterministic: bool = False) -> None:
-    """Keeps compiled programs between runs; a cache that cannot be written is done without.
+    """Turn on the persistent compilation cache, unless its folder cannot be written.
 
-    A CPU computes in the thread that asks: handing small programs, such as an actor's, to another
-    one and waiting for it takes longer than what they do.
+    On a CPU, programs run in the thread that calls them: for small programs, such as an actor's,
+    dispatch to another thread takes longer than the program.
 
     Args:
-      deterministic: asks XLA for deterministic GPU operations; call before any array is made.
+      deterministic: whether XLA uses deterministic GPU operations; call before any array is made.
     """
     if deterministic:
         flags = os.environ.get("XLA_FLAGS", "")

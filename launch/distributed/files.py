@@ -1,11 +1,11 @@
-"""Files that are whole or absent, whatever ends the process or the machine."""
+"""Atomic writes of files."""
 
 import os
 from pathlib import Path
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replaces a file atomically: a kill or a full disk leaves the old file unchanged."""
+    """Replace a file atomically: a kill or a full disk leaves the old file unchanged."""
     written = path.with_name(f"{path.name}.tmp")
     try:
         with written.open("wb") as file:
@@ -16,11 +16,13 @@ def write_whole(path: Path, data: bytes) -> None:
         sync(path.parent)
     except OSError as error:
         written.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a write names no file
+        raise OSError(
+            error.errno, error.strerror, str(path)
+        ) from error  # an error of a write has no file name
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or the list of files of a folder, is on disk."""
+    """Wait until a file, or a folder's list of files, is on disk."""
     if path.is_dir() and os.name != "posix":
         return  # folders cannot be opened there
     descriptor = os.open(path, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Folders that one process at a time writes."""
+"""Locks of folders that only one process may write."""
 
 import contextlib
 import fcntl
@@ -11,11 +11,11 @@ from bellmax import UserError
 
 @contextlib.contextmanager
 def locked(folder: Path, activity: str) -> Iterator[None]:
-    """Refuses a folder in which another process does the same; the lock goes with its process.
+    """Lock a folder until the block or the process ends.
 
     Args:
-      folder: there already.
-      activity: what the other one does, for the message: "training".
+      folder: an existing folder.
+      activity: what the lock is for, such as "training"; for the message.
 
     Raises:
       UserError: another process holds the lock.

@@ -1,7 +1,7 @@
 """One run in several processes, on one machine or many: every process has some of the devices.
 
-All of them run the same program. The first writes the run's folder; what the others would write
-goes to a folder that is thrown away.
+All of them run the same program. The first writes the run's folder; the others write to temporary
+folders that are deleted.
 """
 
 import contextlib
@@ -17,13 +17,15 @@ from bellmax import UserError
 
 
 def join_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Makes this process one of several; call before any array is made. None of all: just this one.
+    """Make this process one of several; call before any array is made.
+
+    Without arguments it stays the only one.
 
     Args:
       coordinator: address:port of the first process, or `auto` in a cluster that jax knows (Slurm,
-        Cloud TPU, Open MPI), which says the rest.
-      processes: how many there are.
-      process: which one this is, from 0.
+        Cloud TPU, Open MPI), which sets the other two.
+      processes: their number.
+      process: the index of this one, from 0.
 
     Raises:
       UserError: some are missing or out of range, or the others cannot be reached.
@@ -39,7 +41,7 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
         raise UserError(f"--processes must be at least 1, got {processes}")
     if processes is not None and process is not None and not 0 <= process < processes:
         raise UserError(f"--process must be in [0, {processes - 1}], got {process}")
-    # Without it a process aborts when another one dies, before it can say so.
+    # Without it a process aborts when another one dies, before it can report that.
     jax.config.update("jax_enable_recoverability", True)
     try:
         jax.distributed.initialize(coordinator if known else None, processes, process)
@@ -56,10 +58,10 @@ class LostProcessError(UserError):
 
 @contextlib.contextmanager
 def together(run: Path) -> Iterator[None]:
-    """Says in a sentence that another process of a run has died, and ends with all of them.
+    """Turn the failure of another process of a run into an error of one sentence.
 
     Raises:
-      LostProcessError: what was computed together cannot be computed any more.
+      LostProcessError: another process has died.
     """
     try:
         yield
@@ -73,16 +75,16 @@ def together(run: Path) -> Iterator[None]:
             raise
         raise LostProcessError(
             f"another process of this run has died; start all of them again with "
-            f"`bellmax resume {run}`, which goes on from the last checkpoint"
+            f"`bellmax resume {run}`, which continues from the last checkpoint"
         ) from error
 
 
 def leave(code: int, *, at_once: bool = False) -> None:
-    """Ends this process if it is one of several; jax's own way waits for those that are dead.
+    """End this process if it is one of several; jax's own shutdown would wait for dead ones.
 
     Args:
       code: the exit code.
-      at_once: ends it also if it is the only one: a thread that hangs may crash a Python that ends.
+      at_once: end it also if it is the only one: a thread that hangs may crash Python at exit.
     """
     if at_once or jax.process_count() > 1:
         sys.stdout.flush()
@@ -91,13 +93,13 @@ def leave(code: int, *, at_once: bool = False) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process writes the run's folder."""
+    """Return whether this process writes the run's folder."""
     return jax.process_index() == 0
 
 
 @contextlib.contextmanager
 def writable(folder: Path) -> Iterator[Path]:
-    """The folder in the first process, one that is thrown away in the others."""
+    """Yield the folder in the first process, and a temporary one in the others."""
     if is_first():
         yield folder
         return

@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, or starting one on this machine. Imports Ray when it is needed."""
+"""Joins a Ray cluster, or starts one on this machine. Ray is imported on first use."""
 
 import contextlib
 import logging
@@ -21,7 +21,7 @@ from bellmax.launch.config.run_config import RunConfig
 from bellmax.launch.config.sentences import show
 
 CONNECT_SECONDS = 30.0  # Ray's own limit for ray://
-# Of a cluster of the run's own: it tells nobody, and its actors are not put behind other programs.
+# Of a cluster that the run starts: no usage reports; actors keep their priority.
 _OWN = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 
@@ -32,7 +32,7 @@ class LostClusterError(UserError):
 
 
 def check(address: str, config: RunConfig) -> None:
-    """Refuses what cannot be, before anything is started.
+    """Check the address of actors before anything is started.
 
     Args:
       address: `ray` or `ray://HOST:PORT`.
@@ -55,10 +55,10 @@ def check(address: str, config: RunConfig) -> None:
 
 @contextlib.contextmanager
 def room_for(address: str, actors: int) -> Iterator[str]:
-    """Joins a Ray cluster as `connected` does, one that has a CPU for each actor.
+    """Join a Ray cluster that has a CPU for each actor; address as in `connected`.
 
     Yields:
-      A sentence that says where the actors are.
+      A sentence with the place of the actors.
 
     Raises:
       UserError: it cannot be reached, or has too few CPUs.
@@ -76,12 +76,12 @@ def room_for(address: str, actors: int) -> Iterator[str]:
 
 @contextlib.contextmanager
 def connected(address: str, cpus: int) -> Iterator[str]:
-    """Joins a Ray cluster, and leaves it at the end; a connection that is there already is used.
+    """Join a Ray cluster and leave it at the end; use an existing connection.
 
     Args:
-      address: `ray://HOST:PORT` of a cluster; or `ray` for the one that RAY_ADDRESS names, where it
-        is not set a new one on this machine, which is shut down at the end.
-      cpus: that a new one is given, whatever the machine has.
+      address: `ray://HOST:PORT` of a cluster; or `ray` for the one that RAY_ADDRESS names. Without
+        that variable, a new cluster is started on this machine and shut down at the end.
+      cpus: of a new cluster, whatever the machine has.
 
     Yields:
       Where the cluster is.
@@ -104,21 +104,21 @@ def connected(address: str, cpus: int) -> Iterator[str]:
 
 @contextlib.contextmanager
 def reached(then: str) -> Iterator[None]:
-    """Says in a sentence that the cluster is gone, at a call of Ray that needs it.
+    """Turn the loss of the cluster during a call of Ray into an error of one sentence.
 
     Args:
-      then: what the user does then.
+      then: what the user can do, for the message.
 
     Raises:
-      LostClusterError: the connection is gone. Without a look at it first, Ray would search for
-        another cluster to join, or start one.
+      LostClusterError: the connection is lost. It is checked first, because Ray would join or start
+        another cluster.
     """
     ray: Any = import_extra("ray", "ray")
     try:
         if not ray.is_initialized():
             raise ConnectionError("it was closed")
         yield
-    except ray.exceptions.RayError:  # what a task raised is of its own type too
+    except ray.exceptions.RayError:  # an exception of a task has its own type too
         raise
     except ConnectionError as error:
         raise LostClusterError(
@@ -129,7 +129,7 @@ def reached(then: str) -> Iterator[None]:
 def _join(ray: Any, where: str, cpus: int) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if where == "local":
-        # A cluster of this run's own: how many share the cores is for the user to say.
+        # A cluster that this run starts: the user decides how many actors share the cores.
         options |= {"num_cpus": cpus, "include_dashboard": False}
         for name, value in _OWN.items():
             os.environ.setdefault(name, value)
@@ -148,7 +148,7 @@ def _join(ray: Any, where: str, cpus: int) -> None:
 
 
 def _knock(where: str) -> None:
-    """Raises OSError soon where Ray would wait for long for a port at which nobody answers."""
+    """Raise OSError if nobody answers at a port; Ray itself would wait for a long time."""
     host, _, port = where.removeprefix("ray://").rpartition(":")
     try:
         number = int(port)
@@ -168,15 +168,15 @@ def _knock(where: str) -> None:
 
 @contextlib.contextmanager
 def _silent(ray: Any) -> Iterator[None]:
-    """Keeps what Ray says to itself: the run says in its own words what matters of it."""
+    """Suppress Ray's own output; the run reports what matters."""
     logger = logging.getLogger("ray")
     worker = import_extra("ray._private.worker", "ray")
     level, shows = logger.level, getattr(worker, "_worker_logs_enabled", True)
     logger.setLevel(logging.CRITICAL)
-    vars(worker)["_worker_logs_enabled"] = False  # of dead workers it tells otherwise
+    vars(worker)["_worker_logs_enabled"] = False  # otherwise it prints about dead workers
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"ray\b")
-        # What is forked becomes a program of Ray's at once.
+        # A forked process becomes a program of Ray at once.
         warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
         try:
             yield
@@ -187,8 +187,10 @@ def _silent(ray: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handlers_kept() -> Iterator[None]:
-    """Ray would end this process at SIGTERM, before a checkpoint is written."""
-    if threading.current_thread() is not threading.main_thread():  # it alone has signals
+    """Keep this process's signal handlers: Ray's would end it at SIGTERM without a checkpoint."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # only the main thread receives signals
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

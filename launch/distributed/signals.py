@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, which clouds send before they take a machine back, at a moment that suits."""
+"""Ctrl-C and SIGTERM, handled where a run can save. Clouds send SIGTERM before preemption."""
 
 import contextlib
 import signal
@@ -10,7 +10,7 @@ from bellmax import UserError
 
 
 class Interrupted(UserError):
-    """Ctrl-C or SIGTERM came; the message says how to go on.
+    """Ctrl-C or SIGTERM arrived; the message says how to resume.
 
     Args:
       number: of the signal.
@@ -25,12 +25,13 @@ class Interrupted(UserError):
 
 @contextlib.contextmanager
 def interruptible(rest: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """Ends the block by Interrupted when Ctrl-C or SIGTERM comes, a KeyboardInterrupt inside it.
+    """End the block with Interrupted at Ctrl-C or SIGTERM; inside it they are KeyboardInterrupt.
 
-    An error of any other kind that comes after the signal is taken for it: compiled extensions
-    report an exception in Python code that they call as a SystemError of their own.
+    Any other exception after the signal counts as it: compiled extensions turn an exception in
+    Python code that they call into a SystemError.
 
-    A signal that is ignored stays so, and a second SIGTERM is: let what is open be closed.
+    A signal that was ignored before stays ignored. A second SIGTERM is ignored, so that open files
+    are closed.
 
     Args:
       rest: the rest of the sentence, asked for at the end.
@@ -62,15 +63,15 @@ def interruptible(rest: Callable[[], str] = lambda: "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def signals_held(asked: Callable[[], None] | None = None) -> Iterator[list[int]]:
-    """Puts off what the first signal does to the end of the block; a second one does not wait.
+    """Delay the first signal to the end of the block; a second one acts at once.
 
-    A signal that is ignored, as Ctrl-C is in the background of a script, stays so.
+    A signal that was ignored before, as Ctrl-C is for a script's background job, stays ignored.
 
     Args:
-      asked: called when the first signal comes, in the main thread, between any two instructions.
+      asked: called at the first signal, in the main thread, between any two instructions.
 
     Yields:
-      The signals that came, a list that grows.
+      The signals received, a list that grows.
     """
     came: list[int] = []
 
@@ -96,9 +97,11 @@ def signals_held(asked: Callable[[], None] | None = None) -> Iterator[list[int]]
 
 
 def _heeded() -> dict[int, Any]:
-    """The handlers of the signals that are not ignored, by number; none outside the main thread."""
-    if threading.current_thread() is not threading.main_thread():  # it alone has signals
+    """Return the handlers of signals that are not ignored, by number; {} in other threads."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # only the main thread receives signals
         return {}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    # None: of a handler that Python did not set and cannot put back.
+    # None: a handler that Python did not set and cannot restore.
     return {n: h for n, h in handlers.items() if h not in (signal.SIG_IGN, None)}

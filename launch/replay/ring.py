@@ -5,9 +5,9 @@ contiguous write. All functions are pure; donate the state to a jitted caller an
 place. `cursor` and `filled` are the same for every seed, so under `vmap` over seeds they stay
 unbatched (`seed_axes`) and the write stays a slice instead of a scatter.
 
-Of stacked observations only the newest frame is kept, and samples are stacked anew: a stack of S
-frames takes the memory of one. The S - 1 slots from the cursor on are then never the first of a
-sequence, as the frames before them are overwritten.
+Of stacked observations only the newest frame is stored, and stacks are rebuilt in samples: a stack
+of S frames takes the memory of one. The S - 1 slots from the cursor on then never start a sequence,
+because the frames before them are overwritten.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bellmax.agents.base import Batch
+from bellmax.agents.shared.base import Batch
 from bellmax.envs import Step
 from bellmax.launch.replay import sum_tree
 
@@ -24,7 +24,7 @@ from bellmax.launch.replay import sum_tree
 class ReplayState(NamedTuple):
     """storage: leaves [C, N, ...]. cursor: [] next slot written. filled: [] slots that hold steps.
 
-    Of stacked observations storage has the newest frame.
+    Storage has the newest frame of stacked observations.
     priorities: sum tree over the C * N possible first steps of a sequence, () if uniform.
     max_priority: [] largest priority seen, to the power of the exponent, () if uniform.
     """
@@ -47,7 +47,6 @@ class Replay(NamedTuple):
     """init(step) takes one vector step with leaves [N, ...] (shapes only).
 
     add(state, steps [L, N, ...]) -> state; of stacked observations whole stacks or newest frames
-    can_sample(state) -> [] bool, False until a whole sequence is there
     sample(state, key) -> Sample
     update_priorities(state, indices [B], priorities [B]) -> state; does nothing if uniform
     frame_stack: S, as in `make_replay`
@@ -55,7 +54,6 @@ class Replay(NamedTuple):
 
     init: Callable[[Step], ReplayState]
     add: Callable[[ReplayState, Step], ReplayState]
-    can_sample: Callable[[ReplayState], jax.Array]
     sample: Callable[[ReplayState, jax.Array], Sample]
     update_priorities: Callable[[ReplayState, jax.Array, jax.Array], ReplayState]
     frame_stack: int
@@ -77,7 +75,7 @@ def make_replay(
     frame_stack: int = 1,
     sharded: bool = False,
 ) -> Replay:
-    """Makes a replay of sequences.
+    """Make a replay of sequences.
 
     Args:
       capacity: steps kept, over all environments; rounded down to whole rollouts.
@@ -92,7 +90,7 @@ def make_replay(
         oldest first, as `bellmax.envs.wrappers.FrameStack` makes them, and no frame changes once
         it was shown (running statistics change them). The first step added, like every `is_first`,
         is taken to open an episode.
-      sharded: whether environments are split over devices; what is read is the same.
+      sharded: whether environments are split over devices; samples are the same.
 
     Returns:
       Replay, a named tuple of pure functions.
@@ -110,7 +108,7 @@ def make_replay(
     def init(step: Step) -> ReplayState:
         kept = jax.eval_shape(lambda step: newest_frame(step, frame_stack), step)
         storage = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape), x.dtype), kept)
-        # Two arrays, not one twice: a buffer cannot be donated twice.
+        # Two arrays: the same buffer cannot be donated twice.
         cursor, filled = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
         if not prioritised:
             return ReplayState(storage, cursor, filled, (), ())
@@ -131,10 +129,6 @@ def make_replay(
             cursor=(state.cursor + rollout_length) % slots,
             filled=jnp.minimum(state.filled + rollout_length, slots),
         )
-
-    def can_sample(state: ReplayState) -> jax.Array:
-        enough = state.filled >= sequence_length
-        return enough & (sum_tree.total(state.priorities) > 0) if prioritised else enough
 
     def sample(state: ReplayState, key: jax.Array) -> Sample:
         if prioritised:
@@ -159,7 +153,7 @@ def make_replay(
             max_priority=jnp.maximum(state.max_priority, jnp.max(scaled)),
         )
 
-    return Replay(init, add, can_sample, sample, update_priorities, frame_stack)
+    return Replay(init, add, sample, update_priorities, frame_stack)
 
 
 def _check_slots(
@@ -173,7 +167,7 @@ def _check_slots(
 
 
 def _read_steps(state: ReplayState, where: jax.Array, frame_stack: int, sharded: bool) -> Step:
-    """The steps at `where`, [B, T], with whole observations."""
+    """Return the steps at `where`, [B, T], with whole observations."""
 
     def read(storage: jax.Array) -> jax.Array:
         return _read(storage, where, sharded)
@@ -185,7 +179,7 @@ def _read_steps(state: ReplayState, where: jax.Array, frame_stack: int, sharded:
 
 
 def newest_frame(steps: Step, frame_stack: int) -> Step:
-    """The steps with observations [..., C] for [..., S * C]."""
+    """Return the steps with the newest frame [..., C] of each observation [..., S * C]."""
     if frame_stack == 1:
         return steps
     size = steps.observation.shape[-1]
@@ -195,7 +189,7 @@ def newest_frame(steps: Step, frame_stack: int) -> Step:
 
 
 def _read(storage: jax.Array, where: jax.Array, sharded: bool) -> jax.Array:
-    """Rows of storage [C, N, ...] at `where`, slot * N + environment; of the shape of `where`."""
+    """Return rows of storage [C, N, ...] at `where` (slot * N + environment), in its shape."""
     num_envs = storage.shape[1]
     if sharded:  # joining the two axes would gather the whole replay on each device
         return storage[where // num_envs, where % num_envs]
@@ -205,7 +199,7 @@ def _read(storage: jax.Array, where: jax.Array, sharded: bool) -> jax.Array:
 def _read_stacks(
     state: ReplayState, where: jax.Array, frame_stack: int, sharded: bool
 ) -> jax.Array:
-    """Observations [B, T, ..., S * C] of the sequences of steps at `where` [B, T]."""
+    """Return observations [B, T, ..., S * C] of the sequences of steps at `where` [B, T]."""
     slots, num_envs = state.storage.is_last.shape
     history, length, first = frame_stack - 1, where.shape[1], where[:, :1]
     # The sequence and the steps before it that its frames may come from, [B, S - 1 + T].
@@ -218,16 +212,17 @@ def _read_stacks(
     shown = jnp.maximum(wanted[None], opened[:, :, None])  # [B, T, S] places in the window
     slot = (first[:, :, None] + (shown - history) * num_envs) % (slots * num_envs)
     stacks = jnp.moveaxis(_read(state.storage.observation, slot, sharded), 2, -2)
-    # Written out once: stacked anew in every reader's loop, they take five times as long on CPU.
+    # Without the barrier XLA rebuilds the stacks in each reader's loop, five times as slow.
     return jax.lax.optimization_barrier(stacks.reshape(*stacks.shape[:-2], -1))
 
 
 def _rank_new_starts(
     state: ReplayState, rollout_length: int, sequence_length: int, history: int
 ) -> tuple[jax.Array, ...]:
-    """Sequences that a write at the cursor completes get the largest priority.
+    """Set the priorities of the sequences that a write at the cursor changes.
 
-    Those that it breaks get none, nor those whose `history` steps before the first it overwrites.
+    Those that it completes get the largest priority. Those that it breaks, or whose `history` steps
+    before the first it overwrites, get 0.
     """
     slots, num_envs = state.storage.is_last.shape
     offsets = jnp.arange(1 - sequence_length, rollout_length + history)
@@ -242,7 +237,7 @@ def _rank_new_starts(
 def _uniform_starts(
     state: ReplayState, key: jax.Array, sequence_length: int, batch_size: int, history: int
 ) -> jax.Array:
-    """[B] first steps of whole sequences with `history` steps before them, each equally likely."""
+    """Draw [B] first steps of whole sequences with `history` steps before them, uniformly."""
     slots, num_envs = state.storage.is_last.shape
     filled = jnp.minimum(state.filled, slots - history) if history else state.filled
     # The remainder's bias is below starts / 2**32; it saves half of the random bits.

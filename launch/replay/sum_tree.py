@@ -1,9 +1,9 @@
-"""A sum tree: sets priorities, and draws an index in proportion to its priority, in O(log n).
+"""A sum tree: it updates priorities and draws indices in proportion to them, in O(log n).
 
 A tree is a tuple of levels, the leaves first and the total last; an entry is the sum of `WIDTH`
-entries below. Sums are recomputed from what they add up, never adjusted by a difference, so
-float32 errors do not build up. Levels are arrays of their own, each read only after it is written:
-in one array XLA copies the whole tree at every level.
+entries below. Sums are recomputed from their entries, never adjusted by a difference, so float32
+errors do not accumulate. Each level is an array of its own, read only after it is written: with one
+array XLA would copy the whole tree at every level.
 """
 
 import jax
@@ -13,7 +13,7 @@ WIDTH = 16  # measured on CPU: 8 and 16 are equal, 2 costs three times as much, 
 
 
 def init(size: int) -> tuple[jax.Array, ...]:
-    """A tree of at least `size` leaves, all zero."""
+    """Return a tree of at least `size` leaves, all zero."""
     levels, count = [], size
     while not levels or count > 1:
         count = -(-count // WIDTH)
@@ -22,14 +22,14 @@ def init(size: int) -> tuple[jax.Array, ...]:
 
 
 def total(tree: tuple[jax.Array, ...]) -> jax.Array:
-    """[] sum of all priorities."""
+    """Return the sum [] of all priorities."""
     return tree[-1][0]
 
 
 def update(
     tree: tuple[jax.Array, ...], indices: jax.Array, values: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """Sets the priorities of leaves [K] to values [K]; of equal indices one wins."""
+    """Set the priorities of leaves [K] to values [K]; among equal indices any one wins."""
     levels = [tree[0].at[indices].set(values)]
     for level in tree[1:]:
         indices = indices // WIDTH
@@ -39,7 +39,7 @@ def update(
 
 
 def sample(tree: tuple[jax.Array, ...], key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """Draws `count` leaves, one from each of as many equal shares of the total (stratified).
+    """Draw `count` leaves, one from each of `count` equal shares of the total (stratified).
 
     Returns:
       indices [count] int32 and their probabilities [count] float32; a leaf of priority 0 is never

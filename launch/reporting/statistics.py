@@ -9,15 +9,15 @@ Statistic = Callable[..., Any]  # (x, axis=) -> x reduced over the axis
 
 
 def mean(x: Any, axis: int | None = None) -> Any:
-    """Mean of `x`, over all of it or one axis."""
+    """Return the mean of `x`, over all of it or one axis."""
     return np.mean(np.asarray(x, np.float64), axis=axis)
 
 
 def interquartile_mean(x: Any, axis: int | None = None) -> Any:
-    """Mean of the middle half of `x`, over all of it or one axis.
+    """Return the mean of the middle half of `x`, over all of it or one axis.
 
-    A quarter of the values, rounded down, is left out at either end: outliers do not move it as
-    they move the mean, and it wastes less of the data than the median.
+    A quarter of the values, rounded down, is left out at either end: it is robust to outliers,
+    and uses more of the data than the median.
 
     Source: Agarwal et al. 2021, arXiv:2108.13264.
     """
@@ -35,18 +35,18 @@ def bootstrap_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a statistic over runs.
+    """Return the percentile bootstrap interval of a statistic over runs.
 
     Args:
-      values: [runs] or [runs, tasks]. With tasks the bootstrap is stratified: runs are drawn anew
-        within each task, and the statistic is of all the values together.
+      values: [runs] or [runs, tasks]. With tasks the bootstrap is stratified: runs are
+        resampled within each task, and the statistic is of all values together.
       statistic: of (x, axis=), as `mean` and `interquartile_mean`.
       confidence: in (0, 1).
-      resamples: how many; 2000 steadies the second digit of the width.
+      resamples: their number; with 2000 the second digit of the width is stable.
       seed: of the resampling, so that an interval can be reproduced.
 
     Returns:
-      (low, high); (nan, nan) for fewer than two runs, which say nothing about their spread.
+      (low, high); (nan, nan) for fewer than two runs.
     """
     from scipy import stats
 

@@ -1,4 +1,4 @@
-"""Videos from pictures that come one by one, written by ffmpeg: .gif and .mp4.
+"""Writes pictures that arrive one by one as a video, .gif or .mp4, with ffmpeg.
 
 No more than one picture is in memory. imageio itself is not used: its ffmpeg plugin refuses .gif,
 and its other writers of .gif keep every picture until the end.
@@ -40,11 +40,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def check_video(path: Path, fps: int | None = None) -> None:
-    """Says what would keep `write_video` from writing, as far as it can be told before.
+    """Check the arguments of `write_video` before there are pictures.
 
     Args:
       path: the file.
-      fps: pictures a second; None for a number that any video can have.
+      fps: pictures a second; None for one that every video supports.
 
     Raises:
       UserError: the suffix is none of .gif and .mp4, the path is a folder, `fps` is out of range,
@@ -66,17 +66,17 @@ def check_video(path: Path, fps: int | None = None) -> None:
 
 
 def write_video(path: Path, pictures: Iterable[np.ndarray], fps: int) -> int:
-    """Writes a video; replaces a file of that name when it is whole.
+    """Write a video; a file of that name is replaced when the new one is complete.
 
     Args:
-      path: a file that `check_video` has nothing against; its folder is made if need be.
+      path: a file that `check_video` accepts; its folder is created if it is missing.
       pictures: [H, W, 3] uint8 each, all of one size, at least one. Nothing is written before the
         first of them is there.
       fps: pictures a second. A gif has delays of whole hundredths of a second, which are right on
         average. An mp4 repeats the last row or column of pictures whose height or width is odd.
 
     Returns:
-      How many pictures there were.
+      The number of pictures.
 
     Raises:
       UserError: a picture is of another shape, dtype or size, or ffmpeg failed.

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bellmax.agents import Agent
-from bellmax.agents.base import Batch, LearnOutput, Outcome
+from bellmax.agents import ActInput, Agent
+from bellmax.agents.shared.base import Batch, LearnOutput, Outcome
 from bellmax.envs import Step, VectorEnv, VectorState, VectorTimeStep
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.learning import from_replay, from_rollout
@@ -82,7 +82,7 @@ def make_runner(
     num_seeds: int = 1,
     mesh: Mesh | None = None,
 ) -> DeviceRunner:
-    """Makes the runner of one agent on one vector environment.
+    """Make the runner of one agent on one vector environment.
 
     Args:
       agent, env, replay: what to wire; the replay must have been made for these shapes, and is None
@@ -146,7 +146,7 @@ def make_runner(
 
     init_all = jax.vmap(init, out_axes=state_axes)
     shapes = jax.eval_shape(init_all, jnp.zeros(num_seeds, jnp.int32))
-    # None leaves it to jax where results are.
+    # With None, jax decides where results are placed.
     where = None if mesh is None else shardings(mesh, shapes)
     whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     return DeviceRunner(
@@ -158,7 +158,7 @@ def make_runner(
 
 
 def _make_collect(agent: Agent, env: VectorEnv, length: int):
-    """One rollout of `length` vector steps."""
+    """Make `collect`: one rollout of `length` vector steps."""
 
     def collect(
         state: TrainState, interval: IntervalMetrics
@@ -169,9 +169,9 @@ def _make_collect(agent: Agent, env: VectorEnv, length: int):
             actor, env_state, interval = carry
             seen = actor.timestep
             key = jax.random.fold_in(state.keys.act, now)
-            output = agent.act(
-                params, seen.observation, actor.memory, seen.is_first, key, now * env.num_envs
-            )
+            steps = now * env.num_envs
+            inputs = ActInput(seen.observation, actor.memory, seen.is_first, key, steps)
+            output = agent.act(params, inputs)
             key = jax.random.fold_in(state.keys.env, now)
             env_state, timestep = env.step(env_state, output.action, key)
             record = Step(
@@ -218,14 +218,15 @@ def _make_collect(agent: Agent, env: VectorEnv, length: int):
 
 
 def example_step(agent: Agent, seen: VectorTimeStep) -> Step:
-    """Shapes and dtypes of one vector step, leaves [N, ...]; `seen` gives shapes only."""
+    """Return shapes and dtypes of one vector step, leaves [N, ...], from the shapes of `seen`."""
     num_envs = seen.is_last.shape[0]
 
     def one(seen: VectorTimeStep, key: jax.Array) -> Step:
         params = agent.actor_params(agent.init(key))
         memory = agent.initial_memory(num_envs)
         now = jnp.zeros((), jnp.int32)
-        output = agent.act(params, seen.observation, memory, seen.is_first, key, now)
+        inputs = ActInput(seen.observation, memory, seen.is_first, key, now)
+        output = agent.act(params, inputs)
         flags = seen.is_first, seen.is_last
         return Step(
             seen.observation, output.action, seen.reward, seen.discount, *flags, output.behaviour

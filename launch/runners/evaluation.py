@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bellmax.agents import Agent, Memory, Params
+from bellmax.agents import ActInput, Agent, Memory, Params
 from bellmax.envs import VectorEnv
 from bellmax.envs.statistics import normalise
 from bellmax.launch.runners.base import Episodes, PolicyInputs
@@ -21,7 +21,7 @@ Greedy = Callable[..., tuple[jax.Array, Memory]]
 
 
 def make_greedy(agent: Agent) -> Greedy:
-    """The agent without exploration, of observations as the task shows them."""
+    """Return the agent's policy without exploration, for raw observations."""
 
     def greedy(
         policy: PolicyInputs,
@@ -34,8 +34,8 @@ def make_greedy(agent: Agent) -> Greedy:
         params, statistics = policy
         if statistics:
             observation = normalise(statistics, observation)
-        seen = observation, memory, is_first
-        output = agent.act(params, *seen, key, jnp.int32(step), evaluate=True)
+        inputs = ActInput(observation, memory, is_first, key, jnp.int32(step))
+        output = agent.act(params, inputs, evaluate=True)
         return output.action, output.memory
 
     return greedy
@@ -96,8 +96,8 @@ def make_evaluator(agent: Agent, env: VectorEnv, max_steps: int | None) -> Devic
         def advance(carry: tuple) -> tuple:
             now, state, timestep, memory, episodes = carry
             act_key, env_key = jax.random.split(jax.random.fold_in(key, now))
-            seen = timestep.observation, memory, timestep.is_first
-            output = agent.act(params, *seen, act_key, step, evaluate=True)
+            seen = timestep.observation, memory, timestep.is_first, act_key, step
+            output = agent.act(params, ActInput(*seen), evaluate=True)
             state, timestep = env.step(state, output.action, env_key)
             episodes = Episodes(
                 jnp.where(episodes.cut, timestep.episode_return, episodes.episode_return),
@@ -113,7 +113,7 @@ def make_evaluator(agent: Agent, env: VectorEnv, max_steps: int | None) -> Devic
 
 
 def evaluation_rows(episodes: Episodes, seeds: list[int], step: int) -> list[dict[str, Any]]:
-    """One row of metrics a seed."""
+    """Return one row of metrics for each seed."""
     returns, lengths, cut = (np.asarray(x) for x in episodes)
     return [
         {

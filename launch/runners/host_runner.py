@@ -2,7 +2,7 @@
 
 It has the functions of the on-device runner and keeps the same `TrainState`; what the learner does
 with a rollout is the same code (`bellmax.launch.runners.learning`). The environments themselves are
-not in the state: after a resume their episodes begin anew.
+not in the state: a resumed run starts new episodes.
 """
 
 import functools
@@ -17,7 +17,7 @@ from dm_env import specs
 from jax.sharding import Mesh
 
 from bellmax.agents import Agent
-from bellmax.agents.base import Outcome
+from bellmax.agents.shared.base import Outcome
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.base import (
     ActorTimeoutError,
@@ -34,11 +34,11 @@ from bellmax.launch.runners.learner_functions import (
 )
 from bellmax.launch.runners.train_state import IntervalMetrics, TrainState
 
-_FINITE_EVERY = 32  # rollouts between two looks at the losses, each of which waits for the device
+_FINITE_EVERY = 32  # rollouts between two checks of the losses, each of which waits for the device
 
 
 class HostRunner:
-    """Learns from the rollouts of actors, by a state with a leading [1]; a `Runner`.
+    """A `Runner` that learns from the rollouts of actors; its state has a leading [1].
 
     Args:
       agent: the agent.
@@ -107,8 +107,8 @@ class HostRunner:
     ) -> tuple[TrainState, IntervalMetrics]:
         """Take `warmup` rollouts without learning, then `rollouts` with it; donates the state.
 
-        Returns early where `stop` was called, without a rollout that does not come, and soon after
-        a loss was not finite.
+        Returns early after `stop` was called, without waiting for an actor that hangs, and within
+        32 rollouts of a loss that is not finite.
 
         Raises:
           Exception: what stopped an actor.
@@ -142,7 +142,7 @@ class HostRunner:
         )
 
     def report(self) -> dict[str, float]:
-        """Seconds since the last call that the learner and an actor waited; restarts so far."""
+        """Return seconds waited by learner and actors since the last call, and restarts so far."""
         if not self._started:
             return {}
         waits, counts = self._source.waits(), self.restarts()
@@ -150,7 +150,7 @@ class HostRunner:
         return {"learner_waited": waits.learner, "actors_waited": waits.actors, **restarts}
 
     def restarts(self) -> dict[str, int]:
-        """How often environments and actors were restarted in the whole run, by reason."""
+        """Return how often environments and actors were restarted in the whole run, by reason."""
         return dict(Counter(self._earlier) + Counter(self._source.faults()))
 
     def resume_restarts(self, restarts: Mapping[str, int]) -> None:
@@ -172,11 +172,11 @@ class HostRunner:
 
     @functools.cached_property
     def zero_metrics(self) -> IntervalMetrics:
-        """Of an interval's start. A gradient step is traced for it: a third of a second, once."""
+        """Metrics of an interval's start. Tracing a gradient step for them takes 0.3 s, once."""
         return zero_metrics(self._agent, self._example, 1)
 
     def _start(self, state: TrainState) -> TrainState:
-        """Start the actors; return the state, in which the episodes that others left end."""
+        """Start the actors; return the state with the unfinished episodes of earlier ones ended."""
         now = int(state.vector_steps)
         memory = jax.tree.map(lambda x: x[0], state.actor.memory)
         self._source.start(state.keys.act[0], state.keys.env[0], memory, now)
@@ -210,7 +210,7 @@ class HostRunner:
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _end_episodes(replay: replay_lib.ReplayState) -> replay_lib.ReplayState:
-    """Makes the newest steps in replay the last of their episodes: what followed is not known."""
+    """Mark the newest steps in replay as last of their episodes: the next ones are not known."""
     storage = replay.storage
     newest = (replay.cursor - 1) % storage.is_last.shape[1]
     storage = storage._replace(is_last=storage.is_last.at[:, newest].set(True))

@@ -14,7 +14,7 @@ from dm_env import specs
 from jax.sharding import Mesh
 
 from bellmax.agents import Agent
-from bellmax.agents.base import Batch, LearnerState
+from bellmax.agents.shared.base import Batch, LearnerState
 from bellmax.envs import Step, VectorState, VectorTimeStep
 from bellmax.envs.statistics import initial_statistics, merge_statistics, normalise
 from bellmax.launch.replay import ring as replay_lib
@@ -44,8 +44,8 @@ class LearnerFunctions(NamedTuple):
     pack(state) -> (packed, keys)
     unpack(packed, keys) -> state
     publish(state) -> ActorInputs: a copy, as the state itself is donated while actors still act.
-    add_rollout(packed, rollout, counts [2]) -> (packed, ActorInputs): adds a rollout of so many
-        environment steps and ended episodes, and learns nothing.
+    add_rollout(packed, rollout, counts [2]) -> (packed, ActorInputs): adds a rollout without
+        learning; counts are its environment steps and ended episodes.
     learn(packed, keys, interval, rollout, counts [2]) -> (packed, interval, ActorInputs): adds it
         and learns.
     place(state) -> state: where the other functions want it, as after it was read from a file.
@@ -62,7 +62,7 @@ class LearnerFunctions(NamedTuple):
     def compile(
         self, state: TrainState, interval: IntervalMetrics, rollout: HostRollout, counts: Any
     ) -> "LearnerFunctions":
-        """The same, compiled for the shapes of these; of `on_device` only."""
+        """Return the functions compiled for the shapes of these; only for those of `on_device`."""
         packed, keys = self.pack(state)
         learn = self.learn.lower(packed, keys, interval, rollout, counts).compile()
         return self._replace(
@@ -91,16 +91,16 @@ def on_device(
     traces: list[int],
     mesh: Mesh | None = None,
 ) -> LearnerFunctions:
-    """Replay and gradient steps in one program; without replay, on-policy.
+    """Make functions with replay and gradient steps in one program; without replay, on-policy.
 
     Args:
-      agent, replay: what learns, and from what.
+      agent: the agent. replay: what it samples; None for an on-policy agent.
       observation: the spec of what one environment shows, before normalisation.
       example: shapes of one vector step.
       num_envs: N.
       updates: gradient steps in a learning phase.
       normalised: whether the agent sees observations normalised.
-      traces: gets an entry whenever `learn` is compiled.
+      traces: a list that grows by an entry whenever `learn` is compiled.
       mesh: of devices that share the replay and each batch; None for one device.
     """
     axes, split = seed_axes(replay is None), make_split(mesh)
@@ -153,7 +153,7 @@ def on_device(
         state, interval = learn_all(jax.tree.unflatten(tree, packed), *given)
         return tree.flatten_up_to(state), interval, publish(state)
 
-    # None leaves it to jax where results are.
+    # With None, jax decides where results are placed.
     where = None if mesh is None else shardings(mesh, shapes)
     packed_where = None if where is None else pack(where)[0]
     return LearnerFunctions(
@@ -177,7 +177,7 @@ def _make_publish(agent: Agent, axes: TrainState) -> Callable[[TrainState], Acto
 
 
 def first_timestep(observation: specs.Array, num_envs: int, normalised: bool) -> VectorTimeStep:
-    """A time step of zeros, [N, ...], at which episodes open."""
+    """Return a time step of zeros, [N, ...], that opens episodes."""
     dtype = jnp.float32 if normalised else observation.dtype
     zeros = jnp.zeros(num_envs)
     no = zeros > 0
@@ -196,7 +196,7 @@ def first_timestep(observation: specs.Array, num_envs: int, normalised: bool) ->
 def _start(
     agent: Agent, observation: specs.Array, num_envs: int, normalised: bool, seed: jax.Array
 ) -> TrainState:
-    """The state of one seed at the start, without replay."""
+    """Return the initial state of one seed, without replay."""
     none: Any = ()
     statistics = initial_statistics(observation.shape) if normalised else none
     env = VectorState(none, none, none, none, statistics)
@@ -237,7 +237,10 @@ def in_host_memory(
     normalised: bool,
     traces: list[int],
 ) -> LearnerFunctions:
-    """Replay in host memory, gradient steps on the first device; arguments as in `on_device`."""
+    """Make functions with replay in host memory; gradient steps run on the first device.
+
+    Arguments as in `on_device`.
+    """
     cpu = jax.local_devices(backend="cpu")[0]
     axes = seed_axes(False)
     ring = axes.replay

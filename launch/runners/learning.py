@@ -1,4 +1,4 @@
-"""Learning phases: what happens between two rollouts, on samples of a replay or on the rollout."""
+"""Learning phases between two rollouts, on samples of a replay or on the rollout itself."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from bellmax.agents import Agent
-from bellmax.agents.base import Batch, LearnerState
+from bellmax.agents.shared.base import Batch, LearnerState
 from bellmax.envs import Step, VectorTimeStep
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.sharding import Split
@@ -15,7 +15,7 @@ from bellmax.launch.runners.train_state import IntervalMetrics, Rollout, TrainSt
 
 
 class Learning(NamedTuple):
-    """keep(state, rollout) -> state: after every rollout, also while nothing is learned.
+    """keep(state, rollout) -> state: called after every rollout, in the warm-up too.
     learn(state, rollout, interval) -> (state, interval): one learning phase."""
 
     keep: Callable[[TrainState, Rollout], TrainState]
@@ -25,10 +25,10 @@ class Learning(NamedTuple):
 def from_replay(
     agent: Agent, replay: replay_lib.Replay, updates: int, split: Split = lambda batch: batch
 ) -> Learning:
-    """Rollouts go into replay; `updates` gradient steps follow, each on a fresh sample.
+    """Make phases that add rollouts to replay and take gradient steps, each on a new sample.
 
     Args:
-      agent, replay: what learns, and from what.
+      agent: the agent. replay: what it samples.
       updates: gradient steps in a learning phase.
       split: gives each device a part of a batch.
     """
@@ -64,12 +64,12 @@ def from_replay(
 def from_rollout(
     agent: Agent, num_envs: int, updates: int, split: Split = lambda batch: batch
 ) -> Learning:
-    """No replay: gradient steps on parts of the environments of the rollout, each equally often.
+    """Make phases without replay: gradient steps on minibatches of the rollout's environments.
 
     Args:
       agent: on-policy; its batch size divides num_envs.
       num_envs: N.
-      updates: gradient steps, a multiple of the number of parts.
+      updates: gradient steps, a multiple of the number of minibatches; each is used equally often.
       split: gives each device a part of a batch.
     """
     size = agent.replay.batch_size
@@ -86,7 +86,7 @@ def from_rollout(
 
         def update(carry: tuple[LearnerState, IntervalMetrics], rows: jax.Array):
             learner, interval = carry
-            # In one part there is nothing to choose.
+            # One part is the whole batch.
             batch = whole if parts == 1 else jax.tree.map(lambda x: x[rows], whole)
             key = jax.random.fold_in(keys.learn, learner.steps)
             learner, output = agent.learn(learner, split(batch), key)
@@ -104,7 +104,7 @@ def from_rollout(
 
 
 def with_next(records: Step, after: VectorTimeStep) -> Step:
-    """Steps [L, N, ...] and the time step after them as sequences [N, L + 1, ...].
+    """Join steps [L, N, ...] and the next time step to sequences [N, L + 1, ...].
 
     The last step has an observation and its flags; its other leaves are zeros.
     """

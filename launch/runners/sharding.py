@@ -1,7 +1,7 @@
 """A run over several devices: environments, replay and batches are split, the learner is not.
 
-Nothing of an agent changes. jax's partitioner makes one program of all devices from the shardings
-of the state; gradients of a split batch are summed over devices, as its mean asks for.
+Agents are unchanged. jax's partitioner makes one program for all devices from the shardings of the
+state, and sums the gradients of a split batch over the devices.
 """
 
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from bellmax import UserError
 from bellmax.launch.runners.train_state import ActorState, TrainState
 
 AXIS = "devices"
-# split(batch): the same batch, leaves [B, ...], of which each device has a part.
+# split(batch) -> the same batch, leaves [B, ...], distributed over the devices.
 Split: TypeAlias = Callable[[Any], Any]
 
 
 def make_mesh(count: int) -> Mesh | None:
-    """A mesh of the first `count` devices; None for one.
+    """Return a mesh of the first `count` devices; None for one.
 
     Raises:
-      UserError: there are not so many.
+      UserError: there are fewer devices.
     """
     devices = jax.devices()
     if count > len(devices):
@@ -42,7 +42,7 @@ def make_mesh(count: int) -> Mesh | None:
 
 
 def make_split(mesh: Mesh | None) -> Split:
-    """What gives each device of the mesh a part of a batch."""
+    """Return the function that gives each device of the mesh a part of a batch."""
     if mesh is None:
         return lambda batch: batch
     sharding = NamedSharding(mesh, P(AXIS))
@@ -52,7 +52,7 @@ def make_split(mesh: Mesh | None) -> Split:
 
 
 def shardings(mesh: Mesh, state: TrainState) -> TrainState:
-    """Where each leaf of a state of S seeds is: split by environment, or whole on every device.
+    """Return the sharding of each leaf: split by environment, or replicated on every device.
 
     Args:
       mesh: of devices.
@@ -80,9 +80,9 @@ def shardings(mesh: Mesh, state: TrainState) -> TrainState:
 
 
 def place(state: Any, where: Any) -> Any:
-    """Put a state where `shardings` says; leaves that are there already are not copied.
+    """Place a state as `shardings` says; leaves that are there already are not copied.
 
-    Several processes can only pass leaves that are there already.
+    With several processes every leaf must be there already.
     """
 
     def put(x: jax.Array, sharding: NamedSharding) -> jax.Array:

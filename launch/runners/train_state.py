@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from bellmax.agents import Agent, Memory
-from bellmax.agents.base import LearnerState, LearnOutput
+from bellmax.agents.shared.base import LearnerState, LearnOutput
 from bellmax.envs import Step, VectorState, VectorTimeStep
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.random import stream
@@ -94,7 +94,7 @@ def seed_axes(on_policy: bool) -> TrainState:
     """
     own: Any = 0
     shared: Any = None
-    learner = LearnerState(own, own, own, steps=shared, extra=own)
+    learner = LearnerState(own, own, own, steps=shared, aux=own)
     replay = () if on_policy else replay_lib.seed_axes
     return TrainState(learner, own, own, replay, own, vector_steps=shared)
 

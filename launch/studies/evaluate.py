@@ -85,7 +85,7 @@ def describe_evaluation(evaluation: Evaluation) -> list[str]:
         )
     if evaluation.restarts:
         lines.append(
-            f"environments that broke and were recreated, their returns from 0 on: "
+            "restarts of environments that broke, whose returns begin again at 0: "
             f"{evaluation.restarts}"
         )
     if len(evaluation.seeds) > 1:

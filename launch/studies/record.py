@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bellmax.agents import Agent, Params
+from bellmax.agents import ActInput, Agent, Params
 from bellmax.envs import (
     EnvConfig,
     EnvSpec,
@@ -42,11 +42,11 @@ FPS, BOARD_FPS = 30, 10  # pictures a second by default: of physics, and of boar
 Shown = tuple[np.ndarray, VectorTimeStep]
 
 
-class RayActor(NamedTuple):
+class Player(NamedTuple):
     """One environment in which an agent plays one episode after the other.
 
     play(params, statistics, key, step, episode) yields a picture [H, W, 3] uint8 and the time step,
-        leaves [1, ...], of every step of an episode, and goes on after its end.
+        leaves [1, ...], of every step of an episode, and further episodes after it.
     spec: of the task. close: frees the environment.
     """
 
@@ -135,7 +135,7 @@ def _film(
         )
 
 
-def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> RayActor:
+def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> Player:
     """As `make_evaluator` plays: with the keys that it has for its environment number `episode`."""
     task, draw = find_drawing(make_task(config))
     env = make_vector_env(config, num_envs=1, evaluation=True, env=task)
@@ -150,8 +150,8 @@ def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> RayActor:
     @jax.jit
     def advance(params, state, seen, memory, key, step, episode) -> Any:
         act_key, env_key = jax.random.split(key)
-        shown = seen.observation, memory, seen.is_first
-        output = agent.act(params, *shown, act_key, step, evaluate=True)
+        shown = seen.observation, memory, seen.is_first, act_key, step
+        output = agent.act(params, ActInput(*shown), evaluate=True)
         return *env.step(state, output.action, own(env_key, episode)), output.memory
 
     def play(
@@ -164,10 +164,10 @@ def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> RayActor:
             at = jax.random.fold_in(key, now)
             state, seen, memory = advance(params, state, seen, memory, at, step, episode)
 
-    return RayActor(play, env.spec, lambda: None)
+    return Player(play, env.spec, lambda: None)
 
 
-def _on_host(config: EnvConfig, agent: Agent, episodes: int) -> RayActor:
+def _on_host(config: EnvConfig, agent: Agent, episodes: int) -> Player:
     """As `HostEvaluator` plays its first environment; later episodes have seeds of their own."""
     env = make_host_vector(config, num_envs=1, evaluation=True, render=True)
     greedy = jax.jit(make_greedy(agent))
@@ -184,7 +184,7 @@ def _on_host(config: EnvConfig, agent: Agent, episodes: int) -> RayActor:
             action, memory = greedy((params, statistics), *shown, at, step)
             seen = env.step(np.asarray(action))
 
-    return RayActor(play, env.spec, env.close)
+    return Player(play, env.spec, env.close)
 
 
 def _draw_without_screen() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import multihost_utils
 
 from bellmax import UserError
 from bellmax.launch.distributed.files import sync, write_whole
@@ -38,7 +39,7 @@ _EARLIER = "bellmax.json"  # a file that every checkpoint of bellmax 0.1.0 has
 
 
 class CheckpointError(UserError):
-    """A checkpoint could not be written; those written before it are still there."""
+    """A checkpoint could not be written; earlier ones are kept."""
 
     exit_code = 1  # of the command line: the machine failed, not the user
 
@@ -48,7 +49,7 @@ class Checkpoints:
 
     A save writes to a temporary folder, which is renamed when it is complete, so a kill at any
     moment leaves all earlier checkpoints intact. Saving step s removes checkpoints of later steps:
-    they are of training that was abandoned by resuming from before s.
+    a run that was resumed before s has abandoned them.
 
     All processes of a run must call `save` and `restore`: each writes and reads its own part of
     the arrays. They must share the folder.
@@ -60,15 +61,13 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, keep: int, read_only: bool = False):
-        if keep < 1:
-            raise UserError(f"checkpoints to keep must be at least 1, got {keep}")
         self._folder = Path(folder).absolute()
         self._keep = keep
         if not read_only:
             sweep(self._folder)
 
     def save(self, step: int, state: Any, *, metric: float | None, extra: dict[str, Any]) -> None:
-        """Writes `state`; on return everything is on disk and no buffer is referenced.
+        """Write `state`; on return everything is on disk and no buffer is referenced.
 
         Args:
           step: >= 0; an existing checkpoint of this step is replaced.
@@ -77,7 +76,7 @@ class Checkpoints:
           extra: JSON values that travel with the state, see `extra()`.
 
         Raises:
-          CheckpointError: the disk is full or refuses; earlier checkpoints are kept.
+          CheckpointError: the disk is full or refuses to write; earlier checkpoints are kept.
         """
         leaves = _named_leaves(state)
         arrays = {name: _raw(leaf) for name, leaf in leaves.items() if leaf.size}
@@ -101,7 +100,8 @@ class Checkpoints:
                     remove(path)
                 unfinished.rename(path)
                 sync(self._folder)
-            orbax_items.await_all(f"checkpoint {step}")
+            if jax.process_count() > 1:  # the others read it only when it has its name
+                multihost_utils.sync_global_devices(f"checkpoint {step}")
         except Exception as error:  # tensorstore reports a full disk as a ValueError
             if is_first():
                 sweep(self._folder)
@@ -117,11 +117,11 @@ class Checkpoints:
         _give_back()
 
     def score(self, step: int, metric: float) -> None:
-        """Stores the metric of a checkpoint that was saved without one.
+        """Store the metric of a checkpoint that was saved without one.
 
         Raises:
-          OSError: there is no such checkpoint, or the disk is full or refuses; the checkpoint is
-            unchanged.
+          OSError: there is no such checkpoint, or the disk is full or refuses to write; the
+            checkpoint is unchanged.
         """
         if not math.isfinite(metric) or self._metric(step) is not None:
             return
@@ -152,7 +152,7 @@ class Checkpoints:
         return self._meta(step)["extra"]
 
     def restore(self, step: int, abstract_state: Any, *, partial: bool = False) -> Any:
-        """Reads the state saved at `step`, bit for bit.
+        """Read the state saved at `step`, bit for bit.
 
         Args:
           step: one of `steps()`.
@@ -182,7 +182,7 @@ class Checkpoints:
     def restore_latest_valid(
         self, abstract_state: Any, *, partial: bool = False
     ) -> tuple[int, Any, str | None]:
-        """Reads the newest undamaged checkpoint; arguments as in `restore`.
+        """Read the newest undamaged checkpoint; arguments as in `restore`.
 
         Returns:
           (step, state, warning): warning is a sentence if newer checkpoints are damaged.
@@ -205,13 +205,13 @@ class Checkpoints:
         raise UserError(f"there is no intact checkpoint in {self._folder}")
 
     def _check(self, step: int, items: Collection[str]) -> None:
-        """Raises UserError if any file of these items is damaged."""
+        """Raise UserError if any file of these items is damaged."""
         self._check_version(step)
         if found := damage(self._folder / str(step), items):
             raise UserError(f"checkpoint {step} in {self._folder} is damaged") from found
 
     def _check_version(self, step: int) -> None:
-        """Raises UserError if bellmax 0.1.0 saved it."""
+        """Raise UserError if bellmax 0.1.0 saved it."""
         if (self._folder / str(step) / _EARLIER).exists():
             raise UserError(
                 f"checkpoint {step} in {self._folder} was saved by bellmax 0.1.0 and can be read "
@@ -226,12 +226,10 @@ class Checkpoints:
         return True
 
     def _meta(self, step: int) -> dict[str, Any]:
-        from bellmax.launch.training import orbax_items
-
-        return orbax_items.read_meta(self._folder / str(step))
+        return json.loads((self._folder / str(step) / META / "metadata").read_text())
 
     def _load(self, step: int, abstract_state: Any, partial: bool) -> Any:
-        """Reads a checkpoint after `_check`."""
+        """Read a checkpoint after `_check`."""
         from bellmax.launch.training import orbax_items
 
         named, meta = _named_leaves(abstract_state), self._meta(step)
@@ -262,7 +260,7 @@ class Checkpoints:
         return None
 
     def _prune(self, step: int) -> None:
-        """Removes all but the latest and the best; a failure to remove is ignored."""
+        """Remove all but the latest and the best; a failure to remove is ignored."""
         steps = [s for s in self.steps() if s <= step]
         kept = {*steps[-self._keep :], self.best()}
         for old in [s for s in self.steps() if s > step or s not in kept]:
@@ -271,7 +269,7 @@ class Checkpoints:
 
 
 def _give_back() -> None:
-    """Returns freed memory to the system; malloc keeps some for each of orbax's threads."""
+    """Return freed memory to the system; malloc keeps some for each of orbax's threads."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:  # only glibc has it
         trim(0)
@@ -326,7 +324,7 @@ def _reason(error: Exception) -> str:
 
 
 def _check_fit(step: int, saved: dict[str, str], specs: dict[str, Any], partial: bool) -> None:
-    """Raises UserError with the first leaf that differs."""
+    """Raise UserError with the first leaf that differs."""
     wanted = {name: _describe(spec) for name, spec in specs.items()}
     for name in wanted if partial else [*wanted, *saved]:
         expected, found = wanted.get(name, "nothing"), saved.get(name, "nothing")

@@ -1,4 +1,4 @@
-"""From a configuration to everything that a run needs: agent, environments, replay and runner."""
+"""Builds what a run needs from its configuration: agent, environments, replay and runner."""
 
 import functools
 from collections.abc import Callable
@@ -44,11 +44,11 @@ class Experiment(NamedTuple):
     seeds: list[int]
 
     def init(self) -> TrainState:
-        """Allocates and initialises the state of all seeds."""
+        """Allocate and initialise the state of all seeds."""
         return self.runner.init(jnp.asarray(self.seeds, jnp.int32))
 
     def abstract_state(self) -> TrainState:
-        """Shapes and dtypes of the state, with several devices also its shardings."""
+        """Return shapes and dtypes of the state, and its shardings over several devices."""
         shapes = jax.eval_shape(self.runner.init, jnp.asarray(self.seeds, jnp.int32))
         mesh = make_mesh(self.config.devices)
         return shapes if mesh is None else with_shardings(mesh, shapes)
@@ -64,7 +64,7 @@ class Experiment(NamedTuple):
         return PolicyInputs(self.agent.actor_params(state.learner), state.env.statistics)
 
     def evaluate(self, state: TrainState, step: int) -> Any:
-        """Episodes of the policies in a state; None if the runner was asked to stop meanwhile."""
+        """Return episodes of the policies in a state; None if the run was asked to stop."""
         return self.evaluate_policies(self.policy_inputs(state), step)
 
     def evaluate_policies(self, inputs: PolicyInputs, step: int) -> Any:
@@ -74,10 +74,10 @@ class Experiment(NamedTuple):
     def restore(
         self, checkpoints: Checkpoints, step: int | None
     ) -> tuple[int, TrainState, str | None]:
-        """Reads a checkpoint, the newest intact one for None, to where its replay belongs.
+        """Read a checkpoint, for None the newest intact one, and place it for the runner.
 
         Returns:
-          (step, state, warning): the warning is a sentence if newer ones had to be passed over.
+          (step, state, warning): the warning is a sentence if newer ones are damaged.
         """
         in_host_memory = self.config.replay.memory == "host"
         cpu = jax.local_devices(backend="cpu")[0] if in_host_memory else None
@@ -120,11 +120,11 @@ def needed_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
 def build(
     config: RunConfig, *, episodes: int | None = None, make_actor: ActorFactory | None = None
 ) -> Experiment:
-    """Wires agent, environments, replay and runner.
+    """Wire agent, environments, replay and runner.
 
     Args:
       config: a resolved configuration.
-      episodes: takes the place of config.evaluation_episodes.
+      episodes: replaces config.evaluation_episodes.
       make_actor: makes actors of host environments elsewhere; None makes them in this process.
 
     Raises:
@@ -220,7 +220,7 @@ def _actor_device(number: int | None) -> Any:
 
 
 def _make_replay(config: RunConfig, agent: Agent) -> replay_lib.Replay | None:
-    """The replay of a configuration; None for an on-policy agent."""
+    """Return the replay of a configuration; None for an on-policy agent."""
     spec = agent.replay
     if spec.on_policy:
         check_rollout(config, sequence_length=spec.sequence_length, batch_size=spec.batch_size)
@@ -250,7 +250,7 @@ def _make_replay(config: RunConfig, agent: Agent) -> replay_lib.Replay | None:
 
 
 def check_memory(experiment: Experiment) -> str:
-    """A sentence with the size of the replay, before it is allocated.
+    """Return a sentence with the size of the replay, before it is allocated.
 
     Raises:
       UserError: it and what a checkpoint of it needs would take more than replay.memory_fraction

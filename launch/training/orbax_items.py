@@ -51,18 +51,6 @@ def save(
         checkpointer.save(path, ocp.args.Composite(**arguments))
 
 
-def await_all(name: str) -> None:
-    """Returns when all processes of a run have called it with this name."""
-    ocp.multihost.sync_global_processes(name)
-
-
-def read_meta(path: Path) -> dict[str, Any]:
-    """Return the `meta` that was saved."""
-    with _quiet(), _checkpointer() as checkpointer:
-        args = ocp.args.Composite(**{META: ocp.args.JsonRestore()})
-        return checkpointer.restore(path, args)[META]
-
-
 def restore(
     path: Path, items: Mapping[str, dict[str, Any]], cuts: Mapping[str, Cut]
 ) -> dict[str, jax.Array]:

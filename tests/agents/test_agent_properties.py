@@ -9,8 +9,8 @@ import pytest
 from dm_env import specs
 
 from bellmax import UserError
-from bellmax.agents.base import Batch
 from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace, needs_behaviour
+from bellmax.agents.shared.base import Batch
 from bellmax.agents.va_learning import make_va_learning
 from helpers.linear_agents import QR, VA, compiled, gradient_of, random_params
 from helpers.sweeps import check_sweep

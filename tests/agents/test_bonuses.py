@@ -12,8 +12,8 @@ from dm_env import specs
 
 from bellmax.agents.count_bonus import CountBonusConfig, count_bonus, make_count_bonus
 from bellmax.agents.icm import ICMConfig, icm_bonus, make_icm
-from bellmax.agents.intrinsic import Chunk
 from bellmax.agents.rnd import RNDConfig, make_rnd, rnd_bonus
+from bellmax.agents.shared.intrinsic import Chunk
 from bellmax.envs import DeepSea, EnvSpec, Step, vectorise
 from bellmax.launch.runners.device_runner import make_runner
 from bellmax.networks import RecurrentNetworkConfig

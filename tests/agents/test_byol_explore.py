@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from dm_env import specs
 
-from bellmax.agents.base import Batch
 from bellmax.agents.byol_explore import BYOLExploreConfig, byol_bonus, make_byol_explore
-from bellmax.agents.intrinsic import Chunk, IntrinsicConfig
+from bellmax.agents.shared.base import Batch
+from bellmax.agents.shared.intrinsic import Chunk, IntrinsicConfig
 from bellmax.envs import DeepSea, EnvSpec, Step, vectorise
 from bellmax.launch.runners.learning import with_next
 from bellmax.networks import (
@@ -243,7 +243,7 @@ def test_novelty_fades_and_the_unseen_is_above_the_mean():
         latents = net.encode(params.encoder, steps.observation)
         beliefs = net.unroll(params.cell, latents, steps.action, steps.is_first, batch.memory.actor)
         chunk = Chunk(steps, (), latents, beliefs)
-        return chunk_reward(state.params.intrinsic, state.extra.bonus, (), chunk)[2].mean()
+        return chunk_reward(state.params.intrinsic, state.aux.bonus, (), chunk)[2].mean()
 
     novelty = [raw(state, left)]
     for _ in range(3):
@@ -256,5 +256,5 @@ def test_novelty_fades_and_the_unseen_is_above_the_mean():
     pick = lambda x, y: np.concatenate([np.asarray(x)[:2], np.asarray(y)[:2]])  # noqa: E731
     both = jax.tree.map(pick, left, right)
     _, prepared, _ = prepare(state, both, both.memory)
-    familiar, new = np.asarray(prepared.extra.reward).reshape(2, -1)
+    familiar, new = np.asarray(prepared.aux.reward).reshape(2, -1)
     assert new.mean() > 5 * familiar.mean()

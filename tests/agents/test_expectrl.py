@@ -10,8 +10,9 @@ from dm_env import specs
 from scipy import special
 
 from bellmax import losses
-from bellmax.agents.base import Batch, Outcome
+from bellmax.agents import ActInput
 from bellmax.agents.expectrl import ExpectRLConfig, make_expectrl
+from bellmax.agents.shared.base import Batch, Outcome
 from bellmax.agents.td3 import TD3Config, make_td3
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import ContinuousNetworkConfig
@@ -133,8 +134,8 @@ def test_a_bandit_draws_the_head_that_acts_through_an_episode():
     agent = compiled(make_expectrl, replace(AUTO, random_steps=0, exploration_noise=0.0))
     state = random_state(agent)
     weights = jnp.array([0.0, 1.0, -1.0])
-    chooser = state.extra._replace(bandit=state.extra.bandit._replace(weights=weights))
-    state = state._replace(extra=chooser)
+    chooser = state.aux._replace(bandit=state.aux.bandit._replace(weights=weights))
+    state = state._replace(aux=chooser)
     seen = np.random.default_rng(0).normal(size=(6000, 3)).astype(np.float32)
     output = act(agent, state, seen)
     arms = np.asarray(output.memory)
@@ -144,7 +145,7 @@ def test_a_bandit_draws_the_head_that_acts_through_an_episode():
     own = np.asarray(by_hand)[np.arange(6000), arms]
     np.testing.assert_allclose(output.action, own, rtol=1e-5, atol=1e-5)
     params, first = agent.actor_params(state), np.arange(6000) % 2 == 0
-    later = agent.act(params, seen, output.memory, first, jax.random.key(9), np.int32(5))
+    later = agent.act(params, ActInput(seen, output.memory, first, jax.random.key(9), np.int32(5)))
     kept = np.asarray(later.memory) == arms
     assert kept[1::2].all() and 0.3 < kept[::2].mean() < 0.7
     best = act(agent, state, seen, evaluate=True)
@@ -173,10 +174,10 @@ def test_the_bandit_is_fed_the_rise_of_the_return_in_the_order_of_time(rule):
                 fed = jitted.bandit_update(fed, arm, rise / 50, step_size=0.2, floor=0.2)
         before, episodes = returns[time, env], episodes + 1
     assert episodes > 6 and np.abs(fed.weights).max() > 0.1
-    assert_close(state.extra.bandit, fed, 1e-3, 1e-4)
-    np.testing.assert_allclose(state.extra.last_return, before, rtol=1e-6)
-    assert state.extra.episodes == episodes
+    assert_close(state.aux.bandit, fed, 1e-3, 1e-4)
+    np.testing.assert_allclose(state.aux.last_return, before, rtol=1e-6)
+    assert state.aux.episodes == episodes
     # Learning leaves the bandit alone, and feeding it leaves the parameters.
     after, _ = agent.learn(state, random_batch(), KEY)
-    jax.tree.map(np.testing.assert_array_equal, after.extra, state.extra)
+    jax.tree.map(np.testing.assert_array_equal, after.aux, state.aux)
     jax.tree.map(np.testing.assert_array_equal, state.params, agent.init(KEY).params)

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bellmax.agents.base import Batch
+from bellmax.agents import ActInput
 from bellmax.agents.dqn import DQNConfig, make_dqn
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
+from bellmax.agents.shared.base import Batch
 from helpers.jitted import quick_jit
 from helpers.sweeps import check_sweep
 from helpers.windows import KEY, SMALL, SPEC, random_steps
@@ -60,7 +61,8 @@ def test_exploration_is_a_leaf(name):
     def run(value):
         agent = make_dqn(replace(DQNConfig(**SMALL, epsilon_steps=30), **{name: value}), SPEC)
         rest = jnp.zeros(512, bool), KEY, jnp.int32(15)
-        return agent.act(agent.init(KEY).params, jnp.ones((512, 4)), (), *rest).action
+        inputs = ActInput(jnp.ones((512, 4)), (), *rest)
+        return agent.act(agent.init(KEY).params, inputs).action
 
     values = jnp.array([0.1, 0.9])
     together = np.asarray(quick_jit(jax.vmap(run))(values))

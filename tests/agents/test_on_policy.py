@@ -12,13 +12,13 @@ from dm_env import specs
 from scipy import special
 
 from bellmax import UserError
-from bellmax.agents.base import Batch
-from bellmax.agents.intrinsic import NO_BONUS, IntrinsicConfig
 from bellmax.agents.on_policy import (
     OnPolicyConfig,
     make_on_policy,
     make_on_policy_agent,
 )
+from bellmax.agents.shared.base import Batch
+from bellmax.agents.shared.intrinsic import NO_BONUS, IntrinsicConfig
 from bellmax.envs import EnvSpec, Pendulum, Step, TimeStep, vectorise
 from bellmax.launch.runners.device_runner import make_runner
 from bellmax.networks import RecurrentNetworkConfig, make_recurrent_network
@@ -123,12 +123,12 @@ def test_prepared_advantages_are_those_of_a_loop(extrinsic, center):
     middle = expected[open_steps].mean() if center else 0.0
     centered = np.where(open_steps, expected - middle, 0.0)
     unit = np.sqrt(np.square(centered[open_steps]).mean())  # of the first rollout: its own
-    found = np.where(open_steps, prepared.extra.advantage, 0.0)
+    found = np.where(open_steps, prepared.aux.advantage, 0.0)
     np.testing.assert_allclose(found, centered / unit, rtol=1e-4, atol=1e-5)
-    target = np.where(open_steps, prepared.extra.target - values[:-1].T, 0.0)
+    target = np.where(open_steps, prepared.aux.target - values[:-1].T, 0.0)
     np.testing.assert_allclose(target, expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(prepared.extra.reward, np.where(open_steps, 2.0, 0.0))
-    assert new.extra.bonus == 1
+    np.testing.assert_array_equal(prepared.aux.reward, np.where(open_steps, 2.0, 0.0))
+    assert new.aux.bonus == 1
     jax.tree.map(np.testing.assert_array_equal, memory.actor, batch.memory.actor)
     np.testing.assert_array_equal(
         new.params.network.heads["params"]["Dense_0"]["kernel"],
@@ -150,7 +150,7 @@ def test_the_loss_is_that_of_the_equations(policy_loss):
     new = special.log_softmax(logits[:-1], axis=-1)[on]
     old = np.asarray(batch.steps.behaviour[:, :-1]).swapaxes(0, 1)[on]
     action = np.asarray(batch.steps.action[:, :-1]).T[on]
-    advantage = np.asarray(batch.extra.advantage).T[on]
+    advantage = np.asarray(batch.aux.advantage).T[on]
     rows = np.arange(on.sum())
     kl = (np.exp(old) * (old - new)).sum(axis=1)
     if policy_loss == "ppo":
@@ -165,7 +165,7 @@ def test_the_loss_is_that_of_the_equations(policy_loss):
         policy += dual * (0.1 + np.log(exponent.mean()))
         policy += (dual * (0.01 - kl) + dual * kl).mean()
     entropy = -(np.exp(new) * new).sum(axis=1).mean()
-    target = np.asarray(batch.extra.target).T[on]
+    target = np.asarray(batch.aux.target).T[on]
     value = 0.5 * np.square(values[:-1][on] - target).mean()
     expected = policy + 0.3 * value - 0.07 * entropy
     metrics = output.metrics
@@ -189,8 +189,8 @@ def test_the_scale_of_advantages_moves_slowly():
     # Mean squares 1 and 100, weights 0.9 * 0.1 and 0.1.
     ratio = 10.0 / np.sqrt((0.09 * 1 + 0.1 * 100) / 0.19)
     on = ~np.asarray(batch.steps.is_last)[:, :-1]
-    expected = np.asarray(one.extra.advantage)[on] * ratio
-    np.testing.assert_allclose(np.asarray(ten.extra.advantage)[on], expected, rtol=1e-4)
+    expected = np.asarray(one.aux.advantage)[on] * ratio
+    np.testing.assert_allclose(np.asarray(ten.aux.advantage)[on], expected, rtol=1e-4)
 
 
 def test_a_bonus_is_learned_with_the_agent_and_updated_after_each_step():
@@ -203,7 +203,7 @@ def test_a_bonus_is_learned_with_the_agent_and_updated_after_each_step():
     np.testing.assert_allclose(output.metrics["intrinsic_loss"], 9.0)
     np.testing.assert_allclose(output.metrics["intrinsic_reward"], 2.0)
     np.testing.assert_allclose(new.params.intrinsic, 0.1, rtol=1e-3)  # Adam's first step
-    assert new.extra.bonus == 101 and new.steps == 1
+    assert new.aux.bonus == 101 and new.steps == 1
 
 
 def test_the_size_of_a_bonus_gradient_does_not_decide_the_policys_step():
@@ -236,9 +236,9 @@ def test_normalisers_skip_closing_steps_and_carry_on(name):
     )
     state, batch = agent.init(jax.random.key(1)), make_batch(agent)
     state, prepared, memory = agent.prepare(state, batch, batch.memory)
-    found = np.asarray(prepared.extra.reward)
+    found = np.asarray(prepared.aux.reward)
     assert np.isfinite(found).all() and (found[np.asarray(batch.steps.is_last)[:, :-1]] == 0).all()
-    assert np.isfinite(np.asarray(prepared.extra.advantage)).all()
+    assert np.isfinite(np.asarray(prepared.aux.advantage)).all()
     if name == "return":
         steps = T - np.asarray(batch.steps.is_last)[:, :-1].sum(axis=1)
         expected = 2.0 * (1 - 0.99**steps) / (1 - 0.99)

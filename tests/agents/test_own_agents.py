@@ -107,7 +107,7 @@ def test_an_auxiliary_has_parameters_targets_state_and_metrics_of_its_own():
         targets.append(float(state.target_params["number"]))
     np.testing.assert_allclose(numbers, [1.5, 2.25, 2.625, 2.8125])
     np.testing.assert_allclose(targets, [0.0, 2.25, 2.25, 2.8125])
-    assert int(state.extra) == 4
+    assert int(state.aux) == 4
     assert float(output.metrics["number"]) == 2.625
     np.testing.assert_allclose(output.metrics["auxiliary_loss"], 0.375**2 / 2, rtol=1e-6)
     actor = agent.actor_params(state)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bellmax import UserError, losses
+from bellmax.agents import ActInput
 from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace
 from bellmax.agents.va_learning import make_va_learning
 from bellmax.networks import DuelingHead, NetworkConfig, VAHead
@@ -146,7 +147,7 @@ def test_the_actor_stores_what_it_did_with_which_probability():
     agent = compile_agent(make_qr_dqn_retrace(config, SPEC))
     params, many = jax.tree.map(np.zeros_like, agent.init(KEY).params), 30_000
     seen = np.ones((many, 4), np.float32), (), np.zeros(many, bool)
-    output = agent.act(params, *seen, KEY, np.int32(0))
+    output = agent.act(params, ActInput(*seen, KEY, np.int32(0)))
     stored, action = np.exp(output.behaviour), np.asarray(output.action)
     wanted = np.array([0.6 + 0.4 / 3, 0.4 / 3, 0.4 / 3])
     np.testing.assert_allclose(stored, wanted[action], rtol=1e-5)

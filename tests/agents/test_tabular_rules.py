@@ -17,8 +17,8 @@ from dm_env import specs
 from scipy import special
 
 from bellmax import losses
-from bellmax.agents.base import Batch
 from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig, make_qr_dqn_retrace
+from bellmax.agents.shared.base import Batch
 from bellmax.agents.va_learning import VALearningConfig, make_va_learning
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import NetworkConfig, QuantileOutput, VAOutput

@@ -19,10 +19,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bellmax import losses
+from helpers.excluded import excluded
 from helpers.jitted import quick_jit
 
 STEP = 1e-4  # of finite differences in float64
+# Arrays in which integers and flags are numbers.
+NUMBERS = ("r_t", "r", "discount_t", "trace_t", "mask", "transition_t", "feedback", "count_t")
+NUMBERS += ("uncertainty",)
+# Weights of what may be excluded: where they are 0, their own gradient is not that of the formula.
+SELECT = ("mask", "q_t_selector", "selector_t")  # only select
+EXCLUDING = ("discount_t", "trace_t", "pi_t", "probs_a_t", "weights", "probs", "mask")
 BASE, OTHER, ROUNDED, HUGE = range(4)  # rows of `_batch`; zeros and ones follow
+ALL = 10**6  # last row that counts
 
 
 class Case(NamedTuple):
@@ -35,6 +44,9 @@ class Case(NamedTuple):
       hyper: smooth numeric hyper-parameters by name: their gradient is checked.
       static: other keyword arguments.
       values: arrays in units of return, which may be of any size; None means those in `learns`.
+      free: arrays with an axis whose size no other array shares.
+      keeps: arguments whose dtype does not widen the output, besides those in SELECT.
+      optional: arrays that may be None.
     """
 
     function: Callable[..., Any]
@@ -43,6 +55,9 @@ class Case(NamedTuple):
     hyper: dict[str, float] = {}
     static: dict[str, Any] = {}
     values: tuple[str, ...] | None = None
+    free: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return "-".join([self.function.__name__, *map(str, self.static.values())])
@@ -146,13 +161,20 @@ def _double(case):
     rows = [wide]
     for name, direction in _directions(case).items():
         rows += [wide | {name: wide[name] + sign * STEP * direction} for sign in (1, -1)]
-    total = lambda values: _total(case.opened().call(**values))  # noqa: E731
+    lasts = [ALL] * len(rows)
+    for _, clean, garbage, last in excluded(case):
+        rows += [wide | clean, wide | garbage]
+        lasts += [ALL if last is None else last] * 2
+
+    def total(values, last):
+        return _total(case.opened().call(**values), last, len(wide.get("trace_t", ())))
+
     parts = {
-        "float64": lambda floats, batch: case.call(**floats),
-        "differences": lambda floats, batch: jax.vmap(jax.value_and_grad(total))(batch),
+        "float64": lambda floats, batch, lasts: case.call(**floats),
+        "differences": lambda floats, *batch: jax.vmap(jax.value_and_grad(total))(*batch),
     }
     with jax.enable_x64(True):
-        return _compiled(parts, case.floats(np.float64), _stack(rows))
+        return _compiled(parts, case.floats(np.float64), _stack(rows), np.array(lasts))
 
 
 def _directions(case):
@@ -163,9 +185,24 @@ def _directions(case):
     return {name: np.asarray(generator.normal(size=shape)) for name, shape in shapes.items()}
 
 
-def _total(output) -> jax.Array:
-    """A scalar that every entry of the output has an own part in."""
-    leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(output)]
+def _total(output, last=None, rows=0) -> jax.Array:
+    """A scalar that every entry of the output has an own part in.
+
+    Of outputs with this number of rows, those after the last one count as 0.
+    """
+    if isinstance(output, losses.WeightedAtoms):
+        # Atoms of weight 0 may be anything.
+        output = output._replace(atoms=output.atoms * output.weights)
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(output)]
+    if last is not None:
+        counts = jnp.arange(rows) <= last
+        leaves = [
+            jax.vmap(lambda on, row: jnp.where(on, row, 0.0))(counts, leaf)
+            if leaf.ndim and len(leaf) == rows
+            else leaf
+            for leaf in leaves
+        ]
+    leaves = [jnp.ravel(leaf) for leaf in leaves]
     return sum((jnp.vdot(leaf, jnp.cos(jnp.arange(leaf.size) + 1.0)) for leaf in leaves), 0.0)
 
 
@@ -252,22 +289,96 @@ def keeps_float64(results):
 
 def refuses_a_wrong_rank(results):
     for name, array in results.case.arrays.items():
-        _refuses(results.case, name, np.asarray(array)[None], "rank")
+        _refuses(results.case, name, np.asarray(array)[None], "has rank")
 
 
 def refuses_a_wrong_dtype(results):
     for name, array in results.case.arrays.items():
         wrong = np.int32 if name in results.case.floats() else np.float32
-        _refuses(results.case, name, np.asarray(array).astype(wrong), "dtype")
+        if name not in NUMBERS:
+            _refuses(results.case, name, np.asarray(array).astype(wrong), "has dtype")
+
+
+def widens_integers(results):
+    """Rewards, discounts and masks of integers or flags give what these give as floats."""
+    case = results.case
+    for name in set(case.arrays) & set(NUMBERS):
+        ones = np.ones(np.shape(case.arrays[name]))
+        for dtype in (np.int32, np.int8, bool):
+            _has_floats_of(np.float32, _shapes(case, name, ones.astype(dtype)))
+
+
+def names_what_is_no_array(results):
+    for name, array in results.case.arrays.items():
+        if name not in results.case.optional:
+            _refuses(results.case, name, None, "is None")
+        _refuses(results.case, name, [], "is a list")
+        if np.ndim(array):
+            _refuses(results.case, name, np.asarray(array)[:0], "has 0 entries")
+
+
+def refuses_other_sizes(results):
+    """One more entry along an axis is refused by name, unless no other array shares the axis."""
+    case = results.case
+    for name, array in case.arrays.items():
+        array = np.asarray(array)
+        for axis in range(array.ndim):
+            longer = np.concatenate([array, array.take([0], axis)], axis)
+            try:
+                _shapes(case, name, longer)
+            except AssertionError as error:
+                assert "entries along its axis" in str(error), f"{name}, axis {axis}: {error}"
+            else:
+                assert name in case.free, f"{name} longer along axis {axis} is let through"
+
+
+def follows_one_dtype(results):
+    """One float64 among float32 gives float64, unless it only selects."""
+    case = results.case
+    with jax.enable_x64(True):
+        for name, x in (case.floats() | case.hyper).items():
+            wide = np.asarray(x, np.float64)[()]
+            output = _shapes(case, name, wide)
+            if name not in (*case.keeps, *SELECT):
+                assert _widest(output) == np.float64, f"{name} of float64: {output}"
+
+
+def _shapes(case, name, array):
+    """What the case gives with another array, as shapes and dtypes."""
+    try:
+        return jax.eval_shape(lambda x: case.call(**{name: x}), array)
+    except Exception as error:
+        raise AssertionError(f"{name}: {type(error).__name__}: {error}") from error
+
+
+def _widest(output):
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(output)]
+    floats = [dtype for dtype in dtypes if np.issubdtype(dtype, np.floating)]
+    return np.result_type(*floats)
+
+
+def ignores_what_is_excluded(results):
+    """Entries past an end, under a mask or of probability 0 change neither output nor gradient."""
+    values, gradients = results.part("differences")
+    at = 1 + 2 * len(_directions(results.case))
+    for i, (name, *_) in enumerate(excluded(results.case)):
+        clean, garbage = at + 2 * i, at + 2 * i + 1
+        tight = {"rtol": 1e-9, "atol": 1e-9, "err_msg": name}
+        np.testing.assert_allclose(values[garbage], values[clean], **tight)
+        for array, gradient in gradients.items():
+            assert np.all(np.isfinite(gradient[garbage])), f"{name}: the gradient of {array} is not"
+            if array not in EXCLUDING:
+                np.testing.assert_allclose(gradient[garbage], gradient[clean], **tight)
 
 
 def _refuses(case, name, wrong, words):
     try:
         case.call(**{name: wrong})
-    except ValueError as error:
-        assert str(error).startswith(f"{name} has {words}"), f"the message is {str(error)!r}"
+    except Exception as error:
+        named = isinstance(error, ValueError) and str(error).startswith(f"{name} {words}")
+        assert named, f"the message is {str(error)!r}"
     else:
-        raise AssertionError(f"{name} of a wrong {words} is let through")
+        raise AssertionError(f"{name} that {words} is let through")
 
 
 def survives_extremes(results):
@@ -288,5 +399,10 @@ PROMISES = [
     keeps_float64,
     refuses_a_wrong_rank,
     refuses_a_wrong_dtype,
+    widens_integers,
+    names_what_is_no_array,
+    refuses_other_sizes,
+    follows_one_dtype,
+    ignores_what_is_excluded,
     survives_extremes,
 ]

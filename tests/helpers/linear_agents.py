@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bellmax.agents.base import Batch
 from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig
+from bellmax.agents.shared.base import Batch
 from bellmax.agents.va_learning import VALearningConfig
 from bellmax.networks import NetworkConfig, QuantileOutput, VAOutput
 from helpers.jitted import random_like

@@ -11,7 +11,7 @@ from dm_env import specs
 
 from bellmax.envs import EnvSpec, TimeStep
 from helpers.scripted import Counter
-from helpers.scripted_host import HostCounter
+from helpers.scripted_host import DmCounter, HostCounter
 
 
 class Gym(gymnasium.Env):
@@ -137,6 +137,12 @@ def exiting_step():
 def tuple_step():
     task = HostCounter()
     task.step = lambda action: (np.zeros(3), 1.0, False, False)
+    return task
+
+
+def dm_tuple():
+    task = DmCounter()
+    task.reset = lambda: (0.0, np.zeros(2))
     return task
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from dm_env import specs
 
-from bellmax.agents.base import Batch
+from bellmax.agents import ActInput
 from bellmax.agents.expectrl import ExpectRLConfig, make_expectrl
+from bellmax.agents.shared.base import Batch
 from bellmax.agents.td3 import TD3Config, make_td3
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import ContinuousNetworkConfig
@@ -148,4 +149,5 @@ def act(agent, state, observation, step=10**6, key=KEY, **kwargs):
     memory = agent.initial_memory(len(observation))
     first = np.ones(len(observation), bool)
     params = agent.actor_params(state)
-    return agent.act(params, observation, memory, first, key, np.int32(step), **kwargs)
+    inputs = ActInput(observation, memory, first, key, np.int32(step))
+    return agent.act(params, inputs, **kwargs)

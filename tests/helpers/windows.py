@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from dm_env import specs
 
-from bellmax.agents.base import Batch
 from bellmax.agents.dqn import DQNConfig, make_dqn
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
+from bellmax.agents.shared.base import Batch
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import NetworkConfig
 from helpers.jitted import compile_agent

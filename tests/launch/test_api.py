@@ -17,6 +17,7 @@ from bellmax.launch.reporting.metrics import read_metrics
 from helpers.small import SMALL
 
 CONFIG = {**yaml.safe_load(SMALL), "steps": 800, "evaluation_max_steps": 20}
+CONFIG["agent"] |= {"max_gradient_norm": 10}  # so that the norm is logged
 SEEN = []  # what `on_interval` was called with
 
 

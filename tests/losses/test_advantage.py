@@ -47,14 +47,36 @@ def double_behaviour_dueling(*arrays, stop_target_gradients=True):
 
 CASES = [
     Case(losses.behaviour_centred, {"f": NOW["advantage_tm1"], "mu": MU}, ("f",)),
-    Case(losses.behaviour_likelihood_loss, {"logits": MU, "a": jnp.int32(1)}, ("logits",)),
-    Case(losses.va_target, STEP, tuple(STEP), values=("v_t", "advantage_t")),
-    Case(double_va_target, STEP | SELECTOR, tuple(STEP), values=("v_t", "selector_t")),
-    Case(losses.va_errors, NOW | BASE | {"target_tm1": jnp.float32(2.0)}, ONLINE),
+    Case(
+        losses.behaviour_likelihood_loss,
+        {"logits": MU, "a": jnp.int32(1)},
+        ("logits",),
+        free=("logits",),
+    ),
+    Case(losses.va_target, STEP, tuple(STEP), values=("v_t", "advantage_t"), free=("advantage_t",)),
+    Case(
+        double_va_target,
+        STEP | SELECTOR,
+        tuple(STEP),
+        values=("v_t", "selector_t"),
+        optional=("selector_t",),
+    ),
+    Case(
+        losses.va_errors,
+        NOW | BASE | {"target_tm1": jnp.float32(2.0)},
+        ONLINE,
+        free=("advantage_tm1",),
+    ),
     Case(losses.va_learning, NOW | BASE | STEP, ONLINE, values=(*ONLINE, "v_t", "advantage_t")),
-    Case(double_va_learning, NOW | BASE | STEP | SELECTOR, ONLINE, values=(*ONLINE, "selector_t")),
+    Case(
+        double_va_learning,
+        NOW | BASE | STEP | SELECTOR,
+        ONLINE,
+        values=(*ONLINE, "selector_t"),
+        optional=("selector_t",),
+    ),
     Case(losses.behaviour_dueling_q_learning, NOW | STEP, ONLINE, values=(*ONLINE, "v_t")),
-    Case(double_behaviour_dueling, NOW | STEP | SELECTOR, ONLINE),
+    Case(double_behaviour_dueling, NOW | STEP | SELECTOR, ONLINE, optional=("selector_t",)),
 ]
 
 

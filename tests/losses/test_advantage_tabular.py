@@ -34,7 +34,16 @@ MDP = {
 LEARNED = ("v", "advantage", "r_t", "discount_t")
 CASES = [
     *(
-        Case(va_update, UPDATE | {"s_t": jnp.int32(1)}, LEARNED, SIZES, static, ("v", "advantage"))
+        Case(
+            va_update,
+            UPDATE | {"s_t": jnp.int32(1)},
+            LEARNED,
+            SIZES,
+            static,
+            ("v", "advantage"),
+            free=("advantage",),
+            keeps=(*FLOATS, *SIZES),
+        )
         for static in ({}, {"evaluate": True})
     ),
     *(

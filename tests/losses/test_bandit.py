@@ -30,13 +30,37 @@ def bandit_update_windowed(weights, recent, arm, feedback, **hyper):
 
 ALL = ("weights", "recent", "feedback")
 CASES = [
-    Case(bandit_update, STATE | PLAYED, ALL, {"step_size": 0.2}, values=("recent", "feedback")),
+    Case(
+        bandit_update,
+        STATE | PLAYED,
+        ALL,
+        {"step_size": 0.2},
+        values=("recent", "feedback"),
+        free=(
+            "weights",
+            "recent",
+        ),
+        keeps=(
+            "feedback",
+            "step_size",
+            "recent",
+        ),
+    ),
     Case(
         bandit_update_windowed,
         STATE | PLAYED,
         ALL,
         {"step_size": 0.2, "decay": 0.9},
         values=("recent", "feedback"),
+        free=(
+            "weights",
+            "recent",
+        ),
+        keeps=(
+            "feedback",
+            "step_size",
+            "decay",
+        ),
     ),
 ]
 
@@ -194,7 +218,7 @@ def test_sweeps_of_hyper_parameters():
 def test_errors_name_the_argument():
     state = losses.bandit_init(2)
     for call, words in (
-        (lambda: losses.bandit_init(0), "^num_arms is 0, but must be at least 1"),
+        (lambda: losses.bandit_init(0), "^num_arms is 0, but must be an int of at least 1"),
         (lambda: losses.bandit_init(2, window=0), "^window is 0"),
         (lambda: losses.bandit_update(state, 0, 1.0, step_size=0.0), "^step_size is 0.0"),
         (lambda: losses.bandit_update(state, 0, 1.0, floor=-1.0), "^floor is -1.0"),

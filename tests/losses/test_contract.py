@@ -31,11 +31,12 @@ CASES = [
         Q | STEP | {"q_t_value": Q_T, "q_t_selector": TARGETS["target_q_tm1"]},
         ONE,
         values=("q_tm1", "q_t_value", "q_t_selector"),
+        keeps=("q_t_selector",),
     ),
     Case(losses.expected_sarsa, Q | STEP | {"q_t": Q_T, "probs_a_t": jax.nn.softmax(Q_T)}, ONE),
     Case(losses.soft_q_learning, Q | STEP | {"q_t": Q_T}, ONE, {"temperature": 0.3}, values=ALL),
-    Case(losses.soft_value, {"q": Q_T}, ("q",), {"temperature": 0.3}),
-    Case(losses.scaled_log_policy, {"q": Q_T}, ("q",), {"temperature": 0.3}),
+    Case(losses.soft_value, {"q": Q_T}, ("q",), {"temperature": 0.3}, free=("q",)),
+    Case(losses.scaled_log_policy, {"q": Q_T}, ("q",), {"temperature": 0.3}, free=("q",)),
     Case(losses.munchausen_target, STEP | TARGETS, (), MUNCHAUSEN, values=tuple(TARGETS)),
     Case(
         losses.munchausen_q_learning, Q | STEP | TARGETS, ONE, MUNCHAUSEN, values=(*ONE, *TARGETS)

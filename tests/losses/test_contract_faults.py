@@ -7,17 +7,21 @@ import pytest
 
 from helpers.contract import PROMISES, Case, broken_promises, check_contract
 
-ARRAYS = {"q": np.array([0.5, -0.3, 1.2], np.float32), "target": np.float32(0.7), "a": np.int32(1)}
-FLOATS = {"q": True, "target": True, "a": False}
+ARRAYS = {"q": np.array([0.5, -0.3, 1.2], np.float32), "r_t": np.float32(0.7), "a": np.int32(1)}
+FLOATS = {"q": True, "r_t": True, "a": False}
 
 
 def checked(*arrays):
     """The arrays, floats in float32 or wider; refuses others than those of ARRAYS."""
     wide = []
     for x, (name, example) in zip(arrays, ARRAYS.items(), strict=True):
+        if x is None or isinstance(x, list):
+            raise ValueError(f"{name} is {'None' if x is None else 'a list'}")
         if jnp.ndim(x) != example.ndim:
             raise ValueError(f"{name} has rank {jnp.ndim(x)}")
-        if jnp.issubdtype(jnp.result_type(x), jnp.floating) != FLOATS[name]:
+        if not jnp.size(x):
+            raise ValueError(f"{name} has 0 entries")
+        if jnp.issubdtype(jnp.result_type(x), jnp.floating) != FLOATS[name] and name != "r_t":
             raise ValueError(f"{name} has dtype {jnp.result_type(x)}")
         dtype = jnp.promote_types(jnp.result_type(x), jnp.float32)
         wide.append(jnp.asarray(x, dtype) if FLOATS[name] else x)
@@ -119,6 +123,20 @@ def takes_any_dtype(q, target, a, **options):
     return rule(q, target, jnp.int32(a), **options)
 
 
+def refuses_integers(q, target, a, **options):
+    if target is not None and jnp.issubdtype(jnp.result_type(target), jnp.integer):
+        raise ValueError("r_t has dtype int")
+    return rule(q, target, a, **options)
+
+
+def takes_lists(q, target, a, **options):
+    return rule(jnp.array(q) if isinstance(q, list) else q, target, a, **options)
+
+
+def gives_the_dtype_of_one(q, target, a, **options):
+    return rule(q, target, a, **options).astype(checked(q, target, a)[0].dtype)
+
+
 def overflows(q, target, a, **options):
     return rule(q, target, a, **options) + 1e-9 * jnp.exp(q[0])
 
@@ -134,35 +152,50 @@ FAULTS = [
     ("maps", reads_the_batch, "Not equal to tolerance"),
     ("differentiates", has_a_wrong_slope, "q"),
     ("differentiates", has_a_wrong_slope_in_its_scale, "scale"),
-    ("stops_gradients", learns_through_its_target, "gradient of target"),
+    ("stops_gradients", learns_through_its_target, "gradient of r_t"),
     ("stops_gradients", learns_nothing, "gradient of q"),
     ("stops_gradients", has_a_nan_as_slope, "gradient of q is not finite"),
     ("widens_bfloat16", keeps_bfloat16, "bfloat16"),
     ("widens_bfloat16", rounds_to_bfloat16, "Not equal to tolerance"),
     ("keeps_float64", narrows_float64, "float32"),
-    ("refuses_a_wrong_rank", takes_any_rank, "target of a wrong rank is let through"),
+    ("refuses_a_wrong_rank", takes_any_rank, "r_t that has rank is let through"),
     ("refuses_a_wrong_rank", does_not_name_the_argument, "the message is 'has rank 2'"),
-    ("refuses_a_wrong_dtype", takes_any_dtype, "a of a wrong dtype is let through"),
+    ("refuses_a_wrong_dtype", takes_any_dtype, "a that has dtype is let through"),
     ("refuses_a_wrong_dtype", does_not_name_the_argument, "the message is 'has dtype int32'"),
+    ("widens_integers", refuses_integers, "r_t: ValueError"),
+    ("names_what_is_no_array", takes_lists, "q has 0 entries"),
+    ("refuses_other_sizes", rule, "q longer along axis 0 is let through"),
+    ("follows_one_dtype", gives_the_dtype_of_one, "r_t of float64"),
     ("survives_extremes", overflows, "inf"),
     ("survives_extremes", has_no_slope_at_zero, "nan"),
 ]
 
 
-def case_of(function):
-    return Case(function, ARRAYS, ("q",), {"scale": 0.7}, values=("q", "target"))
+def case_of(function, free=("q",)):
+    return Case(function, ARRAYS, ("q",), {"scale": 0.7}, values=("q", "r_t"), free=free)
 
 
 @pytest.mark.parametrize(("promise", "fault", "words"), FAULTS)
 def test_a_fault_breaks_its_promise(promise, fault, words):
     CALLS.clear()
-    broken = broken_promises(case_of(fault))
+    broken = broken_promises(case_of(fault, () if promise == "refuses_other_sizes" else ("q",)))
     assert promise in broken and words in str(broken[promise])
+
+
+def leaks(target, weights):
+    return jnp.sum(weights * target)
+
+
+def test_a_leak_breaks_its_promise():
+    arrays = {"target": np.ones(3, np.float32), "weights": np.full(3, 0.5, np.float32)}
+    broken = broken_promises(Case(leaks, arrays))
+    assert "weights nan" in str(broken["ignores_what_is_excluded"])
 
 
 def test_the_right_rule_keeps_all_and_each_promise_has_a_fault():
     check_contract(case_of(rule))
-    assert {promise for promise, *_ in FAULTS} == {promise.__name__ for promise in PROMISES}
+    tested = {promise for promise, *_ in FAULTS} | {"ignores_what_is_excluded"}
+    assert tested == {promise.__name__ for promise in PROMISES}
 
 
 def test_a_failure_names_the_rule_and_each_broken_promise():
@@ -171,8 +204,7 @@ def test_a_failure_names_the_rule_and_each_broken_promise():
     lines = str(caught.value)
     assert "does_not_name_the_argument breaks 'refuses_a_wrong_rank'" in lines
     assert "does_not_name_the_argument breaks 'refuses_a_wrong_dtype'" in lines
-    check_contract(
-        case_of(does_not_name_the_argument), but=("refuses_a_wrong_rank", "refuses_a_wrong_dtype")
-    )
+    unnamed = "refuses_a_wrong_rank", "refuses_a_wrong_dtype", "names_what_is_no_array"
+    check_contract(case_of(does_not_name_the_argument), but=unnamed)
     with pytest.raises(AssertionError, match="rule keeps 'jits': leave nothing out"):
         check_contract(case_of(rule), but=("jits",))

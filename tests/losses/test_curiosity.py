@@ -176,7 +176,17 @@ E3B = {"inverse_covariance": jnp.eye(3) * 2.0, "feature_t": jax.random.normal(KE
 LEARNED = ("logits_a_tm1", "predicted_latent_t")
 CASES = [
     Case(losses.rnd_error, PAIR, ("prediction",), values=tuple(PAIR)),
-    Case(curiosity_losses, ICM, LEARNED, {"beta": 0.3}, values=(*LEARNED, "latent_t")),
+    Case(
+        curiosity_losses,
+        ICM,
+        LEARNED,
+        {"beta": 0.3},
+        values=(*LEARNED, "latent_t"),
+        free=(
+            "logits_a_tm1",
+            "predicted_latent_t",
+        ),
+    ),
     Case(losses.elliptical_bonus, E3B, values=("feature_t",)),
     Case(losses.count_bonus, {"count_t": jnp.float32(3.0)}, ("count_t",), {"beta": 0.7}, values=()),
 ]

@@ -27,15 +27,14 @@ GAUSSIAN = {
 }
 CASES = [
     Case(losses.smoothed_target_action, ACTION, tuple(ACTION), static=BOUNDS),
-    Case(losses.clipped_double_q_target, STEP | Q_T, (*STEP, "q_t")),
+    Case(losses.clipped_double_q_target, STEP | Q_T, (*STEP, "q_t"), free=("q_t",)),
     Case(
         losses.clipped_double_q_learning, Q_TM1 | STEP | Q_T, ("q_tm1",),
         static={"reduce": "mean"}, values=("q_tm1", "q_t"),
     ),
     Case(
         losses.soft_actor_critic_target, STEP | Q_T | {"log_prob_t": jnp.float32(-0.8)},
-        (*STEP, "q_t", "log_prob_t"), {"temperature": 0.2},
-    ),
+        (*STEP, "q_t", "log_prob_t"), {"temperature": 0.2}, free=("q_t",)),
     Case(losses.tanh_gaussian_log_prob, GAUSSIAN, tuple(GAUSSIAN), {"scale": 1.3}, values=("u",)),
     Case(
         losses.temperature_loss,

@@ -73,10 +73,10 @@ CASES = [
     Case(expectile, LAW, tuple(LAW), {"alpha": 0.3}, values=("values",)),
     Case(worst_case_kernel, LAW, ("probs",), {"alpha": 0.3}, values=("values",)),
     *(
-        Case(function, arrays, tuple(arrays), HYPER, values=(*list(arrays)[:2],))
-        for function, arrays in (
+        Case(function, arrays, tuple(arrays), HYPER, {}, tuple(arrays)[:2], optional=optional)
+        for function, arrays, *optional in (
             (expectile_bellman_operator, {"q": Q} | MDP),
-            (expectile_policy_operator, {"q": Q} | MDP | {"pi": PI}),
+            (expectile_policy_operator, {"q": Q} | MDP | {"pi": PI}, "pi"),
             (expectile_value_operator, VALUE_AND_POLICY),
         )
     ),

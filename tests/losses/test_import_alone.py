@@ -10,7 +10,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-ABSENT = "flax", "gymnasium", "PIL", "rich", "yaml", "bellmax.agents.base"
+ABSENT = "flax", "gymnasium", "PIL", "rich", "yaml", "bellmax.agents.shared.base"
 # -S leaves site-packages out, -I the current folder and PYTHONPATH.
 PROGRAM = """
 import importlib, json, sys, warnings

@@ -187,15 +187,19 @@ def test_errors_name_the_argument():
             call()
 
 
+def dtype_of(x):
+    return jnp.promote_types(getattr(x, "dtype", jnp.float32), jnp.float32)
+
+
 def first_rewards(uncertainty, mask, *, eps):
     """Rewards of a second batch: its arguments are arrays only, as the contract wants them."""
-    start = losses.reward_normaliser_init(jnp.promote_types(uncertainty.dtype, jnp.float32))
+    start = losses.reward_normaliser_init(dtype_of(uncertainty))
     state, _ = losses.reward_normaliser_update(start, uncertainty, mask, eps=eps)
     return losses.reward_normaliser_update(state, uncertainty, mask, eps=eps)
 
 
 def first_returns(r_t, mask, *, discount, eps):
-    start = losses.return_normaliser_init(3, jnp.promote_types(r_t.dtype, jnp.float32))
+    start = losses.return_normaliser_init(3, dtype_of(r_t))
     return losses.return_normaliser_update(start, r_t, mask, discount=discount, eps=eps)
 
 

@@ -45,10 +45,24 @@ VALUES = ("r_t", "dist_q_t")
 
 
 CASES = [
-    Case(losses.retrace_coefficients, TAKEN | PI | MU, (), LAMBDA | {"cap": 0.9}, values=()),
-    Case(losses.importance_sampling_coefficients, TAKEN | PI | MU, (), LAMBDA, values=()),
-    Case(losses.tree_backup_coefficients, TAKEN | PI, (), LAMBDA, values=()),
-    Case(losses.watkins_coefficients, TAKEN | Q_T, (), LAMBDA, values=("q_t",)),
+    Case(
+        losses.retrace_coefficients,
+        TAKEN | PI | MU,
+        (),
+        LAMBDA | {"cap": 0.9},
+        values=(),
+        free=("pi_t",),
+    ),
+    Case(
+        losses.importance_sampling_coefficients,
+        TAKEN | PI | MU,
+        (),
+        LAMBDA,
+        values=(),
+        free=("pi_t",),
+    ),
+    Case(losses.tree_backup_coefficients, TAKEN | PI, (), LAMBDA, values=(), free=("pi_t",)),
+    Case(losses.watkins_coefficients, TAKEN | Q_T, (), LAMBDA, values=("q_t",), free=("q_t",)),
     Case(losses.off_policy_returns, STEPS | Q_T | TAKEN | PI | C | TRACE, values=("r_t", "q_t")),
     Case(losses.off_policy_td, Q | STEPS | Q_T | TAKEN | PI | C | TRACE, ("q_tm1",)),
     Case(losses.retrace, Q | STEPS | Q_T | TAKEN | PI | MU | TRACE, ("q_tm1",), LAMBDA),
@@ -68,20 +82,29 @@ CASES = [
         STEPS | DIST_T | TAKEN | PI | C | TRACE,
         static={"anchor": "every"},
         values=VALUES,
+        free=("dist_q_t",),
     ),
     Case(
         losses.distributional_lambda_target,
         STEPS | DIST_V | {"lambda_t": C["c_t"]} | TRACE,
         static={"anchor": 1},
         values=("r_t", "dist_v_t"),
+        free=("dist_v_t",),
     ),
-    Case(losses.distributional_n_step_target, STEPS | DIST_V | HARD, values=("r_t", "dist_v_t")),
+    Case(
+        losses.distributional_n_step_target,
+        STEPS | DIST_V | HARD,
+        values=("r_t", "dist_v_t"),
+        free=("dist_v_t",),
+        keeps=("trace_t",),
+    ),
     Case(
         losses.greedy_distributional_retrace_target,
         STEPS | DIST_T | TAKEN | TRACE,
         (),
         LAMBDA,
         values=VALUES,
+        free=("dist_q_t",),
     ),
     Case(
         losses.distributional_retrace,
@@ -89,6 +112,7 @@ CASES = [
         LEARNS_DIST,
         KAPPA,
         values=("dist_q_tm1", *VALUES),
+        free=("dist_q_t",),
     ),
     Case(
         losses.distributional_retrace_every,
@@ -96,6 +120,7 @@ CASES = [
         LEARNS_DIST,
         KAPPA,
         values=("dist_q_tm1", *VALUES),
+        free=("dist_q_t",),
     ),
     Case(
         losses.greedy_distributional_retrace,
@@ -103,6 +128,7 @@ CASES = [
         LEARNS_DIST,
         KAPPA | LAMBDA,
         values=("dist_q_tm1", *VALUES),
+        free=("dist_q_t",),
     ),
     Case(
         losses.greedy_distributional_retrace_every,
@@ -110,6 +136,7 @@ CASES = [
         LEARNS_DIST,
         KAPPA | LAMBDA,
         values=("dist_q_tm1", *VALUES),
+        free=("dist_q_t",),
     ),
     Case(
         losses.n_step_quantile_q_learning,
@@ -117,6 +144,8 @@ CASES = [
         LEARNS_DIST,
         KAPPA,
         values=("dist_q_tm1", *VALUES),
+        free=("dist_q_t",),
+        keeps=("trace_t",),
     ),
     Case(
         losses.categorical_regression,
@@ -156,6 +185,7 @@ CASES = [
         GRID | LOGITS | STEPS | GRID_T | LOGITS_T | HARD,
         ("q_logits_tm1",),
         values=("q_logits_tm1", "q_logits_t", "r_t"),
+        keeps=("trace_t",),
     ),
 ]
 

@@ -183,7 +183,7 @@ def test_errors_name_the_argument():
         (1, "a_tm1", args[1][0], "rank 0"),
         (4, "target_q_tm1", args[4][0], "rank 1.*rank 2"),
         (6, "trace_t", args[6][:-1], "5 entries.*a_tm1 has 6"),
-        (6, "trace_t", args[6] > 0, "dtype bool.*floats"),
+        (6, "trace_t", args[6].astype(complex), "dtype complex.*numbers"),
         (0, "q_tm1", args[4], "rank 2"),
     ]:
         bad = [*args[:i], wrong, *args[i + 1 :]]

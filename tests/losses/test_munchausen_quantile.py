@@ -27,13 +27,27 @@ TARGETS = {"target_dist_q_tm1": around(Q_S, K), "target_dist_q_t": around(Q_NEXT
 ONLINE = {"dist_q_tm1": around(Q_S, N), "tau_tm1": losses.quantile_midpoints(N)}
 HYPER = {"temperature": 0.3, "alpha": 0.8}
 CASES = [
-    Case(losses.munchausen_quantile_target, STEP | TARGETS, (), HYPER, values=tuple(TARGETS)),
+    Case(
+        losses.munchausen_quantile_target,
+        STEP | TARGETS,
+        (),
+        HYPER,
+        values=tuple(TARGETS),
+        free=(
+            "target_dist_q_tm1",
+            "target_dist_q_t",
+        ),
+    ),
     Case(
         losses.munchausen_quantile_q_learning,
         ONLINE | STEP | TARGETS,
         tuple(ONLINE),
         HYPER | {"huber_kappa": 0.7},
         values=("dist_q_tm1", *TARGETS),
+        free=(
+            "target_dist_q_tm1",
+            "target_dist_q_t",
+        ),
     ),
 ]
 

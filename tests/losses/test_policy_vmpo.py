@@ -56,13 +56,13 @@ def test_equals_the_loop(temperature, fraction):
 
 def test_masked_samples_are_as_if_absent():
     args = batch(6)
-    # Two of eight are masked, and hold anything; half of eight are the upper four of six.
+    # Two of eight are masked, and hold anything; half of the others are the upper three of six.
     mask = np.array([1, 1, 0, 1, 1, 0, 1, 1.0])
     padded = [np.full(8, np.nan) for _ in args]
     for x, y in zip(padded, args, strict=True):
         x[mask != 0] = y
     out = loss_of(*padded, 0.5, 2.0, mask)
-    np.testing.assert_allclose(means(out), loop(*args, 0.5, 2.0, 4), rtol=1e-5)
+    np.testing.assert_allclose(means(out), loop(*args, 0.5, 2.0, 3), rtol=1e-5)
     for part in (out.weights, out.policy_loss, out.kl_loss, out.alpha_loss):
         np.testing.assert_array_equal(np.asarray(part)[mask == 0], 0.0)
     # Nothing left: no loss, no gradient.
@@ -78,7 +78,7 @@ def test_masked_samples_do_not_drown_low_advantages():
     mask = np.array([1.0, 1.0, 1.0, 0.0])
     out = loss_of(log_pi, adv, kl, 0.5, 1.0, mask)
     kept = [x[:3] for x in (log_pi, adv, kl)]
-    np.testing.assert_allclose(means(out), loop(*kept, 0.5, 1.0, 2), rtol=1e-4)
+    np.testing.assert_allclose(means(out), loop(*kept, 0.5, 1.0, 1), rtol=1e-4)
     np.testing.assert_allclose(jnp.sum(out.weights), 1.0, rtol=1e-5)
     # Control: so it does.
     penalty = rlax.LagrangePenalty(jnp.float32(0.5), 0.1)

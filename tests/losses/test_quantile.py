@@ -34,6 +34,7 @@ CASES = [
         {"huber_kappa": 0.7},
         {"method": method, "divide_by_kappa": method == "sorted"},
         values=("dist_tm1", "target"),
+        free=("target",),
     )
     for method in ("pairwise", "sorted")
 ]
@@ -216,7 +217,7 @@ def test_equals_rlax(method, kappa):
 
 def test_midpoints():
     np.testing.assert_allclose(losses.quantile_midpoints(4), [0.125, 0.375, 0.625, 0.875])
-    with pytest.raises(ValueError, match="^n is 0, but at least 1"):
+    with pytest.raises(ValueError, match="^n is 0, but must be an int of at least 1"):
         losses.quantile_midpoints(0)
 
 

@@ -37,6 +37,7 @@ CASES = [
         ("dist_q_tm1", "tau_tm1"),
         {"huber_kappa": 0.7},
         values=("dist_q_tm1", "dist_q_t"),
+        free=("dist_q_t",),
     )
     for function, arrays in (
         (losses.quantile_q_learning, LEARNING),

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bellmax.losses import quantile_midpoints, quantile_regression, quantile_sorted
+from bellmax.losses import (
+    quantile_expected_sarsa,
+    quantile_midpoints,
+    quantile_regression,
+    quantile_sorted,
+)
 from bellmax.losses.quantile_sorted import sorting_pays
 from helpers.jitted import full_jit, quick_jit
 
@@ -103,14 +108,61 @@ def test_float32_keeps_its_digits(kappa, offset, spread):
     with jax.enable_x64(True):
         wide = (np.asarray(x, np.float64) for x in (*rows, np.float32(kappa)))
         exact = value_and_gradients(*wide, method="pairwise")
-    # Rounding is about eps * spread / kappa; the atoms here range over 6 spreads.
-    tolerance = 1e-5 if kappa == 0.0 else 1e-5 + 2e-7 * spread / kappa
     for x, y in zip(
         jax.tree.leaves((got[0], got[1][:2])),
         jax.tree.leaves((exact[0], exact[1][:2])),
         strict=True,
     ):
-        np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * np.abs(y).max())
+        np.testing.assert_allclose(x, y, rtol=0, atol=2e-6 * np.abs(y).max())
+
+
+OUTLIERS = {
+    "none": lambda dist, target, weights: (dist, target, weights),
+    # Where a policy never goes: the atoms of an action of probability 0.
+    "weightless": lambda dist, target, weights: (
+        dist, target.at[::4].set(-1e4), weights.at[::4].set(0.0)
+    ),
+    "weightless and huge": lambda dist, target, weights: (
+        dist, target.at[::7].set(1e9), weights.at[::7].set(0.0)
+    ),
+    "weighty": lambda dist, target, weights: (dist, target.at[::40].add(1e4), weights),
+    "values": lambda dist, target, weights: (dist.at[::40].add(-1e4), target, weights),
+}  # fmt: skip
+
+
+@functools.cache
+def in_full_rows(method):
+    def rule(dist, target, weights, kappa):
+        options = {"weights": weights, "huber_kappa": kappa, "method": method}
+        return quantile_regression(dist, quantile_midpoints(201), target, **options)
+
+    return full_jit(jax.vmap(jax.value_and_grad(rule), (None, None, None, 0)))
+
+
+@pytest.mark.parametrize("outliers", OUTLIERS)
+@pytest.mark.parametrize(("offset", "spread"), [(0.0, 1.0), (1e4, 1.0), (-1e5, 30.0), (0.0, 1e4)])
+def test_auto_never_changes_the_answer(outliers, offset, spread):
+    """201 quantiles, the paper's number, at every threshold: within 1e-5 of loss and gradient."""
+    dist, _, target, weights = example(201, 201, spread, offset)
+    arrays = (jnp.asarray(x, jnp.float32) for x in (dist, target, np.abs(weights)))
+    dist, target, weights = OUTLIERS[outliers](*arrays)
+    kappas = np.float32([0.0, 1e-8, 1e-3, 0.3, 1.0, 5.0, 100.0, 1e6, np.inf])
+    rows = dist, target, weights / jnp.sum(weights), kappas
+    by_sorting, pairwise = (in_full_rows(method)(*rows) for method in ("sorted", "pairwise"))
+    np.testing.assert_allclose(by_sorting[0], pairwise[0], rtol=1e-5)
+    largest = np.abs(pairwise[1]).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(by_sorting[1] / largest, pairwise[1] / largest, rtol=0, atol=1e-5)
+
+
+def test_a_policy_that_never_goes_where_values_are_far():
+    dist = example(201, 603)[2].reshape(201, 3).astype(np.float32)
+    dist[:, 2] = -1e4
+    step = quantile_midpoints(201), 1, 0.3, 0.9, dist, np.float32([0.4, 0.6, 0.0])
+    by_sorting, pairwise = (
+        full_jit(functools.partial(quantile_expected_sarsa, method=method))(dist, *step)
+        for method in ("sorted", "pairwise")
+    )
+    np.testing.assert_allclose(by_sorting, pairwise, rtol=1e-5)
 
 
 def test_far_values_and_a_wide_threshold_do_not_amplify_rounding():
@@ -120,7 +172,6 @@ def test_far_values_and_a_wide_threshold_do_not_amplify_rounding():
     far = np.concatenate([dist + 1e6, dist - 1e6]), np.tile(tau, 2), target, weights
     pairwise, by_sorting = both(*far, np.float32(0.5))
     close((by_sorting[0], by_sorting[1][0]), (pairwise[0], pairwise[1][0]), 1e-5)
-    # Here the pairwise one, of rlax's Huber loss, is exact in float64 only.
     got = value_and_gradients(*near, np.float32(1e6), method="sorted")
     with jax.enable_x64(True):
         near = (np.asarray(x, np.float64) for x in near)

@@ -23,6 +23,7 @@ CASE = Case(
     ("dist_tm1", "tau_tm1"),
     {"step_size": 0.1},
     values=("dist_tm1", "target"),
+    free=("target",),
 )
 
 

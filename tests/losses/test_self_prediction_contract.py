@@ -16,7 +16,13 @@ PAIR = {"prediction": PREDICTIONS[0, 0], "target": TARGETS[0]}
 CHUNK = {"predictions": PREDICTIONS, "targets": TARGETS, "mask": MASK}
 CASES = [
     Case(losses.normalised_prediction_loss, PAIR, ("prediction",), {"eps": 1e-2}, {}, tuple(PAIR)),
-    Case(losses.horizon_mask, LINKS, static={"horizons": 3}, values=tuple(LINKS)),
+    Case(
+        losses.horizon_mask,
+        LINKS,
+        static={"horizons": 3},
+        values=tuple(LINKS),
+        free=("transition_t",),
+    ),
     Case(losses.horizon_losses, CHUNK, ("predictions",), {"eps": 1e-2}),
     Case(losses.self_prediction_loss, ERRORS, ("errors",)),
     Case(losses.prediction_uncertainty, ERRORS, values=("errors",)),

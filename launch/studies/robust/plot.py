@@ -1,4 +1,4 @@
-"""The picture of a robust evaluation: a curve over one parameter, heat maps over two or three."""
+"""The figure of a robust evaluation: a curve over one parameter, heat maps over two or three."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _LABEL = "episode return"
 
 
 def draw(result: Robustness) -> Any:
-    """Draws the mean over seeds of every cell, the nominal task marked.
+    """Draw the mean over seeds of every cell, and mark the nominal task.
 
     One parameter: a curve with its 95 % bootstrap interval. Two: a heat map. Three: a heat map for
     each value of the third, all in one scale, the nominal task in the nearest.

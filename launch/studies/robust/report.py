@@ -1,4 +1,4 @@
-"""What a robust evaluation prints, and the table and pictures that it writes."""
+"""The printed report of a robust evaluation, and its table and figures."""
 
 import json
 import math
@@ -29,11 +29,11 @@ def robust_run(
     checkpoint: str | int = "latest",
     out: Path | None = None,
 ) -> int:
-    """Evaluates a run on a grid, prints the answer, and writes its table and picture.
+    """Evaluate a run on a grid, print the report, and write the table and the figure.
 
     Args:
       run, box, points, upper_end, episodes, checkpoint: as `evaluate_robust` says.
-      out: where to write, its suffix aside; None is RUN/robust-<box>.
+      out: path of the files without suffix; None is RUN/robust-<box>.
 
     Returns:
       The exit code: 1 if a return is not finite.
@@ -45,7 +45,7 @@ def robust_run(
     stem = run / f"robust-{name}" if out is None else out
     stem = stem.with_suffix("") if stem.suffix in _SUFFIXES else stem
     paths = [stem.with_name(stem.name + suffix) for suffix in _SUFFIXES]
-    # Known before the work, not after it.
+    # Checked before the evaluation, not after it.
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -72,10 +72,10 @@ def robust_run(
 
 
 def table(result: Robustness) -> list[dict[str, Any]]:
-    """One row a cell and seed, after one a seed of the nominal task; NaN becomes None, for JSON.
+    """Return rows for JSON: one a seed of the nominal task, then one a cell and seed; no NaN.
 
-    A row is {"kind": "cell" | "nominal", "parameters": {...}, "not_finite_episodes": int} and what
-    `evaluation_rows` says of the episodes.
+    A row is {"kind": "cell" | "nominal", "parameters": {...}, "not_finite_episodes": int} and the
+    columns of `evaluation_rows`.
     """
     cells = make_cells(result.axes)
     rows = _rows("nominal", result.nominal, result.nominal_episodes, result)
@@ -86,7 +86,7 @@ def table(result: Robustness) -> list[dict[str, Any]]:
 
 
 def describe(result: Robustness) -> list[str]:
-    """The answer in words, a line a seed and one over several seeds."""
+    """Return the report in words, a line a seed and one over several seeds."""
     summary, nominal = summarise(result.returns), result.nominal_returns
     lines = [_headline(result)]
     for i, seed in enumerate(result.seeds):
@@ -128,7 +128,7 @@ def _interval(values: np.ndarray) -> str:
 def _rows(
     kind: str, values: dict[str, float], episodes: Episodes, result: Robustness
 ) -> list[dict[str, Any]]:
-    """One row a seed of episodes [S, E]."""
+    """Return one row a seed of episodes [S, E]."""
     bad = (~np.isfinite(episodes.episode_return)).sum(axis=1)
     rows = evaluation_rows(episodes, result.seeds, result.step)
     return [

@@ -45,7 +45,7 @@ CellEvaluator = Callable[[Values, Params, Any, jax.Array, jax.Array], Episodes]
 
 @dataclasses.dataclass(frozen=True)
 class _Perturbed:
-    """An environment whose spec is known already: within a trace some cannot be asked."""
+    """An environment with a given spec, because some cannot compute theirs within a trace."""
 
     env: Environment
     spec: EnvSpec
@@ -58,7 +58,7 @@ class _Perturbed:
 
 
 class Summary(NamedTuple):
-    """What a grid of C cells says of S policies; leaves [S], returns in reward units.
+    """Summary of S policies over a grid of C cells; leaves [S], returns in reward units.
 
     A policy with a return that is not finite has nan for all three, and `worst_cell` is the first
     such cell.
@@ -94,17 +94,17 @@ class Robustness(NamedTuple):
 
     @property
     def returns(self) -> np.ndarray:
-        """[S, C] float64, mean over the episodes of a cell."""
+        """Mean returns [S, C] float64 over the episodes of a cell."""
         return np.mean(self.episodes.episode_return, axis=-1).T
 
     @property
     def nominal_returns(self) -> np.ndarray:
-        """[S] float64."""
+        """Mean returns [S] float64 on the nominal task."""
         return np.mean(self.nominal_episodes.episode_return, axis=-1)
 
 
 def silent(text: str) -> None:
-    """A `report` that goes nowhere."""
+    """A `report` that ignores its sentence."""
 
 
 def evaluate_robust(
@@ -117,7 +117,7 @@ def evaluate_robust(
     checkpoint: str | int = "latest",
     report: Callable[[str], Any] = silent,
 ) -> Robustness:
-    """Plays the greedy policies of a run in every cell of a grid over a box, and nominally.
+    """Evaluate the greedy policies of a run in every cell of a grid over a box, and nominally.
 
     The task is the run's own without `env.randomise`: the grid takes its place. Every cell starts
     from the same keys, so cells differ by their parameters, not by luck at the start.
@@ -129,7 +129,7 @@ def evaluate_robust(
       upper_end: as `make_axes` says.
       episodes: a cell and seed.
       checkpoint: "latest", "best" or a step.
-      report: takes a sentence at a time about what is going on.
+      report: takes a sentence about the progress.
 
     Raises:
       UserError: the task's parameters cannot be changed; no such box, parameter or checkpoint.
@@ -166,12 +166,12 @@ def evaluate_robust(
 def make_cell_evaluator(
     agent: Agent, env: Parametric, config: EnvConfig, episodes: int, max_steps: int | None
 ) -> CellEvaluator:
-    """Compiles the evaluation of S policies in C perturbed tasks at once.
+    """Compile the evaluation of S policies in C perturbed tasks at once.
 
     Args:
       agent: acts with exploration off.
       env: the nominal task.
-      config: what is done to it; its task, `randomise` and reward clip are not looked at.
+      config: its wrappers; the task, `randomise` and the reward clip in it are ignored.
       episodes: E, in each cell.
       max_steps: as `make_evaluator` says.
 
@@ -198,7 +198,7 @@ def evaluate_cells(
     chunk: int,
     report: Callable[[str], Any] = silent,
 ) -> Episodes:
-    """Evaluates any number of cells by one compiled program of at most `chunk` cells.
+    """Evaluate any number of cells with one compiled program of at most `chunk` cells.
 
     Args:
       evaluate: of `make_cell_evaluator`. values: [C] by parameter. arguments: its other four.
@@ -222,7 +222,7 @@ def evaluate_cells(
 
 
 def summarise(returns: np.ndarray) -> Summary:
-    """Summarises mean returns of cells [S, C] float64; nan and infinity are handed on as nan."""
+    """Summarise mean returns of cells [S, C] float64; nan and infinity become nan."""
     finite = np.isfinite(returns)
     known = np.where(finite.all(axis=1, keepdims=True), returns, np.nan)
     tail = math.ceil(TAIL * returns.shape[1] - 1e-9)  # 0.1 * 30 is a little more than 3
@@ -236,6 +236,6 @@ def summarise(returns: np.ndarray) -> Summary:
 
 
 def _on_host(episodes: Episodes) -> Episodes:
-    """Episodes as NumPy arrays, returns in float64: means are taken of them."""
+    """Return episodes as NumPy arrays, returns in float64 for exact means."""
     episodes = jax.device_get(episodes)
     return episodes._replace(episode_return=episodes.episode_return.astype(np.float64))

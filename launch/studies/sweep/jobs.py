@@ -1,7 +1,7 @@
-"""`bellmax sweep`: many runs of one preset with different values, and a table of what came of them.
+"""`bellmax sweep`: runs of one preset with different values, and a table of their results.
 
 Each run is `bellmax train ... --resume` in a process of its own, so that a sweep that is started
-again goes on where it stopped.
+again continues where it stopped.
 """
 
 import collections
@@ -35,22 +35,22 @@ from bellmax.launch.studies.sweep.plan import (
 from bellmax.launch.studies.sweep.pools import Ended, Pool, make_pool
 
 MOST_JOBS = 1024  # on one machine
-_PAUSE = 0.1  # seconds between two looks at what is running
+_PAUSE = 0.1  # seconds between two polls of the active runs
 _COLUMNS = ("run", "status", "evaluation_return", "step")
 
 
 def sweep(source: str, out: Path, overrides: Sequence[str], jobs: str) -> int:
-    """Trains every combination of values, each in a folder of its own; returns the exit code.
+    """Train every combination of values, each in a folder of its own; return the exit code.
 
     Args:
       source: a preset, a YAML file or a run's folder.
-      out: the folder of the sweep; one of the same source is gone on with.
-      overrides: as typed, but that commas separate values: ["--seed", "0,1", "--steps=300"].
+      out: the folder of the sweep; a sweep of the same source in it is continued.
+      overrides: options as typed; commas separate values: ["--seed", "0,1", "--steps=300"].
       jobs: how many at once on this machine, `ray`, or `ray://HOST:PORT`.
 
     Raises:
-      UserError: something does not fit; nothing was started.
-      Interrupted: Ctrl-C or SIGTERM; the runs under way were stopped with their checkpoints.
+      UserError: an option or value does not fit; nothing was started.
+      Interrupted: Ctrl-C or SIGTERM; the active runs were stopped with checkpoints.
     """
     check_jobs(jobs)
     values = read_values(overrides)
@@ -63,7 +63,7 @@ def sweep(source: str, out: Path, overrides: Sequence[str], jobs: str) -> int:
         finished = sum(rows.get(job.name, {}).get("status") == "finished" for job in plan)
         return (
             f"{finished} of {len(plan)} runs are finished; the same `bellmax sweep` once more "
-            f"goes on with the others in {out}"
+            f"continues the others in {out}"
         )
 
     with interruptible(how_to_go_on), make_pool(jobs, out) as pool, _hangup_terminates():
@@ -74,7 +74,7 @@ def sweep(source: str, out: Path, overrides: Sequence[str], jobs: str) -> int:
 
 
 def check_jobs(jobs: str) -> None:
-    """Raises UserError where --jobs says neither how many nor where."""
+    """Raise UserError unless --jobs is a number of processes or the address of a cluster."""
     number = int(jobs) if jobs.isdecimal() else 0
     if not 1 <= number <= MOST_JOBS and not re.fullmatch(r"ray(://[^/\s]+:\d+)?", jobs):
         raise UserError(
@@ -90,13 +90,13 @@ def run_jobs(
     starts: Callable[[Job], None],
     ends: Callable[[Job, Ended], None],
 ) -> None:
-    """Runs all jobs, or until a signal came: it is passed on once, and those under way may end.
+    """Run all jobs. A signal stops the start of new ones and is passed once to the active ones.
 
     Args:
       jobs: what to run, in this order.
       pool: where.
-      came: signals that came, a list that grows.
-      starts, ends: told of each job.
+      came: the signals received, a list that grows.
+      starts, ends: called for each job.
     """
     waiting, running = collections.deque(jobs), {}
     told = False
@@ -121,7 +121,7 @@ def run_jobs(
 
 
 def _run_all(plan: list[Job], out: Path, rows: dict[str, dict[str, Any]], pool: Pool) -> int:
-    """Runs what is not finished; `rows` take in what came of it."""
+    """Run the jobs that are not finished; add their results to `rows`."""
     todo = [job for job in plan if not _is_finished(job, out, rows.get(job.name, {}))]
     numbers = {job.name: f"[{i}/{len(plan)}] {job.name}" for i, job in enumerate(plan, start=1)}
     with Progress(len(plan)) as progress, signals_held() as came:
@@ -148,7 +148,7 @@ def _run_all(plan: list[Job], out: Path, rows: dict[str, dict[str, Any]], pool: 
 def _outcome(
     job: Job, out: Path, ended: Ended, *, stopped: bool
 ) -> tuple[dict[str, Any] | None, str]:
-    """The row of results and the words for a run that ended; no row if it is to go on."""
+    """Return the row of results and a message for a run that ended; no row if it can continue."""
     row = {"run": job.name, "evaluation_return": "", "step": "", **job.values}
     evaluation = _last_evaluation(out / job.name)
     if ended.code == 0 and evaluation is not None:
@@ -162,7 +162,7 @@ def _outcome(
 
 
 def _last_evaluation(folder: Path) -> tuple[int, float] | None:
-    """The step of a run's last evaluation, and its mean return over seeds; None if it has none."""
+    """Return step and mean return over seeds of a run's last evaluation; None without one."""
     from bellmax.launch.reporting.metrics import read_metrics
 
     try:
@@ -178,7 +178,7 @@ def _last_evaluation(folder: Path) -> tuple[int, float] | None:
 
 
 def _is_finished(job: Job, out: Path, row: Mapping[str, Any]) -> bool:
-    """Whether an earlier start of the sweep has seen this very run end, and it is still there."""
+    """Return whether an earlier start of the sweep finished this run, and its folder exists."""
     from bellmax.launch.config.run_config import load
 
     rollout = job.config.env.num_envs * job.config.rollout_length
@@ -234,7 +234,7 @@ def _write(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def _hangup_terminates() -> Iterator[None]:
-    """Makes the end of the terminal a SIGTERM: the runs have none that could end them."""
+    """Turn the end of the terminal into a SIGTERM, because the runs have no terminal."""
     before = signal.getsignal(signal.SIGHUP)
     if before != signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
         yield  # `nohup bellmax sweep`

@@ -1,4 +1,4 @@
-"""What a sweep has to run: the product of values, the folders' names, and what is there already."""
+"""The plan of a sweep: the product of values, names of folders, and runs that exist."""
 
 import collections
 import hashlib
@@ -36,21 +36,21 @@ class Job(NamedTuple):
 
 
 def read_values(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """Return the values of each key, in the order typed; of two equal options the last wins.
+    """Return the values of each key, in the order typed; the last of equal options counts.
 
     Args:
-      overrides: as typed, but that commas separate values: ["--seed", "0,1", "--steps=300"].
+      overrides: options as typed; commas separate values: ["--seed", "0,1", "--steps=300"].
 
     Raises:
-      UserError: an option that is none, or values that cannot be told apart.
+      UserError: an unknown option, or two equal values.
     """
     return {key: split_values(key, text) for key, text in read_overrides(overrides).items()}
 
 
 def split_values(key: str, text: str) -> list[str]:
-    """Return the values that commas separate, those in brackets or quotes aside.
+    """Return the values that commas separate; commas in brackets or quotes do not count.
 
-    Quotes around a whole value are taken off: `"64,64",128` are `64,64` and `128`.
+    Quotes around a whole value are removed: `"64,64",128` are `64,64` and `128`.
     """
     if text is FLAG:
         return [text]
@@ -102,7 +102,7 @@ def plan_runs(source: str, values: Mapping[str, Sequence[str]], out: Path) -> li
 
 
 def read_record(source: str, values: Mapping[str, Sequence[str]], out: Path) -> dict[str, Any]:
-    """What sweep.yaml will say: the source, and the values of each start that had other ones."""
+    """Return the contents of sweep.yaml: the source, and the values of each different start."""
     from bellmax.launch.config.run_config import list_presets
 
     known = source if source in list_presets() else str(Path(source).absolute())
@@ -137,7 +137,7 @@ def _text(value: Any) -> str:
 
 
 def _name(values: Mapping[str, Any]) -> str:
-    """The folder of a run: the last parts of its keys and its values, safe in any shell."""
+    """Return the name of a run's folder: last parts of keys, and values, safe in any shell."""
     lasts = collections.Counter(key.rpartition(".")[2] for key in values)
     words = []
     for key, value in values.items():

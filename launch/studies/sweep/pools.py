@@ -1,6 +1,6 @@
-"""Where the runs of a sweep are: processes on this machine, or on those of a Ray cluster.
+"""The processes of a sweep's runs, on this machine or on a Ray cluster.
 
-Ray imports this module on its machines, so nothing heavy is imported at its top.
+Ray imports this module on its machines, so it imports nothing heavy at the top.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from bellmax.envs.options import import_extra
 from bellmax.launch.studies.sweep.plan import Job
 
-_PAUSE = 0.1  # seconds between two looks at a process
+_PAUSE = 0.1  # seconds between two polls of a process
 
 
 class Ended(NamedTuple):
@@ -28,10 +28,10 @@ class Ended(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """Where processes run.
+    """Starts and stops processes.
 
-    width: how many at once. start: returns a handle. poll: None while it runs.
-    stop: passes a signal on. kill: leaves no process behind, and need not be kind.
+    width() -> processes at once. start(job) -> a handle. poll(handle) -> Ended, None while it runs.
+    stop(handle, signal): passes a signal on. kill(handle): ends the process at once.
     """
 
     width: Callable[[], int]
@@ -42,7 +42,7 @@ class Pool(NamedTuple):
 
 
 def make_pool(jobs: str, out: Path) -> contextlib.AbstractContextManager[Pool]:
-    """Returns what runs the sweep in `out`: `jobs` is a number, `ray`, or `ray://HOST:PORT`."""
+    """Return the pool of the sweep in `out`: `jobs` is a number, `ray`, or `ray://HOST:PORT`."""
     if jobs.isdecimal():
         return contextlib.nullcontext(_local_pool(int(jobs), out))
     return _ray_pool(jobs, out)
@@ -65,14 +65,14 @@ def _local_pool(width: int, out: Path) -> Pool:
 
 @contextlib.contextmanager
 def _ray_pool(address: str, out: Path) -> Iterator[Pool]:
-    """Tasks of one CPU each on a Ray cluster that sees the same files."""
+    """Return a pool of Ray tasks with one CPU each, on a cluster that shares this file system."""
     import_extra("grpc", "ray")
     ray: Any = import_extra("ray", "ray")
     from bellmax.launch.distributed.ray_cluster import LostClusterError, connected, reached
 
     with connected(address, os.cpu_count() or 1):
         remote = ray.remote(num_cpus=1)(run_process)
-        there = functools.partial(reached, "the same `bellmax sweep` once more goes on")
+        there = functools.partial(reached, "the same `bellmax sweep` continues it")
 
         def width() -> int:
             with there():
@@ -106,15 +106,15 @@ def _ray_pool(address: str, out: Path) -> Iterator[Pool]:
 
 
 def run_process(arguments: list[str], folder: str, cwd: str) -> Ended:
-    """Runs `bellmax` as a Ray task does; cancelled, it hands SIGTERM on and waits.
+    """Run `bellmax` in a Ray task; if it is cancelled, pass SIGTERM on and wait.
 
     Args:
       arguments: of `bellmax`.
-      folder: of the run, absolute; its log goes beside it.
+      folder: of the run, absolute; its log is next to it.
       cwd: where `bellmax` is started.
 
     Returns:
-      What came of it.
+      The end of the process.
     """
     process = start_process(arguments, Path(folder), cwd)
     try:
@@ -131,7 +131,7 @@ def run_process(arguments: list[str], folder: str, cwd: str) -> Ended:
 def start_process(
     arguments: Sequence[str], folder: Path, cwd: str | None = None
 ) -> subprocess.Popen[bytes]:
-    """Starts `bellmax` out of reach of the terminal's Ctrl-C, which the sweep passes on itself."""
+    """Start `bellmax` in a session of its own: the sweep itself passes Ctrl-C on."""
     command = [sys.executable, "-P", "-m", "bellmax.launch.cli", *arguments]
     log, errors = _outputs(folder)
     with log.open("ab") as stdout, errors.open("wb") as stderr:
@@ -146,9 +146,9 @@ def start_process(
 
 
 def end_process(process: subprocess.Popen[bytes], folder: Path) -> Ended | None:
-    """What came of a process that `start_process` started, None while it runs.
+    """Return the end of a process of `start_process`, None while it runs.
 
-    Its stderr goes to the end of its log.
+    Its stderr is appended to its log.
     """
     code = process.poll()
     if code is None:
@@ -164,5 +164,5 @@ def end_process(process: subprocess.Popen[bytes], folder: Path) -> Ended | None:
 
 
 def _outputs(folder: Path) -> tuple[Path, Path]:
-    """Where the stdout and the stderr of a run go, beside its folder."""
+    """Return the files of stdout and stderr of a run, next to its folder."""
     return folder.with_name(f"{folder.name}.log"), folder.with_name(f"{folder.name}.err")

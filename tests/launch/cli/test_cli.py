@@ -383,12 +383,3 @@ def test_help_of_a_preset_lists_every_key_with_comment_range_and_value(capsys):
 def test_every_command_has_help(capsys, command):
     assert main([command, "--help"]) == 0
     assert f"usage: bellmax {command}" in capsys.readouterr().out
-
-
-def test_lists_and_doctor_answer(capsys):
-    for kind, expected in [("agents", "dqn"), ("envs", "bellmax/CartPole"), ("presets", "")]:
-        assert main(["list", kind]) == 0
-        assert expected in capsys.readouterr().out
-    assert main(["doctor"]) == 0
-    report = capsys.readouterr().out
-    assert "jaxlib" in report and "device 0:" in report and "extra wandb:" in report

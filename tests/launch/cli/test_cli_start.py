@@ -88,3 +88,12 @@ def test_configuring_jax_survives_an_unwritable_cache(monkeypatch):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     out, _ = finish(start_python("-c", code, env={"BELLMAX_CACHE": "plain/x"}))
     assert out.startswith("None") and "deterministic_ops=true" in out
+
+
+def test_lists_and_doctor_answer(capsys):
+    for kind, expected in [("agents", "dqn"), ("envs", "bellmax/CartPole"), ("presets", "")]:
+        assert main(["list", kind]) == 0
+        assert expected in capsys.readouterr().out
+    assert main(["doctor"]) == 0
+    report = capsys.readouterr().out
+    assert "jaxlib" in report and "device 0:" in report and "extra wandb:" in report

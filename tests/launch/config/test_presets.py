@@ -11,6 +11,8 @@ from bellmax.launch.training.experiment import build
 # Of other projects' tasks; to trace or even to make some of them takes seconds.
 OTHERS = ("atari", "brax_", "gymnasium_", "hopper", "host_", "minatar_", "minigrid_")
 OWN = [name for name in list_presets() if not name.split("/")[1].startswith(OTHERS)]
+# The first preset of each agent and suite: the others differ in the task alone.
+FIRST = {(n.split("/")[0], n.split("/")[1].split("_")[0]): n for n in reversed(list_presets())}
 SLOW = [n for n in list_presets() if "brax_" in n and not n.endswith("inverted_pendulum")]
 
 
@@ -36,7 +38,8 @@ def test_every_preset_can_be_built(preset):
 
 
 @pytest.mark.parametrize(
-    "preset", [n if n in OWN else pytest.param(n, marks=pytest.mark.slow) for n in list_presets()]
+    "preset",
+    [*OWN, *(pytest.param(n, marks=pytest.mark.slow) for n in FIRST.values() if n not in OWN)],
 )
 def test_a_learning_phase_keeps_the_shapes_of_the_state(preset):
     experiment = built(preset)
@@ -55,7 +58,7 @@ def test_a_learning_phase_keeps_the_shapes_of_the_state(preset):
     )
 
 
-PIXELS = [name for name in list_presets() if name.endswith("/pixel_catch")]
+PIXELS = ["munchausen_dqn/pixel_catch", "qr_dqn_retrace/pixel_catch"]
 
 
 @pytest.mark.slow

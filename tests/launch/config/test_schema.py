@@ -51,6 +51,8 @@ FITS = [
     ({"flag": Argument("no")}, "flag", False),
     ({"name": Argument("1e3")}, "name", "1e3"),
     ({"label": "none"}, "label", "none"),  # text in a file stays text
+    ({"options": {"a": -(2**31)}}, "options", {"a": -(2**31)}),
+    ({"options": {"a": "Infinity", "b": "nan"}}, "options", {"a": "Infinity", "b": "nan"}),
     ({"label": Argument("null")}, "label", None),
     ({"shape": [3, 4]}, "shape", (3, 4)),
     ({"net": {"hidden": Argument("64,32")}}, "net", Net((64, 32))),

@@ -104,4 +104,4 @@ def test_faults_of_evaluations_are_told_and_those_of_training_go_on_after_a_resu
     rate = before["restarts_raised"] / before["step"]
     assert after["restarts_raised"] > before["restarts_raised"] + 0.8 * rate * 400
     assert main(["evaluate", "run", "--episodes", "2"]) == 0
-    assert "environments that broke and were made anew" in capsys.readouterr().out
+    assert "restarts of environments that broke" in capsys.readouterr().out

@@ -33,7 +33,7 @@ def test_the_policy_is_that_of_the_best_head(run):
     experiment = build(load(run))
     checkpoints = Checkpoints(run / "checkpoints", keep=2, read_only=True)
     state = checkpoints.restore(1200, experiment.abstract_state())
-    weights = np.asarray(state.learner.extra.bandit.weights)
+    weights = np.asarray(state.learner.aux.bandit.weights)
     assert weights.shape == (2, 4) and np.abs(weights).max() > 0
     seen = jax.random.normal(jax.random.key(0), (20, 3))
     for i, seed in enumerate((3, 4)):

@@ -223,12 +223,12 @@ def test_warm_up_learns_nothing():
 def test_a_bandit_learns_from_the_episodes_of_the_run():
     """Warm-up feeds it too; TD3, which has none, carries nothing on."""
     state, [warm, interval] = run("auto", (5,), CALLS)
-    chooser = state.learner.extra
+    chooser = state.learner.aux
     assert chooser.episodes == warm.episodes + interval.episodes > 20
     assert np.abs(chooser.bandit.weights).max() > 0.01
     played = state.replay.storage.action[0, : int(state.replay.filled)]
     assert len(np.unique(played)) > 100 and chooser.last_return < 0
-    assert jax.eval_shape(compiled("td3", 1).init, jnp.array([5])).learner.extra == ()
+    assert jax.eval_shape(compiled("td3", 1).init, jnp.array([5])).learner.aux == ()
 
 
 def test_a_delayed_update_is_skipped_and_not_computed_in_vain():

@@ -101,9 +101,9 @@ def test_acting_sees_every_update_in_lock_step_and_older_parameters_in_threads()
     env = CartPole()
     agent = make_munchausen_dqn(MunchausenDQNConfig(**SMALL), env.spec)
 
-    def act(params, observation, memory, is_first, key, step, *, evaluate=False):
-        out = agent.act(params[0], observation, memory, is_first, key, step, evaluate=evaluate)
-        return out._replace(behaviour=jnp.full(observation.shape[0], params[1]))
+    def act(params, inputs, *, evaluate=False):
+        out = agent.act(params[0], inputs, evaluate=evaluate)
+        return out._replace(behaviour=jnp.full(inputs.observation.shape[0], params[1]))
 
     witness = agent._replace(
         act=act, actor_params=lambda learner: (agent.actor_params(learner), learner.steps)

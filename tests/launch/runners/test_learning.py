@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bellmax.agents import Agent, LearnerState, LearnOutput
-from bellmax.agents.base import ActorOutput, ReplaySpec
+from bellmax.agents.shared.base import ActorOutput, ReplaySpec
 from bellmax.envs import DeepSea, vectorise
 from bellmax.launch.runners.device_runner import make_runner
 
@@ -30,9 +30,9 @@ def make_witness(batch_size):
         seen = Seen(jnp.zeros(NUM_ENVS), jnp.zeros(()), jnp.zeros(()))
         return LearnerState(jax.random.normal(key), (), (), jnp.zeros((), jnp.int32), seen)
 
-    def act(params, observation, memory, is_first, key, step, *, evaluate=False):
-        time = jnp.where(is_first, 0, memory["time"] + 1)
-        return ActorOutput(jnp.zeros(NUM_ENVS, jnp.int32), memory | {"time": time}, time)
+    def act(params, inputs, *, evaluate=False):
+        time = jnp.where(inputs.is_first, 0, inputs.memory["time"] + 1)
+        return ActorOutput(jnp.zeros(NUM_ENVS, jnp.int32), inputs.memory | {"time": time}, time)
 
     def prepare(state, batch, memory):
         steps, names = batch.steps, jnp.arange(NUM_ENVS)
@@ -50,16 +50,16 @@ def make_witness(batch_size):
         wrong += jnp.sum((row[:, :-1] != steps.behaviour[:, :-1]) & ~closing[:, :-1])
         wrong += jnp.sum((row[:, -1] != after) & ~closing[:, -1])
         # What the agent keeps for each environment came back from the last time.
-        wrong += jnp.sum(batch.memory["rollouts"] != state.extra.prepared)
+        wrong += jnp.sum(batch.memory["rollouts"] != state.aux.prepared)
         memory = memory | {"rollouts": memory["rollouts"] + 1}
-        seen = state.extra
+        seen = state.aux
         seen = seen._replace(wrong=seen.wrong + wrong, prepared=seen.prepared + 1)
-        return state._replace(extra=seen), batch._replace(extra=names), memory
+        return state._replace(aux=seen), batch._replace(aux=names), memory
 
     def learn(state, batch, key):
-        seen = state.extra
-        used = seen.used.at[batch.extra].add(1.0)
-        state = state._replace(steps=state.steps + 1, extra=seen._replace(used=used))
+        seen = state.aux
+        used = seen.used.at[batch.aux].add(1.0)
+        state = state._replace(steps=state.steps + 1, aux=seen._replace(used=used))
         return state, LearnOutput({"loss": jnp.zeros(())}, jnp.zeros(batch_size))
 
     def memory(n):
@@ -77,7 +77,7 @@ def test_rollouts_join_and_environments_count_alike(batch_size, updates):
         agent, env, None, rollout_length=LENGTH, updates_per_rollout=updates, num_seeds=2
     )
     state, interval = runner.advance(runner.init(jnp.arange(2)), 0, 10)
-    seen = state.learner.extra
+    seen = state.learner.aux
     np.testing.assert_array_equal(seen.wrong, 0)
     np.testing.assert_array_equal(seen.prepared, 10)
     np.testing.assert_array_equal(seen.used, 10 * updates * batch_size / NUM_ENVS)
@@ -91,7 +91,7 @@ def test_parts_are_drawn_anew_each_epoch():
 
     def learn(state, batch, key):
         jax.debug.callback(
-            lambda x: together.append(tuple(sorted(np.ravel(x).tolist()))), batch.extra
+            lambda x: together.append(tuple(sorted(np.ravel(x).tolist()))), batch.aux
         )
         return agent.learn(state, batch, key)
 
@@ -111,4 +111,4 @@ def test_warm_up_collects_and_learns_nothing():
     runner = make_runner(agent, env, None, rollout_length=LENGTH, updates_per_rollout=1)
     state, interval = runner.advance(runner.init(jnp.arange(1)), 3, 0)
     assert state.vector_steps == 12 and state.learner.steps == 0 and interval.episodes[0] > 0
-    assert state.learner.extra.prepared == 0
+    assert state.learner.aux.prepared == 0

@@ -13,7 +13,7 @@ import pytest
 from bellmax.launch.training.checkpoints import Checkpoints
 from helpers.device_checkpoints import make
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 
 
 def start(*words, devices):

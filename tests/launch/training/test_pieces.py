@@ -17,7 +17,7 @@ from bellmax import UserError
 from bellmax.launch.training import pieces
 from bellmax.launch.training.checkpoints import CheckpointError, Checkpoints
 
-SOURCE = str(Path(__file__).parents[2] / "src")
+SOURCE = str(Path(__file__).parents[3] / "src")
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from bellmax import UserError
+from bellmax.agents import ActInput
 from bellmax.launch.cli import main
 from bellmax.launch.config.run_config import load
 from bellmax.launch.reporting.metrics import read_metrics
@@ -27,7 +28,7 @@ evaluate_every: 400
 evaluation_episodes: 3
 evaluation_max_steps: 60
 checkpoint_every: 400
-agent: {name: munchausen_dqn, batch_size: 8, network: {hidden: [8]}}
+agent: {name: munchausen_dqn, batch_size: 8, max_gradient_norm: 10, network: {hidden: [8]}}
 env: {name: bellmax/CartPole, num_envs: 4, normalise_observations: true}
 replay: {capacity: 400, prioritised: true}
 """
@@ -157,8 +158,8 @@ def test_evaluation_is_that_of_training_and_load_policy_acts_by_it(run, capsys, 
         normal = np.clip((seen - statistics.mean[None]) / scale[None], -10, 10)
         memory, first = experiment.agent.initial_memory(50), jax.numpy.zeros(50, bool)
         params = experiment.agent.actor_params(learner)
-        arguments = params, normal, memory, first, jax.random.key(9), jax.numpy.int32(0)
-        expected = experiment.agent.act(*arguments, evaluate=True).action
+        inputs = ActInput(normal, memory, first, jax.random.key(9), jax.numpy.int32(0))
+        expected = experiment.agent.act(params, inputs, evaluate=True).action
         policy = load_policy(run, seed)
         assert policy.initial_memory(50) == ()
         action, memory = policy.act(seen, (), first, jax.random.key(0))

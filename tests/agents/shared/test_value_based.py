@@ -10,10 +10,11 @@ import pytest
 from dm_env import specs
 
 from bellmax import UserError
-from bellmax.agents import value_based
-from bellmax.agents.base import Batch, masked_mean, update_target
+from bellmax.agents import ActInput
 from bellmax.agents.dqn import DQNConfig, make_dqn
-from bellmax.agents.value_based import apply_sequence, transitions
+from bellmax.agents.shared import value_based
+from bellmax.agents.shared.base import Batch, update_target
+from bellmax.agents.shared.value_based import apply_sequence, transitions
 from bellmax.networks import NetworkConfig, make_q_network
 from helpers.jitted import quick_jit
 from helpers.windows import (
@@ -57,12 +58,6 @@ def test_windows_fold_as_a_loop_does(n):
     assert n == 1 or {(1, True), (1, False)} <= lengths
 
 
-def test_masked_mean():
-    values, mask = jnp.array([1.0, 5.0, 9.0]), jnp.array([1.0, 0.0, 1.0])
-    assert masked_mean(values, mask) == 5.0
-    assert masked_mean(values, 0 * mask) == 0.0
-
-
 @pytest.mark.parametrize("period, rate", [(1, 1.0), (4, 1.0), (1, 0.25), (3, 0.5)])
 def test_target_moves_by_period_and_rate(period, rate):
     target, wanted = {"w": jnp.zeros(2)}, np.zeros(2)
@@ -83,13 +78,13 @@ def test_exploration_follows_the_schedule():
     greedy = int((np.ones(4) @ np.asarray(params["params"]["Dense_0"]["kernel"])).argmax())
     rest = np.zeros(count, bool), KEY
     for step, epsilon in [(0, 1.0), (50, 0.6), (100, 0.2), (10**6, 0.2)]:
-        output = agent.act(params, observation, (), *rest, np.int32(step))
+        output = agent.act(params, ActInput(observation, (), *rest, np.int32(step)))
         assert output.action.shape == (count,) and output.action.dtype == jnp.int32
         shares = np.bincount(output.action, minlength=NUM_ACTIONS) / count
         wanted = np.full(NUM_ACTIONS, epsilon / NUM_ACTIONS)
         wanted[greedy] += 1 - epsilon
         np.testing.assert_allclose(shares, wanted, atol=4 * np.sqrt(0.25 / count))
-    output = agent.act(params, observation, (), *rest, np.int32(0), evaluate=True)
+    output = agent.act(params, ActInput(observation, (), *rest, np.int32(0)), evaluate=True)
     assert (np.asarray(output.action) == greedy).all()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from bellmax.agents.value_based import ValueConfig, make_optimizer
+from bellmax.agents.shared.value_based import ValueConfig, make_optimizer
 from helpers.jitted import quick_jit
 
 STEPS = 50

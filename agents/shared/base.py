@@ -19,7 +19,7 @@ Memory: TypeAlias = Any  # () for a feed-forward agent
 class LearnerState(NamedTuple):
     """State of the learner, updated by every gradient step.
 
-    params, target_params, opt_state, extra: pytrees defined by the agent.
+    params, target_params, opt_state, aux: pytrees defined by the agent.
     steps: [] int32, gradient steps taken; equal for all seeds of a run.
     """
 
@@ -27,7 +27,7 @@ class LearnerState(NamedTuple):
     target_params: Params
     opt_state: Any
     steps: jax.Array
-    extra: Any = ()
+    aux: Any = ()
 
 
 class Batch(NamedTuple):
@@ -37,13 +37,13 @@ class Batch(NamedTuple):
     weights: [B] float32 importance weights, ones under uniform replay.
     memory: [B, ...] the actor's recurrent state before the first step; () from replay, which does
         not store it.
-    extra: [B, ...] output of the agent's `prepare` for a rollout.
+    aux: [B, ...] output of the agent's `prepare` for a rollout.
     """
 
     steps: Step
     weights: jax.Array
     memory: Memory = ()
-    extra: Any = ()
+    aux: Any = ()
 
 
 class ActorOutput(NamedTuple):
@@ -85,21 +85,26 @@ class ReplaySpec(NamedTuple):
 
     sequence_length: int
     batch_size: int
-    burn_in: int = 0
     on_policy: bool = False
+
+
+class ActInput(NamedTuple):
+    """What N environments show an agent, and what it draws from.
+
+    observation: [N, ...]. memory: the one before it. is_first: [N] bool, the observation opens an
+    episode. key: of this step. step: [] int32, environment steps so far.
+    """
+
+    observation: Any
+    memory: Memory
+    is_first: jax.Array
+    key: jax.Array
+    step: jax.Array
 
 
 class Act(Protocol):
     def __call__(
-        self,
-        params: Params,
-        observation: jax.Array,
-        memory: Memory,
-        is_first: jax.Array,
-        key: jax.Array,
-        step: jax.Array,
-        *,
-        evaluate: bool = False,
+        self, params: Params, inputs: ActInput, *, evaluate: bool = False
     ) -> ActorOutput: ...
 
 
@@ -109,8 +114,7 @@ class Agent(NamedTuple):
     init(key) -> LearnerState
     actor_params(learner_state) -> the parameters that acting needs, and no others
     initial_memory(batch_size) -> recurrent state of the actor, () for a feed-forward agent
-    act(params, observation [N, ...], memory, is_first [N], key, step [], evaluate=) -> ActorOutput;
-        `step` is the number of environment steps so far; `evaluate` turns off exploration
+    act(params, ActInput, evaluate=) -> ActorOutput; `evaluate` turns off exploration
     learn(learner_state, batch, key) -> (learner_state, LearnOutput): one gradient step
     observe(learner_state, Outcome) -> learner_state, called after every rollout; None for an agent
         that learns only from replay
@@ -147,11 +151,6 @@ def count_actions(spec: EnvSpec) -> int:
     if not isinstance(spec.action, specs.DiscreteArray):
         raise UserError(f"env.name must be a task with discrete actions, got {spec.name}")
     return spec.action.num_values
-
-
-def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean of the values where mask, of the same shape, is 1; 0 if the mask is all zeros."""
-    return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
 def update_target(

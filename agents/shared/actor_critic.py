@@ -17,8 +17,10 @@ import optax
 from dm_env import specs
 
 from bellmax import UserError, losses
-from bellmax.agents.base import (
+from bellmax.agents.configs.actor_critic import ActorCriticConfig
+from bellmax.agents.shared.base import (
     Act,
+    ActInput,
     ActorOutput,
     Agent,
     Batch,
@@ -27,9 +29,7 @@ from bellmax.agents.base import (
     Memory,
     Params,
     ReplaySpec,
-    masked_mean,
 )
-from bellmax.agents.configs.actor_critic import ActorCriticConfig
 from bellmax.envs import EnvSpec
 from bellmax.networks import Network, action_bounds, make_actor, make_critics
 
@@ -52,7 +52,7 @@ class CriticLoss(NamedTuple):
 CriticRule = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], CriticLoss]
 
 
-class Parts(NamedTuple):
+class Components(NamedTuple):
     """Inputs of acting and learning. low, high: [D] bounds of an action, in the task's units."""
 
     config: ActorCriticConfig
@@ -85,8 +85,7 @@ def make_actor_critic_agent(
       num_heads: K. If K > 1, the actor's memory is the index of the acting head, [N] int32.
 
     Returns:
-      The agent. Its metrics are the critics' `loss` and `gradient_norm`, and the mean `q_value` of
-      the taken actions.
+      The agent. Its metrics are the critics' `loss` and the mean `q_value` of the taken actions.
 
     Raises:
       UserError: the actions are not a vector with finite bounds.
@@ -94,10 +93,10 @@ def make_actor_critic_agent(
     action = check_action(spec)
     actor = make_actor(config.network, spec.observation, action, num_heads)
     critics = make_critics(config.network, spec.observation, action, num_critics, num_heads)
-    parts = Parts(config, actor, critics, num_heads, *action_bounds(action))
+    components = Components(config, actor, critics, num_heads, *action_bounds(action))
     adam = optax.adam(config.learning_rate)
-    learn_critics = _make_learn_critics(parts, adam, critic_loss)
-    learn_actor = _make_learn_actor(parts, adam)
+    learn_critics = _make_learn_critics(components, adam, critic_loss)
+    learn_actor = _make_learn_actor(components, adam)
 
     def init(key: jax.Array) -> LearnerState:
         actor_key, critic_key = jax.random.split(key)
@@ -122,87 +121,77 @@ def make_actor_critic_agent(
         init,
         lambda state: state.params.actor,
         initial_memory,
-        _make_act(parts),
+        _make_act(components),
         learn,
         ReplaySpec(sequence_length=2, batch_size=config.batch_size),
         schedules={"learning_rate": lambda gradient_steps, env_steps: config.learning_rate},
     )
 
 
-def _make_act(parts: Parts) -> Act:
-    config, low, high = parts.config, parts.low, parts.high
+def _make_act(components: Components) -> Act:
+    config, low, high = components.config, components.low, components.high
 
-    def act(
-        params: Params,
-        observation: jax.Array,
-        memory: Memory,
-        is_first: jax.Array,
-        key: jax.Array,
-        step: jax.Array,
-        *,
-        evaluate: bool = False,
-    ) -> ActorOutput:
-        actions = parts.actor.apply(params, observation)
+    def act(params: Params, inputs: ActInput, *, evaluate: bool = False) -> ActorOutput:
+        actions = components.actor.apply(params, inputs.observation)
         rows = jnp.arange(actions.shape[0])
-        action = actions[:, 0] if parts.num_heads == 1 else actions[rows, memory]
+        action = actions[:, 0] if components.num_heads == 1 else actions[rows, inputs.memory]
         if not evaluate:
-            noise_key, random_key = jax.random.split(key)
+            noise_key, random_key = jax.random.split(inputs.key)
             noise = config.exploration_noise * jax.random.normal(noise_key, action.shape)
             action = jnp.clip(action + (0.5 * (high - low))[None] * noise, low[None], high[None])
             random = jax.random.uniform(random_key, action.shape, minval=low, maxval=high)
-            action = jnp.where(step < config.random_steps, random, action)
-        return ActorOutput(action, memory, ())
+            action = jnp.where(inputs.step < config.random_steps, random, action)
+        return ActorOutput(action, inputs.memory, ())
 
     return act
 
 
 def _own_values(
-    parts: Parts, params: Params, observation: jax.Array, actions: jax.Array
+    components: Components, params: Params, observation: jax.Array, actions: jax.Array
 ) -> jax.Array:
     """Value k of action k, [B, C, K]; actions [B, K, D]."""
-    if parts.num_heads == 1:
-        return parts.critics.apply(params, observation, actions[:, 0])
-    each = jax.vmap(parts.critics.apply, in_axes=(None, None, 1), out_axes=3)(
+    if components.num_heads == 1:
+        return components.critics.apply(params, observation, actions[:, 0])
+    each = jax.vmap(components.critics.apply, in_axes=(None, None, 1), out_axes=3)(
         params, observation, actions
     )
     return jnp.diagonal(each, axis1=2, axis2=3)
 
 
 def _target_values(
-    parts: Parts, target: ActorCritic, observation: jax.Array, key: jax.Array
+    components: Components, target: ActorCritic, observation: jax.Array, key: jax.Array
 ) -> jax.Array:
     """Target values of the smoothed target policies, [B, C, K]; heads share the noise."""
-    config = parts.config
-    actions = parts.actor.apply(target.actor, observation)
+    config = components.config
+    actions = components.actor.apply(target.actor, observation)
     noise = config.target_noise * jax.random.normal(key, actions[:, 0].shape)
 
     def smooth(action: jax.Array, noise: jax.Array) -> jax.Array:
-        limits = {"minimum": parts.low, "maximum": parts.high}
+        limits = {"minimum": components.low, "maximum": components.high}
         clip = config.target_noise_clip
         return losses.smoothed_target_action(action, noise, noise_clip=clip, **limits)
 
     smoothed = jax.vmap(jax.vmap(smooth), in_axes=(1, None), out_axes=1)(actions, noise)
-    return _own_values(parts, target.critics, observation, smoothed)
+    return _own_values(components, target.critics, observation, smoothed)
 
 
 def _make_learn_critics(
-    parts: Parts, adam: optax.GradientTransformation, critic_loss: CriticRule
+    components: Components, adam: optax.GradientTransformation, critic_loss: CriticRule
 ) -> Callable[[LearnerState, Batch, jax.Array], tuple[LearnerState, LearnOutput]]:
     def learn_critics(state: LearnerState, batch: Batch, key: jax.Array):
         steps = jax.tree.map(lambda x: x[:, 0], batch.steps)
         mask = 1.0 - steps.is_last
-        q_t = _target_values(parts, state.target_params, batch.steps.observation[:, 1], key)
-        discount = parts.config.discount * steps.discount
+        q_t = _target_values(components, state.target_params, batch.steps.observation[:, 1], key)
+        discount = components.config.discount * steps.discount
 
         def loss_fn(params: Params) -> tuple[jax.Array, LearnOutput]:
-            q_tm1 = parts.critics.apply(params, steps.observation, steps.action)
+            q_tm1 = components.critics.apply(params, steps.observation, steps.action)
             each = critic_loss(q_tm1, steps.reward, discount, q_t)
-            loss = masked_mean(each.loss * batch.weights, mask)
-            q_value = masked_mean(q_tm1.mean(axis=(1, 2)), mask)
+            loss = losses.masked_mean(each.loss * batch.weights, mask)
+            q_value = losses.masked_mean(q_tm1.mean(axis=(1, 2)), mask)
             return loss, LearnOutput({"loss": loss, "q_value": q_value}, each.error * mask)
 
         gradients, output = jax.grad(loss_fn, has_aux=True)(state.params.critics)
-        output.metrics["gradient_norm"] = optax.tree.norm(gradients)
         updates, opt_state = adam.update(gradients, state.opt_state.critics)
         critics = optax.apply_updates(state.params.critics, updates)
         state = state._replace(
@@ -216,7 +205,7 @@ def _make_learn_critics(
 
 
 def _make_learn_actor(
-    parts: Parts, adam: optax.GradientTransformation
+    components: Components, adam: optax.GradientTransformation
 ) -> Callable[[LearnerState, Batch], LearnerState]:
     """Makes the function that takes one gradient step of the actor and updates the targets."""
 
@@ -227,14 +216,14 @@ def _make_learn_actor(
         first = jax.tree.map(lambda x: x[:1], state.params.critics)
 
         def loss_fn(params: Params) -> jax.Array:
-            actions = parts.actor.apply(params, observation)
-            values = _own_values(parts, first, observation, actions)
-            return -masked_mean(values[:, 0].sum(axis=-1), mask)
+            actions = components.actor.apply(params, observation)
+            values = _own_values(components, first, observation, actions)
+            return -losses.masked_mean(values[:, 0].sum(axis=-1), mask)
 
         gradients = jax.grad(loss_fn)(state.params.actor)
         updates, opt_state = adam.update(gradients, state.opt_state.actor)
         params = state.params._replace(actor=optax.apply_updates(state.params.actor, updates))
-        rate = parts.config.target_rate
+        rate = components.config.target_rate
         return state._replace(
             params=params,
             target_params=optax.incremental_update(params, state.target_params, rate),

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from bellmax import losses
-from bellmax.agents.base import Memory, Params
 from bellmax.agents.configs.on_policy import IntrinsicConfig
+from bellmax.agents.shared.base import Memory, Params
 from bellmax.envs import Step
 
 
