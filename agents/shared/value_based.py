@@ -1,5 +1,6 @@
 """Shared part of value-based agents with discrete actions: everything but the loss."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,13 +11,13 @@ import optax
 from bellmax import losses
 from bellmax.agents.configs.value_based import ValueConfig
 from bellmax.agents.shared.base import (
+    Act,
     ActInput,
     ActorOutput,
     Agent,
     Batch,
     LearnerState,
     LearnOutput,
-    Memory,
     Params,
     ReplaySpec,
     count_actions,
@@ -168,31 +169,42 @@ def make_value_agent(
     Raises:
       UserError: the action space is not discrete, or the network does not fit.
     """
-    num_actions = count_actions(spec)
-    network = make_q_network(config.network, spec.observation, num_actions, head)
+    network = make_q_network(config.network, spec.observation, count_actions(spec), head)
+    epsilon = optax.linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps)
     schedules: dict[str, Any] = {"epsilon": lambda gradient_steps, env_steps: epsilon(env_steps)}
     if optimizer is None:
         optimizer, rate = make_optimizer(config), learning_rate(config)
         schedules["learning_rate"] = lambda gradient_steps, env_steps: rate(gradient_steps)
-    epsilon = optax.linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps)
-
-    def follow(params: Params, target_params: Params, steps: jax.Array) -> Params:
-        return update_target(params, target_params, steps, config.target_period, config.target_rate)
-
+    follow = functools.partial(update_target, period=config.target_period, rate=config.target_rate)
     target = target or Target(lambda params: jax.tree.map(jnp.copy, params), follow)
+    parts = _Learner(config, network, loss_function, optimizer, target, follow, auxiliary)
+    return Agent(
+        functools.partial(_init, parts),
+        lambda state: state.params if auxiliary is None else state.params["q"],
+        lambda batch_size: (),
+        _make_act(network, count_actions(spec), epsilon, keep_log_prob),
+        functools.partial(_learn, parts),
+        ReplaySpec(sequence_length=config.n_step + 1, batch_size=config.batch_size),
+        values=lambda params, observation, memory, is_first: network.apply(params, observation),
+        schedules=schedules,
+    )
 
-    def init(key: jax.Array) -> LearnerState:
-        params, steps = network.init(key), jnp.zeros((), jnp.int32)
-        if auxiliary is None:
-            return LearnerState(params, target.init(params), optimizer.init(params), steps)
-        others, aux = auxiliary.init(jax.random.fold_in(key, 1))
-        targets = {"q": target.init(params), **jax.tree.map(jnp.copy, others)}
-        params = {"q": params, **others}
-        return LearnerState(params, targets, optimizer.init(params), steps, aux)
 
-    def actor_params(state: LearnerState) -> Params:
-        return state.params if auxiliary is None else state.params["q"]
+class _Learner(NamedTuple):
+    """Arguments of `make_value_agent` without None. follow: the update of the default target."""
 
+    config: ValueConfig
+    network: Network
+    loss_function: LossFunction
+    optimizer: optax.GradientTransformation
+    target: Target
+    follow: Callable[[Any, Any, jax.Array], Any]
+    auxiliary: Auxiliary | None
+
+
+def _make_act(
+    network: Network, num_actions: int, epsilon: optax.Schedule, keep_log_prob: bool
+) -> Act:
     def act(params: Params, inputs: ActInput, *, evaluate: bool = False) -> ActorOutput:
         observation, memory, _, key, step = inputs
         greedy = network.apply(params, observation).q_values.argmax(axis=-1).astype(jnp.int32)
@@ -210,63 +222,67 @@ def make_value_agent(
         probability = rate / num_actions + (1.0 - rate) * (action == greedy)
         return ActorOutput(action, memory, jnp.log(probability))
 
-    def own_loss(params: Params, target_params: Any, steps: Step, weights: jax.Array) -> Any:
-        each = loss_function(network, params, target_params, steps)
-        loss = losses.masked_mean(each.loss * weights, each.mask)
-        return loss, (
-            each,
-            {"loss": loss, "q_value": losses.masked_mean(each.q_value, each.mask)},
-            (),
-        )
+    return act
 
-    def joint_loss(
-        params: Params, target_params: Any, batch: Batch, aux: Any, key: jax.Array
-    ) -> Any:
-        if auxiliary is None:
-            return own_loss(params, target_params, batch.steps, batch.weights)
-        other = auxiliary.loss(params, target_params, batch.steps, aux, key)
-        bonus = jax.lax.stop_gradient(other.bonus)
-        steps = batch.steps._replace(reward=batch.steps.reward + bonus)
-        loss, (each, metrics, _) = own_loss(params["q"], target_params["q"], steps, batch.weights)
-        added = jnp.mean(other.loss * batch.weights)
-        metrics = {**metrics, "loss": loss + added, "auxiliary_loss": added, **other.metrics}
-        return loss + added, (each, metrics, other.aux)
 
-    def move_target(params: Params, target_params: Any, steps: jax.Array) -> Any:
-        if auxiliary is None:
-            return target.update(params, target_params, steps)
-        moved = follow({**params, "q": ()}, {**target_params, "q": ()}, steps)
-        return {**moved, "q": target.update(params["q"], target_params["q"], steps)}
+def _init(parts: _Learner, key: jax.Array) -> LearnerState:
+    params, aux, steps = parts.network.init(key), (), jnp.zeros((), jnp.int32)
+    targets = parts.target.init(params)
+    if parts.auxiliary is not None:
+        others, aux = parts.auxiliary.init(jax.random.fold_in(key, 1))
+        targets = {"q": targets, **jax.tree.map(jnp.copy, others)}
+        params = {"q": params, **others}
+    return LearnerState(params, targets, parts.optimizer.init(params), steps, aux)
 
-    def learn(
-        state: LearnerState, batch: Batch, key: jax.Array
-    ) -> tuple[LearnerState, LearnOutput]:
-        gradient = jax.grad(joint_loss, has_aux=True)
-        found, (each, metrics, aux) = gradient(
-            state.params, state.target_params, batch, state.aux, key
-        )
-        updates, opt_state = optimizer.update(found, state.opt_state, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
-        steps = state.steps + 1
-        targets = move_target(params, state.target_params, steps)
-        if config.max_gradient_norm is not None:  # it costs 5 % of a small step on a CPU
-            metrics = {**metrics, "gradient_norm": optax.tree.norm(found)}
-        output = LearnOutput(metrics, each.priority * each.mask)
-        return LearnerState(params, targets, opt_state, steps, aux), output
 
-    def values(params: Params, observation: jax.Array, memory: Memory, is_first: jax.Array) -> Any:
-        return network.apply(params, observation)
+def _own_loss(
+    parts: _Learner, params: Params, target_params: Any, steps: Step, weights: jax.Array
+) -> tuple[jax.Array, tuple[ValueLoss, dict[str, jax.Array], Any]]:
+    """Return the loss of the q-network, and (its parts, metrics, no auxiliary state)."""
+    each = parts.loss_function(parts.network, params, target_params, steps)
+    loss = losses.masked_mean(each.loss * weights, each.mask)
+    q_value = losses.masked_mean(each.q_value, each.mask)
+    return loss, (each, {"loss": loss, "q_value": q_value}, ())
 
-    return Agent(
-        init,
-        actor_params,
-        lambda batch_size: (),
-        act,
-        learn,
-        ReplaySpec(sequence_length=config.n_step + 1, batch_size=config.batch_size),
-        values=values,
-        schedules=schedules,
-    )
+
+def _loss(
+    parts: _Learner, params: Params, target_params: Any, batch: Batch, aux: Any, key: jax.Array
+) -> tuple[jax.Array, tuple[ValueLoss, dict[str, jax.Array], Any]]:
+    """Return the loss of all parameters, and (that of the q-network, metrics, auxiliary state)."""
+    if parts.auxiliary is None:
+        return _own_loss(parts, params, target_params, batch.steps, batch.weights)
+    other = parts.auxiliary.loss(params, target_params, batch.steps, aux, key)
+    steps, bonus = batch.steps, jax.lax.stop_gradient(other.bonus)
+    steps = steps._replace(reward=steps.reward + bonus)
+    own = params["q"], target_params["q"], steps, batch.weights
+    loss, (each, metrics, _) = _own_loss(parts, *own)
+    added = jnp.mean(other.loss * batch.weights)
+    metrics = {**metrics, "loss": loss + added, "auxiliary_loss": added, **other.metrics}
+    return loss + added, (each, metrics, other.aux)
+
+
+def _move_target(parts: _Learner, params: Params, target_params: Any, steps: jax.Array) -> Any:
+    if parts.auxiliary is None:
+        return parts.target.update(params, target_params, steps)
+    moved = parts.follow({**params, "q": ()}, {**target_params, "q": ()}, steps)
+    return {**moved, "q": parts.target.update(params["q"], target_params["q"], steps)}
+
+
+def _learn(
+    parts: _Learner, state: LearnerState, batch: Batch, key: jax.Array
+) -> tuple[LearnerState, LearnOutput]:
+    def loss(params: Params) -> Any:
+        return _loss(parts, params, state.target_params, batch, state.aux, key)
+
+    gradients, (each, metrics, aux) = jax.grad(loss, has_aux=True)(state.params)
+    updates, opt_state = parts.optimizer.update(gradients, state.opt_state, state.params)
+    params: Any = optax.apply_updates(state.params, updates)
+    steps = state.steps + 1
+    targets = _move_target(parts, params, state.target_params, steps)
+    if parts.config.max_gradient_norm is not None:  # it costs 5 % of a small step on a CPU
+        metrics = {**metrics, "gradient_norm": optax.tree.norm(gradients)}
+    output = LearnOutput(metrics, each.priority * each.mask)
+    return LearnerState(params, targets, opt_state, steps, aux), output
 
 
 def learning_rate(config: ValueConfig) -> optax.Schedule:

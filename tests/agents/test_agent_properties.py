@@ -72,12 +72,12 @@ def test_weights_scale_each_window_of_the_loss_and_not_the_priorities(make, conf
     share = 1 - np.asarray(steps.is_last)[:, :anchors].mean(axis=1)
     loss = np.asarray(alone.metrics["loss"], np.float64)
     _, output, _ = learn_once(make, config, steps, weights)
-    # The mean divides by what counts, but by 1 at least: alone, its loss has its share in it.
-    expected = (loss * weights).sum() / share.sum()
+    # The mean divides by what counts, so a window alone has its own mean, whatever its share.
+    expected = (loss * share * weights).sum() / share.sum()
     np.testing.assert_allclose(output.metrics["loss"], expected, rtol=1e-5)
     np.testing.assert_allclose(alone.priorities[:, 0], output.priorities, rtol=1e-5, atol=1e-7)
     if make is make_qr_dqn_retrace:
-        np.testing.assert_allclose(output.priorities, loss, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(output.priorities, loss * share, rtol=1e-5, atol=1e-7)
 
 
 @every_agent

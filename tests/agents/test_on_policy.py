@@ -158,7 +158,7 @@ def test_the_loss_is_that_of_the_equations(policy_loss):
         policy = -np.minimum(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage).mean()
     else:
         dual = np.log(2.0) + 1e-6  # softplus(0)
-        best = np.argsort(-advantage)[: on.size // 2]  # half of all rows, the closing ones too
+        best = np.argsort(-advantage)[: on.sum() // 2]  # half of the rows that are no closing ones
         exponent = np.exp(advantage[best] / dual)
         weights = exponent / exponent.sum()
         policy = -(weights * new[rows, action][best]).sum()

@@ -133,7 +133,7 @@ def ray_pool(monkeypatch, tmp_path):
 def test_a_lost_cluster_is_a_sentence_and_no_other_is_started(at_once, ray_pool, loses_at):
     came = []
     starts = came.append if loses_at == "cancel" else lambda job: None
-    with pytest.raises(UserError, match="is lost .*`bellmax sweep` once more") as told:
+    with pytest.raises(UserError, match="is lost .*`bellmax sweep` continues it") as told:
         with ray_pool(loses_at) as pool:
             run_jobs(JOBS, pool, came, starts, lambda job, _: None)
     assert getattr(told.value, "exit_code", 2) == 1
