@@ -24,7 +24,6 @@ from helpers.excluded import excluded
 from helpers.jitted import quick_jit
 
 STEP = 1e-4  # of finite differences in float64
-# Arrays in which integers and flags are numbers.
 NUMBERS = ("r_t", "r", "discount_t", "trace_t", "mask", "transition_t", "feedback", "count_t")
 NUMBERS += ("uncertainty",)
 # Weights of what may be excluded: where they are 0, their own gradient is not that of the formula.
@@ -188,22 +187,17 @@ def _directions(case):
 def _total(output, last=None, rows=0) -> jax.Array:
     """A scalar that every entry of the output has an own part in.
 
-    Of outputs with this number of rows, those after the last one count as 0.
+    Of outputs with this number of rows, those after the last one count as 0. Atoms of weight 0 may
+    be anything.
     """
     if isinstance(output, losses.WeightedAtoms):
-        # Atoms of weight 0 may be anything.
         output = output._replace(atoms=output.atoms * output.weights)
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(output)]
     if last is not None:
-        counts = jnp.arange(rows) <= last
-        leaves = [
-            jax.vmap(lambda on, row: jnp.where(on, row, 0.0))(counts, leaf)
-            if leaf.ndim and len(leaf) == rows
-            else leaf
-            for leaf in leaves
-        ]
-    leaves = [jnp.ravel(leaf) for leaf in leaves]
-    return sum((jnp.vdot(leaf, jnp.cos(jnp.arange(leaf.size) + 1.0)) for leaf in leaves), 0.0)
+        on = jnp.arange(rows) <= last
+        cut = lambda x: jax.vmap(lambda keep, row: jnp.where(keep, row, 0.0))(on, x)  # noqa: E731
+        leaves = [cut(x) if x.ndim and len(x) == rows else x for x in leaves]
+    return sum((jnp.sum(jnp.ravel(x) * jnp.cos(jnp.arange(x.size) + 1.0)) for x in leaves), 0.0)
 
 
 def _compiled(parts, *arguments):
@@ -333,14 +327,18 @@ def refuses_other_sizes(results):
 
 
 def follows_one_dtype(results):
-    """One float64 among float32 gives float64, unless it only selects."""
+    """Of float32 and Python's floats comes float32; one float64, unless it selects, widens it."""
     case = results.case
     with jax.enable_x64(True):
+        _has_floats_of(
+            np.float32, jax.eval_shape(lambda floats: case.call(**floats), case.floats())
+        )
         for name, x in (case.floats() | case.hyper).items():
             wide = np.asarray(x, np.float64)[()]
             output = _shapes(case, name, wide)
             if name not in (*case.keeps, *SELECT):
-                assert _widest(output) == np.float64, f"{name} of float64: {output}"
+                dtypes = {leaf.dtype for leaf in jax.tree.leaves(output)}
+                assert np.dtype(np.float64) in dtypes, f"{name} of float64: {output}"
 
 
 def _shapes(case, name, array):
@@ -349,12 +347,6 @@ def _shapes(case, name, array):
         return jax.eval_shape(lambda x: case.call(**{name: x}), array)
     except Exception as error:
         raise AssertionError(f"{name}: {type(error).__name__}: {error}") from error
-
-
-def _widest(output):
-    dtypes = [leaf.dtype for leaf in jax.tree.leaves(output)]
-    floats = [dtype for dtype in dtypes if np.issubdtype(dtype, np.floating)]
-    return np.result_type(*floats)
 
 
 def ignores_what_is_excluded(results):
