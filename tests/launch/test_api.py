@@ -185,6 +185,15 @@ def test_on_interval_stops_a_run(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """Ctrl-C has its usual handler: a shell ignores it in what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_saves_and_raises_keyboard_interrupt(tmp_path):
     def interrupt(step, metrics):
         if step == 100:
