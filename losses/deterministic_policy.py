@@ -24,7 +24,7 @@ def per_entry(name: str, value: chex.Numeric, of: str, array: jax.Array) -> jax.
     """Broadcasts a scalar, or a checked array, to the shape of the array."""
     if jnp.shape(value):
         check_arrays(**{of: Spec(array, "D"), name: Spec(value, "D")})
-    return jnp.broadcast_to(widen(value), array.shape)
+    return jnp.broadcast_to(promote(value, array)[0], array.shape)
 
 
 def smoothed_target_action(

@@ -14,7 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import NUMBER, Spec, check_arrays, widen
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, promote, widen
 from bellmax.losses.distributional import (
     Anchor,
     distributional_lambda_target,
@@ -76,7 +76,8 @@ def greedy_distributional_retrace_target(
     best, dist_v_t = _greedy(dist_q_t, q_t_selector)
     check_arrays(dist_q_t=Spec(dist_q_t, "TNA"), a_t=Spec(a_t, "T", int))
     check_lambda(lambda_)
-    lambda_t = jnp.where(best == jnp.asarray(a_t), 1.0, 0.0) * widen(lambda_)
+    dist_v_t, lambda_ = promote(dist_v_t, lambda_)
+    lambda_t = lambda_ * (best == jnp.asarray(a_t)).astype(dist_v_t.dtype)
     window = (r_t, discount_t, dist_v_t, lambda_t, trace_t)
     return distributional_lambda_target(*window, anchor=anchor)
 

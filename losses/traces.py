@@ -15,7 +15,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, promote, widen
+from bellmax.losses._checks import Spec, check_arrays, check_scalars, promote
 from bellmax.losses._masking import guarded
 
 
@@ -153,7 +153,8 @@ def q_lambda_coefficients(a_t: chex.Array, *, lambda_: chex.Numeric = 1.0) -> ja
     """
     check_arrays(a_t=Spec(a_t, "T", int))
     check_lambda(lambda_)
-    return jnp.full(jnp.shape(a_t), widen(lambda_))
+    _, lambda_ = promote(jnp.zeros((), jnp.float32), lambda_)
+    return jnp.full(jnp.shape(a_t), lambda_)
 
 
 def watkins_coefficients(

@@ -82,6 +82,7 @@ def test_a_wide_hyper_parameter_widens():
         arrays = np.ones(4, np.float32), np.ones(4, np.float32), *np.ones((2, 4), np.float32)
         assert losses.lambda_returns(*arrays, lambda_=np.float64(0.5)).dtype == jnp.float64
         assert losses.lambda_returns(*arrays, lambda_=0.5).dtype == jnp.float32
+        assert losses.q_lambda_coefficients(np.zeros(3, int), lambda_=0.5).dtype == jnp.float32
         state = losses.return_normaliser_init(2)
         mask = np.ones((3, 2), np.float32)
         new, reward = losses.return_normaliser_update(state, mask, mask, discount=np.float64(0.9))

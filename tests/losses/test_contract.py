@@ -23,6 +23,7 @@ WINDOW = {
     "target_q_t": jax.random.normal(KEYS[5], (T, 4)),
     "trace_t": jnp.array([0.8, 1.0, 0.0, 0.5, 1.0]),
 }
+P = jax.nn.softmax(jax.random.normal(KEYS[6], (3, 4, 3)))
 ALL = (*ONE, "q_t")
 CASES = [
     Case(losses.q_learning, Q | STEP | {"q_t": Q_T}, ONE, values=ALL),
@@ -37,6 +38,21 @@ CASES = [
     Case(losses.soft_q_learning, Q | STEP | {"q_t": Q_T}, ONE, {"temperature": 0.3}, values=ALL),
     Case(losses.soft_value, {"q": Q_T}, ("q",), {"temperature": 0.3}, free=("q",)),
     Case(losses.scaled_log_policy, {"q": Q_T}, ("q",), {"temperature": 0.3}, free=("q",)),
+    Case(
+        losses.munchausen_term,
+        {"target_q_tm1": Q_T, "a_tm1": STEP["a_tm1"]},
+        ("target_q_tm1",),
+        {"temperature": 0.3},
+        {"clip": -3.0},
+        free=("target_q_tm1",),
+    ),
+    Case(
+        losses.munchausen_value_iteration,
+        {"q": WINDOW["target_q_t"][:3], "r": WINDOW["target_q_tm1"][:3], "p": P},
+        ("q", "r", "p"),
+        MUNCHAUSEN | {"gamma": 0.9},
+        values=("q", "r"),
+    ),
     Case(losses.munchausen_target, STEP | TARGETS, (), MUNCHAUSEN, values=tuple(TARGETS)),
     Case(
         losses.munchausen_q_learning, Q | STEP | TARGETS, ONE, MUNCHAUSEN, values=(*ONE, *TARGETS)
