@@ -201,8 +201,8 @@ def test_signals_stop_a_sweep_with_checkpoints_and_the_same_command_continues_it
             assert main(words) == code
         said, err = capsys.readouterr()
         assert err == (
-            f"bellmax: {word}; 0 of 3 runs are finished; the same `bellmax sweep` once more goes "
-            f"on with the others in {out}\n"
+            f"bellmax: {word}; 0 of 3 runs are finished; the same `bellmax sweep` once more "
+            f"continues the others in {out}\n"
         )
         assert processes_of(out) == []
         assert "[2/3] seed=1 is stopped" in said and "seed=2" not in said
