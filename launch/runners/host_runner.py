@@ -151,7 +151,9 @@ class HostRunner:
 
     def restarts(self) -> dict[str, int]:
         """Return how often environments and actors were restarted in the whole run, by reason."""
-        return dict(Counter(self._earlier) + Counter(self._source.faults()))
+        counts = Counter(self._earlier)
+        counts.update(self._source.faults())  # unlike +, it keeps counts of 0: columns of the log
+        return dict(counts)
 
     def resume_restarts(self, restarts: Mapping[str, int]) -> None:
         """Count on from `restarts`, those of the run that this one resumes."""
