@@ -2,6 +2,9 @@
 
 Entries that are excluded count as 0 where they are not finite. Finite ones stay, so that gradients
 in the weight itself are those of the formula.
+
+Helpers under `jax.jit(..., inline=True)` are one call where a loss runs without jit, and part of
+the caller's program where it is compiled.
 """
 
 import functools
@@ -11,12 +14,14 @@ import jax
 import jax.numpy as jnp
 
 
+@functools.partial(jax.jit, inline=True)
 def finite_where(excluded: jax.Array, x: jax.Array) -> jax.Array:
     """`x`, with 0 for entries that are excluded and not finite; `excluded` has its leading axes."""
     excluded = jnp.reshape(excluded, excluded.shape + (1,) * (x.ndim - excluded.ndim))
     return jnp.where(excluded & ~jnp.isfinite(x), jnp.zeros_like(x), x)
 
 
+@functools.partial(jax.jit, inline=True)
 def weighted_sum(weights: jax.Array, values: jax.Array) -> jax.Array:
     """The sum of `weights * values` over the last axis, in which values of weight 0 do not count.
 
@@ -56,6 +61,7 @@ def recursion(
     return [jnp.where(fine, term, jnp.nan), jnp.where(fine, factor, 0.0)]
 
 
+@functools.partial(jax.jit, inline=True)
 def backward_sums(term: jax.Array, factor: jax.Array) -> jax.Array:
     """[T] sums from the end of a window, `G[i] = term[i] + factor[i] * G[i + 1]`.
 

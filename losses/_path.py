@@ -5,6 +5,7 @@ contributes the return distribution at its successor, mapped by `z -> shift + sc
 and categorical targets share this code and differ in the representation of a distribution.
 """
 
+import functools
 from typing import NamedTuple
 
 import chex
@@ -36,6 +37,7 @@ class Path(NamedTuple):
     terminal: jax.Array
 
 
+@functools.partial(jax.jit, inline=True)
 def path(
     r_t: chex.Array,
     discount_t: chex.Array,

@@ -7,6 +7,7 @@ Expected SARSA under a softmax policy needs no separate function, as `probs_a_t`
 distribution; soft Q-learning is that plus the policy's entropy.
 """
 
+import functools
 from typing import NamedTuple
 
 import chex
@@ -165,6 +166,7 @@ class SoftParts(NamedTuple):
     offsets: jax.Array
 
 
+@functools.partial(jax.jit, inline=True)
 def soft_parts(q: chex.Array, temperature: chex.Numeric) -> SoftParts:
     """The parts of a soft value over the last axis, without checks."""
     q, temperature = promote(q, temperature)
@@ -181,6 +183,7 @@ def soft_parts(q: chex.Array, temperature: chex.Numeric) -> SoftParts:
     return SoftParts(maximum, jnp.log(jnp.where(total > 0.0, total, 1.0)) * temperature, offsets)
 
 
+@functools.partial(jax.jit, inline=True)
 def _exponentials(logits: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Logits relative to the maximum over the last axis, their exponentials, and the sum of these.
 
