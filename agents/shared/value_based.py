@@ -118,7 +118,7 @@ class AuxiliaryLoss(NamedTuple):
 
 
 class Auxiliary(NamedTuple):
-    """Networks beside the q-network, with a loss and state of their own.
+    """Networks in addition to the q-network, with a loss and state of their own.
 
     init(key) -> (params, aux): parameters by name, none of which is "q", and the initial state.
     loss(params, target_params, steps [B, T], aux, key) -> AuxiliaryLoss. Both parameters are
@@ -159,7 +159,7 @@ def make_value_agent(
       optimizer: of all parameters; None is Adam as config says.
       target: keeps the q-network's target parameters; None copies or averages the parameters as
         config.target_period and config.target_rate say.
-      auxiliary: networks beside the q-network, whose loss is added to the agent's.
+      auxiliary: further networks, whose loss is added to the agent's.
 
     Returns:
       The agent: the optimizer on the mean loss, weighted by the batch's importance weights, and a

@@ -1,8 +1,8 @@
 """The pool: all actors of a run, and how they and the learner wait for each other.
 
 In lock-step an actor waits for the learner and acts by its newest parameters, so that a run repeats
-exactly. Otherwise actors go on while the learner learns, at most `ahead` rollouts ahead of it, by
-the parameters that were newest when each rollout began.
+exactly. Otherwise actors keep acting while the learner learns, at most `ahead` rollouts ahead of
+it; each rollout uses the parameters that were newest when it began.
 """
 
 import functools

@@ -163,7 +163,8 @@ def _knock(where: str) -> None:
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"no Ray answered within {CONNECT_SECONDS:g} s") from None
     if said.returncode != 0:
-        raise ConnectionError((said.stderr.strip().splitlines() or ["it is not well"])[-1][:200])
+        lines = said.stderr.strip().splitlines() or ["the Ray health check failed"]
+        raise ConnectionError(lines[-1][:200])
 
 
 @contextlib.contextmanager

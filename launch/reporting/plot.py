@@ -20,7 +20,7 @@ _LOGGING = {
     *("log_every", "checkpoint_every", "keep_checkpoints"),
     *("tensorboard", "wandb", "loggers"),
 }
-_BESIDE_THE_POINT = {"seed", "seeds"} | _LOGGING
+_IGNORED_KEYS = {"seed", "seeds"} | _LOGGING
 _LABELS = {"episode_return": "episode return", "episode_length": "episode length (steps)"}
 
 
@@ -112,7 +112,7 @@ def _pool(sources: list[Source]) -> list[Curve]:
     """Puts runs that differ by seed alone together, and names each group by what sets it apart."""
     groups: dict[str, list[Source]] = {}
     for source in sources:
-        essence = {k: v for k, v in source.settings.items() if k not in _BESIDE_THE_POINT}
+        essence = {k: v for k, v in source.settings.items() if k not in _IGNORED_KEYS}
         groups.setdefault(repr(sorted(essence.items())), []).append(source)
     return [
         Curve(
@@ -137,7 +137,7 @@ def _label(source: Source, all_sources: list[Source]) -> str:
     differing = [
         key
         for key in source.settings
-        if key not in _BESIDE_THE_POINT and any(get(s, key) != get(source, key) for s in same)
+        if key not in _IGNORED_KEYS and any(get(s, key) != get(source, key) for s in same)
     ]
     if not differing:
         return agent

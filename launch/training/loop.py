@@ -34,7 +34,7 @@ class Session:
 
     Args:
       experiment, checkpoints, log, progress: what to run and where to put what comes of it.
-      resume_step: of the checkpoint that the run goes on from.
+      resume_step: of the checkpoint from which the run continues.
       evaluated: [S], the mean returns of that checkpoint, if they are in the log.
     """
 
@@ -251,9 +251,9 @@ class Session:
 
 
 def next_stop(rollouts: int, period: int, steps_per_rollout: int) -> int:
-    """The first stop after so many rollouts; each is the one nearest to a multiple of the period.
+    """Return the first stop after `rollouts`: the rollout nearest to a multiple of the period.
 
-    So stops of periods that are multiples of each other fall together, and do not drift.
+    Stops whose periods are multiples of each other therefore coincide and do not drift.
 
     Args:
       rollouts: 0 or more.

@@ -126,7 +126,7 @@ def _opened(
 
 
 class _Start(NamedTuple):
-    """What a run goes on from; evaluated: [S], its mean returns if they are in the log."""
+    """Where a run continues; evaluated: [S], the mean returns there if the log has them."""
 
     step: int
     state: TrainState
@@ -134,15 +134,15 @@ class _Start(NamedTuple):
 
 
 def _start(experiment: Experiment, run: Path) -> tuple[_Start | None, list[str]]:
-    """The checkpoint to go on from, None if the run stopped before its first, and what to say."""
+    """Return the latest checkpoint, None where there is none yet, and messages for the user."""
     keep = experiment.config.keep_checkpoints
     checkpoints = Checkpoints(run / "checkpoints", keep=keep, read_only=not is_first())
     if not checkpoints.steps() and not (run / "policy").exists():
         return None, [f"{run} has no checkpoint yet: starting at step 0"]
     step, state, warning = experiment.restore(checkpoints, None)
     runner = experiment.runner
-    anew = "" if runner.resumes_episodes else ", with new episodes"
-    said = [f"resuming {run} at step {step:,}{anew}", *([warning] if warning else [])]
+    episodes = "" if runner.resumes_episodes else ", with new episodes"
+    said = [f"resuming {run} at step {step:,}{episodes}", *([warning] if warning else [])]
     runner.resume_restarts(checkpoints.extra(step).get("restarts", {}))
     if step > experiment.config.steps:
         raise UserError(f"steps must be at least {step}, those that {run} has taken already")

@@ -167,7 +167,7 @@ def test_without_sharing_the_agent_is_left_alone():
     assert all(np.any(x) for x in jax.tree.leaves(to_params))
 
 
-def test_without_sharing_the_memory_goes_on_from_chunk_to_chunk():
+def test_without_sharing_the_memory_continues_from_chunk_to_chunk():
     bonus, params, state = bonus_and_params(replace(CONFIG, shared=False, horizon=1))
     steps, memory = make_steps(), bonus.initial_memory(B)
 

@@ -83,8 +83,8 @@ def advantages_by_hand(config, batch, values, reward):
                 continue
             gamma = config.discount * steps.discount[i, t]
             delta = reward[i, t] + gamma * values[t + 1, i] - values[t, i]
-            goes_on = not steps.is_last[i, t + 1]
-            follows = delta + gamma * config.advantage_decay * goes_on * follows
+            continues = not steps.is_last[i, t + 1]
+            follows = delta + gamma * config.advantage_decay * continues * follows
             found[i, t] = follows
     return found
 

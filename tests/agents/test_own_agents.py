@@ -78,7 +78,7 @@ def q_loss(network, params, target_params, steps):
 
 
 def scale_auxiliary(bonus=0.0):
-    """A number that learns 3, beside a count of batches."""
+    """A parameter that is trained towards 3, and a count of batches as auxiliary state."""
 
     def init(key):
         del key

@@ -63,10 +63,10 @@ def test_contract_of_the_policy_gradient():
 
 def test_worked_targets_of_td3():
     critics = jnp.array([10.0, 8.0])
-    going_on = losses.clipped_double_q_target(1.0, 0.99, critics)  # at a time limit too
+    ongoing = losses.clipped_double_q_target(1.0, 0.99, critics)  # at a time limit too
     ended = losses.clipped_double_q_target(1.0, 0.0, critics)
-    np.testing.assert_allclose((going_on, ended), (8.92, 1.0), rtol=1e-6)
-    np.testing.assert_allclose(going_on - ended, 0.99 * 8.0, rtol=1e-6)
+    np.testing.assert_allclose((ongoing, ended), (8.92, 1.0), rtol=1e-6)
+    np.testing.assert_allclose(ongoing - ended, 0.99 * 8.0, rtol=1e-6)
     mean = losses.clipped_double_q_target(1.0, 0.99, critics, reduce="mean")
     np.testing.assert_allclose(mean, 1 + 0.99 * 9.0, rtol=1e-6)
     single = losses.clipped_double_q_target(1.0, 0.99, critics[:1])

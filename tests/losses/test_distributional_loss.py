@@ -27,7 +27,7 @@ def float64():
 def window(seed=0, t=T):
     w = random_window(seed, t=t)
     best = w["dist_q_t"].mean(axis=1).argmax(axis=-1)
-    w["a_t"] = np.where(np.arange(t) == 3, w["a_t"], best)  # so that greedy traces go on
+    w["a_t"] = np.where(np.arange(t) == 3, w["a_t"], best)  # so that greedy traces continue
     c_t = jitted.retrace_coefficients(w["a_t"], w["pi_t"], w["mu_t"], lambda_=0.9)
     generator = np.random.default_rng(seed + 100)
     return w | {

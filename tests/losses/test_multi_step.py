@@ -90,10 +90,10 @@ def loop_mixture(s, v, c, correct):
         for k in range(i, t):
             total += trace * scale * s["r_t"][k]
             scale *= s["discount_t"][k]
-            go_on = c[k] * s["trace_t"][k] if k < t - 1 else 0.0
+            carry = c[k] * s["trace_t"][k] if k < t - 1 else 0.0
             taken = s["q_t"][k, s["a_t"][k]] if correct else v[k]
-            total += trace * scale * (v[k] - go_on * taken)
-            trace *= go_on
+            total += trace * scale * (v[k] - carry * taken)
+            trace *= carry
         returns.append(total)
     return np.array(returns) - s["q_tm1"][np.arange(t), s["a_tm1"]]
 

@@ -20,7 +20,7 @@ def test_what_lies_past_an_end_does_not_matter(name, ends):
     s, other = random_sequence(), random_sequence(1)
     for window in (s, other):
         window["a_tm1"][:] = window["a_t"][:] = 0
-        window["q_t"][:, 0] += 5.0  # greedy, so that Watkins' trace goes on
+        window["q_t"][:, 0] += 5.0  # greedy, so that Watkins' trace continues
     ended = {**s, ends: np.where(np.arange(6) == 2, 0.0, s[ends])}
     past = np.arange(6) > 2
 

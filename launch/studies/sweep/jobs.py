@@ -59,14 +59,14 @@ def sweep(source: str, out: Path, overrides: Sequence[str], jobs: str) -> int:
     check_started(plan, out)
     rows = _read_results(out)
 
-    def how_to_go_on() -> str:
+    def how_to_continue() -> str:
         finished = sum(rows.get(job.name, {}).get("status") == "finished" for job in plan)
         return (
             f"{finished} of {len(plan)} runs are finished; the same `bellmax sweep` once more "
             f"continues the others in {out}"
         )
 
-    with interruptible(how_to_go_on), make_pool(jobs, out) as pool, _hangup_terminates():
+    with interruptible(how_to_continue), make_pool(jobs, out) as pool, _hangup_terminates():
         out.mkdir(parents=True, exist_ok=True)
         with locked(out, "sweeping"):
             _write(out / RECORD, dump_yaml(record))

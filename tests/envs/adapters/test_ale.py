@@ -197,7 +197,7 @@ def test_a_game_over_at_the_limit_is_a_termination():
         np.testing.assert_array_equal(cut.observation[limit + 1 :], rest.observation)
 
 
-def test_a_life_as_an_episode_goes_on_with_the_same_game():
+def test_a_life_as_an_episode_continues_the_same_game():
     actions, emulator = chase(np.random.default_rng(0), 250), Emulator()
     batch = games(1, episodic_life=True)
     batch.reset(0)

@@ -251,7 +251,7 @@ def test_changed_pendulum_moves_like_mujocos(backend, scale_inertia, flag, steps
 
 
 @SLOW
-def test_stream_truncates_terminates_and_draws_anew():
+def test_stream_truncates_terminates_and_draws_new_starts():
     env = env_of("inverted_pendulum", backend="spring")
     vector = vectorise(Randomised(env, {"pole_mass": (2.0, 8.0)}), 2)
     late = jnp.array([0, 996], jnp.int32)

@@ -80,13 +80,13 @@ def test_a_fault_restarts_one_task(action, reason, words):
     np.testing.assert_array_equal([ts.terminated, ts.truncated], np.zeros((2, 2)))
     assert batch.faults == {**NONE, reason: 1} and batch.last_fault.startswith(words)
     assert len(factory.tasks) == 3 and [t.closed for t in factory.tasks] == [0, 1, 0]
-    # The others' episodes go on, and the new one lasts its full length.
+    # The others' episodes continue, and the new one lasts its full length.
     ends = [batch.step(act(1, 1))[0].terminated for _ in range(4)]
     np.testing.assert_array_equal(ends, [[0, 0], [1, 0], [0, 0], [0, 1]])
     assert sum(batch.faults.values()) == 1
 
 
-def test_a_task_that_fails_at_a_reset_is_made_anew():
+def test_a_task_that_fails_at_a_reset_is_recreated():
     batch = LoopBatch(Made(ends_at=1, bad_resets=1), 1)
     batch.reset(0)
     batch.step(act(0))

@@ -119,7 +119,7 @@ def test_ten_faults_in_a_row_of_one_task_are_too_many():
         for _ in range(11):
             batch.step(np.array([1, 1]))
     assert batch.faults["not finite"] == 10
-    # With a good step between, or an episode that ends so, it may go on.
+    # With a good step between, or where the episode ends so, the run continues.
     for now, lengths in [(2, [9]), (1, [1])]:
         odd = {(episode, now): nan for episode in range(0, 1000, 2 if now == 1 else 1)}
         batch = PoolBatch(Counting(lengths, odd), SPEC, 1)

@@ -128,7 +128,7 @@ def test_a_signal_to_the_whole_group_leaves_tasks_alone_and_they_end_with_a_scri
     os.killpg(process.pid, signal.SIGTERM)
     child.send_signal(signal.SIGTERM)  # as from what signals each process of a job
     time.sleep(0.1)
-    process.stdin.write("go on\n")
+    process.stdin.write("continue\n")
     process.stdin.flush()
     assert process.stdout.readline() == "stepped\n"
     # It neither closes its task nor waits for it, which hangs and heeds no SIGTERM.

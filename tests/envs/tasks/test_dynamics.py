@@ -22,7 +22,7 @@ def test_cartpole_equals_gymnasium():
     theirs.reset(seed=0)
     time = 0
     for _ in range(600):
-        # The state is handed over at each step, so that roundings do not add up.
+        # Both start each step from the same state, so that rounding errors do not accumulate.
         before = np.array(theirs.unwrapped.state, np.float32)
         theirs.unwrapped.state = before.astype(np.float64)
         action = int(rng.integers(2))

@@ -1,4 +1,4 @@
-"""Parameters that are drawn anew for every episode."""
+"""Parameters of a task that are drawn for every episode."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -330,7 +330,7 @@ def test_train_gets_the_configuration_and_a_dated_folder(monkeypatch):
     assert out.parent.name == "runs" and out.name.startswith("good-2") and not out.exists()
 
 
-def test_train_goes_on_with_the_run_that_is_there_as_it_is_asked_for(monkeypatch):
+def test_train_resumes_an_existing_run_when_asked_to(monkeypatch):
     calls = []
     fake = SimpleNamespace(resume=lambda *given: calls.append(given) or 0)
     monkeypatch.setitem(sys.modules, "bellmax.launch.training.train", fake)

@@ -91,7 +91,7 @@ def test_an_evaluation_that_was_logged_is_not_played_again(lines, monkeypatch):
     assert metrics(run)[1200] == rows(run, "evaluation")[-1]["episode_return"]
 
 
-def test_faults_of_evaluations_are_told_and_those_of_training_go_on_after_a_resume(lines, capsys):
+def test_faults_of_evaluations_are_reported_and_those_of_training_survive_a_resume(lines, capsys):
     words = ["train", "run.yaml", "--env.name", "lines:Shaky", "--out", "run"]
     assert main(words) == 0
     out, run = capsys.readouterr().out, lines / "run"

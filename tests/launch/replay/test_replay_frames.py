@@ -288,7 +288,7 @@ def test_actors_hand_over_frames_from_which_the_same_is_stored(replaced):
 
 
 @each_kind
-def test_a_state_that_was_saved_and_restored_goes_on_to_the_bit(tmp_path, prioritised):
+def test_a_restored_state_continues_bit_for_bit(tmp_path, prioritised):
     shape = (4, 3, 2, 3, 5)
     steps, replay = random_steps(shape), make(shape, prioritised=prioritised)
     state, other = replay.init(example(steps)), None

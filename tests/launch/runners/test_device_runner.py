@@ -107,7 +107,7 @@ compiled = functools.cache(build)  # (kind, num_seeds): tests share what takes s
 
 
 def run(kind, seeds, calls, make=compiled):
-    """The last state and the intervals of so many calls."""
+    """The last state and the intervals of `calls` calls."""
     runner = make(kind, len(seeds))
     state, intervals = runner.init(jnp.array(seeds)), []
     for warmup, rollouts in calls:

@@ -89,7 +89,7 @@ def test_both_runners_learn_the_same_from_the_same_stream(name):
 
 
 @pytest.mark.parametrize("prioritised", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_replay_beside_the_cpu_changes_nothing(prioritised):
+def test_replay_in_host_memory_gives_the_same_run(prioritised):
     env = CartPole()
     agent = make_munchausen_dqn(MunchausenDQNConfig(**SMALL), env.spec)
     states, intervals = [], []

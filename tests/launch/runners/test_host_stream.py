@@ -72,7 +72,7 @@ def test_no_step_is_lost_or_doubled_by_two_actors_whose_tasks_break(counting_age
 
 
 @pytest.mark.parametrize("prioritised", [False, True])
-def test_episodes_in_flight_end_where_another_runner_goes_on(counting_agent, prioritised):
+def test_episodes_in_flight_end_where_another_runner_continues(counting_agent, prioritised):
     """Nothing joins the last step of the one to the first step of the other."""
     state: Any = None
     for _ in range(2):

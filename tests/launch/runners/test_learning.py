@@ -85,7 +85,7 @@ def test_rollouts_join_and_environments_count_alike(batch_size, updates):
     assert state.replay == () and state.vector_steps == 40
 
 
-def test_parts_are_drawn_anew_each_epoch():
+def test_each_epoch_draws_new_parts():
     """With 3 of 6 environments a step, the pairs that learn together change."""
     together = []
 

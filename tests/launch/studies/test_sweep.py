@@ -1,4 +1,4 @@
-"""Many runs: each is that of `bellmax train` alone, and a sweep that was stopped goes on."""
+"""Each run of a sweep equals `bellmax train` alone, and a sweep that was stopped is resumed."""
 
 import csv
 import importlib.util
@@ -135,7 +135,7 @@ def test_a_sweep_leaves_logs_its_values_and_a_table_best_first(home, capsys):
     assert "curves.png" in capsys.readouterr().out
 
 
-def test_a_sweep_started_again_goes_on_where_it_stopped(home, tmp_path, capsys):
+def test_a_sweep_started_again_continues_where_it_stopped(home, tmp_path, capsys):
     out = shutil.copytree(home / "done", tmp_path / "half")
     whole = rows(out / "seed=1")
     # As if the second run had been killed after its first checkpoint.
@@ -157,7 +157,7 @@ def test_a_sweep_started_again_goes_on_where_it_stopped(home, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_is_told_and_the_others_go_on(home, tmp_path, capsys):
+def test_a_run_that_fails_is_reported_and_the_others_continue(home, tmp_path, capsys):
     bad = ["--agent.network.torso", "nature"]
     assert main(["train", "small.yaml", "--out", str(tmp_path / "alone"), *bad]) == 2
     reason = capsys.readouterr().err.strip()

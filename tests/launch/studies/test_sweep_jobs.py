@@ -47,7 +47,7 @@ def at_once(monkeypatch):
 
 
 @pytest.mark.parametrize("width", [1, 2, 5])
-def test_so_many_run_at_once(at_once, width):
+def test_the_number_of_runs_at_once(at_once, width):
     fakes, ended = Fakes(width), []
     run_jobs(JOBS, fakes.pool, [], lambda job: None, lambda job, _: ended.append(job.name))
     assert sorted(ended) == ["a", "b", "c"] and fakes.most == min(width, 3)

@@ -186,7 +186,7 @@ def test_a_metric_whose_bits_flip_is_none(tmp_path):
 
 
 def test_files_of_others_do_no_harm_and_come_to_none(tmp_path):
-    """Those of a desktop in a checkpoint, and copies that a user made beside it."""
+    """Files of a desktop in a checkpoint, and copies of it that a user made next to it."""
     checkpoints = saved(tmp_path, [1, 2])
     (tmp_path / "2" / ".DS_Store").write_text("desktop")
     (tmp_path / "2" / "state" / ".DS_Store").write_text("desktop")

@@ -70,7 +70,7 @@ def test_two_runs_in_lock_step_are_equal_to_the_bit(folder):
     ]
 
 
-def test_threads_take_as_many_gradient_steps_as_asked_for_and_a_resume_goes_on(folder, capsys):
+def test_threads_take_the_configured_gradient_steps_and_a_resume_continues(folder, capsys):
     assert main(["train", "run.yaml", "--host.actors", "2", "--out", "run"]) == 0
     assert "learner waited" in capsys.readouterr().out
     run = folder / "run"

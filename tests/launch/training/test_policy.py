@@ -113,7 +113,7 @@ def test_episodes_played_with_it_are_those_of_evaluate(run, capsys):
         assert np.abs(forgetful - returns).max() > 0.1
 
 
-def test_memory_starts_anew_where_an_episode_does(run):
+def test_memory_is_reset_where_an_episode_begins(run):
     policy, key = load_policy(run), jax.random.key(0)
     cues = 3.0 * jnp.eye(CUES) + 1.0
     yes, no = jnp.ones(CUES, bool), jnp.zeros(CUES, bool)
