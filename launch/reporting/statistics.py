@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from bellmax import must
+
 Statistic = Callable[..., Any]  # (x, axis=) -> x reduced over the axis
 
 
@@ -52,7 +54,7 @@ def bootstrap_interval(
 
     values = np.asarray(values, np.float64)
     if values.ndim not in (1, 2):
-        raise ValueError(f"values must be [runs] or [runs, tasks]; its shape is {values.shape}.")
+        raise ValueError(must("values", "of shape [runs] or [runs, tasks]", values.shape))
     if len(values) < 2:
         return float("nan"), float("nan")
     tasks = tuple(values.reshape(len(values), -1).T)

@@ -271,14 +271,14 @@ def widens_bfloat16(results):
 
 def refuses_a_wrong_rank(results):
     for name, array in results.case.arrays.items():
-        _refuses(results.case, name, np.asarray(array)[None], "has rank")
+        _refuses(results.case, name, np.asarray(array)[None], "got rank")
 
 
 def refuses_a_wrong_dtype(results):
     for name, array in results.case.arrays.items():
         wrong = np.int32 if name in results.case.floats() else np.float32
         if name not in NUMBERS:
-            _refuses(results.case, name, np.asarray(array).astype(wrong), "has dtype")
+            _refuses(results.case, name, np.asarray(array).astype(wrong), "got dtype")
 
 
 def widens_integers(results):
@@ -294,10 +294,10 @@ def widens_integers(results):
 def names_what_is_no_array(results):
     for name, array in results.case.arrays.items():
         if name not in results.case.optional:
-            _refuses(results.case, name, None, "is None")
-        _refuses(results.case, name, [], "is a list")
+            _refuses(results.case, name, None, "got None")
+        _refuses(results.case, name, [], "got a list")
         if np.ndim(array):
-            _refuses(results.case, name, np.asarray(array)[:0], "has 0 entries")
+            _refuses(results.case, name, np.asarray(array)[:0], "got 0")
 
 
 def refuses_other_sizes(results):
@@ -354,10 +354,10 @@ def _refuses(case, name, wrong, words):
     try:
         case.call(**{name: wrong})
     except Exception as error:
-        named = isinstance(error, ValueError) and str(error).startswith(f"{name} {words}")
-        assert named, f"the message is {str(error)!r}"
+        named = isinstance(error, ValueError) and str(error).startswith(f"{name} must ")
+        assert named and words in str(error), f"the message is {str(error)!r}"
     else:
-        raise AssertionError(f"{name} that {words} is let through")
+        raise AssertionError(f"{name} is let through: {words}")
 
 
 def survives_extremes(results):
