@@ -17,7 +17,7 @@ REDUCTIONS = {"min": jnp.min, "mean": jnp.mean}
 
 def _reduced(q_t: chex.Array, reduce: str) -> jax.Array:
     if reduce not in REDUCTIONS:
-        raise ValueError(must("reduce", f"one of {', '.join(REDUCTIONS)}", f"{reduce!r}"))
+        raise ValueError(must("reduce", f"one of {', '.join(REDUCTIONS)}", repr(reduce)))
     return REDUCTIONS[reduce](q_t)
 
 

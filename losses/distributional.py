@@ -50,7 +50,7 @@ def _check_anchor(anchor: Anchor, length: int) -> None:
     if isinstance(anchor, int | np.integer) and 0 <= anchor < length:
         return
     if anchor != "every":
-        raise ValueError(must("anchor", f'in [0, {length}) or "every"', f"{anchor!r}"))
+        raise ValueError(must("anchor", f'in [0, {length}) or "every"', repr(anchor)))
 
 
 def _at(anchor: Anchor, target: Callable[[chex.Numeric], WeightedAtoms], length: int):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs import EnvSpec, Step
 
 Params: TypeAlias = Any
@@ -149,7 +149,7 @@ def count_actions(spec: EnvSpec) -> int:
       UserError: the task's actions are not discrete.
     """
     if not isinstance(spec.action, specs.DiscreteArray):
-        raise UserError(f"env.name must be a task with discrete actions, got {spec.name}")
+        raise UserError(must("env.name", "a task with discrete actions", spec.name))
     return spec.action.num_values
 
 

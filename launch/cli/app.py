@@ -12,10 +12,11 @@ from typing import Any
 
 import bellmax
 from bellmax import UserError
+from bellmax.envs.options import unknown
 from bellmax.launch.cli.commands import COMMANDS
 from bellmax.launch.config import fields
 from bellmax.launch.config.options import read_command
-from bellmax.launch.config.sentences import NOTHING, ConfigError, must, show, unknown
+from bellmax.launch.config.sentences import NOTHING, ConfigError, must, show
 from bellmax.launch.distributed.signals import interruptible
 
 # Errors of the machine, not of the program: full disk, quota, no permission, read-only disk.

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bellmax import UserError
+from bellmax.envs.options import unknown
 from bellmax.launch.cli import options as command_options
-from bellmax.launch.config.sentences import unknown
 from bellmax.launch.distributed.signals import interruptible
 from bellmax.launch.training.folders import check_new, check_writable, run_folder
 

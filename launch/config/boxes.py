@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from bellmax import UserError
-from bellmax.launch.config.sentences import show, unknown
+from bellmax.envs.options import unknown
+from bellmax.launch.config.sentences import show
 from bellmax.launch.config.yaml_files import parse_yaml
 
 UpperEnd = Literal["included", "excluded"]
@@ -53,7 +54,7 @@ def published_box(task: str, name: str) -> Box:
             "bellmax); give ranges of your own with --parameter NAME=LOW,HIGH"
         )
     if name not in boxes[task]:
-        raise unknown(f"box of {task}", name, boxes[task])
+        raise unknown("box", name, boxes[task], of=task)
     return boxes[task][name]
 
 

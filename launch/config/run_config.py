@@ -13,9 +13,10 @@ from annotated_types import Ge, Interval
 from bellmax import UserError
 from bellmax.agents import registry
 from bellmax.envs import EnvConfig
+from bellmax.envs.options import unknown
 from bellmax.launch.config.options import read_overrides
 from bellmax.launch.config.overrides import override
-from bellmax.launch.config.sentences import INT32, NOTHING, ConfigError, must, unknown
+from bellmax.launch.config.sentences import INT32, NOTHING, ConfigError, must
 from bellmax.launch.config.yaml_files import dump_yaml, parse_yaml, read_yaml
 
 

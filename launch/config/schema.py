@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 import pydantic
 from annotated_types import Interval
 
+from bellmax.envs.options import did_you_mean, unknown
 from bellmax.launch.config.fields import comments, default_of, hints, key_of, keys, section_type
 from bellmax.launch.config.sentences import (
     FLAG,
@@ -22,9 +23,7 @@ from bellmax.launch.config.sentences import (
     ConfigError,
     choices_of,
     describe,
-    did_you_mean,
     must,
-    unknown,
     unwrap,
 )
 from bellmax.launch.config.yaml_files import read_scalar

@@ -1,4 +1,4 @@
-"""Sentences of errors: `FIELD must be ALLOWED, got VALUE; HINT`, with the nearest name as hint."""
+"""Words for configuration errors: what a type hint allows, and a value as it would be typed."""
 
 import dataclasses
 import types
@@ -8,8 +8,8 @@ from typing import Any, Literal, Union
 
 import annotated_types as at
 
+import bellmax
 from bellmax import UserError
-from bellmax.envs.options import nearest
 
 UNIONS = (Union, types.UnionType)
 NOTHING = object()  # stands for a value that was not given
@@ -32,27 +32,7 @@ class ConfigError(UserError):
 
 def must(field: str, allowed: str, got: Any, *, hint: str = "") -> str:
     """Return the sentence for a value that does not fit."""
-    field = " ".join(field.split())
-    return f"{field} must be {allowed}, got {show(got)}" + (f"; {hint}" if hint else "")
-
-
-def unknown(
-    kind: str, word: str, choices: Iterable[str], instead: Iterable[str] | None = None
-) -> UserError:
-    """Return the error for a name that is not among `choices`, with the nearest one.
-
-    `instead` is what to list when none is near; None lists the choices.
-    """
-    choices = list(choices)
-    options = ", ".join(choices if instead is None else instead)
-    hint = did_you_mean(word, choices) or f"choose from {options or 'nothing'}"
-    return UserError(f"unknown {kind} {show(word)}; {hint}")
-
-
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Return `did you mean NAME?`, or "" where no choice is near."""
-    near = nearest(word, choices)
-    return f"did you mean {near}?" if near else ""
+    return bellmax.must(" ".join(field.split()), allowed, show(got), hint)
 
 
 def show(value: Any) -> str:

@@ -15,8 +15,7 @@ import numpy as np
 
 from bellmax import UserError
 from bellmax.envs.errors import in_words
-from bellmax.envs.options import import_extra
-from bellmax.launch.config.sentences import unknown
+from bellmax.envs.options import import_extra, unknown
 
 MAX_FPS = {".gif": 50, ".mp4": 240}  # browsers show a gif with more at a tenth of the speed
 SUFFIXES = tuple(MAX_FPS)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from bellmax import UserError
-from bellmax.launch.config.sentences import did_you_mean
+from bellmax.envs.options import did_you_mean
 
 
 def check_new(out: Path) -> None:

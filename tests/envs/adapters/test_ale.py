@@ -285,9 +285,13 @@ def test_pictures_are_of_task_0():
 @pytest.mark.parametrize(
     ("task", "options", "words"),
     [
-        ("breakout", {}, "ale has no game 'breakout', did you mean 'Breakout'"),
-        ("MsPacMan", {}, "did you mean 'MsPacman'"),
-        ("Pong", {"frame_skip": 3}, "no option 'frame_skip', did you mean 'frameskip'; it takes"),
+        ("breakout", {}, "unknown game 'breakout' of ale; did you mean Breakout"),
+        ("MsPacMan", {}, "did you mean MsPacman"),
+        (
+            "Pong",
+            {"frame_skip": 3},
+            "unknown option 'frame_skip' of ale/Pong; did you mean frameskip",
+        ),
         ("Pong", {"frameskip": 0}, "frameskip must be a whole number from 1 to 1073741824, got"),
         ("Pong", {"noop_max": 3.0}, "noop_max must be a whole number from 0 to 1073741824, got"),
         ("Pong", {"noop_max": 2**40}, "got 1099511627776"),
@@ -295,7 +299,7 @@ def test_pictures_are_of_task_0():
         ("Pong", {"repeat_action_probability": 25}, "must be a number from 0 to 1, got 25"),
         ("Pong", {"episodic_life": 1}, "episodic_life must be true or false, got 1"),
         ("Pong", {"max_num_frames": 3}, "max_num_frames must be at least frameskip, 4, got 3"),
-        ("Pong", {"protocol": "machado"}, "got 'machado', did you mean 'machado2018'"),
+        ("Pong", {"protocol": "machado"}, "got 'machado'; did you mean machado2018"),
         ("Pong", {"timeout": 1.0}, "timeout must be None for ale/Pong, got 1.0; its threads"),
         ("Pong", {"time_limit": 0}, "time_limit must be at least 1 environment step, got 0"),
     ],

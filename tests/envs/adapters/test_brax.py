@@ -309,12 +309,12 @@ def test_names_are_listed_by_one_line():
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("brax/hoper", {}, "brax has no task 'hoper', did you mean 'hopper'"),
-        ("brax/hopper", {"backend": "sprig"}, "got 'sprig', did you mean 'spring'"),
+        ("brax/hoper", {}, "unknown task 'hoper' of brax; did you mean hopper"),
+        ("brax/hopper", {"backend": "sprig"}, "got 'sprig'; did you mean spring"),
         (
             "brax/hopper",
             {"ctrl_cost": 1.0},
-            "did you mean 'ctrl_cost_weight'; it takes backend, ti",
+            "did you mean ctrl_cost_weight",
         ),
         ("brax/hopper", {"time_limit": "x"}, "time_limit must be a whole number, got 'x'"),
         ("brax/hopper", {"healthy_reward": "x"}, "healthy_reward must be a number, got 'x'"),
@@ -328,9 +328,7 @@ def test_mistakes_are_explained(name, options, words):
 
 
 def test_unknown_parameter_is_explained():
-    with pytest.raises(
-        UserError, match="brax/walker2d has no parameter 'thigh', did you mean 'thi"
-    ):
+    with pytest.raises(UserError, match="unknown parameter 'thigh' of .*; did you mean thi"):
         env_of("walker2d", backend="spring", scale_inertia=True).with_parameters({"thigh": 1.0})
 
 

@@ -192,7 +192,7 @@ def test_a_batch_of_parameters_equals_each_alone():
 
 
 def test_unknown_parameter_is_explained():
-    with pytest.raises(UserError, match="no parameter 'gravit'.* did you mean 'gravity'"):
+    with pytest.raises(UserError, match="unknown parameter 'gravit'.* did you mean gravity"):
         make("gymnax/CartPole-v1").with_parameters({"gravit": 1.0})
 
 
@@ -204,9 +204,9 @@ def test_constructor_options_reach_the_task():
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("gymnax/CartPole-v1", {"max_step_in_episode": 5}, "did you mean 'max_steps_in_episode'"),
+        ("gymnax/CartPole-v1", {"max_step_in_episode": 5}, "did you mean max_steps_in_episode"),
         ("gymnax/CartPole-v1", {"gravity": "x"}, "gravity must be a number, got 'x'"),
-        ("gymnax/CartPol-v1", {}, "did you mean 'CartPole-v1'"),
+        ("gymnax/CartPol-v1", {}, "did you mean CartPole-v1"),
         ("gymnax/FrozenLake-misc", {"map_name": "9x9"}, "map_name must be"),
     ],
 )

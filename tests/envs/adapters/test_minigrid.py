@@ -185,11 +185,11 @@ def test_short_names(short, full):
 @pytest.mark.parametrize(
     ("task", "options", "words"),
     [
-        ("DorKey-8x8", {}, "minigrid has no task 'DorKey-8x8', did you mean 'DoorKey-8x8'"),
-        ("MiniGrid-DorKey-8x8-v0", {}, "did you mean 'MiniGrid-DoorKey-8x8-v0'"),
-        ("Unlock", {"max_step": 3}, "did you mean 'max_steps'; it takes encoding, max_steps"),
+        ("DorKey-8x8", {}, "unknown task 'DorKey-8x8' of minigrid; did you mean DoorKey-8x8"),
+        ("MiniGrid-DorKey-8x8-v0", {}, "did you mean MiniGrid-DoorKey-8x8-v0"),
+        ("Unlock", {"max_step": 3}, "did you mean max_steps"),
         ("Unlock", {"max_steps": 0}, "max_steps must be a whole number of at least 1, got 0"),
-        ("Unlock", {"encoding": "onehot"}, "got 'onehot', did you mean 'one_hot'"),
+        ("Unlock", {"encoding": "onehot"}, "got 'onehot'; did you mean one_hot"),
     ],
 )
 def test_mistakes_are_explained(task, options, words):

@@ -100,7 +100,7 @@ FAULTS = {
     "spec.action must be a dm_env spec, got a int": Broken({"action": 3}),
     "spec.time_limit must be at least 1": Broken({"time_limit": 0}),
     "spec.reward_range must be (low, high)": Broken({"reward_range": (1.0, 0.0)}),
-    "It cannot be made: UserError: there is no environment 'bellmax/Nothing'": "bellmax/Nothing",
+    "It cannot be made: UserError: unknown environment 'bellmax/Nothing'": "bellmax/Nothing",
 }
 
 

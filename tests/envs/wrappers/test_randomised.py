@@ -150,7 +150,7 @@ def test_config_reaches_the_environment(evaluation):
     ("env", "ranges", "words"),
     [
         (CartPole(), {"mass": (0.0, 1.0)}, "must be empty for bellmax/CartPole"),
-        (Sled(), {"mas": (0.0, 1.0)}, "no parameter 'mas', did you mean 'mass'; it has mass, wind"),
+        (Sled(), {"mas": (0.0, 1.0)}, "unknown parameter 'mas' of test/Sled; did you mean mass"),
         (Sled(), {"mass": (2.0, 1.0)}, "mass must be (low, high) with low <= high, got"),
         (Sled(), {"wind": (0.0, float("inf"))}, "wind must be (low, high)"),
     ],

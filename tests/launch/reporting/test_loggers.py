@@ -108,7 +108,7 @@ def test_a_factory_gets_the_folder_and_the_configuration(tmp_path, own):
     ("name", "message"),
     [
         ("own_logger", "loggers must be of the form module.path:name"),
-        ("own_logger:mak", "has no callable 'mak', did you mean 'make'"),
+        ("own_logger:mak", "unknown callable 'mak' of module 'own_logger'"),
         ("absent_module:make", "needs the module 'absent_module'"),
         ("own_logger:fails", "loggers: own_logger:fails cannot be opened: KeyError: 'key'"),
     ],

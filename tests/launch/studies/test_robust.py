@@ -293,7 +293,7 @@ MISTAKES = [
     ("--robust --parameter theta=0,1 --points 1", ["--points must be an integer in [2, "]),
     ("--robust --parameter theta=0,1 --points 100001", ["--points 100001", "100,000"]),
     ("--robust --upper-end exclude", ["--upper-end", "did you mean excluded?"]),
-    ("--robust --parameter thta=0,1", ["no parameter 'thta'", "did you mean 'theta'"]),
+    ("--robust --parameter thta=0,1", ["unknown parameter 'thta'", "did you mean theta?"]),
     ("--robust --parameter theta=1,0", ["theta must have LOW < HIGH, got 1,0"]),
     ("--robust --parameter theta=1,1", ["theta must have LOW < HIGH, got 1,1"]),
     ("--robust --parameter theta=1", ["NAME=LOW,HIGH", "'theta=1'"]),

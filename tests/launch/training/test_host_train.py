@@ -126,7 +126,7 @@ def test_a_task_that_breaks_is_restarted_and_reported(folder, capsys):
         ("--env.name bellmax/CartPole --replay.memory host", "replay.memory must be device"),
         ("--host.actors 3", "host.actors must be a divisor of env.num_envs = 4, got 3"),
         ("--env.coverage", "env.coverage"),
-        ("--env.name gymnasium/CartPoll-v1", "did you mean 'CartPole-v1'"),
+        ("--env.name gymnasium/CartPoll-v1", "did you mean CartPole-v1?"),
         ("--host.acters 2", "did you mean host.actors"),
         ("--env.name ale/Breakout --env.timeout 5", "timeout must be None for ale/Breakout"),
         ("--env.name envpool/CartPole-v1 --env.timeout 5", "timeout must be None for envpool"),
