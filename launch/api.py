@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.launch.config.overrides import flatten, override
 from bellmax.launch.config.run_config import RunConfig, Source, load, read_source, resolve, to_dict
 from bellmax.launch.reporting.loggers import Logger
@@ -64,7 +64,7 @@ class Run:
           UserError: there is no log, or no such kind of rows.
         """
         if kind not in ("train", "evaluation"):
-            raise UserError(f"kind must be train or evaluation, got {kind!r}")
+            raise UserError(must("kind", "train or evaluation", f"{kind!r}"))
         rows = [row for row in read_metrics(self.path) if row["kind"] == kind]
         flat = [{**row, **row.get("timing", {})} for row in rows]
         names = dict.fromkeys(name for row in flat for name in row)

@@ -160,7 +160,8 @@ class RemoteActor:
         self._kill()
         if self._in_a_row == MAX_FAULTS:
             raise UserError(
-                f"a Ray actor died and {MAX_FAULTS} in its place after it, the last because {death}"
+                f"a Ray actor died, and so did {MAX_FAULTS} replacements in a row, the last "
+                f"because {death}"
             )
         self._replaced, self._in_a_row = self._replaced + 1, self._in_a_row + 1
         self._past, self._present = _sum(self._past, self._present, {"died": 1}), {}

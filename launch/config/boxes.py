@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.options import unknown
 from bellmax.launch.config.sentences import show
 from bellmax.launch.config.yaml_files import parse_yaml
@@ -50,8 +50,8 @@ def published_box(task: str, name: str) -> Box:
     boxes = published_boxes()
     if task not in boxes:
         raise UserError(
-            f"{task} has no published uncertainty box (those of {', '.join(boxes)} come with "
-            "bellmax); give ranges of your own with --parameter NAME=LOW,HIGH"
+            f"{task} has no published uncertainty box, only {', '.join(boxes)} have one; give "
+            "ranges of your own with --parameter NAME=LOW,HIGH"
         )
     if name not in boxes[task]:
         raise unknown("box", name, boxes[task], of=task)
@@ -68,12 +68,14 @@ def own_box(texts: Sequence[str]) -> Box:
     for text in texts:
         name, low, high = _parse(text)
         if name in ranges:
-            raise UserError(f"--parameter {name} is given twice")
+            raise UserError(must("--parameter", "given once for each name", f"{name} twice"))
         if not low < high:
-            raise UserError(f"--parameter {name} must have LOW < HIGH, got {low:g},{high:g}")
+            raise UserError(
+                must(f"--parameter {name}", "LOW < HIGH", f"{low:g},{high:g}", verb="have")
+            )
         ranges[name] = low, high
     if not 1 <= len(ranges) <= MAX_PARAMETERS:
-        raise UserError(f"--parameter can be given 1 to {MAX_PARAMETERS} times, got {len(ranges)}")
+        raise UserError(must("--parameter", f"given 1 to {MAX_PARAMETERS} times", len(ranges)))
     return Box("-".join(ranges), ranges)
 
 
@@ -90,11 +92,10 @@ def make_axes(box: Box, points: int, upper_end: UpperEnd = "included") -> dict[s
       UserError: fewer than 2 points, or more cells than 100,000.
     """
     check_points(points)
-    if points ** len(box.ranges) > MAX_CELLS:
-        raise UserError(
-            f"--points {points} makes {points ** len(box.ranges):,} cells of {len(box.ranges)} "
-            f"parameters, more than {MAX_CELLS:,}"
-        )
+    cells = points ** len(box.ranges)
+    if cells > MAX_CELLS:
+        got = f"{points}: {cells:,} cells of {len(box.ranges)} parameters"
+        raise UserError(must("--points", f"low enough for at most {MAX_CELLS:,} cells", got))
     return {
         name: np.linspace(low, high, points, endpoint=upper_end == "included")
         for name, (low, high) in box.ranges.items()
@@ -104,7 +105,7 @@ def make_axes(box: Box, points: int, upper_end: UpperEnd = "included") -> dict[s
 def check_points(points: int) -> None:
     """Raises UserError if a parameter would have fewer than 2 points."""
     if points < 2:
-        raise UserError(f"--points must be at least 2, got {points}")
+        raise UserError(must("--points", "at least 2", points))
 
 
 def make_cells(axes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -120,7 +121,5 @@ def _parse(text: str) -> tuple[str, float, float]:
     except ValueError:
         low = high = math.nan
     if not (name.strip() and math.isfinite(low) and math.isfinite(high)):
-        raise UserError(
-            f"--parameter must be NAME=LOW,HIGH such as torso_mass=0.1,3, got {show(text)}"
-        )
+        raise UserError(must("--parameter", "NAME=LOW,HIGH such as torso_mass=0.1,3", show(text)))
     return name.strip(), low, high

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from bellmax import UserError
+from bellmax import UserError, must
 
 _FLOAT = re.compile(r"[-+]?([0-9][0-9_]*)(\.[0-9_]*)?[eE][-+]?[0-9]+$")
 
@@ -80,5 +80,5 @@ def parse_yaml(data: bytes, name: str) -> Any:
     except ValueError as error:  # a date such as 2024-13-45
         raise UserError(f"{name}: {error}") from None
     if value is None:
-        raise UserError(f"{name} is empty; it must be a mapping of keys such as steps: 100000")
+        raise UserError(must(name, "a mapping of keys such as steps: 100000", "an empty file"))
     return value

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 
-from bellmax import UserError
+from bellmax import UserError, must
 
 
 def join_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -32,15 +32,17 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
     """
     if coordinator is None:
         if processes is not None or process is not None:
-            raise UserError("--processes and --process need --coordinator ADDRESS:PORT, or auto")
+            allowed = "ADDRESS:PORT or auto with --processes and --process"
+            raise UserError(must("--coordinator", allowed, "nothing"))
         return
     known = coordinator != "auto"
     if known and (processes is None or process is None):
-        raise UserError("--coordinator ADDRESS:PORT needs --processes N and --process I")
+        lacks = "--processes" if processes is None else "--process"
+        raise UserError(must(lacks, "given with --coordinator ADDRESS:PORT", "nothing"))
     if processes is not None and processes < 1:
-        raise UserError(f"--processes must be at least 1, got {processes}")
+        raise UserError(must("--processes", "at least 1", processes))
     if processes is not None and process is not None and not 0 <= process < processes:
-        raise UserError(f"--process must be in [0, {processes - 1}], got {process}")
+        raise UserError(must("--process", f"in [0, {processes - 1}]", process))
     # Without it a process aborts when another one dies, before it can report that.
     jax.config.update("jax_enable_recoverability", True)
     try:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs import is_host_env
 from bellmax.envs.errors import in_words
 from bellmax.envs.options import import_extra
@@ -43,14 +43,12 @@ def check(address: str, config: RunConfig) -> None:
         on the device.
     """
     if address != "ray" and not re.fullmatch(r"ray://[^/\s]+:\d+", address):
-        raise UserError(f"--actors must be ray or ray://HOST:PORT, got {show(address)}")
+        raise UserError(must("--actors", "ray or ray://HOST:PORT", show(address)))
     for module in ("ray", "grpc"):
         import_extra(module, "ray")
     if not is_host_env(config.env):
-        raise UserError(
-            f"--actors is for environments that Python steps: {config.env.name} is stepped on the "
-            "device, together with the learner"
-        )
+        hint = "it is stepped on the device, together with the learner"
+        raise UserError(must("--actors", f"left out for {config.env.name}", show(address), hint))
 
 
 @contextlib.contextmanager
@@ -67,10 +65,9 @@ def room_for(address: str, actors: int) -> Iterator[str]:
     with connected(address, actors) as where:
         cpus = ray.cluster_resources().get("CPU", 0)
         if cpus < actors:
-            raise UserError(
-                f"host.actors {actors} needs {actors} CPUs, one an actor, and the Ray cluster "
-                f"at {where} has {cpus:g}; lower host.actors or add nodes"
-            )
+            allowed = f"at most {cpus:g}, the CPUs of the Ray cluster at {where}"
+            hint = "each actor takes one; lower host.actors or add nodes"
+            raise UserError(must("host.actors", allowed, actors, hint))
         yield f"{actors} actors on {where}, in processes of Ray"
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bellmax import must
 from bellmax.agents.shared.base import Batch
 from bellmax.envs import Step
 from bellmax.launch.replay import sum_tree
@@ -161,9 +162,8 @@ def _check_slots(
 ) -> None:
     if slots < sequence_length + rollout_length + history:
         before = f" and the {history} before it" if history else ""
-        raise ValueError(
-            f"capacity {capacity} holds no sequence of {sequence_length} steps{before}"
-        )
+        allowed = f"enough for a sequence of {sequence_length} steps{before}"
+        raise ValueError(must("capacity", allowed, capacity))
 
 
 def _read_steps(state: ReplayState, where: jax.Array, frame_stack: int, sharded: bool) -> Step:
@@ -184,7 +184,8 @@ def newest_frame(steps: Step, frame_stack: int) -> Step:
         return steps
     size = steps.observation.shape[-1]
     if size % frame_stack:
-        raise ValueError(f"the observation's last axis, {size}, is not {frame_stack} frames")
+        allowed = f"a multiple of frame_stack, {frame_stack}"
+        raise ValueError(must("the observation's last axis", allowed, size))
     return steps._replace(observation=steps.observation[..., -(size // frame_stack) :])
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.errors import in_words
 from bellmax.envs.options import import_extra, unknown
 
@@ -56,8 +56,8 @@ def check_video(path: Path, fps: int | None = None) -> None:
         raise UserError(f"{path} is a folder; name a file for the video")
     most = MAX_FPS[suffix]
     if fps is not None and not 1 <= fps <= most:
-        hint = "; a video .mp4 can have more" if suffix == ".gif" and fps > most else ""
-        raise UserError(f"--fps must be an integer in [1, {most}] for a {suffix}, got {fps}{hint}")
+        hint = "a video .mp4 can have more" if suffix == ".gif" and fps > most else ""
+        raise UserError(must("--fps", f"an integer in [1, {most}] for a {suffix}", fps, hint))
     try:
         import_extra("imageio_ffmpeg", "video").get_ffmpeg_exe()
     except RuntimeError as error:
@@ -96,15 +96,12 @@ def _check(pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     size = None
     for picture in pictures:
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise UserError(
-                f"pictures must be [H, W, 3] uint8, but one is {list(picture.shape)} "
-                f"{picture.dtype}"
-            )
+            got = f"{list(picture.shape)} {picture.dtype}"
+            raise UserError(must("pictures", "[H, W, 3] uint8", got))
         size = size or picture.shape
         if picture.shape != size:
-            raise UserError(
-                f"pictures must all be of one size, {list(size)}, but one is {list(picture.shape)}"
-            )
+            allowed = f"all of one size, {list(size)}"
+            raise UserError(must("pictures", allowed, list(picture.shape)))
         yield picture
 
 

@@ -11,7 +11,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.launch.runners.train_state import ActorState, TrainState
 
 AXIS = "devices"
@@ -28,13 +28,19 @@ def make_mesh(count: int) -> Mesh | None:
     devices = jax.devices()
     if count > len(devices):
         raise UserError(
-            f"devices must be at most {len(devices)}, the {devices[0].platform} devices that there "
-            f"are, got {count}"
+            must(
+                "devices",
+                f"at most {len(devices)}, the {devices[0].platform} devices that there are",
+                count,
+            )
         )
     if jax.process_count() > 1 and count != len(devices):
         raise UserError(
-            f"devices must be {len(devices)}, all devices of the {jax.process_count()} processes, "
-            f"got {count}"
+            must(
+                "devices",
+                f"{len(devices)}, all devices of the {jax.process_count()} processes",
+                count,
+            )
         )
     if count == 1:
         return None

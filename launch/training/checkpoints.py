@@ -330,6 +330,6 @@ def _check_fit(step: int, saved: dict[str, str], specs: dict[str, Any], partial:
         expected, found = wanted.get(name, "nothing"), saved.get(name, "nothing")
         if expected != found:
             raise UserError(
-                f"checkpoint {step} does not fit this run: {name} should be {expected} and the "
-                f"checkpoint has {found}; use the configuration of its run"
+                f"checkpoint {step} does not fit this run: {name} must be {expected}, "
+                f"got {found}; use the configuration of its run"
             )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import psutil
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.agents import Agent, registry
 from bellmax.envs import is_host_env, make_host_vector, make_vector_env
 from bellmax.launch.actors.actor import ActorFactory
@@ -143,7 +143,7 @@ def _build_on_device(
 ) -> tuple[Agent, specs.Array, Runner, Evaluator]:
     if config.replay.memory == "host":
         raise UserError(
-            f"replay.memory must be device, as {config.env.name} is stepped on the device, got host"
+            must("replay.memory", f"device, as {config.env.name} is stepped on the device", "host")
         )
     env = make_vector_env(config.env)
     _, make_agent = registry.load(config.agent_name)
@@ -168,16 +168,18 @@ def _build_host(
 ) -> tuple[Agent, specs.Array, Runner, Evaluator]:
     if config.seeds > 1:
         raise UserError(
-            f"seeds must be 1, as {config.env.name} is not stepped on the device, got "
-            f"{config.seeds}; start a run for each seed"
+            must(
+                "seeds",
+                f"1, as {config.env.name} is not stepped on the device",
+                config.seeds,
+                "start a run for each seed",
+            )
         )
     if config.replay.memory == "host" and config.devices > 1:
-        raise UserError("replay.memory host is for one device: leave out devices, or replay.memory")
+        raise UserError(must("devices", "1 for replay.memory host", config.devices))
     if jax.process_count() > 1:
-        raise UserError(
-            f"several processes need an environment that is stepped on the device: "
-            f"{config.env.name} is not"
-        )
+        allowed = "an environment that is stepped on the device, in a run of several processes"
+        raise UserError(must("env.name", allowed, config.env.name))
     agent, observation = make_host_agent(config)
     replay, mesh = _make_replay(config, agent), make_mesh(config.devices)
     device = None
@@ -214,7 +216,7 @@ def _actor_device(number: int | None) -> Any:
     devices = jax.local_devices()
     if number >= len(devices):
         raise UserError(
-            f"host.actor_device must be below {len(devices)}, the number of devices, got {number}"
+            must("host.actor_device", f"below {len(devices)}, the number of devices", number)
         )
     return devices[number]
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.agents import Memory
 from bellmax.launch.config.run_config import load_to_play
 from bellmax.launch.distributed.files import write_whole
@@ -74,7 +74,9 @@ def load_policy(run: str | Path, seed: int | None = None) -> Policy:
     seed = config.seed if seed is None else seed
     path = run / "policy" / f"seed-{seed}.msgpack"
     if not path.is_file():
-        raise UserError(f"there is no policy {path}; is the run finished, and the seed one of its?")
+        raise UserError(
+            f"there is no policy {path}; check that the run is finished and has that seed"
+        )
     experiment = build(config)
     agent, acting = experiment.agent, experiment.policy_inputs(experiment.abstract_state())
     template = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), acting)
@@ -97,8 +99,11 @@ def load_policy(run: str | Path, seed: int | None = None) -> Policy:
     def values(observation: Any, memory: Memory, is_first: Any) -> Any:
         if read_values is None:
             raise UserError(
-                "agent.name must be an agent that learns action values, got "
-                f"{config.agent_name!r}, whose policy has none"
+                must(
+                    "agent.name",
+                    "an agent that learns action values",
+                    f"{config.agent_name!r}, whose policy has none",
+                )
             )
         observation, is_first = jnp.asarray(observation), jnp.asarray(is_first)
         check_observation(experiment.observation, observation, is_first, any_dtype=any_dtype)
@@ -119,18 +124,25 @@ def check_observation(
       any_dtype: whether every dtype is allowed.
     """
     if is_first.ndim != 1:
-        raise UserError(f"is_first must be of shape (N,), got {is_first.shape}")
+        raise UserError(must("is_first", "of shape (N,)", is_first.shape))
     expected = *is_first.shape, *spec.shape
     if observation.shape != expected:
-        hint = "; add an axis of environments" if observation.shape == spec.shape else ""
+        hint = "add an axis of environments" if observation.shape == spec.shape else ""
         raise UserError(
-            f"observation must be of shape {expected}, {spec.shape} for each entry of is_first, "
-            f"got {observation.shape}{hint}"
+            must(
+                "observation",
+                f"of shape {expected}, {spec.shape} for each entry of is_first",
+                observation.shape,
+                hint,
+            )
         )
     if not any_dtype and _kind(observation.dtype) != _kind(spec.dtype):
         raise UserError(
-            f"observation must be {spec.dtype} of shape {expected}, got {observation.dtype} of "
-            f"shape {observation.shape}"
+            must(
+                "observation",
+                f"{spec.dtype} of shape {expected}",
+                f"{observation.dtype} of shape {observation.shape}",
+            )
         )
 
 

@@ -12,7 +12,7 @@ from bellmax import UserError
 from bellmax.launch.actors.ray_actor import make_ray_actors
 from bellmax.launch.config.overrides import flatten
 from bellmax.launch.config.run_config import RunConfig, load, to_dict, to_yaml
-from bellmax.launch.config.sentences import show
+from bellmax.launch.config.sentences import must, show
 from bellmax.launch.distributed.files import write_whole
 from bellmax.launch.distributed.locks import locked
 from bellmax.launch.distributed.processes import is_first, together, writable
@@ -76,11 +76,11 @@ def check_resumable(run: Path, config: RunConfig) -> None:
     if changed:
         # Another agent or task explains all the rest.
         key = next((name for name in ("agent.name", "env.name") if name in changed), changed[0])
-        raise UserError(
-            f"{key} cannot change when a run is resumed: {run} has {show(old.get(key))}, not "
-            f"{show(new.get(key))}; what can is {', '.join(RESUMABLE)}; `bellmax train` with "
-            "another --out starts another run"
+        hint = (
+            f"a resumed run can change {', '.join(RESUMABLE)}, and `bellmax train` with another "
+            "--out starts another run"
         )
+        raise UserError(must(key, f"{show(old.get(key))} as in {run}", new.get(key), hint=hint))
 
 
 def resume(
@@ -145,7 +145,8 @@ def _start(experiment: Experiment, run: Path) -> tuple[_Start | None, list[str]]
     said = [f"resuming {run} at step {step:,}{episodes}", *([warning] if warning else [])]
     runner.resume_restarts(checkpoints.extra(step).get("restarts", {}))
     if step > experiment.config.steps:
-        raise UserError(f"steps must be at least {step}, those that {run} has taken already")
+        allowed = f"at least {step}, those that {run} has taken already"
+        raise UserError(must("steps", allowed, experiment.config.steps))
     return _Start(step, state, _evaluated(experiment, run, step)), said
 
 

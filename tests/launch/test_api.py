@@ -154,7 +154,9 @@ def test_resume_trains_on_and_prints_if_asked(copy, capsys):
     assert copy.resume(900, progress=True, on_interval=lambda step, _: seen.append(step)) is copy
     assert copy.config.steps == 900 and set(seen) == {900} and len(copy.metrics()) == before + 2
     assert "resuming" in capsys.readouterr().out
-    with pytest.raises(UserError, match="agent.discount cannot change"):
+    with pytest.raises(
+        UserError, match="agent.discount must be .* as in .*, got 0.5; a resumed run can change"
+    ):
         copy.resume(1000, agent={"discount": 0.5})
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.launch.config.sentences import show
 from bellmax.launch.config.yaml_files import dump_yaml
 from bellmax.launch.distributed.locks import locked
@@ -78,8 +78,7 @@ def check_jobs(jobs: str) -> None:
     number = int(jobs) if jobs.isdecimal() else 0
     if not 1 <= number <= MOST_JOBS and not re.fullmatch(r"ray(://[^/\s]+:\d+)?", jobs):
         raise UserError(
-            f"--jobs must be an integer in [1, {MOST_JOBS}], ray or ray://HOST:PORT, "
-            f"got {show(jobs)}"
+            must("--jobs", f"an integer in [1, {MOST_JOBS}], ray or ray://HOST:PORT", show(jobs))
         )
 
 

@@ -83,7 +83,7 @@ def plan_runs(source: str, values: Mapping[str, Sequence[str]], out: Path) -> li
 
     count = math.prod(map(len, values.values()))
     if count > MOST_RUNS:
-        raise UserError(f"a sweep is at most {MOST_RUNS} runs, and these values make {count}")
+        raise UserError(f"a sweep must be at most {MOST_RUNS} runs, got {count} from these values")
     varied = sorted(key for key, several in values.items() if len(several) > 1)
     plan: dict[str, Job] = {}
     for combination in itertools.product(*values.values()):

@@ -106,7 +106,7 @@ def test_ten_replacements_in_a_row_are_enough(monkeypatch):
     there = fake(monkeypatch, deadly={*range(1, 11), *range(12, 99)})
     actor = make_actor()
     actor.collect((), (), 0)
-    with pytest.raises(UserError, match="10 in its place after it, the last because of lice"):
+    with pytest.raises(UserError, match="10 replacements in a row, the last because of lice"):
         actor.collect((), (), 5)
     assert there.calls == 22 and actor.faults["died"] == 20
 

@@ -119,8 +119,8 @@ MISTAKES = [
     ("train empty", ["empty", "without config.yaml"]),
     ("train plain", ["must be a mapping of keys, got 'a file'"]),
     ("train good.yaml --out run1", ["run1", "bellmax resume run1"]),
-    ("train good.yaml --out run1 --resume --seed 3", ["seed cannot change", "run1 has 0, not 3"]),
-    ("train va.yaml --out run1 --resume", ["agent.name", "run1 has 'dqn', not 'va_learning'"]),
+    ("train good.yaml --out run1 --resume --seed 3", ["seed must be 0 as in run1, got 3; "]),
+    ("train va.yaml --out run1 --resume", ["agent.name must be 'dqn' as in run1", "got 'va_le"]),
     ("train good.yaml --out plain", ["plain", "not a folder"]),
     ("train good.yaml --out plain/below", ["plain/below", "not a folder"]),
     ("train good.yaml --out " + "x" * 300, ["cannot be a run folder"]),
@@ -237,7 +237,7 @@ FILES = [
     ("agent: {name: dqn}\nseed: true", ["seed must be an integer", "got true"]),
     ("agent: {name: dqn}\nsteps: 1\nsteps: 2", ["line 3, column 1", "steps is given twice"]),
     ("agent: {name: dqn\nsteps: 1", ["line 2"]),
-    ("", ["bad.yaml is empty"]),
+    ("", ["bad.yaml must be a mapping of keys", "got an empty file"]),
 ]
 
 

@@ -156,7 +156,9 @@ def test_whole_rollouts_are_allocated(prioritised):
 
 
 def test_a_capacity_without_a_sequence_is_refused():
-    with pytest.raises(ValueError, match="capacity 20 holds no sequence of 9 steps"):
+    with pytest.raises(
+        ValueError, match="capacity must be enough for a sequence of 9 steps, got 20"
+    ):
         build((2, 2, 9, 20))
 
 

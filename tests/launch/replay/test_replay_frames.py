@@ -318,8 +318,8 @@ def test_adding_writes_in_place(prioritised):
 
 def test_what_does_not_fit_is_refused():
     steps = random_steps((4, 1, 2, 1, 1))
-    with pytest.raises(ValueError, match="holds no sequence of 2 steps and the 3 before it"):
+    with pytest.raises(ValueError, match="enough for a sequence of 2 steps and the 3 before it"):
         make((4, 1, 2, 1, 1), slots=5)
     make((4, 1, 2, 1, 1), slots=6)
-    with pytest.raises(ValueError, match="the observation's last axis, 4, is not 3 frames"):
+    with pytest.raises(ValueError, match="last axis must be a multiple of frame_stack, 3, got 4"):
         make((3, 1, 2, 1, 1)).init(example(steps))

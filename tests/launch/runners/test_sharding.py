@@ -144,8 +144,11 @@ def test_a_process_that_dies_is_told_by_the_other(folder, dies):
     [
         ("--devices 3", "devices must be a divisor of env.num_envs = 8, got 3"),
         ("--devices 8", "devices must be at most 1, the cpu devices that there are, got 8"),
-        ("--process 1", "--processes and --process need --coordinator"),
-        ("--coordinator 127.0.0.1:9", "needs --processes N and --process I"),
+        ("--process 1", "--coordinator must be ADDRESS:PORT or auto with --process"),
+        (
+            "--coordinator 127.0.0.1:9",
+            "--processes must be given with --coordinator ADDRESS:PORT, got nothing",
+        ),
         ("--coordinator 127.0.0.1:9 --processes 2 --process 2", "--process must be in [0, 1]"),
         ("--coordinator auto --processes 0", "--processes must be at least 1, got 0"),
     ],

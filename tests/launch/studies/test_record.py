@@ -372,8 +372,8 @@ def test_a_video_that_stops_leaves_the_one_before(tmp_path, name):
         yield then
 
     for then, words in [
-        (picture[:4], r"one size, \[8, 8, 3\], but one is \[4, 8, 3\]"),
-        (picture.astype(int), "must be .* uint8, but one is .* int64"),
+        (picture[:4], r"one size, \[8, 8, 3\], got \[4, 8, 3\]"),
+        (picture.astype(int), "must be .* uint8, got .* int64"),
     ]:
         with pytest.raises(UserError, match=words):
             write_video(path, pictures(then), 10)

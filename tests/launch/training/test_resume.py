@@ -83,10 +83,10 @@ def test_a_finished_run_resumed_with_more_steps_equals_one_that_had_them(whole, 
 
 
 CHANGES = [
-    ("--agent.learning-rate 1e-3", "agent.learning_rate cannot change"),
-    ("--env.num-envs 8", "env.num_envs cannot change"),
-    ("--seed 3", "seed cannot change"),
-    ("--log-every 50", "log_every cannot change"),
+    ("--agent.learning-rate 1e-3", "agent.learning_rate must be 0.0"),
+    ("--env.num-envs 8", "env.num_envs must be "),
+    ("--seed 3", "seed must be 0 as in "),
+    ("--log-every 50", "log_every must be "),
     ("--steps 800", f"steps must be at least {ENDS}"),
 ]
 
