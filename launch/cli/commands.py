@@ -1,4 +1,4 @@
-"""The commands of `bellmax`: what each takes and does. Each imports what it needs when it runs."""
+"""The commands of `bellmax`: their options and functions. Each imports its parts when it runs."""
 
 import dataclasses
 import json
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 
 class Command(NamedTuple):
-    """options: dataclass of what it takes. run: takes an instance of it, and returns the exit code;
-    overrides: `--key value` of a configuration follow, and `run` takes them as second argument."""
+    """A command.
+
+    options: dataclass of its options. run: takes an instance of `options`; returns the exit code.
+    overrides: whether configuration overrides (`--key value`) follow, as second argument of `run`.
+    """
 
     options: type
     run: Callable[..., int]
@@ -54,7 +57,7 @@ def _resume(arguments: command_options.Resume, overrides: Sequence[str]) -> int:
 def _continue(
     run: Path, source: str, arguments: command_options.Where, overrides: Sequence[str]
 ) -> int:
-    """Resume a run as `source` and the overrides have it."""
+    """Resume a run with the configuration of `source` and the overrides."""
     config = _load(arguments, source, overrides)
     _configure_jax(deterministic=arguments.deterministic)
     _join_processes(arguments)
@@ -198,7 +201,7 @@ def _configure_jax(*, deterministic: bool = False) -> None:
 
 
 def _load(arguments: command_options.Where, source: str, overrides: Sequence[str]) -> "RunConfig":
-    """Return the configuration of a run, with the loggers that the command adds."""
+    """Return the configuration of a run, including loggers from `--logger`."""
     from bellmax.launch.config.run_config import load
 
     config = load(source, overrides)

@@ -1,4 +1,4 @@
-"""Uncertainty boxes: ranges of a task's parameters, published or one's own, and grids over them."""
+"""Uncertainty boxes: published or user-given ranges of a task's parameters, and grids over them."""
 
 import importlib.resources
 import itertools
@@ -28,7 +28,7 @@ class Box(NamedTuple):
 
 
 def published_boxes() -> dict[str, dict[str, Box]]:
-    """The boxes in configs/uncertainty, where their sources are too, by task and by name."""
+    """Return the boxes in configs/uncertainty by task and by name; their files give the sources."""
     folder = importlib.resources.files("bellmax.configs") / FOLDER
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=str)
     contents = [parse_yaml(f.read_bytes(), f.name) for f in files]
@@ -42,10 +42,10 @@ def published_boxes() -> dict[str, dict[str, Box]]:
 
 
 def published_box(task: str, name: str) -> Box:
-    """The box of that name of a task.
+    """Return the published box `name` of a task.
 
     Raises:
-      UserError: the task has no published box, or none of that name.
+      UserError: the task has no published box, or no box of this name.
     """
     boxes = published_boxes()
     if task not in boxes:
@@ -59,7 +59,7 @@ def published_box(task: str, name: str) -> Box:
 
 
 def own_box(texts: Sequence[str]) -> Box:
-    """The box of 1 to 3 texts such as `torso_mass=0.1,3`, named after its parameters.
+    """Parse 1 to 3 ranges such as `torso_mass=0.1,3` into a box named after its parameters.
 
     Raises:
       UserError: a text is not NAME=LOW,HIGH with LOW < HIGH, or the texts are too many.
@@ -80,13 +80,13 @@ def own_box(texts: Sequence[str]) -> Box:
 
 
 def make_axes(box: Box, points: int, upper_end: UpperEnd = "included") -> dict[str, np.ndarray]:
-    """The points of each parameter, [P] float64, ascending.
+    """Return the grid points of each parameter, [P] float64, ascending.
 
     Args:
       box: the ranges.
       points: P >= 2.
       upper_end: "included" spaces P points from low to high, as M2TD3's code does; "excluded" takes
-        low + i (high - low) / P for i < P, as that of RRLS does, so that high is never evaluated.
+        low + i (high - low) / P for i < P, as RRLS's code does, so high is never evaluated.
 
     Raises:
       UserError: fewer than 2 points, or more cells than 100,000.
@@ -109,7 +109,7 @@ def check_points(points: int) -> None:
 
 
 def make_cells(axes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Every combination of the points, [C] float64 by parameter; the last one varies fastest."""
+    """Return all combinations of the points, [C] float64 by parameter; the last varies fastest."""
     columns = zip(*itertools.product(*axes.values()), strict=True)
     return {name: np.array(column) for name, column in zip(axes, columns, strict=True)}
 
