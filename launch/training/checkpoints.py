@@ -142,7 +142,7 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def best(self) -> int | None:
-        """Return the step with the highest metric (the later of equals); None without any metric."""
+        """Return the step with the highest metric (the later of equals); None without a metric."""
         scored = [(self._metric(step), step) for step in self.steps()]
         return max(((m, s) for m, s in scored if m is not None), default=(None, None))[1]
 

@@ -135,7 +135,7 @@ class Session:
         return int(state.vector_steps) // self.experiment.config.rollout_length
 
     def _next_stop(self, rollouts: int) -> int:
-        """Return the end of the next interval; the first gradient step, which is timed, ends one."""
+        """Return the end of the next interval; the first gradient step is timed and ends one."""
         config, size = self.experiment.config, self.steps_per_rollout
         periods = config.log_every, config.evaluate_every, config.checkpoint_every
         stops = [next_stop(rollouts, period, size) for period in periods if period]
