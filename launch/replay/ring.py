@@ -5,8 +5,8 @@ contiguous write. All functions are pure; donate the state to a jitted caller an
 place. `cursor` and `filled` are the same for every seed, so under `vmap` over seeds they stay
 unbatched (`seed_axes`) and the write stays a slice instead of a scatter.
 
-Of stacked observations only the newest frame is stored, and stacks are rebuilt in samples: a stack
-of S frames takes the memory of one. The S - 1 slots from the cursor on then never start a sequence,
+For stacked observations only the newest frame is stored, and samples rebuild the stacks: a stack of
+S frames takes the memory of one. The S - 1 slots from the cursor on then never start a sequence,
 because the frames before them are overwritten.
 """
 
@@ -23,9 +23,11 @@ from bellmax.launch.replay import sum_tree
 
 
 class ReplayState(NamedTuple):
-    """storage: leaves [C, N, ...]. cursor: [] next slot written. filled: [] slots that hold steps.
+    """The contents of replay.
 
-    Storage has the newest frame of stacked observations.
+    storage: leaves [C, N, ...]. cursor: [] next slot to write. filled: [] slots that hold steps.
+
+    Of stacked observations it has the newest frame.
     priorities: sum tree over the C * N possible first steps of a sequence, () if uniform.
     max_priority: [] largest priority seen, to the power of the exponent, () if uniform.
     """
@@ -38,16 +40,18 @@ class ReplayState(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """batch: sequences [B, T] and weights [B]; indices: [B] int32, for update_priorities."""
+    """A sample. batch: sequences [B, T], weights [B]; indices: [B] int32, for update_priorities."""
 
     batch: Batch
     indices: jax.Array
 
 
 class Replay(NamedTuple):
-    """init(step) takes one vector step with leaves [N, ...] (shapes only).
+    """Functions of a replay.
 
-    add(state, steps [L, N, ...]) -> state; of stacked observations whole stacks or newest frames
+    init(step) -> state, for vector steps with leaves [N, ...] (only shapes and dtypes are used)
+
+    add(state, steps [L, N, ...]) -> state; observations are stacks or their newest frames
     sample(state, key) -> Sample
     update_priorities(state, indices [B], priorities [B]) -> state; does nothing if uniform
     frame_stack: S, as in `make_replay`
@@ -79,26 +83,26 @@ def make_replay(
     """Make a replay of sequences.
 
     Args:
-      capacity: steps kept, over all environments; rounded down to whole rollouts.
-      num_envs: N, streams that are added side by side.
-      rollout_length: L, vector steps added at once.
-      sequence_length: T, steps in a sampled sequence, contiguous in one stream.
+      capacity: steps kept, summed over environments; rounded down to whole rollouts.
+      num_envs: N, number of environments, whose steps are added together.
+      rollout_length: L, vector steps per call of `add`.
+      sequence_length: T, contiguous steps of one environment in a sampled sequence.
       batch_size: B, sequences in a sample.
-      prioritised: sample in proportion to priority ** priority_exponent, never a sequence that
-        starts at the end of an episode; else uniformly over all sequences.
+      prioritised: whether to sample in proportion to priority ** priority_exponent, excluding
+        sequences that start at the end of an episode; otherwise uniformly over all sequences.
       importance_exponent: beta; weights are (probability ** -beta), divided by the batch's largest.
       frame_stack: S; above 1, observations are single arrays of S frames joined on the last axis,
-        oldest first, as `bellmax.envs.wrappers.FrameStack` makes them, and no frame changes once
-        it was shown (running statistics change them). The first step added, like every `is_first`,
-        is taken to open an episode.
-      sharded: whether environments are split over devices; samples are the same.
+        oldest first, as `bellmax.envs.wrappers.FrameStack` makes them. A frame must be the same in
+        every stack, so normalisation by running statistics is excluded. The first step added, and
+        every step with `is_first`, opens an episode.
+      sharded: whether environments are split over devices; samples do not depend on it.
 
     Returns:
       Replay, a named tuple of pure functions.
 
     Raises:
-      ValueError: the capacity holds no sequence; from `init` and `add`, an observation's last axis
-        is not S frames.
+      ValueError: the capacity is too small for a sequence; from `init` and `add`: the last axis
+        of an observation is not a multiple of S.
 
     Source: Schaul et al. 2016, arXiv:1511.05952 (proportional variant, stratified).
     """
@@ -192,7 +196,7 @@ def newest_frame(steps: Step, frame_stack: int) -> Step:
 def _read(storage: jax.Array, where: jax.Array, sharded: bool) -> jax.Array:
     """Return rows of storage [C, N, ...] at `where` (slot * N + environment), in its shape."""
     num_envs = storage.shape[1]
-    if sharded:  # joining the two axes would gather the whole replay on each device
+    if sharded:  # merging the two axes would gather the whole replay on each device
         return storage[where // num_envs, where % num_envs]
     return storage.reshape(-1, *storage.shape[2:])[where]
 
@@ -203,7 +207,7 @@ def _read_stacks(
     """Return observations [B, T, ..., S * C] of the sequences of steps at `where` [B, T]."""
     slots, num_envs = state.storage.is_last.shape
     history, length, first = frame_stack - 1, where.shape[1], where[:, :1]
-    # The sequence and the steps before it that its frames may come from, [B, S - 1 + T].
+    # The sequence, and the S - 1 steps before it that hold its older frames, [B, S - 1 + T].
     window = (first + jnp.arange(-history, length)[None] * num_envs) % (slots * num_envs)
     oldest = window // num_envs == (state.cursor - state.filled) % slots
     opens = _read(state.storage.is_first, window, sharded) | oldest
@@ -222,8 +226,8 @@ def _rank_new_starts(
 ) -> tuple[jax.Array, ...]:
     """Set the priorities of the sequences that a write at the cursor changes.
 
-    Those that it completes get the largest priority. Those that it breaks, or whose `history` steps
-    before the first it overwrites, get 0.
+    Sequences that the write completes get the largest priority. Sequences that it overwrites in
+    part, or whose preceding `history` steps it overwrites, get 0.
     """
     slots, num_envs = state.storage.is_last.shape
     offsets = jnp.arange(1 - sequence_length, rollout_length + history)
@@ -238,7 +242,7 @@ def _rank_new_starts(
 def _uniform_starts(
     state: ReplayState, key: jax.Array, sequence_length: int, batch_size: int, history: int
 ) -> jax.Array:
-    """Draw [B] first steps of whole sequences with `history` steps before them, uniformly."""
+    """Draw [B] first steps of complete sequences with `history` steps before them, uniformly."""
     slots, num_envs = state.storage.is_last.shape
     filled = jnp.minimum(state.filled, slots - history) if history else state.filled
     # The remainder's bias is below starts / 2**32; it saves half of the random bits.

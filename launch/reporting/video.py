@@ -1,7 +1,7 @@
-"""Writes pictures that arrive one by one as a video, .gif or .mp4, with ffmpeg.
+"""Write a stream of pictures as a video, .gif or .mp4, with ffmpeg.
 
-No more than one picture is in memory. imageio itself is not used: its ffmpeg plugin refuses .gif,
-and its other writers of .gif keep every picture until the end.
+Only one picture is in memory at a time. imageio itself is not used: its ffmpeg plugin refuses
+.gif, and its other writers of .gif keep every picture until the end.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from bellmax.envs.options import import_extra, unknown
 
 MAX_FPS = {".gif": 50, ".mp4": 240}  # browsers show a gif with more at a tenth of the speed
 SUFFIXES = tuple(MAX_FPS)
-# Each picture of a gif has the 256 colours that suit it best.
+# Each picture of a gif gets its own palette of 256 colours.
 _PALETTES = (
     "split[a][b];[a]palettegen=stats_mode=single:reserve_transparent=0[p];"
     "[b][p]paletteuse=new=1:dither=none"
@@ -43,10 +43,10 @@ def check_video(path: Path, fps: int | None = None) -> None:
 
     Args:
       path: the file.
-      fps: pictures a second; None for one that every video supports.
+      fps: pictures per second; None for a rate that every video supports.
 
     Raises:
-      UserError: the suffix is none of .gif and .mp4, the path is a folder, `fps` is out of range,
+      UserError: the suffix is not .gif or .mp4, the path is a folder, `fps` is out of range,
         or the extra `video` is missing.
     """
     suffix = path.suffix.lower()
@@ -69,9 +69,9 @@ def write_video(path: Path, pictures: Iterable[np.ndarray], fps: int) -> int:
 
     Args:
       path: a file that `check_video` accepts; its folder is created if it is missing.
-      pictures: [H, W, 3] uint8 each, all of one size, at least one. Nothing is written before the
-        first of them is there.
-      fps: pictures a second. A gif has delays of whole hundredths of a second, which are right on
+      pictures: [H, W, 3] uint8 each, all of the same size, at least one. Nothing is written before
+        the first picture.
+      fps: pictures per second. A gif has delays of whole hundredths of a second, which are right on
         average. An mp4 repeats the last row or column of pictures whose height or width is odd.
 
     Returns:
@@ -106,7 +106,7 @@ def _check(pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _write(path: Path, pictures: Iterator[np.ndarray], fps: int) -> int:
-    """Writes a file that may be there, and reads it back: ffmpeg's exit status is not shown."""
+    """Write a file and read it back to check it, because ffmpeg's exit status is hidden."""
     # With its own protection from Ctrl-C ffmpeg is started by a fork, which threads of jax forbid.
     os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
     ffmpeg = import_extra("imageio_ffmpeg", "video")

@@ -1,4 +1,4 @@
-"""A run over several devices: environments, replay and batches are split, the learner is not.
+"""Sharding of a run: environments, replay and batches are split over devices, the learner is not.
 
 Agents are unchanged. jax's partitioner makes one program for all devices from the shardings of the
 state, and sums the gradients of a split batch over the devices.
@@ -15,7 +15,7 @@ from bellmax import UserError, must
 from bellmax.launch.runners.train_state import ActorState, TrainState
 
 AXIS = "devices"
-# split(batch) -> the same batch, leaves [B, ...], distributed over the devices.
+# split(batch) -> the same batch, leaves [B, ...], split over the devices.
 Split: TypeAlias = Callable[[Any], Any]
 
 
@@ -86,9 +86,9 @@ def shardings(mesh: Mesh, state: TrainState) -> TrainState:
 
 
 def place(state: Any, where: Any) -> Any:
-    """Place a state as `shardings` says; leaves that are there already are not copied.
+    """Place a state by its `shardings`; leaves that have theirs already are not copied.
 
-    With several processes every leaf must be there already.
+    With several processes every leaf must have its sharding already.
     """
 
     def put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
