@@ -1,4 +1,4 @@
-"""The agents by name, built-in ones and the user's own; modules are imported on first use."""
+"""Agents by name, built-in or the user's own; modules are imported on first use."""
 
 import dataclasses
 import importlib
@@ -11,8 +11,8 @@ from bellmax import UserError, must
 from bellmax.envs.errors import in_a_sentence
 from bellmax.envs.options import load_callable
 
-# Name, which is also that of the agent's module and after `make_` -> module below
-# `agents/configs`, class of its configuration.
+# Name of an agent -> (module in `agents/configs`, class of its configuration). The agent's module
+# is `agents/NAME.py`, its function `make_NAME`.
 _AGENTS = {
     "byol_explore": ("on_policy", "BYOLExploreConfig"),
     "count_bonus": ("on_policy", "CountBonusConfig"),

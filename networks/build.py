@@ -15,7 +15,7 @@ from bellmax.networks.heads import DuelingHead, QHead, QOutput, QuantileHead, VA
 from bellmax.networks.torsos import MLP, ImpalaResNet, MinAtarConv, NatureConv
 
 Torso = Literal["mlp", "minatar", "nature", "impala"]
-_NATURE_SIZE = 36  # its three convolutions leave one pixel of 36
+_NATURE_SIZE = 36  # its three convolutions reduce 36 pixels to one
 
 
 class Network(NamedTuple):
@@ -94,7 +94,7 @@ def make_torso(name: Torso, hidden: tuple[int, ...], dtype: Any, num_values: int
 
 
 def count_values(observation: specs.Array) -> int:
-    """The number of values of an observation that is a number, a DiscreteArray; else 0."""
+    """Return the number of values of a DiscreteArray observation; 0 for other observations."""
     return observation.num_values if isinstance(observation, specs.DiscreteArray) else 0
 
 
@@ -112,7 +112,7 @@ def check_arrays(observation: specs.Array, what: str) -> None:
 
 
 def check_torso(name: Torso, observation: specs.Array) -> None:
-    """Raises UserError if a torso gets images of another layout, or no images but needs them."""
+    """Raises UserError if a torso gets images of another layout, or needs images and gets none."""
     shape = tuple(observation.shape)
     if _is_channels_first(shape):
         raise UserError(
@@ -145,7 +145,7 @@ def check_torso(name: Torso, observation: specs.Array) -> None:
 
 
 def _is_channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether a shape is an image's with at most 16 channels first: no picture is so flat."""
+    """Whether a shape looks like an image with at most 16 channels, channels first."""
     return len(shape) == 3 and shape[0] <= 16 and min(shape[1:]) >= 24
 
 

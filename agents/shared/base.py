@@ -47,7 +47,7 @@ class Batch(NamedTuple):
 
 
 class ActorOutput(NamedTuple):
-    """action: [N] or [N, D]; memory: the next one; behaviour: stored in replay with the action."""
+    """action: [N] or [N, D]; memory: the next memory; behaviour: stored in replay with the action."""
 
     action: jax.Array
     memory: Memory
@@ -89,10 +89,11 @@ class ReplaySpec(NamedTuple):
 
 
 class ActInput(NamedTuple):
-    """What N environments show an agent, and what it draws from.
+    """Input of `act` for N environments.
 
-    observation: [N, ...]. memory: the one before it. is_first: [N] bool, the observation opens an
-    episode. key: of this step. step: [] int32, environment steps so far.
+    observation: [N, ...]. memory: recurrent state before the observation. is_first: [N] bool,
+    whether the observation opens an episode. key: key of this step. step: [] int32, environment
+    steps so far.
     """
 
     observation: Any
@@ -122,7 +123,7 @@ class Agent(NamedTuple):
         called once per rollout with all environments in the batch and their memory after the
         rollout; gradient steps then use minibatches of the returned batch
     values(params, observation [N, ...], memory, is_first [N]) -> named tuple of action values, with
-        q_values [N, A] and whatever else the network has, such as quantiles [N, K, A]; params are
+        q_values [N, A] and the network's other outputs, such as quantiles [N, K, A]; params are
         those of `act`. None for an agent whose policy needs no action values
     schedules: name -> function(gradient steps, environment steps) -> value, such as the learning
         rate; for the log only

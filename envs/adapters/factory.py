@@ -61,8 +61,8 @@ def from_suite(made: Any) -> Any:
     """Return an environment object of a JAX suite in that suite's adapter.
 
     Args:
-      made: an object, or (environment, params) as gymnax.make returns. What is of no such suite is
-        returned as it is.
+      made: an object, or (environment, params) as gymnax.make returns. Objects of other packages
+        are returned unchanged.
 
     Raises:
       UserError: the adapter does not take it, or bellmax has no adapter for its package.

@@ -1,4 +1,4 @@
-"""Rewards and flags of host tasks as Python's numbers, and what of a time step is not finite."""
+"""Conversion of host tasks' rewards and flags to Python numbers, and checks for NaNs."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def as_flag(value: Any, field: str, name: str) -> bool:
 
 
 def not_finite(observation: np.ndarray, reward: float) -> str:
-    """Say which entries of an observation, [...], or that the reward is not finite."""
+    """Return which entries of an observation, [...], or that the reward is not finite, in words."""
     if not -LARGEST <= reward <= LARGEST:
         return f"the reward was {reward:g}, which float32 cannot hold"
     places = np.argwhere(~np.isfinite(observation)).tolist()
