@@ -1,4 +1,4 @@
-"""What the claims train: lanes equal to runs, tasks and problems as they are described."""
+"""Learners and tasks of the claims: lanes equal runs, and tasks match their descriptions."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The recipes of cloud/: they parse, and the commands in them run as they are, on this machine."""
+"""The recipes of cloud/: they parse, and their commands run on this machine."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""The table of losses in docs/losses.md: complete, and true of shapes, papers, rlax and limits."""
+"""The table in docs/losses.md is complete and correct: shapes, papers, rlax and limits."""
 
 import ast
 import inspect

@@ -47,7 +47,7 @@ class Batch(NamedTuple):
 
 
 class ActorOutput(NamedTuple):
-    """action: [N] or [N, D]; memory: the next memory; behaviour: stored in replay with the action."""
+    """action: [N] or [N, D]; memory: the next one; behaviour: stored in replay with the action."""
 
     action: jax.Array
     memory: Memory

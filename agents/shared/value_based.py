@@ -162,8 +162,8 @@ def make_value_agent(
       auxiliary: further networks, whose loss is added to the agent's.
 
     Returns:
-      The agent. `learn` minimises the mean loss, weighted by the batch's importance weights. With an
-      auxiliary, the learner state has the q-network's parameters under "q", and `loss_function`
+      The agent. `learn` minimises the mean loss, weighted by the batch's importance weights. With
+      an auxiliary, the learner state has the q-network's parameters under "q", and `loss_function`
       receives only these.
 
     Raises:

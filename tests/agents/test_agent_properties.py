@@ -1,4 +1,4 @@
-"""What holds for DQN and Munchausen DQN holds for QR-DQN-Retrace and VA-learning too."""
+"""Properties that all agents with action values share."""
 
 from dataclasses import replace
 

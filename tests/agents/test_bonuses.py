@@ -1,4 +1,4 @@
-"""RND, ICM and counts as bonuses: known rewards, and what their gradients may reach."""
+"""RND, ICM and count bonuses: known rewards, and the parameters that their gradients reach."""
 
 import functools
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Agents find the values that are known, also where a time limit cuts every episode.
+"""Agents learn known values, with and without time limits.
 
 Negative control: a stream that calls truncation termination leads the same agents elsewhere, to the
 fixed point of that mistake.

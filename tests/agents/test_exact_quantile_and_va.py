@@ -1,4 +1,4 @@
-"""QR-DQN-Retrace and VA-learning find the values that are known, also where time limits cut."""
+"""QR-DQN-Retrace and VA-learning learn known values, with and without time limits."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Names, options, and what is said when they are wrong."""
+"""Names and options of tasks, and messages about wrong ones."""
 
 import importlib.util
 import subprocess

@@ -1,4 +1,4 @@
-"""The single-file examples learn, and differ by the loss alone."""
+"""The single-file examples learn, and differ only in the loss."""
 
 import ast
 import difflib

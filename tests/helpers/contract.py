@@ -1,4 +1,4 @@
-"""What every learning rule promises, checked on cases of its own by each topic.
+"""The contract of every learning rule; each topic's tests run it on their own cases.
 
 CASES = [Case(losses.q_learning, {"q_tm1": ..., "a_tm1": ...}, learns=("q_tm1",))]
 

@@ -1,4 +1,4 @@
-"""What a rule must not depend on: entries past an end, under a mask or of probability 0.
+"""Entries that a rule must ignore: past an end, masked, or of probability 0.
 
 By the names of its arrays a case has rows that exclude some entries, each once with finite values
 and then with nan, inf or -inf there. Row 0 of an axis is never excluded.

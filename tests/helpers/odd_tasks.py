@@ -1,4 +1,4 @@
-"""Environments with the mistakes that users make, by factory; each is named in a test."""
+"""Factories of environments with typical mistakes of users."""
 
 import sys
 import time

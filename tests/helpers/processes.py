@@ -1,4 +1,4 @@
-"""Start Python and the `bellmax` command in processes of their own.
+"""Start Python and the `bellmax` command in new processes.
 
 They run the code of this tree, and share the compilation cache that the environment names.
 """

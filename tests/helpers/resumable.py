@@ -1,4 +1,4 @@
-"""One small configuration an agent, with everything on that a checkpoint could forget."""
+"""One small configuration per agent, with every feature that has state in a checkpoint."""
 
 # Statistics of observations, priorities, n-step returns, two seeds; 100 vector steps warm up.
 CONFIGS = {

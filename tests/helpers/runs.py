@@ -1,4 +1,4 @@
-"""Read what a run leaves in its folder, while it trains or afterwards."""
+"""Read the files of a run, during or after training."""
 
 import json
 from pathlib import Path

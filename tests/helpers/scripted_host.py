@@ -1,4 +1,4 @@
-"""Host environments that do what a test says. Importable by a child process: no jax, no pytest."""
+"""Scripted host environments. A child process imports them, so they need neither jax nor pytest."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Hyper-parameters are leaves: what is learnt with traced ones is what constants give."""
+"""Traced hyper-parameters give the same learning as constants."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""For tests of launch/: commands run in this process and leave its settings as they are."""
+"""Set-up of the tests of launch/: commands in this process do not change its settings."""
 
 import contextlib
 import shutil

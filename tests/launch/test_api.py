@@ -1,4 +1,4 @@
-"""`bellmax.train` and what its Run gives, from a script or a notebook."""
+"""The Python API: `bellmax.train` and the methods of its Run."""
 
 import dataclasses
 import shutil

@@ -1,4 +1,4 @@
-"""Numbers of NumPy are checked as those of Python, and sizes of every kind by name."""
+"""NumPy numbers are checked like Python numbers, and wrong sizes are named."""
 
 import jax
 import jax.numpy as jnp

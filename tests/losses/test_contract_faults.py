@@ -1,4 +1,4 @@
-"""A rule with a fault breaks the promise that the fault is about; the right rule breaks none."""
+"""Each planted fault in a rule fails its part of the contract; the correct rule fails none."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What the theory says of multi-step distributional operators, on exact distributions."""
+"""Theory of multi-step distributional operators, checked on exact distributions."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""What lies past the end of an episode never enters a multi-step target, however large."""
+"""Values past the end of an episode never enter a multi-step target."""
 
 import jax
 import numpy as np

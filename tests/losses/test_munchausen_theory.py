@@ -1,4 +1,4 @@
-"""What the theory says of Munchausen value iteration, checked on small tables in float64."""
+"""Theory of Munchausen value iteration, checked on small tables in float64."""
 
 import functools
 import itertools

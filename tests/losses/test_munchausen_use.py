@@ -1,4 +1,4 @@
-"""Munchausen losses in use: transformations, dtypes, errors, and mistakes that must be seen."""
+"""Munchausen losses in use: transformations, dtypes, errors, and planted mistakes."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""V-MPO: a loop in NumPy, worked numbers, masks, whose gradient goes where, and rlax as a peer."""
+"""V-MPO: a loop in NumPy, worked numbers, masks, the flow of gradients, and rlax as a peer."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The promises that all learning rules share, on BYOL-Explore's losses, and their messages."""
+"""The contract of all learning rules, on BYOL-Explore's losses, and their messages."""
 
 import jax
 import jax.numpy as jnp

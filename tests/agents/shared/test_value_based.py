@@ -1,4 +1,4 @@
-"""What value-based agents share: windows, masks, target updates and exploration."""
+"""Shared code of value-based agents: windows, masks, target updates and exploration."""
 
 import functools
 from dataclasses import replace

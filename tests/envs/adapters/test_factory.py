@@ -1,4 +1,4 @@
-"""What is said of a user's own environment that raises, or is not one: where, in their code."""
+"""Messages about a user's environment that raises, or is none: they name file and line."""
 
 import re
 

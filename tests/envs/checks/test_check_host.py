@@ -1,4 +1,4 @@
-"""`check_env` of environments that Python steps: planted faults are named, sound ones are not."""
+"""`check_env` of host environments: it names planted faults, and finds none elsewhere."""
 
 import numpy as np
 import pytest

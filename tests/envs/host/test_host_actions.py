@@ -1,4 +1,4 @@
-"""Tasks that check their actions get none that rounding to float32 has moved out of bounds."""
+"""Actions stay within bounds of float64 after rounding to float32."""
 
 import dm_env
 import gymnasium

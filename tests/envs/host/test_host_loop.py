@@ -1,4 +1,4 @@
-"""Tasks in a loop: seeds, faults, and what is said of mistakes."""
+"""Tasks in a loop: seeds, faults, and messages about mistakes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What pools of threads share, around a pool that follows a script."""
+"""The common part of thread pools, tested with a scripted pool."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tasks in processes of their own. Starting one takes seconds: each test looks at many things."""
+"""Tasks in their own processes, which take seconds to start, so each test checks several things."""
 
 import functools
 import multiprocessing

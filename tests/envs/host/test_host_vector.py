@@ -1,4 +1,4 @@
-"""The stream of host environments: the same as that of environments of jax."""
+"""The stream of host environments equals that of JAX environments."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Pictures of jax tasks: what is drawn is where the state says, found in the pixels by colour."""
+"""Pictures of JAX tasks: objects are drawn where the state has them."""
 
 import dataclasses
 import functools

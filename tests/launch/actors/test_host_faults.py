@@ -1,4 +1,4 @@
-"""Host runs that are killed, stopped or out of disk: what stays, and that they can be resumed."""
+"""Host runs that are killed, stopped or out of disk space keep their files and can be resumed."""
 
 import importlib
 import signal

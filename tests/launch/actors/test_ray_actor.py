@@ -1,4 +1,4 @@
-"""Actors in processes of Ray learn what actors here learn; one that dies is replaced."""
+"""Runs with Ray actors learn the same as runs with local actors; an actor that dies is replaced."""
 
 import contextlib
 import importlib

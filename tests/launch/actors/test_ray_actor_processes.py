@@ -1,4 +1,4 @@
-"""The near half of an actor in a process of Ray, with a Ray that is none."""
+"""The local part of a Ray actor, tested with a fake of Ray."""
 
 import socket
 import sys

@@ -1,4 +1,4 @@
-"""Boxes of parameters: the published numbers, their grids, and what is refused."""
+"""Uncertainty boxes: published numbers, grids, and messages about mistakes."""
 
 import numpy as np
 import pytest

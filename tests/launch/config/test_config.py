@@ -1,4 +1,4 @@
-"""Defaults, then the file, then the command line; and each file that cannot be read says why."""
+"""Precedence of defaults, file and command line; messages about files that cannot be read."""
 
 import pytest
 

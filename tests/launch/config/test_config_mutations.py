@@ -1,4 +1,4 @@
-"""Presets with mistakes planted in them: each is refused in sentences that name it, none crashes.
+"""Presets with planted mistakes: each is reported in one sentence, and none crashes.
 
 `--slow` plants 1,000; the fast set has fewer.
 """

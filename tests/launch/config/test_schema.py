@@ -1,4 +1,4 @@
-"""The strict merge: what fits is taken exactly, what does not is one sentence with the key."""
+"""Validation: allowed values are kept exactly; others give one sentence with the key."""
 
 import math
 from dataclasses import asdict, dataclass, field

@@ -1,4 +1,4 @@
-"""Signals that come while something must not be interrupted."""
+"""Signals that arrive while something must not be interrupted."""
 
 import signal
 

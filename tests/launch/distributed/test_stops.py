@@ -1,4 +1,4 @@
-"""A signal to a host run: what is saved, and that nothing which was due is left out for good."""
+"""A signal to a host run: it is saved, and a resumed run does what was due."""
 
 import json
 import signal

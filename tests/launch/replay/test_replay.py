@@ -1,4 +1,4 @@
-"""Replay returns what was written, whole sequences of one stream, as often as it should."""
+"""Replay returns complete sequences of written steps, with the right frequencies."""
 
 import warnings
 from itertools import product

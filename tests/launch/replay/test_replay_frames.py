@@ -1,4 +1,4 @@
-"""Replay that keeps single frames samples the stacks that were added, and none that it has lost."""
+"""Replay of single frames samples exactly the stacks that were added and not overwritten."""
 
 from collections import deque
 from itertools import product

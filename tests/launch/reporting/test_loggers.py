@@ -1,4 +1,4 @@
-"""Loggers get one number a name for all seeds, and never stop a run."""
+"""Loggers get one number per name for all seeds, and never stop a run."""
 
 import sys
 import types

@@ -1,4 +1,4 @@
-"""The interquartile mean by hand, and intervals that cover as often as they say."""
+"""The interquartile mean by hand, and the coverage of bootstrap intervals."""
 
 import numpy as np
 import pytest

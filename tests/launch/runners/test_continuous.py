@@ -1,4 +1,4 @@
-"""Agents with continuous actions from the command line: a run, its policy, and what is refused."""
+"""Agents with continuous actions on the command line: a run, its policy, and mistakes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The runner: compiled once, true counts, and the same however seeds and calls are cut."""
+"""The device runner: one compilation, exact counts, and results that do not depend on grouping."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Evaluation: whole greedy episodes with their raw returns, one an environment, cut ones told."""
+"""Evaluation: complete greedy episodes, one per environment, with raw returns; marks of cuts."""
 
 import dataclasses
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The host runner: what it learns is what the on-device runner learns, and how it stops."""
+"""The host runner learns the same as the device runner, and stops when asked."""
 
 import threading
 

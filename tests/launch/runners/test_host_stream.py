@@ -1,4 +1,4 @@
-"""The stream of the host runner: no step is lost or doubled, and what actors see and show."""
+"""The stream of the host runner: no step is lost or doubled, and actors see the right data."""
 
 import threading
 from typing import Any

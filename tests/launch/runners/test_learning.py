@@ -1,4 +1,4 @@
-"""The on-policy learning phase: the stream joins up, and every environment counts alike."""
+"""On-policy learning phases: rollouts join without gaps, and all environments have equal weight."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""`bellmax record`: the episodes of `bellmax evaluate`, each observation a picture."""
+"""`bellmax record` shows the episodes of `bellmax evaluate`, one picture per observation."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""What of a sweep runs at once, and what a signal does to it: without processes."""
+"""Parallel runs of a sweep, and the effect of signals, tested without processes."""
 
 import contextlib
 import os

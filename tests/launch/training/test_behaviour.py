@@ -1,4 +1,4 @@
-"""What replay says of the actor's probabilities is what its policy had at that very step."""
+"""The log-probabilities in replay are those of the policy at the same step."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,4 @@
-"""Checkpoints of states that are split over devices, of one process and of two."""
+"""Checkpoints of states that are sharded over devices, in one process and in two."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Checkpoints over many saves: those that are killed, and what each leaves in memory."""
+"""Many saves: killed saves, and the memory that each save leaves allocated."""
 
 import os
 import random

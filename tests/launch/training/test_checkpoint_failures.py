@@ -1,4 +1,4 @@
-"""Checkpoints under kills, full disks and many saves: what was saved before stays."""
+"""Kills, full disks and many saves leave earlier checkpoints intact."""
 
 import gc
 import logging

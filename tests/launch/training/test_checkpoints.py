@@ -1,4 +1,4 @@
-"""Checkpoints come back bit for bit and say what is wrong with them."""
+"""Checkpoints are restored bit for bit, and damaged ones are reported."""
 
 import json
 import shutil

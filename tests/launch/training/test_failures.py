@@ -1,4 +1,4 @@
-"""What can go wrong while a run trains: one sentence, an exit code, and nothing lost."""
+"""Failures during training: one sentence, an exit code, and no loss of data."""
 
 import signal
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Training on environments that Python steps, from the command line to the files that it leaves."""
+"""Training on host environments, from the command line to the files written."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""A run that SIGKILL ends at any moment and that is resumed equals one that was not killed."""
+"""A run that is killed at any moment and resumed equals one that was not killed."""
 
 import shutil
 import signal

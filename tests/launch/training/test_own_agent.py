@@ -1,4 +1,4 @@
-"""An agent outside bellmax does at the command line what a built-in one does."""
+"""A user's agent works on the command line like a built-in one."""
 
 import shutil
 import sys

@@ -1,4 +1,4 @@
-"""Saved policies with memory: played by hand they do what `bellmax evaluate` does."""
+"""Saved policies with recurrent memory play as in `bellmax evaluate`."""
 
 import dataclasses
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What plays a finished run reads of its checkpoint: parameters and statistics, no replay."""
+"""Playing a finished run reads only parameters and statistics from its checkpoint."""
 
 import jax
 import numpy as np

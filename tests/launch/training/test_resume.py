@@ -1,4 +1,4 @@
-"""A run resumed from any checkpoint equals one that was not stopped, to the bit."""
+"""A run resumed from any checkpoint equals an uninterrupted one bit for bit."""
 
 import fcntl
 import os

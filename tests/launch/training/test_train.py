@@ -1,4 +1,4 @@
-"""`bellmax train` from end to end: what a run leaves behind, and that it can all be read back."""
+"""`bellmax train` from end to end: the files written, and reading them back."""
 
 import json
 import sys
