@@ -6,10 +6,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from bellmax.agents import Memory
-from bellmax.agents.shared.base import Outcome
-from bellmax.envs import Step, VectorTimeStep
-from bellmax.envs.host import HostVector
+from bellmax.agents import Memory, Outcome
+from bellmax.envs import HostVector, Step, VectorTimeStep
 from bellmax.launch.runners.base import HostRollout, PolicyInputs, RolloutSums
 
 # act(observation [E, ...], memory, is_first [E], now) -> (observation as the agent saw it, action,

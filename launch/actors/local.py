@@ -9,8 +9,7 @@ import jax
 from dm_env import specs
 
 from bellmax.agents import ActInput, Agent, registry
-from bellmax.envs import VectorTimeStep, is_pool, make_host_vector
-from bellmax.envs.host import HostVector
+from bellmax.envs import HostVector, VectorTimeStep, is_pool, make_host_vector
 from bellmax.envs.statistics import normalise
 from bellmax.envs.vector import agent_spec
 from bellmax.launch.actors.actor import Act, Actor

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from bellmax import must
-from bellmax.agents.shared.base import Batch
+from bellmax.agents import Batch
 from bellmax.envs import Step
 from bellmax.launch.replay import sum_tree
 

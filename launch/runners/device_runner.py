@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bellmax.agents import ActInput, Agent
-from bellmax.agents.shared.base import Batch, LearnOutput, Outcome
+from bellmax.agents import ActInput, Agent, Batch, LearnOutput, Outcome
 from bellmax.envs import Step, VectorEnv, VectorState, VectorTimeStep
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.learning import from_replay, from_rollout

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from bellmax.agents import Agent, Params
-from bellmax.envs.host import HostVector
+from bellmax.envs import HostVector
 from bellmax.launch.runners.base import Episodes, PolicyInputs
 from bellmax.launch.runners.evaluation import DEFAULT_MAX_STEPS, make_greedy
 from bellmax.launch.runners.random import numpy_seeds, stream

@@ -16,8 +16,7 @@ import numpy as np
 from dm_env import specs
 from jax.sharding import Mesh
 
-from bellmax.agents import Agent
-from bellmax.agents.shared.base import Outcome
+from bellmax.agents import Agent, Outcome
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.base import (
     ActorTimeoutError,

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from dm_env import specs
 from jax.sharding import Mesh
 
-from bellmax.agents import Agent
-from bellmax.agents.shared.base import Batch, LearnerState
+from bellmax.agents import Agent, Batch, LearnerState
 from bellmax.envs import Step, VectorState, VectorTimeStep
 from bellmax.envs.statistics import initial_statistics, merge_statistics, normalise
 from bellmax.launch.replay import ring as replay_lib

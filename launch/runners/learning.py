@@ -6,8 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bellmax.agents import Agent
-from bellmax.agents.shared.base import Batch, LearnerState
+from bellmax.agents import Agent, Batch, LearnerState
 from bellmax.envs import Step, VectorTimeStep
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.sharding import Split

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bellmax.agents import Agent, Memory
-from bellmax.agents.shared.base import LearnerState, LearnOutput
+from bellmax.agents import Agent, LearnerState, LearnOutput, Memory
 from bellmax.envs import Step, VectorState, VectorTimeStep
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.random import stream
