@@ -92,7 +92,7 @@ class Evaluate(OfRun):
     box: str | None = option("NAME")
     # A range of your own instead of --box, such as torso_mass=0.1,3; 1 to 3 of them.
     parameter: tuple[str, ...] = option("NAME=LOW,HIGH", ())
-    # Grid points of each parameter; default: 10.
+    # Grid points of each parameter, 2 or more; default: 10.
     points: Annotated[int, Ge(2)] | None = option("N")
     # included (default): both ends are grid points, as in M2TD3's code; excluded: the upper end is
     # not, as in RRLS's code.
