@@ -362,7 +362,7 @@ def test_help_of_a_preset_lists_every_key_with_comment_range_and_value(capsys):
     assert main(["train", "good.yaml", "--steps", "7000", "--help"]) == 0
     text = " ".join(re.sub(r"[^\x00-\x7f]", " ", capsys.readouterr().out).split())
     for part in (
-        "--steps an integer in [1, 2147483647] Environment steps of the stream per seed",
+        "--steps an integer in [1, 2147483647] Environment steps of training per seed",
         "(default: 7000)",
         "--agent.learning-rate a number in (0, 1] Adam's learning rate",
         "(default: 0.001)",
