@@ -128,7 +128,7 @@ def test_the_protocols():
 
 
 def test_sticky_actions():
-    """A single action lasts for ever with probability 1; none sticks with 0."""
+    """With probability 1 the first action is repeated for ever; with 0 none is repeated."""
     actions = chase(np.random.default_rng(1), 40)
     stuck, _ = play(games(1, repeat_action_probability=1), actions)
     idle, _ = play(games(1), [NOOP] * 40)
@@ -192,7 +192,7 @@ def test_a_game_over_at_the_limit_is_a_termination():
         cut, is_first = play(games(1, time_limit=limit), actions)
         assert cut.terminated[limit, 0] == terminated != cut.truncated[limit, 0]
         assert is_first[limit + 1, 0] and not is_first[1 : limit + 1].any()
-        # A game that takes the actions which are left begins, whatever became of the other.
+        # The remaining actions apply to a new game, regardless of the other game.
         rest, _ = play(games(1), actions[limit + 1 :])
         np.testing.assert_array_equal(cut.observation[limit + 1 :], rest.observation)
 
@@ -233,7 +233,7 @@ def test_arrays_are_never_written_again():
 
 
 def test_the_stream():
-    """Game 0 is lost, and game 1, where nobody serves, is cut."""
+    """Game 0 is lost; game 1, in which no ball is served, is truncated."""
     actions = np.stack([chase(np.random.default_rng(4), 205), np.zeros(205, int)], axis=1)
     batch = games(2, time_limit=200)
     single, is_first = play(batch, actions)

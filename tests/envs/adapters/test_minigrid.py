@@ -82,7 +82,9 @@ def test_the_view_is_the_agents():
     goal, wall = OBJECT_TO_IDX["goal"], OBJECT_TO_IDX["wall"]
     assert np.argwhere(ts.observation[..., goal]).tolist() == [[3 + 2, 6 - 2]]
     assert np.argwhere(ts.observation[..., 11 + COLOR_TO_IDX["green"]]).tolist() == [[5, 4]]
-    wanted = np.ones((7, 7), bool)  # and so is all beyond the grid: this task has no blind spots
+    wanted = np.ones(
+        (7, 7), bool
+    )  # cells beyond the grid are walls too: everything is visible in this task
     wanted[3:6, 4:7] = False
     np.testing.assert_array_equal(ts.observation[..., wall], wanted)
 

@@ -126,7 +126,7 @@ def test_the_view_is_the_agents():
     assert np.argwhere(ts.observation[..., GOAL]).tolist() == [[6 - 2, 3 + 2]]
     assert np.argwhere(ts.observation[..., 13 + GREEN]).tolist() == [[4, 5]]
     wall = np.zeros((7, 7), bool)
-    wall[3:7, 2] = wall[3:7, 6] = wall[3, 2:7] = True  # behind it nothing is seen
+    wall[3:7, 2] = wall[3:7, 6] = wall[3, 2:7] = True  # cells behind it are hidden
     np.testing.assert_array_equal(ts.observation[..., WALL], wall)
 
 

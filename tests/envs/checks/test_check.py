@@ -39,7 +39,7 @@ class Broken:
 
 
 def changed(**fields):
-    """A change of the time step; each field a function of it."""
+    """Change fields of the time step; each change is a function of the field."""
     return lambda state, ts: (state, ts._replace(**{k: f(ts) for k, f in fields.items()}))
 
 
@@ -119,7 +119,7 @@ OWN = [
     random_mdp(jax.random.key(0), 5, 2, time_limit=9),
     scripted.Counter(),
     Broken(),
-    Broken({"time_limit": 6}),  # a limit that is declared too long harms nobody
+    Broken({"time_limit": 6}),  # declaring a longer limit than the real one is allowed
 ]
 
 

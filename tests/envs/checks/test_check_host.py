@@ -54,7 +54,7 @@ class Reused(Batch):
 
 
 class Forgetful(Batch):
-    """Takes another seed each time."""
+    """Uses another seed at each reset."""
 
     def reset(self, seed):
         self.count = getattr(self, "count", 0) + 1

@@ -47,7 +47,7 @@ host: {actors: 2}
 """
 ON_POLICY = """{name: on_policy, batch_size: 2, policy_loss: ppo,
   network: {hidden: [8], latent_size: 8, memory_size: 8, head_hidden: []}}"""
-# Counting shows the number of its process and how many observations it showed before.
+# Counting observes the id of its process and the number of earlier observations.
 TASKS = """
 import os
 import gymnasium
@@ -83,7 +83,7 @@ class Counting(gymnasium.Env):
 
 @pytest.fixture(scope="module")
 def variables():
-    """Ray asks for a password known to this module only; its workers import this tree's code."""
+    """Ray requires a token that only this module knows; its workers import this tree's code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", uuid.uuid4().hex + uuid.uuid4().hex)
@@ -103,7 +103,7 @@ def free_port():
 
 
 def answers(port):
-    """Whether somebody listens there."""
+    """Whether a server listens at this address."""
     with contextlib.suppress(OSError):
         socket.create_connection(("127.0.0.1", port), 1).close()
         return True
@@ -111,7 +111,7 @@ def answers(port):
 
 
 def wait_for_a_client(address):
-    """Until Ray's client server can start a process for a client, for which it allows 30 s."""
+    """Wait until Ray's client server can start a process for a client, which may take 30 s."""
     join = f"import ray; ray.init({address!r}, log_to_driver=False)"
     for _ in range(5):
         process = start_python("-c", join)
@@ -154,13 +154,13 @@ def folder(variables, tmp_path, monkeypatch):
 
 
 def rows(run):
-    """Rows of training without what depends on where the actors are."""
+    """Rows of training without columns that depend on the place of the actors."""
     kept = runs.rows(run, "train")
     return [{key: row[key] for key in row if key != "restarts_died"} for row in kept]
 
 
 def trained(folder, name, *words):
-    """Trains from the command line and returns what it leaves."""
+    """Train from the command line and return the files' contents."""
     assert main(["train", "run.yaml", *words, "--out", name]) == 0
     policy = folder / name / "policy" / "seed-0.msgpack"
     return rows(folder / name), policy.read_bytes()
@@ -223,7 +223,7 @@ def test_threads_on_a_ray_of_the_runs_own_that_leaves_nothing_behind(folder, cap
     assert "2 actors on this machine" in said.out and said.err == ""
     assert not ray.is_initialized() and signal.getsignal(signal.SIGTERM) is before
     assert children() <= processes
-    assert main(["resume", "run", "--steps", "280"]) == 0  # and here
+    assert main(["resume", "run", "--steps", "280"]) == 0  # and with local actors
 
 
 @pytest.mark.slow
@@ -246,7 +246,7 @@ def test_an_actor_that_is_killed_is_replaced_and_no_step_is_lost_or_wrong(
     for i in range(4):
         lives = np.flatnonzero(np.diff(process[:, i])) + 1
         assert len(lives) == (1 if i < 2 else 0)  # the first actor has the first two
-        # In each life every step once and in order, and the first of the next opens an episode.
+        # Each process has every step once and in order; the first of the next opens an episode.
         np.testing.assert_array_equal(
             number[:, i], np.concatenate([np.arange(n) for n in np.diff([0, *lives, 80])])
         )
@@ -295,7 +295,7 @@ def test_mistakes_get_one_sentence(folder, capsys, monkeypatch, words, sentence)
 
 
 def test_an_actor_that_takes_anothers_place_begins_with_its_last_time_step():
-    """Nothing came of what is done there; then its own first one."""
+    """The action there has no transition; the replacement's own first step follows."""
 
     def act(observation, memory, is_first, now):
         return observation, np.full(2, now), memory + 1, ()

@@ -19,7 +19,7 @@ DEATH = "The actor died.\n\tpid: 3\nThe actor is dead because of lice."
 
 
 class FakeRay:
-    """Ray in this process: a far side of which the calls at the numbers in `deadly` die."""
+    """A fake of Ray in this process, whose calls with numbers in `deadly` die."""
 
     exceptions, busy = ray.exceptions, False
 

@@ -20,7 +20,7 @@ agent: {name: qr_dqn_retrace, n_step: 3, num_quantiles: 4}
 env: {name: bellmax/CartPole}
 """
 VA = "steps: 5000\nagent: {name: va_learning}\nenv: {name: bellmax/CartPole}\n"
-# What a user may have written; the agents read `quantiles` [B, 4, 2], or `value` [B] and others.
+# Users' modules; the agents read `quantiles` [B, 4, 2], or `value` [B] and others.
 OWN = """
 import flax.linen as nn
 import numpy as np
@@ -60,7 +60,7 @@ class Continuous(CartPole):
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """A folder with one good file, one run and one plain file; jax's settings are left alone."""
+    """A folder with a valid file, a run and a plain file; jax's settings do not change."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "good.yaml").write_text(PRESET)
     (tmp_path / "qr.yaml").write_text(QUANTILES)

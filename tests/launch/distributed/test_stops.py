@@ -14,7 +14,7 @@ from helpers.runs import checkpoints, rows
 
 
 def metrics(run: Path):
-    """Of the checkpoints, by step; None for one that has none."""
+    """Metrics of the checkpoints by step; None without a metric."""
     paths = {step: run / "checkpoints" / str(step) for step in checkpoints(run).steps()}
     files = {step: path / "metrics" / "metrics" for step, path in paths.items()}
     return {
@@ -71,13 +71,13 @@ def test_a_signal_before_an_evaluation_that_is_due_does_not_cost_it(lines, monke
     assert main(["resume", "run"]) == 0
     assert evaluations(run) == [800, 1200] and None not in metrics(run).values()
     assert main(["evaluate", "run", "--episodes", "2", "--checkpoint", "best"]) == 0
-    # Nothing is due any more: a resume changes nothing.
+    # Nothing is due, so a resume changes nothing.
     before = (run / "metrics.jsonl").read_text()
     assert main(["resume", "run"]) == 0 and (run / "metrics.jsonl").read_text() == before
 
 
 def test_an_evaluation_that_was_logged_is_not_played_again(lines, monkeypatch):
-    """A kill may come between the row of the log and the metric of the checkpoint."""
+    """A kill may happen between writing the log's row and the checkpoint's metric."""
     score = "bellmax.launch.training.checkpoints.Checkpoints.score"
     with monkeypatch.context() as patch:
         patch.setattr(score, lambda *_: None)
