@@ -22,7 +22,7 @@ SEEN = []  # what `on_interval` was called with
 
 
 class Kept:
-    """A logger that keeps what it is given."""
+    """A logger that records its calls."""
 
     def __init__(self):
         self.seen = []
@@ -173,7 +173,7 @@ def test_without_a_folder_nothing_is_left_printed_or_set(tmp_path, monkeypatch, 
 
 
 class Pruned(Exception):
-    """Of a search that stops a run."""
+    """Raised by a search that stops a run."""
 
 
 def test_on_interval_stops_a_run(tmp_path, monkeypatch):
@@ -189,7 +189,7 @@ def test_on_interval_stops_a_run(tmp_path, monkeypatch):
 
 @pytest.fixture
 def heeds_ctrl_c():
-    """Ctrl-C has its usual handler: a shell ignores it in what it runs in the background."""
+    """Install the usual handler of Ctrl-C, which a shell's background jobs ignore."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -31,7 +31,7 @@ each_kind = pytest.mark.parametrize("prioritised", [False, True], ids=["uniform"
 
 
 def stack(frames, is_first, size):
-    """Stacks [time, N, ..., size * C] of frames [time, N, ..., C], by what stacking means."""
+    """Stacks [time, N, ..., size * C] of frames [time, N, ..., C], by their definition."""
     held, stacks = [None] * frames.shape[1], []
     for now, opens in zip(frames, is_first, strict=True):
         for n, frame in enumerate(now):
@@ -43,7 +43,7 @@ def stack(frames, is_first, size):
 
 
 def random_steps(shape, length=80, seed=0):
-    """Steps [length, N] with short episodes; some break off without a last step, as faults do."""
+    """Steps [length, N] with short episodes, some without a last step, as after a fault."""
     size, channels, _, num_envs, _ = shape
     rng = np.random.default_rng(seed)
     axes = (2, 3) if num_envs > 1 else ()

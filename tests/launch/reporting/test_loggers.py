@@ -21,7 +21,7 @@ def config(*options):
 
 
 class Kept:
-    """Keeps what it is given; raises at the steps in `fails`."""
+    """Records its calls; raises at the steps in `fails`."""
 
     def __init__(self, *fails):
         self.fails, self.seen, self.closed = fails, [], 0
@@ -88,7 +88,7 @@ def test_on_metrics_comes_after_the_loggers_and_may_end_the_run(tmp_path):
 
 @pytest.fixture
 def own(monkeypatch):
-    """The module `own_logger`, whose `make` keeps what it is called with."""
+    """The module `own_logger`, whose `make` records its calls."""
     module = types.ModuleType("own_logger")
     module.calls = []
     module.make = lambda folder, config: module.calls.append((folder, config)) or Kept()

@@ -66,7 +66,7 @@ def assert_same(ours, theirs):
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES]
 )
 def test_both_runners_learn_the_same_from_the_same_stream(name):
-    """To the bit: the same actions, the same replay, the same updates, the same counts."""
+    """Bit for bit: actions, replay, updates and counts are equal."""
     env, make, config, length = CASES[name]
     agent = make(config, env.spec)
     phases = {"rollout_length": length, "updates_per_rollout": 4}
@@ -108,7 +108,7 @@ def test_replay_in_host_memory_gives_the_same_run(prioritised):
         assert runner.traces == [1]
         states.append(state)
         intervals.append(interval)
-    # Compiled apart from sampling, a gradient step may be rounded otherwise.
+    # A gradient step that is compiled separately from sampling may round differently.
     for one, other in zip(jax.tree.leaves(states[0]), jax.tree.leaves(states[1]), strict=True):
         if not jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
             np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=1e-4, atol=1e-6)

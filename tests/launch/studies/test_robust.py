@@ -76,7 +76,7 @@ class Hill:
 
 
 class Computed(Hill):
-    """The same with a spec that computes with jax: it must not be asked within a trace."""
+    """The same with a spec that computes with jax, which must not be read within a trace."""
 
     @property
     def spec(self):
@@ -116,7 +116,7 @@ def run(tmp_path_factory):
 
 
 def renamed(run, folder, task):
-    """The run as if it had trained on another task of this file."""
+    """The run with another task of this file in its configuration."""
     copy = folder / "run"
     copy.mkdir()
     (copy / "checkpoints").symlink_to(run / "checkpoints")
@@ -182,7 +182,7 @@ def test_every_number_is_the_known_one(run, upper_end):
 
 @pytest.mark.slow
 def test_a_grid_in_chunks_is_each_cell_by_itself(run, tmp_path, monkeypatch):
-    """With noise, a policy and normalisation that matter, and episodes of unequal length."""
+    """With noise, an effective policy and normalisation, and episodes of unequal length."""
     noisy = renamed(run, tmp_path, "Hill")
     text = (noisy / "config.yaml").read_text()
     (noisy / "config.yaml").write_text(text.replace("options: {}", "options: {noise: true}"))

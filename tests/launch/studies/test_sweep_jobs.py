@@ -15,7 +15,7 @@ from bellmax.launch.studies.sweep.pools import Ended, Pool, make_pool
 
 
 class Fakes:
-    """A pool of nothing, which remembers what it was told."""
+    """A pool without processes, which records its calls."""
 
     def __init__(self, width):
         self.told, self.alive, self.most = [], set(), 0
@@ -87,7 +87,7 @@ def test_a_process_can_be_killed_after_its_end_was_seen(tmp_path, monkeypatch):
 
 
 class FakeRay:
-    """Ray in this process: what is asked of it once it is `lost` would start another one."""
+    """A fake of Ray in this process; a call after it is `lost` would start another Ray."""
 
     def __init__(self, exceptions, loses_at, fails):
         self.exceptions, self._loses_at, self._fails = exceptions, loses_at, fails

@@ -43,7 +43,7 @@ def test_a_metric_may_come_after_the_save(tmp_path):
     assert (checkpoints.best(), Checkpoints(tmp_path, keep=1).best()) == (3, 3)
     checkpoints.save(4, make_state(), metric=None, extra={"step": 4})
     assert checkpoints.steps() == [3, 4]
-    # What a kill in the middle of it leaves is no damage.
+    # Remains of a killed write do not count as damage.
     (tmp_path / "4" / "metrics").mkdir()
     (tmp_path / "4" / "metrics" / "metrics.tmp").write_text("{")
     checkpoints.score(4, 6.0)
@@ -116,7 +116,7 @@ def test_a_state_that_does_not_fit_is_named(tmp_path, other, words):
 
 
 def listed(checkpoint: Path) -> list[Path]:
-    """The files that a checkpoint vouches for, and the one in which it does."""
+    """The files in a checkpoint's manifest, and the manifest itself."""
     files = json.loads((checkpoint / MANIFEST).read_text())["files"]
     there = [checkpoint / name for name in [MANIFEST, *files]]
     return [path for path in there if path.stat().st_size]
@@ -139,7 +139,7 @@ def flip(path: Path):
 
 @pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
 def test_no_damage_goes_unseen(tmp_path, damage):
-    """Every single file in turn; of those that are not listed nothing is read."""
+    """Damage each file in turn; files that are not in the manifest are not read."""
     saved(tmp_path / "good", [2])
     vouched = [path.relative_to(tmp_path / "good") for path in listed(tmp_path / "good" / "2")]
     assert len(vouched) > 10
@@ -274,7 +274,7 @@ def test_a_part_must_be_there(tmp_path):
 
 
 def test_orbax_reads_them_alone(tmp_path):
-    """What stays of a run can be read without bellmax."""
+    """A checkpoint can be read without bellmax."""
     saved(tmp_path, [1])
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     registry.add("state", ocp.args.PyTreeRestore)

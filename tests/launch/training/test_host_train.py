@@ -24,7 +24,7 @@ agent: {name: dqn, batch_size: 16, network: {hidden: [16]}}
 env: {name: gymnasium/CartPole-v1, num_envs: 4}
 replay: {capacity: 2000}
 """
-# A task of one's own that breaks at every 50th step of all; and one that hangs there.
+# A user's task that raises at every 50th step, and one that hangs there.
 TASKS = """
 import time
 import gymnasium
@@ -105,7 +105,7 @@ def test_on_policy_agents_run_here_too(folder):
     (folder / "rnd.yaml").write_text(text.replace("warmup_steps: 400", "warmup_steps: 0"))
     for name in ("one", "two"):
         assert main(["train", "rnd.yaml", "--env.normalise-observations", "--out", name]) == 0
-    # Without being asked to: an on-policy agent waits for its own newest parameters.
+    # Always in lock-step: an on-policy agent waits for its newest parameters.
     assert rows(folder / "one") == rows(folder / "two")
     assert rows(folder / "one", "train")[-1]["gradient_steps"] == 2 * (1200 // 32)
 
