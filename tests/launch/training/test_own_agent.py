@@ -62,7 +62,7 @@ def test_help_schema_and_show_config_know_its_keys(capsys):
     [
         ("--agent.num-targets 0", "agent.num_targets must be an integer"),
         ("--agent.num-target 2", "agent.num_targets"),
-        ("--agent.name averaged_dqn:make", "has no callable 'make'"),
+        ("--agent.name averaged_dqn:make", "unknown callable 'make'"),
         ("--agent.name absent_module:make", "needs the module 'absent_module'"),
     ],
 )
