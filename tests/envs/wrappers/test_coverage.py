@@ -43,7 +43,7 @@ def assert_sets(visited, sets):
 
 @pytest.mark.parametrize(("time_limit", "frame_stack"), [(None, 1), (3, 2), (9, 1)])
 def test_visited_are_the_cells_of_a_set(time_limit, frame_stack):
-    """The position follows from the rules, because the final observation does not show it."""
+    """The position follows from the rules, because it is not in the final observation."""
     sea = DeepSea(size=SIZE)
     env = vectorise(sea, NUM_ENVS, time_limit=time_limit, frame_stack=frame_stack, coverage=True)
     actions = np.random.default_rng(1).integers(0, 2, (STEPS, NUM_ENVS)).astype(np.int32)
