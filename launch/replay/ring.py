@@ -8,8 +8,13 @@ unbatched (`seed_axes`) and the write stays a slice instead of a scatter.
 For stacked observations only the newest frame is stored, and samples rebuild the stacks: a stack of
 S frames takes the memory of one. The S - 1 slots from the cursor on then never start a sequence,
 because the frames before them are overwritten.
+
+Observations are stored as vectors if their shape is given. An accelerator pads the last two axes of
+an array to whole tiles, of 8 x 128 on a TPU: an image with few channels would take many times its
+size, and reading it would first copy the whole replay into another layout.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,7 +32,8 @@ class ReplayState(NamedTuple):
 
     storage: leaves [C, N, ...]. cursor: [] next slot to write. filled: [] slots that hold steps.
 
-    Of stacked observations it has the newest frame.
+    Of stacked observations it has the newest frame, and observations are vectors [C, N, size] if
+    the replay was made with their shape.
     priorities: sum tree over the C * N possible first steps of a sequence, () if uniform.
     max_priority: [] largest priority seen, to the power of the exponent, () if uniform.
     """
@@ -78,7 +84,7 @@ def make_replay(
     priority_exponent: float = 0.6,
     importance_exponent: float = 0.4,
     frame_stack: int = 1,
-    sharded: bool = False,
+    observation_shape: tuple[int, ...] | None = None,
 ) -> Replay:
     """Make a replay of sequences.
 
@@ -95,7 +101,8 @@ def make_replay(
         oldest first, as `bellmax.envs.wrappers.FrameStack` makes them. A frame must be the same in
         every stack, so normalisation by running statistics is excluded. The first step added, and
         every step with `is_first`, opens an episode.
-      sharded: whether environments are split over devices; samples do not depend on it.
+      observation_shape: shape of one observation, as the agent sees it; observations are then
+        stored as vectors, with equal samples. None stores them in their own shape.
 
     Returns:
       Replay, a named tuple of pure functions.
@@ -109,9 +116,10 @@ def make_replay(
     slots, history = capacity // (num_envs * rollout_length) * rollout_length, frame_stack - 1
     _check_slots(slots, capacity, rollout_length, sequence_length, history)
     starts = slots * num_envs
+    shape = _frame_shape(observation_shape, frame_stack)
 
     def init(step: Step) -> ReplayState:
-        kept = jax.eval_shape(lambda step: newest_frame(step, frame_stack), step)
+        kept = jax.eval_shape(lambda step: _stored(newest_frame(step, frame_stack), shape), step)
         storage = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape), x.dtype), kept)
         # Two arrays: the same buffer cannot be donated twice.
         cursor, filled = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
@@ -123,9 +131,11 @@ def make_replay(
         def write(storage: jax.Array, new: jax.Array) -> jax.Array:
             return jax.lax.dynamic_update_slice_in_dim(storage, new, state.cursor, axis=0)
 
-        if frame_stack > 1 and steps.observation.shape[-1] != state.storage.observation.shape[-1]:
-            steps = newest_frame(steps, frame_stack)
-        storage = jax.tree.map(write, state.storage, steps)
+        if frame_stack > 1:
+            channels = (shape or state.storage.observation.shape)[-1]
+            if steps.observation.shape[-1] != channels:
+                steps = newest_frame(steps, frame_stack)
+        storage = jax.tree.map(write, state.storage, _stored(steps, shape))
         state = state._replace(storage=storage)
         if prioritised:
             tree = _rank_new_starts(state, rollout_length, sequence_length, history)
@@ -144,7 +154,7 @@ def make_replay(
             weights = jnp.ones((batch_size,))
         ahead = jnp.arange(sequence_length) * num_envs
         where = (indices[:, None] + ahead[None]) % starts
-        steps = _read_steps(state, where, frame_stack, sharded)
+        steps = _read_steps(state, where, frame_stack, shape)
         return Sample(Batch(steps, weights), indices)
 
     def update_priorities(
@@ -170,16 +180,33 @@ def _check_slots(
         raise ValueError(must("capacity", allowed, capacity))
 
 
-def _read_steps(state: ReplayState, where: jax.Array, frame_stack: int, sharded: bool) -> Step:
+def _frame_shape(
+    observation_shape: tuple[int, ...] | None, frame_stack: int
+) -> tuple[int, ...] | None:
+    """Return the shape of what is stored of an observation, before it becomes a vector."""
+    if observation_shape is None or frame_stack == 1:
+        return observation_shape
+    return *observation_shape[:-1], observation_shape[-1] // frame_stack
+
+
+def _stored(steps: Step, shape: tuple[int, ...] | None) -> Step:
+    """Return the steps with observations as vectors, unless the shape is None."""
+    if shape is None:
+        return steps
+    size = math.prod(shape)
+    return steps._replace(observation=steps.observation.reshape(*steps.is_last.shape, size))
+
+
+def _read_steps(
+    state: ReplayState, where: jax.Array, frame_stack: int, shape: tuple[int, ...] | None
+) -> Step:
     """Return the steps at `where`, [B, T], with whole observations."""
-
-    def read(storage: jax.Array) -> jax.Array:
-        return _read(storage, where, sharded)
-
+    steps = jax.tree.map(lambda x: _read(x, where), state.storage._replace(observation=()))
     if frame_stack == 1:
-        return jax.tree.map(read, state.storage)
-    steps = jax.tree.map(read, state.storage._replace(observation=()))
-    return steps._replace(observation=_read_stacks(state, where, frame_stack, sharded))
+        observation = _read_observations(state, where, shape)
+    else:
+        observation = _read_stacks(state, where, frame_stack, shape)
+    return steps._replace(observation=observation)
 
 
 def newest_frame(steps: Step, frame_stack: int) -> Step:
@@ -193,16 +220,27 @@ def newest_frame(steps: Step, frame_stack: int) -> Step:
     return steps._replace(observation=steps.observation[..., -(size // frame_stack) :])
 
 
-def _read(storage: jax.Array, where: jax.Array, sharded: bool) -> jax.Array:
-    """Return rows of storage [C, N, ...] at `where` (slot * N + environment), in its shape."""
+def _read(storage: jax.Array, where: jax.Array) -> jax.Array:
+    """Return rows of storage [C, N, ...] at `where` (slot * N + environment), in its shape.
+
+    Joining the two axes would copy the whole replay on a TPU, and gather it on each of several
+    devices.
+    """
     num_envs = storage.shape[1]
-    if sharded:  # merging the two axes would gather the whole replay on each device
-        return storage[where // num_envs, where % num_envs]
-    return storage.reshape(-1, *storage.shape[2:])[where]
+    return storage[where // num_envs, where % num_envs]
+
+
+def _read_observations(
+    state: ReplayState, where: jax.Array, shape: tuple[int, ...] | None
+) -> jax.Array:
+    """Return what is stored of the observations at `where`, in its own shape."""
+    stored = state.storage.observation
+    rows = _read(stored, where)
+    return rows.reshape(*where.shape, *(stored.shape[2:] if shape is None else shape))
 
 
 def _read_stacks(
-    state: ReplayState, where: jax.Array, frame_stack: int, sharded: bool
+    state: ReplayState, where: jax.Array, frame_stack: int, shape: tuple[int, ...] | None
 ) -> jax.Array:
     """Return observations [B, T, ..., S * C] of the sequences of steps at `where` [B, T]."""
     slots, num_envs = state.storage.is_last.shape
@@ -210,13 +248,13 @@ def _read_stacks(
     # The sequence, and the S - 1 steps before it that hold its older frames, [B, S - 1 + T].
     window = (first + jnp.arange(-history, length)[None] * num_envs) % (slots * num_envs)
     oldest = window // num_envs == (state.cursor - state.filled) % slots
-    opens = _read(state.storage.is_first, window, sharded) | oldest
+    opens = _read(state.storage.is_first, window) | oldest
     place = jnp.arange(history + length)
     opened = jax.lax.cummax(jnp.where(opens, place[None], 0), axis=1)[:, history:]
     wanted = place[:length, None] + jnp.arange(frame_stack)[None]
     shown = jnp.maximum(wanted[None], opened[:, :, None])  # [B, T, S] places in the window
     slot = (first[:, :, None] + (shown - history) * num_envs) % (slots * num_envs)
-    stacks = jnp.moveaxis(_read(state.storage.observation, slot, sharded), 2, -2)
+    stacks = jnp.moveaxis(_read_observations(state, slot, shape), 2, -2)
     # Without the barrier XLA rebuilds the stacks in each reader's loop, five times as slow.
     return jax.lax.optimization_barrier(stacks.reshape(*stacks.shape[:-2], -1))
 

@@ -1,13 +1,14 @@
 """Build the parts of a run from its configuration: agent, environments, replay and runner."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import psutil
 from dm_env import specs
+from jax.sharding import Mesh
 
 from bellmax import UserError, must
 from bellmax.agents import Agent, registry
@@ -34,6 +35,7 @@ class Experiment(NamedTuple):
     """The parts of a run, built from its configuration by `build`. No state is allocated yet.
 
     observation: spec of one observation, as the agent sees it. seeds: one for each learner.
+    mesh: of the devices that share the run; None for one device.
     """
 
     config: RunConfig
@@ -42,6 +44,7 @@ class Experiment(NamedTuple):
     runner: Runner
     evaluator: Evaluator
     seeds: list[int]
+    mesh: Mesh | None
 
     def init(self) -> TrainState:
         """Allocate and initialise the state of all seeds."""
@@ -50,8 +53,7 @@ class Experiment(NamedTuple):
     def abstract_state(self) -> TrainState:
         """Return shapes and dtypes of the state, with shardings if there are several devices."""
         shapes = jax.eval_shape(self.runner.init, jnp.asarray(self.seeds, jnp.int32))
-        mesh = make_mesh(self.config.devices)
-        return shapes if mesh is None else with_shardings(mesh, shapes)
+        return shapes if self.mesh is None else with_shardings(self.mesh, shapes)
 
     @property
     def replay_bytes(self) -> int:
@@ -118,7 +120,11 @@ def needed_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
 
 
 def build(
-    config: RunConfig, *, episodes: int | None = None, make_actor: ActorFactory | None = None
+    config: RunConfig,
+    *,
+    episodes: int | None = None,
+    make_actor: ActorFactory | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Experiment:
     """Build and connect agent, environments, replay and runner.
 
@@ -126,20 +132,23 @@ def build(
       config: a resolved configuration.
       episodes: replaces config.evaluation_episodes.
       make_actor: factory for actors in other processes; None makes actors in this process.
+      devices: the run uses the first `config.devices` of these; None is those of this process.
+        With devices of a described topology, programs can be compiled for it.
 
     Raises:
       UserError: parts of the configuration contradict each other.
     """
     episodes = config.evaluation_episodes if episodes is None else episodes
+    mesh = make_mesh(config.devices, devices)
     if is_host_env(config.env):
-        parts = _build_host(config, episodes, make_actor)
+        parts = _build_host(config, episodes, make_actor, mesh)
     else:
-        parts = _build_on_device(config, episodes)
-    return Experiment(config, *parts, list(range(config.seed, config.seed + config.seeds)))
+        parts = _build_on_device(config, episodes, mesh)
+    return Experiment(config, *parts, list(range(config.seed, config.seed + config.seeds)), mesh)
 
 
 def _build_on_device(
-    config: RunConfig, episodes: int
+    config: RunConfig, episodes: int, mesh: Mesh | None
 ) -> tuple[Agent, specs.Array, Runner, Evaluator]:
     if config.replay.memory == "host":
         raise UserError(
@@ -148,7 +157,7 @@ def _build_on_device(
     env = make_vector_env(config.env)
     _, make_agent = registry.load(config.agent_name)
     agent = make_agent(config.agent, env.spec)
-    replay = _make_replay(config, agent)
+    replay = _make_replay(config, agent, env.spec.observation)
     runner = make_runner(
         agent,
         env,
@@ -156,7 +165,7 @@ def _build_on_device(
         rollout_length=config.rollout_length,
         updates_per_rollout=config.updates_per_rollout,
         num_seeds=config.seeds,
-        mesh=make_mesh(config.devices),
+        mesh=mesh,
     )
     evaluation_env = make_vector_env(config.env, num_envs=episodes, evaluation=True)
     evaluator = make_evaluator(agent, evaluation_env, config.evaluation_max_steps)
@@ -164,7 +173,7 @@ def _build_on_device(
 
 
 def _build_host(
-    config: RunConfig, episodes: int, make_actor: ActorFactory | None
+    config: RunConfig, episodes: int, make_actor: ActorFactory | None, mesh: Mesh | None
 ) -> tuple[Agent, specs.Array, Runner, Evaluator]:
     if config.seeds > 1:
         raise UserError(
@@ -181,8 +190,7 @@ def _build_host(
         allowed = "an environment that is stepped on the device, in a run of several processes"
         raise UserError(must("env.name", allowed, config.env.name))
     agent, observation = make_host_agent(config)
-    replay, mesh = _make_replay(config, agent), make_mesh(config.devices)
-    device = None
+    replay, device = _make_replay(config, agent, observation), None
     if make_actor is None:
         device = _actor_device(config.host.actor_device)
         if mesh is not None and device is None:
@@ -221,7 +229,9 @@ def _actor_device(number: int | None) -> Any:
     return devices[number]
 
 
-def _make_replay(config: RunConfig, agent: Agent) -> replay_lib.Replay | None:
+def _make_replay(
+    config: RunConfig, agent: Agent, observation: specs.Array
+) -> replay_lib.Replay | None:
     """Return the replay of a configuration; None for an on-policy agent."""
     spec = agent.replay
     if spec.on_policy:
@@ -245,7 +255,7 @@ def _make_replay(config: RunConfig, agent: Agent) -> replay_lib.Replay | None:
             priority_exponent=config.replay.priority_exponent,
             importance_exponent=config.replay.importance_exponent,
             frame_stack=frame_stack,
-            sharded=config.devices > 1,
+            observation_shape=observation.shape,
         )
     except ValueError as error:
         raise UserError(f"replay.capacity: {error}") from error

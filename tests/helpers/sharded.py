@@ -54,7 +54,6 @@ def replay_of(agent, changes, mesh):
         rollout_length=2,
         sequence_length=spec.sequence_length,
         batch_size=spec.batch_size,
-        sharded=mesh is not None,
         **changes,
     )
 

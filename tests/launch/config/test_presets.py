@@ -69,7 +69,7 @@ def test_presets_at_atari_shapes_take_gradient_steps(preset):
     experiment = build(config)
     state = experiment.init()
     frames = state.replay.storage.observation
-    assert (frames.shape, frames.dtype) == ((1, 50, 4, 84, 84, 1), np.uint8)
+    assert (frames.shape, frames.dtype) == ((1, 50, 4, 84 * 84), np.uint8)
     before = jax.device_get(state.learner.params)
     torso = jax.tree.leaves(before["params"]["NatureConv_0"])
     assert sum(leaf.size for leaf in torso) == 1_684_128

@@ -130,13 +130,18 @@ def test_draws_each_sequence_with_its_history_and_stacks_it_as_it_was(shape, pri
 
 @each_kind
 @pytest.mark.parametrize("shape", SHAPES[::2], ids=str)
-def test_until_a_frame_is_lost_samples_equal_those_of_stacked_replay(shape, prioritised):
+def test_until_a_frame_is_lost_samples_equal_those_of_stacks_and_of_vectors(shape, prioritised):
     size, _, sequence, _, length = shape
     slots, steps = 20, random_steps(shape)
-    both = [make(shape, frame_stack=s, prioritised=prioritised) for s in (size, 1)]
-    states = [replay.init(example(steps)) for replay in both]
+    observation_shape = steps.observation.shape[2:]
+    kinds = [(size, None), (1, None), (size, observation_shape), (1, observation_shape)]
+    replays = [
+        make(shape, frame_stack=s, observation_shape=o, prioritised=prioritised) for s, o in kinds
+    ]
+    states = [replay.init(example(steps)) for replay in replays]
+    assert [state.storage.observation.ndim for state in states[2:]] == [3, 3]
     adds, samples, ranks = (
-        [jax.jit(getattr(replay, name)) for replay in both]
+        [jax.jit(getattr(replay, name)) for replay in replays]
         for name in ("add", "sample", "update_priorities")
     )
     for now, rollout in rollouts(steps, length):
@@ -146,8 +151,9 @@ def test_until_a_frame_is_lost_samples_equal_those_of_stacked_replay(shape, prio
         if now < max(sequence, 4):
             continue
         key = jax.random.key(now)
-        ours, theirs = (sample(state, key) for sample, state in zip(samples, states, strict=True))
-        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+        ours, *others = (sample(state, key) for sample, state in zip(samples, states, strict=True))
+        for theirs in others:
+            jax.tree.map(np.testing.assert_array_equal, ours, theirs)
         priorities = jax.random.uniform(key, (512,))
         states = [
             rank(state, ours.indices, priorities) for rank, state in zip(ranks, states, strict=True)
