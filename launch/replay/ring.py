@@ -5,8 +5,8 @@ contiguous write. All functions are pure; donate the state to a jitted caller an
 place. `cursor` and `filled` are the same for every seed, so under `vmap` over seeds they stay
 unbatched (`seed_axes`) and the write stays a slice instead of a scatter.
 
-Of stacked observations only the newest frame is stored, and stacks are rebuilt in samples: a stack
-of S frames takes the memory of one. The S - 1 slots from the cursor on then never start a sequence,
+For stacked observations only the newest frame is stored, and samples rebuild the stacks: a stack of
+S frames takes the memory of one. The S - 1 slots from the cursor on then never start a sequence,
 because the frames before them are overwritten.
 
 Observations are stored as vectors if their shape is given. An accelerator pads the last two axes of
@@ -21,16 +21,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bellmax.agents.shared.base import Batch
+from bellmax import must
+from bellmax.agents import Batch
 from bellmax.envs import Step
 from bellmax.launch.replay import sum_tree
 
 
 class ReplayState(NamedTuple):
-    """storage: leaves [C, N, ...]. cursor: [] next slot written. filled: [] slots that hold steps.
+    """The contents of replay.
 
-    Storage has the newest frame of stacked observations, and vectors [C, N, size] if the replay was
-    made with the shape of observations.
+    storage: leaves [C, N, ...]. cursor: [] next slot to write. filled: [] slots that hold steps.
+
+    Of stacked observations it has the newest frame, and observations are vectors [C, N, size] if
+    the replay was made with their shape.
     priorities: sum tree over the C * N possible first steps of a sequence, () if uniform.
     max_priority: [] largest priority seen, to the power of the exponent, () if uniform.
     """
@@ -43,16 +46,18 @@ class ReplayState(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """batch: sequences [B, T] and weights [B]; indices: [B] int32, for update_priorities."""
+    """A sample. batch: sequences [B, T], weights [B]; indices: [B] int32, for update_priorities."""
 
     batch: Batch
     indices: jax.Array
 
 
 class Replay(NamedTuple):
-    """init(step) takes one vector step with leaves [N, ...] (shapes only).
+    """Functions of a replay.
 
-    add(state, steps [L, N, ...]) -> state; of stacked observations whole stacks or newest frames
+    init(step) -> state, for vector steps with leaves [N, ...] (only shapes and dtypes are used)
+
+    add(state, steps [L, N, ...]) -> state; observations are stacks or their newest frames
     sample(state, key) -> Sample
     update_priorities(state, indices [B], priorities [B]) -> state; does nothing if uniform
     frame_stack: S, as in `make_replay`
@@ -84,27 +89,27 @@ def make_replay(
     """Make a replay of sequences.
 
     Args:
-      capacity: steps kept, over all environments; rounded down to whole rollouts.
-      num_envs: N, streams that are added side by side.
-      rollout_length: L, vector steps added at once.
-      sequence_length: T, steps in a sampled sequence, contiguous in one stream.
+      capacity: steps kept, summed over environments; rounded down to whole rollouts.
+      num_envs: N, number of environments, whose steps are added together.
+      rollout_length: L, vector steps per call of `add`.
+      sequence_length: T, contiguous steps of one environment in a sampled sequence.
       batch_size: B, sequences in a sample.
-      prioritised: sample in proportion to priority ** priority_exponent, never a sequence that
-        starts at the end of an episode; else uniformly over all sequences.
+      prioritised: whether to sample in proportion to priority ** priority_exponent, excluding
+        sequences that start at the end of an episode; otherwise uniformly over all sequences.
       importance_exponent: beta; weights are (probability ** -beta), divided by the batch's largest.
       frame_stack: S; above 1, observations are single arrays of S frames joined on the last axis,
-        oldest first, as `bellmax.envs.wrappers.FrameStack` makes them, and no frame changes once
-        it was shown (running statistics change them). The first step added, like every `is_first`,
-        is taken to open an episode.
-      observation_shape: of one observation, as the agent sees it: they are stored as vectors.
-        Samples are the same. None stores them in their own shape.
+        oldest first, as `bellmax.envs.wrappers.FrameStack` makes them. A frame must be the same in
+        every stack, so normalisation by running statistics is excluded. The first step added, and
+        every step with `is_first`, opens an episode.
+      observation_shape: shape of one observation, as the agent sees it; observations are then
+        stored as vectors, with equal samples. None stores them in their own shape.
 
     Returns:
       Replay, a named tuple of pure functions.
 
     Raises:
-      ValueError: the capacity holds no sequence; from `init` and `add`, an observation's last axis
-        is not S frames.
+      ValueError: the capacity is too small for a sequence; from `init` and `add`: the last axis
+        of an observation is not a multiple of S.
 
     Source: Schaul et al. 2016, arXiv:1511.05952 (proportional variant, stratified).
     """
@@ -171,9 +176,8 @@ def _check_slots(
 ) -> None:
     if slots < sequence_length + rollout_length + history:
         before = f" and the {history} before it" if history else ""
-        raise ValueError(
-            f"capacity {capacity} holds no sequence of {sequence_length} steps{before}"
-        )
+        allowed = f"enough for a sequence of {sequence_length} steps{before}"
+        raise ValueError(must("capacity", allowed, capacity))
 
 
 def _frame_shape(
@@ -211,7 +215,8 @@ def newest_frame(steps: Step, frame_stack: int) -> Step:
         return steps
     size = steps.observation.shape[-1]
     if size % frame_stack:
-        raise ValueError(f"the observation's last axis, {size}, is not {frame_stack} frames")
+        allowed = f"a multiple of frame_stack, {frame_stack}"
+        raise ValueError(must("the observation's last axis", allowed, size))
     return steps._replace(observation=steps.observation[..., -(size // frame_stack) :])
 
 
@@ -240,7 +245,7 @@ def _read_stacks(
     """Return observations [B, T, ..., S * C] of the sequences of steps at `where` [B, T]."""
     slots, num_envs = state.storage.is_last.shape
     history, length, first = frame_stack - 1, where.shape[1], where[:, :1]
-    # The sequence and the steps before it that its frames may come from, [B, S - 1 + T].
+    # The sequence, and the S - 1 steps before it that hold its older frames, [B, S - 1 + T].
     window = (first + jnp.arange(-history, length)[None] * num_envs) % (slots * num_envs)
     oldest = window // num_envs == (state.cursor - state.filled) % slots
     opens = _read(state.storage.is_first, window) | oldest
@@ -259,8 +264,8 @@ def _rank_new_starts(
 ) -> tuple[jax.Array, ...]:
     """Set the priorities of the sequences that a write at the cursor changes.
 
-    Those that it completes get the largest priority. Those that it breaks, or whose `history` steps
-    before the first it overwrites, get 0.
+    Sequences that the write completes get the largest priority. Sequences that it overwrites in
+    part, or whose preceding `history` steps it overwrites, get 0.
     """
     slots, num_envs = state.storage.is_last.shape
     offsets = jnp.arange(1 - sequence_length, rollout_length + history)
@@ -275,7 +280,7 @@ def _rank_new_starts(
 def _uniform_starts(
     state: ReplayState, key: jax.Array, sequence_length: int, batch_size: int, history: int
 ) -> jax.Array:
-    """Draw [B] first steps of whole sequences with `history` steps before them, uniformly."""
+    """Draw [B] first steps of complete sequences with `history` steps before them, uniformly."""
     slots, num_envs = state.storage.is_last.shape
     filled = jnp.minimum(state.filled, slots - history) if history else state.filled
     # The remainder's bias is below starts / 2**32; it saves half of the random bits.

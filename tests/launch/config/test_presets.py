@@ -10,16 +10,16 @@ from bellmax.launch.config.run_config import list_presets, load
 from bellmax.launch.runners.host_runner import HostRunner
 from bellmax.launch.training.experiment import build
 
-# Of other projects' tasks; to trace or even to make some of them takes seconds.
+# Tasks of other projects; tracing, or even making, some of them takes seconds.
 OTHERS = ("atari", "brax_", "gymnasium_", "hopper", "host_", "minatar_", "minigrid_")
 OWN = [name for name in list_presets() if not name.split("/")[1].startswith(OTHERS)]
-# The first preset of each agent and suite: the others differ in the task alone.
+# The first preset of each agent and suite; the others differ only in the task.
 FIRST = {(n.split("/")[0], n.split("/")[1].split("_")[0]): n for n in reversed(list_presets())}
 SLOW = [n for n in list_presets() if "brax_" in n and not n.endswith("inverted_pendulum")]
 
 
 def built(preset):
-    """What is made of a preset, of which nothing is allocated."""
+    """The experiment of a preset, without allocated state."""
     config = load(preset)
     suite = config.env.name.split("/")[0]
     if suite != "bellmax":
@@ -33,7 +33,7 @@ def built(preset):
 def test_every_preset_can_be_built(preset):
     experiment = built(preset)
     assert int(np.prod(experiment.abstract_state().vector_steps.shape)) == 1
-    if preset.endswith("/atari"):  # a million steps of one frame each, and what else they hold
+    if preset.endswith("/atari"):  # a million steps of one frame each, and their other fields
         assert 7_056 < experiment.replay_bytes / 10**6 < 7_056 + 100
     else:
         assert experiment.replay_bytes < 2 * 10**9

@@ -1,4 +1,4 @@
-"""Replay that keeps single frames samples the stacks that were added, and none that it has lost."""
+"""Replay of single frames samples exactly the stacks that were added and not overwritten."""
 
 from collections import deque
 from itertools import product
@@ -31,7 +31,7 @@ each_kind = pytest.mark.parametrize("prioritised", [False, True], ids=["uniform"
 
 
 def stack(frames, is_first, size):
-    """Stacks [time, N, ..., size * C] of frames [time, N, ..., C], by what stacking means."""
+    """Stacks [time, N, ..., size * C] of frames [time, N, ..., C], by their definition."""
     held, stacks = [None] * frames.shape[1], []
     for now, opens in zip(frames, is_first, strict=True):
         for n, frame in enumerate(now):
@@ -43,7 +43,7 @@ def stack(frames, is_first, size):
 
 
 def random_steps(shape, length=80, seed=0):
-    """Steps [length, N] with short episodes; some break off without a last step, as faults do."""
+    """Steps [length, N] with short episodes, some without a last step, as after a fault."""
     size, channels, _, num_envs, _ = shape
     rng = np.random.default_rng(seed)
     axes = (2, 3) if num_envs > 1 else ()
@@ -294,7 +294,7 @@ def test_actors_hand_over_frames_from_which_the_same_is_stored(replaced):
 
 
 @each_kind
-def test_a_state_that_was_saved_and_restored_goes_on_to_the_bit(tmp_path, prioritised):
+def test_a_restored_state_continues_bit_for_bit(tmp_path, prioritised):
     shape = (4, 3, 2, 3, 5)
     steps, replay = random_steps(shape), make(shape, prioritised=prioritised)
     state, other = replay.init(example(steps)), None
@@ -324,8 +324,8 @@ def test_adding_writes_in_place(prioritised):
 
 def test_what_does_not_fit_is_refused():
     steps = random_steps((4, 1, 2, 1, 1))
-    with pytest.raises(ValueError, match="holds no sequence of 2 steps and the 3 before it"):
+    with pytest.raises(ValueError, match="enough for a sequence of 2 steps and the 3 before it"):
         make((4, 1, 2, 1, 1), slots=5)
     make((4, 1, 2, 1, 1), slots=6)
-    with pytest.raises(ValueError, match="the observation's last axis, 4, is not 3 frames"):
+    with pytest.raises(ValueError, match="last axis must be a multiple of frame_stack, 3, got 4"):
         make((3, 1, 2, 1, 1)).init(example(steps))
