@@ -25,7 +25,7 @@ from helpers.jitted import quick_jit
 
 STEP = 1e-4  # of finite differences in float64
 NUMBERS = ("r_t", "r", "discount_t", "trace_t", "mask", "transition_t", "feedback", "count_t")
-NUMBERS += ("uncertainty",)
+NUMBERS += ("uncertainty", "p", "r_other", "score", "correct", "reference_scores", "anchor_scores")
 # Weights of what may be excluded: where they are 0, their own gradient is not that of the formula.
 SELECT = ("mask", "q_t_selector", "selector_t")  # only select
 EXCLUDING = ("discount_t", "trace_t", "pi_t", "probs_a_t", "weights", "probs", "mask")
@@ -46,6 +46,7 @@ class Case(NamedTuple):
       free: arrays with an axis whose size no other array shares.
       keeps: arguments whose dtype does not widen the output, besides those in SELECT.
       optional: arrays that may be None.
+      surrogates: arrays in `learns` whose gradient is not the derivative of the value.
     """
 
     function: Callable[..., Any]
@@ -57,6 +58,7 @@ class Case(NamedTuple):
     free: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    surrogates: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return "-".join([self.function.__name__, *map(str, self.static.values())])
@@ -177,7 +179,8 @@ def _directions(case):
     """A random direction for each array and hyper-parameter whose gradient is checked."""
     generator = np.random.default_rng(0)
     floats = case.floats()
-    shapes = {name: floats[name].shape for name in case.learns} | dict.fromkeys(case.hyper, ())
+    learns = [name for name in case.learns if name not in case.surrogates]
+    shapes = {name: floats[name].shape for name in learns} | dict.fromkeys(case.hyper, ())
     return {name: np.asarray(generator.normal(size=shape)) for name, shape in shapes.items()}
 
 
