@@ -25,6 +25,11 @@ def in_float64(function, *arguments):
         return jax.device_get(quick_jit(function)(*wide))
 
 
+def evaluate(function):
+    """What a function of nothing returns, from one compiled program in float32."""
+    return jax.device_get(quick_jit(function)())
+
+
 def token_log_probs(theta):
     """[4, 2] log-probabilities of the tokens of all answers."""
     return jax.nn.log_softmax(jnp.asarray(theta))[ROWS, ANSWERS]
