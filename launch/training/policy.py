@@ -46,7 +46,10 @@ class Policy(NamedTuple):
 
 
 def save_policies(experiment: Experiment, state: TrainState, run: Path) -> Path:
-    """Writes what acting needs of each seed to run/policy/seed-<seed>.msgpack."""
+    """Writes what acting needs of each seed to run/policy/seed-<seed>.msgpack.
+
+    The state may lack what `Experiment.policy_inputs` does not need.
+    """
     folder = run / "policy"
     folder.mkdir(parents=True, exist_ok=True)
     acting = experiment.policy_inputs(state)
