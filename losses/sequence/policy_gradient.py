@@ -110,7 +110,7 @@ def rloo_loss(
     Raises:
       ValueError: a rank, dtype, size or range differs from the above; names the argument.
 
-    Source: Ahmadian et al. 2024, arXiv:2402.14740. TRL's RLOO trainer.
+    Source: Ahmadian et al. 2024, arXiv:2402.14740.
     """
     regularised, wide = _regularised_rewards(log_pi, log_ref, r, beta)
     if stop_target_gradients:  # of the policy; beta keeps its gradient

@@ -1,0 +1,124 @@
+"""Reward against KL of the example's losses, over betas and seeds: numbers, plot and table.
+
+    python examples/sequence/frontier.py --out docs/results/sequence_frontier
+
+writes the .json after each loss, continues from it, and then draws .png and .svg and prints the
+table. About six minutes of one core.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from train import LOSSES, Sizes, best_possible, make_problem, make_train
+
+SEEDS, STEPS = 3, 200
+AT = (1.0, 2.0, 4.0)  # KL, in nats
+# Each loss has a scale of its own; the grids reach from KL of a fraction of a nat to several.
+BETAS = {
+    "dpo": (0.3, 0.7, 1.5, 3.0, 6.0, 12.0),
+    "ipo": (0.04, 0.08, 0.15, 0.3, 0.6, 1.2),
+    "slic": (0.1, 0.2, 0.4, 0.8, 1.6, 3.2),
+    "truncated_quadratic": (0.1, 0.2, 0.4, 0.8, 1.6, 3.2),
+    "exponential": (0.3, 0.7, 1.5, 3.0, 6.0, 12.0),
+    "copg_offline": (0.03, 0.06, 0.12, 0.25, 0.5, 1.0),
+    "rloo": (0.03, 0.06, 0.12, 0.25, 0.5, 1.0),
+    "grpo": (0.03, 0.06, 0.12, 0.25, 0.5, 1.0),
+    "grpo_returns": (0.03, 0.06, 0.12, 0.25, 0.5, 1.0),
+    "online_ipo": (0.04, 0.08, 0.15, 0.3, 0.6, 1.2),
+    "nash_md": (0.04, 0.08, 0.15, 0.3, 0.6, 1.2),
+    "bond": (0.0625, 0.09, 0.125, 0.18, 0.25, 0.5),
+}
+GPO = ("dpo", "ipo", "slic", "truncated_quadratic", "exponential")
+
+
+def run(problem, name):
+    """Rewards and KLs [betas, seeds] of a loss."""
+    keys = jax.random.split(jax.random.key(1), SEEDS)
+    train = jax.vmap(make_train(problem, name, STEPS), (0, None))
+    rewards, kls = jax.jit(jax.vmap(train, (None, 0)))(keys, jnp.asarray(BETAS[name]))
+    found = {"betas": BETAS[name], "reward": rewards.tolist(), "kl": kls.tolist()}
+    return found | {"data": LOSSES[name][1]}
+
+
+def at_kl(kls, values, kl):
+    """A value where the curve of one seed crosses a KL, or nan outside its range."""
+    order = np.argsort(kls)
+    return np.interp(kl, kls[order], values[order], left=np.nan, right=np.nan)
+
+
+def table(results):
+    """Lines of Markdown: reward at equal KL, and the beta that leads there."""
+    heads = " | ".join(f"reward at KL {kl:g}" for kl in AT)
+    lines = [f"| loss | strings of | {heads} | beta at KL 2 |", "|---" * (len(AT) + 3) + "|"]
+    best = results["best possible"]
+    cells = [f"{at_kl(np.array(best['kl']), np.array(best['reward']), kl):.3f}" for kl in AT]
+    lines.append(f"| best possible | | {' | '.join(cells)} | |")
+    for name in BETAS:
+        kls, rewards = (np.array(results[name][key]).T for key in ("kl", "reward"))
+        cells = []
+        for kl in AT:
+            values = [at_kl(k, r, kl) for k, r in zip(kls, rewards, strict=True)]
+            spread = f"{np.mean(values):.3f} ({np.min(values):.3f} to {np.max(values):.3f})"
+            cells.append("not reached" if np.isnan(values).any() else spread)
+        betas = np.log(results[name]["betas"])
+        crossing = np.mean([np.exp(at_kl(k, betas, 2.0)) for k in kls])
+        data = "the policy" if results[name]["data"] == "online" else "the reference"
+        shown = "" if np.isnan(crossing) else f"{crossing:.2g}"
+        lines.append(f"| {name} | {data} | {' | '.join(cells)} | {shown} |")
+    return lines
+
+
+def draw(results, out):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), sharex=True, sharey=True)
+    colours = plt.get_cmap("tab20").colors
+    for panel, names in zip(axes, (GPO, [n for n in BETAS if n not in GPO]), strict=True):
+        best = results["best possible"]
+        panel.plot(best["kl"], best["reward"], color="black", label="best possible")
+        for i, name in enumerate(names):
+            kls, rewards = (np.array(results[name][key]) for key in ("kl", "reward"))
+            order = np.argsort(kls.mean(1))
+            panel.plot(kls.mean(1)[order], rewards.mean(1)[order], color=colours[2 * i], label=name)
+            panel.scatter(kls, rewards, s=8, color=colours[2 * i])
+        panel.set_xlabel("KL from the reference, nats")
+        panel.legend(fontsize=8)
+    axes[0].set_ylabel("expected reward")
+    axes[0].set_title("one family on the same pairs (GPO)")
+    axes[1].set_title("other losses")
+    figure.tight_layout()
+    for suffix in ("png", "svg"):
+        figure.savefig(
+            out.with_suffix(f".{suffix}"),
+            dpi=110,
+            metadata={"Date": None} if suffix == "svg" else None,
+        )
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", default="sequence_frontier", help="path without a suffix")
+    out = Path(parser.parse_args(argv).out)
+    file = out.with_suffix(".json")
+    results = json.loads(file.read_text()) if file.exists() else {}
+    problem = make_problem(Sizes())
+    rewards, kls = best_possible(problem, np.geomspace(0.01, 2.0, 60))
+    results["best possible"] = {"reward": rewards.tolist(), "kl": kls.tolist()}
+    for name in BETAS:
+        if results.get(name, {}).get("betas") != list(BETAS[name]):
+            results[name] = run(problem, name)
+            file.write_text(json.dumps(results) + "\n")
+            print(name, np.round(results[name]["kl"], 2).tolist(), flush=True)
+    draw(results, out)
+    print("\n".join(table(results)))
+
+
+if __name__ == "__main__":
+    main()
