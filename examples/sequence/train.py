@@ -23,6 +23,7 @@ import optax
 from bellmax.losses import sequence as seq
 
 PAIRS, GROUPS, K = 64, 8, 8  # examples of a step; answers of a group
+MOST = 64  # strings of the reference of which BOND takes the best
 POOL = 8192  # strings of the reference that offline losses learn from
 SHARPNESS = 10.0  # log odds of a preference, for each unit of reward
 LEARNING_RATE = 3e-3
@@ -152,17 +153,21 @@ def nash_md(rows, beta):
     return jnp.mean(jax.vmap(rule)(rows["log_pi"], rows["log_ref"], p, others))
 
 
+def best_string(rows, beta):
+    """The best of 1 / beta strings of the reference."""
+    tried = jnp.arange(MOST) < jnp.round(1.0 / beta)
+    return rows["pool_strings"][jnp.argmax(jnp.where(tried, rows["pool_r"], -jnp.inf))]
+
+
 def bond(rows, beta):
     """Towards the best of 1 / beta strings of the reference."""
-    n, count = 1.0 / beta, rows["pool_r"].shape[0]
-    tried = jnp.arange(count) < jnp.maximum(jnp.round(n), 1.0)
-    best = jnp.argmax(jnp.where(tried, rows["pool_r"], -jnp.inf))
+    n = 1.0 / beta
     log_pi, log_ref = (jnp.sum(rows[name], axis=-1) for name in ("log_pi", "log_ref"))
     quantiles = jax.vmap(seq.quantile_reward, (0, None))(rows["r"], rows["pool_all_r"])
     bracket = jax.lax.stop_gradient(log_pi - log_ref) - (n - 1.0) * quantiles
     others = bracket - seq.leave_one_out_advantages(bracket)
     rule = lambda x, y, q, b: seq.bond_loss(  # noqa: E731
-        jnp.sum(rows["pool_log_pi"][best]), x, y, q, n=n, baseline=b
+        jnp.sum(rows["best_log_pi"]), x, y, q, n=n, baseline=b
     )
     return jnp.mean(jax.vmap(rule)(log_pi, log_ref, quantiles, others))
 
@@ -257,7 +262,7 @@ def draw_batch(problem, kind, params, key):
     first, second = jax.random.split(other)
     # Only what a loss reads is computed: the rest is removed when this is compiled.
     rows["rival_r"] = reward(sample(lambda x: mix(own(x), theirs(x)), first, GROUPS * K, length))
-    chosen = jax.random.randint(second, (GROUPS, 16), 0, POOL)
+    chosen = jax.random.randint(second, (GROUPS, MOST), 0, POOL)
     grouped = jax.tree.map(lambda x: jnp.reshape(x, (GROUPS, K, *x.shape[1:])), rows)
     grouped["pool_strings"], grouped["pool_r"] = pool["strings"][chosen], pool["r"][chosen]
     grouped["pool_all_r"] = jnp.broadcast_to(pool["r"][:256], (GROUPS, 256))
@@ -277,7 +282,7 @@ def make_train(problem, name, steps):
 
         rows = rows | {"log_pi": known(rows["strings"])}
         if name == "bond":
-            rows["pool_log_pi"] = known(rows["pool_strings"])
+            rows["best_log_pi"] = known(jax.vmap(best_string, (0, None))(rows, beta))
         return jnp.mean(jax.vmap(loss, (0, None))(rows, beta))
 
     def train(key, beta):
