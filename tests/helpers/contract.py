@@ -25,7 +25,7 @@ from helpers.jitted import quick_jit
 
 STEP = 1e-4  # of finite differences in float64
 NUMBERS = ("r_t", "r", "discount_t", "trace_t", "mask", "transition_t", "feedback", "count_t")
-NUMBERS += ("uncertainty", "p", "r_other", "score", "correct", "reference_scores", "anchor_scores")
+NUMBERS += ("uncertainty",)
 # Weights of what may be excluded: where they are 0, their own gradient is not that of the formula.
 SELECT = ("mask", "q_t_selector", "selector_t")  # only select
 EXCLUDING = ("discount_t", "trace_t", "pi_t", "probs_a_t", "weights", "probs", "mask")
@@ -47,6 +47,7 @@ class Case(NamedTuple):
       keeps: arguments whose dtype does not widen the output, besides those in SELECT.
       optional: arrays that may be None.
       surrogates: arrays in `learns` whose gradient is not the derivative of the value.
+      numbers: arrays that may be integers or flags, besides those in NUMBERS.
     """
 
     function: Callable[..., Any]
@@ -59,6 +60,7 @@ class Case(NamedTuple):
     keeps: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     surrogates: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return "-".join([self.function.__name__, *map(str, self.static.values())])
@@ -280,13 +282,13 @@ def refuses_a_wrong_rank(results):
 def refuses_a_wrong_dtype(results):
     for name, array in results.case.arrays.items():
         wrong = np.int32 if name in results.case.floats() else np.float32
-        if name not in NUMBERS:
+        if name not in (*NUMBERS, *results.case.numbers):
             _refuses(results.case, name, np.asarray(array).astype(wrong), "has dtype")
 
 
 def widens_integers(results):
     """Rewards, discounts and masks may be integers or flags, in any mixture."""
-    numbers = sorted(set(results.case.arrays) & set(NUMBERS))
+    numbers = sorted(set(results.case.arrays) & {*NUMBERS, *results.case.numbers})
     ones = {name: np.ones(np.shape(results.case.arrays[name])) for name in numbers}
     for kinds in ((np.int32, bool), (np.int8, np.uint8)):
         changed = {name: x.astype(kinds[i % 2]) for i, (name, x) in enumerate(ones.items())}

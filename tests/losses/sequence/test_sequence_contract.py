@@ -7,6 +7,7 @@ from bellmax.losses import sequence
 from helpers.contract import Case, check_contract
 
 T, K, V = 5, 4, 6
+NUMBERS = "p", "r_other", "score", "correct", "reference_scores", "anchor_scores"
 GENERATOR = np.random.default_rng(0)
 
 
@@ -40,7 +41,7 @@ G = {"g": draw(), "g_other": draw()}
 
 
 def case(name, arrays, learns=(), hyper=None, **rest):
-    return Case(getattr(sequence, name), arrays, learns, hyper or {}, **rest)
+    return Case(getattr(sequence, name), arrays, learns, hyper or {}, numbers=NUMBERS, **rest)
 
 
 PREFERENCES = [
