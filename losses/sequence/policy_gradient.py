@@ -69,8 +69,8 @@ def group_advantages(
     variance = jnp.sum(jnp.square(centred)) / (r.size - 1)
     # Equal rewards have no slope of the root.
     differ = variance > 0
-    std = jnp.where(differ, jnp.sqrt(jnp.where(differ, variance, 1.0)), 0.0)
-    return jnp.where(differ, centred / (std + epsilon + ~differ), 0.0)
+    std = jnp.sqrt(jnp.where(differ, variance, 1.0))
+    return jnp.where(differ, centred / (std + epsilon), 0.0)
 
 
 def _regularised_rewards(log_pi, log_ref, r, beta) -> list[jax.Array]:
@@ -112,10 +112,10 @@ def rloo_loss(
 
     Source: Ahmadian et al. 2024, arXiv:2402.14740.
     """
-    regularised, wide = _regularised_rewards(log_pi, log_ref, r, beta)
-    if stop_target_gradients:  # of the policy; beta keeps its gradient
-        regularised, _ = _regularised_rewards(jax.lax.stop_gradient(log_pi), log_ref, r, beta)
-    log_pi = wide
+    held = jax.lax.stop_gradient(log_pi) if stop_target_gradients else log_pi
+    # Of the advantages the policy's gradient is held, that of beta is not.
+    regularised, _ = _regularised_rewards(held, log_ref, r, beta)
+    log_pi, _ = promote(log_pi, regularised)
     return -jnp.mean(_centred(regularised) * log_pi) * (log_pi.size / (log_pi.size - 1))
 
 
