@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
@@ -11,7 +12,7 @@ from bellmax.launch.cli import main
 from bellmax.launch.config.run_config import load, to_yaml
 from bellmax.launch.studies.evaluate import restore_policy_inputs
 from bellmax.launch.training.checkpoints import Checkpoints
-from bellmax.launch.training.experiment import build
+from bellmax.launch.training.experiment import build, needed_leaves
 from bellmax.launch.training.policy import load_policy
 from bellmax.losses.sequence import merge_task_vectors
 from helpers.jitted import quick_jit
@@ -22,15 +23,20 @@ STEP = 400
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Untrained runs with a checkpoint: a, b, c of other parameters, and some that do not match."""
+    """Runs a, b, c with a checkpoint of random parameters, and some that do not match them."""
     folder = tmp_path_factory.mktemp("merge")
     (folder / "small.yaml").write_text(SMALL + "seeds: 2\n")
     changes = {"a": (), "b": ("--seed", "2"), "c": ("--seed", "4")}
     changes["wide"] = "--agent.network.hidden", "16"
     changes["one"] = "--seeds", "1"
+    generator = np.random.default_rng(0)
+    draw = lambda x: jnp.asarray(generator.normal(size=x.shape), x.dtype)  # noqa: E731
     for name, overrides in changes.items():
         config = load(str(folder / "small.yaml"), overrides)
-        state = build(config).init()
+        experiment = build(config)
+        # What acting needs: to train a run, or only to initialise it, would compile for long.
+        state = needed_leaves(experiment.policy_inputs, experiment.abstract_state())
+        state = jax.tree.map(draw, state)
         checkpoints = Checkpoints(folder / name / "checkpoints", keep=1)
         checkpoints.save(STEP, state, metric=None, extra={})
         (folder / name / "config.yaml").write_text(to_yaml(config))

@@ -203,8 +203,9 @@ SLOW = {
     *("gkd_loss-forward", "gkd_loss-reverse", "gpo_loss-hinge", "gpo_loss-savage"),
     *("gpo_loss-squared", "gpo_loss-truncated_quadratic", "group_advantages", "grpo_loss-k3"),
     *("jeffreys_divergence", "jepo_loss", "majority_advantages-3", "majority_vote"),
-    *("minimax_winner", "mixture_logits", "nash_md_step", "noisy_label_loss-True"),
-    *("regularised_equilibrium", "sequence_iq_rewards", "top_k_entropy-3", "top_k_mass-3"),
+    *("kl_estimate-k3", "minimax_winner", "mixture_logits", "nash_md_step", "nft_loss"),
+    *("noisy_label_loss-True", "regularised_equilibrium", "sequence_iq_loss"),
+    *("sequence_iq_rewards", "token_log_probs", "top_k_entropy-3", "top_k_mass-3", "win_rates"),
 }
 TREES = {"average_weights", "lerp", "slerp", "task_vector", "merge_task_vectors"}
 
