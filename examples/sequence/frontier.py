@@ -16,7 +16,7 @@ import numpy as np
 from train import LOSSES, Sizes, best_possible, make_problem, make_train_of
 
 SEEDS, STEPS = 3, 150
-AT = (1.3, 1.6, 1.9)  # KL, in nats, that all losses reach
+AT = (1.4, 1.6, 1.9)  # KL, in nats, that all losses reach
 # Each loss has a scale of its own; the grids reach from KL of a fraction of a nat to several.
 BETAS = {
     "dpo": (0.1, 0.2, 0.35, 0.6, 1.0),
@@ -58,28 +58,35 @@ def at_kl(kls, values, kl):
     return np.interp(kl, kls[order], values[order], left=np.nan, right=np.nan)
 
 
+def shortfall(results, name):
+    """How far rewards are below the best possible at their own KL, [seeds, betas], and the KLs."""
+    best = {key: np.array(value) for key, value in results["best possible"].items()}
+    kls, rewards = (np.array(results[name][key]).T for key in ("kl", "reward"))
+    return kls, at_kl(best["kl"], best["reward"], kls) - rewards
+
+
 def table(results):
-    """Lines of Markdown: reward at equal KL, and the beta that leads there."""
-    heads = " | ".join(f"reward at KL {kl:g}" for kl in AT)
+    """Lines of Markdown: reward below the best possible at equal KL, and the beta that leads there.
+
+    What is interpolated is the shortfall, which is smooth, not the reward, which is concave.
+    """
+    best = {key: np.array(value) for key, value in results["best possible"].items()}
+    heads = " | ".join(f"KL {kl:g} (best {at_kl(best['kl'], best['reward'], kl):.3f})" for kl in AT)
     lines = [
         f"| loss | strings of | {heads} | beta at KL {AT[1]:g} |",
         "|---" * (len(AT) + 3) + "|",
     ]
-    best = results["best possible"]
-    cells = [f"{at_kl(np.array(best['kl']), np.array(best['reward']), kl):.3f}" for kl in AT]
-    lines.append(f"| best possible | | {' | '.join(cells)} | |")
     for name in BETAS:
-        kls, rewards = (np.array(results[name][key]).T for key in ("kl", "reward"))
+        kls, short = shortfall(results, name)
         cells = []
         for kl in AT:
-            values = [at_kl(k, r, kl) for k, r in zip(kls, rewards, strict=True)]
+            values = [at_kl(k, s, kl) for k, s in zip(kls, short, strict=True)]
             spread = f"{np.mean(values):.3f} ({np.min(values):.3f} to {np.max(values):.3f})"
             cells.append("not reached" if np.isnan(values).any() else spread)
         betas = np.log(results[name]["betas"])
         crossing = np.mean([np.exp(at_kl(k, betas, AT[1])) for k in kls])
         data = "the policy" if results[name]["data"] == "online" else "the reference"
-        shown = "" if np.isnan(crossing) else f"{crossing:.2g}"
-        lines.append(f"| {name} | {data} | {' | '.join(cells)} | {shown} |")
+        lines.append(f"| {name} | {data} | {' | '.join(cells)} | {crossing:.2g} |")
     return lines
 
 
@@ -89,21 +96,32 @@ def draw(results, out):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), sharex=True, sharey=True)
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.5), sharex=True)
     colours = plt.get_cmap("tab20").colors
-    for panel, names in zip(axes, (GPO, [n for n in BETAS if n not in GPO]), strict=True):
-        best = results["best possible"]
-        panel.plot(best["kl"], best["reward"], color="black", label="best possible")
+    best = results["best possible"]
+    groups = GPO, [name for name in BETAS if name not in GPO]
+    for column, names in enumerate(groups):
+        axes[column].plot(best["kl"], best["reward"], color="black", label="best possible")
         for i, name in enumerate(names):
-            kls, rewards = (np.array(results[name][key]) for key in ("kl", "reward"))
-            order = np.argsort(kls.mean(1))
-            panel.plot(kls.mean(1)[order], rewards.mean(1)[order], color=colours[2 * i], label=name)
-            panel.scatter(kls, rewards, s=8, color=colours[2 * i])
+            kls, short = shortfall(results, name)
+            rewards = np.array(results[name]["reward"]).T
+            order = np.argsort(kls.mean(0))
+            # The third panel has all losses: one family dashed, the others solid.
+            colour, line = colours[2 * i], ("--", "-")[column]
+            for panel, values in ((axes[column], rewards), (axes[2], short)):
+                means = kls.mean(0)[order], values.mean(0)[order]
+                panel.plot(*means, line, color=colour, label=name)
+            axes[column].scatter(kls, rewards, s=8, color=colour)
+        axes[column].legend(fontsize=8)
+        axes[column].set_ylim(0.4, 0.85)
+    for panel in axes:
+        panel.set_xlim(0.0, 6.6)
         panel.set_xlabel("KL from the reference, nats")
-        panel.legend(fontsize=8)
     axes[0].set_ylabel("expected reward")
     axes[0].set_title("one family on the same pairs (GPO)")
     axes[1].set_title("other losses")
+    axes[2].set_yscale("log")
+    axes[2].set_title("reward below the best possible at that KL")
     figure.tight_layout()
     for suffix in ("png", "svg"):
         figure.savefig(
@@ -120,7 +138,7 @@ def main(argv=None):
     file = out.with_suffix(".json")
     results = json.loads(file.read_text()) if file.exists() else {}
     problem = make_problem(Sizes())
-    rewards, kls = best_possible(problem, np.geomspace(0.01, 2.0, 60))
+    rewards, kls = best_possible(problem, np.geomspace(0.01, 2.0, 300))
     results["best possible"] = {"reward": rewards.tolist(), "kl": kls.tolist()}
     for names in PROGRAMS:
         if any(results.get(n, {}).get("betas") != list(BETAS[n]) for n in names):
