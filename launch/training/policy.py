@@ -47,7 +47,10 @@ class Policy(NamedTuple):
 
 
 def save_policies(experiment: Experiment, state: TrainState, run: Path) -> Path:
-    """Write the parameters that acting needs, one file a seed: run/policy/seed-<seed>.msgpack."""
+    """Write the parameters that acting needs, one file a seed: run/policy/seed-<seed>.msgpack.
+
+    The state may lack what `Experiment.policy_inputs` does not need.
+    """
     folder = run / "policy"
     folder.mkdir(parents=True, exist_ok=True)
     acting = experiment.policy_inputs(state)

@@ -25,6 +25,7 @@ from bellmax.launch.reporting.versions import all_versions
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment, build, check_memory
+from bellmax.launch.training.folders import check_trains
 from bellmax.launch.training.loop import Session
 from bellmax.launch.training.policy import save_policies
 
@@ -71,6 +72,7 @@ def train(
 
 def check_resumable(run: Path, config: RunConfig) -> None:
     """Raise UserError if a configuration changes a key that a resumed run must keep."""
+    check_trains(run)
     old, new = flatten(to_dict(load(run))), flatten(to_dict(config))
     names = [*new, *(name for name in old if name not in new)]
     changed = [name for name in names if new.get(name) != old.get(name) and name not in RESUMABLE]
