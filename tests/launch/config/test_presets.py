@@ -1,5 +1,7 @@
 """Every preset that comes with the package: its parts fit together, and it can take steps."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -41,7 +43,7 @@ def test_every_preset_can_be_built(preset):
     "preset",
     [*OWN, *(pytest.param(n, marks=pytest.mark.slow) for n in FIRST.values() if n not in OWN)],
 )
-def test_a_learning_phase_keeps_the_shapes_of_the_state(preset):
+def test_a_learning_phase_keeps_the_shapes_of_the_state_and_lowers_for_accelerators(preset):
     experiment = built(preset)
     state, runner = experiment.abstract_state(), experiment.runner
     counts = jax.ShapeDtypeStruct((), np.int32)
@@ -49,13 +51,18 @@ def test_a_learning_phase_keeps_the_shapes_of_the_state(preset):
         counts, functions = np.zeros(2, np.int32), runner.functions
         packed, keys = functions.pack(state)
         given = packed, keys, runner.zero_metrics, runner.abstract_rollout(), counts
-        after, *_ = jax.eval_shape(functions.learn, *given)
-        after = functions.unpack(after, keys)
+        program = functions.learn.trace(*given)
+        after = functions.unpack(program.out_info[0], keys)
     else:
-        after, _ = jax.eval_shape(runner.advance, state, counts, counts)
+        program = runner.advance.trace(state, counts, counts)
+        after = program.out_info[0]
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
         lambda x: (x.shape, x.dtype), state
     )
+    for platform in ("cuda", "rocm", "tpu"):
+        text = program.lower(lowering_platforms=(platform,)).as_text()
+        # Here jaxlib has none of an accelerator's: each would be one of the CPU.
+        assert set(re.findall(r"custom_call @(\w+)", text)) <= {"Sharding"}, platform
 
 
 PIXELS = ["munchausen_dqn/pixel_catch", "qr_dqn_retrace/pixel_catch"]
