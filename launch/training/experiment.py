@@ -130,7 +130,7 @@ def build(
     *,
     episodes: int | None = None,
     make_actor: ActorFactory | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Experiment:
     """Build and connect agent, environments, replay and runner.
 
