@@ -251,6 +251,28 @@ def test_contrastive_preferences_of_segments():
     assert equal == 0.0
 
 
+@pytest.mark.parametrize("bias", [1.0, 0.5])
+def test_population_optimum_of_contrastive_preferences(bias):
+    """Segments of one action, Bradley-Terry labels: softmax(r / alpha), with bias 1 alone."""
+
+    def run(theta):
+        def loss(theta):
+            log_pi = jax.nn.log_softmax(theta)
+            each = [
+                REF[i]
+                * REF[j]
+                * P[i, j]
+                * sequence.cpl_loss(log_pi[i], log_pi[j], alpha=BETA, bias=bias)
+                for i, j in PAIRS
+            ]
+            return sum(each)
+
+        return jax.grad(loss)(theta)
+
+    slope = np.max(np.abs(in_float64(run, REWARDS / BETA)))
+    assert slope < 1e-12 if bias == 1.0 else slope > 1e-3
+
+
 def test_gauges_of_the_likeliest_tokens():
     """Probabilities .5 .3 .2: the top two have mass .8 and the entropy of (5/8, 3/8)."""
     logits = np.log([0.2, 0.5, 0.3])
