@@ -14,7 +14,13 @@ from bellmax import UserError
 from bellmax.envs.adapters.discrete import MAX_ONE_HOT
 from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
-from bellmax.envs.options import check_options, check_parameters, check_types, defaults_of, suggest
+from bellmax.envs.options import (
+    check_options,
+    check_parameters,
+    check_types,
+    defaults_of,
+    unknown,
+)
 
 # gymnax returns these as float32; as bool they take a quarter of the replay buffer's memory.
 _BINARY = ("Catch-bsuite", "DeepSea-bsuite")
@@ -36,7 +42,7 @@ def make(task: str, **options: Any) -> "GymnaxEnv":
     """
     tasks = list_tasks()
     if task not in tasks:
-        raise UserError(f"gymnax has no task {task!r}{suggest(task, tasks)}")
+        raise unknown("task", task, tasks, of="gymnax")
     env, params = _construct(task)
     fields = [field.name for field in dataclasses.fields(params)]
     arguments = [name for name in inspect.signature(type(env)).parameters if name not in fields]

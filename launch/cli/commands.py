@@ -1,4 +1,4 @@
-"""The commands of `bellmax`: what each takes and does. Each imports what it needs when it runs."""
+"""The commands of `bellmax`: their options and functions. Each imports its parts when it runs."""
 
 import dataclasses
 import json
@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bellmax import UserError
+from bellmax import UserError, must
+from bellmax.envs.options import unknown
 from bellmax.launch.cli import options as command_options
-from bellmax.launch.config.sentences import unknown
 from bellmax.launch.distributed.signals import interruptible
 from bellmax.launch.training.folders import check_new, check_writable, run_folder
 
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 
 class Command(NamedTuple):
-    """options: dataclass of what it takes. run: takes an instance of it, and returns the exit code;
-    overrides: `--key value` of a configuration follow, and `run` takes them as second argument."""
+    """A command.
+
+    options: dataclass of its options. run: takes an instance of `options`; returns the exit code.
+    overrides: whether configuration overrides (`--key value`) follow, as second argument of `run`.
+    """
 
     options: type
     run: Callable[..., int]
@@ -28,7 +31,9 @@ class Command(NamedTuple):
 
 def _train(arguments: command_options.Train, overrides: Sequence[str]) -> int:
     if arguments.resume and not arguments.out:
-        raise UserError("--resume needs --out DIR, the folder of the run to continue")
+        raise UserError(
+            must("--out", "the folder of the run to continue", "nothing", "give --out DIR")
+        )
     out = Path(arguments.out) if arguments.out else _default_folder(arguments.source)
     check_writable(out)
     if arguments.resume and (out / "config.yaml").exists():
@@ -52,7 +57,7 @@ def _resume(arguments: command_options.Resume, overrides: Sequence[str]) -> int:
 def _continue(
     run: Path, source: str, arguments: command_options.Where, overrides: Sequence[str]
 ) -> int:
-    """Resume a run as `source` and the overrides have it."""
+    """Resume a run with the configuration of `source` and the overrides."""
     config = _load(arguments, source, overrides)
     _configure_jax(deterministic=arguments.deterministic)
     _join_processes(arguments)
@@ -64,7 +69,7 @@ def _continue(
 
 def _sweep(arguments: command_options.Sweep, overrides: Sequence[str]) -> int:
     if not arguments.out:
-        raise UserError("name the folder of the sweep with --out DIR")
+        raise UserError(must("--out", "the folder of the sweep", "nothing", "give --out DIR"))
     out = Path(arguments.out)
     check_writable(out, "the folder of a sweep")
     from bellmax.launch.studies.sweep.jobs import sweep
@@ -77,8 +82,9 @@ def _evaluate(arguments: command_options.Evaluate) -> int:
     if arguments.robust:
         return _evaluate_robust(arguments, run)
     for name in ("box", "parameter", "points", "upper_end", "out"):
-        if getattr(arguments, name):
-            raise UserError(f"--{name.replace('_', '-')} needs --robust")
+        if value := getattr(arguments, name):
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(must(option, "left out without --robust", value))
     _configure_jax()
     from bellmax.launch.studies.evaluate import describe_evaluation, evaluate_run
 
@@ -91,7 +97,8 @@ def _evaluate_robust(arguments: command_options.Evaluate, run: Path) -> int:
     from bellmax.launch.config.boxes import own_box
 
     if arguments.parameter and arguments.box:
-        raise UserError("--box and --parameter exclude each other: a published box, or your own")
+        hint = "--parameter makes a box of your own"
+        raise UserError(must("--box", "left out with --parameter", arguments.box, hint))
     box = own_box(arguments.parameter) if arguments.parameter else arguments.box or "2d"
     _configure_jax()
     from bellmax.launch.studies.robust.report import robust_run
@@ -215,7 +222,7 @@ def _configure_jax(*, deterministic: bool = False) -> None:
 
 
 def _load(arguments: command_options.Where, source: str, overrides: Sequence[str]) -> "RunConfig":
-    """Return the configuration of a run, with the loggers that the command adds."""
+    """Return the configuration of a run, including loggers from `--logger`."""
     from bellmax.launch.config.run_config import load
 
     config = load(source, overrides)
@@ -225,7 +232,8 @@ def _load(arguments: command_options.Where, source: str, overrides: Sequence[str
 
 def _join_processes(arguments: command_options.Where) -> None:
     if arguments.actors and arguments.coordinator:
-        raise UserError("--actors is for a run of one process: leave out --coordinator")
+        hint = "Ray actors work for a run of one process"
+        raise UserError(must("--actors", "left out with --coordinator", arguments.actors, hint))
     from bellmax.launch.distributed.processes import join_processes
 
     join_processes(arguments.coordinator, arguments.processes, arguments.process)

@@ -1,4 +1,4 @@
-"""What is installed, which devices there are, and what is missing, as lines of text."""
+"""Report installed packages, devices, and missing extras as lines of text."""
 
 import platform
 
@@ -31,7 +31,7 @@ def doctor() -> tuple[list[str], int]:
 
 
 def pip_command(extra: str) -> str:
-    """Returns what to type to install an extra of bellmax."""
+    """Return the pip command that installs an extra of bellmax."""
     return f'missing, pip install "bellmax[{extra}]"'
 
 

@@ -1,6 +1,6 @@
-"""YAML read strictly: duplicate keys are refused, `1e-3` is a number, and errors say where.
+"""Strict YAML: duplicate keys are refused, `1e-3` is a number, and errors give line and column.
 
-Dashes in keys are underscores: `learning-rate` and `learning_rate` are one key.
+Dashes in keys become underscores: `learning-rate` and `learning_rate` are the same key.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from bellmax import UserError
+from bellmax import UserError, must
 
 _FLOAT = re.compile(r"[-+]?([0-9][0-9_]*)(\.[0-9_]*)?[eE][-+]?[0-9]+$")
 
@@ -36,7 +36,7 @@ for _class in (_Loader, _Dumper):  # both, so that the text "1e-3" keeps its quo
 
 
 def dump_yaml(value: Any, *, one_line: bool = False) -> str:
-    """Return plain values as YAML, keys in their order, floats exact."""
+    """Return plain values as YAML; keys keep their order, floats are exact."""
     style: dict[str, Any] = {"default_flow_style": True, "width": 2**31} if one_line else {}
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **style)
 
@@ -47,7 +47,7 @@ def dump_value(value: Any) -> str:
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the content of a YAML file; UserError says what is wrong with it, and where."""
+    """Return the content of a YAML file; UserError gives its first mistake with line and column."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -56,7 +56,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_scalar(text: str) -> Any:
-    """Return what text on the command line is as YAML; the text itself where it is none."""
+    """Parse text of the command line as YAML; return the text itself if it is not YAML."""
     try:
         return yaml.load(str(text), Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -64,7 +64,7 @@ def read_scalar(text: str) -> Any:
 
 
 def parse_yaml(data: bytes, name: str) -> Any:
-    """Return the values in YAML text; `name` is what messages call it."""
+    """Return the values in YAML text; messages call it `name`."""
     try:
         value = yaml.load(data.decode("utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except UnicodeDecodeError as error:
@@ -80,5 +80,5 @@ def parse_yaml(data: bytes, name: str) -> Any:
     except ValueError as error:  # a date such as 2024-13-45
         raise UserError(f"{name}: {error}") from None
     if value is None:
-        raise UserError(f"{name} is empty; it must be a mapping of keys such as steps: 100000")
+        raise UserError(must(name, "a mapping of keys such as steps: 100000", "an empty file"))
     return value

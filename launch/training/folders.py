@@ -1,23 +1,23 @@
-"""Folders of runs: which may hold a new one, and which holds one."""
+"""Folders of runs: checks of new and of existing ones."""
 
 import os
 from pathlib import Path
 
 from bellmax import UserError
-from bellmax.launch.config.sentences import did_you_mean
+from bellmax.envs.options import did_you_mean
 
 
 def check_new(out: Path) -> None:
-    """Raise UserError where a folder cannot hold a new run, because something is in it."""
+    """Raise UserError if a folder cannot hold a new run because it is not empty."""
     if (out / "config.yaml").exists():
         raise UserError(f"{out} holds a run already; continue it with `bellmax resume {out}`")
-    # A kill while the configuration is written leaves half of it; a restarted job continues.
+    # A kill may leave a temporary file of the configuration; a restarted job ignores it.
     if out.is_dir() and any(path.name != "config.yaml.tmp" for path in out.iterdir()):
         raise UserError(f"{out} is not empty; name a new folder with --out")
 
 
 def check_writable(folder: Path, role: str = "a run folder") -> None:
-    """Raise UserError for a folder that cannot be made or written, without making it."""
+    """Raise UserError if a folder cannot be created or written; do not create it."""
     try:
         folder.exists()
     except OSError as error:  # a name that is too long
@@ -42,7 +42,7 @@ def check_trains(run: Path) -> None:
 
 
 def run_folder(name: str) -> Path:
-    """Return the folder of a run; UserError if there is none of that name."""
+    """Return the folder of a run; raise UserError if it does not exist or holds no run."""
     run = Path(name)
     if run.is_dir() and (run / "config.yaml").is_file():
         return run

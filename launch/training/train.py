@@ -1,4 +1,4 @@
-"""Starting and resuming a run: its folder, its parts, and what is left when it ends."""
+"""Start and resume a run: create its folder, build its parts, train, and write its policies."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from bellmax import UserError
 from bellmax.launch.actors.ray_actor import make_ray_actors
 from bellmax.launch.config.overrides import flatten
 from bellmax.launch.config.run_config import RunConfig, load, to_dict, to_yaml
-from bellmax.launch.config.sentences import show
+from bellmax.launch.config.sentences import must, show
 from bellmax.launch.distributed.files import write_whole
 from bellmax.launch.distributed.locks import locked
 from bellmax.launch.distributed.processes import is_first, together, writable
@@ -29,17 +29,17 @@ from bellmax.launch.training.folders import check_trains
 from bellmax.launch.training.loop import Session
 from bellmax.launch.training.policy import save_policies
 
-# What a resumed run may change: nothing that the state or the steps taken so far depend on, but
-# for rounding (devices).
+# Keys that a resumed run may change. The state and the steps taken so far do not depend on them,
+# except for rounding (devices).
 RESUMABLE = ("steps", "devices", "keep_checkpoints", "tensorboard", "wandb", "loggers")
 
 
 class Output(NamedTuple):
-    """Where a run reports to, besides its folder and the loggers of its configuration.
+    """Outputs of a run in addition to its folder and the loggers of its configuration.
 
-    shows_progress: whether it writes lines to standard output.
-    loggers: (name, logger) of more loggers.
-    on_metrics, report: as of `MetricsLog`.
+    shows_progress: whether progress is printed to standard output.
+    loggers: (name, logger) of additional loggers.
+    on_metrics, report: as in `MetricsLog`.
     """
 
     shows_progress: bool = True
@@ -54,13 +54,14 @@ TERMINAL = Output()
 def train(
     config: RunConfig, out: Path, actors: str | None = None, output: Output = TERMINAL
 ) -> int:
-    """Trains from scratch into the folder `out`; returns the exit code.
+    """Train from scratch into the folder `out`; return the exit code.
 
     Args:
-      config: of the run.
-      out: new or empty.
-      actors: where those of a host environment are: `ray` or `ray://HOST:PORT`; None: here.
-      output: where it reports to.
+      config: configuration of the run.
+      out: a new or empty folder.
+      actors: where actors of host environments run: `ray` or `ray://HOST:PORT`; None is this
+        process.
+      output: outputs in addition to the folder.
     """
     with _opened(out, config, actors) as (experiment, folder, messages):
         write_whole(folder / "config.yaml", to_yaml(config).encode())
@@ -70,35 +71,35 @@ def train(
 
 
 def check_resumable(run: Path, config: RunConfig) -> None:
-    """Raises UserError where a configuration would change what a run has trained so far."""
+    """Raise UserError if a configuration changes a key that a resumed run must keep."""
     check_trains(run)
     old, new = flatten(to_dict(load(run))), flatten(to_dict(config))
     names = [*new, *(name for name in old if name not in new)]
     changed = [name for name in names if new.get(name) != old.get(name) and name not in RESUMABLE]
     if changed:
-        # Another agent or task explains all the rest.
+        # Another agent or task explains all other differences.
         key = next((name for name in ("agent.name", "env.name") if name in changed), changed[0])
-        raise UserError(
-            f"{key} cannot change when a run is resumed: {run} has {show(old.get(key))}, not "
-            f"{show(new.get(key))}; what can is {', '.join(RESUMABLE)}; `bellmax train` with "
-            "another --out starts another run"
+        hint = (
+            f"a resumed run can change {', '.join(RESUMABLE)}, and `bellmax train` with another "
+            "--out starts another run"
         )
+        raise UserError(must(key, f"{show(old.get(key))} as in {run}", new.get(key), hint=hint))
 
 
 def resume(
     run: Path, config: RunConfig, actors: str | None = None, output: Output = TERMINAL
 ) -> int:
-    """Continues a run from its newest intact checkpoint; returns the exit code.
+    """Continue a run from its newest intact checkpoint; return the exit code.
 
     A run that stopped before its first checkpoint starts again.
 
     Args:
-      run: its folder.
-      config: of the run from here on.
+      run: the run's folder.
+      config: configuration of the run from here on.
       actors, output: as in `train`.
 
     Raises:
-      UserError: `config` would change what was trained so far, or every checkpoint is damaged.
+      UserError: `config` changes a key that must stay, or every checkpoint is damaged.
     """
     check_resumable(run, config)
     with _opened(run, config, actors) as (experiment, folder, messages):
@@ -111,7 +112,7 @@ def resume(
 def _opened(
     run: Path, config: RunConfig, actors: str | None
 ) -> Iterator[tuple[Experiment, Path, list[str]]]:
-    """Builds what a run needs, locks its folder, and yields both with what is to be said."""
+    """Build an experiment, lock the run's folder, and yield both with messages for the user."""
     check_loggers(config)
     if actors:
         check(actors, config)
@@ -128,7 +129,7 @@ def _opened(
 
 
 class _Start(NamedTuple):
-    """What a run goes on from; evaluated: [S], its mean returns if they are in the log."""
+    """Where a run continues; evaluated: [S], the mean returns there if the log has them."""
 
     step: int
     state: TrainState
@@ -136,23 +137,24 @@ class _Start(NamedTuple):
 
 
 def _start(experiment: Experiment, run: Path) -> tuple[_Start | None, list[str]]:
-    """The checkpoint to go on from, None if the run stopped before its first, and what to say."""
+    """Return the latest checkpoint, None where there is none yet, and messages for the user."""
     keep = experiment.config.keep_checkpoints
     checkpoints = Checkpoints(run / "checkpoints", keep=keep, read_only=not is_first())
     if not checkpoints.steps() and not (run / "policy").exists():
         return None, [f"{run} has no checkpoint yet: starting at step 0"]
     step, state, warning = experiment.restore(checkpoints, None)
     runner = experiment.runner
-    anew = "" if runner.resumes_episodes else ", with new episodes"
-    said = [f"resuming {run} at step {step:,}{anew}", *([warning] if warning else [])]
+    episodes = "" if runner.resumes_episodes else ", with new episodes"
+    said = [f"resuming {run} at step {step:,}{episodes}", *([warning] if warning else [])]
     runner.resume_restarts(checkpoints.extra(step).get("restarts", {}))
     if step > experiment.config.steps:
-        raise UserError(f"steps must be at least {step}, those that {run} has taken already")
+        allowed = f"at least {step}, those that {run} has taken already"
+        raise UserError(must("steps", allowed, experiment.config.steps))
     return _Start(step, state, _evaluated(experiment, run, step)), said
 
 
 def _evaluated(experiment: Experiment, run: Path, step: int) -> np.ndarray | None:
-    """The mean returns [S] that the log has of a step, None if it lacks any."""
+    """Return the mean returns [S] of the evaluation logged at a step; None if any is missing."""
     if not (run / FILE).exists():
         return None
     rows = [row for row in read_metrics(run) if row.get("step") == step]
@@ -169,7 +171,7 @@ def _run(
     messages: list[str],
     output: Output,
 ) -> int:
-    """Trains; all processes write checkpoints to `run`, and each the rest to its own `out`."""
+    """Train. All processes write checkpoints to `run`; each writes other files to its own `out`."""
     config, resume_step = experiment.config, start.step if start else None
     loggers = open_loggers(out, config, resume_step) if is_first() else []
     log = MetricsLog(

@@ -10,6 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from bellmax import must
 from bellmax.losses._checks import NUMBER, Spec, check_arrays, promote
 
 # exp of this is far beyond any useful ratio, and far below overflow.
@@ -24,7 +25,7 @@ def one_of(name: str, value: str, options: Collection[str]) -> None:
       ValueError: it is none of the options; names the argument.
     """
     if value not in options:
-        raise ValueError(f"{name} is {value!r}, but must be one of {', '.join(options)}.")
+        raise ValueError(must(name, f"one of {', '.join(options)}", repr(value)))
 
 
 def at_least_two(**groups: chex.Array) -> None:
@@ -35,7 +36,7 @@ def at_least_two(**groups: chex.Array) -> None:
     """
     for name, group in groups.items():
         if jnp.shape(group)[0] < 2:
-            raise ValueError(f"{name} has 1 entry along its axis [K], but at least 2 are wanted.")
+            raise ValueError(must(name, "2 or more entries along its axis [K]", 1, verb="have"))
 
 
 def check_tokens(mask: chex.Array, **rows: chex.Array) -> None:

@@ -12,6 +12,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from bellmax import must
 from bellmax.losses._checks import check_scalars, promote
 from bellmax.losses.sequence._shared import one_of
 
@@ -41,14 +42,14 @@ def _check_trees(first: Any, *others: Any, names: Sequence[str]) -> None:
             where = jax.tree_util.keystr(path)
             if path != other_path:
                 there = jax.tree_util.keystr(other_path)
-                raise ValueError(f"{name} has {there} where {names[0]} has {where}.")
+                allowed = f"the leaf {where}, as {names[0]} has"
+                raise ValueError(must(name, allowed, there, verb="have"))
             if jnp.shape(x) != jnp.shape(y):
-                raise ValueError(
-                    f"{name}{where} has shape {jnp.shape(y)}, but {names[0]}{where} has shape "
-                    f"{jnp.shape(x)}: they must agree."
-                )
+                allowed = f"shape {jnp.shape(x)}, as {names[0]}{where} has"
+                raise ValueError(must(name + where, allowed, jnp.shape(y), verb="have"))
         if jax.tree.structure(first) != jax.tree.structure(tree):
-            raise ValueError(f"{name} has another structure than {names[0]}.")
+            allowed = f"the structure of {names[0]}"
+            raise ValueError(must(name, allowed, str(jax.tree.structure(tree)), verb="have"))
 
 
 def average_weights(trees: Sequence[Any]) -> Any:
@@ -67,7 +68,7 @@ def average_weights(trees: Sequence[Any]) -> Any:
     """
     trees = list(trees)
     if not trees:
-        raise ValueError("trees has 0 entries, but at least 1 is wanted.")
+        raise ValueError(must("trees", "1 or more entries", 0, verb="have"))
     names = [f"trees[{i}]" for i in range(len(trees))]
     return _on_floats(_mean, *trees, names=names)
 
@@ -190,7 +191,7 @@ def merge_task_vectors(
     check_scalars(eta=eta)
     trees = list(trees)
     if not trees:
-        raise ValueError("trees has 0 entries, but at least 1 is wanted.")
+        raise ValueError(must("trees", "1 or more entries", 0, verb="have"))
 
     def merge(start, *leaves):
         vectors = [x - start for x in leaves]

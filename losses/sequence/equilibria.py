@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bellmax import must
 from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, promote, widen
 
 _STAGES = 200
@@ -123,7 +124,8 @@ def minimax_winner(p: chex.Array) -> jax.Array:
     check_arrays(p=Spec(p, "KK", NUMBER))
     size = jnp.shape(p)[0]
     if size > _MOST_ANSWERS:
-        raise ValueError(f"p has {size} entries along its axis [K], but must have at most 10.")
+        allowed = f"at most {_MOST_ANSWERS} entries along its axis [K]"
+        raise ValueError(must("p", allowed, size, verb="have"))
     gain = jax.lax.stop_gradient(widen(p)) - 0.5
     members = (np.arange(1, 2**size)[:, None] >> np.arange(size)) & 1 == 1
     candidates = jax.vmap(lambda on: _solution(gain, on))(jnp.asarray(members))

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bellmax import must
 from bellmax.losses._checks import (
     NUMBER,
     Spec,
@@ -31,7 +32,7 @@ def _group(k: int, correct: chex.Array) -> tuple[int, int]:
     check_arrays(correct=Spec(correct, "N", NUMBER))
     k, size = whole_number("k", k), jnp.shape(correct)[0]
     if k > size:
-        raise ValueError(f"k is {k}, but correct has {size} entries: no such group can be drawn.")
+        raise ValueError(must("k", f"at most {size}, the entries of correct", k))
     return k, size
 
 
@@ -138,9 +139,8 @@ def majority_advantages(answer: chex.Array, correct: chex.Array, *, k: int) -> j
     k, size = _group(k, correct)
     check_arrays(answer=Spec(answer, "N", int), correct=Spec(correct, "N", NUMBER))
     if max(math.comb(size, k), math.comb(size, k - 1)) > _MOST_SUBSETS:
-        raise ValueError(
-            f"k is {k}, of {size} answers, but must leave at most {_MOST_SUBSETS:,} groups."
-        )
+        allowed = f"such that {size} answers form at most {_MOST_SUBSETS:,} groups"
+        raise ValueError(must("k", allowed, k))
     answer, right = jnp.asarray(answer), jnp.asarray(correct) != 0
     groups, companions = (_subsets(size, number) for number in (k, k - 1))
     dtype = _dtype(correct)
@@ -193,7 +193,7 @@ def jepo_loss(
     check_arrays(**{name: Spec(x, "K") for name, x in arrays.items()})
     size = jnp.shape(log_pi_answer)[0]
     if baseline is None and size < 2:
-        raise ValueError("baseline is None, but must be a number for a single thought.")
+        raise ValueError(must("baseline", "a number for a single thought", None))
     if baseline is not None:
         check_scalars(baseline=baseline)
     given = () if baseline is None else (baseline,)

@@ -10,6 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from bellmax import must
 from bellmax.losses._checks import Spec, check_arrays, check_scalars, promote
 from bellmax.losses.sequence._shared import MAX_EXPONENT, one_of
 
@@ -176,7 +177,7 @@ def noisy_label_loss(
     """
     check_scalars(epsilon=epsilon, from_zero=("epsilon",), below_one=("epsilon",))
     if isinstance(epsilon, int | float) and epsilon >= 0.5:
-        raise ValueError(f"epsilon is {epsilon}, but must be below 1/2.")
+        raise ValueError(must("epsilon", "below 1/2", epsilon))
     loss = gpo_loss(rho, beta=beta, function=function)
     (rho,) = promote(rho)
     loss, swapped, epsilon = promote(loss, gpo_loss(-rho, beta=beta, function=function), epsilon)

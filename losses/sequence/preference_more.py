@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from bellmax import must
 from bellmax.losses._checks import (
     NUMBER,
     Spec,
@@ -196,5 +197,5 @@ def _top(logits: chex.Array, k: int) -> jax.Array:
     check_arrays(logits=Spec(logits, "V"))
     k, size = whole_number("k", k), jnp.shape(logits)[0]
     if k > size:
-        raise ValueError(f"k is {k}, but logits has {size} entries.")
+        raise ValueError(must("k", f"at most {size}, the entries of logits", k))
     return jax.lax.top_k(widen(logits), k)[0]

@@ -208,5 +208,7 @@ def test_win_rates_of_drawn_answers(diagonal):
 
 
 def test_a_large_game_is_refused():
-    with pytest.raises(ValueError, match="p has 11 entries along its axis"):
+    with pytest.raises(
+        ValueError, match="p must have at most 10 entries along its axis .*, got 11"
+    ):
         sequence.minimax_winner(np.full((11, 11), 0.5))

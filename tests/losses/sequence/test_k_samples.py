@@ -157,13 +157,22 @@ def test_jepo_is_unbiased(size):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: sequence.pass_at_k(np.zeros(3), k=4), "k is 4, but correct has 3 entries"),
-        (lambda: sequence.jepo_loss(np.zeros(1), np.zeros(1)), "baseline is None, but must be"),
+        (
+            lambda: sequence.pass_at_k(np.zeros(3), k=4),
+            "k must be at most 3, the entries of correct, got 4",
+        ),
+        (
+            lambda: sequence.jepo_loss(np.zeros(1), np.zeros(1)),
+            "baseline must be a number for a single thought, got None",
+        ),
         (
             lambda: sequence.majority_advantages(np.zeros(30, int), np.zeros(30), k=15),
-            "k is 15, of 30 answers, but must leave at most 20,000 groups",
+            "k must be such that 30 answers form at most 20,000 groups, got 15",
         ),
-        (lambda: sequence.rloo_loss(*np.zeros((3, 1))), "log_pi has 1 entry along its axis"),
+        (
+            lambda: sequence.rloo_loss(*np.zeros((3, 1))),
+            "log_pi must have 2 or more entries along its axis",
+        ),
     ],
 )
 def test_mistakes_are_named(call, words):

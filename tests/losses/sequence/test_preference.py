@@ -45,7 +45,7 @@ def test_functions_and_their_derivatives():
         close(got, FUNCTIONS[name])
 
 
-def test_the_exponential_goes_on_linearly_before_it_overflows():
+def test_the_exponential_is_linear_before_it_overflows():
     rule = jax.value_and_grad(lambda z: sequence.gpo_loss(z, beta=1.0, function="exponential"))
     (value, slope), (inside, _) = evaluate(lambda: (rule(-1e6), rule(-29.9)))
     assert np.isfinite(value)
@@ -314,11 +314,11 @@ def test_a_long_sum_of_bfloat16_keeps_the_margin():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: sequence.gpo_loss(1.0, function="cubic"), "function is 'cubic', but must be one"),
-        (lambda: sequence.gpo_loss(1.0, beta=0.0), "beta is 0.0, but must be above 0"),
-        (lambda: sequence.noisy_label_loss(1.0, epsilon=0.5), "epsilon is 0.5, but must be below"),
-        (lambda: sequence.top_k_mass(np.zeros(3), k=4), "k is 4, but logits has 3 entries"),
-        (lambda: sequence.preference_margin(1.0, [1.0], 1.0, 1.0), "log_pi_l is a list"),
+        (lambda: sequence.gpo_loss(1.0, function="cubic"), "function must be .*, got 'cubic'"),
+        (lambda: sequence.gpo_loss(1.0, beta=0.0), "beta must be above 0, got 0.0"),
+        (lambda: sequence.noisy_label_loss(1.0, epsilon=0.5), "epsilon must be below 1/2, got 0.5"),
+        (lambda: sequence.top_k_mass(np.zeros(3), k=4), "k must be at most 3, .*, got 4"),
+        (lambda: sequence.preference_margin(1.0, [1.0], 1.0, 1.0), "log_pi_l must .*, got a list"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(call, words):
