@@ -36,7 +36,7 @@ def at_least_two(**groups: chex.Array) -> None:
     """
     for name, group in groups.items():
         if jnp.shape(group)[0] < 2:
-            raise ValueError(must(name, "at least 2 along its axis [K]", 1, verb="have"))
+            raise ValueError(must(name, "2 or more entries along its axis [K]", 1, verb="have"))
 
 
 def check_tokens(mask: chex.Array, **rows: chex.Array) -> None:

@@ -42,12 +42,14 @@ def _check_trees(first: Any, *others: Any, names: Sequence[str]) -> None:
             where = jax.tree_util.keystr(path)
             if path != other_path:
                 there = jax.tree_util.keystr(other_path)
-                raise ValueError(must(f"{name}{there}", f"{where} as in {names[0]}", "another"))
+                allowed = f"the leaf {where}, as {names[0]} has"
+                raise ValueError(must(name, allowed, there, verb="have"))
             if jnp.shape(x) != jnp.shape(y):
-                shape = f"shape {jnp.shape(x)}, that of {names[0]}{where}"
-                raise ValueError(must(f"{name}{where}", shape, jnp.shape(y), verb="have"))
+                allowed = f"shape {jnp.shape(x)}, as {names[0]}{where} has"
+                raise ValueError(must(name + where, allowed, jnp.shape(y), verb="have"))
         if jax.tree.structure(first) != jax.tree.structure(tree):
-            raise ValueError(must(name, f"the structure of {names[0]}", "another", verb="have"))
+            allowed = f"the structure of {names[0]}"
+            raise ValueError(must(name, allowed, str(jax.tree.structure(tree)), verb="have"))
 
 
 def average_weights(trees: Sequence[Any]) -> Any:
@@ -66,7 +68,7 @@ def average_weights(trees: Sequence[Any]) -> Any:
     """
     trees = list(trees)
     if not trees:
-        raise ValueError(must("trees", "at least 1 tree", "none", verb="have"))
+        raise ValueError(must("trees", "1 or more entries", 0, verb="have"))
     names = [f"trees[{i}]" for i in range(len(trees))]
     return _on_floats(_mean, *trees, names=names)
 
@@ -189,7 +191,7 @@ def merge_task_vectors(
     check_scalars(eta=eta)
     trees = list(trees)
     if not trees:
-        raise ValueError(must("trees", "at least 1 tree", "none", verb="have"))
+        raise ValueError(must("trees", "1 or more entries", 0, verb="have"))
 
     def merge(start, *leaves):
         vectors = [x - start for x in leaves]

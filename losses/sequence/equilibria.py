@@ -124,9 +124,8 @@ def minimax_winner(p: chex.Array) -> jax.Array:
     check_arrays(p=Spec(p, "KK", NUMBER))
     size = jnp.shape(p)[0]
     if size > _MOST_ANSWERS:
-        raise ValueError(
-            must("p", f"at most {_MOST_ANSWERS} along its axis [K]", size, verb="have")
-        )
+        allowed = f"at most {_MOST_ANSWERS} entries along its axis [K]"
+        raise ValueError(must("p", allowed, size, verb="have"))
     gain = jax.lax.stop_gradient(widen(p)) - 0.5
     members = (np.arange(1, 2**size)[:, None] >> np.arange(size)) & 1 == 1
     candidates = jax.vmap(lambda on: _solution(gain, on))(jnp.asarray(members))

@@ -32,7 +32,7 @@ def _group(k: int, correct: chex.Array) -> tuple[int, int]:
     check_arrays(correct=Spec(correct, "N", NUMBER))
     k, size = whole_number("k", k), jnp.shape(correct)[0]
     if k > size:
-        raise ValueError(must("k", f"at most {size}, the answers in correct", k))
+        raise ValueError(must("k", f"at most {size}, the entries of correct", k))
     return k, size
 
 
@@ -139,7 +139,8 @@ def majority_advantages(answer: chex.Array, correct: chex.Array, *, k: int) -> j
     k, size = _group(k, correct)
     check_arrays(answer=Spec(answer, "N", int), correct=Spec(correct, "N", NUMBER))
     if max(math.comb(size, k), math.comb(size, k - 1)) > _MOST_SUBSETS:
-        raise ValueError(must("k", f"a size with at most {_MOST_SUBSETS:,} groups of {size}", k))
+        allowed = f"such that {size} answers form at most {_MOST_SUBSETS:,} groups"
+        raise ValueError(must("k", allowed, k))
     answer, right = jnp.asarray(answer), jnp.asarray(correct) != 0
     groups, companions = (_subsets(size, number) for number in (k, k - 1))
     dtype = _dtype(correct)

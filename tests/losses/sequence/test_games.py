@@ -10,6 +10,7 @@ from scipy.optimize import linprog
 
 from bellmax.losses import sequence
 from helpers.answers import in_float64
+from helpers.jitted import quick_jit
 
 P = np.array([[0.5, 0.9, 0.2], [0.1, 0.5, 0.7], [0.8, 0.3, 0.5]])  # rows beat columns, a cycle
 REF, TAU = np.array([0.5, 0.3, 0.2]), 0.2
@@ -68,6 +69,24 @@ def programme(p):
     sides = np.c_[-(p - 0.5).T, np.ones(size)], np.zeros(size)
     bounds = [(0, 1)] * size + [(None, None)]
     return linprog([0.0] * size + [-1.0], *sides, [[1.0] * size + [0.0]], [1.0], bounds).x[:-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [3, 8, 20])
+def test_equilibria_of_random_games_solve_their_equation(size):
+    """In float32, for weak and strong regularisation and nearly certain preferences."""
+    generator = np.random.default_rng(size)
+    games = 1 / (1 + np.exp(-5 * generator.normal(size=(50, size, size))))
+    games = np.tril(games, -1) + np.triu(1 - np.tril(games, -1).transpose(0, 2, 1), 1)
+    games = np.asarray(games + 0.5 * np.eye(size), np.float32)
+    refs = np.maximum(generator.dirichlet(np.ones(size), size=50), 1e-4)
+    refs = np.asarray(refs / refs.sum(axis=1, keepdims=True), np.float32)
+    for tau in (0.2, 0.02):
+        rule = lambda p, ref, tau=tau: sequence.regularised_equilibrium(p, ref, tau=tau)  # noqa: E731
+        pi = np.asarray(quick_jit(jax.vmap(rule))(games, refs), np.float64)
+        hand = np.log(refs) + np.einsum("nij,nj->ni", games, pi) / tau
+        hand = np.exp(hand - hand.max(axis=1, keepdims=True))
+        close(pi, hand / hand.sum(axis=1, keepdims=True), 3e-5)
 
 
 def test_nash_md_converges_to_a_floor_of_order_eta_squared():
@@ -189,5 +208,7 @@ def test_win_rates_of_drawn_answers(diagonal):
 
 
 def test_a_large_game_is_refused():
-    with pytest.raises(ValueError, match="p must have at most 10 along its axis"):
+    with pytest.raises(
+        ValueError, match="p must have at most 10 entries along its axis .*, got 11"
+    ):
         sequence.minimax_winner(np.full((11, 11), 0.5))

@@ -159,16 +159,19 @@ def test_jepo_is_unbiased(size):
     [
         (
             lambda: sequence.pass_at_k(np.zeros(3), k=4),
-            "k must be at most 3, the answers",
+            "k must be at most 3, the entries of correct, got 4",
         ),
-        (lambda: sequence.jepo_loss(np.zeros(1), np.zeros(1)), "baseline must be a number"),
+        (
+            lambda: sequence.jepo_loss(np.zeros(1), np.zeros(1)),
+            "baseline must be a number for a single thought, got None",
+        ),
         (
             lambda: sequence.majority_advantages(np.zeros(30, int), np.zeros(30), k=15),
-            "k must be a size with at most 20,000 groups of 30, got 15",
+            "k must be such that 30 answers form at most 20,000 groups, got 15",
         ),
         (
             lambda: sequence.rloo_loss(*np.zeros((3, 1))),
-            "log_pi must have at least 2",
+            "log_pi must have 2 or more entries along its axis",
         ),
     ],
 )
