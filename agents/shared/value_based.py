@@ -23,12 +23,14 @@ from bellmax.agents.shared.base import (
     count_actions,
     update_target,
 )
+from bellmax.agents.shared.own import check_fields, check_metrics
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Head, Network, make_q_network
 
 # On a CPU a window is processed step by step if one step of the batch has at least this many
 # values: allocating activations for a whole window of images costs as much as the computation.
 CPU_VALUES = 200_000
+_PER_SEQUENCE = "one value for each sequence of the batch; the mean is taken afterwards"
 
 
 class Transition(NamedTuple):
@@ -240,6 +242,8 @@ def _own_loss(
 ) -> tuple[jax.Array, tuple[ValueLoss, dict[str, jax.Array], Any]]:
     """Return the loss of the q-network, and (its parts, metrics, no auxiliary state)."""
     each = parts.loss_function(parts.network, params, target_params, steps)
+    shapes = dict.fromkeys(ValueLoss._fields, weights.shape)
+    check_fields(each, ValueLoss, shapes, parts.loss_function, hint=_PER_SEQUENCE)
     loss = losses.masked_mean(each.loss * weights, each.mask)
     q_value = losses.masked_mean(each.q_value, each.mask)
     return loss, (each, {"loss": loss, "q_value": q_value}, ())
@@ -251,7 +255,13 @@ def _loss(
     """Return the loss of all parameters, and (that of the q-network, metrics, auxiliary state)."""
     if parts.auxiliary is None:
         return _own_loss(parts, params, target_params, batch.steps, batch.weights)
-    other = parts.auxiliary.loss(params, target_params, batch.steps, aux, key)
+    function = parts.auxiliary.loss
+    other = function(params, target_params, batch.steps, aux, key)
+    shapes = {"loss": batch.weights.shape}
+    if jnp.ndim(getattr(other, "bonus", 0.0)):
+        shapes["bonus"] = batch.steps.reward.shape
+    check_fields(other, AuxiliaryLoss, shapes, function, hint=_PER_SEQUENCE)
+    check_metrics(other.metrics, function)
     steps, bonus = batch.steps, jax.lax.stop_gradient(other.bonus)
     steps = steps._replace(reward=steps.reward + bonus)
     own = params["q"], target_params["q"], steps, batch.weights
