@@ -1,21 +1,22 @@
-"""What XLA makes of a training program for a TPU: sizes, copies, collectives; no TPU is needed.
+"""What XLA makes of a training program for a TPU: sizes, copies, collectives. No TPU is needed.
 
     pip install "libtpu==0.0.42.*"      the version that jax's extra `tpu` names
     python benchmarks/aot.py munchausen_dqn/minatar_breakout dqn/cartpole
-    python benchmarks/aot.py --devices 1 4 --topology v5e:2x2 --out aot.json   the presets of five agents
+    python benchmarks/aot.py --devices 1 4 --topology v5e:2x2 --out aot.json
+    python benchmarks/aot.py expectrl/pendulum --set --replay.capacity 1000000
 
-Compiles the real `advance` of a preset for each topology and number of chips, and reports what
-is measured of the program. All bytes are of one chip.
+Compiles the real `advance` of presets, by default one or two of each of five agents, ahead of time
+for each topology and number of chips. Environments are rounded up to a multiple of the chips. All
+figures are of one chip, and of one iteration:
 
-| column | meaning |
-| --- | --- |
-| compile s | seconds of XLA on this machine |
-| state, args, temp, alias MB | bytes of the state without padding; of arguments, of temporaries, and of arguments that are written in place, as XLA lays them out |
-| GFLOP, GB | XLA's count for one iteration |
-| optimal s | XLA's own estimate of an iteration, where it gives one |
-| collectives | operations between chips in loops |
-| large | operations in loops whose result is larger than a batch and not written in place |
-| copies | of these, copies of a whole array of the replay |
+- state MB: bytes of the state, without padding.
+- args, temp, alias MB: XLA's bytes of arguments, of temporaries in the chip's main memory, and of
+  arguments that are written in place.
+- GFLOP, GB, optimal s: XLA's counts of operations and of bytes accessed, and its estimate of
+  seconds; nan or below 0 where it has none.
+- collectives: operations between chips, in loops.
+- large: operations in loops whose result is larger than a batch and not written in place.
+- copies: those of them that copy a whole array of the replay into another layout.
 """
 
 import argparse
@@ -143,8 +144,9 @@ def batch_bytes(experiment: Experiment) -> int:
 def compile_for(preset: str, topology: str, devices: int, overrides: list[str]) -> dict[str, Any]:
     """Compile the training program of a preset; return its row of the table."""
     chips = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    config = load(preset, [*overrides, "--devices", str(devices)])
-    experiment = build(config, devices=chips)
+    num_envs = -(-load(preset, overrides).env.num_envs // devices) * devices
+    options = [*overrides, "--env.num-envs", str(num_envs), "--devices", str(devices)]
+    experiment = build(load(preset, options), devices=chips)
     state = experiment.abstract_state()
     if devices == 1:
         there = SingleDeviceSharding(chips[0])
