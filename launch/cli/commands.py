@@ -1,6 +1,5 @@
 """The commands of `bellmax`: what each takes and does. Each imports what it needs when it runs."""
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from bellmax import UserError
 from bellmax.launch.cli import options as command_options
 from bellmax.launch.config.sentences import unknown
 from bellmax.launch.distributed.signals import interruptible
-from bellmax.launch.training.folders import check_new, check_writable, run_folder
+from bellmax.launch.training.folders import check_new, check_writable, resume_command, run_folder
 
 if TYPE_CHECKING:
     from bellmax.launch.config.run_config import RunConfig
@@ -50,7 +49,10 @@ def _resume(arguments: command_options.Resume, overrides: Sequence[str]) -> int:
 
 
 def _continue(
-    run: Path, source: str, arguments: command_options.Where, overrides: Sequence[str]
+    run: Path,
+    source: str,
+    arguments: command_options.Train | command_options.Resume,
+    overrides: Sequence[str],
 ) -> int:
     """Resume a run as `source` and the overrides have it."""
     config = _load(arguments, source, overrides)
@@ -69,7 +71,7 @@ def _sweep(arguments: command_options.Sweep, overrides: Sequence[str]) -> int:
     check_writable(out, "the folder of a sweep")
     from bellmax.launch.studies.sweep.jobs import sweep
 
-    return sweep(arguments.source, out, overrides, arguments.jobs)
+    return sweep(arguments.source, out, overrides, arguments.jobs, trust=arguments.trust)
 
 
 def _evaluate(arguments: command_options.Evaluate) -> int:
@@ -82,7 +84,8 @@ def _evaluate(arguments: command_options.Evaluate) -> int:
     _configure_jax()
     from bellmax.launch.studies.evaluate import describe_evaluation, evaluate_run
 
-    found = evaluate_run(run, arguments.episodes or 100, arguments.checkpoint)
+    episodes = arguments.episodes or 100
+    found = evaluate_run(run, episodes, arguments.checkpoint, trust=arguments.trust)
     print("\n".join(describe_evaluation(found)))
     return 0
 
@@ -103,6 +106,7 @@ def _evaluate_robust(arguments: command_options.Evaluate, run: Path) -> int:
         upper_end=arguments.upper_end or "included",
         episodes=arguments.episodes or 10,
         checkpoint=arguments.checkpoint,
+        trust=arguments.trust,
         out=_path(arguments.out),
     )
 
@@ -121,6 +125,7 @@ def _record(arguments: command_options.Record) -> int:
         out=out,
         fps=arguments.fps,
         max_steps=arguments.max_steps,
+        trust=arguments.trust,
         say=print,
     )
     return 0
@@ -149,7 +154,7 @@ def _list(arguments: command_options.List) -> int:
 def _show_config(arguments: command_options.ShowConfig, overrides: Sequence[str]) -> int:
     from bellmax.launch.config.run_config import load, to_yaml
 
-    print(to_yaml(load(arguments.source, overrides)), end="")
+    print(to_yaml(load(arguments.source, overrides, trust=arguments.trust)), end="")
     return 0
 
 
@@ -193,13 +198,13 @@ def _configure_jax(*, deterministic: bool = False) -> None:
     configure_jax(deterministic=deterministic)
 
 
-def _load(arguments: command_options.Where, source: str, overrides: Sequence[str]) -> "RunConfig":
+def _load(
+    arguments: command_options.Train | command_options.Resume, source: str, overrides: Sequence[str]
+) -> "RunConfig":
     """Return the configuration of a run, with the loggers that the command adds."""
     from bellmax.launch.config.run_config import load
 
-    config = load(source, overrides)
-    loggers = dict.fromkeys([*config.loggers, *arguments.logger])
-    return dataclasses.replace(config, loggers=tuple(loggers))
+    return load(source, overrides, trust=arguments.trust, loggers=arguments.logger)
 
 
 def _join_processes(arguments: command_options.Where) -> None:
@@ -212,7 +217,7 @@ def _join_processes(arguments: command_options.Where) -> None:
 
 def _how_to_continue(run: Path) -> str:
     if (run / "config.yaml").is_file():
-        return f"the last checkpoint is kept: `bellmax resume {run}` continues from it"
+        return f"the last checkpoint is kept: `{resume_command(run)}` continues from it"
     return "nothing was written yet"
 
 

@@ -42,7 +42,7 @@ def command_help(
     text, keys = command.options.__doc__ or "", None
     source = typed.get("PRESET|FILE") or (run_folder(typed["RUN"]) if "RUN" in typed else None)
     if command.overrides and source:
-        config = run_config.load(source, overrides)
+        config = run_config.load(source, overrides, trust=bool(typed.get("--trust")))
         keys = option_class(run_config.RunConfig, {"agent": type(config.agent)}, config)
     elif command.overrides:
         text += _OVERRIDES.format(name)

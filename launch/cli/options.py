@@ -20,7 +20,15 @@ def option(metavar: str = "", default: Any = None) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overridden:
+class Trusting:
+    """What may come from someone else."""
+
+    # Import code, module:name, that the configuration of a run names: of a run that you trust.
+    trust: bool = option(default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overridden(Trusting):
     """A preset or file, and values on top of it."""
 
     # A preset's name or a YAML file.
@@ -28,7 +36,7 @@ class Overridden:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfRun:
+class OfRun(Trusting):
     """A run."""
 
     # The folder of a run.

@@ -8,7 +8,9 @@ def write_whole(path: Path, data: bytes) -> None:
     """Replace a file atomically: a kill or a full disk leaves the old file unchanged."""
     written = path.with_name(f"{path.name}.tmp")
     try:
-        with written.open("wb") as file:
+        # Whatever has that name, such as a link in a run from elsewhere, is not written through.
+        written.unlink(missing_ok=True)
+        with written.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

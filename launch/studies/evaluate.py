@@ -37,7 +37,12 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_run(
-    run: Path, episodes: int, checkpoint: str | int = "latest", seed: int | None = None
+    run: Path,
+    episodes: int,
+    checkpoint: str | int = "latest",
+    seed: int | None = None,
+    *,
+    trust: bool = False,
 ) -> Evaluation:
     """Play episodes of the greedy policies of a run.
 
@@ -46,11 +51,12 @@ def evaluate_run(
       episodes: episodes a seed.
       checkpoint: "latest", "best" or a step.
       seed: of the only learner to evaluate; None evaluates all.
+      trust: whether the run's configuration may name code of the user's own.
 
     Raises:
       UserError: the run has no such checkpoint or seed, or the checkpoint is damaged.
     """
-    config = load_to_play(run)
+    config = load_to_play(run, trust=trust)
     if seed is not None:
         check_seed(run, config, seed)
     with contextlib.closing(build(config, episodes=episodes)) as experiment:

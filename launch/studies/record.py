@@ -64,6 +64,7 @@ def record_run(
     out: Path | None = None,
     fps: int | None = None,
     max_steps: int | None = None,
+    trust: bool = False,
     say: Callable[[str], object] = lambda sentence: None,
 ) -> Path:
     """Writes a video of episodes, and says the return and the length of each.
@@ -80,6 +81,7 @@ def record_run(
       fps: pictures a second; 30 by default, 10 where the observation has rows and columns.
       max_steps: environment steps after which an episode is cut, 1 or more; by default what
         evaluations of the run have.
+      trust: whether the run's configuration may name code of the user's own.
       say: takes lines for the user.
 
     Returns:
@@ -92,7 +94,7 @@ def record_run(
     _draw_without_screen()
     out = run / "episodes.gif" if out is None else out
     check_video(out, fps)
-    config = load_to_play(run)
+    config = load_to_play(run, trust=trust)
     seed = config.seed if seed is None else seed
     check_seed(run, config, seed)
     with contextlib.ExitStack() as stack:

@@ -1,19 +1,33 @@
 """Folders of runs: which may hold a new one, and which holds one."""
 
 import os
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from bellmax import UserError
 from bellmax.launch.config.sentences import did_you_mean
+from bellmax.launch.config.trust import code_in
+from bellmax.launch.config.yaml_files import read_yaml
 
 
 def check_new(out: Path) -> None:
     """Raise UserError where a folder cannot hold a new run, because something is in it."""
     if (out / "config.yaml").exists():
-        raise UserError(f"{out} holds a run already; continue it with `bellmax resume {out}`")
+        raise UserError(f"{out} holds a run already; continue it with `{resume_command(out)}`")
     # A kill while the configuration is written leaves half of it; a restarted job continues.
     if out.is_dir() and any(path.name != "config.yaml.tmp" for path in out.iterdir()):
         raise UserError(f"{out} is not empty; name a new folder with --out")
+
+
+def resume_command(run: Path) -> str:
+    """Return what continues a run, to be typed."""
+    try:
+        mapping = read_yaml(run / "config.yaml")
+    except UserError:
+        mapping = None
+    trust = " --trust" if isinstance(mapping, Mapping) and code_in(mapping) else ""
+    return f"bellmax resume {shlex.quote(str(run))}{trust}"
 
 
 def check_writable(folder: Path, role: str = "a run folder") -> None:

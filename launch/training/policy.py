@@ -16,6 +16,7 @@ from bellmax.launch.distributed.files import write_whole
 from bellmax.launch.runners.evaluation import make_greedy, make_values
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.experiment import Experiment, build
+from bellmax.launch.training.folders import resume_command
 
 
 class Act(Protocol):
@@ -56,12 +57,13 @@ def save_policies(experiment: Experiment, state: TrainState, run: Path) -> Path:
     return folder
 
 
-def load_policy(run: str | Path, seed: int | None = None) -> Policy:
+def load_policy(run: str | Path, seed: int | None = None, *, trust: bool = False) -> Policy:
     """The greedy policy of a finished run.
 
     Args:
       run: the run's folder.
       seed: of the learner; the run's first one by default.
+      trust: whether the run's configuration may name code of the user's own, which is imported.
 
     Returns:
       A Policy; it plays as `bellmax evaluate` does.
@@ -70,7 +72,7 @@ def load_policy(run: str | Path, seed: int | None = None) -> Policy:
       UserError: the run has no policy of that seed, or its file is damaged.
     """
     run = Path(run)
-    config = load_to_play(run)
+    config = load_to_play(run, trust=trust)
     seed = config.seed if seed is None else seed
     path = run / "policy" / f"seed-{seed}.msgpack"
     if not path.is_file():
@@ -81,7 +83,7 @@ def load_policy(run: str | Path, seed: int | None = None) -> Policy:
     try:
         restored: Any = flax.serialization.from_bytes(template, path.read_bytes())
     except Exception as error:  # what a broken file raises depends on where it is broken
-        raise UserError(f"{path} is damaged; `bellmax resume {run}` writes it again") from error
+        raise UserError(f"{path} is damaged; `{resume_command(run)}` writes it again") from error
     greedy = jax.jit(make_greedy(agent))
     read_values = jax.jit(make_values(agent.values)) if agent.values else None
     any_dtype = config.env.normalise_observations

@@ -2,16 +2,16 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bellmax import UserError
 from bellmax.launch.actors.ray_actor import make_ray_actors
 from bellmax.launch.config.overrides import flatten
-from bellmax.launch.config.run_config import RunConfig, load, to_dict, to_yaml
+from bellmax.launch.config.run_config import RunConfig, load, read_source, to_dict, to_yaml
 from bellmax.launch.config.sentences import show
 from bellmax.launch.distributed.files import write_whole
 from bellmax.launch.distributed.locks import locked
@@ -25,6 +25,7 @@ from bellmax.launch.reporting.versions import all_versions
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment, build, check_memory
+from bellmax.launch.training.folders import resume_command
 from bellmax.launch.training.loop import Session
 from bellmax.launch.training.policy import save_policies
 
@@ -70,17 +71,25 @@ def train(
 
 def check_resumable(run: Path, config: RunConfig) -> None:
     """Raises UserError where a configuration would change what a run has trained so far."""
-    old, new = flatten(to_dict(load(run))), flatten(to_dict(config))
+    raw = read_source(run).mapping
+    agent = raw.get("agent") if isinstance(raw, Mapping) else None
+    if isinstance(agent, Mapping) and agent.get("name") != config.agent_name:
+        # Of a name that differs no code is imported: it may not be the user's.
+        raise _cannot_change(run, "agent.name", agent.get("name"), config.agent_name)
+    old, new = flatten(to_dict(load(run, trust=True))), flatten(to_dict(config))
     names = [*new, *(name for name in old if name not in new)]
     changed = [name for name in names if new.get(name) != old.get(name) and name not in RESUMABLE]
     if changed:
         # Another agent or task explains all the rest.
         key = next((name for name in ("agent.name", "env.name") if name in changed), changed[0])
-        raise UserError(
-            f"{key} cannot change when a run is resumed: {run} has {show(old.get(key))}, not "
-            f"{show(new.get(key))}; what can is {', '.join(RESUMABLE)}; `bellmax train` with "
-            "another --out starts another run"
-        )
+        raise _cannot_change(run, key, old.get(key), new.get(key))
+
+
+def _cannot_change(run: Path, key: str, old: Any, new: Any) -> UserError:
+    return UserError(
+        f"{key} cannot change when a run is resumed: {run} has {show(old)}, not {show(new)}; what "
+        f"can is {', '.join(RESUMABLE)}; `bellmax train` with another --out starts another run"
+    )
 
 
 def resume(
@@ -118,7 +127,7 @@ def _opened(
     with contextlib.ExitStack() as stack:
         if actors:
             messages.append(stack.enter_context(room_for(actors, config.host.actors)))
-        stack.enter_context(together(run))
+        stack.enter_context(together(lambda: resume_command(run)))
         folder = stack.enter_context(writable(run))
         folder.mkdir(parents=True, exist_ok=True)
         stack.enter_context(locked(folder, "training"))

@@ -70,7 +70,7 @@ def assert_same_run(run: Path, whole: Path) -> TrainState:
     assert rows(run) == rows(whole) != []
     steps, leftovers = saved(run)
     assert (steps, leftovers) == (saved(whole)[0], [])
-    config = load(whole)
+    config = load(whole, trust=True)
     abstract = build(config).abstract_state()
     for step in steps:
         states = [

@@ -115,6 +115,7 @@ def evaluate_robust(
     upper_end: UpperEnd = "included",
     episodes: int = 10,
     checkpoint: str | int = "latest",
+    trust: bool = False,
     report: Callable[[str], Any] = silent,
 ) -> Robustness:
     """Evaluate the greedy policies of a run in every cell of a grid over a box, and nominally.
@@ -129,12 +130,13 @@ def evaluate_robust(
       upper_end: as `make_axes` says.
       episodes: a cell and seed.
       checkpoint: "latest", "best" or a step.
+      trust: whether the run's configuration may name code of the user's own.
       report: takes a sentence about the progress.
 
     Raises:
       UserError: the task's parameters cannot be changed; no such box, parameter or checkpoint.
     """
-    config = load_to_play(run)
+    config = load_to_play(run, trust=trust)
     env, task = make(config.env.name, **config.env.options), config.env.name
     if not isinstance(env, Parametric):
         raise UserError(

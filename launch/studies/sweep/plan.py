@@ -71,7 +71,9 @@ def split_values(key: str, text: str) -> list[str]:
     return values or [text]
 
 
-def plan_runs(source: str, values: Mapping[str, Sequence[str]], out: Path) -> list[Job]:
+def plan_runs(
+    source: str, values: Mapping[str, Sequence[str]], out: Path, *, trust: bool = False
+) -> list[Job]:
     """Return the product of all values, the last key's fastest, every one of them validated.
 
     Raises:
@@ -90,13 +92,14 @@ def plan_runs(source: str, values: Mapping[str, Sequence[str]], out: Path) -> li
         typed: dict[str, Any] = dict(zip(values, combination, strict=True))
         options = [f"--{k}" if value is FLAG else f"--{k}={value}" for k, value in typed.items()]
         given = {k: value if value is FLAG else Argument(value) for k, value in typed.items()}
-        config = resolve(found, given)
+        config = resolve(found, given, trust=trust)
         resolved = typed | flatten(to_dict(config))  # what is typed as a section stays so
         name = _name({key: resolved[key] for key in varied})
         if name in plan:
             raise UserError(f"two combinations of the values would be the same run {name}")
         texts = {key: _text(resolved[key]) for key in varied}
-        arguments = ["train", source, "--out", str(out / name), "--resume", *options]
+        arguments = ["train", source, "--out", str(out / name), "--resume"]
+        arguments += [*["--trust"] * trust, *options]
         plan[name] = Job(name, texts, arguments, config)
     return list(plan.values())
 

@@ -219,7 +219,7 @@ def test_threads_on_a_ray_of_the_runs_own_that_leaves_nothing_behind(folder, cap
     assert "2 actors on this machine" in said.out and said.err == ""
     assert not ray.is_initialized() and signal.getsignal(signal.SIGTERM) is before
     assert children() <= processes
-    assert main(["resume", "run", "--steps", "280"]) == 0  # and here
+    assert main(["resume", "run", "--trust", "--steps", "280"]) == 0  # and here
 
 
 @pytest.mark.slow
