@@ -126,7 +126,7 @@ def make_host(name: str, options: dict[str, Any]) -> HostEnvironment:
 
 def close(made: Any) -> None:
     """Close an environment and ignore its exceptions."""
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception, SystemExit):
         made.close()
 
 

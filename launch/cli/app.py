@@ -12,6 +12,7 @@ from typing import Any
 
 import bellmax
 from bellmax import UserError
+from bellmax.envs.errors import described
 from bellmax.launch.cli.commands import COMMANDS
 from bellmax.launch.config import fields
 from bellmax.launch.config.options import read_command
@@ -51,6 +52,9 @@ def _run(argv: list[str]) -> int:
     except UserError as error:
         lines = str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]
         return _complain(lines, getattr(error, "exit_code", 2))
+    except SystemExit as end:  # of code that is not bellmax's: the command is not done
+        words = f"{argv[0]} ended early: {described(end)}"
+        return _complain([words], end.code if isinstance(end.code, int) and end.code > 0 else 1)
     except BrokenPipeError:  # `bellmax list presets | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

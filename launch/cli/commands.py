@@ -39,7 +39,7 @@ def _train(arguments: command_options.Train, overrides: Sequence[str]) -> int:
     from bellmax.launch.training.train import train
 
     with interruptible(lambda: _how_to_continue(out)):
-        return train(config, out, arguments.actors)
+        return train(config, out, arguments.actors, continues=arguments.resume)
 
 
 def _resume(arguments: command_options.Resume, overrides: Sequence[str]) -> int:

@@ -23,6 +23,14 @@ def write_whole(path: Path, data: bytes) -> None:
         ) from error  # an error of a write has no file name
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and wait until they are on disk."""
+    missing = [path for path in [folder, *folder.absolute().parents] if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync(path.parent)
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or a folder's list of files, is on disk."""
     if path.is_dir() and os.name != "posix":

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import psutil
 
 from bellmax import UserError
+from bellmax.launch.config.run_config import RunConfig
 from bellmax.launch.distributed.processes import is_first
 from bellmax.launch.distributed.signals import signals_held
 from bellmax.launch.reporting.metrics import MetricsLog
@@ -26,6 +28,12 @@ class NotFiniteError(UserError):
     exit_code = 1  # of the command line: the run failed, not the command
 
 
+class MovedError(UserError):
+    """The folder of a run is no longer in its place."""
+
+    exit_code = 1  # of the command line: the run failed, not the command
+
+
 class Session:
     """Advances a state to the end of its run, logging, evaluating and saving on the way.
 
@@ -36,6 +44,7 @@ class Session:
       experiment, checkpoints, log, progress: what to run and where to put what comes of it.
       resume_step: of the checkpoint that the run goes on from.
       evaluated: [S], the mean returns of that checkpoint, if they are in the log.
+      in_place: whether the run's folder is still where it was, asked before a save.
     """
 
     def __init__(
@@ -47,10 +56,11 @@ class Session:
         *,
         resume_step: int | None = None,
         evaluated: np.ndarray | None = None,
+        in_place: Callable[[], bool] = lambda: True,
     ):
         self.experiment, self.checkpoints = experiment, checkpoints
         self.log, self.progress = log, progress
-        self.saved = resume_step
+        self.saved, self.in_place = resume_step, in_place
         config = experiment.config
         self.steps_per_rollout = config.env.num_envs * config.rollout_length
         self.total = config.steps // self.steps_per_rollout
@@ -65,6 +75,7 @@ class Session:
         Raises:
           NotFiniteError: a loss was not finite; training stopped at that gradient step.
           CheckpointError: a checkpoint could not be written; the earlier ones are kept.
+          MovedError: the run's folder is no longer in its place; training stopped.
         """
         advance = None
         if self._rollouts_taken(state) < self.total:
@@ -172,6 +183,12 @@ class Session:
         """Saves without a metric, unless that step is saved already."""
         if self.saved == self._steps(rollouts):
             return
+        if not self.in_place():
+            step = self._steps(rollouts)
+            raise MovedError(
+                f"the run's folder was moved or removed while it trained; it stopped at step "
+                f"{step:,}, which is not saved, and checkpoints are where that folder is now"
+            )
         extra = {"restarts": self.experiment.runner.restarts()}
         with signals_held():
             self.checkpoints.save(self._steps(rollouts), state, metric=None, extra=extra)
@@ -264,6 +281,13 @@ def next_stop(rollouts: int, period: int, steps_per_rollout: int) -> int:
     while (stop := round(count * period / steps_per_rollout)) <= rollouts:
         count += 1
     return stop
+
+
+def first_checkpoint(config: RunConfig) -> int:
+    """Return the environment step of the first checkpoint of a run that nobody stops."""
+    size = config.env.num_envs * config.rollout_length
+    total, period = config.steps // size, config.checkpoint_every
+    return size * (min(next_stop(0, period, size), total) if period else total)
 
 
 @jax.jit

@@ -1,5 +1,6 @@
 """Policies on their own: one small file a seed, and the functions that act by it."""
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -12,11 +13,13 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.agents import Memory
 from bellmax.launch.config.run_config import load_to_play
-from bellmax.launch.distributed.files import write_whole
+from bellmax.launch.distributed.files import make_folder, write_whole
 from bellmax.launch.runners.evaluation import make_greedy, make_values
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.experiment import Experiment, build
 from bellmax.launch.training.folders import resume_command
+
+_CHECKSUM = "checksum"
 
 
 class Act(Protocol):
@@ -49,11 +52,11 @@ class Policy(NamedTuple):
 def save_policies(experiment: Experiment, state: TrainState, run: Path) -> Path:
     """Writes what acting needs of each seed to run/policy/seed-<seed>.msgpack."""
     folder = run / "policy"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     acting = experiment.policy_inputs(state)
     for i, seed in enumerate(experiment.seeds):
         one = jax.device_get(jax.tree.map(lambda x, i=i: x[i], acting))
-        write_whole(folder / f"seed-{seed}.msgpack", flax.serialization.to_bytes(one))
+        write_whole(folder / f"seed-{seed}.msgpack", _to_bytes(one))
     return folder
 
 
@@ -81,7 +84,7 @@ def load_policy(run: str | Path, seed: int | None = None, *, trust: bool = False
     agent, acting = experiment.agent, experiment.policy_inputs(experiment.abstract_state())
     template = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), acting)
     try:
-        restored: Any = flax.serialization.from_bytes(template, path.read_bytes())
+        restored: Any = _from_bytes(template, path.read_bytes())
     except Exception as error:  # what a broken file raises depends on where it is broken
         raise UserError(f"{path} is damaged; `{resume_command(run)}` writes it again") from error
     greedy = jax.jit(make_greedy(agent))
@@ -107,6 +110,26 @@ def load_policy(run: str | Path, seed: int | None = None, *, trust: bool = False
         return read_values(restored, observation, memory, is_first)
 
     return Policy(agent.initial_memory, act, values)
+
+
+def _to_bytes(inputs: Any) -> bytes:
+    """Return msgpack of `inputs` as flax reads it, with the CRC-32 of the rest as `checksum`."""
+    content = flax.serialization.to_state_dict(inputs)
+    checksum = zlib.crc32(flax.serialization.msgpack_serialize(content))
+    return flax.serialization.msgpack_serialize({**content, _CHECKSUM: checksum})
+
+
+def _from_bytes(template: Any, data: bytes) -> Any:
+    content: Any = flax.serialization.msgpack_restore(data)
+    # Of bellmax 0.2 and older it has none.
+    known = content.pop(_CHECKSUM, None)
+    if known not in (None, zlib.crc32(flax.serialization.msgpack_serialize(content))):
+        raise ValueError("it has changed")
+    restored = flax.serialization.from_state_dict(template, content)
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (template, restored)]
+    if shapes[0] != shapes[1]:
+        raise ValueError("it is that of another network")
+    return restored
 
 
 def check_observation(
