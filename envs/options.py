@@ -65,6 +65,7 @@ def nearest(word: str, known: Iterable[str], *, least: float = 0.6) -> str | Non
 
     Case is ignored. A section is not near its own keys. `least`: the smallest likeness, in [0, 1].
     """
+    word = word[:200]  # a longer one is near none, and slow to compare
     parts = "[.]" if "/" in word else "[./]"
 
     def likeness(name: str) -> float:

@@ -15,7 +15,7 @@ from bellmax.agents import registry
 from bellmax.envs import EnvConfig
 from bellmax.launch.config.options import read_overrides
 from bellmax.launch.config.overrides import override
-from bellmax.launch.config.sentences import INT32, NOTHING, ConfigError, must, unknown
+from bellmax.launch.config.sentences import INT32, NOTHING, ConfigError, must, show, unknown
 from bellmax.launch.config.trust import check_trusted, is_of_run, modules_in
 from bellmax.launch.config.yaml_files import dump_yaml, parse_yaml, read_yaml
 
@@ -288,6 +288,11 @@ def read_source(source: str | Path) -> Source:
         data = importlib.resources.files("bellmax.configs") / folder / f"{name}.yaml"
         return Source(parse_yaml(data.read_bytes(), source), source)
     path, of_run = Path(source), False
+    try:
+        path.exists()
+    except (OSError, ValueError) as error:  # a name that is too long, or has a NUL in it
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{show(source)} cannot be read: {reason}") from None
     if path.is_dir() and (path / "config.yaml").exists():
         path, of_run = path / "config.yaml", True
     if path.is_file():

@@ -1,6 +1,7 @@
 """Sentences of errors: `FIELD must be ALLOWED, got VALUE; HINT`, with the nearest name as hint."""
 
 import dataclasses
+import reprlib
 import types
 import typing
 from collections.abc import Iterable
@@ -14,6 +15,11 @@ from bellmax.envs.options import nearest
 UNIONS = (Union, types.UnionType)
 NOTHING = object()  # stands for a value that was not given
 INT32 = 2**31 - 1  # the largest integer that jax holds by default
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 40
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 90
 
 
 class Argument(str):
@@ -65,8 +71,15 @@ def show(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int) and abs(value) > 10**90:
         return "a very large integer" if value > 0 else "a very small integer"
-    text = repr(str(value)) if isinstance(value, str) else str(value).replace("\n", " ")
+    if isinstance(value, str):
+        text = repr(str(value[:100]))
+    else:  # not str: a list may hold another a million times
+        text = (_SHORT.repr(value) if _is_nested(value) else str(value)).replace("\n", " ")
     return text if len(text) <= 90 else f"{text[:87]}..."
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, list | tuple | dict | set | frozenset | bytes)
 
 
 def describe(hint: Any) -> str:

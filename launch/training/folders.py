@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bellmax import UserError
-from bellmax.launch.config.sentences import did_you_mean
+from bellmax.launch.config.sentences import did_you_mean, show
 from bellmax.launch.config.trust import code_in
 from bellmax.launch.config.yaml_files import read_yaml
 
@@ -34,8 +34,9 @@ def check_writable(folder: Path, role: str = "a run folder") -> None:
     """Raise UserError for a folder that cannot be made or written, without making it."""
     try:
         folder.exists()
-    except OSError as error:  # a name that is too long
-        raise UserError(f"{folder} cannot be {role}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # a name that is too long, or has a NUL in it
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{show(str(folder))} cannot be {role}: {reason}") from None
     there = next(p for p in [folder, *folder.absolute().parents] if os.path.lexists(p))
     if not there.is_dir():
         raise UserError(f"{folder} cannot be {role}: {there} is not a folder")
@@ -46,6 +47,11 @@ def check_writable(folder: Path, role: str = "a run folder") -> None:
 def run_folder(name: str) -> Path:
     """Return the folder of a run; UserError if there is none of that name."""
     run = Path(name)
+    try:
+        run.exists()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{show(name)} cannot be a run: {reason}") from None
     if run.is_dir() and (run / "config.yaml").is_file():
         return run
     if run.is_dir():

@@ -22,12 +22,13 @@ from bellmax.launch.config.yaml_files import dump_yaml, parse_yaml
 
 LETTERS = "\n\t :-[]{},&*!|>'\"%@`#?0e.~é\x00"
 COUNTS = [150, pytest.param(1000, marks=pytest.mark.slow)]
-NEVER = [[], {}, b"1", datetime.date(2024, 1, 2), [[1]]]  # fits no scalar
+DATE = datetime.date(2024, 1, 2)
+NEVER = [[], {}, b"1", DATE, [[1]]]  # fits no scalar
 SCALARS = {
     int: [True, 1.5, math.nan, math.inf, "x", "1.5", "", *NEVER],
     float: [True, math.nan, -math.inf, "x", "nan", "", 10**400, *NEVER],
     bool: [0, 1, 1.0, "x", "1", "t", "", *NEVER],
-    str: [0, 1.5, True, math.nan, *NEVER],
+    str: [0, 1.5, True, math.nan, *(value for value in NEVER if value != DATE)],  # a date is text
 }
 
 
