@@ -20,7 +20,14 @@ from bellmax import UserError
 from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.errors import in_words
-from bellmax.envs.options import check_options, check_parameters, check_types, defaults_of, suggest
+from bellmax.envs.options import (
+    check_options,
+    check_parameters,
+    check_types,
+    defaults_of,
+    missing,
+    suggest,
+)
 
 BACKENDS = ("spring", "generalized", "positional", "mjx")
 # A stub for brax's tests, and a task whose fluid model (0.14.2) uses an argument that jnp.clip no
@@ -280,7 +287,7 @@ def _brax() -> Any:
         with _theirs():
             import brax.envs
     except ModuleNotFoundError as error:
-        raise UserError(f'{error.name} is not installed: pip install "bellmax[brax]"') from error
+        raise missing(error, "brax") from error
     return brax.envs
 
 

@@ -14,7 +14,14 @@ from bellmax import UserError
 from bellmax.envs.adapters.discrete import MAX_ONE_HOT
 from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
-from bellmax.envs.options import check_options, check_parameters, check_types, defaults_of, suggest
+from bellmax.envs.options import (
+    check_options,
+    check_parameters,
+    check_types,
+    defaults_of,
+    missing,
+    suggest,
+)
 
 # gymnax returns these as float32; as bool they take a quarter of the replay buffer's memory.
 _BINARY = ("Catch-bsuite", "DeepSea-bsuite")
@@ -166,7 +173,7 @@ def _gymnax() -> Any:
     try:
         import gymnax
     except ModuleNotFoundError as error:
-        raise UserError(f'{error.name} is not installed: pip install "bellmax[gymnax]"') from error
+        raise missing(error, "gymnax") from error
     return gymnax
 
 

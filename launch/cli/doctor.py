@@ -3,6 +3,7 @@
 import platform
 
 import bellmax
+from bellmax.envs.options import install_command
 from bellmax.launch.distributed.devices import cache_folder, usable
 from bellmax.launch.reporting.versions import requirements, version
 
@@ -26,13 +27,9 @@ def doctor() -> tuple[list[str], int]:
     lines.append(f"cache of compiled programs: {cache_folder()}{state}")
     for extra, names in extras.items():
         absent = any(version(name) is None for name in names)
-        lines.append(f"extra {extra}: " + (pip_command(extra) if absent else "installed"))
+        state = f"missing, {install_command(extra)}" if absent else "installed"
+        lines.append(f"extra {extra}: {state}")
     return lines, 0 if works and not missing else 1
-
-
-def pip_command(extra: str) -> str:
-    """Returns what to type to install an extra of bellmax."""
-    return f'missing, pip install "bellmax[{extra}]"'
 
 
 def _memory() -> list[str]:

@@ -192,7 +192,7 @@ NO_RUN = [
     ("train bare/config.yaml --out sealed/run", "no permission to write in"),
     ("train bare/config.yaml --out full", "full is not empty; name a new folder"),
     ("train bare/config.yaml --out new --replay.capacity 2147483000", "replay.memory_fraction"),
-    ("train bare/config.yaml --out new --env.name gymnax/X", 'pip install "bellmax[gymnax]"'),
+    ("train bare/config.yaml --out new --env.name gymnax/X", '[gymnax]"'),
 ]
 
 
