@@ -6,6 +6,7 @@
 import functools
 import importlib
 import importlib.util
+import re
 from typing import TYPE_CHECKING, Any
 
 from bellmax import UserError
@@ -175,9 +176,29 @@ def _not_jax(name: str) -> UserError:
 
 
 def _unknown(name: str) -> UserError:
+    if ours := _known_elsewhere(name):
+        return UserError(f"there is no environment {name!r}, did you mean {ours!r}?")
     suites = {**_SUITES, **HOST_SUITES}
     written = ", ".join(f"`{suite}/{task}`" for suite, task in suites.items())
     return UserError(
         f"there is no environment {name!r}{suggest(name, list_names())}; "
         f"other forms are {written} and `module.path:factory`"
     )
+
+
+def _known_elsewhere(name: str) -> str | None:
+    """Return our name of a task for one that another library gives it."""
+    if atari := re.fullmatch(r"(?:ALE/)?(\w+?)(?:NoFrameskip|Deterministic)?-v[045]", name):
+        game = f"ale/{atari[1]}"
+        if name.startswith("ALE/") or "NoFrameskip" in name or "Deterministic" in name:
+            return game
+    suite, slash, task = name.partition("/")
+    if slash and suite.lower() in ("gym", "gymnasium"):
+        return f"gymnasium/{task}"
+    if grid := re.fullmatch(r"MiniGrid-(.+?)(?:-v\d+)?", name):
+        return f"minigrid/{grid[1]}"
+    if "/" in name or importlib.util.find_spec("gymnasium") is None:
+        return None
+    import gymnasium
+
+    return f"gymnasium/{name}" if name in gymnasium.registry else None

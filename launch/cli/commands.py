@@ -1,5 +1,6 @@
 """The commands of `bellmax`: what each takes and does. Each imports what it needs when it runs."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -28,12 +29,28 @@ class Command(NamedTuple):
 def _train(arguments: command_options.Train, overrides: Sequence[str]) -> int:
     if arguments.resume and not arguments.out:
         raise UserError("--resume needs --out DIR, the folder of the run to continue")
-    out = Path(arguments.out) if arguments.out else _default_folder(arguments.source)
+    if not arguments.out:
+        return _train_in_new_folder(arguments, overrides)
+    out = Path(arguments.out)
     check_writable(out)
     if arguments.resume and (out / "config.yaml").exists():
         return _continue(out, arguments.source, arguments, overrides)
     check_new(out)
+    return _train_in(out, _load(arguments, arguments.source, overrides), arguments)
+
+
+def _train_in_new_folder(arguments: command_options.Train, overrides: Sequence[str]) -> int:
+    check_writable(Path("runs"))
     config = _load(arguments, arguments.source, overrides)
+    out = _default_folder(arguments.source)
+    try:
+        return _train_in(out, config, arguments)
+    finally:  # a run that was refused leaves no folder
+        with contextlib.suppress(OSError):
+            out.rmdir()
+
+
+def _train_in(out: Path, config: "RunConfig", arguments: command_options.Train) -> int:
     _configure_jax(deterministic=arguments.deterministic)
     _join_processes(arguments)
     from bellmax.launch.training.train import train
@@ -174,7 +191,9 @@ def _schema(arguments: command_options.Schema) -> int:
 
 def _check_env(arguments: command_options.CheckEnv) -> int:
     from bellmax import envs
+    from bellmax.launch.distributed.devices import check_platform
 
+    check_platform()
     problems = envs.check_env(arguments.name)
     print("\n".join(problems) if problems else f"{arguments.name}: nothing wrong found")
     return 1 if problems else 0
@@ -227,8 +246,18 @@ def _default_folder(source: str) -> Path:
     is_file = path.is_absolute() or path.suffix in (".yaml", ".yml")
     name = named.name if is_file else source.strip("/").replace("/", "-")
     first = Path("runs") / f"{name or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
+    first.parent.mkdir(parents=True, exist_ok=True)
     candidates = [first, *(first.with_name(f"{first.name}-{n}") for n in range(2, 1000))]
-    return next((path for path in candidates if not path.exists()), first)
+    return next(filter(_make_alone, candidates), first)
+
+
+def _make_alone(folder: Path) -> bool:
+    """Make a folder; return False if it exists, as another process may make one at once."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 COMMANDS = {

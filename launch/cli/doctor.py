@@ -3,8 +3,9 @@
 import platform
 
 import bellmax
+from bellmax import UserError
 from bellmax.envs.options import install_command
-from bellmax.launch.distributed.devices import cache_folder, usable
+from bellmax.launch.distributed.devices import cache_folder, check_platform, usable
 from bellmax.launch.reporting.versions import requirements, version
 
 _GIB = 2**30
@@ -45,13 +46,13 @@ def _devices() -> tuple[list[str], bool]:
     try:
         import jax
 
-        devices = jax.devices()
+        check_platform()
     except ImportError as error:
         return [f"jax cannot be imported: {error}"], False
-    except RuntimeError as error:  # what jax raises where a platform does not start
-        return [f"jax finds no device: {' '.join(str(error).split())}"], False
+    except UserError as error:
+        return [f"jax finds no device: {error}"], False
     lines = []
-    for device in devices:
+    for device in jax.devices():
         stats = device.memory_stats() or {}
         limit = f", {stats['bytes_limit'] / _GIB:.1f} GiB" if "bytes_limit" in stats else ""
         lines.append(f"device {device.id}: {device.platform} {device.device_kind}{limit}")

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Interval, MinLen
 
+_Text = Annotated[str, MinLen(1)]
 _COUNT = Interval(ge=1, le=65536)
 Checkpoint = Literal["latest", "best"] | Annotated[int, Ge(0)]
 
@@ -31,7 +32,7 @@ class Trusting:
 class Overridden(Trusting):
     """A preset or file, and values on top of it."""
 
-    # A preset's name or a YAML file.
+    # A preset's name, an agent's name, or a YAML file.
     source: str = argument("PRESET|FILE")
 
 
@@ -66,7 +67,7 @@ class Train(Where, Overridden):
     """Train an agent: a preset or file, then overrides."""
 
     # Folder of the run; default: runs/PRESET-DATE-TIME.
-    out: str | None = option("DIR")
+    out: _Text | None = option("DIR")
     # Continue the run in DIR if there is one: for jobs that are started again.
     resume: bool = option(default=False)
 
@@ -81,7 +82,7 @@ class Sweep(Overridden):
     """Train all combinations of values: --seed 0,1."""
 
     # Folder of the sweep; an existing sweep is continued.
-    out: str | None = option("DIR")
+    out: _Text | None = option("DIR")
     # Runs at once on this machine, ray, or ray://HOST:PORT for a cluster; default: 1.
     jobs: str = option("N", "1")
 
@@ -106,7 +107,7 @@ class Evaluate(OfRun):
     # not, as in RRLS's code.
     upper_end: Literal["included", "excluded"] | None = option("WHICH")
     # Table and pictures of --robust, without a suffix; default: RUN/robust-BOX.
-    out: str | None = option("FILE")
+    out: _Text | None = option("FILE")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ class Record(OfRun):
     # Seed of the learner; default: the run's first.
     seed: int | None = option("SEED")
     # A .gif, or an .mp4 with the extra `video`; default: RUN/episodes.gif.
-    out: str | None = option("FILE")
+    out: _Text | None = option("FILE")
     # Pictures per second; default: 30, and 10 for tasks that show boards or screens.
     fps: int | None = option("N")
     # Environment steps after which an episode is cut; default: as in evaluations of the run.
@@ -134,7 +135,7 @@ class Plot:
     # Folders of runs.
     runs: tuple[str, ...] = argument("RUN")
     # File to write, without a suffix; default: RUN/curve, or curves for several runs.
-    out: str | None = option("FILE")
+    out: _Text | None = option("FILE")
     # Column of the evaluations or of the training log; default: episode_return.
     metric: str | None = option("NAME")
 

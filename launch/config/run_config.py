@@ -13,8 +13,9 @@ from annotated_types import Ge, Interval
 from bellmax import UserError
 from bellmax.agents import registry
 from bellmax.envs import EnvConfig
+from bellmax.launch.config.fitted import fitted
 from bellmax.launch.config.options import read_overrides
-from bellmax.launch.config.overrides import override
+from bellmax.launch.config.overrides import flatten, override
 from bellmax.launch.config.sentences import INT32, NOTHING, ConfigError, must, show, unknown
 from bellmax.launch.config.trust import check_trusted, is_of_run, modules_in
 from bellmax.launch.config.yaml_files import dump_yaml, parse_yaml, read_yaml
@@ -113,11 +114,13 @@ class Source(NamedTuple):
     """What a preset, file or run says: its keys, and its name for messages.
 
     of_run: whether it is the configuration in a run's folder, which may be someone else's.
+    fits: whether it names an agent alone: what is not given is then fitted to what is.
     """
 
     mapping: Any
     where: str
     of_run: bool = False
+    fits: bool = False
 
 
 def load(
@@ -130,7 +133,8 @@ def load(
     """Return the configuration of a preset or file with command-line overrides on top.
 
     Args:
-      source: the name of a preset (`<agent>/<task>`), a YAML file, or a run's folder.
+      source: the name of a preset (`<agent>/<task>`) or of an agent, a YAML file, or a run's
+        folder.
       overrides: as typed, such as ["--agent.learning-rate", "1e-3", "--tensorboard"].
       trust: whether a run's own configuration may name code, see `trust.py`.
       loggers: of the user, as module:factory.
@@ -165,8 +169,12 @@ def resolve(
         name = agent.get("name") if isinstance(agent, Mapping) else None
         check_trusted({"agent.name": name}, source.where, modules)
     config = _from_mapping(source.mapping, source.where)  # alone, so that it gets the blame
+    mapping = override(source.mapping, typed) if typed else source.mapping
     if typed:
-        config = _from_mapping(override(source.mapping, typed), "")
+        config = _from_mapping(mapping, "")
+    if source.fits:
+        defaults = fitted(config, set(flatten(mapping)))
+        config = _from_mapping(override(override(source.mapping, defaults), typed), "")
     config = _check(config, "" if typed else source.where)
     if checks:
         check_trusted(to_dict(config), source.where, modules)
@@ -301,7 +309,9 @@ def read_source(source: str | Path) -> Source:
         raise UserError(f"{source} is a folder without config.yaml; name a preset or a YAML file")
     if path.suffix in (".yaml", ".yml"):
         raise UserError(f"there is no file {source}; `bellmax list presets` names the presets")
-    raise unknown("preset or file", source, presets)
+    if source in registry.names():
+        return Source({"agent": {"name": source}}, source, fits=True)
+    raise unknown("preset, agent or file", source, [*presets, *registry.names()], presets)
 
 
 def _as_list(value: Any) -> list[Any]:

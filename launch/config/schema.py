@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 import pydantic
 from annotated_types import Interval
 
+from bellmax.launch.config.aliases import known_as
 from bellmax.launch.config.fields import comments, default_of, hints, key_of, keys, section_type
 from bellmax.launch.config.sentences import (
     FLAG,
@@ -24,6 +25,7 @@ from bellmax.launch.config.sentences import (
     describe,
     did_you_mean,
     must,
+    show,
     unknown,
     unwrap,
 )
@@ -156,7 +158,9 @@ def _no_large_integer(value: Any) -> Any:
 
 
 def _read_mapping(value: Any) -> Any:
-    return read_scalar(value) if isinstance(value, Argument) else value
+    read = read_scalar(value) if isinstance(value, Argument) else value
+    is_null = read is None or (isinstance(value, Argument) and value.lower() == "none")
+    return {} if is_null else read  # clears what a preset has there
 
 
 def _sentence(error: Any, known: list[str]) -> str:
@@ -165,10 +169,16 @@ def _sentence(error: Any, known: list[str]) -> str:
     key = ".".join(path)
     if error["type"] == "value_error":
         allowed, choices = error["ctx"]["error"].args
-        return must(key, allowed, got, hint=did_you_mean(str(got), choices))
+        several = isinstance(got, Argument) and "," in got and "a list" not in allowed
+        hint = "`bellmax sweep` trains a run for each of several values" if several else ""
+        return must(key, allowed, got, hint=did_you_mean(str(got), choices) or hint)
     if error["type"] in ("extra_forbidden", "invalid_key"):
         siblings = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
+        if ours := known_as(key, known):
+            return f"unknown key {show(key)}; did you mean {ours}?"
         return str(unknown("key", key, known, siblings))
     if path[-1:] == ["[key]"]:
         return must(".".join(path[:-2]), "a section of keys that are text", error["input"])
-    return must(key or "the configuration", "a section of keys", got)
+    named = f"{key}.name" if isinstance(got, str) and f"{key}.name" in known else ""
+    hint = f"did you mean {named}?" if named else ""
+    return must(key or "the configuration", "a section of keys", got, hint=hint)

@@ -103,6 +103,8 @@ def describe(hint: Any) -> str:
         return f"a section of keys where each is {describe(args[1])}"
     if dataclasses.is_dataclass(base):
         return "a section of keys"
+    if base is str and bounds.get("min_length"):
+        return "text that is not empty"
     words = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
     return words.get(base, "anything") + _range(bounds)
 

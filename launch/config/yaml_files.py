@@ -29,9 +29,8 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.depth += 1
         if self.depth > MOST_DEPTH:  # at once: the scanner is slow where it is deep
-            raise yaml.composer.ComposerError(
-                None, None, "it is nested too deeply", self.get_mark()
-            )
+            problem = "it is nested too deeply"
+            raise yaml.constructor.ConstructorError(None, None, problem, self.get_mark())
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node

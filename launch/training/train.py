@@ -31,7 +31,11 @@ from bellmax.launch.training.policy import save_policies
 
 # What a resumed run may change: nothing that the state or the steps taken so far depend on, but
 # for rounding (devices).
-RESUMABLE = ("steps", "devices", "keep_checkpoints", "tensorboard", "wandb", "loggers")
+RESUMABLE = (
+    *("steps", "devices", "log_every", "evaluate_every", "evaluation_episodes"),
+    *("evaluation_max_steps", "checkpoint_every", "keep_checkpoints"),
+    *("tensorboard", "wandb", "loggers", "replay.memory_fraction"),
+)
 _CHECKPOINTS, _VERSIONS = "checkpoints", "versions.json"
 # Of the versions that a run began with, those that its numbers depend on.
 _WATCHED = ("bellmax", "jax", "jaxlib", "platform")

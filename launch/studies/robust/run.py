@@ -32,6 +32,7 @@ from bellmax.launch.config.boxes import (
     published_boxes,
 )
 from bellmax.launch.config.run_config import load_to_play
+from bellmax.launch.distributed.devices import check_platform
 from bellmax.launch.runners.evaluation import Episodes, make_evaluator
 from bellmax.launch.studies.evaluate import restore_policy_inputs
 from bellmax.launch.training.experiment import build
@@ -137,6 +138,7 @@ def evaluate_robust(
       UserError: the task's parameters cannot be changed; no such box, parameter or checkpoint.
     """
     config = load_to_play(run, trust=trust)
+    check_platform()
     env, task = make(config.env.name, **config.env.options), config.env.name
     if not isinstance(env, Parametric):
         raise UserError(

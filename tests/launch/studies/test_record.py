@@ -260,10 +260,7 @@ MISTAKES = [
     ("record", ["RUN must be given first"]),
     ("record run --episodes 0", ["--episodes", "[1, 65536]", "got '0'"]),
     ("record run --max-steps 0", ["--max-steps", "got '0'"]),
-    (
-        "record run --trust --checkpoint bst",
-        ["--checkpoint", "latest, best or an integer", "'bst'"],
-    ),
+    ("record run --checkpoint bst", ["--checkpoint", "latest, best or an integer", "'bst'"]),
     ("record run --checkpoint 7", ["no checkpoint 7", "saved: 100, 200"]),
     ("record run --seed 5", ["run has no seed 5; its seeds are 3 to 4"]),
     ("record run --seed x", ["--seed", "'x'"]),
@@ -271,10 +268,7 @@ MISTAKES = [
     ("record run --out a", ["suffix", "'a'"]),
     ("record run --out a.git", ["did you mean .gif?"]),
     ("record run --out folder.gif", ["folder.gif is a folder"]),
-    (
-        "record run --trust --out plain/a.gif",
-        ["plain cannot be the folder of a video", "not a folder"],
-    ),
+    ("record run --out plain/a.gif", ["plain cannot be the folder of a video", "not a folder"]),
     ("record run --fps 0", ["--fps", "[1, 50]", "got 0"]),
     ("record run --fps 60", ["--fps", "[1, 50] for a .gif", "mp4"]),
     ("record run --frames 3", ["unknown option '--frames'"]),
