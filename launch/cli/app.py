@@ -17,6 +17,7 @@ from bellmax.launch.cli.commands import COMMANDS
 from bellmax.launch.config import fields
 from bellmax.launch.config.options import read_command
 from bellmax.launch.config.sentences import NOTHING, ConfigError, must, show, unknown
+from bellmax.launch.config.yaml_files import is_unicode
 from bellmax.launch.distributed.signals import interruptible
 
 # Errors of the machine, not of the program: full disk, quota, no permission, read-only disk.
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit code: 0 done, 1 found something wrong or the machine failed, 2 to be put right by
       the user, 130 interrupted, 143 terminated.
     """
+    _make_writable()
     code = _run(list(sys.argv[1:] if argv is None else argv))
     if processes := sys.modules.get("bellmax.launch.distributed.processes"):
         waiter = sys.modules.get("bellmax.launch.actors.waiter")
@@ -43,12 +45,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def _make_writable() -> None:
+    """Let output take any text: a stream may be closed, or encode fewer characters."""
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if stream is None:  # closed by the shell, as in `bellmax list presets >&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for the rest of the program)
+        elif not is_unicode(stream) and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _run(argv: list[str]) -> int:
     try:
         with interruptible(), warnings.catch_warnings():
             # jax does without an entry of its cache that a full disk or a kill cut short.
             warnings.filterwarnings("ignore", "Error .* persistent compilation cache")
-            return _dispatch(argv)
+            code = _dispatch(argv)
+            sys.stdout.flush()  # what goes wrong there goes wrong here
+            return code
     except UserError as error:
         lines = str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]
         return _complain(lines, getattr(error, "exit_code", 2))

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bellmax import UserError
 from bellmax.launch.cli import options as command_options
 from bellmax.launch.config.sentences import unknown
+from bellmax.launch.config.yaml_files import is_unicode
 from bellmax.launch.distributed.signals import interruptible
 from bellmax.launch.training.folders import check_new, check_writable, resume_command, run_folder
 
@@ -171,7 +173,8 @@ def _list(arguments: command_options.List) -> int:
 def _show_config(arguments: command_options.ShowConfig, overrides: Sequence[str]) -> int:
     from bellmax.launch.config.run_config import load, to_yaml
 
-    print(to_yaml(load(arguments.source, overrides, trust=arguments.trust)), end="")
+    config = load(arguments.source, overrides, trust=arguments.trust)
+    print(to_yaml(config, unicode=is_unicode(sys.stdout)), end="")
     return 0
 
 

@@ -217,9 +217,9 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return plain
 
 
-def to_yaml(config: RunConfig) -> str:
-    """Return the configuration as the text of a file that `load` accepts."""
-    return dump_yaml(to_dict(config))
+def to_yaml(config: RunConfig, *, unicode: bool = True) -> str:
+    """Return the configuration as the text of a file that `load` accepts, as `dump_yaml`."""
+    return dump_yaml(to_dict(config), unicode=unicode)
 
 
 def list_presets() -> list[str]:

@@ -77,10 +77,21 @@ for _class in (_Loader, _Dumper):  # both, so that text like a number keeps its 
 _Loader.add_constructor(f"{_TAG}int", _Loader.construct_int)
 
 
-def dump_yaml(value: Any, *, one_line: bool = False) -> str:
-    """Return plain values as YAML, keys in their order, floats exact."""
+def is_unicode(stream: Any) -> bool:
+    """Return whether a stream can encode any text."""
+    return "utf" in (getattr(stream, "encoding", None) or "utf").lower()
+
+
+def dump_yaml(value: Any, *, one_line: bool = False, unicode: bool = True) -> str:
+    """Return plain values as YAML, keys in their order, floats exact.
+
+    Args:
+      value: the values.
+      one_line: whether all are on one line.
+      unicode: whether all characters stand for themselves; else only those of ASCII.
+    """
     style: dict[str, Any] = {"default_flow_style": True, "width": 2**31} if one_line else {}
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **style)
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=unicode, **style)
 
 
 def dump_value(value: Any) -> str:
