@@ -135,6 +135,16 @@ def check_types(options: Mapping[str, Any], nominal: Mapping[str, Any]) -> None:
             raise UserError(f"{name} must be {_KINDS[kind]}, got {value!r}")
 
 
+def check_integers(name: str, options: Mapping[str, Any]) -> None:
+    """Raises UserError if an option of a JAX task is an integer that jax does not hold."""
+    for option, value in options.items():
+        if type(value) is int and not -(2**31) <= value < 2**31:
+            raise UserError(
+                f"env.options.{option} of {name} must be an integer of 32 bits, as jax holds them, "
+                f"got {value}"
+            )
+
+
 def defaults_of(factory: Callable[..., Any]) -> dict[str, Any]:
     """Default values of a factory's arguments, by name."""
     parameters = inspect.signature(factory).parameters.values()

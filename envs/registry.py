@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from bellmax import UserError
-from bellmax.envs.options import check_arguments, check_types, defaults_of, suggest
+from bellmax.envs.options import check_arguments, check_integers, check_types, defaults_of, suggest
 
 if TYPE_CHECKING:
     from bellmax.envs.base import Environment
@@ -52,6 +52,7 @@ def make(name: str, **options: Any) -> "Environment":
       UserError: no such name or option, a dependency is not installed, or it is a host
         environment.
     """
+    check_integers(name, options)
     if name in _OWN:
         own = getattr(importlib.import_module("bellmax.envs.tasks"), name.partition("/")[2])
         check_arguments(name, own, options)

@@ -5,6 +5,7 @@ YAML files, overrides and the options of commands all come through `build`.
 
 import contextlib
 import functools
+import math
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, TypeVar
@@ -34,6 +35,9 @@ from bellmax.launch.config.yaml_files import read_scalar
 T = TypeVar("T")
 # Types are not converted: `_readings` says what may stand for what.
 _STRICT = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+_PLAIN = "text, a number, true or false, null, or a list or section of these"
 
 
 def build(
@@ -93,7 +97,9 @@ def _readable(hint: Any) -> Any:
     """Return the hint of a leaf that also takes what stands for a value of it."""
     base, _ = unwrap(hint)
     if typing.get_origin(base) is dict:
-        kind = dict[str, _readable(typing.get_args(base)[1])]
+        held = typing.get_args(base)[1]
+        free = Annotated[Any, pydantic.BeforeValidator(_plain)]
+        kind = dict[str, free if held is Any else _readable(held)]
         return Annotated[kind, pydantic.BeforeValidator(_read_mapping)]
     allowed, choices = describe(hint), choices_of(hint)
 
@@ -148,6 +154,25 @@ def _readings(value: Any) -> Iterator[Any]:
             yield int(value)
         if isinstance(value, list):
             yield tuple(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of YAML; what was typed is read as it would be in a file."""
+    if value is FLAG:
+        return True
+    if isinstance(value, Argument):
+        value = read_scalar(value)
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(f"{_PLAIN}, but not NaN", ())
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise ValueError(_PLAIN, ())
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("an integer of at most 64 bits", ())
+    return value
 
 
 def _no_large_integer(value: Any) -> Any:

@@ -76,6 +76,8 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for one in value:
             yield from _texts(one)
+    elif isinstance(value, Mapping):  # in a list
+        yield from _texts([*value.values()])
 
 
 def _module(name: str) -> str:

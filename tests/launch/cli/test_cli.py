@@ -111,7 +111,7 @@ MISTAKES = [
     ("train good.yaml --env.num-envs 0", ["env.num_envs", "[1, 65536]"]),
     ("train good.yaml --replay.capcity 9", ["did you mean replay.capacity?"]),
     ("train good.yaml --replay.memory-fraction 1.5", ["replay.memory_fraction", "(0, 1]"]),
-    ("train good.yaml --env.options.x nan", ["env.options.x", "'nan'"]),
+    ("train good.yaml --env.options.x .nan", ["env.options.x", "'.nan'"]),
     ("train good.yaml steps=3", ["unexpected argument 'steps=3'"]),
     ("train good.yaml -x 3", ["unexpected argument '-x', '3'"]),
     ("train goood.yaml", ["no file goood.yaml"]),

@@ -9,7 +9,7 @@ import math
 import random
 import types
 import typing
-from typing import Annotated, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 import annotated_types as at
 import pytest
@@ -60,8 +60,9 @@ def wrong_values(hint):
         items = [[value] for value in wrong_values(args[0]) if value is not None]
         return ["x", 1, True, None, {"a": 1}, b"1", *items, *ends]
     if origin is dict:
-        scalar = [None, [], math.nan, datetime.date(2024, 1, 2)]
-        return [1, "x", [], True, None, {1: 1}, *({"a": value} for value in scalar)]
+        free = [math.nan, b"1", {1: 1}, [math.nan]]  # of the options of tasks
+        wrong = free if args[1] is Any else [None, [], math.nan, DATE]
+        return [1, "x", [], True, {1: 1}, *({"a": value} for value in wrong)]
     return [*SCALARS[hint], None, *out_of_range(hint, bounds)]
 
 
