@@ -122,9 +122,9 @@ class Run:
         figure._repr_png_ = to_png  # notebooks show figures by themselves only with pyplot
         return figure
 
-    def policy(self, seed: int | None = None) -> Policy:
+    def policy(self, seed: int | None = None, *, best: bool = False) -> Policy:
         """Return the greedy policy of a seed, by default the first; see `bellmax.load_policy`."""
-        return load_policy(self.path, seed, trust=self._trust)
+        return load_policy(self.path, seed, best=best, trust=self._trust)
 
     def resume(
         self,

@@ -13,7 +13,13 @@ from bellmax.launch.cli import options as command_options
 from bellmax.launch.config.sentences import unknown
 from bellmax.launch.config.yaml_files import is_unicode
 from bellmax.launch.distributed.signals import interruptible
-from bellmax.launch.training.folders import check_new, check_writable, resume_command, run_folder
+from bellmax.launch.training.folders import (
+    check_new,
+    check_writable,
+    is_finished,
+    resume_command,
+    run_folder,
+)
 
 if TYPE_CHECKING:
     from bellmax.launch.config.run_config import RunConfig
@@ -75,6 +81,9 @@ def _continue(
 ) -> int:
     """Resume a run as `source` and the overrides have it."""
     config = _load(arguments, source, overrides)
+    if is_finished(run, config.steps, config.env.num_envs * config.rollout_length):
+        print(f"{run} has taken its {config.steps:,} steps already; more --steps train it further")
+        sys.stdout.flush()
     _configure_jax(deterministic=arguments.deterministic)
     _join_processes(arguments)
     from bellmax.launch.training.train import resume

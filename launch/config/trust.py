@@ -24,7 +24,8 @@ _OF_A_RUN = ("versions.json", "metrics.jsonl", "checkpoints", "policy")
 
 def is_of_run(path: Path) -> bool:
     """Return whether a YAML file is the configuration that a run has in its folder."""
-    return path.name == "config.yaml" and any((path.parent / name).exists() for name in _OF_A_RUN)
+    there = any((path.parent / name).exists() for name in _OF_A_RUN)
+    return path.name == "config.yaml" and (there or any(path.parent.glob("seed-*.msgpack")))
 
 
 def code_in(mapping: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ from bellmax.launch.runners.base import PolicyInputs
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment, build
+from bellmax.launch.training.policy import policy_folder, read_policies
 
 
 class Evaluation(NamedTuple):
@@ -122,7 +123,13 @@ def restore(
 def restore_policy_inputs(
     run: Path, experiment: Experiment, checkpoint: str | int = "latest"
 ) -> tuple[int, PolicyInputs, str | None]:
-    """As `restore`, but reads only what greedy policies need, see `Experiment.policy_inputs`."""
+    """As `restore`, but reads only what greedy policies need, see `Experiment.policy_inputs`.
+
+    Without a checkpoint the policies are read from their own files.
+    """
+    alone = not Checkpoints(run / "checkpoints", keep=1, read_only=True).steps()
+    if alone and checkpoint in ("latest", "best") and policy_folder(run).is_dir():
+        return *read_policies(run, experiment, best=checkpoint == "best"), None
     return experiment.restore_policy_inputs(*_find(run, experiment, checkpoint))
 
 

@@ -9,6 +9,7 @@ from bellmax import UserError
 from bellmax.launch.config.sentences import did_you_mean, show
 from bellmax.launch.config.trust import code_in
 from bellmax.launch.config.yaml_files import read_yaml
+from bellmax.launch.training.checkpoint_files import is_checkpoint
 
 
 def check_new(out: Path) -> None:
@@ -18,6 +19,11 @@ def check_new(out: Path) -> None:
     # A kill while the configuration is written leaves half of it; a restarted job continues.
     if out.is_dir() and any(path.name != "config.yaml.tmp" for path in out.iterdir()):
         raise UserError(f"{out} is not empty; name a new folder with --out")
+
+
+def is_finished(run: Path, steps: int, rollout: int) -> bool:
+    """Return whether a run of these steps, of rollouts of that size, has its last checkpoint."""
+    return is_checkpoint(run / "checkpoints" / str(steps - steps % rollout))
 
 
 def resume_command(run: Path) -> str:

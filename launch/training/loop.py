@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from bellmax.launch.runners.evaluation import evaluation_rows
 from bellmax.launch.runners.train_state import IntervalMetrics, TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment
+from bellmax.launch.training.policy import best_score, save_policies
 
 
 class NotFiniteError(UserError):
@@ -45,6 +47,7 @@ class Session:
       resume_step: of the checkpoint that the run goes on from.
       evaluated: [S], the mean returns of that checkpoint, if they are in the log.
       in_place: whether the run's folder is still where it was, asked before a save.
+      folder: where policies go, with each checkpoint and each best evaluation; None saves none.
     """
 
     def __init__(
@@ -57,10 +60,12 @@ class Session:
         resume_step: int | None = None,
         evaluated: np.ndarray | None = None,
         in_place: Callable[[], bool] = lambda: True,
+        folder: Path | None = None,
     ):
         self.experiment, self.checkpoints = experiment, checkpoints
         self.log, self.progress = log, progress
-        self.saved, self.in_place = resume_step, in_place
+        self.saved, self.in_place, self.folder = resume_step, in_place, folder
+        self.best = best_score(folder) if folder and resume_step is not None else None
         config = experiment.config
         self.steps_per_rollout = config.env.num_envs * config.rollout_length
         self.total = config.steps // self.steps_per_rollout
@@ -178,6 +183,15 @@ class Session:
             step = self._steps(rollouts)
             if self.saved == step and is_first():
                 self.checkpoints.score(step, float(returns.mean()))
+            self._keep_best(state, step, float(returns.mean()))
+        if self.folder and rollouts == self.total:  # they may have been lost or damaged since
+            save_policies(self.experiment, state, self.folder / "policy", self._steps(rollouts))
+
+    def _keep_best(self, state: TrainState, step: int, score: float) -> None:
+        """Saves the policies if their evaluation is the best so far, the later of equals."""
+        if self.folder and math.isfinite(score) and (self.best is None or score >= self.best):
+            self.best = score
+            save_policies(self.experiment, state, self.folder / "policy" / "best", step, score)
 
     def _save(self, state: TrainState, rollouts: int) -> None:
         """Saves without a metric, unless that step is saved already."""
@@ -193,6 +207,8 @@ class Session:
         with signals_held():
             self.checkpoints.save(self._steps(rollouts), state, metric=None, extra=extra)
             self.saved = self._steps(rollouts)
+            if self.folder:
+                save_policies(self.experiment, state, self.folder / "policy", self.saved)
 
     def _write_interval(
         self, state: TrainState, interval: IntervalMetrics, rollouts: int, seconds: float

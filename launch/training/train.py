@@ -27,7 +27,6 @@ from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment, build, check_memory
 from bellmax.launch.training.folders import check_new, resume_command
 from bellmax.launch.training.loop import Session, first_checkpoint
-from bellmax.launch.training.policy import save_policies
 
 # What a resumed run may change: nothing that the state or the steps taken so far depend on, but
 # for rounding (devices).
@@ -262,12 +261,13 @@ def _run(opened: _Opened, run: Path, start: _Start | None, said: list[str], outp
         for message in [*messages, *said]:
             progress.message(message)
         known = {"resume_step": start.step, "evaluated": start.evaluated} if start else {}
-        session = Session(experiment, checkpoints, log, progress, in_place=in_place, **known)
+        session = Session(
+            experiment, checkpoints, log, progress, in_place=in_place, folder=out, **known
+        )
         state = session.advance_to_end(start.state if start else experiment.init())
-        folder = save_policies(experiment, state, out)
         returns = session.evaluate(state)
         each = ", ".join(f"{value:.1f}" for value in np.atleast_1d(returns))
         progress.message(f"evaluation return {returns.mean():.1f} ({each} by seed)")
         curves = plot_runs([out])
-        progress.message(f"curve: {curves[0]}\npolicy: {folder}\nrun: {out}")
+        progress.message(f"curve: {curves[0]}\npolicy: {out / 'policy'}\nrun: {out}")
     return 0

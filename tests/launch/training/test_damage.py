@@ -117,7 +117,7 @@ def test_no_flipped_bit_of_a_policy_is_read_as_another_number():
     params = {"w": jnp.arange(6.0).reshape(2, 3), "half": jnp.ones(2, jnp.bfloat16)}
     inputs = jax.device_get(PolicyInputs(params, (jnp.int32(3),)))
     template = jax.tree.map(np.zeros_like, inputs)
-    data = _to_bytes(inputs)
+    data = _to_bytes(inputs, {"step": 7, "score": 1.5})
     bits = [leaf.tobytes() for leaf in jax.tree.leaves(inputs)]
     assert flax.serialization.msgpack_restore(data)["params"]["w"].shape == (2, 3)
     found = 0
@@ -125,18 +125,18 @@ def test_no_flipped_bit_of_a_policy_is_read_as_another_number():
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8
         try:
-            read = _from_bytes(template, bytes(damaged))
+            step, read = _from_bytes(template, bytes(damaged))
         except Exception:  # load_policy gives all the same sentence
             found += 1
         else:  # the same numbers in another spelling
-            assert [leaf.tobytes() for leaf in jax.tree.leaves(read)] == bits, bit
+            assert [leaf.tobytes() for leaf in jax.tree.leaves(read)] == bits and step == 7, bit
     assert found > 7.9 * len(data)
 
 
 def test_a_policy_of_an_older_bellmax_is_read_and_one_of_another_network_is_not():
     inputs = PolicyInputs({"w": np.ones((2, 3), np.float32)}, ())
     old = flax.serialization.to_bytes(inputs)
-    assert _from_bytes(inputs, old).params["w"].sum() == 6
+    assert _from_bytes(inputs, old)[1].params["w"].sum() == 6
     with pytest.raises(ValueError, match="another network"):
         _from_bytes(PolicyInputs({"w": np.ones((2, 4), np.float32)}, ()), old)
 

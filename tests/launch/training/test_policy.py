@@ -151,7 +151,7 @@ def test_values_have_quantiles_where_the_network_has(tmp_path):
     """Of a policy that learned nothing; every dtype is taken where observations are normalised."""
     (tmp_path / "config.yaml").write_text(QUANTILES)
     experiment = build(load(tmp_path, trust=True))
-    save_policies(experiment, experiment.init(), tmp_path)
+    save_policies(experiment, experiment.init(), tmp_path / "policy", 0)
     policy, shape = load_policy(tmp_path, trust=True), experiment.observation.shape
     seen = np.ones((2, *shape), int), (), np.ones(2, bool)
     found = policy.values(*seen)
