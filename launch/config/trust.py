@@ -13,10 +13,13 @@ from typing import Any
 from bellmax.launch.config.overrides import flatten
 from bellmax.launch.config.sentences import ConfigError, must
 
-# Keys whose text is code where it has the form module:name. `module` may have any form.
+# Keys whose text is code where it has the form module:name, and those whose text always is.
 _NAMES = ("env.name", "agent.name", "loggers")
-_MODULE = "agent.network.module"
-_OPTIONS = "env.options."  # some tasks of Gymnasium make a task that an option names
+_MODULES = ("agent.network.module", "agent.network.actor", "agent.network.critic")
+_OPTIONS = (
+    "env.options.",
+    "agent.network.options.",
+)  # some tasks of Gymnasium make a task that an option names
 _CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.-]*", re.ASCII)
 # What stands beside the config.yaml of a run, but not beside a file of the user's own.
 _OF_A_RUN = ("versions.json", "metrics.jsonl", "checkpoints", "policy")
@@ -62,7 +65,7 @@ def check_trusted(mapping: Mapping[str, Any], where: str, modules: Collection[st
 
 def _code_of(key: str, value: Any) -> Iterator[str]:
     for text in _texts(value):
-        if key == _MODULE:
+        if key in _MODULES:
             yield text
         elif key in _NAMES:
             # A list may be typed as a,b.

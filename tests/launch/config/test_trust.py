@@ -35,6 +35,7 @@ CODE = [  # what a configuration has on top of a small one
     "agent: {name: 'stranger:make_agent'}",
     "agent: {name: dqn, network: {module: 'stranger:Net'}}",
     "agent: {name: dqn, network: {module: stranger}}",
+    "agent: {name: td3, network: {critic: 'stranger:Net'}}",
     "loggers: ['stranger:make']",
     "loggers: 'json:dumps, stranger:make'",
     "env: {name: gymnasium/GymV21Environment-v0, options: {env_id: 'stranger:Task-v0'}}",
