@@ -20,13 +20,16 @@ from bellmax.envs.registry import is_host, make, make_batch
 from bellmax.envs.validation import spec_problems
 
 
-def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0) -> list[str]:
+def check_env(
+    env_or_name: Environment | HostEnvironment | str, *, seed: int = 0, **options: Any
+) -> list[str]:
     """Steps an environment with random actions and lists violations of the contract.
 
     Args:
       env_or_name: an environment, perhaps an object of a JAX suite, or a name that `make` or
         `make_batch` takes. A host environment is closed afterwards.
       seed: seeds the actions and the environment.
+      **options: of the task, if it is a name.
 
     Returns:
       One sentence per problem; an empty list if none was found. Random steps cannot prove that
@@ -38,7 +41,7 @@ def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0
             env_or_name = env = from_suite(env_or_name)
             if problems := _spec_problems(env.spec):
                 return problems
-        env, batched = _make(env_or_name)
+        env, batched = _make(env_or_name, options)
         spec = env.spec
     except (Exception, SystemExit) as error:  # the user's code may raise any exception
         return [f"It cannot be made: {described(error)}"]
@@ -56,12 +59,12 @@ def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0
         return [f"Under jit and vmap it raises {described(error)}"]
 
 
-def _make(env_or_name: Any) -> tuple[Environment | HostBatch, bool]:
+def _make(env_or_name: Any, options: dict[str, Any]) -> tuple[Environment | HostBatch, bool]:
     """The environment, and whether it is a batch of host environments."""
     if isinstance(env_or_name, str):
-        if is_host(env_or_name):
-            return make_batch(env_or_name, NUM_ENVS), True
-        return make(env_or_name), False
+        if is_host(env_or_name, **options):
+            return make_batch(env_or_name, NUM_ENVS, **options), True
+        return make(env_or_name, **options), False
     if kind_of(env_or_name) == "host":
         return LoopBatch(lambda: env_or_name, 1), True
     return env_or_name, False

@@ -201,13 +201,20 @@ def _schema(arguments: command_options.Schema) -> int:
     return 0
 
 
-def _check_env(arguments: command_options.CheckEnv) -> int:
+def _check_env(arguments: command_options.CheckEnv, overrides: Sequence[str]) -> int:
     from bellmax import envs
+    from bellmax.launch.config.options import read_overrides
+    from bellmax.launch.config.run_config import load
     from bellmax.launch.distributed.devices import check_platform
 
     check_platform()
-    problems = envs.check_env(arguments.name)
-    print("\n".join(problems) if problems else f"{arguments.name}: nothing wrong found")
+    for key in read_overrides(overrides):
+        if not key.startswith("env.options."):
+            taken = "an option of the task, --env.options.NAME VALUE"
+            raise UserError(f"check-env takes {taken}, got --{key.replace('_', '-')}")
+    options = load("dqn", [f"--env.name={arguments.name}", *overrides]).env.options
+    problems = envs.check_env(arguments.name, **options)
+    print("\n".join(problems or [f"{arguments.name}: nothing wrong found"]))
     return 1 if problems else 0
 
 
@@ -282,6 +289,6 @@ COMMANDS = {
     "list": Command(command_options.List, _list),
     "show-config": Command(command_options.ShowConfig, _show_config, overrides=True),
     "schema": Command(command_options.Schema, _schema),
-    "check-env": Command(command_options.CheckEnv, _check_env),
+    "check-env": Command(command_options.CheckEnv, _check_env, overrides=True),
     "doctor": Command(command_options.Doctor, _doctor),
 }

@@ -44,7 +44,7 @@ def command_help(
     if command.overrides and source:
         config = run_config.load(source, overrides, trust=bool(typed.get("--trust")))
         keys = option_class(run_config.RunConfig, {"agent": type(config.agent)}, config)
-    elif command.overrides:
+    elif command.overrides and name != "check-env":
         text += _OVERRIDES.format(name)
     options = command_class(command.options, keys)
     return _exit_code(tyro.cli, options, prog=f"bellmax {name}", description=text, args=["--help"])

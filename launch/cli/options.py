@@ -163,7 +163,7 @@ class Schema:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckEnv:
-    """Say what is wrong with an environment."""
+    """Say what is wrong with an environment; its options follow as --env.options.NAME VALUE."""
 
     # suite/Task or module.path:factory.
     name: str = argument("NAME")

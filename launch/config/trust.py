@@ -16,10 +16,8 @@ from bellmax.launch.config.sentences import ConfigError, must
 # Keys whose text is code where it has the form module:name, and those whose text always is.
 _NAMES = ("env.name", "agent.name", "loggers")
 _MODULES = ("agent.network.module", "agent.network.actor", "agent.network.critic")
-_OPTIONS = (
-    "env.options.",
-    "agent.network.options.",
-)  # some tasks of Gymnasium make a task that an option names
+# Some tasks of Gymnasium make a task that an option names.
+_OPTIONS = ("env.options.", "agent.network.options.")
 _CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.-]*", re.ASCII)
 # What stands beside the config.yaml of a run, but not beside a file of the user's own.
 _OF_A_RUN = ("versions.json", "metrics.jsonl", "checkpoints", "policy")
