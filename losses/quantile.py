@@ -129,9 +129,20 @@ def quantile_regression(
         z, w = jax.lax.stop_gradient((z, w))
         # Atoms without weight must not set the scale of the sums of the others.
         z = jnp.where(w == 0, jax.lax.stop_gradient(theta[0]), z)
-    by_sorting = method == "sorted" or (method == "auto" and sorting_pays(theta.size, z.size))
-    regression = sorted_quantile_regression if by_sorting else _pairwise
-    return regression(theta, tau, z, w, huber_kappa, divide_by_kappa)
+    forms = {
+        name: lambda *arrays, form=form: form(*arrays, huber_kappa, divide_by_kappa)
+        for name, form in (("pairwise", _pairwise), ("sorted", sorted_quantile_regression))
+    }
+    if method != "auto":
+        return forms[method](theta, tau, z, w)
+    size = theta.size, z.size
+    on_cpu, elsewhere = (
+        "sorted" if sorting_pays(*size, cpu=c) else "pairwise" for c in (True, False)
+    )
+    if on_cpu == elsewhere:
+        return forms[on_cpu](theta, tau, z, w)
+    # By the platform that the program is compiled for, which need not be this host's.
+    return jax.lax.platform_dependent(theta, tau, z, w, cpu=forms[on_cpu], default=forms[elsewhere])
 
 
 def quantile_q_learning(

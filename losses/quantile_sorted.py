@@ -50,9 +50,8 @@ ACCELERATOR_DIFFERENCES = 16_000_000
 TINY = 1e-30
 
 
-def sorting_pays(n: int, m: int) -> bool:
+def sorting_pays(n: int, m: int, *, cpu: bool) -> bool:
     """Whether the sorted form is expected to be faster for N values and M atoms."""
-    cpu = jax.default_backend() == "cpu"
     return n >= CPU_VALUES and n * m >= (CPU_DIFFERENCES if cpu else ACCELERATOR_DIFFERENCES)
 
 

@@ -42,12 +42,22 @@ def conv(
         stride,
         padding=padding,
         dtype=dtype,
-        conv_general_dilated_cls=_choose,
+        conv_general_dilated=_convolve,
     )
 
 
-def _choose() -> Any:
-    return _as_product if jax.default_backend() == "cpu" else jax.lax.conv_general_dilated
+def _convolve(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, **options: Any
+) -> jax.Array:
+    """The convolution, by the platform that the program is compiled for."""
+    return jax.lax.platform_dependent(
+        x,
+        kernel,
+        cpu=lambda x, kernel: _as_product(x, kernel, strides, padding, **options),
+        default=lambda x, kernel: jax.lax.conv_general_dilated(
+            x, kernel, strides, padding, **options
+        ),
+    )
 
 
 def _as_product(

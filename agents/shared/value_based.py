@@ -317,9 +317,16 @@ def taken(q_values: jax.Array, action: jax.Array) -> jax.Array:
 def apply_sequence(network: Network, params: Params, observation: jax.Array) -> Any:
     """Apply the network to observations [B, T, ...]; the output's leaves are [B, T, ...]."""
     batch, length = observation.shape[:2]
-    if length > 1 and observation.size >= length * CPU_VALUES and jax.default_backend() == "cpu":
+
+    def at_once(params: Params, observation: jax.Array) -> Any:
+        output = network.apply(params, observation.reshape(batch * length, *observation.shape[2:]))
+        return jax.tree.map(lambda x: x.reshape(batch, length, *x.shape[1:]), output)
+
+    def by_step(params: Params, observation: jax.Array) -> Any:
         # A Python loop: in an XLA loop the gradient of a convolution takes nine times as long.
         each = [network.apply(params, observation[:, t]) for t in range(length)]
         return jax.tree.map(lambda *x: jnp.stack(x, axis=1), *each)
-    output = network.apply(params, observation.reshape(batch * length, *observation.shape[2:]))
-    return jax.tree.map(lambda x: x.reshape(batch, length, *x.shape[1:]), output)
+
+    if length == 1 or observation.size < length * CPU_VALUES:
+        return at_once(params, observation)
+    return jax.lax.platform_dependent(params, observation, cpu=by_step, default=at_once)

@@ -4,7 +4,7 @@ Agents are unchanged. jax's partitioner makes one program for all devices from t
 state, and sums the gradients of a split batch over the devices.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -19,13 +19,13 @@ AXIS = "devices"
 Split: TypeAlias = Callable[[Any], Any]
 
 
-def make_mesh(count: int) -> Mesh | None:
-    """Return a mesh of the first `count` devices; None for one.
+def make_mesh(count: int, devices: Sequence[jax.Device] | None = None) -> Mesh | None:
+    """Return a mesh of the first `count` of `devices`, for None all that there are; None for one.
 
     Raises:
       UserError: there are fewer devices.
     """
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     if count > len(devices):
         raise UserError(
             f"devices must be at most {len(devices)}, the {devices[0].platform} devices that there "

@@ -210,17 +210,16 @@ def test_batches_and_bfloat16():
 
 
 def test_auto_takes_the_form_that_pays(monkeypatch):
-    assert not sorting_pays(160, 160) and sorting_pays(201, 201)
-    assert not sorting_pays(8, 100_000)  # few values: the pairwise table is small
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert not sorting_pays(201, 2010) and sorting_pays(4000, 4000)
-    monkeypatch.undo()
+    assert not sorting_pays(160, 160, cpu=True) and sorting_pays(201, 201, cpu=True)
+    assert not sorting_pays(8, 100_000, cpu=True)  # few values: the pairwise table is small
+    assert not sorting_pays(201, 2010, cpu=False) and sorting_pays(4000, 4000, cpu=False)
 
-    def has_sort(**options):
+    def has_sort(platform="cpu", **options):
         args = jnp.zeros(201), quantile_midpoints(201), jnp.zeros(402)
-        text = str(jax.make_jaxpr(functools.partial(quantile_regression, **options))(*args))
-        return "sort" in text
+        program = jax.jit(functools.partial(quantile_regression, **options)).trace(*args)
+        return "stablehlo.sort" in program.lower(lowering_platforms=(platform,)).as_text()
 
     assert has_sort() and has_sort(method="sorted") and not has_sort(method="pairwise")
+    assert not has_sort("cuda") and not has_sort("tpu") and has_sort("tpu", method="sorted")
     monkeypatch.setattr(quantile_sorted, "CPU_DIFFERENCES", 10**9)
     assert not has_sort()

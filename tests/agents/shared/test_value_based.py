@@ -171,5 +171,7 @@ def test_windows_taken_step_by_step_are_windows_taken_at_once(monkeypatch, diffe
     monkeypatch.setattr(value_based, "CPU_VALUES", 1)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     jax.tree.map(close, at_once, run())
-    program = str(jax.make_jaxpr(lambda p: apply_sequence(network, p, observation))(params))
-    assert program.count(" dot_general[") == 3 * 2  # it was step by step, two layers each
+    program = jax.jit(lambda p: apply_sequence(network, p, observation)).trace(params)
+    for platform, times in [("cpu", 3), ("tpu", 1)]:  # step by step or at once, two layers each
+        text = program.lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.dot_general") == 2 * times
