@@ -48,7 +48,8 @@ def convert_observation(space: Any, name: str, *, key: str | int | None = None) 
         return Conversion(spec, np.asarray if spec.dtype == space.dtype else _to_float32)
     raise UserError(
         f"{name}'s observation space must be Box, Discrete, MultiBinary, MultiDiscrete, or a Dict "
-        f"or Tuple of them, got {_shown(space)}; use a wrapper such as gymnasium.wrappers.FlattenObservation"
+        f"or Tuple of them, got {_shown(space)}; use a wrapper such as "
+        "gymnasium.wrappers.FlattenObservation"
     )
 
 

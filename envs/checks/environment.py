@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from dm_env import specs
 
-from bellmax.envs.adapters.factory import from_suite, kind_of
+from bellmax.envs.adapters.factory import close, from_suite, kind_of
 from bellmax.envs.base import Environment, EnvSpec, TimeStep
 from bellmax.envs.checks.host import NUM_ENVS, check_batch
 from bellmax.envs.checks.rollout import check_rollout, sample_action
@@ -57,6 +58,25 @@ def check_env(
         return check_rollout(env, spec, key)
     except (Exception, SystemExit) as error:
         return [f"Under jit and vmap it raises {described(error)}"]
+
+
+def describe_spaces(name: str, **options: Any) -> list[str]:
+    """Return lines with what an agent sees and does in an environment, as `check_env` makes it."""
+    env = _make(name, options)[0]
+    spec = env.spec
+    close(env)
+    limit = "none" if spec.time_limit is None else f"{spec.time_limit:,} steps"
+    words = {"observations": spec.observation, "actions": spec.action}
+    return [f"{role}: {_in_words(one)}" for role, one in words.items()] + [f"time limit: {limit}"]
+
+
+def _in_words(spec: Any) -> str:
+    if isinstance(spec, specs.DiscreteArray):
+        return f"one of {spec.num_values} numbers"
+    text = f"{list(spec.shape)} {np.dtype(spec.dtype)}"
+    if isinstance(spec, specs.BoundedArray):
+        text += f" in [{np.min(spec.minimum):g}, {np.max(spec.maximum):g}]"
+    return text
 
 
 def _make(env_or_name: Any, options: dict[str, Any]) -> tuple[Environment | HostBatch, bool]:

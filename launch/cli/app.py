@@ -6,6 +6,7 @@ Nothing here imports jax before a command needs it: `bellmax --help` answers at 
 import errno
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from bellmax.launch.distributed.signals import interruptible
 # Errors of the machine, not of the program: full disk, quota, no permission, read-only disk.
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 _HELP = {"-h", "--help"}
+_TRACEBACK = "--traceback"  # an option of every command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       the user, 130 interrupted, 143 terminated.
     """
     _make_writable()
-    code = _run(list(sys.argv[1:] if argv is None else argv))
+    words = list(sys.argv[1:] if argv is None else argv)
+    code = _run([word for word in words if word != _TRACEBACK], shows=_TRACEBACK in words)
     if processes := sys.modules.get("bellmax.launch.distributed.processes"):
         waiter = sys.modules.get("bellmax.launch.actors.waiter")
         # Only the program itself may be ended so, not one that called this function.
@@ -55,7 +58,8 @@ def _make_writable() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _run(argv: list[str]) -> int:
+def _run(argv: list[str], *, shows: bool = False) -> int:
+    """Return the exit code; `shows` prints the traceback of a UserError before its sentence."""
     try:
         with interruptible(), warnings.catch_warnings():
             # jax does without an entry of its cache that a full disk or a kill cut short.
@@ -64,9 +68,13 @@ def _run(argv: list[str]) -> int:
             sys.stdout.flush()  # what goes wrong there goes wrong here
             return code
     except UserError as error:
+        if shows:
+            traceback.print_exception(error)
         lines = str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]
         return _complain(lines, getattr(error, "exit_code", 2))
     except SystemExit as end:  # of code that is not bellmax's: the command is not done
+        if shows:
+            traceback.print_exception(end)
         words = f"{argv[0]} ended early: {described(end)}"
         return _complain([words], end.code if isinstance(end.code, int) and end.code > 0 else 1)
     except BrokenPipeError:  # `bellmax list presets | head -1`

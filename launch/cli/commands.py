@@ -110,17 +110,22 @@ def _evaluate(arguments: command_options.Evaluate) -> int:
         if getattr(arguments, name):
             raise UserError(f"--{name.replace('_', '-')} needs --robust")
     _configure_jax()
-    from bellmax.launch.studies.evaluate import describe_evaluation, evaluate_run
+    from bellmax.launch.studies.evaluate import as_json, describe_evaluation, evaluate_run
 
     episodes = arguments.episodes or 100
-    found = evaluate_run(run, episodes, arguments.checkpoint, trust=arguments.trust)
-    print("\n".join(describe_evaluation(found)))
+    which = arguments.checkpoint, arguments.seed
+    found = evaluate_run(run, episodes, *which, trust=arguments.trust)
+    lines = [json.dumps(as_json(found))] if arguments.json else describe_evaluation(found)
+    print("\n".join(lines))
     return 0
 
 
 def _evaluate_robust(arguments: command_options.Evaluate, run: Path) -> int:
     from bellmax.launch.config.boxes import own_box
 
+    for name in ("seed", "json"):
+        if getattr(arguments, name) not in (None, False):
+            raise UserError(f"--{name} and --robust exclude each other")
     if arguments.parameter and arguments.box:
         raise UserError("--box and --parameter exclude each other: a published box, or your own")
     box = own_box(arguments.parameter) if arguments.parameter else arguments.box or "2d"
@@ -162,9 +167,19 @@ def _record(arguments: command_options.Record) -> int:
 def _plot(arguments: command_options.Plot) -> int:
     runs = [run_folder(run) for run in arguments.runs]
     from bellmax.launch.reporting.plot import plot_runs
+    from bellmax.launch.reporting.plot_options import read_look
 
     metric = {"metric": arguments.metric} if arguments.metric else {}
-    for path in plot_runs(runs, _path(arguments.out), **metric):
+    look = read_look(
+        title=arguments.title,
+        labels=arguments.labels,
+        size=arguments.size,
+        limits=arguments.range,
+        smoothing=arguments.smoothing,
+        group=arguments.group,
+        pdf=arguments.pdf,
+    )
+    for path in plot_runs(runs, _path(arguments.out), look=look, **metric):
         print(path)
     return 0
 
@@ -172,10 +187,14 @@ def _plot(arguments: command_options.Plot) -> int:
 def _list(arguments: command_options.List) -> int:
     from bellmax import envs
     from bellmax.agents import registry
+    from bellmax.launch.cli.descriptions import describe_names
     from bellmax.launch.config.run_config import list_presets
 
     kinds = {"agents": registry.names, "envs": envs.list_names, "presets": list_presets}
-    print("\n".join(kinds[arguments.kind]()))
+    names = kinds[arguments.kind]()
+    words = describe_names(arguments.kind, names)
+    width = max(map(len, names))
+    print("\n".join(f"{name:<{width}}  {words[name]}".rstrip() for name in names))
     return 0
 
 
@@ -215,6 +234,8 @@ def _check_env(arguments: command_options.CheckEnv, overrides: Sequence[str]) ->
     options = load("dqn", [f"--env.name={arguments.name}", *overrides]).env.options
     problems = envs.check_env(arguments.name, **options)
     print("\n".join(problems or [f"{arguments.name}: nothing wrong found"]))
+    if not problems:
+        print("\n".join(envs.describe_spaces(arguments.name, **options)))
     return 1 if problems else 0
 
 

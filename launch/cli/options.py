@@ -95,6 +95,10 @@ class Evaluate(OfRun):
     episodes: Annotated[int, _COUNT] | None = option("N")
     # latest (default), best, or a step.
     checkpoint: Checkpoint = option("WHICH", "latest")
+    # Seed of the only learner to evaluate; default: all.
+    seed: int | None = option("SEED")
+    # Print the result as JSON.
+    json: bool = option(default=False)
     # Play on a grid of perturbed tasks: mean, worst case and CVaR over its cells.
     robust: bool = option(default=False)
     # A published uncertainty box of the task: 1d, 2d (default), 3d, ...
@@ -138,6 +142,20 @@ class Plot:
     out: _Text | None = option("FILE")
     # Column of the evaluations or of the training log; default: episode_return.
     metric: str | None = option("NAME")
+    # Title of the picture.
+    title: str | None = option("TEXT")
+    # Labels of the curves, in order, with commas between them.
+    labels: str | None = option("A,B")
+    # Width and height of a panel in inches; default: 6.4,4.2.
+    size: str | None = option("W,H")
+    # Range of the vertical axis.
+    range: str | None = option("LOW,HIGH")
+    # Points of each curve that are averaged; default: 1.
+    smoothing: Annotated[int, Ge(1)] = option("N", 1)
+    # Key whose values make the groups, such as agent.name: runs of a group are pooled over seeds.
+    group: str | None = option("KEY")
+    # Write a PDF too.
+    pdf: bool = option(default=False)
 
 
 @dataclass(frozen=True, kw_only=True)

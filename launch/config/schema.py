@@ -88,9 +88,12 @@ def _section(cls: Any, types: Mapping[str, Any], instance: Any) -> Any:
         if default is NOTHING:  # validated, so that it gets the sentence of a wrong value
             given = {"default_factory": lambda: NOTHING, "validate_default": True}
         details = {"alias": key_of(cls, name), "description": comments(cls).get(name)}
-        members[name] = kind, pydantic.Field(**details, **given)
+        # Not the name itself: pydantic's models have attributes such as `json`.
+        members[f"{name}_"] = kind, pydantic.Field(**details, **given)
     model = pydantic.create_model(cls.__name__, __config__=_STRICT, __doc__=cls.__doc__, **members)
-    return Annotated[model, pydantic.AfterValidator(lambda values: cls(**dict(values)))]
+    return Annotated[
+        model, pydantic.AfterValidator(lambda values: cls(**{n[:-1]: v for n, v in values}))
+    ]
 
 
 def _readable(hint: Any) -> Any:
@@ -194,6 +197,7 @@ def _sentence(error: Any, known: list[str]) -> str:
     key = ".".join(path)
     if error["type"] == "value_error":
         allowed, choices = error["ctx"]["error"].args
+        key = key if key in known else key.removesuffix("_")  # of a default that is missing
         several = isinstance(got, Argument) and "," in got and "a list" not in allowed
         hint = "`bellmax sweep` trains a run for each of several values" if several else ""
         return must(key, allowed, got, hint=did_you_mean(str(got), choices) or hint)

@@ -134,11 +134,7 @@ DICT = spaces.Dict({"b": spaces.Discrete(2), "a": spaces.Box(0, 9, (2,))})
     [
         (spaces.MultiDiscrete([2, 3]), [1, 2], [0, 1, 0, 0, 1]),
         (spaces.MultiDiscrete([2, 2], start=[5, -1]), [5, 0], [1, 0, 0, 1]),
-        (
-            DICT,
-            {"a": [3, 4], "b": 1},
-            [3, 4, 0, 1],
-        ),
+        (DICT, {"a": [3, 4], "b": 1}, [3, 4, 0, 1]),
         (spaces.Tuple([spaces.MultiBinary(2), spaces.Box(0, 9, ())]), ([1, 0], 7), [1, 0, 7]),
         (
             spaces.Dict(x=spaces.Dict(z=spaces.Discrete(2)), y=spaces.Box(0, 9, (1,), np.int64)),
@@ -151,11 +147,7 @@ def test_flat_entries_are_joined_in_the_order_of_the_space(space, value, vector)
     joined = convert_observation(space, "task")
     found, size = joined.convert(value), (len(vector),)
     np.testing.assert_array_equal(found, vector)
-    assert (
-        (found.shape, found.dtype)
-        == (joined.spec.shape, joined.spec.dtype)
-        == ((len(vector),), np.float32)
-    )
+    assert found.shape == joined.spec.shape == size and found.dtype == joined.spec.dtype
     sampled = joined.convert(space.sample())
     assert sampled.shape == joined.spec.shape
 

@@ -63,7 +63,7 @@ def run(tmp_path, monkeypatch):
 
 def test_a_run_is_played_without_its_replay(run, capsys):
     assert main(["evaluate", str(run), "--trust", "--episodes", "2"]) == 0
-    assert "2 episodes) at step 7\nseed 1: mean return" in capsys.readouterr().out
+    assert "2 episodes) at step 7; deviation " in capsys.readouterr().out
     experiment = build(load(run, trust=True))
     step, inputs, warning = restore_policy_inputs(run, experiment)
     assert (step, warning) == (7, None)
