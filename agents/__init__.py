@@ -1,8 +1,8 @@
 """Agents: one file an algorithm, each a handful of pure functions behind one contract.
 
-`make_NAME(config, env_spec)` makes an agent. One of your own begins with `make_value_agent`,
-`make_actor_critic_agent` or `make_on_policy_agent`. Names are loaded on first use: configurations
-can be read without importing jax.
+`make_NAME(config, env_spec)` makes an agent. Build your own with `make_value_agent`,
+`make_actor_critic_agent` or `make_on_policy_agent`. Names are loaded on first use, so
+configurations can be read without importing jax.
 """
 
 import importlib

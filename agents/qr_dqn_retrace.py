@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bellmax import UserError, losses
+from bellmax import UserError, losses, must
 from bellmax.agents.configs.value_based import QRDQNRetraceConfig
 from bellmax.agents.shared.base import Agent, Params
 from bellmax.agents.shared.value_based import ValueLoss, apply_sequence, make_value_agent
@@ -30,17 +30,19 @@ def make_qr_dqn_retrace(config: QRDQNRetraceConfig, spec: EnvSpec) -> Agent:
         other.
     """
     if config.trace == "one_step" and config.n_step != 1:
-        raise UserError(f"agent.n_step must be 1 for agent.trace one_step, got {config.n_step}")
+        raise UserError(must("agent.n_step", "1 for agent.trace one_step", config.n_step))
     if config.trace in ("uncorrected", "one_step") and config.target_epsilon:
         raise UserError(
-            f"agent.target_epsilon must be 0 for agent.trace {config.trace}, got "
-            f"{config.target_epsilon}"
+            must("agent.target_epsilon", f"0 for agent.trace {config.trace}", config.target_epsilon)
         )
     rule = config.trace, config.selector, config.anchor
     if config.munchausen and rule != ("one_step", "target", "first"):
         raise UserError(
-            "agent.trace, agent.selector and agent.anchor must be one_step, target and first for "
-            f"agent.munchausen, got {', '.join(rule)}"
+            must(
+                "agent.trace, agent.selector and agent.anchor",
+                "one_step, target and first for agent.munchausen",
+                ", ".join(rule),
+            )
         )
     tau = losses.quantile_midpoints(config.num_quantiles)
 

@@ -1,4 +1,4 @@
-"""The agents by name, built-in ones and the user's own; modules are imported on first use."""
+"""Agents by name, built-in or the user's own; modules are imported on first use."""
 
 import dataclasses
 import importlib
@@ -7,12 +7,12 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.errors import in_a_sentence
 from bellmax.envs.options import load_callable
 
-# Name, which is also that of the agent's module and after `make_` -> module below
-# `agents/configs`, class of its configuration.
+# Name of an agent -> (module in `agents/configs`, class of its configuration). The agent's module
+# is `agents/NAME.py`, its function `make_NAME`.
 _AGENTS = {
     "byol_explore": ("on_policy", "BYOLExploreConfig"),
     "count_bonus": ("on_policy", "CountBonusConfig"),
@@ -48,8 +48,9 @@ def config_class(name: str) -> type:
         return load(name)[0]
     if name not in _AGENTS:
         raise UserError(
-            f"agent.name must be one of {', '.join(names())}, or module.path:make_agent, "
-            f"got {name!r}"
+            must(
+                "agent.name", f"one of {', '.join(names())}, or module.path:make_agent", repr(name)
+            )
         )
     module, config = _AGENTS[name]
     return getattr(importlib.import_module(f"bellmax.agents.configs.{module}"), config)
@@ -77,7 +78,11 @@ def load(name: str) -> tuple[type, Callable[..., Any]]:
     config = hints.get(first)
     if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
         raise UserError(
-            f"the first parameter of {name} must be annotated with the dataclass of the agent's "
-            f"configuration, as in make_agent(config: MyConfig, spec), got {config}"
+            must(
+                f"the first parameter of {name}",
+                "annotated with the dataclass of the agent's configuration",
+                config,
+                "as in make_agent(config: MyConfig, spec)",
+            )
         )
     return config, make_agent

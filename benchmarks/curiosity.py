@@ -3,7 +3,7 @@
 Cells are those that training has visited (docs/environments.md says what a cell of each task is),
 of all environments together. Returns are of greedy episodes, and of the episodes that ended in the
 last tenth of training, whose policy draws its actions. Runs that are complete in DIR are not
-repeated, others go on.
+repeated, others continue.
 
     python benchmarks/curiosity.py --runs DIR [--tasks doorkey ...] [--agents byol_explore ...]
 """

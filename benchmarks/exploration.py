@@ -3,7 +3,7 @@
 Every agent learns every size with seeds of its own, vmapped in one program, by the preset of the
 task but for the size and the length. A seed has solved a size at the first evaluation whose greedy
 policy earns at least 0.9, or half of the best return if moves slip (--stochastic). Runs that are
-complete in DIR are not repeated, others go on.
+complete in DIR are not repeated, others continue.
 
     python benchmarks/exploration.py --runs DIR [--sizes 10 20] [--agents byol_explore ...]
 """

@@ -1,6 +1,6 @@
 """Do agents learn on host environments? Gymnasium's CartPole, Acrobot and Hopper.
 
-A seed is a run of its own. Runs that are complete in DIR are not repeated, others go on.
+A seed is a run of its own. Runs that are complete in DIR are not repeated, others continue.
 
     python benchmarks/host_learning.py --runs DIR [--tasks cartpole ...] [--sbx PYTHON]
 

@@ -3,7 +3,8 @@
 Each family of agents learns each game under one protocol, its seeds vmapped in one program. The
 score of a run is the mean of its evaluations in the last quarter of training; over games, scores
 are divided by the mean of the family's first agent and reported as an interquartile mean with a
-bootstrap interval stratified by game. Runs that are complete in DIR are not repeated, others go on.
+bootstrap interval stratified by game. Runs that are complete in DIR are not repeated,
+others continue.
 
     python benchmarks/minatar.py --runs DIR [--games breakout ...] [--families quantiles ...]
 """

@@ -275,7 +275,7 @@ def main():
     if unknown := sorted(set(args.studies) - set(STUDIES)):
         parser.error(f"there is no study {unknown[0]}; there are {', '.join(STUDIES)}")
     if not 2 <= args.mdps <= 100:
-        parser.error(f"--mdps is {args.mdps}, but must be in [2, 100]: seeds from 100 on tune")
+        parser.error(f"--mdps must be in [2, 100], got {args.mdps}; later seeds are for tuning")
     for name in args.studies or STUDIES:
         started = time.perf_counter()
         print(f"\n## {name}")

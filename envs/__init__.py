@@ -1,8 +1,8 @@
 """Environments: the contract, vectorisation, adapters, and small tasks with exact answers.
 
-`tasks` holds bellmax's own tasks, `wrappers` what changes one JAX environment, `host` what runs
-Python environments, `adapters` one module a suite, and `checks` what `check_env` does. Imports run
-one way, in this order: base, config, errors, options, statistics, validation; tasks; wrappers;
+`tasks` has bellmax's own tasks, `wrappers` changes to one JAX environment, `host` the stepping of
+Python environments, `adapters` one module per suite, and `checks` the parts of `check_env`.
+Imports run in this order: base, config, errors, options, statistics, validation; tasks; wrappers;
 vector; host; adapters; registry; build; checks.
 
 Names are loaded on first use: a command line can read `EnvConfig` without importing jax.

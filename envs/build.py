@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, cast
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.config import EnvConfig
 from bellmax.envs.registry import is_host, is_own, make, make_batch
 
@@ -62,9 +62,8 @@ def make_vector_env(
     from bellmax.envs.vector import vectorise
 
     if config.timeout is not None:
-        raise UserError(
-            f"env.timeout must be left out for {config.name}; only host environments have one"
-        )
+        allowed, hint = f"left out for {config.name}", "only host environments have one"
+        raise UserError(must("env.timeout", allowed, config.timeout, hint))
     return vectorise(
         make_task(config) if env is None else env,
         config.num_envs if num_envs is None else num_envs,
@@ -99,13 +98,13 @@ def make_host_vector(
     from bellmax.envs.host.vector import HostVector
 
     for name in ("randomise", "coverage"):
-        if getattr(config, name):
-            raise UserError(
-                f"env.{name} must be left out for {config.name}; only JAX environments have it"
-            )
+        if value := getattr(config, name):
+            allowed, hint = f"left out for {config.name}", "only JAX environments have it"
+            raise UserError(must(f"env.{name}", allowed, value, hint))
     for name in ("num_envs", "time_limit", "timeout", "render"):
         if name in config.options:
-            raise UserError(f"env.options has no {name!r}; set env.{name} instead")
+            value = config.options[name]
+            raise UserError(must(f"env.options.{name}", "left out", value, f"set env.{name}"))
     batch = make_batch(
         config.name,
         config.num_envs if num_envs is None else num_envs,

@@ -1,4 +1,4 @@
-"""Exceptions and warnings of other people's code, turned into sentences or silence."""
+"""Conversion of exceptions in other code to sentences, and suppression of its warnings."""
 
 import contextlib
 import importlib

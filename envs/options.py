@@ -12,9 +12,11 @@ from types import ModuleType
 from typing import Any
 
 import bellmax
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.errors import import_own
 
+_MOST_LISTED = 30  # names in a message
+_LONGEST = 90  # characters of a name in a message
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -73,25 +75,45 @@ def load_callable(name: str, key: str, purpose: str) -> Callable[..., Any]:
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
-        raise UserError(f"{key} must be of the form module.path:name, got {name!r}")
+        raise UserError(must(key, "of the form module.path:name", repr(name)))
     module = import_own(module_name, f"{key} {name!r}")
     found: Any = getattr(module, attribute, None)
     if found is None:
-        raise UserError(
-            f"{key}: module {module_name!r} has no callable {attribute!r}"
-            f"{suggest(attribute, [n for n in vars(module) if not n.startswith('_')])}"
-        )
+        names = [n for n in vars(module) if not n.startswith("_")]
+        raise unknown("callable", attribute, names, of=f"module {module_name!r} in {key}")
     if not callable(found):
         raise UserError(
-            f"{key} {name} must be a function or class that {purpose}, got a {type(found).__name__}"
+            must(
+                f"{key} {name}", f"a function or class that {purpose}", f"a {type(found).__name__}"
+            )
         )
     return found
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """The text `, did you mean 'x'` with the closest known name, or an empty string."""
-    near = nearest(word, known)
-    return f", did you mean {near!r}" if near else ""
+def unknown(
+    kind: str, word: str, choices: Iterable[str], instead: Iterable[str] = (), *, of: str = ""
+) -> UserError:
+    """Return the error for a name that is not among `choices`, with the nearest one.
+
+    Args:
+      kind: what the name is of, such as "preset".
+      word: the name.
+      choices: the known names.
+      instead: what to list when none is near, by default the choices if they are few.
+      of: what the name belongs to.
+    """
+    choices = list(choices)
+    listed = list(instead) or (choices if len(choices) <= _MOST_LISTED else [])
+    hint = did_you_mean(word, choices) or (f"choose from {', '.join(listed)}" if listed else "")
+    shown = repr(word) if len(word) <= _LONGEST else f"{word[: _LONGEST - 3]!r}..."
+    whose = f" of {of}" if of else ""
+    return UserError(f"unknown {kind} {shown}{whose}" + (f"; {hint}" if hint else ""))
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return `did you mean NAME?`, or "" where no choice is near."""
+    near = nearest(word, choices)
+    return f"did you mean {near}?" if near else ""
 
 
 def nearest(word: str, known: Iterable[str], *, least: float = 0.6) -> str | None:
@@ -115,12 +137,12 @@ def nearest(word: str, known: Iterable[str], *, least: float = 0.6) -> str | Non
 
 def check_parameters(task: str, names: Iterable[str], known: Iterable[str]) -> None:
     """Raises UserError if one of `names` is not in `known`, the task's parameters."""
-    _check_names(f"{task} has no parameter", names, known, "it has")
+    _check_names("parameter", names, known, task)
 
 
 def check_options(task: str, names: Iterable[str], known: Iterable[str]) -> None:
     """Raises UserError if one of `names` is not in `known`, the task's options."""
-    _check_names(f"{task} has no option", names, known, "it takes")
+    _check_names("option", names, known, task)
 
 
 def check_types(options: Mapping[str, Any], nominal: Mapping[str, Any]) -> None:
@@ -132,7 +154,7 @@ def check_types(options: Mapping[str, Any], nominal: Mapping[str, Any]) -> None:
         kind, given = type(nominal.get(name)), type(value)
         # An int is accepted as a float, as YAML may read one; no other type is converted.
         if {kind, given} <= {*_KINDS} and given is not kind and (kind, given) != (float, int):
-            raise UserError(f"{name} must be {_KINDS[kind]}, got {value!r}")
+            raise UserError(must(name, _KINDS[kind], repr(value)))
 
 
 def check_integers(name: str, options: Mapping[str, Any]) -> None:
@@ -167,9 +189,8 @@ def check_arguments(name: str, factory: Callable[..., Any], options: Mapping[str
             raise UserError(f"{name} needs the option {parameter.name!r}")
 
 
-def _check_names(lacks: str, names: Iterable[str], known: Iterable[str], has: str) -> None:
+def _check_names(kind: str, names: Iterable[str], known: Iterable[str], task: str) -> None:
     known = list(known)
     for name in names:
         if name not in known:
-            listed = ", ".join(known) or "none"
-            raise UserError(f"{lacks} {name!r}{suggest(name, known)}; {has} {listed}")
+            raise unknown(kind, name, known, known, of=task)

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from bellmax import UserError
-from bellmax.envs.options import check_arguments, check_integers, check_types, defaults_of, suggest
+from bellmax.envs.options import check_arguments, check_integers, check_types, defaults_of, unknown
 
 if TYPE_CHECKING:
     from bellmax.envs.base import Environment
@@ -178,13 +178,10 @@ def _not_jax(name: str) -> UserError:
 
 def _unknown(name: str) -> UserError:
     if ours := _known_elsewhere(name):
-        return UserError(f"there is no environment {name!r}, did you mean {ours!r}?")
+        return UserError(f"unknown environment {name!r}; did you mean {ours}?")
     suites = {**_SUITES, **HOST_SUITES}
-    written = ", ".join(f"`{suite}/{task}`" for suite, task in suites.items())
-    return UserError(
-        f"there is no environment {name!r}{suggest(name, list_names())}; "
-        f"other forms are {written} and `module.path:factory`"
-    )
+    forms = [f"{suite}/{task}" for suite, task in suites.items()]
+    return unknown("environment", name, list_names(), [*forms, "module.path:factory"])
 
 
 def _known_elsewhere(name: str) -> str | None:

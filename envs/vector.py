@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.base import Environment, EnvSpec, EnvState, TimeStep
 from bellmax.envs.errors import in_a_sentence
 from bellmax.envs.statistics import (
@@ -123,11 +123,9 @@ def vectorise(
         the task is not Countable.
     """
     if num_envs < 1:
-        raise UserError(f"num_envs must be at least 1, got {num_envs}")
+        raise UserError(must("num_envs", "at least 1", num_envs))
     if reward_clip is not None and not reward_clip > 0:
-        raise UserError(
-            f"reward_clip must be above 0, got {reward_clip}; leave it out for no clipping"
-        )
+        raise UserError(must("reward_clip", "above 0", reward_clip, "leave it out for no clipping"))
     with in_a_sentence(f"the spec of {type(env).__name__} cannot be read"):
         check_spec(env.spec)
         env = stack_frames(limit_time(env, time_limit), frame_stack)
@@ -181,39 +179,50 @@ def _checked(
             result = call(*arguments)
         if not isinstance(result, tuple) or [isinstance(r, TimeStep) for r in result] != [0, 1]:
             shown = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
-            raise UserError(f"{what} must return (state, TimeStep), got {shown}")
+            raise UserError(must(what, "(state, TimeStep)", shown, verb="return"))
         state, ts = result
         shape = getattr(ts.observation, "shape", None)
         if shape != spec.observation.shape:
             raise UserError(
-                f"{what} must return observations of the spec's shape {spec.observation.shape}, "
-                f"got {type(ts.observation).__name__ if shape is None else shape}"
+                must(
+                    what,
+                    f"observations of the spec's shape {spec.observation.shape}",
+                    type(ts.observation).__name__ if shape is None else shape,
+                    verb="return",
+                )
             )
         observation = ts.observation
         if jnp.issubdtype(observation.dtype, jnp.floating):  # float64 under jax_enable_x64
             observation = observation.astype(spec.observation.dtype)
         return state, ts._replace(
             observation=observation,
-            reward=_single(ts.reward, f"{what}: the reward must be one number", jnp.number),
-            terminated=_single(ts.terminated, f"{what}: terminated must be one bool"),
-            truncated=_single(ts.truncated, f"{what}: truncated must be one bool"),
+            reward=_single(ts.reward, f"{what}: the reward", "one number", jnp.number),
+            terminated=_single(ts.terminated, f"{what}: terminated", "one bool"),
+            truncated=_single(ts.truncated, f"{what}: truncated", "one bool"),
         )
 
     return checked
 
 
-def _single(value: Any, must: str, kind: Any = jnp.bool_) -> jax.Array:
-    """A leaf of one entry as an array []; UserError `must, got ...` if it is something else.
+def _single(value: Any, field: str, allowed: str, kind: Any = jnp.bool_) -> jax.Array:
+    """Return a leaf of one entry as an array [].
 
-    `kind`: of its dtype; a bool counts as a number.
+    Args:
+      value: the leaf.
+      field, allowed: words for the message.
+      kind: of the dtype; a bool counts as a number.
+
+    Raises:
+      UserError: the leaf is something else.
     """
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError) as error:  # None, text
-        raise UserError(f"{must}, got {value!r}") from error
+        raise UserError(must(field, allowed, repr(value))) from error
     known = array.dtype == jnp.bool_ or jnp.issubdtype(array.dtype, kind)
     if array.size != 1 or not known:
-        raise UserError(f"{must}, got shape {array.shape} and dtype {array.dtype}")
+        got = f"shape {array.shape} and dtype {array.dtype}"
+        raise UserError(must(field, allowed, got))
     return array.reshape(())
 
 
@@ -280,10 +289,9 @@ def agent_spec(spec: EnvSpec, *, reward_clip: float | None, normalised: bool) ->
         spec = spec._replace(reward_range=clip)
     if normalised:
         if isinstance(spec.observation, specs.DiscreteArray):
-            raise UserError(
-                f"env.normalise_observations must be false for {spec.name}; its observation is one "
-                f"of {spec.observation.num_values} numbers"
-            )
+            hint = f"its observation is one of {spec.observation.num_values} numbers"
+            allowed = f"false for {spec.name}"
+            raise UserError(must("env.normalise_observations", allowed, "true", hint))
         observation = specs.BoundedArray(
             spec.observation.shape, jnp.float32, -NORMALISED_BOUND, NORMALISED_BOUND, "observation"
         )

@@ -48,12 +48,12 @@ def act(params, observation, epsilon, key):
 
 
 def env_step(env_state, action, key):
-    """One step, and a reset where it ended the episode; the transition keeps what was seen last."""
+    """One step, and a reset if the episode ended; the transition has the final observation."""
     env_state, step = env.step(env_state, action, key)
     fresh_state, fresh = env.reset(key)
     ended = step.terminated | step.truncated
     pick = functools.partial(jax.tree.map, lambda new, old: jnp.where(ended, new, old))
-    # A time limit is no death: the discount is 0 only where the task itself ended.
+    # A time limit is not a termination: the discount is 0 only where the task itself ended.
     discount = GAMMA * (1.0 - step.terminated)
     result = {"reward": step.reward, "discount": discount, "next_observation": step.observation}
     return pick(fresh_state, env_state), pick(fresh.observation, step.observation), result, ended
@@ -91,7 +91,7 @@ def iteration(carry, i):
 
 
 def train(key, steps):
-    """Trains one seed; returns its parameters and the log, [steps / 10] each. Compile, vmap it."""
+    """Trains one seed; returns its parameters and the log, [steps / 10] each. For jit and vmap."""
     params_key, reset_key, key = jax.random.split(key, 3)
     params = init_params(params_key)
     env_state, first = jax.vmap(env.reset)(jax.random.split(reset_key, ENVS))

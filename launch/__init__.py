@@ -1,4 +1,4 @@
-"""What runs: configurations, runners, training, studies and the command line.
+"""Running agents: configuration, runners, training, studies and the command line.
 
 The names below are the Python API; `bellmax` has them too. They are loaded on first use.
 """

@@ -1,6 +1,6 @@
 """The Python API: train, resume, evaluate and plot runs from a script or a notebook.
 
-Nothing here prints, or changes settings of jax, and no file is written outside the run's folder.
+It prints nothing, changes no settings of jax, and writes no file outside the run's folder.
 """
 
 import io
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.launch.config.overrides import flatten, override
 from bellmax.launch.config.run_config import RunConfig, Source, load, read_source, resolve, to_dict
 from bellmax.launch.reporting.loggers import Logger
@@ -51,20 +51,20 @@ class Run:
         return load(self.path, trust=self._trust)
 
     def metrics(self, kind: str = "train") -> Any:
-        """Return the rows of the log, one for each step and seed.
+        """Return the rows of the log, one row per step and seed.
 
         Args:
           kind: "train" or "evaluation".
 
         Returns:
           A pandas DataFrame where pandas is installed, otherwise a dict of NumPy arrays by column.
-          Numbers that were not finite, or do not exist at a step, are NaN.
+          Numbers that are missing at a step, or were not finite, are NaN.
 
         Raises:
-          UserError: there is no log, or no such kind of rows.
+          UserError: there is no log, or `kind` is not allowed.
         """
         if kind not in ("train", "evaluation"):
-            raise UserError(f"kind must be train or evaluation, got {kind!r}")
+            raise UserError(must("kind", "train or evaluation", f"{kind!r}"))
         rows = [row for row in read_metrics(self.path) if row["kind"] == kind]
         flat = [{**row, **row.get("timing", {})} for row in rows]
         names = dict.fromkeys(name for row in flat for name in row)
@@ -82,12 +82,12 @@ class Run:
     def evaluate(
         self, episodes: int = 32, checkpoint: str | int = "latest", seed: int | None = None
     ) -> Evaluation:
-        """Play episodes of the greedy policies; see `Evaluation` for what is returned.
+        """Play episodes of the greedy policies and return an `Evaluation`.
 
         Args:
           episodes: episodes per seed.
           checkpoint: "latest", "best" or a step.
-          seed: of the only learner to evaluate; None evaluates all.
+          seed: seed of one learner to evaluate; None evaluates all.
 
         Raises:
           UserError: there is no such checkpoint or seed.
@@ -101,7 +101,7 @@ class Run:
         """Draw the learning curve.
 
         Args:
-          path: of a file to write, as PNG and SVG; None writes none.
+          path: path of the files to write, as PNG and SVG; None writes none.
           metric: a column of the evaluation rows, or of the training rows if those lack it.
 
         Returns:
@@ -135,14 +135,14 @@ class Run:
         loggers: Sequence[AnyLogger] = (),
         **overrides: Any,
     ) -> "Run":
-        """Train on from the last checkpoint; return this run.
+        """Continue training from the last checkpoint; return this run.
 
         Args:
           steps: environment steps per seed at the end; None keeps the configuration's.
           on_interval, progress, loggers, overrides: as in `train`.
 
         Raises:
-          UserError: a value cannot change in a resumed run, or there is no intact checkpoint.
+          UserError: a value that must stay in a resumed run differs, or no checkpoint is intact.
         """
         overrides |= {} if steps is None else {"steps": steps}
         reports = on_interval, progress, loggers
@@ -167,7 +167,7 @@ class Run:
           episodes: number of episodes.
           checkpoint: "latest", "best" or a step.
           seed: of the learner; None takes the first.
-          fps: frames per second; None chooses by the task.
+          fps: frames per second; None takes the task's default.
           max_steps: environment steps after which an episode is cut.
 
         Returns:
@@ -202,7 +202,7 @@ def load_config(
         `**{"agent.n_step": 3}`.
 
     Raises:
-      UserError: a line for everything that does not fit.
+      UserError: one line for each mistake.
     """
     return _resolve(source, overrides, trust=trust)
 
@@ -242,13 +242,13 @@ def train(
       out: a new or empty folder for the run. None takes a temporary one, which is removed with the
         returned Run.
       on_interval: called as on_interval(step, metrics) after every interval and every evaluation,
-        with what loggers get. An exception that it raises ends the run and propagates.
+        with the metrics that loggers get. An exception of it ends the run and propagates.
       progress: whether to print the progress.
       loggers: Logger objects, and names `module:factory`, which become part of the configuration.
       trust, overrides: as in `load_config`.
 
     Raises:
-      UserError: the configuration or the folder does not fit, or a loss was not finite.
+      UserError: the configuration is wrong, the folder is not usable, or a loss was not finite.
       KeyboardInterrupt: Ctrl-C; a checkpoint was saved, and `Run.resume` continues from it.
     """
     reports = on_interval, progress, loggers

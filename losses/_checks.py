@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bellmax import must
+
 # Integers up to this size are exact in float32.
 EXACT = 2**24
 NUMBER = "number"
@@ -47,30 +49,32 @@ def check_arrays(**arguments: Spec) -> None:
     for name, (value, axes, kind) in arguments.items():
         shape = _check_rank_and_dtype(name, value, axes, kind)
         for axis, size in zip(axes, shape, strict=True):
-            came = f"{name} has {size} entries along its axis [{axis}]"
+            along = f"entries along its axis [{axis}]"
             if size == 0:
-                raise ValueError(f"{came}, but at least 1 is wanted.")
+                raise ValueError(must(name, f"1 or more {along}", size, verb="have"))
             first, wanted = sizes.setdefault(axis, (name, size))
             if size != wanted:
-                raise ValueError(f"{came}, but {first} has {wanted}: they must agree.")
+                allowed = f"{wanted} {along}, as {first} has"
+                raise ValueError(must(name, allowed, size, verb="have"))
 
 
 def _check_rank_and_dtype(name: str, value: Any, axes: str, kind: Any) -> tuple[int, ...]:
-    wanted = f"rank {len(axes)} ([{', '.join(axes)}]) is wanted; use jax.vmap over other axes"
     form = _form(value)
-    if form is None:
-        came = "None" if value is None else f"a {type(value).__name__}"
-        raise ValueError(f"{name} is {came}, but an array of {wanted}.")
+    if form is None or len(form[0]) != len(axes):
+        allowed = f"an array of rank {len(axes)} ([{', '.join(axes)}])"
+        if form is None:
+            got = "None" if value is None else f"a {type(value).__name__}"
+        else:
+            got = f"rank {len(form[0])} (shape {form[0]})"
+        raise ValueError(must(name, allowed, got, "use jax.vmap over other axes"))
     shape, dtype = form
-    if len(shape) != len(axes):
-        raise ValueError(f"{name} has rank {len(shape)} (shape {shape}), but {wanted}.")
     if not any(jnp.issubdtype(dtype, allowed) for allowed in _DTYPES[kind]):
         kinds = "numbers" if kind == NUMBER else f"{kind.__name__}s"
-        raise ValueError(f"{name} has dtype {dtype}, but an array of {kinds} is wanted.")
+        raise ValueError(must(name, f"an array of {kinds}", f"dtype {dtype}"))
     if kind == NUMBER and isinstance(value, int | np.integer | np.ndarray):
         if jnp.issubdtype(dtype, jnp.integer) and np.any(np.abs(value) > EXACT):
-            came = f"{name} has integers beyond 2**24, which float32 would round"
-            raise ValueError(f"{came}, but floats are wanted.")
+            allowed = "floats, or integers from -2**24 to 2**24, which float32 holds exactly"
+            raise ValueError(must(name, allowed, f"{np.max(np.abs(value))} in size"))
     return shape
 
 
@@ -104,24 +108,22 @@ def check_scalars(
     for name, value in values.items():
         form = _form(value)
         if form is None:
-            raise ValueError(f"{name} is {value!r:.80}, but a number is wanted.")
+            raise ValueError(must(name, "a number", f"{value!r:.80}"))
         if form[0]:
-            raise ValueError(f"{name} has shape {form[0]}, but a scalar is wanted.")
+            raise ValueError(must(name, "a scalar", f"shape {form[0]}"))
         if not isinstance(value, int | float | np.generic | np.ndarray):
             continue
         number = float(value)
-        if number != number:
-            raise ValueError(f"{name} is nan, but a number is wanted.")
-        if name in above_zero and not number > 0:
-            raise ValueError(f"{name} is {value}, but must be above 0.")
-        if name in from_zero and number < 0:
-            raise ValueError(f"{name} is {value}, but must be at least 0.")
-        if name in up_to_zero and number > 0:
-            raise ValueError(f"{name} is {value}, but must be at most 0.")
-        if name in below_one and not number < 1:
-            raise ValueError(f"{name} is {value}, but must be below 1.")
-        if name in up_to_one and number > 1:
-            raise ValueError(f"{name} is {value}, but must be at most 1.")
+        for wrong, allowed in (
+            (number != number, "a number"),
+            (name in above_zero and not number > 0, "above 0"),
+            (name in from_zero and number < 0, "at least 0"),
+            (name in up_to_zero and number > 0, "at most 0"),
+            (name in below_one and not number < 1, "below 1"),
+            (name in up_to_one and number > 1, "at most 1"),
+        ):
+            if wrong:
+                raise ValueError(must(name, allowed, value))
 
 
 def whole_number(name: str, value: Any) -> int:
@@ -135,7 +137,7 @@ def whole_number(name: str, value: Any) -> int:
     except TypeError:
         number = 0
     if number < 1:
-        raise ValueError(f"{name} is {value!r}, but must be an int of at least 1.")
+        raise ValueError(must(name, "an integer of at least 1", f"{value!r:.80}"))
     return number
 
 

@@ -111,7 +111,7 @@ def bootstrap_step(
     r_t: chex.Array, discount_t: chex.Array, trace_t: chex.Array, anchor: chex.Numeric
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Shift, scale and row of the bootstrap of an n-step target, at the first cut or the end."""
-    goes_on = jnp.where(widen(trace_t) == 0, 0.0, 1.0)
-    steps = path(r_t, discount_t, jnp.ones_like(goes_on), goes_on, anchor)
+    continues = jnp.where(widen(trace_t) == 0, 0.0, 1.0)
+    steps = path(r_t, discount_t, jnp.ones_like(continues), continues, anchor)
     end = jnp.add(anchor, jnp.sum(steps.reached) - 1)
     return steps.shift[end], steps.scale[end], end

@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from bellmax import must
 from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, promote, widen
 from bellmax.losses._masking import finite_where
 
@@ -16,7 +17,7 @@ REDUCTIONS = {"min": jnp.min, "mean": jnp.mean}
 
 def _reduced(q_t: chex.Array, reduce: str) -> jax.Array:
     if reduce not in REDUCTIONS:
-        raise ValueError(f"reduce is {reduce!r}, but must be one of {', '.join(REDUCTIONS)}.")
+        raise ValueError(must("reduce", f"one of {', '.join(REDUCTIONS)}", repr(reduce)))
     return REDUCTIONS[reduce](q_t)
 
 

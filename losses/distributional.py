@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bellmax import must
 from bellmax.losses._checks import NUMBER, Spec, check_arrays, promote
 from bellmax.losses._masking import finite_where
 from bellmax.losses._path import (
@@ -49,7 +50,7 @@ def _check_anchor(anchor: Anchor, length: int) -> None:
     if isinstance(anchor, int | np.integer) and 0 <= anchor < length:
         return
     if anchor != "every":
-        raise ValueError(f'anchor is {anchor!r}, but must be in [0, {length}) or "every".')
+        raise ValueError(must("anchor", f'in [0, {length}) or "every"', repr(anchor)))
 
 
 def _at(anchor: Anchor, target: Callable[[chex.Numeric], WeightedAtoms], length: int):

@@ -10,6 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from bellmax import must
 from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, promote, widen
 from bellmax.losses._rlax import rlax
 from bellmax.losses.multi_step import v_trace
@@ -235,8 +236,8 @@ def vmpo_loss(
     arrays = *vectors.values(), temperature, alpha, *bounds.values()
     log_pi, adv, kl, temperature, alpha, bound, kl_bound = promote(*arrays)
     if top_fraction * adv.size < 1:
-        came = f"top_fraction is {top_fraction}, of N = {adv.size} samples"
-        raise ValueError(f"{came}, but at least one sample must be left.")
+        allowed = f"at least 1 / {adv.size}, one of the N = {adv.size} samples"
+        raise ValueError(must("top_fraction", allowed, top_fraction))
     temperature, alpha = (jnp.maximum(x, TINY) for x in (temperature, alpha))
     valid = jnp.asarray(mask) != 0
     count = jnp.sum(valid)

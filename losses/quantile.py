@@ -16,6 +16,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from bellmax import must
 from bellmax.losses._checks import (
     NUMBER,
     Spec,
@@ -118,7 +119,7 @@ def quantile_regression(
         check_arrays(target=Spec(target, "M"), weights=Spec(weights, "M"))
     check_scalars(huber_kappa=huber_kappa, from_zero=("huber_kappa",))
     if method not in METHODS:
-        raise ValueError(f"method is {method!r}, but must be one of {', '.join(METHODS)}.")
+        raise ValueError(must("method", f"one of {', '.join(METHODS)}", repr(method)))
     if weights is None:
         theta, tau, z = promote(dist_tm1, tau_tm1, target)
         w = jnp.full_like(z, 1.0 / z.size)

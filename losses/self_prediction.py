@@ -22,6 +22,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from bellmax import must
 from bellmax.losses._checks import (
     NUMBER,
     Spec,
@@ -134,10 +135,8 @@ def horizon_losses(
     check_scalars(eps=eps, above_zero=("eps",))
     (horizons, starts), (steps, _) = jnp.shape(mask), jnp.shape(targets)
     if steps != starts + 1:
-        raise ValueError(
-            f"targets has {steps} entries along its axis [T], but predictions has {starts} starts: "
-            "one more than the starts is wanted."
-        )
+        allowed = f"{starts + 1} entries along its axis [T], one more than mask has starts [S]"
+        raise ValueError(must("targets", allowed, steps, verb="have"))
     predictions, targets = promote(predictions, targets)
     if stop_target_gradients:
         targets = jax.lax.stop_gradient(targets)

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.networks.config import NetworkConfig
 from bellmax.networks.heads import DuelingHead, QHead, QOutput, QuantileHead, VAHead
 from bellmax.networks.torsos import MLP, ImpalaResNet, MinAtarConv, NatureConv
 
 Torso = Literal["mlp", "minatar", "nature", "impala"]
-_NATURE_SIZE = 36  # its three convolutions leave one pixel of 36
+_NATURE_SIZE = 36  # its three convolutions reduce 36 pixels to one
 
 
 class Network(NamedTuple):
@@ -95,7 +95,7 @@ def make_torso(name: Torso, hidden: tuple[int, ...], dtype: Any, num_values: int
 
 
 def count_values(observation: specs.Array) -> int:
-    """The number of values of an observation that is a number, a DiscreteArray; else 0."""
+    """Return the number of values of a DiscreteArray observation; 0 for other observations."""
     return observation.num_values if isinstance(observation, specs.DiscreteArray) else 0
 
 
@@ -103,35 +103,50 @@ def check_arrays(observation: specs.Array, what: str) -> None:
     """Raises UserError if observations are numbers; `what` names a network without embedding."""
     if count := count_values(observation):
         raise UserError(
-            f"observations must be arrays for {what}, got one of {count} numbers; agents with "
-            "q-values and recurrent agents embed them"
+            must(
+                f"observations for {what}",
+                "arrays",
+                f"one of {count} numbers",
+                "agents with q-values and recurrent agents embed them",
+            )
         )
 
 
 def check_torso(name: Torso, observation: specs.Array) -> None:
-    """Raises UserError if a torso gets images of another layout, or no images but needs them."""
+    """Raises UserError if a torso gets images of another layout, or needs images and gets none."""
     shape = tuple(observation.shape)
     if _is_channels_first(shape):
         raise UserError(
-            "agent.network: observations must be images [height, width, channels], got "
-            f"{list(shape)}, which looks like [channels, height, width]; move the first axis to "
-            "the end in the environment, as np.moveaxis(image, 0, -1) does, and stack frames with "
-            "env.frame_stack"
+            must(
+                "agent.network: observations",
+                "images [height, width, channels]",
+                f"{list(shape)}, which looks like [channels, height, width]",
+                "move the first axis to the end in the environment, as np.moveaxis(image, 0, -1) "
+                "does, and stack frames with env.frame_stack",
+            )
         )
     if name == "nature" and len(shape) == 3 and min(shape[:2]) < _NATURE_SIZE:
         raise UserError(
-            f"agent.network.torso must be impala or minatar for images of shape {list(shape)}, got "
-            f"nature; it needs {_NATURE_SIZE} x {_NATURE_SIZE} pixels"
+            must(
+                "agent.network.torso",
+                f"impala or minatar for images of shape {list(shape)}",
+                "nature",
+                f"it needs {_NATURE_SIZE} x {_NATURE_SIZE} pixels",
+            )
         )
     if name != "mlp" and len(observation.shape) != 3:
         raise UserError(
-            "agent.network.torso must be mlp for observations of shape "
-            f"{tuple(observation.shape)}, got {name}; it needs images [height, width, channels]"
+            must(
+                "agent.network.torso",
+                f"mlp for observations of shape {tuple(observation.shape)}",
+                name,
+                "it needs images [height, width, channels]",
+            )
         )
 
 
 def _is_channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether a shape is an image's with at most 16 channels first: no picture is so flat."""
+    """Whether a shape looks like an image with at most 16 channels, channels first."""
     return len(shape) == 3 and shape[0] <= 16 and min(shape[1:]) >= 24
 
 
@@ -158,9 +173,8 @@ def make_q_network(
         plain = DuelingHead if config.dueling else QHead
         head = Head(lambda actions, dtype: plain(actions, dtype), {"q_values": ("A",)})
     elif config.dueling:
-        raise UserError(
-            "agent.network.dueling must be false for this agent; it has a head of its own"
-        )
+        allowed, hint = "false for this agent", "it has a head of its own"
+        raise UserError(must("agent.network.dueling", allowed, "true", hint))
     if config.module is None:
         module: Any = QNetwork(config, num_actions, head.module, count_values(observation))
         check_torso(config.torso, observation)
@@ -249,6 +263,11 @@ def _check_shapes(
         found, wanted = tuple(getattr(output, field).shape), (2, *shape)
         if found != wanted:
             raise UserError(
-                f"agent.network: {field} of {name} must have shape {wanted} for observations "
-                f"{batch.shape}, got {found}; the first axis is the batch"
+                must(
+                    f"agent.network: {field} of {name}",
+                    f"shape {wanted} for observations {batch.shape}",
+                    found,
+                    "the first axis is the batch",
+                    verb="have",
+                )
             )

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 def orthogonal(scale: float = 1.0) -> Any:
     """Kernels [rows, columns] whose shorter side is orthonormal, times `scale`.
 
-    Equal to `nn.initializers.orthogonal` up to rounding, by Gram-Schmidt twice. That one calls
-    LAPACK's QR. Since jax 0.10 a batch of LAPACK calls is split over the CPU's threads and waits
-    for them on one of them: several batches in one program, as under `vmap` over seeds, take every
-    thread and stop for good. Six kernels of 64 x 64 for 64 seeds do so on two cores with 0.10.2.
-    https://github.com/qiskit-community/ffsim/pull/684 has the same with `jnp.linalg.det` (0.9.2
-    finishes). We know of no issue about it in the trackers of jax, XLA and flax.
+    Equal to `nn.initializers.orthogonal` up to rounding, by Gram-Schmidt twice. flax's initialiser
+    calls LAPACK's QR. Since jax 0.10 a batch of LAPACK calls is split over the CPU's threads, and
+    one of these threads waits for the others: several batches in one program, as under `vmap` over
+    seeds, occupy every thread and deadlock. Six kernels of 64 x 64 for 64 seeds deadlock on two
+    cores with jax 0.10.2. https://github.com/qiskit-community/ffsim/pull/684 reports the same for
+    `jnp.linalg.det` (0.9.2 does not deadlock). We found no issue about it in the trackers of jax,
+    XLA and flax.
 
     Source: Saxe et al. 2014, arXiv:1312.6120.
     """

@@ -157,18 +157,18 @@ def make_recurrent_network(
         is_first: jax.Array,
         memory: RecurrentMemory,
     ) -> jax.Array:
-        goes_on = 1.0 - is_first.astype(jnp.float32)
+        continues = 1.0 - is_first.astype(jnp.float32)
         before = jnp.concatenate([memory.action[None], actions[:-1]], axis=0)
-        taken = jax.nn.one_hot(before, num_actions) * goes_on[..., None]
+        taken = jax.nn.one_hot(before, num_actions) * continues[..., None]
         joined = jnp.concatenate([latents, taken], axis=-1)
         projected: Any = cell.apply(params, joined, method="project")
 
         def body(belief: jax.Array, inputs: tuple[jax.Array, jax.Array]):
-            projected, goes_on = inputs
-            new: Any = cell.apply(params, belief * goes_on[:, None], projected)
+            projected, continues = inputs
+            new: Any = cell.apply(params, belief * continues[:, None], projected)
             return new, new
 
-        return jax.lax.scan(body, memory.belief, (projected, goes_on))[1]
+        return jax.lax.scan(body, memory.belief, (projected, continues))[1]
 
     def step(params: Any, latents: jax.Array, is_first: jax.Array, memory: RecurrentMemory):
         one = latents[None], memory.action[None], is_first[None]

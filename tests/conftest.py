@@ -1,4 +1,4 @@
-"""For every test: one compilation cache, rank promotion refused, and the option `--slow`."""
+"""Set-up of all tests: a compilation cache, no rank promotion, and the option `--slow`."""
 
 import os
 import shutil

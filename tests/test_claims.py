@@ -1,4 +1,4 @@
-"""The queue of claims: every job once whatever kills it, fair tuning, and its short form."""
+"""The queue of claims: every job is done once despite kills, and tuning is fair."""
 
 import json
 

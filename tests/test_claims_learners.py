@@ -1,4 +1,4 @@
-"""What the claims train: lanes equal to runs, tasks and problems as they are described."""
+"""Learners and tasks of the claims: lanes equal runs, and tasks match their descriptions."""
 
 import jax
 import jax.numpy as jnp
@@ -147,7 +147,7 @@ def test_aliased_deepsea_is_deepsea_behind_symbols():
 @pytest.mark.parametrize("task", ["corridor-6", "deepsea-5", "random-4"])
 def test_laws_of_problems_have_the_optimal_values_as_means(task):
     control = far_problems.make(task, 7)
-    p = control.problem.p * control.goes_on[None, None, :]
+    p = control.problem.p * control.continues[None, None, :]
     # A transition into the end has no value after it: the missing mass is worth nothing.
     rest = 1 - p.sum(axis=-1, keepdims=True)
     p = np.concatenate([p, rest], axis=-1)

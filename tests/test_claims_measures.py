@@ -1,4 +1,4 @@
-"""Comparisons of sides against hand-worked numbers, and against rliable where it is installed."""
+"""Statistics of the claims against hand-worked numbers, and against rliable if it is installed."""
 
 import numpy as np
 import pytest

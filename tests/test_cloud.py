@@ -1,4 +1,4 @@
-"""The recipes of cloud/: they parse, and the commands in them run as they are, on this machine."""
+"""The recipes of cloud/: they parse, and their commands run on this machine."""
 
 import os
 import pathlib
@@ -129,7 +129,7 @@ def test_skypilot_trains_and_resumes(place, capsys):
 
 
 def slurm_job(tasks):
-    """The variables that Slurm sets for so many tasks on one machine."""
+    """The variables that Slurm sets for `tasks` tasks on one machine."""
     return {
         "SLURM_JOB_ID": str(port()),  # jax makes the coordinator's port of it
         "SLURM_NTASKS": str(tasks),

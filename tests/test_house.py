@@ -1,8 +1,9 @@
-"""The tests keep to their house rules: what a test file may import, and where paths are set."""
+"""House rules: what a test file may import, where paths are set, and the words of the tree."""
 
 import ast
 import importlib.util
 import pathlib
+import re
 
 import pytest
 
@@ -13,6 +14,27 @@ FILES = sorted(TESTS.rglob("*.py"))
 # rlax, imported without the warning that it sets off: what losses are compared with.
 SHARED = {"bellmax.losses._rlax"}
 EDITS = ("insert", "append", "extend", "remove", "pop", "clear")
+ROOT = TESTS.parent
+CODE = ("losses", "networks", "agents", "envs", "launch")
+REST = ("configs", "tests", "docs", "benchmarks", "examples", "cloud")
+SOURCES = sorted(path for folder in CODE for path in (ROOT / folder).rglob("*.py"))
+TEXTS = [
+    *(path for path in FILES if path.name != "test_house.py"),
+    *(path for folder in (*CODE, *REST) for path in (ROOT / folder).rglob("*")),
+    *(*ROOT.glob("*.md"), ROOT / "pyproject.toml", ROOT / "src" / "bellmax" / "__init__.py"),
+]
+# Phrases that a reader has to decode; plain words are continues, recreated, in host memory, ...
+FORBIDDEN = (
+    *("what there is to say", "made anew", "anew", "goes on", "go on", "gone on with", "going on"),
+    *("so many", "led nowhere", "leads nowhere", "means nothing", "mean nothing", "hands over"),
+    *("handed over", "beside the", "an interval of nothing", "done without", "does not show"),
+)
+# Between two words: a space, an underscore of a name, or a line break in a comment.
+GAP = r"(?:_|\s+(?:[#>] ?)?)"
+PHRASES = re.compile(
+    "(?<![a-z])(" + "|".join(phrase.replace(" ", GAP) for phrase in FORBIDDEN) + ")(?![a-z])",
+    re.IGNORECASE,
+)
 
 
 def imported(tree):
@@ -135,3 +157,75 @@ def test_what_is_planted_is_found(name, source, expected):
 )
 def test_the_rest_passes(name, source):
     assert violations(pathlib.Path(f"{name}.py"), source) == []
+
+
+def phrases(text):
+    """The forbidden phrases of a text, with their lines."""
+    found = PHRASES.finditer(text)
+    return [f"line {text.count(chr(10), 0, m.start()) + 1}: {m[0]!r}" for m in found]
+
+
+def test_no_text_has_a_forbidden_phrase():
+    texts = {p for p in TEXTS if p.suffix in (".py", ".md", ".yaml", ".toml")} - {
+        TESTS / "test_house.py"
+    }
+    found = {str(p.relative_to(ROOT)): phrases(p.read_text()) for p in texts if p.is_file()}
+    assert len(found) > 400 and {path: lines for path, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["x\nIt goes on.", "# after so\n# many", "def test_goes_on_again(): ...", "Made\nanew"]
+)
+def test_a_forbidden_phrase_is_found(text):
+    assert phrases(text)
+
+
+@pytest.mark.parametrize("text", ["it forgoes on", "go only", "so  much", "ongoing one"])
+def test_other_phrases_pass(text):
+    assert not phrases(text)
+
+
+def constant_end(node):
+    """The text that a string expression ends in, "" if it ends in a value."""
+    while True:
+        if isinstance(node, ast.Constant):
+            return node.value if isinstance(node.value, str) else ""
+        if isinstance(node, ast.JoinedStr):
+            node = node.values[-1] if node.values else ast.Constant("")
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            node = node.right
+        else:
+            return ""
+
+
+def full_stops(source):
+    """Lines that raise a message, or build one with `must`, that ends in a full stop."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        raised = isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)
+        call = node.exc if raised else node
+        if raised or isinstance(call, ast.Call) and ast.unparse(call.func).endswith("must"):
+            values = [*call.args, *(keyword.value for keyword in call.keywords)]
+            if any(constant_end(value).endswith(".") for value in values):
+                found.append(node.lineno)
+    return found
+
+
+def test_no_message_ends_in_a_full_stop():
+    found = {str(path.relative_to(ROOT)): full_stops(path.read_text()) for path in SOURCES}
+    assert {path: lines for path, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("raise UserError('x is wrong.')", [1]),
+        ("raise UserError(f'{x} is wrong.')", [1]),
+        ("raise UserError(a + f'{x}' 'is wrong.')", [1]),
+        ("\nmust('x', 'y', 1, hint='try it.')", [2]),
+        ("raise UserError(f'it is {x}')", []),
+        ("raise UserError('choose from a, b')", []),
+    ],
+)
+def test_full_stops_are_found(source, lines):
+    assert full_stops(source) == lines

@@ -1,4 +1,4 @@
-"""The checks of benchmarks/soak.py: they see each step that is lost, doubled or mislabelled."""
+"""The checks of benchmarks/soak.py find each step that is lost, doubled or mislabelled."""
 
 import functools
 import importlib

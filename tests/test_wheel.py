@@ -1,4 +1,4 @@
-"""What is published works away from the repository: sdist, wheel from it, import, command line."""
+"""The published package works outside the repository: sdist, wheel, import, command line."""
 
 import os
 import pathlib

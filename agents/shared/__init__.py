@@ -1,1 +1,1 @@
-"""What several agents share: the contract, and everything but the loss of a family of agents."""
+"""Shared code of agents: the contract, and all parts of a family of agents except the loss."""

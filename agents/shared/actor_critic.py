@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from dm_env import specs
 
-from bellmax import UserError, losses
+from bellmax import UserError, losses, must
 from bellmax.agents.configs.actor_critic import ActorCriticConfig
 from bellmax.agents.shared.base import (
     Act,
@@ -241,12 +241,15 @@ def check_action(spec: EnvSpec) -> specs.BoundedArray:
     """
     action: Any = spec.action
     if isinstance(action, specs.DiscreteArray):
-        raise UserError(f"env.name must be a task with continuous actions, got {spec.name}")
+        raise UserError(must("env.name", "a task with continuous actions", spec.name))
     if not isinstance(action, specs.BoundedArray) or not np.isfinite(action_bounds(action)).all():
-        raise UserError(f"env.name must be a task with bounded actions, got {spec.name}")
+        raise UserError(must("env.name", "a task with bounded actions", spec.name))
     if len(action.shape) != 1:
         raise UserError(
-            f"env.name must be a task whose action is a vector, got {spec.name} with shape "
-            f"{action.shape}"
+            must(
+                "env.name",
+                "a task whose action is a vector",
+                f"{spec.name} with shape {action.shape}",
+            )
         )
     return action

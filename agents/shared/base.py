@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs import EnvSpec, Step
 
 Params: TypeAlias = Any
@@ -89,10 +89,11 @@ class ReplaySpec(NamedTuple):
 
 
 class ActInput(NamedTuple):
-    """What N environments show an agent, and what it draws from.
+    """Input of `act` for N environments.
 
-    observation: [N, ...]. memory: the one before it. is_first: [N] bool, the observation opens an
-    episode. key: of this step. step: [] int32, environment steps so far.
+    observation: [N, ...]. memory: recurrent state before the observation. is_first: [N] bool,
+    whether the observation opens an episode. key: key of this step. step: [] int32, environment
+    steps so far.
     """
 
     observation: Any
@@ -122,7 +123,7 @@ class Agent(NamedTuple):
         called once per rollout with all environments in the batch and their memory after the
         rollout; gradient steps then use minibatches of the returned batch
     values(params, observation [N, ...], memory, is_first [N]) -> named tuple of action values, with
-        q_values [N, A] and whatever else the network has, such as quantiles [N, K, A]; params are
+        q_values [N, A] and the network's other outputs, such as quantiles [N, K, A]; params are
         those of `act`. None for an agent whose policy needs no action values
     schedules: name -> function(gradient steps, environment steps) -> value, such as the learning
         rate; for the log only
@@ -149,7 +150,7 @@ def count_actions(spec: EnvSpec) -> int:
       UserError: the task's actions are not discrete.
     """
     if not isinstance(spec.action, specs.DiscreteArray):
-        raise UserError(f"env.name must be a task with discrete actions, got {spec.name}")
+        raise UserError(must("env.name", "a task with discrete actions", spec.name))
     return spec.action.num_values
 
 

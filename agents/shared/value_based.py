@@ -67,8 +67,8 @@ def transitions(steps: Step, discount: float) -> Transition:
     A window that contains the last step of an episode bootstraps from that step's observation (its
     discount is already 0 if the environment terminated) and excludes later rewards.
 
-    Not `losses.n_step_returns`: that wants values at every step, and here the network is applied to
-    the one observation that a window bootstraps from.
+    It does not use `losses.n_step_returns`, which needs values at every step: here the network is
+    applied only to the observation that a window bootstraps from.
     """
     length = steps.reward.shape[1] - 1
     reward = steps.reward[:, 0]
@@ -92,7 +92,7 @@ LossFunction = Callable[[Network, Params, Any, Step], ValueLoss]
 
 
 class Target(NamedTuple):
-    """How an agent keeps its target parameters, of any structure.
+    """Update rule of an agent's target parameters, which may have any structure.
 
     init(params) -> target_params, which share no buffer with params
     update(params, target_params, steps []) -> target_params, after gradient step number `steps`
@@ -118,12 +118,12 @@ class AuxiliaryLoss(NamedTuple):
 
 
 class Auxiliary(NamedTuple):
-    """Networks beside the q-network, with a loss and state of their own.
+    """Networks in addition to the q-network, with a loss and state of their own.
 
     init(key) -> (params, aux): parameters by name, none of which is "q", and the initial state.
     loss(params, target_params, steps [B, T], aux, key) -> AuxiliaryLoss. Both parameters are
-        mappings by name; those of the q-network have the name "q". The targets of the others are
-        kept as config.target_period and config.target_rate say.
+        mappings by name; those of the q-network have the name "q". config.target_period and
+        config.target_rate apply to the targets of the others too.
     """
 
     init: Callable[[jax.Array], tuple[dict[str, Params], Any]]
@@ -156,15 +156,15 @@ def make_value_agent(
       head: network head with the outputs that the loss needs; None for q-values only.
       keep_log_prob: whether replay stores the log-probability of the action under the actor, as
         `steps.behaviour` [B, T].
-      optimizer: of all parameters; None is Adam as config says.
-      target: keeps the q-network's target parameters; None copies or averages the parameters as
-        config.target_period and config.target_rate say.
-      auxiliary: networks beside the q-network, whose loss is added to the agent's.
+      optimizer: for all parameters; None is `make_optimizer(config)`.
+      target: update rule of the q-network's target parameters; None is a copy or Polyak average
+        with config.target_period and config.target_rate.
+      auxiliary: further networks, whose loss is added to the agent's.
 
     Returns:
-      The agent: the optimizer on the mean loss, weighted by the batch's importance weights, and a
-      target network. Its learner state has the q-network's parameters under "q" if it has an
-      auxiliary; `loss_function` is given those of the q-network alone.
+      The agent. `learn` minimises the mean loss, weighted by the batch's importance weights. With
+      an auxiliary, the learner state has the q-network's parameters under "q", and `loss_function`
+      receives only these.
 
     Raises:
       UserError: the action space is not discrete, or the network does not fit.

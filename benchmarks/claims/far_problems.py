@@ -18,13 +18,13 @@ from bellmax.envs import DeepSea, random_mdp, value_iteration
 class Control(NamedTuple):
     """A problem whose optimal policy is sought from the steps of `problem.mu`.
 
-    problem: pi is the optimal policy. goes_on: [S] 1, or 0 for the end.
+    problem: pi is the optimal policy. continues: [S] 1, or 0 for the end.
     law: [S, A, F] quantiles of the optimal policy's return. counted: [S] 1 where mu can be, not at
     the end. start: [S] probability of the first state. gamma: [].
     """
 
     problem: Problem
-    goes_on: Any
+    continues: Any
     law: Any
     counted: Any
     start: Any
@@ -78,9 +78,9 @@ def _corridor(length: int, seed: int) -> Control:
     # A slip at the far end earns the reward and tries again: returns are sums of several rewards.
     grid = make_grid(absorbing, gamma, 1501, ends=(-0.2, 4.0))
     law = quantiles(grid, exact_law(grid, absorbing), 256)
-    goes_on = np.append(np.ones(length), 0.0)
+    continues = np.append(np.ones(length), 0.0)
     start = np.eye(length + 1)[0]
-    return Control(problem, goes_on, law, goes_on, start, gamma)
+    return Control(problem, continues, law, continues, start, gamma)
 
 
 def _deepsea(size: int, seed: int) -> Control:
@@ -101,13 +101,13 @@ def _deepsea(size: int, seed: int) -> Control:
     pi = np.eye(2)[np.append(mapping.ravel(), 0)]
     explore = 2 * (1 - 0.2 ** (1 / size))
     mu = (1 - explore) * pi + explore / 2
-    goes_on = np.append(np.ones(end), 0.0)
+    continues = np.append(np.ones(end), 0.0)
     q = value_iteration(_absorbing(p), r, gamma)
-    reached = _reachable(p) * goes_on
+    reached = _reachable(p) * continues
     # Where the best is to drift left, right is a loss: the optimal policy is that of q.
     problem = Problem(p, r, np.eye(2)[q.argmax(-1)], mu)
     law = np.repeat(q[:, :, None], 16, axis=2)  # nothing is random: all quantiles are the value
-    return Control(problem, goes_on, law, reached, np.eye(end + 1)[0], gamma)
+    return Control(problem, continues, law, reached, np.eye(end + 1)[0], gamma)
 
 
 def _absorbing(p: np.ndarray) -> np.ndarray:

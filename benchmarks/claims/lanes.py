@@ -181,7 +181,7 @@ def _replaced(hyper: Any, path: list[str], value: Any) -> Any:
 
 
 def _revived(state: Any, diverged: np.ndarray) -> Any:
-    """The learners of diverged lanes replaced by that of one that has not, so that others go on."""
+    """Replaces the learners of diverged lanes by a finite one; the other lanes continue."""
     if diverged.all():
         raise ValueError("every lane has diverged: the trials are out of range")
     source = np.where(diverged, int(np.argmin(diverged)), np.arange(len(diverged)))

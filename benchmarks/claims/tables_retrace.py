@@ -23,15 +23,16 @@ QUANTILES, LONGEST, POINTS, CHUNK = 16, 10, 25, 20
 def target_of(side: str, k, control: Control, bootstrap, window):
     """Atoms [N] for the first step of a window of up to LONGEST steps, of which k are used."""
     states, actions = window
-    goes_on = control.goes_on[states[1:]]
+    continues = control.continues[states[1:]]
     q = bootstrap(states[1:])
     greedy = q.mean(axis=-1).argmax(axis=-1)
     dist_v = jnp.take_along_axis(q, greedy[:, None, None], axis=1)[:, 0]
-    trace = goes_on * (jnp.arange(LONGEST) < k - 1)
+    trace = continues * (jnp.arange(LONGEST) < k - 1)
     if side == "retrace":
         trace = trace * (actions[1:] == greedy)
     reward = control.problem.r[states[:-1], actions[:-1]]
-    return losses.distributional_n_step_target(reward, control.gamma * goes_on, dist_v, trace).atoms
+    discount = control.gamma * continues
+    return losses.distributional_n_step_target(reward, discount, dist_v, trace).atoms
 
 
 def value_lost(control: Control, theta) -> jax.Array:
@@ -42,7 +43,7 @@ def value_lost(control: Control, theta) -> jax.Array:
     problem = control.problem
 
     def value(pi):
-        p = jnp.einsum("sa,sat->st", pi, problem.p) * control.goes_on[None, :]
+        p = jnp.einsum("sa,sat->st", pi, problem.p) * control.continues[None, :]
         r = jnp.sum(pi * problem.r, axis=-1)
         return control.start @ jnp.linalg.solve(jnp.eye(len(p)) - control.gamma * p, r)
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.errors import making
 from bellmax.envs.host.pool import PoolBatch, check_pool
-from bellmax.envs.options import check_options, import_extra, suggest
+from bellmax.envs.options import check_options, did_you_mean, import_extra, unknown
 
 FRAME = (84, 84)
 SCREEN = (210, 160)
@@ -103,7 +103,7 @@ def make_batch(
     """
     roms = _roms()
     if task not in roms:
-        raise UserError(f"ale has no game {task!r}{suggest(task, roms)}")
+        raise unknown("game", task, roms, of="ale")
     name = f"ale/{task}"
     check_pool(name, num_envs, time_limit, timeout)
     check_options(name, options, OPTIONS)
@@ -192,14 +192,17 @@ def _make(rom: str, num_envs: int, rules: AtariProtocol, threads: int, *, colour
 def _rules(protocol: str, options: dict[str, Any]) -> AtariProtocol:
     if protocol not in PROTOCOLS:
         raise UserError(
-            f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}"
-            f"{suggest(str(protocol), PROTOCOLS)}"
+            must(
+                "protocol",
+                f"one of {', '.join(PROTOCOLS)}",
+                repr(protocol),
+                did_you_mean(str(protocol), PROTOCOLS),
+            )
         )
     rules = dataclasses.replace(PROTOCOLS[protocol], **options)
     if rules.max_num_frames < rules.frameskip:
         raise UserError(
-            f"max_num_frames must be at least frameskip, {rules.frameskip}, got "
-            f"{rules.max_num_frames}"
+            must("max_num_frames", f"at least frameskip, {rules.frameskip}", rules.max_num_frames)
         )
     return rules
 
@@ -209,12 +212,12 @@ def _check_value(name: str, value: Any) -> None:
     if name in _RANGES:
         least, most = _RANGES[name]
         if not number or isinstance(value, float) or not least <= value <= most:
-            raise UserError(f"{name} must be a whole number from {least} to {most}, got {value!r}")
+            raise UserError(must(name, f"a whole number from {least} to {most}", repr(value)))
     elif name == "repeat_action_probability":
         if not number or not 0 <= value <= 1:
-            raise UserError(f"{name} must be a number from 0 to 1, got {value!r}")
+            raise UserError(must(name, "a number from 0 to 1", repr(value)))
     elif not isinstance(value, bool):
-        raise UserError(f"{name} must be true or false, got {value!r}")
+        raise UserError(must(name, "true or false", repr(value)))
 
 
 def _roms() -> dict[str, str]:

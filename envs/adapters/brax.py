@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.errors import in_words
@@ -25,8 +25,9 @@ from bellmax.envs.options import (
     check_parameters,
     check_types,
     defaults_of,
+    did_you_mean,
     missing,
-    suggest,
+    unknown,
 )
 
 BACKENDS = ("spring", "generalized", "positional", "mjx")
@@ -59,11 +60,15 @@ def make(
     """
     tasks = list_tasks()
     if task not in tasks:
-        raise UserError(f"brax has no task {task!r}{suggest(task, tasks)}")
+        raise unknown("task", task, tasks, of="brax")
     if backend not in BACKENDS:
         raise UserError(
-            f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}"
-            f"{suggest(str(backend), BACKENDS)}"
+            must(
+                "backend",
+                f"one of {', '.join(BACKENDS)}",
+                repr(backend),
+                did_you_mean(str(backend), BACKENDS),
+            )
         )
     constructor = _brax()._envs[task]
     allowed = [p.name for p in inspect.signature(constructor).parameters.values()]
@@ -73,7 +78,7 @@ def make(
     nominal = {"n_frames": 1, **defaults_of(make), **defaults_of(constructor)}
     check_types(options | ours, nominal)
     if time_limit < 1:
-        raise UserError(f"time_limit must be at least 1 environment step, got {time_limit}")
+        raise UserError(must("time_limit", "at least 1 environment step", time_limit))
     try:
         with _theirs(), _no_log():
             env = constructor(backend=backend, **options)
@@ -222,7 +227,7 @@ def _spec(task: str, env: Any, time_limit: int) -> EnvSpec:
         observation = jax.eval_shape(env.reset, jax.random.key(0)).obs
     if not hasattr(observation, "shape"):
         raise UserError(
-            f"the observation of brax/{task} must be one array, got a {type(observation).__name__}"
+            must(f"the observation of brax/{task}", "one array", f"a {type(observation).__name__}")
         )
     size = observation.shape
     low = np.full(env.action_size, -1.0, np.float32)

@@ -4,10 +4,9 @@ import functools
 import inspect
 from typing import Any
 
-from bellmax import UserError
 from bellmax.envs.adapters.dm_env import DmEnvTask, from_dm_env
 from bellmax.envs.errors import making, without_warnings
-from bellmax.envs.options import check_options, import_extra, suggest
+from bellmax.envs.options import check_options, import_extra, unknown
 
 
 def make(task: str, *, render: bool = False, **options: Any) -> DmEnvTask:
@@ -31,7 +30,7 @@ def make(task: str, *, render: bool = False, **options: Any) -> DmEnvTask:
         bsuite: Any = import_extra("bsuite.bsuite", "bsuite")
         sweep: Any = import_extra("bsuite.sweep", "bsuite")
     if task not in sweep.SWEEP:
-        raise UserError(f"bsuite has no task {task!r}{suggest(task, sweep.SWEEP)}")
+        raise unknown("task", task, sweep.SWEEP, of="bsuite")
     experiment = task.partition("/")[0]
     loader = bsuite.EXPERIMENT_NAME_TO_ENVIRONMENT[experiment]
     if experiment == "deep_sea_stochastic":  # its loader takes no seed, but DeepSea does

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
-from bellmax.envs.options import check_options, check_types, missing, suggest
+from bellmax.envs.options import check_options, check_types, missing, unknown
 
 CLASSIC, FULL = "Craftax-Classic-Symbolic-v1", "Craftax-Symbolic-v1"
 _NEVER = int(np.iinfo(np.int32).max)
@@ -30,16 +30,14 @@ def make(task: str, **options: Any) -> "CraftaxEnv":
     """
     tasks = list_tasks()
     if task not in tasks:
-        raise UserError(f"craftax has no symbolic task {task!r}{suggest(task, tasks)}")
+        raise unknown("symbolic task", task, tasks, of="craftax")
     env = _construct(task)
     nominal = {name: v for name, v in vars(env.default_params).items() if np.isscalar(v)}
     check_options(f"craftax/{task}", options, nominal)
     check_types(options, nominal)
     params = env.default_params.replace(**options)
     if params.max_timesteps < 1:
-        raise UserError(
-            f"max_timesteps must be at least 1 environment step, got {params.max_timesteps}"
-        )
+        raise UserError(must("max_timesteps", "at least 1 environment step", params.max_timesteps))
     return CraftaxEnv(task, env, params)
 
 
@@ -57,7 +55,7 @@ def from_craftax(env: Any, params: Any = None) -> "CraftaxEnv":
     shape = env.observation_space(params).shape
     if len(shape) != 1:
         raise UserError(
-            f"a craftax environment must be a symbolic one, got observations of shape {shape}"
+            must("a craftax environment", "a symbolic one", f"observations of shape {shape}")
         )
     return CraftaxEnv(env.name.replace("-AutoReset", ""), env, params)
 

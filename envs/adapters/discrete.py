@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.host.base import Conversion
 
 MAX_ONE_HOT = 4096  # 16 kB a step; more values stay a number, which the network embeds
@@ -26,7 +26,7 @@ def convert_discrete(count: int, start: int, name: str) -> Conversion:
         found = np.asarray(value).reshape(()) - start
         if not 0 <= found < count:
             raise UserError(
-                f"observations of {name} must be from {start} to {start + count - 1}, got {value!r}"
+                must(f"observations of {name}", f"from {start} to {start + count - 1}", repr(value))
             )
         return found.astype(np.int32)
 

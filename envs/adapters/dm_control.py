@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.adapters.dm_env import DmEnvTask, from_dm_env
 from bellmax.envs.errors import in_words, making, without_warnings
-from bellmax.envs.options import check_options, import_extra, suggest
+from bellmax.envs.options import check_options, import_extra, unknown
 
 OPTIONS = ("seconds",)
 _HEIGHT, _WIDTH = 240, 320  # of a picture
@@ -33,12 +33,12 @@ def make(task: str, *, render: bool = False, **options: Any) -> DmEnvTask:
         suite: Any = import_extra("dm_control.suite", "dm-control")
     tasks = [f"{domain}-{name}" for domain, name in suite.ALL_TASKS]
     if task not in tasks:
-        raise UserError(f"dm_control has no task {task!r}{suggest(task, tasks)}")
+        raise unknown("task", task, tasks, of="dm_control")
     name = f"dm_control/{task}"
     check_options(name, options, OPTIONS)
     seconds = options.get("seconds")
     if seconds is not None and not (type(seconds) in (int, float) and seconds > 0):
-        raise UserError(f"seconds must be a number above 0, got {seconds!r}")
+        raise UserError(must("seconds", "a number above 0", repr(seconds)))
     env_factory = functools.partial(_load, suite, task, seconds)
     with making(name, options):
         limit = _step_limit(env_factory(seed=None))

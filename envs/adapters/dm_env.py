@@ -9,7 +9,7 @@ import dm_env
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.adapters.discrete import convert_discrete
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.host.base import Conversion, HostTimeStep, opening, within
@@ -90,8 +90,12 @@ class DmEnvTask:
     def _checked(self, ts: Any) -> dm_env.TimeStep:
         if not isinstance(ts, dm_env.TimeStep):
             raise UserError(
-                f"reset and step of {self.spec.name} must return a dm_env.TimeStep, got a "
-                f"{type(ts).__name__}"
+                must(
+                    f"reset and step of {self.spec.name}",
+                    "a dm_env.TimeStep",
+                    f"a {type(ts).__name__}",
+                    verb="return",
+                )
             )
         return ts
 
@@ -142,7 +146,7 @@ def convert_action(spec: Any, name: str) -> Conversion:
         bounded = isinstance(spec, specs.BoundedArray)
         low, high = (spec.minimum, spec.maximum) if bounded else (-np.inf, np.inf)
         return Conversion(_shown(spec, spec.shape, "action"), within(spec.dtype, low, high))
-    raise UserError(f"{name}'s actions must be a single integer or floats, got {spec}")
+    raise UserError(must(f"{name}'s actions", "a single integer or floats", spec))
 
 
 def _leaves(spec: Any, path: tuple[Any, ...]) -> list[tuple[tuple[Any, ...], Any]]:
@@ -161,7 +165,7 @@ def _follow(value: Any, path: tuple[Any, ...]) -> Any:
 def _convert_leaf(spec: Any, path: tuple[Any, ...]) -> Conversion:
     if not isinstance(spec, specs.Array) or spec.dtype.kind not in "biuf":
         where = "/".join(map(str, path)) or "observation"
-        raise UserError(f"observation {where!r} must have a numeric spec, got {spec}")
+        raise UserError(must(f"observation {where!r}", "a numeric spec", spec, verb="have"))
     if isinstance(spec, specs.DiscreteArray):
         return convert_discrete(int(spec.num_values), 0, "the task")
     shape = spec.shape[1:] if len(spec.shape) == 2 and spec.shape[0] == 1 else spec.shape

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.adapters.gymnasium_spaces import convert_action, convert_observation
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.errors import making, without_warnings
 from bellmax.envs.host.pool import PoolBatch, check_pool
-from bellmax.envs.options import check_options, check_types, import_extra, suggest
+from bellmax.envs.options import check_options, check_types, import_extra, unknown
 
 _RESERVED = (
     "num_envs",
@@ -76,7 +76,7 @@ def make_batch(
     envpool = import_extra("envpool", "envpool")
     tasks = list_tasks()
     if task not in tasks:
-        raise UserError(f"envpool has no task {task!r}{suggest(task, tasks)}")
+        raise unknown("task", task, tasks, of="envpool")
     check_pool(name, num_envs, time_limit, timeout)
     with making(name, {}):  # a task's dependencies may be missing
         defaults = envpool.make_spec(task).config
@@ -216,16 +216,14 @@ def _single_frame(defaults: Any) -> dict[str, int]:
 def _check(name: str, options: dict[str, Any], defaults: Any) -> None:
     """Raises UserError if an option is unknown, has a wrong type or is out of range."""
     if defaults.max_num_players > 1:
-        raise UserError(
-            f"{name} must be a single-player task, got {defaults.max_num_players} players"
-        )
+        raise UserError(must(name, "a single-player task", f"{defaults.max_num_players} players"))
     check_options(name, options, [key for key in defaults._fields if key not in _RESERVED])
     check_types(options, defaults._asdict())
     for option, value in options.items():
         if option in _RANGES:
             least, most = _RANGES[option]
             if not least <= value <= most:
-                raise UserError(f"{option} must be from {least} to {most}, got {value}")
+                raise UserError(must(option, f"from {least} to {most}", value))
 
 
 def _check_pictures(envpool: Any, task: str) -> None:

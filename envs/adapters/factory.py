@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.adapters.dm_env import from_dm_env
 from bellmax.envs.adapters.gymnasium import from_gymnasium
 from bellmax.envs.base import EnvSpec
@@ -47,8 +47,13 @@ def call(name: str, options: dict[str, Any]) -> Any:
         made = from_suite(factory(**options))
         if not kind_of(made):
             raise UserError(
-                f"{name} must return an Environment with spec, reset and step, a gymnasium.Env or "
-                f"a dm_env.Environment, got {_kind_in_words(made)}{_hint(made)}"
+                must(
+                    name,
+                    "an Environment with spec, reset and step, a gymnasium.Env or a "
+                    "dm_env.Environment",
+                    f"{_kind_in_words(made)}{_hint(made)}",
+                    verb="return",
+                )
             )
     return made
 
@@ -67,8 +72,8 @@ def from_suite(made: Any) -> Any:
     """Return an environment object of a JAX suite in that suite's adapter.
 
     Args:
-      made: an object, or (environment, params) as gymnax.make returns. What is of no such suite is
-        returned as it is.
+      made: an object, or (environment, params) as gymnax.make returns. Objects of other packages
+        are returned unchanged.
 
     Raises:
       UserError: the adapter does not take it, or bellmax has no adapter for its package.
@@ -117,10 +122,8 @@ def make_host(name: str, options: dict[str, Any]) -> HostEnvironment:
     made = call(name, options)
     kind = kind_of(made)
     if kind == "jax":  # `is_host` was not asked, because of a timeout
-        raise UserError(
-            f"env.timeout must be left out for {name}, a JAX environment; only host environments "
-            "have one"
-        )
+        allowed = f"left out for {name}, a JAX environment"
+        raise UserError(must("env.timeout", allowed, "one", "only host environments have one"))
     if kind == "gymnasium":
         ours = options.keys() - _of_factory(_load(name), options).keys()
         key = options["observation_key"] if ours else None
@@ -179,7 +182,7 @@ def _hint(made: Any) -> str:
     for member in needed:
         near = nearest(member, names, least=0.85)
         if near and not hasattr(made, member):
-            return f" with {near!r}, did you mean {member!r}"
+            return f" with {near!r}; did you mean {member}?"
     if "gymnasium" in _packages(made):
         lacks = [m for m in _MEMBERS["gymnasium"] if not hasattr(made, m)]
         return f" without {' and '.join(lacks)}; set them in __init__"

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.adapters.gymnasium_spaces import convert_action, convert_observation
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.errors import import_own, in_words, making, without_warnings
 from bellmax.envs.host.base import Conversion, HostTimeStep, opening
 from bellmax.envs.host.values import as_flag, as_reward
-from bellmax.envs.options import check_options, suggest
+from bellmax.envs.options import check_options, unknown
 
 
 def make(
@@ -142,9 +142,13 @@ def _check_interface(env: Any, name: str) -> None:
         return
     if "seed" not in parameters and all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
         raise UserError(
-            f"reset of {name} must take the arguments seed and options, got "
-            f"({', '.join(parameters)}); this is Gymnasium's interface, that of gym before 0.26 "
-            "differs"
+            must(
+                f"reset of {name}",
+                "the arguments seed and options",
+                f"({', '.join(parameters)})",
+                "this is Gymnasium's interface, that of gym before 0.26 differs",
+                verb="take",
+            )
         )
 
 
@@ -156,8 +160,7 @@ def _find_spec(gymnasium: Any, task: str) -> Any:
     try:
         spec = copy.deepcopy(gymnasium.spec(task_id))
     except gymnasium.error.Error as error:
-        near = suggest(task_id, gymnasium.registry)
-        raise UserError(f"Gymnasium has no task {task_id!r}{near}") from error
+        raise unknown("task", task_id, gymnasium.registry, of="gymnasium") from error
     spec.order_enforce = False
     return spec
 

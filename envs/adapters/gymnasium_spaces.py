@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.adapters.discrete import MAX_ONE_HOT, convert_discrete
 from bellmax.envs.host.base import Conversion, within
-from bellmax.envs.options import suggest
+from bellmax.envs.options import did_you_mean
 
 
 def convert_observation(space: Any, name: str, *, key: str | int | None = None) -> Conversion:
@@ -35,7 +35,8 @@ def convert_observation(space: Any, name: str, *, key: str | int | None = None) 
         inner = convert_observation(space[entry], name)
         return Conversion(inner.spec, lambda value: inner.convert(value[entry]))
     if key is not None:
-        raise UserError(f"{name} has a single observation; leave observation_key out")
+        hint = "it has a single observation"
+        raise UserError(must("observation_key", f"left out for {name}", repr(key), hint))
     if isinstance(space, spaces.Discrete):
         return convert_discrete(int(space.n), int(space.start), name)
     if isinstance(space, spaces.MultiDiscrete) and _is_flat(space):
@@ -47,9 +48,12 @@ def convert_observation(space: Any, name: str, *, key: str | int | None = None) 
         spec = _box_spec(space, "observation")
         return Conversion(spec, np.asarray if spec.dtype == space.dtype else _to_float32)
     raise UserError(
-        f"{name}'s observation space must be Box, Discrete, MultiBinary, MultiDiscrete, or a Dict "
-        f"or Tuple of them, got {_shown(space)}; use a wrapper such as "
-        "gymnasium.wrappers.FlattenObservation"
+        must(
+            f"{name}'s observation space",
+            "Box, Discrete, MultiBinary, MultiDiscrete, or a Dict or Tuple of them",
+            _shown(space),
+            "use a wrapper such as gymnasium.wrappers.FlattenObservation",
+        )
     )
 
 
@@ -67,9 +71,7 @@ def convert_action(space: Any, name: str) -> Conversion:
         return Conversion(numbers, lambda action: int(action) + start)
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return Conversion(_box_spec(space, "action"), within(space.dtype, space.low, space.high))
-    raise UserError(
-        f"{name}'s action space must be Discrete or a Box of floats, got {_shown(space)}"
-    )
+    raise UserError(must(f"{name}'s action space", "Discrete or a Box of floats", _shown(space)))
 
 
 def _is_flat(space: Any) -> bool:
@@ -146,10 +148,11 @@ def _find_entry(space: Any, name: str, key: str | int | None) -> Any:
         entries = list(range(len(space.spaces)))
     if key not in entries:
         listed = ", ".join(repr(entry) for entry in entries)
-        near = suggest(str(key), [str(entry) for entry in entries]) if key is not None else ""
-        came = "" if key is None else f", got {key!r}{near}"
-        raise UserError(
-            f"observation_key must be one of {listed}{came}; {name} has several observations, "
-            "which are joined only without an image (--env.options.observation-key chooses one)"
+        near = "" if key is None else did_you_mean(str(key), [str(entry) for entry in entries])
+        got = "nothing" if key is None else repr(key)
+        hint = near or (
+            f"{name} has several observations, which are joined only without an image; "
+            "--env.options.observation-key chooses one"
         )
+        raise UserError(must("observation_key", f"one of {listed}", got, hint))
     return key

@@ -20,7 +20,7 @@ from bellmax.envs.options import (
     check_types,
     defaults_of,
     missing,
-    suggest,
+    unknown,
 )
 
 # gymnax returns these as float32; as bool they take a quarter of the replay buffer's memory.
@@ -43,7 +43,7 @@ def make(task: str, **options: Any) -> "GymnaxEnv":
     """
     tasks = list_tasks()
     if task not in tasks:
-        raise UserError(f"gymnax has no task {task!r}{suggest(task, tasks)}")
+        raise unknown("task", task, tasks, of="gymnax")
     env, params = _construct(task)
     fields = [field.name for field in dataclasses.fields(params)]
     arguments = [name for name in inspect.signature(type(env)).parameters if name not in fields]

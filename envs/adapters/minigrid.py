@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.host.base import HostTimeStep, opening
-from bellmax.envs.options import check_options, import_extra, suggest
+from bellmax.envs.options import check_options, did_you_mean, import_extra, unknown
 
 ENCODINGS = ("one_hot", "ids")
 NUM_OBJECTS, NUM_COLOURS, NUM_STATES = 11, 6, 3  # number of ids in each of the image's three layers
@@ -37,12 +37,16 @@ def make(
     check_options(f"minigrid/{task}", options, ("encoding", "max_steps"))
     if encoding not in ENCODINGS:
         raise UserError(
-            f"encoding must be one of {', '.join(ENCODINGS)}, got {encoding!r}"
-            f"{suggest(str(encoding), ENCODINGS)}"
+            must(
+                "encoding",
+                f"one of {', '.join(ENCODINGS)}",
+                repr(encoding),
+                did_you_mean(str(encoding), ENCODINGS),
+            )
         )
     for name, value in options.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+            raise UserError(must(name, "a whole number of at least 1", repr(value)))
     from gymnasium.envs.registration import load_env_creator, registry
 
     # gymnasium.make would wrap the task and warn of newer versions.
@@ -138,4 +142,4 @@ def _find(task: str) -> str:
         return versions[short]
     if _PREFIX + short in tasks:
         return _PREFIX + short
-    raise UserError(f"minigrid has no task {task!r}{suggest(task, [*versions, *tasks])}")
+    raise unknown("task", task, [*versions, *tasks], of="minigrid")

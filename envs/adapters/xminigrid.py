@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
-from bellmax.envs.options import check_options, missing, suggest
+from bellmax.envs.options import check_options, did_you_mean, missing, unknown
 from bellmax.envs.tasks import drawing
 
 ENCODINGS = ("one_hot", "ids")
@@ -39,24 +39,28 @@ def make(
     """
     tasks = list_tasks()
     if task not in tasks:
-        raise UserError(f"xminigrid has no MiniGrid task {task!r}{suggest(task, tasks)}")
+        raise unknown("MiniGrid task", task, tasks, of="xminigrid")
     check_options(f"xminigrid/{task}", options, OPTIONS)
     if encoding not in ENCODINGS:
         raise UserError(
-            f"encoding must be one of {', '.join(ENCODINGS)}, got {encoding!r}"
-            f"{suggest(str(encoding), ENCODINGS)}"
+            must(
+                "encoding",
+                f"one of {', '.join(ENCODINGS)}",
+                repr(encoding),
+                did_you_mean(str(encoding), ENCODINGS),
+            )
         )
     numbers = options if layout is None else {**options, "layout": layout}
     for name, value in numbers.items():
         if not isinstance(value, int) or isinstance(value, bool):
-            raise UserError(f"{name} must be a whole number, got {value!r}")
+            raise UserError(must(name, "a whole number", repr(value)))
     if layout is not None and not 0 <= layout < 2**31:
-        raise UserError(f"layout must be from 0 to 2**31 - 1, got {layout}")
+        raise UserError(must("layout", "from 0 to 2**31 - 1", layout))
     env, params = _xminigrid().make(task, **options)
     if params.view_size < 3 or params.view_size % 2 == 0:
-        raise UserError(f"view_size must be odd and at least 3, got {params.view_size}")
+        raise UserError(must("view_size", "odd and at least 3", params.view_size))
     if params.max_steps < 1:
-        raise UserError(f"max_steps must be at least 1 environment step, got {params.max_steps}")
+        raise UserError(must("max_steps", "at least 1 environment step", params.max_steps))
     return XminigridEnv(task, env, params, encoding, layout)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.errors import described
 from bellmax.envs.host.base import HostEnvironment, HostTimeStep, within
 from bellmax.envs.host.process import ProcessEnvironment
@@ -61,7 +61,7 @@ class LoopBatch:
         check_counts(num_envs, time_limit)
         if timeout is not None and not timeout > 0:
             raise UserError(
-                f"timeout must be above 0 seconds, got {timeout}; leave it out for no timeout"
+                must("timeout", "above 0 seconds", timeout, "leave it out for no timeout")
             )
         self.num_envs = num_envs
         self.faults = dict(NO_FAULTS)
@@ -199,8 +199,12 @@ class LoopBatch:
         for i, ts in enumerate(answers):
             if type(ts) is not HostTimeStep:
                 raise UserError(
-                    f"reset and step of {self.spec.name} must return a HostTimeStep, got a "
-                    f"{type(ts).__name__}"
+                    must(
+                        f"reset and step of {self.spec.name}",
+                        "a HostTimeStep",
+                        f"a {type(ts).__name__}",
+                        verb="return",
+                    )
                 )
             value, reward = np.asarray(ts.observation), ts.reward
             if value.shape != shape or value.dtype != dtype:
@@ -226,8 +230,12 @@ class LoopBatch:
         shape, dtype = self._shown
         if value.shape != shape or not np.can_cast(value.dtype, dtype, "same_kind"):
             raise UserError(
-                f"observations of task {i} of {self.spec.name} must have shape {shape} and dtype "
-                f"{dtype}, got {value.shape} and {value.dtype}"
+                must(
+                    f"observations of task {i} of {self.spec.name}",
+                    f"shape {shape} and dtype {dtype}",
+                    f"{value.shape} and {value.dtype}",
+                    verb="have",
+                )
             )
         with np.errstate(
             over="ignore", invalid="ignore"
@@ -317,16 +325,16 @@ def _describe(error: BaseException | str) -> tuple[str, str]:
 def check_counts(num_envs: int, time_limit: int | None) -> None:
     """Raises UserError if the number of tasks or the time limit is below 1."""
     if num_envs < 1:
-        raise UserError(f"num_envs must be at least 1, got {num_envs}")
+        raise UserError(must("num_envs", "at least 1", num_envs))
     if time_limit is not None and time_limit < 1:
-        raise UserError(f"time_limit must be at least 1 environment step, got {time_limit}")
+        raise UserError(must("time_limit", "at least 1 environment step", time_limit))
 
 
 def check_shape(action: np.ndarray, spec: "EnvSpec", shape: tuple[int, ...]) -> None:
     """Raises UserError if actions do not have the shape [N, ...] of the spec."""
     if action.shape != shape:
         raise UserError(
-            f"actions of {shape[0]} {spec.name} must have shape {shape}, got {action.shape}"
+            must(f"actions of {shape[0]} {spec.name}", f"shape {shape}", action.shape, verb="have")
         )
 
 

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.host.base import HostTimeStep
 from bellmax.envs.host.loop import (
@@ -129,8 +129,11 @@ class PoolBatch:
             wrong = (action < 0) | (action >= spec.num_values)
             if np.count_nonzero(wrong):
                 raise UserError(
-                    f"actions of {self.spec.name} must be from 0 to {spec.num_values - 1}, got "
-                    f"{action[wrong][0]}"
+                    must(
+                        f"actions of {self.spec.name}",
+                        f"from 0 to {spec.num_values - 1}",
+                        action[wrong][0],
+                    )
                 )
         return action
 
@@ -149,5 +152,5 @@ def check_pool(name: str, num_envs: int, time_limit: int | None, timeout: float 
     check_counts(num_envs, time_limit)
     if timeout is not None:
         raise UserError(
-            f"timeout must be None for {name}, got {timeout}; its threads cannot be timed out"
+            must("timeout", f"None for {name}", timeout, "its threads cannot be timed out")
         )

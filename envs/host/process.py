@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.errors import described, in_words
 from bellmax.envs.host.base import HostEnvironment, HostTimeStep
 
@@ -210,8 +210,12 @@ def _check_picklable(make_one: Callable[[], HostEnvironment]) -> None:
         pickle.dumps(make_one)
     except Exception as error:
         raise UserError(
-            "the environment's factory must be picklable if there is a timeout, got "
-            f"{in_words(error)}; use a function of a module"
+            must(
+                "the environment's factory",
+                "picklable if there is a timeout",
+                in_words(error),
+                "use a function of a module",
+            )
         ) from error
 
 

@@ -1,10 +1,10 @@
-"""Rewards and flags of host tasks as Python's numbers, and what of a time step is not finite."""
+"""Conversion of host tasks' rewards and flags to Python numbers, and checks for NaNs."""
 
 from typing import Any
 
 import numpy as np
 
-from bellmax import UserError
+from bellmax import UserError, must
 
 LARGEST = float(np.finfo(np.float32).max)  # larger rewards are infinite in float32
 
@@ -19,7 +19,7 @@ def as_reward(value: Any, name: str) -> float:
         return value
     array = _array(value)
     if array.size != 1 or array.dtype.kind not in "biuf":
-        raise UserError(f"the reward of {name} must be one number, got {_shown(value)}")
+        raise UserError(must(f"the reward of {name}", "one number", _shown(value)))
     return float(array.reshape(()))
 
 
@@ -38,12 +38,12 @@ def as_flag(value: Any, field: str, name: str) -> bool:
         return value
     array = _array(value)
     if array.size != 1 or array.dtype != np.bool_:
-        raise UserError(f"{field} of {name} must be True or False, got {_shown(value)}")
+        raise UserError(must(f"{field} of {name}", "True or False", _shown(value)))
     return bool(array.reshape(()))
 
 
 def not_finite(observation: np.ndarray, reward: float) -> str:
-    """Say which entries of an observation, [...], or that the reward is not finite."""
+    """Return which entries of an observation, [...], or that the reward is not finite, in words."""
     if not -LARGEST <= reward <= LARGEST:
         return f"the reward was {reward:g}, which float32 cannot hold"
     places = np.argwhere(~np.isfinite(observation)).tolist()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.host.base import HostBatch, HostEnvironment, HostTimeStep
 from bellmax.envs.validation import check_spec
 from bellmax.envs.vector import VectorTimeStep, agent_spec
@@ -42,17 +42,21 @@ class HostVector:
     def __init__(self, batch: HostBatch, *, reward_clip: float | None = None, frame_stack: int = 1):
         if reward_clip is not None and not reward_clip > 0:
             raise UserError(
-                f"reward_clip must be above 0, got {reward_clip}; leave it out for no clipping"
+                must("reward_clip", "above 0", reward_clip, "leave it out for no clipping")
             )
         if frame_stack < 1:
-            raise UserError(f"frame_stack must be at least 1, got {frame_stack}; 1 is no stacking")
+            raise UserError(must("frame_stack", "at least 1", frame_stack, "1 is no stacking"))
         spec = batch.spec
         check_spec(spec)
         if frame_stack > 1:
             if not spec.observation.shape:
                 raise UserError(
-                    f"frame_stack must be 1 for {spec.name}, got {frame_stack}; its "
-                    "observation is a scalar"
+                    must(
+                        "frame_stack",
+                        f"1 for {spec.name}",
+                        frame_stack,
+                        "its observation is a scalar",
+                    )
                 )
             spec = spec._replace(observation=repeat_spec(spec.observation, frame_stack))
         self.spec = agent_spec(spec, reward_clip=reward_clip, normalised=False)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.tasks import drawing
 
@@ -45,7 +45,7 @@ class CartPole:
 
     def __post_init__(self):
         if self.time_limit < 1:
-            raise UserError(f"CartPole's time_limit must be at least 1, got {self.time_limit}")
+            raise UserError(must("CartPole's time_limit", "at least 1", self.time_limit))
 
     @property
     def spec(self) -> EnvSpec:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.tasks import drawing
 
@@ -34,11 +34,9 @@ class Catch:
     columns: int = 5
 
     def __post_init__(self):
-        if self.rows < 2 or self.columns < 1:
-            raise UserError(
-                f"Catch's rows must be >= 2 and its columns >= 1, got {self.rows} and "
-                f"{self.columns}"
-            )
+        for name, least in (("rows", 2), ("columns", 1)):
+            if getattr(self, name) < least:
+                raise UserError(must(f"Catch's {name}", f"at least {least}", getattr(self, name)))
 
     @property
     def spec(self) -> EnvSpec:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.tasks import drawing
 
@@ -46,7 +46,7 @@ class DeepSea:
 
     def __post_init__(self):
         if self.size < 2:
-            raise UserError(f"DeepSea's size must be at least 2, got {self.size}")
+            raise UserError(must("DeepSea's size", "at least 2", self.size))
 
     @property
     def spec(self) -> EnvSpec:

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.base import EnvSpec, TimeStep
-from bellmax.envs.options import suggest
+from bellmax.envs.options import did_you_mean
 from bellmax.envs.tasks import drawing
 
 NOISES = ("none", "always", "remote")
@@ -61,15 +61,19 @@ class NoisyGrid:
 
     def __post_init__(self):
         if self.size < 5 or self.size % 2 == 0:
-            raise UserError(f"NoisyGrid's size must be odd and at least 5, got {self.size}")
+            raise UserError(must("NoisyGrid's size", "odd and at least 5", self.size))
         if self.noise not in NOISES:
             raise UserError(
-                f"NoisyGrid's noise must be one of {', '.join(NOISES)}, got {self.noise!r}"
-                f"{suggest(str(self.noise), NOISES)}"
+                must(
+                    "NoisyGrid's noise",
+                    f"one of {', '.join(NOISES)}",
+                    repr(self.noise),
+                    did_you_mean(str(self.noise), NOISES),
+                )
             )
         for name in ("channels", "time_limit"):
             if (value := getattr(self, name)) < 1:
-                raise UserError(f"NoisyGrid's {name} must be at least 1, got {value}")
+                raise UserError(must(f"NoisyGrid's {name}", "at least 1", value))
 
     @property
     def spec(self) -> EnvSpec:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.options import check_parameters
 from bellmax.envs.tasks import drawing
@@ -45,10 +45,10 @@ class Pendulum:
 
     def __post_init__(self):
         if self.time_limit < 1:
-            raise UserError(f"Pendulum's time_limit must be at least 1, got {self.time_limit}")
+            raise UserError(must("Pendulum's time_limit", "at least 1", self.time_limit))
         for name, value in {"mass": self.mass, "length": self.length}.items():
             if isinstance(value, float | int) and not 0 < value < math.inf:
-                raise UserError(f"Pendulum's {name} must be above 0, got {value}")
+                raise UserError(must(f"Pendulum's {name}", "above 0", value))
 
     @property
     def spec(self) -> EnvSpec:

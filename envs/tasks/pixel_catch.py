@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.tasks.catch import Catch, CatchState
 
@@ -29,11 +29,10 @@ class PixelCatch:
     columns: int = 5
 
     def __post_init__(self):
-        if not (2 <= self.rows <= SIZE and 1 <= self.columns <= SIZE):
-            raise UserError(
-                f"PixelCatch's rows must be from 2 to {SIZE} and its columns from 1 to {SIZE}, got "
-                f"{self.rows} and {self.columns}"
-            )
+        for name, least in (("rows", 2), ("columns", 1)):
+            value = getattr(self, name)
+            if not least <= value <= SIZE:
+                raise UserError(must(f"PixelCatch's {name}", f"from {least} to {SIZE}", value))
 
     @property
     def spec(self) -> EnvSpec:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.tasks import drawing
 from bellmax.envs.tasks.solvers import policy_evaluation, value_iteration
@@ -52,12 +52,16 @@ class TabularMDP:
 
     def __post_init__(self):
         num_states, num_actions = np.shape(self.r)
-        if np.shape(self.p) != (num_states, num_actions, num_states):
-            raise UserError(
-                f"p must be [S, A, S] and r [S, A], got {np.shape(self.p)} and {np.shape(self.r)}"
-            )
-        if np.min(self.p) < 0 or not np.allclose(np.sum(self.p, -1), 1):
-            raise UserError("every row p[s, a] of a TabularMDP must be >= 0 and sum to 1")
+        allowed = (num_states, num_actions, num_states)
+        if np.shape(self.p) != allowed:
+            hint = "r is [S, A] and p [S, A, S]"
+            raise UserError(must("p", f"of shape {allowed}", np.shape(self.p), hint))
+        if np.min(self.p) < 0:
+            raise UserError(must("p", "at least 0 everywhere", np.min(self.p)))
+        sums = np.sum(self.p, -1)
+        if not np.allclose(sums, 1):
+            wrong = sums.flat[np.argmax(np.abs(sums - 1))]
+            raise UserError(must("every row p[s, a]", "1 in sum", wrong))
 
     @property
     def spec(self) -> EnvSpec:
@@ -122,7 +126,7 @@ class TwoStateChain:
 
     def __post_init__(self):
         if self.time_limit < 1:
-            raise UserError(f"TwoStateChain's time_limit must be >= 1, got {self.time_limit}")
+            raise UserError(must("TwoStateChain's time_limit", ">= 1", self.time_limit))
 
     @functools.cached_property
     def mdp(self) -> TabularMDP:

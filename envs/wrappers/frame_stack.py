@@ -8,20 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.base import Environment, EnvSpec, EnvState, TimeStep
 
 
 def stack_frames(env: Environment, num_frames: int) -> Environment:
     """Joins the last `num_frames` observations on their last axis, oldest first."""
     if num_frames < 1:
-        raise UserError(f"frame_stack must be at least 1, got {num_frames}; 1 is no stacking")
+        raise UserError(must("frame_stack", "at least 1", num_frames, "1 is no stacking"))
     if num_frames == 1:
         return env
     if not env.spec.observation.shape:
         raise UserError(
-            f"frame_stack must be 1 for {env.spec.name}, got {num_frames}; its observation is a "
-            "scalar"
+            must("frame_stack", f"1 for {env.spec.name}", num_frames, "its observation is a scalar")
         )
     return FrameStack(env, num_frames)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.base import Environment, EnvSpec, EnvState, Parametric, TimeStep
 from bellmax.envs.options import check_parameters
 
@@ -71,12 +71,13 @@ def check_ranges(env: Environment, ranges: Mapping[str, tuple[float, float]]) ->
     """
     task = env.spec.name
     if not isinstance(env, Parametric):
-        raise UserError(f"env.randomise must be empty for {task}; it has no parameters")
+        allowed, hint = f"empty for {task}", "it has no parameters"
+        raise UserError(must("env.randomise", allowed, ", ".join(ranges), hint))
     check_parameters(task, ranges, env.parameters)
     for name, (low, high) in ranges.items():
         if not (math.isfinite(low) and math.isfinite(high) and low <= high):
             raise UserError(
-                f"env.randomise.{name} must be (low, high) with low <= high, got ({low}, {high})"
+                must(f"env.randomise.{name}", "(low, high) with low <= high", f"({low}, {high})")
             )
 
 

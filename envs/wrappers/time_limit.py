@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.base import Environment, EnvSpec, EnvState, TimeStep
 
 
@@ -15,7 +15,7 @@ def limit_time(env: Environment, time_limit: int | None) -> Environment:
     if time_limit is None:
         return env
     if time_limit < 1:
-        raise UserError(f"time_limit must be at least 1 environment step, got {time_limit}")
+        raise UserError(must("time_limit", "at least 1 environment step", time_limit))
     own = env.spec.time_limit
     return env if own is not None and own <= time_limit else TimeLimit(env, time_limit)
 

@@ -1,1 +1,1 @@
-"""What steps host environments: one actor, pools of threads, Ray actors."""
+"""Actors, which step host environments: in threads of this process or in processes of Ray."""

@@ -1,4 +1,4 @@
-"""An actor: it steps host environments by the parameters it is given and returns rollouts."""
+"""An actor: steps host environments with given parameters and returns rollouts."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -6,23 +6,21 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from bellmax.agents import Memory
-from bellmax.agents.shared.base import Outcome
-from bellmax.envs import Step, VectorTimeStep
-from bellmax.envs.host import HostVector
+from bellmax.agents import Memory, Outcome
+from bellmax.envs import HostVector, Step, VectorTimeStep
 from bellmax.launch.runners.base import HostRollout, PolicyInputs, RolloutSums
 
 # act(observation [E, ...], memory, is_first [E], now) -> (observation as the agent saw it, action,
 # memory, behaviour), [E, ...] each, as in ActorOutput; `now` is the vector step. The result is a
-# plain tuple, as Python would make a NamedTuple at each step.
+# plain tuple, because creating a NamedTuple at each step is slow.
 Act = Callable[[Any, Memory, Any, int], tuple[Any, Any, Memory, Any]]
 
 
 class Collector(Protocol):
-    """What collects rollouts for a pool: an `Actor`, or one in another process.
+    """Collects rollouts for a pool: an `Actor`, or the client of one in another process.
 
-    num_envs: E, its environments.
-    faults: how often environments or the actor itself were restarted, by reason.
+    num_envs: E, number of its environments.
+    faults: number of restarts of environments and of the actor itself, by reason.
     """
 
     @property
@@ -42,24 +40,24 @@ class Collector(Protocol):
         ...
 
 
-# make_actor(key, seed, now) -> Collector that starts at vector step `now`. key: of its acting.
-# seed(now, replaced) -> of its environments; `replaced` counts its replacements.
+# make_actor(key, seed, now) -> Collector that starts at vector step `now`. key: for its actions.
+# seed(now, replaced) -> seed of its environments; `replaced` counts its replacements.
 ActorFactory = Callable[[jax.Array, Callable[[int, int], int], int], Collector]
 
 
 class Actor:
-    """One stream of environments, and the policy that acts in it.
+    """A vector environment and the policy that acts in it.
 
     Args:
-      env: its environments, E of them.
-      bind: bind(policy) -> act, compiled, for a rollout.
+      env: the environments, E of them.
+      bind: bind(policy) -> act, compiled, for one rollout.
       length: L, vector steps in a rollout.
-      observes: whether the agent wants outcomes.
-      normalised: whether the agent sees other observations than the environments show.
-      frames: whether the rollouts hold only the newest frame of each observation.
-      seed: of the environments.
-      seen: where this actor replaces another one, the last time step of that one, [E, ...]: it is
-        this actor's first, and its action is recorded as one that was not taken. None otherwise.
+      observes: whether the agent has `observe`, which needs outcomes.
+      normalised: whether the agent's observations are normalised.
+      frames: whether rollouts contain only the newest frame of each observation.
+      seed: seed of the environments.
+      seen: if this actor replaces another one, the last time step [E, ...] of that one. It becomes
+        the first time step of this actor, and its transition is masked. None for a new actor.
     """
 
     def __init__(
@@ -92,7 +90,7 @@ class Actor:
 
     @property
     def faults(self) -> Mapping[str, int]:
-        """How often environments were restarted, by reason."""
+        """Number of restarts of environments, by reason."""
         return self._env.faults
 
     def collect(
@@ -100,7 +98,7 @@ class Actor:
     ) -> tuple[HostRollout, RolloutSums]:
         """Step L times from vector step `now` on; memory [E, ...] is that before it."""
         act, seen, before = self._bind(policy), self._seen, memory
-        rows = [seen[1:]]  # not the observations, which would take fresh memory for each step
+        rows = [seen[1:]]  # without observations, which would allocate memory at each step
         shown, actions, behaviours, memories, raw = [], [], [], [], []
         for i in range(self._length):
             acted = act(seen.observation, memory, seen.is_first, now + i)
@@ -117,14 +115,14 @@ class Actor:
                 memories.append(memory)
             if self._opening is None:
                 seen = self._env.step(actions[-1])
-            else:  # the action was not taken
+            else:  # the action has no transition
                 seen, self._opening = self._opening, None
             self._frame = self._env.frame
             rows.append(seen[1:])
         self._seen = seen
         arrays: Any = map(np.array, zip(*rows, strict=True))
         reward, discount, is_first, is_last, _, returns, lengths = arrays
-        # Where an episode had ended, or a task was restarted, the action was not taken.
+        # Where an episode had ended or a task was restarted, the action was ignored.
         nothing, ended = is_last[:-1] | is_first[1:], is_last[1:]
         taken = _stack(shown), _stack(actions), reward[1:], discount[1:]
         records = Step(*taken, is_first[:-1], nothing, _stack(behaviours))
@@ -140,12 +138,12 @@ class Actor:
         return HostRollout(records, before, seen, memory, outcome, raw), episodes
 
     def close(self) -> None:
-        """Frees the environments."""
+        """Free the environments."""
         self._env.close()
 
 
 def _stack(trees: list[Any]) -> Any:
-    """Leaves [L, ...] of L trees, on the host. `np.stack` takes three times as long."""
+    """Stack the leaves of L trees to [L, ...] on the host, in a third of the time of np.stack."""
     if isinstance(trees[0], np.ndarray):
         return np.array(trees)
     if isinstance(trees[0], tuple) and not trees[0]:

@@ -1,4 +1,4 @@
-"""Actors whose environments this process steps."""
+"""Actors that step environments in this process."""
 
 import dataclasses
 import functools
@@ -9,8 +9,7 @@ import jax
 from dm_env import specs
 
 from bellmax.agents import ActInput, Agent, registry
-from bellmax.envs import VectorTimeStep, is_pool, make_host_vector
-from bellmax.envs.host import HostVector
+from bellmax.envs import HostVector, VectorTimeStep, is_pool, make_host_vector
 from bellmax.envs.statistics import normalise
 from bellmax.envs.vector import agent_spec
 from bellmax.launch.actors.actor import Act, Actor
@@ -19,16 +18,16 @@ from bellmax.launch.runners.base import PolicyInputs
 
 
 class LocalActors:
-    """Makes actors of one agent; an `ActorFactory`.
+    """An `ActorFactory` for actors in this process.
 
     Args:
       agent: the agent.
       make_env: makes the environments of one actor.
-      num_envs: N, over all actors; the agent's schedules count their steps.
+      num_envs: N, summed over actors; the agent's schedules count the steps of all.
       rollout_length: L, vector steps in a rollout.
-      normalised: whether the agent sees observations normalised.
-      newest_frames: whether rollouts hold only the newest frame of each observation.
-      device: where they act; None is the default.
+      normalised: whether the agent's observations are normalised.
+      newest_frames: whether rollouts contain only the newest frame of each observation.
+      device: device of the policy; None is the default device.
     """
 
     def __init__(
@@ -48,18 +47,18 @@ class LocalActors:
         self._act = jax.jit(self._act_one, static_argnums=(0, 1))
 
     def __call__(self, key: jax.Array, seed: Callable[[int, int], int], now: int) -> Actor:
-        """Make an actor that starts at vector step `now`; arguments as of an `ActorFactory`."""
+        """Make an actor that starts at vector step `now`; arguments as in `ActorFactory`."""
         return self.make(key, seed(now, 0))
 
     def make(self, key: jax.Array, seed: int, seen: VectorTimeStep | None = None) -> Actor:
         """Make an actor.
 
         Args:
-          key: of its acting.
-          seed: of its environments.
+          key: key of its actions.
+          seed: seed of its environments.
           seen: as in `Actor`.
         """
-        # As data and leaves: keys go through Python at each call, and dictionaries are sorted.
+        # Raw key data and lists of leaves are faster arguments than typed keys and dictionaries.
         key_impl, data = jax.random.key_impl(key), jax.random.key_data(key)
         if self._device is not None:
             data = jax.device_put(data, self._device)
@@ -102,12 +101,12 @@ class LocalActors:
 
 
 def make_host_agent(config: RunConfig) -> tuple[Agent, specs.Array]:
-    """Return the agent of a run on host environments, and the spec of one raw observation.
+    """Return the agent of a run on host environments, and the spec of a raw observation.
 
-    It makes one environment for its specs and closes it.
+    One environment is made for its specs, and closed.
     """
-    # A timeout puts it into a process that takes seconds to start: only the user's own factory may
-    # hang, and pools refuse one themselves.
+    # With a timeout an environment gets its own process, which takes seconds to start. Only the
+    # user's own factory may hang, and pools refuse a timeout.
     keeps = ":" in config.env.name or is_pool(config.env.name)
     timeout = config.env.timeout if keeps else None
     probe = make_host_vector(dataclasses.replace(config.env, timeout=timeout), num_envs=1)
@@ -119,7 +118,7 @@ def make_host_agent(config: RunConfig) -> tuple[Agent, specs.Array]:
 
 
 def make_local_actors(config: RunConfig, agent: Agent, device: Any = None) -> LocalActors:
-    """Return what makes the actors of a configuration in this process."""
+    """Return the factory of the actors of a configuration in this process."""
     num_envs = config.env.num_envs // config.host.actors
     return LocalActors(
         agent,

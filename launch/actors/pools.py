@@ -1,8 +1,8 @@
-"""The pool: all actors of a run, and how they and the learner wait for each other.
+"""The pool of all actors of a run: their threads, and the synchronisation with the learner.
 
-In lock-step an actor waits for the learner and acts by its newest parameters, so that a run repeats
-exactly. Otherwise actors go on while the learner learns, at most `ahead` rollouts ahead of it, by
-the parameters that were newest when each rollout began.
+In lock-step an actor waits for the learner and acts with its newest parameters, so that runs are
+reproducible. Otherwise actors keep acting while the learner learns, at most `ahead` rollouts ahead
+of it; each rollout uses the parameters that were newest when it began.
 """
 
 import functools
@@ -24,15 +24,15 @@ from bellmax.launch.runners.random import numpy_seeds
 
 
 class ActorPool:
-    """Actors, each in a thread of its own: the learner can leave one behind that hangs.
+    """Actors, each in its own thread, so that the learner can abandon an actor that hangs.
 
     It is the `RolloutSource` of a host runner.
 
     Args:
       make_actor: makes one actor.
-      num_actors: how many it makes, all of as many environments.
-      ahead: rollouts of each actor that may wait for the learner; None is lock-step.
-      device: where actors act; None leaves the parameters where the learner has them.
+      num_actors: number of actors, which share the environments equally.
+      ahead: finished rollouts of each actor that may wait for the learner; None is lock-step.
+      device: device on which actors act; None is the learner's.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class ActorPool:
         self._lock_step = ahead is None
         self._actors: list[Collector] = []
         self._threads: list[threading.Thread] = []
-        # An actor collects a rollout a ticket: () continues, (memory, now) starts from there,
-        # None ends. Not queue.Queue, whose locks are Python's: they are slow for short rollouts.
+        # An actor collects one rollout per ticket: () continues, (memory, now) starts from these,
+        # None ends the actor. The locks of queue.Queue would be slow for short rollouts.
         self._tickets = [queue.SimpleQueue() for _ in range(num_actors)]
         self._rollouts = [queue.SimpleQueue() for _ in range(num_actors)]
-        self._spare = 0 if ahead is None else ahead + 1  # tickets that wait for parameters
+        self._spare = 0 if ahead is None else ahead + 1  # tickets not yet given out
         self._policy: Any = None
         self._closed = False
         self._learner_waited, self._actors_waited = 0.0, [0.0] * num_actors
@@ -61,9 +61,9 @@ class ActorPool:
         """Make the actors and start their threads.
 
         Args:
-          act_key: of acting. env_key: of the environments' seeds.
-          memory: of all environments at the start, [N, ...].
-          now: the vector step that they start at.
+          act_key: key of the actions. env_key: key of the environments' seeds.
+          memory: initial memory of all environments, [N, ...].
+          now: the vector step at which the actors start.
         """
         for i in range(self._num_actors):
             key = act_key if self._num_actors == 1 else jax.random.fold_in(act_key, i)
@@ -74,12 +74,11 @@ class ActorPool:
             thread.start()
 
     def publish(self, policy: PolicyInputs) -> None:
-        """Give the actors new parameters; a rollout that was begun ends by the old ones.
+        """Give the actors new parameters; a rollout in progress is finished with the old ones.
 
-        Without lock-step it waits until they are computed: an actor that had them before would
-        wait itself.
+        Without lock-step it waits until they are computed, so that actors need not wait for them.
         """
-        # One program made the leaves: they come together. Waiting lets go of Python's lock.
+        # One program computes all leaves, so one is enough. Waiting releases Python's lock.
         for leaf in [] if self._lock_step else jax.tree.leaves(policy)[-1:]:
             if not leaf.is_ready():
                 leaf.block_until_ready()
@@ -89,7 +88,7 @@ class ActorPool:
             self._hand_out([()] * self._num_actors)
 
     def take(self, memory: Memory, now: int) -> tuple[HostRollout, RolloutSums]:
-        """Return the oldest rollout of every actor, as one of all environments.
+        """Return the oldest rollout of every actor, joined into one of all environments.
 
         Args:
           memory: in lock-step, the memory [N, ...] of all environments before the rollout.
@@ -97,7 +96,7 @@ class ActorPool:
 
         Raises:
           ActorTimeoutError: the run was asked to stop and an actor hangs.
-          Exception: what stopped an actor.
+          Exception: the exception that stopped an actor.
         """
         started = time.perf_counter()
         if self._lock_step:
@@ -108,7 +107,7 @@ class ActorPool:
             self._hand_out([()] * self._num_actors)
         self._learner_waited += time.perf_counter() - started
         rollout, sums = join(taken)
-        if self._device is not None:  # the learner's device may be another
+        if self._device is not None:  # the learner's device may differ
             before, after = jax.device_get((rollout.before, rollout.memory))
             rollout = rollout._replace(before=before, memory=after)
         return rollout, sums
@@ -120,7 +119,7 @@ class ActorPool:
         return waits
 
     def faults(self) -> dict[str, int]:
-        """Return how often environments were restarted, and actors replaced, by reason."""
+        """Return the number of restarted environments and replaced actors, by reason."""
         counts: Counter[str] = Counter()
         for actor in self._actors:
             counts.update(actor.faults)
@@ -135,11 +134,11 @@ class ActorPool:
         self._waiter.stop()
 
     def close(self) -> None:
-        """Stop the threads and free the environments, but for those that hang."""
+        """Stop the threads and free the environments, except those that hang."""
         self._closed = True
         self._hand_out([None] * self._num_actors)
         at_rest = self._waiter.end(self._threads) if self._threads else [True] * len(self._actors)
-        # An environment cannot be closed in the middle of a step.
+        # An environment cannot be closed during a step.
         for actor, rests in zip(self._actors, at_rest, strict=True):
             if rests:
                 actor.close()
@@ -173,7 +172,7 @@ class ActorPool:
 
 
 def join(taken: Sequence[tuple[HostRollout, RolloutSums]]) -> tuple[HostRollout, RolloutSums]:
-    """The rollouts of several actors as one of all environments."""
+    """Join the rollouts of several actors into one of all environments."""
     if len(taken) == 1:
         return taken[0]
     parts = [collected for collected, _ in taken]
@@ -188,7 +187,7 @@ def join(taken: Sequence[tuple[HostRollout, RolloutSums]]) -> tuple[HostRollout,
 
 
 def _shares(memory: Memory, actors: Sequence[Collector]) -> list[Memory]:
-    """The memory [N, ...] of all environments as that of each actor's."""
+    """Split the memory [N, ...] of all environments into that of each actor."""
     if len(actors) == 1:
         return [memory]
     size = actors[0].num_envs
@@ -197,7 +196,7 @@ def _shares(memory: Memory, actors: Sequence[Collector]) -> list[Memory]:
 
 
 def _seed(key: jax.Array, number: int, now: int, replaced: int = 0) -> int:
-    """Return the seed of the environments of actor `number` that begins at vector step `now`."""
-    # The step counts too: a resumed run has other episodes than it had at its start.
+    """Return the environment seed of actor `number` for a start at vector step `now`."""
+    # The step is included, so that a resumed run has other episodes than at its start.
     (seed,) = numpy_seeds(key, 1, now, number, *([replaced] if replaced else []))
     return seed

@@ -1,8 +1,8 @@
 """Actors in processes of a Ray cluster, on this machine or on others.
 
 Each process builds the agent and its share of the environments from the configuration. Parameters
-go into Ray's object store once a publication; rollouts come back as arrays of numpy. An actor that
-dies is replaced.
+are put into Ray's object store once per publication; rollouts are returned as numpy arrays. An
+actor that dies is replaced.
 """
 
 import contextlib
@@ -29,17 +29,17 @@ from bellmax.launch.distributed.devices import configure_jax
 from bellmax.launch.distributed.ray_cluster import reached
 from bellmax.launch.runners.base import HostRollout, PolicyInputs, RolloutSums
 
-START_SECONDS = 120.0  # until an actor has a CPU and has started Python
+START_SECONDS = 120.0  # limit for an actor to get a CPU and start Python
 _CLOSE_SECONDS = 5.0
 _WHEN_LOST = "`bellmax resume` continues from the last checkpoint"
 
 
 class _DiedError(Exception):
-    """An actor's process is gone; the message says why."""
+    """An actor's process died; the message gives the reason."""
 
 
 def make_ray_actors(config: RunConfig) -> ActorFactory:
-    """Return what makes the actors of a run on the cluster that this process has joined by then."""
+    """Return a factory of actors on a Ray cluster, which must be joined before it is called."""
     store = ParameterStore()
 
     def make(key: jax.Array, seed: Callable[[int, int], int], now: int) -> RemoteActor:
@@ -67,20 +67,20 @@ class ParameterStore:
 
 
 class RemoteActor:
-    """A `Collector` whose environments and policy are in a process of Ray.
+    """A `Collector` whose environments and policy run in a Ray process.
 
     Args:
-      config: of the run.
-      key: of its acting.
-      seed: seed(now, replaced), of its environments.
-      now: the vector step that it starts at.
-      store: shared by the actors of the run.
+      config: configuration of the run.
+      key: key of its actions.
+      seed: seed(now, replaced) -> seed of its environments.
+      now: the vector step at which it starts.
+      store: the parameter store that all actors of the run share.
 
     Raises:
       UserError: from `collect`: no CPU is free, its process and ten replacements died in a row, or
         the environment raised one.
       LostClusterError: from `collect`: the connection to the cluster is lost.
-      Exception: from `collect`: what the environment raised.
+      Exception: from `collect`: an exception of the environment.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class RemoteActor:
 
     @property
     def faults(self) -> Mapping[str, int]:
-        """How often environments were restarted, by reason; "died" counts replaced actors."""
+        """Number of restarts of environments, by reason; "died" counts replaced actors."""
         return _sum(self._past, self._present)
 
     def collect(
@@ -160,7 +160,8 @@ class RemoteActor:
         self._kill()
         if self._in_a_row == MAX_FAULTS:
             raise UserError(
-                f"a Ray actor died and {MAX_FAULTS} in its place after it, the last because {death}"
+                f"a Ray actor died, and so did {MAX_FAULTS} replacements in a row, the last "
+                f"because {death}"
             )
         self._replaced, self._in_a_row = self._replaced + 1, self._in_a_row + 1
         self._past, self._present = _sum(self._past, self._present, {"died": 1}), {}
@@ -180,7 +181,7 @@ def _sum(*counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _answer(call: Callable[[], Any], seconds: float | None = None) -> Any:
-    """Return the value of the reference that `call` returns; None after `seconds` without one."""
+    """Resolve the Ray reference that `call` returns; None after `seconds` without a value."""
     ray: Any = import_extra("ray", "ray")
     errors = ray.exceptions
     try:
@@ -197,7 +198,7 @@ def _answer(call: Callable[[], Any], seconds: float | None = None) -> Any:
 
 
 def _death(words: str) -> str:
-    """Return why an actor died, from Ray's long message.
+    """Extract the reason of an actor's death from Ray's message.
 
     Raises:
       UserError: no actor can start.
@@ -213,11 +214,11 @@ def _death(words: str) -> str:
 
 
 class RayActor:
-    """The part of an actor that runs in a process of Ray.
+    """The remote part of an actor, which runs in a Ray process.
 
     Args:
-      folder: where the run was started. If it exists here too, it is added to the import path, for
-        the user's own environments.
+      folder: working directory of the run. If it exists on this machine, it is added to the import
+        path, for the user's own environments.
     """
 
     def __init__(self, folder: str):
@@ -236,7 +237,7 @@ class RayActor:
         seed: int,
         seen: VectorTimeStep | None,
     ) -> bool:
-        """Make the actor. key: implementation and data of its key. seed, seen: as in `Actor`."""
+        """Make the actor. key: implementation and data of the key. seed, seen: as in `Actor`."""
         configure_jax()
         agent, _ = make_host_agent(config)
         implementation, data = key
@@ -247,7 +248,7 @@ class RayActor:
     def collect(
         self, policy: PolicyInputs, memory: Memory, now: int
     ) -> tuple[HostRollout, RolloutSums, dict[str, int]]:
-        """Return a rollout in arrays of numpy, its sums, and faults so far."""
+        """Return a rollout as numpy arrays, its sums, and the faults so far."""
         assert self._actor is not None
         collected, sums = self._actor.collect(jax.device_put(policy), memory, now)
         return jax.device_get(collected), sums, dict(self._actor.faults)

@@ -1,4 +1,4 @@
-"""How the learner waits for actors, whose environments may hang."""
+"""Waiting for actors, whose environments may hang."""
 
 import queue
 import threading
@@ -8,17 +8,17 @@ from typing import Any
 
 from bellmax.launch.runners.base import ActorTimeoutError
 
-STUCK_SECONDS = 60.0  # without a rollout, until the run reports which actor it waits for
-GIVE_UP_SECONDS = 10.0  # for a rollout, once the run was asked to stop
+STUCK_SECONDS = 60.0  # of waiting until the user is told which actor is late
+GIVE_UP_SECONDS = 10.0  # of waiting for a rollout after the run was asked to stop
 _LOOK_SECONDS = 0.1
 _PREFIX = "actor-"
 
 
 class ActorWaiter:
-    """Waits for threads of actors, reports long waits, and gives up if the run is to stop.
+    """Waits for actor threads, reports long waits, and gives up when the run is to stop.
 
     Attributes:
-      say: takes a sentence for the user; does nothing until it is set.
+      say: called with a sentence for the user; ignored until it is set.
     """
 
     def __init__(self):
@@ -32,7 +32,7 @@ class ActorWaiter:
         return self._asked is not None
 
     def stop(self) -> None:
-        """Ask the run to stop. A signal handler may call it: it only stores the time."""
+        """Ask the run to stop. Safe in a signal handler: it only stores the time."""
         if self._asked is None:
             self._asked = time.monotonic()
 
@@ -41,13 +41,13 @@ class ActorWaiter:
 
         Raises:
           ActorTimeoutError: the run was asked to stop and an item is missing after 10 s.
-          BaseException: an item that is an exception.
+          BaseException: an item of a queue that is an exception.
         """
         self._said, started, taken = False, time.monotonic(), []
         for number in range(len(queues)):
             try:
                 item = self._next(queues, number, started)
-            except BaseException:  # a second signal arrives as one
+            except BaseException:  # a second signal is raised as an exception
                 self._gave_up = True
                 raise
             if isinstance(item, BaseException):
@@ -56,7 +56,7 @@ class ActorWaiter:
         return taken
 
     def end(self, threads: Sequence[threading.Thread]) -> list[bool]:
-        """Wait for threads that were told to end; return for each whether it ended in time."""
+        """Wait for threads that are to end; return for each whether it ended in time."""
         seconds = STUCK_SECONDS if self._asked is None else GIVE_UP_SECONDS
         until = time.monotonic() + (1.0 if self._gave_up else seconds)
         for thread in threads:
@@ -93,7 +93,7 @@ def are_left_behind() -> bool:
 
 
 def _late(queues: Sequence[Any], first: int) -> str:
-    """Name the actors without an item, from queue `first` on, which has none."""
+    """Name the actors whose queues, from `first` on, have no item."""
     rest = range(first + 1, len(queues))
     late = [first, *(i for i in rest if queues[i].empty())]
     numbers = ", ".join(str(i + 1) for i in late)

@@ -1,6 +1,6 @@
-"""The `bellmax` command. What the user can put right is one sentence on stderr, exit code 2.
+"""The `bellmax` command. A user's mistake prints one sentence to stderr and exits with code 2.
 
-Nothing here imports jax before a command needs it: `bellmax --help` answers at once.
+jax is imported only by commands that need it, so `bellmax --help` is fast.
 """
 
 import errno
@@ -14,10 +14,11 @@ from typing import Any
 import bellmax
 from bellmax import UserError
 from bellmax.envs.errors import described
+from bellmax.envs.options import unknown
 from bellmax.launch.cli.commands import COMMANDS
 from bellmax.launch.config import fields
 from bellmax.launch.config.options import read_command
-from bellmax.launch.config.sentences import NOTHING, ConfigError, must, show, unknown
+from bellmax.launch.config.sentences import NOTHING, ConfigError, must, show
 from bellmax.launch.config.yaml_files import is_unicode
 from bellmax.launch.distributed.signals import interruptible
 
@@ -34,15 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the arguments after the program's name; None takes the process's own.
 
     Returns:
-      The exit code: 0 done, 1 found something wrong or the machine failed, 2 to be put right by
-      the user, 130 interrupted, 143 terminated.
+      The exit code: 0 success, 1 a check found a problem or the machine failed, 2 a mistake of the
+      user, 130 interrupted, 143 terminated.
     """
     _make_writable()
     words = list(sys.argv[1:] if argv is None else argv)
     code = _run([word for word in words if word != _TRACEBACK], shows=_TRACEBACK in words)
     if processes := sys.modules.get("bellmax.launch.distributed.processes"):
         waiter = sys.modules.get("bellmax.launch.actors.waiter")
-        # Only the program itself may be ended so, not one that called this function.
+        # Only when run as a program: a caller of this function must not be ended.
         hangs = argv is None and waiter is not None and waiter.are_left_behind()
         processes.leave(code, at_once=hangs)
     return code
@@ -62,7 +63,7 @@ def _run(argv: list[str], *, shows: bool = False) -> int:
     """Return the exit code; `shows` prints the traceback of a UserError before its sentence."""
     try:
         with interruptible(), warnings.catch_warnings():
-            # jax does without an entry of its cache that a full disk or a kill cut short.
+            # jax ignores cache entries that a full disk or a kill left incomplete.
             warnings.filterwarnings("ignore", "Error .* persistent compilation cache")
             code = _dispatch(argv)
             sys.stdout.flush()  # what goes wrong there goes wrong here
@@ -96,7 +97,9 @@ def _dispatch(argv: list[str]) -> int:
     if argv[0] == "--version":
         print(f"bellmax {bellmax.__version__}")
         return 0
-    if os.getcwd() not in sys.path:  # for `module:factory` of the user's own; last, to hide nothing
+    if (
+        os.getcwd() not in sys.path
+    ):  # for the user's `module:factory`; last, so that it hides no other module
         sys.path.append(os.getcwd())
     if argv[0] not in COMMANDS:
         raise unknown("command", argv[0], COMMANDS)

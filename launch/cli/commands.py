@@ -1,4 +1,4 @@
-"""The commands of `bellmax`: what each takes and does. Each imports what it needs when it runs."""
+"""The commands of `bellmax`: their options and functions. Each imports its parts when it runs."""
 
 import contextlib
 import json
@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bellmax import UserError
+from bellmax import UserError, must
+from bellmax.envs.options import unknown
 from bellmax.launch.cli import options as command_options
-from bellmax.launch.config.sentences import unknown
 from bellmax.launch.config.yaml_files import is_unicode
 from bellmax.launch.distributed.signals import interruptible
 from bellmax.launch.training.folders import (
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
 
 class Command(NamedTuple):
-    """options: dataclass of what it takes. run: takes an instance of it, and returns the exit code;
-    overrides: `--key value` of a configuration follow, and `run` takes them as second argument."""
+    """A command.
+
+    options: dataclass of its options. run: takes an instance of `options`; returns the exit code.
+    overrides: whether configuration overrides (`--key value`) follow, as second argument of `run`.
+    """
 
     options: type
     run: Callable[..., int]
@@ -36,7 +39,9 @@ class Command(NamedTuple):
 
 def _train(arguments: command_options.Train, overrides: Sequence[str]) -> int:
     if arguments.resume and not arguments.out:
-        raise UserError("--resume needs --out DIR, the folder of the run to continue")
+        raise UserError(
+            must("--out", "the folder of the run to continue", "nothing", "give --out DIR")
+        )
     if not arguments.out:
         return _train_in_new_folder(arguments, overrides)
     out = Path(arguments.out)
@@ -79,7 +84,7 @@ def _continue(
     arguments: command_options.Train | command_options.Resume,
     overrides: Sequence[str],
 ) -> int:
-    """Resume a run as `source` and the overrides have it."""
+    """Resume a run with the configuration of `source` and the overrides."""
     config = _load(arguments, source, overrides)
     if is_finished(run, config.steps, config.env.num_envs * config.rollout_length):
         print(f"{run} has taken its {config.steps:,} steps already; more --steps train it further")
@@ -94,7 +99,7 @@ def _continue(
 
 def _sweep(arguments: command_options.Sweep, overrides: Sequence[str]) -> int:
     if not arguments.out:
-        raise UserError("name the folder of the sweep with --out DIR")
+        raise UserError(must("--out", "the folder of the sweep", "nothing", "give --out DIR"))
     out = Path(arguments.out)
     check_writable(out, "the folder of a sweep")
     from bellmax.launch.studies.sweep.jobs import sweep
@@ -107,8 +112,9 @@ def _evaluate(arguments: command_options.Evaluate) -> int:
     if arguments.robust:
         return _evaluate_robust(arguments, run)
     for name in ("box", "parameter", "points", "upper_end", "out"):
-        if getattr(arguments, name):
-            raise UserError(f"--{name.replace('_', '-')} needs --robust")
+        if value := getattr(arguments, name):
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(must(option, "left out without --robust", value))
     _configure_jax()
     from bellmax.launch.studies.evaluate import as_json, describe_evaluation, evaluate_run
 
@@ -127,7 +133,8 @@ def _evaluate_robust(arguments: command_options.Evaluate, run: Path) -> int:
         if getattr(arguments, name) not in (None, False):
             raise UserError(f"--{name} and --robust exclude each other")
     if arguments.parameter and arguments.box:
-        raise UserError("--box and --parameter exclude each other: a published box, or your own")
+        hint = "--parameter makes a box of your own"
+        raise UserError(must("--box", "left out with --parameter", arguments.box, hint))
     box = own_box(arguments.parameter) if arguments.parameter else arguments.box or "2d"
     _configure_jax()
     from bellmax.launch.studies.robust.report import robust_run
@@ -268,7 +275,8 @@ def _load(
 
 def _join_processes(arguments: command_options.Where) -> None:
     if arguments.actors and arguments.coordinator:
-        raise UserError("--actors is for a run of one process: leave out --coordinator")
+        hint = "Ray actors work for a run of one process"
+        raise UserError(must("--actors", "left out with --coordinator", arguments.actors, hint))
     from bellmax.launch.distributed.processes import join_processes
 
     join_processes(arguments.coordinator, arguments.processes, arguments.process)

@@ -1,4 +1,4 @@
-"""What is installed, which devices there are, and what is missing, as lines of text."""
+"""Report installed packages, devices, and missing extras as lines of text."""
 
 import platform
 

@@ -36,7 +36,7 @@ def program(tokens: Sequence[str]) -> int:
 def command_help(
     name: str, command: Command, typed: Mapping[str, Any], overrides: Sequence[str]
 ) -> int:
-    """Print the help of a command, with the keys of the configuration that it is given."""
+    """Print the help of a command, including the configuration keys of its preset or agent."""
     import tyro
 
     text, keys = command.options.__doc__ or "", None

@@ -1,4 +1,4 @@
-"""What each command of `bellmax` takes: a dataclass whose comments are its help."""
+"""Options of each `bellmax` command: one dataclass each, whose comments are the help texts."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -11,12 +11,12 @@ Checkpoint = Literal["latest", "best"] | Annotated[int, Ge(0)]
 
 
 def argument(metavar: str) -> Any:
-    """Return a field that is given first, without its name."""
+    """Return a field for a positional argument."""
     return field(metadata={"key": metavar})
 
 
 def option(metavar: str = "", default: Any = None) -> Any:
-    """Return a field that is given as `--field METAVAR`."""
+    """Return a field for an option `--field METAVAR`."""
     return field(default=default, metadata={"option": metavar})
 
 
@@ -52,13 +52,13 @@ class Where:
     deterministic: bool = option(default=False)
     # This is one of several processes: ADDRESS:PORT of the first, or auto in a cluster.
     coordinator: str | None = option("ADDRESS")
-    # How many processes there are.
+    # Number of processes.
     processes: int | None = option("N")
-    # Which of them this is, from 0.
+    # Index of this process, from 0.
     process: int | None = option("I")
     # Ray processes step the environments: ray on this machine, or ray://HOST:PORT.
     actors: str | None = option("ADDRESS")
-    # A logger of your own besides those of the configuration; may be given several times.
+    # A logger of your own in addition to those of the configuration; can be repeated.
     logger: tuple[str, ...] = option("MODULE:FACTORY", ())
 
 
@@ -128,7 +128,7 @@ class Record(OfRun):
     out: _Text | None = option("FILE")
     # Pictures per second; default: 30, and 10 for tasks that show boards or screens.
     fps: int | None = option("N")
-    # Environment steps after which an episode is cut; default: as in evaluations of the run.
+    # Environment steps after which an episode is cut; default: the limit of the run's evaluations.
     max_steps: Annotated[int, Ge(1)] | None = option("N")
 
 
@@ -160,9 +160,9 @@ class Plot:
 
 @dataclass(frozen=True, kw_only=True)
 class List:
-    """Name the agents, environments or presets."""
+    """List agents, environments or presets."""
 
-    # What to name.
+    # What to list.
     kind: Literal["agents", "envs", "presets"] = argument("agents|envs|presets")
 
 
@@ -189,4 +189,4 @@ class CheckEnv:
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Say what is installed and which devices there are."""
+    """Report installed packages and devices."""

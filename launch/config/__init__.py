@@ -1,1 +1,1 @@
-"""What a run is configured by: dataclasses, presets, YAML files, options and their validation."""
+"""Configuration of a run: dataclasses, presets, YAML files, options and their validation."""

@@ -1,4 +1,4 @@
-"""Uncertainty boxes: ranges of a task's parameters, published or one's own, and grids over them."""
+"""Uncertainty boxes: published or user-given ranges of a task's parameters, and grids over them."""
 
 import importlib.resources
 import itertools
@@ -8,8 +8,9 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from bellmax import UserError
-from bellmax.launch.config.sentences import show, unknown
+from bellmax import UserError, must
+from bellmax.envs.options import unknown
+from bellmax.launch.config.sentences import show
 from bellmax.launch.config.yaml_files import parse_yaml
 
 UpperEnd = Literal["included", "excluded"]
@@ -27,7 +28,7 @@ class Box(NamedTuple):
 
 
 def published_boxes() -> dict[str, dict[str, Box]]:
-    """The boxes in configs/uncertainty, where their sources are too, by task and by name."""
+    """Return the boxes in configs/uncertainty by task and by name; their files give the sources."""
     folder = importlib.resources.files("bellmax.configs") / FOLDER
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=str)
     contents = [parse_yaml(f.read_bytes(), f.name) for f in files]
@@ -41,24 +42,24 @@ def published_boxes() -> dict[str, dict[str, Box]]:
 
 
 def published_box(task: str, name: str) -> Box:
-    """The box of that name of a task.
+    """Return the published box `name` of a task.
 
     Raises:
-      UserError: the task has no published box, or none of that name.
+      UserError: the task has no published box, or no box of this name.
     """
     boxes = published_boxes()
     if task not in boxes:
         raise UserError(
-            f"{task} has no published uncertainty box (those of {', '.join(boxes)} come with "
-            "bellmax); give ranges of your own with --parameter NAME=LOW,HIGH"
+            f"{task} has no published uncertainty box, only {', '.join(boxes)} have one; give "
+            "ranges of your own with --parameter NAME=LOW,HIGH"
         )
     if name not in boxes[task]:
-        raise unknown(f"box of {task}", name, boxes[task])
+        raise unknown("box", name, boxes[task], of=task)
     return boxes[task][name]
 
 
 def own_box(texts: Sequence[str]) -> Box:
-    """The box of 1 to 3 texts such as `torso_mass=0.1,3`, named after its parameters.
+    """Parse 1 to 3 ranges such as `torso_mass=0.1,3` into a box named after its parameters.
 
     Raises:
       UserError: a text is not NAME=LOW,HIGH with LOW < HIGH, or the texts are too many.
@@ -67,33 +68,34 @@ def own_box(texts: Sequence[str]) -> Box:
     for text in texts:
         name, low, high = _parse(text)
         if name in ranges:
-            raise UserError(f"--parameter {name} is given twice")
+            raise UserError(must("--parameter", "given once for each name", f"{name} twice"))
         if not low < high:
-            raise UserError(f"--parameter {name} must have LOW < HIGH, got {low:g},{high:g}")
+            raise UserError(
+                must(f"--parameter {name}", "LOW < HIGH", f"{low:g},{high:g}", verb="have")
+            )
         ranges[name] = low, high
     if not 1 <= len(ranges) <= MAX_PARAMETERS:
-        raise UserError(f"--parameter can be given 1 to {MAX_PARAMETERS} times, got {len(ranges)}")
+        raise UserError(must("--parameter", f"given 1 to {MAX_PARAMETERS} times", len(ranges)))
     return Box("-".join(ranges), ranges)
 
 
 def make_axes(box: Box, points: int, upper_end: UpperEnd = "included") -> dict[str, np.ndarray]:
-    """The points of each parameter, [P] float64, ascending.
+    """Return the grid points of each parameter, [P] float64, ascending.
 
     Args:
       box: the ranges.
       points: P >= 2.
       upper_end: "included" spaces P points from low to high, as M2TD3's code does; "excluded" takes
-        low + i (high - low) / P for i < P, as that of RRLS does, so that high is never evaluated.
+        low + i (high - low) / P for i < P, as RRLS's code does, so high is never evaluated.
 
     Raises:
       UserError: fewer than 2 points, or more cells than 100,000.
     """
     check_points(points)
-    if points ** len(box.ranges) > MAX_CELLS:
-        raise UserError(
-            f"--points {points} makes {points ** len(box.ranges):,} cells of {len(box.ranges)} "
-            f"parameters, more than {MAX_CELLS:,}"
-        )
+    cells = points ** len(box.ranges)
+    if cells > MAX_CELLS:
+        got = f"{points}: {cells:,} cells of {len(box.ranges)} parameters"
+        raise UserError(must("--points", f"low enough for at most {MAX_CELLS:,} cells", got))
     return {
         name: np.linspace(low, high, points, endpoint=upper_end == "included")
         for name, (low, high) in box.ranges.items()
@@ -103,11 +105,11 @@ def make_axes(box: Box, points: int, upper_end: UpperEnd = "included") -> dict[s
 def check_points(points: int) -> None:
     """Raises UserError if a parameter would have fewer than 2 points."""
     if points < 2:
-        raise UserError(f"--points must be at least 2, got {points}")
+        raise UserError(must("--points", "at least 2", points))
 
 
 def make_cells(axes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Every combination of the points, [C] float64 by parameter; the last one varies fastest."""
+    """Return all combinations of the points, [C] float64 by parameter; the last varies fastest."""
     columns = zip(*itertools.product(*axes.values()), strict=True)
     return {name: np.array(column) for name, column in zip(axes, columns, strict=True)}
 
@@ -119,7 +121,5 @@ def _parse(text: str) -> tuple[str, float, float]:
     except ValueError:
         low = high = math.nan
     if not (name.strip() and math.isfinite(low) and math.isfinite(high)):
-        raise UserError(
-            f"--parameter must be NAME=LOW,HIGH such as torso_mass=0.1,3, got {show(text)}"
-        )
+        raise UserError(must("--parameter", "NAME=LOW,HIGH such as torso_mass=0.1,3", show(text)))
     return name.strip(), low, high

@@ -1,4 +1,4 @@
-"""What a dataclass of a configuration holds: sections and leaves, hints, defaults and comments."""
+"""Inspection of configuration dataclasses: sections and leaves, hints, defaults and comments."""
 
 import ast
 import dataclasses
@@ -23,15 +23,15 @@ def keys(cls: Any, types: Mapping[str, Any] | None = None, prefix: str = "") -> 
 
 
 def key_of(cls: Any, name: str) -> str:
-    """Return what users call a field: its name, `--name` of an option, or its metadata's "key"."""
+    """Return the key of a field: its name, `--name` for an option, or "key" of its metadata."""
     metadata = cls.__dataclass_fields__[name].metadata
     return f"--{name.replace('_', '-')}" if "option" in metadata else metadata.get("key", name)
 
 
 def hints(cls: Any, types: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the type hint of each field of a dataclass, `types` in the place of theirs.
+    """Return the type hint of each field of a dataclass; those in `types` replace its own.
 
-    An option of a command is left out or given, but never null.
+    Options of a command are never null: None as a default means that the option was left out.
     """
     found = {**typing.get_type_hints(cls, include_extras=True), **(types or {})}
     for field in dataclasses.fields(cls):
@@ -42,13 +42,13 @@ def hints(cls: Any, types: Mapping[str, Any] | None = None) -> dict[str, Any]:
 
 
 def section_type(hint: Any) -> Any:
-    """Return the dataclass of a section, also of an optional one, or None."""
+    """Return the dataclass of a section, optional or not; None for a leaf."""
     options = typing.get_args(hint) if typing.get_origin(hint) in UNIONS else ()
     return next((t for t in [hint, *options] if dataclasses.is_dataclass(t)), None)
 
 
 def default_of(cls: Any, name: str, instance: Any = None) -> Any:
-    """Return what a field is where nothing is said of it, NOTHING if it must be given."""
+    """Return the default of a field; NOTHING if it has none."""
     if isinstance(instance, cls):
         return getattr(instance, name)
     field = cls.__dataclass_fields__[name]
@@ -59,7 +59,7 @@ def default_of(cls: Any, name: str, instance: Any = None) -> Any:
 
 @functools.cache
 def comments(cls: type) -> dict[str, str]:
-    """Return the comment above each field of a dataclass, also of those that it inherits."""
+    """Return the comment above each field of a dataclass, inherited fields included."""
     result: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
         try:

@@ -1,7 +1,8 @@
-"""The command line as tyro reads it: which options there are, their help, and what was typed.
+"""The command line as tyro reads it: the options, their help, and the values given.
 
-Tyro takes any text for any option. `schema.build` judges it, as it judges files, so that a file
-and an option give the same sentence, `1e6` is an integer, and all mistakes come at once.
+Tyro accepts any text for any option. `schema.build` validates it as it validates files, so that a
+file and an option give the same message, `1e6` is an integer, and all mistakes are reported
+together.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ _COMMON = ("learning_rate", "discount", "batch_size", "target_rate", "n_step", "
 
 
 def read_command(cls: type, tokens: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return what was typed for the fields of a command by their key, and the other tokens.
+    """Return the given values of a command's fields by key, and the remaining tokens.
 
     Raises:
       UserError: an option has no value.
@@ -45,7 +46,9 @@ def read_command(cls: type, tokens: Sequence[str]) -> tuple[dict[str, Any], list
             add_help=False,
             console_outputs=False,
         )
-    except SystemExit:  # the one mistake that tyro can see where every value is text
+    except (
+        SystemExit
+    ):  # a missing value: the only mistake that tyro detects when every value is text
         flags = {fields.key_of(cls, n) for n, hint in fields.hints(cls).items() if hint is bool}
         followed = itertools.pairwise([*tokens, "--"])
         names = [token.replace("_", "-") for token, after in followed if after.startswith("--")]
@@ -56,10 +59,10 @@ def read_command(cls: type, tokens: Sequence[str]) -> tuple[dict[str, Any], list
 
 
 def read_overrides(tokens: Sequence[str]) -> dict[str, Any]:
-    """Return what was typed by dotted key: text, several texts, or FLAG without a value.
+    """Return the values on the command line by dotted key: text, several texts, or FLAG if none.
 
     Args:
-      tokens: `--a.b value`, `--a.b=value`, `--a.b x y` or `--a.b`; of two the last counts.
+      tokens: `--a.b value`, `--a.b=value`, `--a.b x y` or `--a.b`; the last of equal keys counts.
 
     Raises:
       UserError: a token is neither an option nor its value.
@@ -116,8 +119,8 @@ def command_class(cls: Any, configuration: type | None = None, *, reads: bool = 
     Args:
       cls: a dataclass of `cli.options`.
       configuration: an `option_class`.
-      reads: for reading what was typed: the command's argument may be left out, and any value is
-        taken.
+      reads: for parsing instead of for help: the command's argument may be missing, and any value
+        is accepted.
     """
     from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
@@ -125,7 +128,7 @@ def command_class(cls: Any, configuration: type | None = None, *, reads: bool = 
     for name, hint in fields.hints(cls).items():
         key = fields.key_of(cls, name)
         metavar = cls.__dataclass_fields__[name].metadata.get("option", key)
-        # Defaults are in the text: they depend on other options.
+        # The help texts state the defaults, which depend on other options.
         details = {"help": fields.comments(cls).get(name), "help_behavior_hint": ""}
         many = hint == tuple[str, ...]
         if hint is bool:
@@ -150,7 +153,7 @@ def _leaf(nargs: Any, metavar: str, choices: Sequence[str] = (), **details: Any)
     import tyro
 
     def read(values: list[Any]) -> Any:
-        # An argument that is left out before an unknown option comes as [[]] from tyro.
+        # tyro gives [[]] for a missing argument that an unknown option follows.
         texts = [Argument(value) for value in values if isinstance(value, str)]
         return texts if nargs == "*" else next(iter(texts), None)
 

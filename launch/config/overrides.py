@@ -14,7 +14,7 @@ def flatten(section: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def override(base: Mapping[Any, Any], flat: Mapping[str, Any]) -> dict[Any, Any]:
-    """Return nested keys with values by dotted key on top, one after the other."""
+    """Return nested keys with values by dotted key applied, one after the other."""
     result = dict(base)
     for key, value in flat.items():
         name, dot, rest = key.partition(".")

@@ -13,22 +13,23 @@ from annotated_types import Ge, Interval
 from bellmax import UserError
 from bellmax.agents import registry
 from bellmax.envs import EnvConfig
+from bellmax.envs.options import unknown
 from bellmax.launch.config.fitted import fitted
 from bellmax.launch.config.options import read_overrides
 from bellmax.launch.config.overrides import flatten, override
-from bellmax.launch.config.sentences import INT32, NOTHING, ConfigError, must, show, unknown
+from bellmax.launch.config.sentences import INT32, NOTHING, ConfigError, must, show
 from bellmax.launch.config.trust import check_trusted, is_of_run, modules_in
 from bellmax.launch.config.yaml_files import dump_yaml, parse_yaml, read_yaml
 
 
 @dataclass(frozen=True)
 class ReplayConfig:
-    """What the learner remembers."""
+    """The replay buffer."""
 
     # Steps kept per learner. Mnih et al. 2015 keep 1,000,000 Atari frames.
     capacity: Annotated[int, Ge(2)] = 100_000
     # Where steps are kept: `device`, the memory of the learner's device; or `host`, host memory,
-    # from which batches are copied to the device, for environments that Python steps.
+    # from which batches are copied to the device (host environments only).
     memory: Literal["device", "host"] = "device"
     # Whether sequences are drawn by their TD error (arXiv:1511.05952) or uniformly.
     prioritised: bool = False
@@ -46,8 +47,8 @@ class HostConfig:
 
     # Threads that step environments; their number divides env.num_envs.
     actors: Annotated[int, Interval(ge=1, le=1024)] = 1
-    # Whether actors and learner take turns: two runs are then equal to the bit. On-policy agents
-    # always do.
+    # Whether actors and learner take turns, which makes runs reproducible bit for bit. On-policy
+    # agents always do.
     lock_step: bool = False
     # Finished rollouts of each actor that may wait for the learner.
     ahead: Annotated[int, Interval(ge=1, le=1024)] = 2
@@ -57,11 +58,11 @@ class HostConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides a run. `agent_name` is written `agent.name` in files and options."""
+    """Configuration of a run. `agent_name` is written `agent.name` in files and options."""
 
     # Name of the agent, or module:make_agent of your own; it decides which keys `agent` has.
     agent_name: str = field(metadata={"key": "agent.name"})
-    # Environment steps of the stream per seed.
+    # Environment steps of training per seed.
     steps: Annotated[int, Ge(1)] = 100_000
     # Environment steps before the first gradient step.
     warmup_steps: Annotated[int, Ge(0)] = 1_000
@@ -96,11 +97,11 @@ class RunConfig:
     loggers: tuple[str, ...] = ()
     # The agent's own configuration: the dataclass that `agent.name` chooses.
     agent: Any = None
-    # Which task, how many copies, and what the agent sees of it.
+    # The task, the number of copies, and the wrappers around it.
     env: EnvConfig = field(default_factory=EnvConfig)
-    # What the learner remembers.
+    # The replay buffer.
     replay: ReplayConfig = field(default_factory=ReplayConfig)
-    # How environments that Python steps are run.
+    # How host environments are stepped.
     host: HostConfig = field(default_factory=HostConfig)
 
     @property
@@ -140,7 +141,7 @@ def load(
       loggers: of the user, as module:factory.
 
     Raises:
-      UserError: what does not fit in the source or in the overrides, one line each.
+      UserError: mistakes in the source or in the overrides, one line each.
     """
     return resolve(read_source(source), read_overrides(overrides), trust=trust, loggers=loggers)
 
@@ -159,7 +160,7 @@ def resolve(
       trust, loggers: as in `load`.
 
     Raises:
-      ConfigError: a line for everything that does not fit.
+      ConfigError: one line for each mistake.
     """
     modules = modules_in({**typed, "loggers": [*loggers, *_as_list(typed.get("loggers"))]})
     checks = source.of_run and not trust
@@ -233,7 +234,7 @@ def list_presets() -> list[str]:
 def check_replay(
     config: RunConfig, *, sequence_length: int, batch_size: int, frame_stack: int = 1
 ) -> None:
-    """Raise UserError where what the agent samples does not fit the run's replay.
+    """Raise UserError if the agent's batches do not fit the run's replay.
 
     Args:
       config: the run's configuration.
@@ -250,7 +251,7 @@ def check_replay(
             f"env.num_envs = {n} environments"
         )
         raise UserError(must("replay.capacity", allowed, config.replay.capacity))
-    # The first step opens an episode: every sequence is whole until replay is full.
+    # The first step opens an episode, so every sequence is complete until replay is full.
     least = max(sequence_length * n, batch_size)
     if config.warmup_steps < least:
         allowed = (
@@ -261,11 +262,11 @@ def check_replay(
 
 
 def check_rollout(config: RunConfig, *, sequence_length: int, batch_size: int) -> None:
-    """Raise UserError where the gradient steps of an on-policy agent do not fit the rollout.
+    """Raise UserError if the gradient steps of an on-policy agent do not fit the rollout.
 
     Args:
       config: the run's configuration.
-      sequence_length: least steps of the agent's ReplaySpec, the one after the rollout included.
+      sequence_length: minimum of the agent's ReplaySpec, including the step after the rollout.
       batch_size: environments in a batch of the agent's ReplaySpec.
     """
     n, updates = config.env.num_envs, config.updates_per_rollout
@@ -284,7 +285,7 @@ def check_rollout(config: RunConfig, *, sequence_length: int, batch_size: int) -
 
 
 def read_source(source: str | Path) -> Source:
-    """Return what a preset, a file or a run's folder says.
+    """Read a preset, a file or a run's folder.
 
     Raises:
       UserError: there is no such source, or it is not YAML.
@@ -324,12 +325,12 @@ def _from_mapping(mapping: Any, where: str) -> RunConfig:
     if not isinstance(mapping, Mapping):
         raise ConfigError([must("the file", "a mapping of keys", mapping)], where)
     agent, names = mapping.get("agent", {}), registry.names()
-    name = names[0]  # of an agent that is no section of keys, which is the mistake to report
+    name = names[0]  # `agent` is not a section of keys; validation reports it
     if isinstance(agent, Mapping):
         name, agent = agent.get("name", NOTHING), {k: v for k, v in agent.items() if k != "name"}
     known = isinstance(name, str) and registry.is_known(name)
     own = known and name not in names
-    # Whatever an unknown agent takes, the other sections can be judged.
+    # The keys of an unknown agent are unknown, but the other sections can be validated.
     types = {
         "agent_name": str if own else Literal[tuple(names)],
         "agent": registry.config_class(name) if known else Any,
@@ -339,10 +340,10 @@ def _from_mapping(mapping: Any, where: str) -> RunConfig:
 
 
 def _check(c: RunConfig, where: str) -> RunConfig:
-    """Return a configuration after checking what its values have to do with each other."""
+    """Return a configuration after checking that its values are consistent with each other."""
     n, rollout = c.env.num_envs, c.env.num_envs * c.rollout_length
     last_seed, divisor = c.seed + c.seeds - 1, f"a divisor of env.num_envs = {n}"
-    # key: (does it fit, what is allowed, what came)
+    # key: (whether it fits, what is allowed, the value)
     checks = {
         "steps": (
             c.steps >= rollout,

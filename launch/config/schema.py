@@ -1,6 +1,6 @@
-"""Frozen dataclasses validated by pydantic: every wrong key and value is one sentence.
+"""Validation of frozen dataclasses by pydantic: one sentence for every wrong key or value.
 
-YAML files, overrides and the options of commands all come through `build`.
+YAML files, overrides and options of commands are all validated by `build`.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 import pydantic
 from annotated_types import Interval
 
+from bellmax.envs.options import did_you_mean, unknown
 from bellmax.launch.config.aliases import known_as
 from bellmax.launch.config.fields import comments, default_of, hints, key_of, keys, section_type
 from bellmax.launch.config.sentences import (
@@ -24,16 +25,14 @@ from bellmax.launch.config.sentences import (
     ConfigError,
     choices_of,
     describe,
-    did_you_mean,
     must,
     show,
-    unknown,
     unwrap,
 )
 from bellmax.launch.config.yaml_files import read_scalar
 
 T = TypeVar("T")
-# Types are not converted: `_readings` says what may stand for what.
+# pydantic converts no types; `_readings` lists the accepted interpretations of a value.
 _STRICT = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -49,8 +48,8 @@ def build(
       cls: a dataclass; fields may be int, float, bool, str, Literal, `X | None`, tuples,
         dict[str, scalar], other dataclasses, and Annotated with bounds from annotated_types.
       mapping: nested mapping of keys, as `fields.key_of` names them, to values.
-      where: what the values came from, for messages; "" leaves it out.
-      types: take the place of the types of top-level fields of `cls`.
+      where: origin of the values, for messages; "" names none.
+      types: replace the types of top-level fields of `cls`.
 
     Raises:
       ConfigError: a line for each unknown key, missing key, wrong type, or value out of range.
@@ -75,7 +74,7 @@ def _adapter(cls: type, types: tuple[tuple[str, Any], ...]) -> pydantic.TypeAdap
 
 
 def _section(cls: Any, types: Mapping[str, Any], instance: Any) -> Any:
-    """Return what pydantic validates a section with: a model with the fields of its dataclass.
+    """Return the pydantic model of a section, with the fields of its dataclass.
 
     Keys left out of a section are those of `instance`, the default of the field that holds it.
     """
@@ -85,7 +84,7 @@ def _section(cls: Any, types: Mapping[str, Any], instance: Any) -> Any:
         kind = _readable(hint) if inner is None else _section(inner, {}, default)
         kind = kind if inner is None or inner is hint else kind | None
         given = {"default": default}
-        if default is NOTHING:  # validated, so that it gets the sentence of a wrong value
+        if default is NOTHING:  # validated, so that a missing key is reported as a wrong value is
             given = {"default_factory": lambda: NOTHING, "validate_default": True}
         details = {"alias": key_of(cls, name), "description": comments(cls).get(name)}
         # Not the name itself: pydantic's models have attributes such as `json`.
@@ -97,7 +96,7 @@ def _section(cls: Any, types: Mapping[str, Any], instance: Any) -> Any:
 
 
 def _readable(hint: Any) -> Any:
-    """Return the hint of a leaf that also takes what stands for a value of it."""
+    """Return the hint of a leaf that also accepts the other spellings of its values."""
     base, _ = unwrap(hint)
     if typing.get_origin(base) is dict:
         held = typing.get_args(base)[1]
@@ -116,7 +115,7 @@ def _readable(hint: Any) -> Any:
 
 
 def _bounded(hint: Any) -> Any:
-    """Return a hint in which integers have all bounds that `unwrap` gives them."""
+    """Return a hint in which integers have the bounds that `unwrap` returns."""
     base, bounds = unwrap(hint)
     origin, args = typing.get_origin(base), typing.get_args(base)
     metadata = getattr(hint, "__metadata__", ())
@@ -132,10 +131,10 @@ def _bounded(hint: Any) -> Any:
 
 
 def _readings(value: Any) -> Iterator[Any]:
-    """Yield what a value may stand for, the likeliest first.
+    """Yield the possible interpretations of a value, the likeliest first.
 
-    YAML 1.1 and the command line give text where `1e6`, `64,64` or `null` is meant. Text in a file
-    is text where it can be. On the command line `nan` and `inf` are meant as numbers, and refused.
+    YAML 1.1 and the command line give text for `1e6`, `64,64` or `null`. Text in a file stays text
+    if the field accepts text. On the command line `nan` and `inf` are numbers, and refused.
     """
     if value is FLAG:
         yield True
@@ -179,7 +178,7 @@ def _plain(value: Any) -> Any:
 
 
 def _no_large_integer(value: Any) -> Any:
-    """Keep an integer that is out of range from becoming the float of `int | float`."""
+    """Refuse an integer out of range, which `int | float` would otherwise accept as a float."""
     if isinstance(value, int) and not -INT32 - 1 <= value <= INT32:
         raise ValueError
     return value
@@ -192,7 +191,7 @@ def _read_mapping(value: Any) -> Any:
 
 
 def _sentence(error: Any, known: list[str]) -> str:
-    """Return what one error of pydantic says, as a sentence."""
+    """Return the message for one error of pydantic."""
     path, got = [str(part) for part in error["loc"]], error["input"]
     key = ".".join(path)
     if error["type"] == "value_error":

@@ -1,4 +1,4 @@
-"""Sentences of errors: `FIELD must be ALLOWED, got VALUE; HINT`, with the nearest name as hint."""
+"""Words for configuration errors: what a type hint allows, and a value as it would be typed."""
 
 import dataclasses
 import reprlib
@@ -9,11 +9,11 @@ from typing import Any, Literal, Union
 
 import annotated_types as at
 
+import bellmax
 from bellmax import UserError
-from bellmax.envs.options import nearest
 
 UNIONS = (Union, types.UnionType)
-NOTHING = object()  # stands for a value that was not given
+NOTHING = object()  # marks a value that was not given
 INT32 = 2**31 - 1  # the largest integer that jax holds by default
 
 
@@ -30,35 +30,15 @@ FLAG = Argument("true")  # an option given without a value; compared by identity
 
 
 class ConfigError(UserError):
-    """Several things to put right, one line each, after `where` they are if that is not ""."""
+    """Several mistakes, one line each, prefixed with `where` unless that is ""."""
 
     def __init__(self, lines: Iterable[str], where: str = ""):
         super().__init__("\n".join(f"{where}: {line}" if where else line for line in lines))
 
 
 def must(field: str, allowed: str, got: Any, *, hint: str = "") -> str:
-    """Return the sentence for a value that does not fit."""
-    field = " ".join(field.split())
-    return f"{field} must be {allowed}, got {show(got)}" + (f"; {hint}" if hint else "")
-
-
-def unknown(
-    kind: str, word: str, choices: Iterable[str], instead: Iterable[str] | None = None
-) -> UserError:
-    """Return the error for a name that is not among `choices`, with the nearest one.
-
-    `instead` is what to list when none is near; None lists the choices.
-    """
-    choices = list(choices)
-    options = ", ".join(choices if instead is None else instead)
-    hint = did_you_mean(word, choices) or f"choose from {options or 'nothing'}"
-    return UserError(f"unknown {kind} {show(word)}; {hint}")
-
-
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Return `did you mean NAME?`, or "" where no choice is near."""
-    near = nearest(word, choices)
-    return f"did you mean {near}?" if near else ""
+    """Return the message for a value that is not allowed."""
+    return bellmax.must(" ".join(field.split()), allowed, show(got), hint)
 
 
 def show(value: Any) -> str:
@@ -86,7 +66,7 @@ def describe(hint: Any) -> str:
     """Return in words what a type hint allows, such as `a number > 0 or null`.
 
     Raises:
-      TypeError: a bound that is not understood.
+      TypeError: a bound of an unsupported kind.
     """
     base, bounds = unwrap(hint)
     origin, args = typing.get_origin(base), typing.get_args(base)
@@ -110,7 +90,7 @@ def describe(hint: Any) -> str:
 
 
 def choices_of(hint: Any) -> list[str]:
-    """Return the words that a type hint lists, also as one of several types."""
+    """Return the words of the Literals in a type hint."""
     base = unwrap(hint)[0]
     members = typing.get_args(base) if typing.get_origin(base) in UNIONS else [base]
     literals = [m for m in members if typing.get_origin(m) is Literal]
@@ -118,7 +98,7 @@ def choices_of(hint: Any) -> list[str]:
 
 
 def unwrap(hint: Any) -> tuple[Any, dict[str, Any]]:
-    """Split Annotated[T, Ge(1), ...] into T and {"ge": 1, ...}; an integer's others are int32's."""
+    """Split Annotated[T, Ge(1), ...] into T and {"ge": 1, ...}; integers are bounded by int32."""
     annotated = typing.get_origin(hint) is typing.Annotated
     base, *metadata = typing.get_args(hint) if annotated else (hint,)
     bounds: dict[str, Any] = {}

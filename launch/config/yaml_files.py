@@ -1,6 +1,6 @@
-"""YAML read strictly: duplicate keys are refused, `1e-3` is a number, and errors say where.
+"""Strict YAML: duplicate keys are refused, `1e-3` is a number, and errors give line and column.
 
-Dashes in keys are underscores: `learning-rate` and `learning_rate` are one key.
+Dashes in keys become underscores: `learning-rate` and `learning_rate` are the same key.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from bellmax import UserError
+from bellmax import UserError, must
 
 MOST_NODES, MOST_DEPTH = 100_000, 100  # of a document, aliases written out
 MOST_BYTES = 1 << 20  # of a file
@@ -100,7 +100,7 @@ def dump_value(value: Any) -> str:
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the content of a YAML file; UserError says what is wrong with it, and where."""
+    """Return the content of a YAML file; UserError gives its first mistake with line and column."""
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -110,7 +110,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_scalar(text: str) -> Any:
-    """Return what text on the command line is as YAML; the text itself where it is none."""
+    """Parse text of the command line as YAML; return the text itself if it is not YAML."""
     try:
         return _construct(str(text))
     except yaml.YAMLError:
@@ -118,7 +118,7 @@ def read_scalar(text: str) -> Any:
 
 
 def parse_yaml(data: bytes, name: str) -> Any:
-    """Return the values in YAML text; `name` is what messages call it."""
+    """Return the values in YAML text; messages call it `name`."""
     try:
         if len(data) > MOST_BYTES:
             raise UserError(f"{name} must be at most {MOST_BYTES:,} bytes long to be YAML")
@@ -132,7 +132,7 @@ def parse_yaml(data: bytes, name: str) -> Any:
     except yaml.reader.ReaderError as error:
         raise UserError(f"{name}: character {error.position} is not allowed in YAML") from None
     if value is None:
-        raise UserError(f"{name} is empty; it must be a mapping of keys such as steps: 100000")
+        raise UserError(must(name, "a mapping of keys such as steps: 100000", "an empty file"))
     return value
 
 

@@ -1,4 +1,4 @@
-"""Settings of jax that a run needs before anything is compiled."""
+"""Settings of jax that a run makes before anything is compiled."""
 
 import os
 import tempfile
@@ -8,7 +8,7 @@ from bellmax import UserError
 
 
 def cache_folder() -> Path:
-    """Return the folder of compiled programs: $BELLMAX_CACHE, or one in the user's cache folder."""
+    """Return the compilation cache: $BELLMAX_CACHE, or a folder in the user's cache folder."""
     if os.environ.get("BELLMAX_CACHE"):
         return Path(os.environ["BELLMAX_CACHE"]).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -46,10 +46,10 @@ def check_platform() -> None:
 
 
 def configure_jax(*, deterministic: bool = False) -> None:
-    """Turn on the persistent compilation cache, unless its folder cannot be written.
+    """Turn on the persistent compilation cache if its folder can be written.
 
-    On a CPU, programs run in the thread that calls them: for small programs, such as an actor's,
-    dispatch to another thread takes longer than the program.
+    On a CPU, programs are run by the calling thread, because dispatch to another thread takes
+    longer than a small program, such as an actor's.
 
     Args:
       deterministic: whether XLA uses deterministic GPU operations; call before any array is made.

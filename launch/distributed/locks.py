@@ -1,4 +1,4 @@
-"""Locks of folders that only one process may write."""
+"""Locks of folders, which only one process may write."""
 
 import contextlib
 import fcntl
@@ -29,7 +29,7 @@ def locked(folder: Path, activity: str) -> Iterator[Callable[[], bool]]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another process is {activity} in {folder}; wait or stop it") from None
-        except OSError:  # some network file systems have no locks of folders
+        except OSError:  # some network file systems cannot lock folders
             pass
         yield lambda: _is(folder, descriptor)
     finally:

@@ -1,4 +1,4 @@
-"""One run in several processes, on one machine or many: every process has some of the devices.
+"""One run in several processes, on one or several machines: each has some of the devices.
 
 All of them run the same program. The first writes the run's folder; the others write to temporary
 folders that are deleted.
@@ -13,13 +13,13 @@ from pathlib import Path
 
 import jax
 
-from bellmax import UserError
+from bellmax import UserError, must
 
 
 def join_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Make this process one of several; call before any array is made.
+    """Join the processes of a run; call this before any array is made.
 
-    Without arguments it stays the only one.
+    Without arguments this process is the only one.
 
     Args:
       coordinator: address:port of the first process, or `auto` in a cluster that jax knows (Slurm,
@@ -28,19 +28,21 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
       process: the index of this one, from 0.
 
     Raises:
-      UserError: some are missing or out of range, or the others cannot be reached.
+      UserError: an argument is missing or out of range, or the others cannot be reached.
     """
     if coordinator is None:
         if processes is not None or process is not None:
-            raise UserError("--processes and --process need --coordinator ADDRESS:PORT, or auto")
+            allowed = "ADDRESS:PORT or auto with --processes and --process"
+            raise UserError(must("--coordinator", allowed, "nothing"))
         return
     known = coordinator != "auto"
     if known and (processes is None or process is None):
-        raise UserError("--coordinator ADDRESS:PORT needs --processes N and --process I")
+        lacks = "--processes" if processes is None else "--process"
+        raise UserError(must(lacks, "given with --coordinator ADDRESS:PORT", "nothing"))
     if processes is not None and processes < 1:
-        raise UserError(f"--processes must be at least 1, got {processes}")
+        raise UserError(must("--processes", "at least 1", processes))
     if processes is not None and process is not None and not 0 <= process < processes:
-        raise UserError(f"--process must be in [0, {processes - 1}], got {process}")
+        raise UserError(must("--process", f"in [0, {processes - 1}]", process))
     # Without it a process aborts when another one dies, before it can report that.
     jax.config.update("jax_enable_recoverability", True)
     try:
@@ -53,7 +55,7 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
 class LostProcessError(UserError):
     """Another process of the run has died."""
 
-    exit_code = 1  # of the command line: the machine failed, not the user
+    exit_code = 1  # of the command line: a failure of the machine, not a mistake of the user
 
 
 @contextlib.contextmanager
@@ -83,11 +85,11 @@ def together(how_to_resume: Callable[[], str]) -> Iterator[None]:
 
 
 def leave(code: int, *, at_once: bool = False) -> None:
-    """End this process if it is one of several; jax's own shutdown would wait for dead ones.
+    """End this process if it is one of several, because jax's shutdown would wait for dead ones.
 
     Args:
       code: the exit code.
-      at_once: end it also if it is the only one: a thread that hangs may crash Python at exit.
+      at_once: also end a single process, because a thread that hangs may crash Python at exit.
     """
     if at_once or jax.process_count() > 1:
         sys.stdout.flush()
@@ -102,7 +104,7 @@ def is_first() -> bool:
 
 @contextlib.contextmanager
 def writable(folder: Path) -> Iterator[Path]:
-    """Yield the folder in the first process, and a temporary one in the others."""
+    """Yield the folder in the first process, and a temporary folder in the others."""
     if is_first():
         yield folder
         return

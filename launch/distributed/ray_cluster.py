@@ -1,4 +1,4 @@
-"""Joins a Ray cluster, or starts one on this machine. Ray is imported on first use."""
+"""Join a Ray cluster, or start one on this machine. Ray is imported on first use."""
 
 import contextlib
 import logging
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs import is_host_env
 from bellmax.envs.errors import in_words
 from bellmax.envs.options import import_extra
@@ -21,70 +21,67 @@ from bellmax.launch.config.run_config import RunConfig
 from bellmax.launch.config.sentences import show
 
 CONNECT_SECONDS = 30.0  # Ray's own limit for ray://
-# Of a cluster that the run starts: no usage reports; actors keep their priority.
+# Environment of a cluster that the run starts: no usage reports, and actors keep their priority.
 _OWN = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 
 class LostClusterError(UserError):
-    """The connection to the Ray cluster is gone."""
+    """The connection to the Ray cluster is lost."""
 
-    exit_code = 1  # of the command line: the machine failed, not the user
+    exit_code = 1  # of the command line: a failure of the machine, not a mistake of the user
 
 
 def check(address: str, config: RunConfig) -> None:
-    """Check the address of actors before anything is started.
+    """Check the value of `--actors` before anything is started.
 
     Args:
       address: `ray` or `ray://HOST:PORT`.
-      config: of the run.
+      config: configuration of the run.
 
     Raises:
-      UserError: the address is neither, the extra `ray` is missing, or the environment is stepped
-        on the device.
+      UserError: the address has another form, the extra `ray` is missing, or the environment is
+        stepped on the device.
     """
     if address != "ray" and not re.fullmatch(r"ray://[^/\s]+:\d+", address):
-        raise UserError(f"--actors must be ray or ray://HOST:PORT, got {show(address)}")
+        raise UserError(must("--actors", "ray or ray://HOST:PORT", show(address)))
     for module in ("ray", "grpc"):
         import_extra(module, "ray")
     if not is_host_env(config.env):
-        raise UserError(
-            f"--actors is for environments that Python steps: {config.env.name} is stepped on the "
-            "device, together with the learner"
-        )
+        hint = "it is stepped on the device, together with the learner"
+        raise UserError(must("--actors", f"left out for {config.env.name}", show(address), hint))
 
 
 @contextlib.contextmanager
 def room_for(address: str, actors: int) -> Iterator[str]:
-    """Join a Ray cluster that has a CPU for each actor; address as in `connected`.
+    """Join a Ray cluster and check that it has a CPU for each actor; address as in `connected`.
 
     Yields:
-      A sentence with the place of the actors.
+      A sentence that tells where the actors run.
 
     Raises:
-      UserError: it cannot be reached, or has too few CPUs.
+      UserError: the cluster cannot be reached or has too few CPUs.
     """
     ray: Any = import_extra("ray", "ray")
     with connected(address, actors) as where:
         cpus = ray.cluster_resources().get("CPU", 0)
         if cpus < actors:
-            raise UserError(
-                f"host.actors {actors} needs {actors} CPUs, one an actor, and the Ray cluster "
-                f"at {where} has {cpus:g}; lower host.actors or add nodes"
-            )
+            allowed = f"at most {cpus:g}, the CPUs of the Ray cluster at {where}"
+            hint = "each actor takes one; lower host.actors or add nodes"
+            raise UserError(must("host.actors", allowed, actors, hint))
         yield f"{actors} actors on {where}, in processes of Ray"
 
 
 @contextlib.contextmanager
 def connected(address: str, cpus: int) -> Iterator[str]:
-    """Join a Ray cluster and leave it at the end; use an existing connection.
+    """Join a Ray cluster for the block, or use an existing connection.
 
     Args:
       address: `ray://HOST:PORT` of a cluster; or `ray` for the one that RAY_ADDRESS names. Without
         that variable, a new cluster is started on this machine and shut down at the end.
-      cpus: of a new cluster, whatever the machine has.
+      cpus: number of CPUs of a new cluster, which may exceed those of the machine.
 
     Yields:
-      Where the cluster is.
+      The place of the cluster, in words.
 
     Raises:
       UserError: it cannot be reached within 30 s.
@@ -104,21 +101,21 @@ def connected(address: str, cpus: int) -> Iterator[str]:
 
 @contextlib.contextmanager
 def reached(then: str) -> Iterator[None]:
-    """Turn the loss of the cluster during a call of Ray into an error of one sentence.
+    """Raise LostClusterError, one sentence, if the cluster is lost during a call of Ray.
 
     Args:
-      then: what the user can do, for the message.
+      then: the user's next step, for the message.
 
     Raises:
-      LostClusterError: the connection is lost. It is checked first, because Ray would join or start
-        another cluster.
+      LostClusterError: the connection is lost. This is checked before the call too, because Ray
+        would otherwise join or start another cluster.
     """
     ray: Any = import_extra("ray", "ray")
     try:
         if not ray.is_initialized():
             raise ConnectionError("it was closed")
         yield
-    except ray.exceptions.RayError:  # an exception of a task has its own type too
+    except ray.exceptions.RayError:  # an exception of a task is also an instance of its own type
         raise
     except ConnectionError as error:
         raise LostClusterError(
@@ -129,7 +126,7 @@ def reached(then: str) -> Iterator[None]:
 def _join(ray: Any, where: str, cpus: int) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if where == "local":
-        # A cluster that this run starts: the user decides how many actors share the cores.
+        # In a cluster that this run starts, the user decides how many actors share the cores.
         options |= {"num_cpus": cpus, "include_dashboard": False}
         for name, value in _OWN.items():
             os.environ.setdefault(name, value)
@@ -148,7 +145,7 @@ def _join(ray: Any, where: str, cpus: int) -> None:
 
 
 def _knock(where: str) -> None:
-    """Raise OSError if nobody answers at a port; Ray itself would wait for a long time."""
+    """Raise OSError if no server answers at a port, for which Ray itself would wait long."""
     host, _, port = where.removeprefix("ray://").rpartition(":")
     try:
         number = int(port)
@@ -163,7 +160,8 @@ def _knock(where: str) -> None:
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"no Ray answered within {CONNECT_SECONDS:g} s") from None
     if said.returncode != 0:
-        raise ConnectionError((said.stderr.strip().splitlines() or ["it is not well"])[-1][:200])
+        lines = said.stderr.strip().splitlines() or ["the Ray health check failed"]
+        raise ConnectionError(lines[-1][:200])
 
 
 @contextlib.contextmanager
@@ -176,7 +174,7 @@ def _silent(ray: Any) -> Iterator[None]:
     vars(worker)["_worker_logs_enabled"] = False  # otherwise it prints about dead workers
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"ray\b")
-        # A forked process becomes a program of Ray at once.
+        # A forked process immediately executes a program of Ray.
         warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
         try:
             yield
@@ -187,7 +185,7 @@ def _silent(ray: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handlers_kept() -> Iterator[None]:
-    """Keep this process's signal handlers: Ray's would end it at SIGTERM without a checkpoint."""
+    """Keep this process's signal handlers. Ray's would end it at SIGTERM without a checkpoint."""
     if (
         threading.current_thread() is not threading.main_thread()
     ):  # only the main thread receives signals

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, handled where a run can save. Clouds send SIGTERM before preemption."""
+"""Handling of Ctrl-C and SIGTERM, so that a run saves first. Clouds send SIGTERM to preempt."""
 
 import contextlib
 import signal
@@ -13,8 +13,8 @@ class Interrupted(UserError):
     """Ctrl-C or SIGTERM arrived; the message says how to resume.
 
     Args:
-      number: of the signal.
-      rest: of the sentence; empty for none.
+      number: number of the signal.
+      rest: rest of the sentence; may be empty.
     """
 
     def __init__(self, number: int, rest: str = ""):
@@ -25,19 +25,19 @@ class Interrupted(UserError):
 
 @contextlib.contextmanager
 def interruptible(rest: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """End the block with Interrupted at Ctrl-C or SIGTERM; inside it they are KeyboardInterrupt.
+    """Raise Interrupted at Ctrl-C or SIGTERM; inside the block both raise KeyboardInterrupt.
 
-    Any other exception after the signal counts as it: compiled extensions turn an exception in
-    Python code that they call into a SystemError.
+    Any other exception after the signal is treated as the signal, because compiled extensions
+    replace an exception of Python code that they call by a SystemError.
 
     A signal that was ignored before stays ignored. A second SIGTERM is ignored, so that open files
-    are closed.
+    can be closed.
 
     Args:
-      rest: the rest of the sentence, asked for at the end.
+      rest: returns the rest of the sentence; called at the end.
 
     Raises:
-      Interrupted: a signal came.
+      Interrupted: a signal arrived.
     """
     came: list[int] = []
 
@@ -63,9 +63,9 @@ def interruptible(rest: Callable[[], str] = lambda: "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def signals_held(asked: Callable[[], None] | None = None) -> Iterator[list[int]]:
-    """Delay the first signal to the end of the block; a second one acts at once.
+    """Delay the first signal to the end of the block; a second signal acts at once.
 
-    A signal that was ignored before, as Ctrl-C is for a script's background job, stays ignored.
+    A signal that was ignored before, such as Ctrl-C in a background job, stays ignored.
 
     Args:
       asked: called at the first signal, in the main thread, between any two instructions.
@@ -97,11 +97,11 @@ def signals_held(asked: Callable[[], None] | None = None) -> Iterator[list[int]]
 
 
 def _heeded() -> dict[int, Any]:
-    """Return the handlers of signals that are not ignored, by number; {} in other threads."""
+    """Return the handlers of signals that are not ignored; {} outside the main thread."""
     if (
         threading.current_thread() is not threading.main_thread()
     ):  # only the main thread receives signals
         return {}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    # None: a handler that Python did not set and cannot restore.
+    # None is a handler that Python did not set and cannot restore.
     return {n: h for n, h in handlers.items() if h not in (signal.SIG_IGN, None)}

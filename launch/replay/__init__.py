@@ -1,1 +1,1 @@
-"""What replay holds and how it is sampled."""
+"""Replay: storage of steps and sampling of sequences."""

@@ -5,26 +5,35 @@ contiguous write. All functions are pure; donate the state to a jitted caller an
 place. `cursor` and `filled` are the same for every seed, so under `vmap` over seeds they stay
 unbatched (`seed_axes`) and the write stays a slice instead of a scatter.
 
-Of stacked observations only the newest frame is stored, and stacks are rebuilt in samples: a stack
-of S frames takes the memory of one. The S - 1 slots from the cursor on then never start a sequence,
+For stacked observations only the newest frame is stored, and samples rebuild the stacks: a stack of
+S frames takes the memory of one. The S - 1 slots from the cursor on then never start a sequence,
 because the frames before them are overwritten.
+
+Observations are stored as vectors if their shape is given. An accelerator pads the last two axes of
+an array to whole tiles, of 8 x 128 on a TPU: an image with few channels would take many times its
+size, and reading it would first copy the whole replay into another layout.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from bellmax.agents.shared.base import Batch
+from bellmax import must
+from bellmax.agents import Batch
 from bellmax.envs import Step
 from bellmax.launch.replay import sum_tree
 
 
 class ReplayState(NamedTuple):
-    """storage: leaves [C, N, ...]. cursor: [] next slot written. filled: [] slots that hold steps.
+    """The contents of replay.
 
-    Storage has the newest frame of stacked observations.
+    storage: leaves [C, N, ...]. cursor: [] next slot to write. filled: [] slots that hold steps.
+
+    Of stacked observations it has the newest frame, and observations are vectors [C, N, size] if
+    the replay was made with their shape.
     priorities: sum tree over the C * N possible first steps of a sequence, () if uniform.
     max_priority: [] largest priority seen, to the power of the exponent, () if uniform.
     """
@@ -37,16 +46,18 @@ class ReplayState(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """batch: sequences [B, T] and weights [B]; indices: [B] int32, for update_priorities."""
+    """A sample. batch: sequences [B, T], weights [B]; indices: [B] int32, for update_priorities."""
 
     batch: Batch
     indices: jax.Array
 
 
 class Replay(NamedTuple):
-    """init(step) takes one vector step with leaves [N, ...] (shapes only).
+    """Functions of a replay.
 
-    add(state, steps [L, N, ...]) -> state; of stacked observations whole stacks or newest frames
+    init(step) -> state, for vector steps with leaves [N, ...] (only shapes and dtypes are used)
+
+    add(state, steps [L, N, ...]) -> state; observations are stacks or their newest frames
     sample(state, key) -> Sample
     update_priorities(state, indices [B], priorities [B]) -> state; does nothing if uniform
     frame_stack: S, as in `make_replay`
@@ -73,40 +84,42 @@ def make_replay(
     priority_exponent: float = 0.6,
     importance_exponent: float = 0.4,
     frame_stack: int = 1,
-    sharded: bool = False,
+    observation_shape: tuple[int, ...] | None = None,
 ) -> Replay:
     """Make a replay of sequences.
 
     Args:
-      capacity: steps kept, over all environments; rounded down to whole rollouts.
-      num_envs: N, streams that are added side by side.
-      rollout_length: L, vector steps added at once.
-      sequence_length: T, steps in a sampled sequence, contiguous in one stream.
+      capacity: steps kept, summed over environments; rounded down to whole rollouts.
+      num_envs: N, number of environments, whose steps are added together.
+      rollout_length: L, vector steps per call of `add`.
+      sequence_length: T, contiguous steps of one environment in a sampled sequence.
       batch_size: B, sequences in a sample.
-      prioritised: sample in proportion to priority ** priority_exponent, never a sequence that
-        starts at the end of an episode; else uniformly over all sequences.
+      prioritised: whether to sample in proportion to priority ** priority_exponent, excluding
+        sequences that start at the end of an episode; otherwise uniformly over all sequences.
       importance_exponent: beta; weights are (probability ** -beta), divided by the batch's largest.
       frame_stack: S; above 1, observations are single arrays of S frames joined on the last axis,
-        oldest first, as `bellmax.envs.wrappers.FrameStack` makes them, and no frame changes once
-        it was shown (running statistics change them). The first step added, like every `is_first`,
-        is taken to open an episode.
-      sharded: whether environments are split over devices; samples are the same.
+        oldest first, as `bellmax.envs.wrappers.FrameStack` makes them. A frame must be the same in
+        every stack, so normalisation by running statistics is excluded. The first step added, and
+        every step with `is_first`, opens an episode.
+      observation_shape: shape of one observation, as the agent sees it; observations are then
+        stored as vectors, with equal samples. None stores them in their own shape.
 
     Returns:
       Replay, a named tuple of pure functions.
 
     Raises:
-      ValueError: the capacity holds no sequence; from `init` and `add`, an observation's last axis
-        is not S frames.
+      ValueError: the capacity is too small for a sequence; from `init` and `add`: the last axis
+        of an observation is not a multiple of S.
 
     Source: Schaul et al. 2016, arXiv:1511.05952 (proportional variant, stratified).
     """
     slots, history = capacity // (num_envs * rollout_length) * rollout_length, frame_stack - 1
     _check_slots(slots, capacity, rollout_length, sequence_length, history)
     starts = slots * num_envs
+    shape = _frame_shape(observation_shape, frame_stack)
 
     def init(step: Step) -> ReplayState:
-        kept = jax.eval_shape(lambda step: newest_frame(step, frame_stack), step)
+        kept = jax.eval_shape(lambda step: _stored(newest_frame(step, frame_stack), shape), step)
         storage = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape), x.dtype), kept)
         # Two arrays: the same buffer cannot be donated twice.
         cursor, filled = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
@@ -118,9 +131,11 @@ def make_replay(
         def write(storage: jax.Array, new: jax.Array) -> jax.Array:
             return jax.lax.dynamic_update_slice_in_dim(storage, new, state.cursor, axis=0)
 
-        if frame_stack > 1 and steps.observation.shape[-1] != state.storage.observation.shape[-1]:
-            steps = newest_frame(steps, frame_stack)
-        storage = jax.tree.map(write, state.storage, steps)
+        if frame_stack > 1:
+            channels = (shape or state.storage.observation.shape)[-1]
+            if steps.observation.shape[-1] != channels:
+                steps = newest_frame(steps, frame_stack)
+        storage = jax.tree.map(write, state.storage, _stored(steps, shape))
         state = state._replace(storage=storage)
         if prioritised:
             tree = _rank_new_starts(state, rollout_length, sequence_length, history)
@@ -139,7 +154,7 @@ def make_replay(
             weights = jnp.ones((batch_size,))
         ahead = jnp.arange(sequence_length) * num_envs
         where = (indices[:, None] + ahead[None]) % starts
-        steps = _read_steps(state, where, frame_stack, sharded)
+        steps = _read_steps(state, where, frame_stack, shape)
         return Sample(Batch(steps, weights), indices)
 
     def update_priorities(
@@ -161,21 +176,37 @@ def _check_slots(
 ) -> None:
     if slots < sequence_length + rollout_length + history:
         before = f" and the {history} before it" if history else ""
-        raise ValueError(
-            f"capacity {capacity} holds no sequence of {sequence_length} steps{before}"
-        )
+        allowed = f"enough for a sequence of {sequence_length} steps{before}"
+        raise ValueError(must("capacity", allowed, capacity))
 
 
-def _read_steps(state: ReplayState, where: jax.Array, frame_stack: int, sharded: bool) -> Step:
+def _frame_shape(
+    observation_shape: tuple[int, ...] | None, frame_stack: int
+) -> tuple[int, ...] | None:
+    """Return the shape of what is stored of an observation, before it becomes a vector."""
+    if observation_shape is None or frame_stack == 1:
+        return observation_shape
+    return *observation_shape[:-1], observation_shape[-1] // frame_stack
+
+
+def _stored(steps: Step, shape: tuple[int, ...] | None) -> Step:
+    """Return the steps with observations as vectors, unless the shape is None."""
+    if shape is None:
+        return steps
+    size = math.prod(shape)
+    return steps._replace(observation=steps.observation.reshape(*steps.is_last.shape, size))
+
+
+def _read_steps(
+    state: ReplayState, where: jax.Array, frame_stack: int, shape: tuple[int, ...] | None
+) -> Step:
     """Return the steps at `where`, [B, T], with whole observations."""
-
-    def read(storage: jax.Array) -> jax.Array:
-        return _read(storage, where, sharded)
-
+    steps = jax.tree.map(lambda x: _read(x, where), state.storage._replace(observation=()))
     if frame_stack == 1:
-        return jax.tree.map(read, state.storage)
-    steps = jax.tree.map(read, state.storage._replace(observation=()))
-    return steps._replace(observation=_read_stacks(state, where, frame_stack, sharded))
+        observation = _read_observations(state, where, shape)
+    else:
+        observation = _read_stacks(state, where, frame_stack, shape)
+    return steps._replace(observation=observation)
 
 
 def newest_frame(steps: Step, frame_stack: int) -> Step:
@@ -184,34 +215,46 @@ def newest_frame(steps: Step, frame_stack: int) -> Step:
         return steps
     size = steps.observation.shape[-1]
     if size % frame_stack:
-        raise ValueError(f"the observation's last axis, {size}, is not {frame_stack} frames")
+        allowed = f"a multiple of frame_stack, {frame_stack}"
+        raise ValueError(must("the observation's last axis", allowed, size))
     return steps._replace(observation=steps.observation[..., -(size // frame_stack) :])
 
 
-def _read(storage: jax.Array, where: jax.Array, sharded: bool) -> jax.Array:
-    """Return rows of storage [C, N, ...] at `where` (slot * N + environment), in its shape."""
+def _read(storage: jax.Array, where: jax.Array) -> jax.Array:
+    """Return rows of storage [C, N, ...] at `where` (slot * N + environment), in its shape.
+
+    Joining the two axes would copy the whole replay on a TPU, and gather it on each of several
+    devices.
+    """
     num_envs = storage.shape[1]
-    if sharded:  # joining the two axes would gather the whole replay on each device
-        return storage[where // num_envs, where % num_envs]
-    return storage.reshape(-1, *storage.shape[2:])[where]
+    return storage[where // num_envs, where % num_envs]
+
+
+def _read_observations(
+    state: ReplayState, where: jax.Array, shape: tuple[int, ...] | None
+) -> jax.Array:
+    """Return what is stored of the observations at `where`, in its own shape."""
+    stored = state.storage.observation
+    rows = _read(stored, where)
+    return rows.reshape(*where.shape, *(stored.shape[2:] if shape is None else shape))
 
 
 def _read_stacks(
-    state: ReplayState, where: jax.Array, frame_stack: int, sharded: bool
+    state: ReplayState, where: jax.Array, frame_stack: int, shape: tuple[int, ...] | None
 ) -> jax.Array:
     """Return observations [B, T, ..., S * C] of the sequences of steps at `where` [B, T]."""
     slots, num_envs = state.storage.is_last.shape
     history, length, first = frame_stack - 1, where.shape[1], where[:, :1]
-    # The sequence and the steps before it that its frames may come from, [B, S - 1 + T].
+    # The sequence, and the S - 1 steps before it that hold its older frames, [B, S - 1 + T].
     window = (first + jnp.arange(-history, length)[None] * num_envs) % (slots * num_envs)
     oldest = window // num_envs == (state.cursor - state.filled) % slots
-    opens = _read(state.storage.is_first, window, sharded) | oldest
+    opens = _read(state.storage.is_first, window) | oldest
     place = jnp.arange(history + length)
     opened = jax.lax.cummax(jnp.where(opens, place[None], 0), axis=1)[:, history:]
     wanted = place[:length, None] + jnp.arange(frame_stack)[None]
     shown = jnp.maximum(wanted[None], opened[:, :, None])  # [B, T, S] places in the window
     slot = (first[:, :, None] + (shown - history) * num_envs) % (slots * num_envs)
-    stacks = jnp.moveaxis(_read(state.storage.observation, slot, sharded), 2, -2)
+    stacks = jnp.moveaxis(_read_observations(state, slot, shape), 2, -2)
     # Without the barrier XLA rebuilds the stacks in each reader's loop, five times as slow.
     return jax.lax.optimization_barrier(stacks.reshape(*stacks.shape[:-2], -1))
 
@@ -221,8 +264,8 @@ def _rank_new_starts(
 ) -> tuple[jax.Array, ...]:
     """Set the priorities of the sequences that a write at the cursor changes.
 
-    Those that it completes get the largest priority. Those that it breaks, or whose `history` steps
-    before the first it overwrites, get 0.
+    Sequences that the write completes get the largest priority. Sequences that it overwrites in
+    part, or whose preceding `history` steps it overwrites, get 0.
     """
     slots, num_envs = state.storage.is_last.shape
     offsets = jnp.arange(1 - sequence_length, rollout_length + history)
@@ -237,7 +280,7 @@ def _rank_new_starts(
 def _uniform_starts(
     state: ReplayState, key: jax.Array, sequence_length: int, batch_size: int, history: int
 ) -> jax.Array:
-    """Draw [B] first steps of whole sequences with `history` steps before them, uniformly."""
+    """Draw [B] first steps of complete sequences with `history` steps before them, uniformly."""
     slots, num_envs = state.storage.is_last.shape
     filled = jnp.minimum(state.filled, slots - history) if history else state.filled
     # The remainder's bias is below starts / 2**32; it saves half of the random bits.

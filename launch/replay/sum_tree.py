@@ -1,4 +1,4 @@
-"""A sum tree: it updates priorities and draws indices in proportion to them, in O(log n).
+"""A sum tree: updates priorities, and draws indices in proportion to them, in O(log n).
 
 A tree is a tuple of levels, the leaves first and the total last; an entry is the sum of `WIDTH`
 entries below. Sums are recomputed from their entries, never adjusted by a difference, so float32
@@ -9,7 +9,7 @@ array XLA would copy the whole tree at every level.
 import jax
 import jax.numpy as jnp
 
-WIDTH = 16  # measured on CPU: 8 and 16 are equal, 2 costs three times as much, 64 four times
+WIDTH = 16  # measured on CPU: 8 and 16 are equally fast, 2 takes three times as long, 64 four times
 
 
 def init(size: int) -> tuple[jax.Array, ...]:
@@ -29,7 +29,7 @@ def total(tree: tuple[jax.Array, ...]) -> jax.Array:
 def update(
     tree: tuple[jax.Array, ...], indices: jax.Array, values: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """Set the priorities of leaves [K] to values [K]; among equal indices any one wins."""
+    """Set the priorities of leaves [K] to values [K]; of equal indices, one takes effect."""
     levels = [tree[0].at[indices].set(values)]
     for level in tree[1:]:
         indices = indices // WIDTH
@@ -42,20 +42,20 @@ def sample(tree: tuple[jax.Array, ...], key: jax.Array, count: int) -> tuple[jax
     """Draw `count` leaves, one from each of `count` equal shares of the total (stratified).
 
     Returns:
-      indices [count] int32 and their probabilities [count] float32; a leaf of priority 0 is never
-      drawn while another's is above 0.
+      indices [count] int32 and their probabilities [count] float32. A leaf of priority 0 is drawn
+      only if all are 0.
     """
     mass = (jnp.arange(count) + jax.random.uniform(key, (count,))) / count * total(tree)
     node = jnp.zeros((count,), jnp.int32)
     child = jnp.arange(WIDTH)[None]
-    # Minima and sums, as XLA's argmin and cumsum take twice as long on CPU.
+    # Minima and sums, because XLA's argmin and cumsum take twice as long on CPU.
     up_to = jnp.triu(jnp.ones((WIDTH, WIDTH)))
     for level in tree[-2::-1]:
         entries = level.reshape(-1, WIDTH)[node]
         upper = jnp.dot(entries, up_to, precision="highest")
         reached = (upper > mass[:, None]) & (entries > 0)
         first = jnp.min(jnp.where(reached, child, WIDTH), axis=-1)
-        # Rounding can leave the mass beyond every entry: then the last that is not empty.
+        # Rounding can put the mass beyond every entry; then take the last that is not empty.
         last = jnp.max(jnp.where(entries > 0, child, 0), axis=-1)
         chosen = jnp.where(first < WIDTH, first, last)
         below = jnp.where(child == chosen[:, None], upper - entries, 0.0).sum(axis=-1)

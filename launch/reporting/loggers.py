@@ -1,4 +1,4 @@
-"""Loggers show a run's metrics elsewhere: TensorBoard, Weights & Biases, or the user's own."""
+"""Loggers: TensorBoard, Weights & Biases, and the user's own."""
 
 import importlib
 import warnings
@@ -16,14 +16,14 @@ from bellmax.launch.config.run_config import RunConfig, to_dict
 
 
 class Logger(Protocol):
-    """What a run reports its metrics to.
+    """A destination of a run's metrics.
 
     log(step, metrics): called after every interval of training and after every evaluation. `step`
-        is in environment steps per seed and never falls; an interval and an evaluation may have the
-        same one. `metrics` maps names such as `train/loss` to numbers, see `summarise`.
+        is in environment steps per seed and never decreases; an interval and an evaluation may
+        have the same step. `metrics` maps names such as `train/loss` to numbers, see `summarise`.
     close(): called once when the run ends or stops.
 
-    What either raises is reported once, and the run continues without the logger.
+    If either raises, the exception is reported once, and the run continues without the logger.
     """
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
@@ -32,16 +32,16 @@ class Logger(Protocol):
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the metrics that loggers get: one number a name for all seeds.
+    """Reduce rows over seeds to the metrics for loggers: one number for each name.
 
     Args:
-      rows: of one kind and step, a row a seed, as `MetricsLog.write` takes them.
+      rows: rows of one kind and step, one for each seed, as `MetricsLog.write` takes them.
 
     Returns:
       `train/loss` or `evaluation/episode_return` -> the mean over the seeds that have a finite
-      value; with several seeds `train/loss_std` -> the standard deviation over them, of all
-      columns but counts; `timing/seconds` -> the same for all seeds. A name without a finite value
-      is left out.
+      value; with several seeds `train/loss_std` -> the standard deviation over them, for all
+      columns except counts; `timing/seconds` -> the same for all seeds. A name without a finite
+      value is left out.
     """
     first = rows[0]
     names = [name for name in first if name not in ("step", "seed", "timing")]
@@ -58,14 +58,14 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _finite(values: Iterable[Any]) -> np.ndarray:
-    """The finite numbers among values that may be text or None."""
+    """Return the finite numbers among values that may be text or None."""
     numbers = [value for value in values if isinstance(value, int | float)]
     found = np.array(numbers, np.float64)
     return found[np.isfinite(found)]
 
 
 def check_loggers(config: RunConfig) -> None:
-    """Raise UserError where a logger of a configuration cannot be imported."""
+    """Raise UserError if a logger of a configuration cannot be imported."""
     for name in config.loggers:
         _factory(name)
     if config.tensorboard:
@@ -81,8 +81,8 @@ def open_loggers(
 
     Args:
       folder: the run's folder.
-      config: names them; each shows it.
-      resume_step: of the checkpoint that the run resumes from; None starts the logs afresh.
+      config: names the loggers, and is shown by each.
+      resume_step: step of the checkpoint that the run resumes from; None starts new logs.
 
     Returns:
       (name, logger) of each.
@@ -111,7 +111,7 @@ class TensorBoardLogger:
         from tensorboardX import SummaryWriter
         from tensorboardX.summary import hparams
 
-        # Events of later steps are hidden: the resumed run writes them again.
+        # This hides events of later steps, which the resumed run writes again.
         purge = None if resume_step is None else resume_step + 1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its own dependencies
@@ -160,7 +160,7 @@ class WandbLogger:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Send one point of every metric's chart."""
-        # An evaluation has the step of an interval, while W&B's own step must rise.
+        # An evaluation and an interval can have the same step, but W&B's own step must increase.
         self._run.log({**metrics, "step": step})
 
     def close(self) -> None:

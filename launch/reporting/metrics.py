@@ -26,17 +26,17 @@ class _Sink(NamedTuple):
 class MetricsLog:
     """Writes rows to `metrics.jsonl` and reports their summary to loggers.
 
-    A row is `{"kind": "train" | "evaluation", "step": int, "seed": int, ...scalars}`; figures that
-    depend on the clock go under "timing", so that all else is equal when a run is repeated. NaN and
-    infinities become null, which JSON has; float32 values come back exactly. A file or a logger
-    that fails is reported once and then left out.
+    A row is `{"kind": "train" | "evaluation", "step": int, "seed": int, ...scalars}`; numbers that
+    depend on the clock go under "timing", so that all others are equal when a run is repeated. NaN
+    and infinities become null, because JSON has neither; float32 values are read back exactly. A
+    file or a logger that fails is reported once and not used again.
 
     Args:
       folder: the run's folder.
       loggers: (name, logger) of each.
-      on_metrics: called as `log` of a logger, after all of them; what it raises is not caught.
-      resume_step: rows of later steps are dropped first; None starts the file afresh.
-      report: takes the sentence about what failed; stderr by default.
+      on_metrics: called like `Logger.log`, after all loggers; its exceptions are not caught.
+      resume_step: rows of later steps are removed first; None starts a new file.
+      report: called with the sentence about a failure; by default it prints to stderr.
 
     Raises:
       UserError: the file cannot be opened.
@@ -56,7 +56,7 @@ class MetricsLog:
         self._sinks = [lines, *map(_to_logger, loggers)]
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Write the rows of one kind and step, a row a seed."""
+        """Write the rows of one kind and step, one row for each seed."""
         rows = [_plain(row) for row in rows]
         for sink in [*self._sinks]:
             self._try(sink, lambda sink=sink: sink.write(rows))
@@ -76,7 +76,7 @@ class MetricsLog:
         self.close()
 
     def _try(self, sink: _Sink, action: Callable[[], object]) -> None:
-        """Call `action`; if it raises, report that and leave the sink out from here on."""
+        """Call `action`; if it raises, report the exception and drop the sink."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a logger's own deprecations are not the user's
@@ -84,7 +84,7 @@ class MetricsLog:
         except (Exception, SystemExit) as error:
             self._sinks.remove(sink)
             reason = str(error) or type(error).__name__
-            with contextlib.suppress(Exception):  # stderr may be gone too: nobody left to tell
+            with contextlib.suppress(Exception):  # stderr may be closed too
                 self._report(f"{sink.name} failed ({reason}); training continues without it")
             with contextlib.suppress(Exception, SystemExit):
                 sink.close()
@@ -93,7 +93,7 @@ class MetricsLog:
 def read_metrics(folder: Path, report: Callable[[str], object] | None = None) -> list[Row]:
     """The rows of a run, in the order written.
 
-    A last line cut short by a killed process is left out.
+    A last line that a killed process left incomplete is ignored.
 
     Args:
       folder: of the run.
@@ -134,7 +134,7 @@ def _open_json_lines(path: Path, resume_step: int | None, report: Callable[[str]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, b"".join(map(_line, kept)))
-        # Unbuffered: a row is in the file when `write` returns, and a failed one is not retried.
+        # Unbuffered: a row is in the file when `write` returns, and a failed write is not retried.
         stream = path.open("ab", buffering=0)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror})") from error
@@ -153,7 +153,7 @@ def _to_logger(named: tuple[str, Logger]) -> _Sink:
 
 
 def _plain(value: Any) -> Any:
-    """JSON values only: numpy and jax scalars become Python's, what is not finite becomes None."""
+    """Convert numpy and jax scalars to Python numbers, and numbers that are not finite to None."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

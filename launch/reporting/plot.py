@@ -1,4 +1,4 @@
-"""Learning curves of one run or of many, as PNG and SVG."""
+"""Learning curves of one or several runs, as PNG and SVG."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bellmax import UserError
+from bellmax.envs.options import unknown
 from bellmax.launch.config.overrides import flatten
-from bellmax.launch.config.sentences import unknown
 from bellmax.launch.config.yaml_files import read_yaml
 from bellmax.launch.reporting.metrics import Row, read_metrics
 from bellmax.launch.reporting.plot_options import Look, smooth
@@ -17,12 +17,12 @@ from bellmax.launch.reporting.statistics import bootstrap_interval, interquartil
 # Okabe and Ito's colours, told apart under every common colour blindness; yellow is left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", ":", "-.")
-# What may differ between runs that are one experiment.
+# Keys that may differ between runs of one experiment.
 _LOGGING = {
     *("log_every", "checkpoint_every", "keep_checkpoints"),
     *("tensorboard", "wandb", "loggers"),
 }
-_BESIDE_THE_POINT = {"seed", "seeds"} | _LOGGING
+_IGNORED_KEYS = {"seed", "seeds"} | _LOGGING
 _LABELS = {"episode_return": "episode return", "episode_length": "episode length (steps)"}
 
 
@@ -30,7 +30,7 @@ LOOK = Look()
 
 
 class Curve(NamedTuple):
-    """seeds: for each seed its ([P] steps, [P] values), both float64."""
+    """A learning curve; seeds: ([P] steps, [P] values) of each seed, both float64."""
 
     label: str
     env: str
@@ -52,14 +52,15 @@ def plot_runs(
     metric: str = "episode_return",
     look: Look = LOOK,
 ) -> list[Path]:
-    """Draws the learning curves of runs, one panel a task.
+    """Draw the learning curves of runs, one panel for each task.
 
-    Runs whose configurations differ by their seed alone are one curve: the mean over seeds, or the
-    interquartile mean where every curve has four or more, with its 95 % bootstrap interval.
+    Runs whose configurations differ only by seed form one curve: the mean over seeds, or the
+    interquartile mean if every curve has four or more seeds, with its 95 % bootstrap interval.
 
     Args:
       runs: folders with `metrics.jsonl` and `config.yaml`.
-      out: where to write, its suffix aside; `RUN/curve` for one run and `./curves` for several.
+      out: path of the files; its suffix is replaced. None is `RUN/curve` for one run, `./curves`
+        for several.
       metric: a column of the evaluation rows, or of the training rows if those lack it.
       look: titles, sizes and groups.
 
@@ -153,7 +154,7 @@ def _pool(sources: list[Source], key: str | None = None) -> list[Curve]:
         names = [name.split("\n") for name in groups]
         return [Curve(n[0], n[1], seeds) for n, seeds in zip(names, pooled, strict=True)]
     for source in sources:
-        essence = {k: v for k, v in source.settings.items() if k not in _BESIDE_THE_POINT}
+        essence = {k: v for k, v in source.settings.items() if k not in _IGNORED_KEYS}
         groups.setdefault(repr(sorted(essence.items())), []).append(source)
     return [
         Curve(
@@ -178,7 +179,7 @@ def _label(source: Source, all_sources: list[Source]) -> str:
     differing = [
         key
         for key in source.settings
-        if key not in _BESIDE_THE_POINT and any(get(s, key) != get(source, key) for s in same)
+        if key not in _IGNORED_KEYS and any(get(s, key) != get(source, key) for s in same)
     ]
     if not differing:
         return agent
@@ -241,7 +242,7 @@ def _dress(axes: Any, env: str, label: str, curves: list[Curve]) -> None:
 
 
 def _statistic(curves: list[Curve]) -> Any:
-    """One for all curves of a panel, or they could not be compared."""
+    """Return the statistic for all curves of a panel, the same so that they can be compared."""
     few = any(1 < len(curve.seeds) < 4 for curve in curves)
     return mean if few else interquartile_mean
 

@@ -1,4 +1,4 @@
-"""What a terminal shows while a run trains: one live line, or a plain line for each interval."""
+"""Progress of training in a terminal: one live line, or a plain line for each interval."""
 
 import datetime
 import importlib.util
@@ -10,16 +10,16 @@ import numpy as np
 
 
 class Progress:
-    """Shows how far training has come. Nothing that goes wrong here reaches the run.
+    """Shows the progress of training. Failures to print do not affect the run.
 
     On a terminal, and in a notebook with ipywidgets, one line is redrawn; elsewhere each update
     prints a line.
 
     Args:
-      total_steps: environment steps that each seed will take.
-      seeds: how many train at once; the rates that are shown are of all of them together.
+      total_steps: environment steps of each seed at the end.
+      seeds: number of learners; the rates shown are sums over all of them.
       console: a rich Console; standard output by default.
-      silent: shows nothing.
+      silent: whether to show nothing.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Progress:
             self._live = None
 
     def compiled(self, seconds: float) -> None:
-        """Shows from now on how long compilation took."""
+        """Include the duration of compilation in all later lines."""
         self._compiled = [f"compiled in {seconds:.1f} s"]
 
     def update(
@@ -55,15 +55,15 @@ class Progress:
         loss: Any,
         notes: Sequence[str] = (),
     ) -> None:
-        """Shows the state of the run after `step` environment steps.
+        """Show the state of the run after `step` environment steps.
 
         Args:
           step: environment steps taken by each seed.
-          steps_per_second: environment steps a second, of all seeds together.
-          updates_per_second: gradient steps a second, of all seeds together.
-          episode_return: one number or [S], one a seed; None and NaN mean no episode ended.
+          steps_per_second: environment steps per second, summed over seeds.
+          updates_per_second: gradient steps per second, summed over seeds.
+          episode_return: one number or [S], one per seed; None or NaN if no episode ended.
           loss: one number or [S].
-          notes: what else there is to say.
+          notes: further text for the line.
         """
 
         def show() -> None:
@@ -84,7 +84,7 @@ class Progress:
         self._safely(show)
 
     def message(self, text: str) -> None:
-        """Prints a line of its own."""
+        """Print a separate line."""
         self._safely(lambda: self._print(text))
 
     def _open(self) -> None:
@@ -110,7 +110,7 @@ class Progress:
             self._open()
         console: Any = self._console
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-        console.file.flush()  # a line in a log file is there when it is printed
+        console.file.flush()  # so that a log file has the line at once
 
     def _eta(self, step: int, steps_per_second: float) -> str:
         seconds = max(self._total - step, 0) * self._seeds / max(steps_per_second, 1e-9)
@@ -119,14 +119,14 @@ class Progress:
         return str(datetime.timedelta(seconds=round(seconds)))
 
     def _safely(self, action: Any) -> None:
-        """Runs `action`; after the first failure (a closed pipe, say) nothing is shown any more."""
+        """Run `action`; after its first failure, such as a closed pipe, show nothing any more."""
         if self._broken:
             return
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 action()
-        except (Exception, SystemExit):  # rich answers a broken pipe by leaving the program
+        except (Exception, SystemExit):  # rich exits the program at a broken pipe
             self._broken = True
 
 
@@ -136,7 +136,7 @@ def _finite(values: Any) -> np.ndarray:
 
 
 def _spread(values: Any) -> str:
-    """Mean over the seeds that have a value, and their range if there are several."""
+    """Return the mean over seeds that have a value, with their range if there are several."""
     known = _finite(values)
     if not known.size:
         return "-"
@@ -150,7 +150,7 @@ def _middle(values: Any) -> str:
 
 
 def _memory() -> str:
-    """Memory in use on the first device, or by the process where a device keeps no count."""
+    """Return the memory in use on the first device, or by the process if it reports none."""
     import jax
     import psutil
 

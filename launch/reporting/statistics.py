@@ -5,19 +5,21 @@ from typing import Any
 
 import numpy as np
 
+from bellmax import must
+
 Statistic = Callable[..., Any]  # (x, axis=) -> x reduced over the axis
 
 
 def mean(x: Any, axis: int | None = None) -> Any:
-    """Return the mean of `x`, over all of it or one axis."""
+    """Return the mean of `x` over all elements or one axis."""
     return np.mean(np.asarray(x, np.float64), axis=axis)
 
 
 def interquartile_mean(x: Any, axis: int | None = None) -> Any:
-    """Return the mean of the middle half of `x`, over all of it or one axis.
+    """Return the mean of the middle half of `x`, over all elements or one axis.
 
-    A quarter of the values, rounded down, is left out at either end: it is robust to outliers,
-    and uses more of the data than the median.
+    A quarter of the values, rounded down, is left out at either end. This is robust to outliers and
+    uses more of the data than the median.
 
     Source: Agarwal et al. 2021, arXiv:2108.13264.
     """
@@ -40,10 +42,10 @@ def bootstrap_interval(
     Args:
       values: [runs] or [runs, tasks]. With tasks the bootstrap is stratified: runs are
         resampled within each task, and the statistic is of all values together.
-      statistic: of (x, axis=), as `mean` and `interquartile_mean`.
+      statistic: function (x, axis=), such as `mean` or `interquartile_mean`.
       confidence: in (0, 1).
-      resamples: their number; with 2000 the second digit of the width is stable.
-      seed: of the resampling, so that an interval can be reproduced.
+      resamples: number of resamples; with 2000 the second digit of the width is stable.
+      seed: seed of the resampling, so that an interval can be reproduced.
 
     Returns:
       (low, high); (nan, nan) for fewer than two runs.
@@ -52,7 +54,7 @@ def bootstrap_interval(
 
     values = np.asarray(values, np.float64)
     if values.ndim not in (1, 2):
-        raise ValueError(f"values must be [runs] or [runs, tasks]; its shape is {values.shape}.")
+        raise ValueError(must("values", "of shape [runs] or [runs, tasks]", values.shape))
     if len(values) < 2:
         return float("nan"), float("nan")
     tasks = tuple(values.reshape(len(values), -1).T)

@@ -1,4 +1,4 @@
-"""Versions of what is installed."""
+"""Versions of installed packages."""
 
 import importlib.metadata
 import itertools
@@ -16,7 +16,7 @@ def version(name: str) -> str | None:
 
 
 def requirements() -> tuple[list[str], dict[str, list[str]]]:
-    """Return bellmax's core packages, and those of each extra, by its own metadata."""
+    """Return bellmax's core packages and those of each extra, from its metadata."""
     core, extras = ["jaxlib"], {}
     try:
         lines = importlib.metadata.requires("bellmax") or []

@@ -1,7 +1,7 @@
-"""Writes pictures that arrive one by one as a video, .gif or .mp4, with ffmpeg.
+"""Write a stream of pictures as a video, .gif or .mp4, with ffmpeg.
 
-No more than one picture is in memory. imageio itself is not used: its ffmpeg plugin refuses .gif,
-and its other writers of .gif keep every picture until the end.
+Only one picture is in memory at a time. imageio itself is not used: its ffmpeg plugin refuses
+.gif, and its other writers of .gif keep every picture until the end.
 """
 
 import contextlib
@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.errors import in_words
-from bellmax.envs.options import import_extra
-from bellmax.launch.config.sentences import unknown
+from bellmax.envs.options import import_extra, unknown
 
 MAX_FPS = {".gif": 50, ".mp4": 240}  # browsers show a gif with more at a tenth of the speed
 SUFFIXES = tuple(MAX_FPS)
-# Each picture of a gif has the 256 colours that suit it best.
+# Each picture of a gif gets its own palette of 256 colours.
 _PALETTES = (
     "split[a][b];[a]palettegen=stats_mode=single:reserve_transparent=0[p];"
     "[b][p]paletteuse=new=1:dither=none"
@@ -44,10 +43,10 @@ def check_video(path: Path, fps: int | None = None) -> None:
 
     Args:
       path: the file.
-      fps: pictures a second; None for one that every video supports.
+      fps: pictures per second; None for a rate that every video supports.
 
     Raises:
-      UserError: the suffix is none of .gif and .mp4, the path is a folder, `fps` is out of range,
+      UserError: the suffix is not .gif or .mp4, the path is a folder, `fps` is out of range,
         or the extra `video` is missing.
     """
     suffix = path.suffix.lower()
@@ -57,8 +56,8 @@ def check_video(path: Path, fps: int | None = None) -> None:
         raise UserError(f"{path} is a folder; name a file for the video")
     most = MAX_FPS[suffix]
     if fps is not None and not 1 <= fps <= most:
-        hint = "; a video .mp4 can have more" if suffix == ".gif" and fps > most else ""
-        raise UserError(f"--fps must be an integer in [1, {most}] for a {suffix}, got {fps}{hint}")
+        hint = "a video .mp4 can have more" if suffix == ".gif" and fps > most else ""
+        raise UserError(must("--fps", f"an integer in [1, {most}] for a {suffix}", fps, hint))
     try:
         import_extra("imageio_ffmpeg", "video").get_ffmpeg_exe()
     except RuntimeError as error:
@@ -70,9 +69,9 @@ def write_video(path: Path, pictures: Iterable[np.ndarray], fps: int) -> int:
 
     Args:
       path: a file that `check_video` accepts; its folder is created if it is missing.
-      pictures: [H, W, 3] uint8 each, all of one size, at least one. Nothing is written before the
-        first of them is there.
-      fps: pictures a second. A gif has delays of whole hundredths of a second, which are right on
+      pictures: [H, W, 3] uint8 each, all of the same size, at least one. Nothing is written before
+        the first picture.
+      fps: pictures per second. A gif has delays of whole hundredths of a second, which are right on
         average. An mp4 repeats the last row or column of pictures whose height or width is odd.
 
     Returns:
@@ -97,20 +96,17 @@ def _check(pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     size = None
     for picture in pictures:
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise UserError(
-                f"pictures must be [H, W, 3] uint8, but one is {list(picture.shape)} "
-                f"{picture.dtype}"
-            )
+            got = f"{list(picture.shape)} {picture.dtype}"
+            raise UserError(must("pictures", "[H, W, 3] uint8", got))
         size = size or picture.shape
         if picture.shape != size:
-            raise UserError(
-                f"pictures must all be of one size, {list(size)}, but one is {list(picture.shape)}"
-            )
+            allowed = f"all of one size, {list(size)}"
+            raise UserError(must("pictures", allowed, list(picture.shape)))
         yield picture
 
 
 def _write(path: Path, pictures: Iterator[np.ndarray], fps: int) -> int:
-    """Writes a file that may be there, and reads it back: ffmpeg's exit status is not shown."""
+    """Write a file and read it back to check it, because ffmpeg's exit status is hidden."""
     # With its own protection from Ctrl-C ffmpeg is started by a fork, which threads of jax forbid.
     os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
     ffmpeg = import_extra("imageio_ffmpeg", "video")

@@ -1,1 +1,1 @@
-"""The state of training and what advances it: the device runner, the host runner, evaluators."""
+"""The training state, the device runner, the host runner, and evaluators."""

@@ -1,4 +1,4 @@
-"""What a runner and an evaluator are, and what the host runner asks of actors."""
+"""Protocols of runners and evaluators, and of the actors that the host runner uses."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -13,11 +13,11 @@ Advance = Callable[[TrainState, Any, Any], tuple[TrainState, IntervalMetrics]]
 
 
 class Runner(Protocol):
-    """What trains an agent: both runners keep the same `TrainState` and are called alike.
+    """Trains an agent. Both runners fulfil this protocol and keep the same `TrainState`.
 
     traces: a list that grows by an entry whenever a learning program is compiled.
-    resumes_episodes: whether the episodes in flight are part of the state, so that a resumed run
-      continues them; otherwise it begins new ones.
+    resumes_episodes: whether unfinished episodes are part of the state, so that a resumed run
+      continues them; otherwise it starts new ones.
     """
 
     @property
@@ -28,20 +28,20 @@ class Runner(Protocol):
 
     @property
     def init(self) -> Callable[[jax.Array], TrainState]:
-        """init(seeds [S] int32) -> TrainState of one learner a seed."""
+        """init(seeds [S] int32) -> TrainState with one learner per seed."""
         ...
 
     @property
     def advance(self) -> Callable[..., tuple[TrainState, IntervalMetrics]]:
         """advance(state, warmup, rollouts): `warmup` rollouts without learning, `rollouts` with it.
 
-        It donates the state and returns early at a loss that is not finite.
+        It donates the state, and returns early if a loss is not finite.
         """
         ...
 
     @property
     def place(self) -> Callable[[TrainState], TrainState]:
-        """place(state) -> the state on the devices where `advance` wants it."""
+        """place(state) -> the state on the devices that `advance` uses."""
         ...
 
     def compile(self, state: TrainState) -> Callable[..., tuple[TrainState, IntervalMetrics]]:
@@ -49,15 +49,15 @@ class Runner(Protocol):
         ...
 
     def restarts(self) -> dict[str, int]:
-        """Return how often environments and actors were restarted in the whole run, by reason."""
+        """Return the number of restarts of environments and actors in the whole run, by reason."""
         ...
 
     def resume_restarts(self, restarts: Mapping[str, int]) -> None:
-        """Count on from `restarts`, those of the run that this one resumes."""
+        """Add `restarts`, those before this run was resumed, to the counts."""
         ...
 
     def report(self) -> dict[str, float]:
-        """Return columns for the log: seconds waited since the last call, restarts so far."""
+        """Return columns for the log: seconds waited since the last call, and restarts so far."""
         ...
 
     def on_message(self, say: Callable[[str], None]) -> None:
@@ -69,14 +69,14 @@ class Runner(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what the environments hold."""
+        """Free the environments."""
         ...
 
 
 class Episodes(NamedTuple):
-    """One episode an environment: leaves [S, E].
+    """Episodes of an evaluation, one per environment; leaves [S, E].
 
-    episode_return: raw and undiscounted; of a cut episode, what it had earned by then.
+    episode_return: raw and undiscounted, up to the cut if the episode was cut.
     episode_length: environment steps. cut: [S, E] bool, the evaluation ended before the episode.
     """
 
@@ -86,7 +86,7 @@ class Episodes(NamedTuple):
 
 
 class Evaluator(Protocol):
-    """What plays whole episodes of greedy policies."""
+    """Plays complete episodes with greedy policies."""
 
     def __call__(
         self, params: Params, statistics: Any, seeds: jax.Array, step: jax.Array
@@ -94,9 +94,9 @@ class Evaluator(Protocol):
         """Return episodes [S, E], or None if the run was asked to stop before they ended.
 
         Args:
-          params: of the policies, with a leading [S].
-          statistics: of observations, with a leading [S]; () where they are not normalised.
-          seeds: [S] int32. step: [] int32. Each seed and step has episodes of its own.
+          params: parameters of the policies, with a leading [S].
+          statistics: of observations, with a leading [S]; () if they are not normalised.
+          seeds: [S] int32. step: [] int32. Each seed and step has different episodes.
         """
         ...
 
@@ -110,21 +110,21 @@ class Evaluator(Protocol):
 
 
 class PolicyInputs(NamedTuple):
-    """What acting needs of a state. statistics: of observations, () if they are not normalised."""
+    """The part of a state that acting needs; statistics: () if observations are not normalised."""
 
     params: Params
     statistics: Any
 
 
 class ActorInputs(NamedTuple):
-    """What actors receive from the learner: to act by, and the memory [N, ...] in the state."""
+    """Inputs of actors from the learner: the policy, and the memory [N, ...] of the state."""
 
     policy: PolicyInputs
     memory: Memory
 
 
 class RolloutSums(NamedTuple):
-    """Sums over rollouts: environment steps; of the episodes that ended number, return, length."""
+    """Sums over rollouts: environment steps; number, return and length of ended episodes."""
 
     env_steps: int
     episodes: int
@@ -132,7 +132,7 @@ class RolloutSums(NamedTuple):
     episode_length: int
 
     def plus(self, other: "RolloutSums") -> "RolloutSums":
-        """Return the sums over both."""
+        """Return the sums of both."""
         sums: Any = [a + b for a, b in zip(self, other, strict=True)]
         return RolloutSums(*sums)
 
@@ -140,9 +140,9 @@ class RolloutSums(NamedTuple):
 class HostRollout(NamedTuple):
     """A rollout of L vector steps on the host, arrays of numpy or of jax.
 
-    records: leaves [L, N, ...], the observations newest frames alone where replay keeps no more.
-    before, memory: the memory before and after it, [N, ...]. after: the next step, as it was shown.
-    outcome: leaves [L, N, ...], or () if the agent does not observe.
+    records: leaves [L, N, ...]; observations are only the newest frames if replay stores those.
+    before, memory: the memory [N, ...] before and after the rollout. after: the next time step.
+    outcome: leaves [L, N, ...], or () if the agent has no `observe`.
     raw: [L, N, ...] observations before normalisation, or ().
     """
 
@@ -155,14 +155,14 @@ class HostRollout(NamedTuple):
 
 
 class Waits(NamedTuple):
-    """Seconds that the learner waited for actors, and that an actor waited for it, on average."""
+    """Seconds that the learner waited for actors, and an actor for the learner on average."""
 
     learner: float
     actors: float
 
 
 class ActorTimeoutError(Exception):
-    """No rollout came within a while after the run was asked to stop."""
+    """No rollout arrived in time after the run was asked to stop."""
 
 
 class RolloutSource(Protocol):
@@ -175,17 +175,17 @@ class RolloutSource(Protocol):
     def stopping(self) -> bool: ...
 
     def start(self, act_key: jax.Array, env_key: jax.Array, memory: Memory, now: int) -> None:
-        """Make the actors. Does nothing if they exist.
+        """Make the actors, unless they exist already.
 
         Args:
-          act_key: of acting. env_key: of the environments' seeds.
-          memory: of all environments at the start, [N, ...].
-          now: the vector step that they start at.
+          act_key: key of the actions. env_key: key of the environments' seeds.
+          memory: initial memory of all environments, [N, ...].
+          now: the vector step at which the actors start.
         """
         ...
 
     def publish(self, policy: PolicyInputs) -> None:
-        """Give the actors new parameters; a rollout that was begun ends by the old ones."""
+        """Give the actors new parameters; a rollout in progress is finished with the old ones."""
         ...
 
     def take(self, memory: Memory, now: int) -> tuple[HostRollout, RolloutSums]:
@@ -197,7 +197,7 @@ class RolloutSource(Protocol):
 
         Raises:
           ActorTimeoutError: the run was asked to stop and an actor hangs.
-          Exception: what stopped an actor.
+          Exception: the exception that stopped an actor.
         """
         ...
 

@@ -1,9 +1,9 @@
 """The on-device runner: environment, replay and learner of S seeds in one compiled program.
 
-`DeviceRunner.advance` is the whole of training: a loop that only fills the replay, then a loop of
-rollout, replay add and gradient steps, both of a length given at run time, so that one compilation
-serves the warm-up, every logging interval and the last, shorter one. On-policy agents have no
-replay and learn from the rollout itself.
+`DeviceRunner.advance` does all training: a loop that only fills the replay, then a loop of
+rollout, replay add and gradient steps. The lengths of both loops are run-time values, so one
+compilation serves the warm-up, every logging interval and the last, shorter one. On-policy agents
+have no replay and learn from the rollout itself.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bellmax.agents import ActInput, Agent
-from bellmax.agents.shared.base import Batch, LearnOutput, Outcome
+from bellmax.agents import ActInput, Agent, Batch, LearnOutput, Outcome
 from bellmax.envs import Step, VectorEnv, VectorState, VectorTimeStep
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.learning import from_replay, from_rollout
@@ -34,7 +33,7 @@ from bellmax.launch.runners.train_state import (
 
 @dataclass(frozen=True)
 class DeviceRunner:
-    """A `Runner` whose environments are part of the compiled program; nothing in it can hang."""
+    """A `Runner` whose environments are part of the compiled program, so that it cannot hang."""
 
     init: Callable[[jax.Array], TrainState]
     advance: jax.stages.Wrapped
@@ -43,7 +42,7 @@ class DeviceRunner:
 
     @property
     def resumes_episodes(self) -> bool:
-        """Whether the episodes in flight are part of the state."""
+        """Whether unfinished episodes are part of the state."""
         return True
 
     def compile(self, state: TrainState) -> Callable[..., tuple[TrainState, IntervalMetrics]]:
@@ -52,18 +51,18 @@ class DeviceRunner:
         return self.advance.lower(state, length, length).compile()
 
     def restarts(self) -> dict[str, int]:
-        """Return no restarts."""
+        """Return no restarts: nothing can fail on the device."""
         return {}
 
     def resume_restarts(self, restarts: Mapping[str, int]) -> None:
-        """Do nothing: nothing restarts here."""
+        """Do nothing: there are no restarts on the device."""
 
     def report(self) -> dict[str, float]:
         """Return no columns."""
         return {}
 
     def on_message(self, say: Callable[[str], None]) -> None:
-        """Do nothing: it has nothing to say."""
+        """Do nothing: this runner has no messages."""
 
     def stop(self) -> None:
         """Do nothing: a compiled call of `advance` runs to its end."""
@@ -85,8 +84,8 @@ def make_runner(
     """Make the runner of one agent on one vector environment.
 
     Args:
-      agent, env, replay: what to wire; the replay must have been made for these shapes, and is None
-        for an on-policy agent.
+      agent, env, replay: the parts. The replay must have been made for these shapes; None for an
+        on-policy agent.
       rollout_length: L, vector steps between learning phases.
       updates_per_rollout: gradient steps in a learning phase.
       num_seeds: S, independent learners.
@@ -110,8 +109,8 @@ def make_runner(
         state, interval, rollout = collect(state, interval)
         return learn(keep(state, rollout), rollout, interval)
 
-    # One seed goes through vmap too: the same operations in the same order as one seed of many, so
-    # that both are equal up to rounding.
+    # A single seed uses vmap too, so that its operations are those of one seed among many, and both
+    # results are equal up to rounding.
     state_axes = seed_axes(replay is None)
     axes = state_axes, 0
     run_fill = jax.vmap(fill_one, in_axes=axes, out_axes=axes)
@@ -218,7 +217,7 @@ def _make_collect(agent: Agent, env: VectorEnv, length: int):
 
 
 def example_step(agent: Agent, seen: VectorTimeStep) -> Step:
-    """Return shapes and dtypes of one vector step, leaves [N, ...], from the shapes of `seen`."""
+    """Return shapes and dtypes of a vector step, leaves [N, ...], given those of a time step."""
     num_envs = seen.is_last.shape[0]
 
     def one(seen: VectorTimeStep, key: jax.Array) -> Step:
@@ -236,7 +235,7 @@ def example_step(agent: Agent, seen: VectorTimeStep) -> Step:
 
 
 def zero_metrics(agent: Agent, step: Step, num_seeds: int) -> IntervalMetrics:
-    """Return the zero-initialised metrics of an interval; `step` gives shapes of a vector step."""
+    """Return zero-initialised interval metrics; `step` has the shapes of a vector step."""
 
     def learn(key: jax.Array) -> LearnOutput:
         size, length = agent.replay.batch_size, agent.replay.sequence_length

@@ -1,4 +1,4 @@
-"""Evaluation: whole episodes of the greedy policy, in a function and key stream of its own."""
+"""Evaluation: complete episodes of the greedy policy, compiled separately from training."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from bellmax.envs.statistics import normalise
 from bellmax.launch.runners.base import Episodes, PolicyInputs
 from bellmax.launch.runners.random import stream
 
-DEFAULT_MAX_STEPS = 27_000  # environment steps, where a task has no time limit: 30 minutes of Atari
+DEFAULT_MAX_STEPS = 27_000  # environment steps for tasks without a time limit: 30 minutes of Atari
 
 
 # greedy(policy, observation [N, ...], memory, is_first [N], key, step []) -> (action, memory)
@@ -42,7 +42,7 @@ def make_greedy(agent: Agent) -> Greedy:
 
 
 def make_values(values: Callable[..., Any]) -> Callable[[PolicyInputs, Any, Memory, Any], Any]:
-    """An agent's `values` of observations as the task shows them."""
+    """Return the agent's `values` as a function of raw observations."""
 
     def of_task(policy: PolicyInputs, observation: Any, memory: Memory, is_first: Any) -> Any:
         params, statistics = policy
@@ -76,7 +76,7 @@ def make_evaluator(agent: Agent, env: VectorEnv, max_steps: int | None) -> Devic
     """Compile the evaluation of S policies, one episode in each environment.
 
     Args:
-      agent: acts with exploration off.
+      agent: the agent, which acts without exploration.
       env: E environments made for evaluation (rewards unclipped, statistics frozen).
       max_steps: vector steps after which unfinished episodes are cut; None takes the time limit of
         the task, or 27,000.

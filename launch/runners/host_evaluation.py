@@ -1,4 +1,4 @@
-"""Evaluation on host environments: whole episodes of the greedy policy."""
+"""Evaluation on host environments: complete episodes of the greedy policy."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,21 +7,21 @@ import jax
 import numpy as np
 
 from bellmax.agents import Agent, Params
-from bellmax.envs.host import HostVector
+from bellmax.envs import HostVector
 from bellmax.launch.runners.base import Episodes, PolicyInputs
 from bellmax.launch.runners.evaluation import DEFAULT_MAX_STEPS, make_greedy
 from bellmax.launch.runners.random import numpy_seeds, stream
 
 
 class HostEvaluator:
-    """An `Evaluator` of E environments, which it makes when it is first called.
+    """An `Evaluator` with E host environments, made at its first call.
 
     Args:
-      agent: acts with exploration off.
+      agent: the agent, which acts without exploration.
       make_env: makes environments for evaluation (rewards unclipped).
       max_steps: vector steps after which unfinished episodes are cut; None takes the time limit of
         the task, or 27,000.
-      stopping: called between two steps; True ends the evaluation.
+      stopping: called between steps; True ends the evaluation.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class HostEvaluator:
     def __call__(
         self, params: Params, statistics: Any, seeds: jax.Array, step: jax.Array
     ) -> Episodes | None:
-        """Return episodes [1, E] of the first of the params; arguments as of an `Evaluator`.
+        """Return episodes [1, E] of the first policy; arguments as in `Evaluator`.
 
-        None if the run was asked to stop before they ended.
+        None if the run was asked to stop before the episodes ended.
         """
         env = self._env = self._env or self._make_env()
         limit = self._max_steps or env.spec.time_limit or DEFAULT_MAX_STEPS
@@ -70,7 +70,7 @@ class HostEvaluator:
         return Episodes(*each)
 
     def report(self) -> dict[str, int]:
-        """Return the restarts in the last evaluation; a restarted return begins again at 0."""
+        """Return the restarts in the last evaluation. A restart resets the return to 0."""
         return {"restarts": self._restarts}
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """The host runner: actors step host environments, the learner runs compiled gradient steps.
 
-It has the functions of the on-device runner and keeps the same `TrainState`; what the learner does
-with a rollout is the same code (`bellmax.launch.runners.learning`). The environments themselves are
-not in the state: a resumed run starts new episodes.
+It fulfils the same protocol as the device runner, keeps the same `TrainState`, and shares the code
+of learning phases (`bellmax.launch.runners.learning`). The environments are not part of the state:
+a resumed run starts new episodes.
 """
 
 import functools
@@ -16,8 +16,7 @@ import numpy as np
 from dm_env import specs
 from jax.sharding import Mesh
 
-from bellmax.agents import Agent
-from bellmax.agents.shared.base import Outcome
+from bellmax.agents import Agent, Outcome
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.base import (
     ActorTimeoutError,
@@ -34,17 +33,19 @@ from bellmax.launch.runners.learner_functions import (
 )
 from bellmax.launch.runners.train_state import IntervalMetrics, TrainState
 
-_FINITE_EVERY = 32  # rollouts between two checks of the losses, each of which waits for the device
+_FINITE_EVERY = (
+    32  # rollouts between checks that the losses are finite; each check waits for the device
+)
 
 
 class HostRunner:
-    """A `Runner` that learns from the rollouts of actors; its state has a leading [1].
+    """A `Runner` that learns from rollouts of actors; its state has a leading [1].
 
     Args:
       agent: the agent.
-      observation: the spec of what one environment shows, before normalisation.
+      observation: spec of one environment's observation, before normalisation.
       source: the actors.
-      replay: made for these shapes; None for an on-policy agent, whose actors run in lock-step.
+      replay: a replay for these shapes; None for an on-policy agent, whose actors run in lock-step.
       num_envs: N, over all actors.
       rollout_length: L, vector steps between learning phases.
       updates_per_rollout: gradient steps in a learning phase.
@@ -53,7 +54,7 @@ class HostRunner:
       mesh: of devices that share the replay and each batch; None for one device.
 
     Attributes:
-      traces: how often a learning phase was compiled, as a list that grows.
+      traces: a list that grows by one entry whenever a learning phase is compiled.
       functions: the learner's compiled functions.
     """
 
@@ -96,7 +97,7 @@ class HostRunner:
         self.init, self.place = self.functions.init, self.functions.place
 
     def compile(self, state: TrainState) -> Callable[..., tuple[TrainState, IntervalMetrics]]:
-        """Compile learning phases, all but those of replay in host memory; return `advance`."""
+        """Compile the learning phase, unless replay is in host memory; return `advance`."""
         if not self._host_memory:
             shapes = self.zero_metrics, self.abstract_rollout(), np.zeros(2, np.int32)
             self.functions = self.functions.compile(state, *shapes)
@@ -107,11 +108,11 @@ class HostRunner:
     ) -> tuple[TrainState, IntervalMetrics]:
         """Take `warmup` rollouts without learning, then `rollouts` with it; donates the state.
 
-        Returns early after `stop` was called, without waiting for an actor that hangs, and within
-        32 rollouts of a loss that is not finite.
+        Returns early after `stop`, without waiting for an actor that hangs, and within 32 rollouts
+        after a loss that is not finite.
 
         Raises:
-          Exception: what stopped an actor.
+          Exception: the exception that stopped an actor.
         """
         if not self._started:
             state = self._start(state)
@@ -150,13 +151,15 @@ class HostRunner:
         return {"learner_waited": waits.learner, "actors_waited": waits.actors, **restarts}
 
     def restarts(self) -> dict[str, int]:
-        """Return how often environments and actors were restarted in the whole run, by reason."""
+        """Return the number of restarts of environments and actors in the whole run, by reason."""
         counts = Counter(self._earlier)
-        counts.update(self._source.faults())  # unlike +, it keeps counts of 0: columns of the log
+        counts.update(
+            self._source.faults()
+        )  # unlike +, `update` keeps counts of 0, which are columns of the log
         return dict(counts)
 
     def resume_restarts(self, restarts: Mapping[str, int]) -> None:
-        """Count on from `restarts`, those of the run that this one resumes."""
+        """Add `restarts`, those before this run was resumed, to the counts."""
         self._earlier = dict(restarts)
 
     def on_message(self, say: Callable[[str], None]) -> None:
@@ -164,7 +167,7 @@ class HostRunner:
         self._source.on_message(say)
 
     def stop(self) -> None:
-        """Ask `advance` to return after the rollout that it is at."""
+        """Ask `advance` to return after its current rollout."""
         self._source.stop()
 
     def close(self) -> None:
@@ -174,11 +177,11 @@ class HostRunner:
 
     @functools.cached_property
     def zero_metrics(self) -> IntervalMetrics:
-        """Metrics of an interval's start. Tracing a gradient step for them takes 0.3 s, once."""
+        """Zero-initialised metrics of an interval. Their shapes take 0.3 s of tracing, once."""
         return zero_metrics(self._agent, self._example, 1)
 
     def _start(self, state: TrainState) -> TrainState:
-        """Start the actors; return the state with the unfinished episodes of earlier ones ended."""
+        """Start the actors; return the state with earlier unfinished episodes ended."""
         now = int(state.vector_steps)
         memory = jax.tree.map(lambda x: x[0], state.actor.memory)
         self._source.start(state.keys.act[0], state.keys.env[0], memory, now)
@@ -189,7 +192,7 @@ class HostRunner:
         return state._replace(replay=_end_episodes(state.replay))
 
     def abstract_rollout(self) -> HostRollout:
-        """Shapes and dtypes of what actors send."""
+        """Return the shapes and dtypes of the rollouts that actors send."""
 
         def rows(x: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((self._length, *x.shape), x.dtype)
@@ -212,7 +215,7 @@ class HostRunner:
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _end_episodes(replay: replay_lib.ReplayState) -> replay_lib.ReplayState:
-    """Mark the newest steps in replay as last of their episodes: the next ones are not known."""
+    """Mark the newest steps in replay as last: their episodes are not continued."""
     storage = replay.storage
     newest = (replay.cursor - 1) % storage.is_last.shape[1]
     storage = storage._replace(is_last=storage.is_last.at[:, newest].set(True))

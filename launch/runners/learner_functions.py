@@ -1,7 +1,8 @@
 """The compiled functions of the host runner's learner.
 
-`on_device` keeps replay on the learner's device, in one program with the gradient steps. For a
-replay larger than that device's memory, `in_host_memory` keeps it in host memory and moves batches.
+`on_device` keeps replay on the learner's device, in one program with the gradient steps.
+`in_host_memory` keeps a replay that is too large for the device in host memory, and copies batches
+to the device.
 """
 
 import functools
@@ -13,8 +14,7 @@ import jax.numpy as jnp
 from dm_env import specs
 from jax.sharding import Mesh
 
-from bellmax.agents import Agent
-from bellmax.agents.shared.base import Batch, LearnerState
+from bellmax.agents import Agent, Batch, LearnerState
 from bellmax.envs import Step, VectorState, VectorTimeStep
 from bellmax.envs.statistics import initial_statistics, merge_statistics, normalise
 from bellmax.launch.replay import ring as replay_lib
@@ -37,18 +37,19 @@ class LearnerFunctions(NamedTuple):
     """Functions of states with a leading [1] of seeds.
 
     `add_rollout` and `learn` take, donate and return a packed state: without its keys, which never
-    change, and by `on_device` as a list of arrays. A call of a compiled program costs time for each
-    array and container, whatever it does with them. Nothing else knows how a state is packed.
+    change, and for `on_device` as a list of arrays. Packing saves time, because each array and
+    container costs time in every call of a compiled program. The packed form is private to `pack`
+    and `unpack`.
 
     init(seeds [1]) -> TrainState
     pack(state) -> (packed, keys)
     unpack(packed, keys) -> state
-    publish(state) -> ActorInputs: a copy, as the state itself is donated while actors still act.
+    publish(state) -> ActorInputs: a copy, because the state is donated while actors use it.
     add_rollout(packed, rollout, counts [2]) -> (packed, ActorInputs): adds a rollout without
         learning; counts are its environment steps and ended episodes.
-    learn(packed, keys, interval, rollout, counts [2]) -> (packed, interval, ActorInputs): adds it
-        and learns.
-    place(state) -> state: where the other functions want it, as after it was read from a file.
+    learn(packed, keys, interval, rollout, counts [2]) -> (packed, interval, ActorInputs): adds a
+        rollout and learns.
+    place(state) -> state, on the devices that the other functions use.
     """
 
     init: Any
@@ -62,7 +63,7 @@ class LearnerFunctions(NamedTuple):
     def compile(
         self, state: TrainState, interval: IntervalMetrics, rollout: HostRollout, counts: Any
     ) -> "LearnerFunctions":
-        """Return the functions compiled for the shapes of these; only for those of `on_device`."""
+        """Return functions of `on_device` compiled for the shapes of the arguments."""
         packed, keys = self.pack(state)
         learn = self.learn.lower(packed, keys, interval, rollout, counts).compile()
         return self._replace(
@@ -91,7 +92,7 @@ def on_device(
     traces: list[int],
     mesh: Mesh | None = None,
 ) -> LearnerFunctions:
-    """Make functions with replay and gradient steps in one program; without replay, on-policy.
+    """Make functions with replay and gradient steps in one program, or for an on-policy agent.
 
     Args:
       agent: the agent. replay: what it samples; None for an on-policy agent.
@@ -110,8 +111,8 @@ def on_device(
         keep, learn_from = from_replay(agent, replay, updates, split)
 
     def init_one(seed: jax.Array) -> TrainState:
-        memory = () if replay is None else replay.init(example)
-        return _start(agent, observation, num_envs, normalised, seed)._replace(replay=memory)
+        buffer = () if replay is None else replay.init(example)
+        return _start(agent, observation, num_envs, normalised, seed)._replace(replay=buffer)
 
     def add_one(state: TrainState, rollout: HostRollout, counts: jax.Array) -> TrainState:
         return keep(*_take_in(state, rollout, counts, agent))
@@ -177,7 +178,7 @@ def _make_publish(agent: Agent, axes: TrainState) -> Callable[[TrainState], Acto
 
 
 def first_timestep(observation: specs.Array, num_envs: int, normalised: bool) -> VectorTimeStep:
-    """Return a time step of zeros, [N, ...], that opens episodes."""
+    """Return a time step of zeros, [N, ...], with `is_first`."""
     dtype = jnp.float32 if normalised else observation.dtype
     zeros = jnp.zeros(num_envs)
     no = zeros > 0
@@ -206,7 +207,7 @@ def _start(
 def _take_in(
     state: TrainState, rollout: HostRollout, counts: jax.Array, agent: Agent
 ) -> tuple[TrainState, Rollout]:
-    """Return the state after a rollout, before anything is learned from it, and the rollout."""
+    """Return the state after a rollout, without learning, and the rollout to learn from."""
     after, statistics = rollout.after, state.env.statistics
     if statistics:
         raw = rollout.raw
@@ -260,15 +261,15 @@ def in_host_memory(
 
     def init(seeds: jax.Array) -> TrainState:
         with jax.default_device(cpu):
-            memory = init_replay(seeds)
-        return init_bare(seeds)._replace(replay=memory)
+            buffer = init_replay(seeds)
+        return init_bare(seeds)._replace(replay=buffer)
 
     def place(state: TrainState) -> TrainState:
         return state._replace(replay=jax.device_put(state.replay, cpu))
 
     def take(state: TrainState, rollout: HostRollout, counts: Any) -> TrainState:
-        memory = add(state.replay, rollout.records)
-        return take_in(state._replace(replay=()), rollout, counts)._replace(replay=memory)
+        buffer = add(state.replay, rollout.records)
+        return take_in(state._replace(replay=()), rollout, counts)._replace(replay=buffer)
 
     def publish(state: TrainState) -> ActorInputs:
         return publish_bare(state._replace(replay=()))
@@ -299,15 +300,16 @@ def in_host_memory(
 def _make_update(
     agent: Agent, replay: replay_lib.Replay, axes: TrainState, traces: list[int]
 ) -> Callable[[TrainState, IntervalMetrics, Keys, int], tuple[TrainState, IntervalMetrics]]:
-    """Make `update`: one gradient step on a sample of a replay in host memory, as its key is.
+    """Make `update`: one gradient step on a sample of a replay in host memory.
 
-    Its caller counts the gradient steps: reading them from the state would wait for the device.
+    The caller passes the number of gradient steps, because reading it from the state would wait for
+    the device.
     """
     cpu, device = jax.local_devices(backend="cpu")[0], jax.local_devices()[0]
     learner, ring = axes.learner, axes.replay
 
-    def sample_one(memory: Any, key: jax.Array, steps: jax.Array) -> replay_lib.Sample:
-        return replay.sample(memory, jax.random.fold_in(key, steps))
+    def sample_one(buffer: Any, key: jax.Array, steps: jax.Array) -> replay_lib.Sample:
+        return replay.sample(buffer, jax.random.fold_in(key, steps))
 
     def learn_one(
         learner: LearnerState, interval: IntervalMetrics, batch: Batch, key: jax.Array
@@ -326,8 +328,8 @@ def _make_update(
         drawn = sample(state.replay, keys.replay, steps)
         batch = jax.device_put(drawn.batch, device)
         learner, interval, priorities = learn(state.learner, interval, batch, keys.learn)
-        memory = rank(state.replay, drawn.indices, jax.device_put(priorities, cpu))
-        return state._replace(learner=learner, replay=memory), interval
+        buffer = rank(state.replay, drawn.indices, jax.device_put(priorities, cpu))
+        return state._replace(learner=learner, replay=buffer), interval
 
     return update
 

@@ -6,8 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bellmax.agents import Agent
-from bellmax.agents.shared.base import Batch, LearnerState
+from bellmax.agents import Agent, Batch, LearnerState
 from bellmax.envs import Step, VectorTimeStep
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.sharding import Split
@@ -15,8 +14,11 @@ from bellmax.launch.runners.train_state import IntervalMetrics, Rollout, TrainSt
 
 
 class Learning(NamedTuple):
-    """keep(state, rollout) -> state: called after every rollout, in the warm-up too.
-    learn(state, rollout, interval) -> (state, interval): one learning phase."""
+    """Functions of a learning phase.
+
+    keep(state, rollout) -> state: called after every rollout, also in the warm-up.
+    learn(state, rollout, interval) -> (state, interval): one learning phase.
+    """
 
     keep: Callable[[TrainState, Rollout], TrainState]
     learn: Callable[[TrainState, Rollout, IntervalMetrics], tuple[TrainState, IntervalMetrics]]
@@ -25,7 +27,7 @@ class Learning(NamedTuple):
 def from_replay(
     agent: Agent, replay: replay_lib.Replay, updates: int, split: Split = lambda batch: batch
 ) -> Learning:
-    """Make phases that add rollouts to replay and take gradient steps, each on a new sample.
+    """Make phases that add rollouts to replay and take gradient steps on samples of it.
 
     Args:
       agent: the agent. replay: what it samples.
@@ -86,7 +88,7 @@ def from_rollout(
 
         def update(carry: tuple[LearnerState, IntervalMetrics], rows: jax.Array):
             learner, interval = carry
-            # One part is the whole batch.
+            # A single part is the whole batch.
             batch = whole if parts == 1 else jax.tree.map(lambda x: x[rows], whole)
             key = jax.random.fold_in(keys.learn, learner.steps)
             learner, output = agent.learn(learner, split(batch), key)
@@ -104,7 +106,7 @@ def from_rollout(
 
 
 def with_next(records: Step, after: VectorTimeStep) -> Step:
-    """Join steps [L, N, ...] and the next time step to sequences [N, L + 1, ...].
+    """Join steps [L, N, ...] and the next time step into sequences [N, L + 1, ...].
 
     The last step has an observation and its flags; its other leaves are zeros.
     """

@@ -1,4 +1,4 @@
-"""A run over several devices: environments, replay and batches are split, the learner is not.
+"""Sharding of a run: environments, replay and batches are split over devices, the learner is not.
 
 Agents are unchanged. jax's partitioner makes one program for all devices from the shardings of the
 state, and sums the gradients of a split batch over the devices.
@@ -11,11 +11,11 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.launch.runners.train_state import ActorState, TrainState
 
 AXIS = "devices"
-# split(batch) -> the same batch, leaves [B, ...], distributed over the devices.
+# split(batch) -> the same batch, leaves [B, ...], split over the devices.
 Split: TypeAlias = Callable[[Any], Any]
 
 
@@ -28,13 +28,19 @@ def make_mesh(count: int, devices: Sequence[jax.Device] | None = None) -> Mesh |
     devices = jax.devices() if devices is None else devices
     if count > len(devices):
         raise UserError(
-            f"devices must be at most {len(devices)}, the {devices[0].platform} devices that there "
-            f"are, got {count}"
+            must(
+                "devices",
+                f"at most {len(devices)}, the {devices[0].platform} devices that there are",
+                count,
+            )
         )
     if jax.process_count() > 1 and count != len(devices):
         raise UserError(
-            f"devices must be {len(devices)}, all devices of the {jax.process_count()} processes, "
-            f"got {count}"
+            must(
+                "devices",
+                f"{len(devices)}, all devices of the {jax.process_count()} processes",
+                count,
+            )
         )
     if count == 1:
         return None
@@ -80,9 +86,9 @@ def shardings(mesh: Mesh, state: TrainState) -> TrainState:
 
 
 def place(state: Any, where: Any) -> Any:
-    """Place a state as `shardings` says; leaves that are there already are not copied.
+    """Place a state by its `shardings`; leaves that have theirs already are not copied.
 
-    With several processes every leaf must be there already.
+    With several processes every leaf must have its sharding already.
     """
 
     def put(x: jax.Array, sharding: NamedSharding) -> jax.Array:

@@ -1,21 +1,20 @@
-"""The whole of a run as one pytree, and what one call of the runner reports."""
+"""The state of a run as one pytree, and the metrics of one interval."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from bellmax.agents import Agent, Memory
-from bellmax.agents.shared.base import LearnerState, LearnOutput
+from bellmax.agents import Agent, LearnerState, LearnOutput, Memory
 from bellmax.envs import Step, VectorState, VectorTimeStep
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.random import stream
 
 
 class ActorState(NamedTuple):
-    """What acting carries on: the last time step, recurrent memory and true counts [] int32.
+    """State of acting: the last time step, recurrent memory, and counts [] int32.
 
-    The time step is () where Python steps the environments: their episodes are not carried on.
+    The time step is () for host environments, whose unfinished episodes are not saved.
     """
 
     timestep: Any
@@ -25,7 +24,7 @@ class ActorState(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """Named streams of randomness; each use folds in the step's number, so keys never change."""
+    """Keys of the random streams. They never change: each use folds in the number of the step."""
 
     act: jax.Array
     env: jax.Array
@@ -34,7 +33,7 @@ class Keys(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """The whole run as one pytree: what a checkpoint holds.
+    """The state of a run as one pytree, which checkpoints save.
 
     Every leaf has a leading axis [S] of seeds except what all seeds share: the replay's ring
     position, the learner's `steps` and `vector_steps` ([] int32, vector steps taken). `replay` is
@@ -52,7 +51,7 @@ class TrainState(NamedTuple):
 def initial_state(
     agent: Agent, seed: jax.Array, num_envs: int, *, timestep: Any, env: VectorState, replay: Any
 ) -> TrainState:
-    """Return the state of one seed [] at the start; the last three are its parts of these names."""
+    """Return the initial state of one seed []; the last three arguments are parts of it."""
     root, zero = jax.random.key(seed), jnp.zeros((), jnp.int32)
     actor = ActorState(timestep, agent.initial_memory(num_envs), zero, zero)
     keys = Keys(*(stream(root, name) for name in Keys._fields))
@@ -62,9 +61,9 @@ def initial_state(
 class IntervalMetrics(NamedTuple):
     """Sums over one call of `advance`, leaves [S].
 
-    learn: name -> sum over gradient steps of what the agent reports.
-    updates: gradient steps, up to and with the first whose loss was not finite.
-    episodes: episodes that ended. episode_return, episode_length: their sums.
+    learn: name -> sum of the agent's metric over gradient steps.
+    updates: gradient steps, up to and including the first whose loss was not finite.
+    episodes: number of ended episodes. episode_return, episode_length: sums over them.
     finite: True while every loss was finite.
     """
 
@@ -77,9 +76,9 @@ class IntervalMetrics(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """What L vector steps left.
+    """The data of L vector steps.
 
-    records: leaves [L, N, ...]. memory: of the actor before them. after: the next time step.
+    records: leaves [L, N, ...]. memory: recurrent memory before them. after: the next time step.
     """
 
     records: Step
@@ -88,9 +87,9 @@ class Rollout(NamedTuple):
 
 
 def seed_axes(on_policy: bool) -> TrainState:
-    """Which axis of each part of the state is that of seeds; None where all seeds share it.
+    """Return the axis of seeds of each part of the state; None if all seeds share the part.
 
-    What they share stays a scalar under `vmap`, so that a `lax.cond` on it is not a select.
+    Shared parts stay scalars under `vmap`, so that a `lax.cond` on them does not become a select.
     """
     own: Any = 0
     shared: Any = None
@@ -100,7 +99,7 @@ def seed_axes(on_policy: bool) -> TrainState:
 
 
 def count(interval: IntervalMetrics, output: LearnOutput) -> IntervalMetrics:
-    """The interval with one more gradient step."""
+    """Add a gradient step to the interval's metrics."""
     return interval._replace(
         learn={name: interval.learn[name] + value for name, value in output.metrics.items()},
         updates=interval.updates + interval.finite,

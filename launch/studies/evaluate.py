@@ -1,4 +1,4 @@
-"""Evaluating the policies of a run's checkpoint."""
+"""Evaluation of the policies in a run's checkpoint."""
 
 import contextlib
 import math
@@ -20,14 +20,14 @@ from bellmax.launch.training.policy import policy_folder, read_policies
 
 
 class Evaluation(NamedTuple):
-    """Episodes of a run's greedy policies, E for each of S seeds.
+    """Results of an evaluation: E episodes for each of S seeds.
 
-    step: of the checkpoint, in environment steps per seed.
-    seeds: [S] int, of the learners.
+    step: step of the checkpoint, in environment steps per seed.
+    seeds: [S] int, seeds of the learners.
     episode_return: [S, E] float32, undiscounted.
     episode_length: [S, E] int32, environment steps.
-    cut: [S, E] bool, the evaluation ended before the episode.
-    restarts: environments that broke and were recreated; their returns begin again at 0.
+    cut: [S, E] bool, whether the evaluation ended before the episode.
+    restarts: number of environments that were recreated after a fault, which resets the return.
     warning: a sentence if newer checkpoints are damaged, or None.
     """
 
@@ -52,7 +52,7 @@ def evaluate_run(
 
     Args:
       run: the run's folder.
-      episodes: episodes a seed.
+      episodes: episodes per seed.
       checkpoint: "latest", "best" or a step.
       seed: of the only learner to evaluate; None evaluates all.
       trust: whether the run's configuration may name code of the user's own.
@@ -76,7 +76,7 @@ def evaluate_run(
 
 
 def check_seed(run: Path, config: RunConfig, seed: int) -> None:
-    """Raise UserError where a run has no learner of a seed."""
+    """Raise UserError if a run has no learner with this seed."""
     seeds = range(config.seed, config.seed + config.seeds)
     if seed not in seeds:
         has = seeds[0] if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
@@ -160,15 +160,15 @@ def _digits(returns: np.ndarray) -> int:
 def restore(
     run: Path, experiment: Experiment, checkpoint: str | int = "latest"
 ) -> tuple[int, TrainState, str | None]:
-    """Reads a checkpoint of a run, all of it.
+    """Read a whole checkpoint of a run.
 
     Args:
       run: the run's folder.
-      experiment: what `build` made of the run's own configuration.
+      experiment: the experiment that `build` makes of the run's configuration.
       checkpoint: "latest", "best" or a step.
 
     Returns:
-      (step, state, warning): the warning is a sentence if newer ones had to be passed over.
+      (step, state, warning): warning is a sentence if newer checkpoints are damaged.
 
     Raises:
       UserError: the run has no such checkpoint, or it is damaged.
@@ -192,7 +192,7 @@ def restore_policy_inputs(
 def _find(
     run: Path, experiment: Experiment, checkpoint: str | int
 ) -> tuple[Checkpoints, int | None]:
-    """The checkpoints of a run, and the step of one of them; None for the newest intact one."""
+    """Return the checkpoints of a run, and the step of one; None for the newest intact one."""
     keep = experiment.config.keep_checkpoints
     checkpoints = Checkpoints(run / "checkpoints", keep=keep, read_only=True)
     if checkpoint == "latest":

@@ -1,4 +1,4 @@
-"""A video of whole episodes that the greedy policy of a checkpoint plays."""
+"""Videos of complete episodes of a checkpoint's greedy policy."""
 
 import contextlib
 import functools
@@ -32,22 +32,22 @@ from bellmax.launch.runners.random import numpy_seeds, stream
 from bellmax.launch.studies.evaluate import check_seed, restore_policy_inputs
 from bellmax.launch.training.experiment import build
 
-# No window, no sound, no greeting.
+# pygame opens no window, plays no sound and prints no greeting.
 _PYGAME = {
     "SDL_VIDEODRIVER": "dummy",
     "SDL_AUDIODRIVER": "dummy",
     "PYGAME_HIDE_SUPPORT_PROMPT": "1",
 }
-FPS, BOARD_FPS = 30, 10  # pictures a second by default: of physics, and of boards and screens
+FPS, BOARD_FPS = 30, 10  # default pictures per second: for physics, and for boards and screens
 Shown = tuple[np.ndarray, VectorTimeStep]
 
 
 class Player(NamedTuple):
-    """One environment in which an agent plays one episode after the other.
+    """An environment in which an agent plays episodes one after the other.
 
     play(params, statistics, key, step, episode) yields a picture [H, W, 3] uint8 and the time step,
-        leaves [1, ...], of every step of an episode, and further episodes after it.
-    spec: of the task. close: frees the environment.
+        leaves [1, ...], for every step of this episode and of those after it.
+    spec: spec of the task. close: frees the environment.
     """
 
     play: Callable[[Params, Any, jax.Array, jax.Array, int], Iterator[Shown]]
@@ -67,16 +67,17 @@ def record_run(
     trust: bool = False,
     say: Callable[[str], object] = lambda sentence: None,
 ) -> Path:
-    """Writes a video of episodes, and says the return and the length of each.
+    """Write a video of episodes, and report the return and the length of each.
 
-    On the device episode i is the i-th that `evaluate_run` plays of that seed and checkpoint; on
-    the host the first is its first. Every observation is in the video, the final one too.
+    For JAX environments episode i is the i-th that `evaluate_run` plays for this seed and
+    checkpoint; for host environments only the first episode is the same. The video shows every
+    observation, the final one included.
 
     Args:
       run: the run's folder.
-      episodes: how many, 1 or more.
+      episodes: number of episodes, 1 or more.
       checkpoint: "latest", "best" or a step.
-      seed: of the learner; the run's first one by default.
+      seed: seed of the learner; None is the run's first.
       out: a .gif or an .mp4, both with the extra `video`; RUN/episodes.gif by default.
       fps: pictures a second; 30 by default, 10 where the observation has rows and columns.
       max_steps: environment steps after which an episode is cut, 1 or more; by default what
@@ -89,7 +90,7 @@ def record_run(
 
     Raises:
       UserError: the run has no such seed or checkpoint, the task draws no pictures, `check_video`
-        has something against the file, or an extra is missing.
+        refuses the file, or an extra is missing.
     """
     _draw_without_screen()
     out = run / "episodes.gif" if out is None else out
@@ -123,7 +124,7 @@ def _film(
     limit: int,
     say: Callable[[str], object],
 ) -> Iterator[np.ndarray]:
-    """The pictures of all episodes; says how each went when it is over."""
+    """Yield the pictures of all episodes; report the return and length of each at its end."""
     for episode in range(episodes):
         seen: Any = None
         for picture, seen in itertools.islice(play(episode), limit + 1):
@@ -138,7 +139,7 @@ def _film(
 
 
 def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> Player:
-    """As `make_evaluator` plays: with the keys that it has for its environment number `episode`."""
+    """Return a player with the keys that `make_evaluator` uses for environment number `episode`."""
     task, draw = find_drawing(make_task(config))
     env = make_vector_env(config, num_envs=1, evaluation=True, env=task)
 
@@ -170,7 +171,7 @@ def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> Player:
 
 
 def _on_host(config: EnvConfig, agent: Agent, episodes: int) -> Player:
-    """As `HostEvaluator` plays its first environment; later episodes have seeds of their own."""
+    """Return a player whose first episode is that of `HostEvaluator`; later seeds differ."""
     env = make_host_vector(config, num_envs=1, evaluation=True, render=True)
     greedy = jax.jit(make_greedy(agent))
 
@@ -190,7 +191,7 @@ def _on_host(config: EnvConfig, agent: Agent, episodes: int) -> Player:
 
 
 def _draw_without_screen() -> None:
-    """Variables that MuJoCo and pygame, of Gymnasium's tasks, read when they are first imported."""
+    """Set variables that MuJoCo and pygame read when they are first imported."""
     if sys.platform == "linux":
         os.environ.setdefault("MUJOCO_GL", "egl")
     for name, value in _PYGAME.items():

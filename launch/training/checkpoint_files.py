@@ -45,7 +45,7 @@ def damage(path: Path, items: Collection[str]) -> Exception | None:
         for name, checksum in data["files"].items():
             if name.partition("/")[0] in items and _checksum(path / name) != checksum:
                 raise ValueError(f"{name} has changed")
-    except Exception as error:  # which one depends on what is broken in the file
+    except Exception as error:  # the type depends on the damage
         return error
     return None
 
@@ -57,14 +57,14 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Removes a checkpoint; renames it first, as half of one must not look complete."""
+    """Remove a checkpoint. It is renamed first, so that a kill leaves none that looks complete."""
     gone = path.with_name(f"{path.name}.deleted")
     shutil.rmtree(gone, ignore_errors=True)
     shutil.rmtree(path.rename(gone), ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:
-    """Removes from `folder` what killed or failed saves and removals left there."""
+    """Remove the remains of killed or failed saves and removals from `folder`."""
     if folder.is_dir():
         for path in [path for path in folder.iterdir() if _LEFTOVER.fullmatch(path.name)]:
             shutil.rmtree(path, ignore_errors=True)

@@ -42,7 +42,7 @@ _METRICS = "metrics"  # orbax's name for the item of metrics, and for its file
 class CheckpointError(UserError):
     """A checkpoint could not be written; earlier ones are kept."""
 
-    exit_code = 1  # of the command line: the machine failed, not the user
+    exit_code = 1  # of the command line: a failure of the machine, not a mistake of the user
 
 
 class Checkpoints:
@@ -57,8 +57,8 @@ class Checkpoints:
 
     Args:
       folder: created at the first save.
-      keep: >= 1, how many of the latest to keep; the best is kept besides.
-      read_only: do not remove what killed saves left; for reading a run that may be training.
+      keep: >= 1, number of latest checkpoints to keep; the best is kept in addition.
+      read_only: do not remove the remains of killed saves; for a run that may be training.
     """
 
     def __init__(self, folder: Path, *, keep: int, read_only: bool = False):
@@ -74,7 +74,7 @@ class Checkpoints:
           step: >= 0; an existing checkpoint of this step is replaced.
           state: pytree of jax arrays, which may be typed PRNG keys.
           metric: higher is better; None or NaN never counts as best.
-          extra: JSON values that travel with the state, see `extra()`.
+          extra: JSON values saved with the state, see `extra()`.
 
         Raises:
           CheckpointError: the disk is full or refuses to write; earlier checkpoints are kept.
@@ -101,7 +101,7 @@ class Checkpoints:
                     remove(path)
                 unfinished.rename(path)
                 sync(self._folder)
-            if jax.process_count() > 1:  # the others read it only when it has its name
+            if jax.process_count() > 1:  # other processes may read it only after it is renamed
                 multihost_utils.sync_global_devices(f"checkpoint {step}")
         except Exception as error:  # tensorstore reports a full disk as a ValueError
             if is_first():
@@ -133,22 +133,22 @@ class Checkpoints:
         self._prune(step)
 
     def steps(self) -> list[int]:
-        """Steps that have a complete checkpoint, ascending."""
+        """Return the steps that have a complete checkpoint, ascending."""
         if not self._folder.is_dir():
             return []
         return sorted(int(path.name) for path in self._folder.iterdir() if is_checkpoint(path))
 
     def latest(self) -> int | None:
-        """The newest step saved, or None."""
+        """Return the newest step saved, or None."""
         return max(self.steps(), default=None)
 
     def best(self) -> int | None:
-        """The step with the highest metric (the later of equals), or None if none has one."""
+        """Return the step with the highest metric (the later of equals); None without a metric."""
         scored = [(self._metric(step), step) for step in self.steps()]
         return max(((m, s) for m, s in scored if m is not None), default=(None, None))[1]
 
     def extra(self, step: int) -> dict[str, Any]:
-        """The `extra` that was saved with `step`."""
+        """Return the `extra` that was saved with `step`."""
         self._check(step, [META])
         return self._meta(step)["extra"]
 
@@ -157,16 +157,17 @@ class Checkpoints:
 
         Args:
           step: one of `steps()`.
-          abstract_state: a state, or its shapes and dtypes. Leaves with a NamedSharding get it.
-          partial: allow that `abstract_state` lacks leaves that were saved. They are not read, and
-            no file of the replay is read if it lacks the replay.
+          abstract_state: a state, or its shapes and dtypes. Leaves keep its NamedShardings.
+          partial: `abstract_state` may lack leaves of the checkpoint, which are then not read;
+            without the replay, none of its files are read.
 
         Returns:
           The state; leaves without a NamedSharding are uncommitted arrays on the default device,
           as a jitted function returns them, so a function compiled for a fresh state accepts it.
 
         Raises:
-          UserError: no such step, the checkpoint is damaged, or it does not fit `abstract_state`.
+          UserError: there is no such step, or its checkpoint is damaged or does not fit
+            `abstract_state`.
         """
         if step not in self.steps():
             saved = ", ".join(map(str, self.steps())) or "none"
@@ -254,7 +255,7 @@ class Checkpoints:
         return jax.tree.unflatten(structure, [arrays[name] for name in named])
 
     def _metric(self, step: int) -> float | None:
-        with contextlib.suppress(Exception):  # there is none, or it is damaged
+        with contextlib.suppress(Exception):  # the metric is missing or damaged
             stored = json.loads((self._folder / str(step) / _METRICS / _METRICS).read_text())
             if stored["checksum"] == _checksum(stored["metric"]):
                 return stored["metric"]
@@ -270,7 +271,7 @@ class Checkpoints:
 
 
 def _give_back() -> None:
-    """Return freed memory to the system; malloc keeps some for each of orbax's threads."""
+    """Return freed memory to the system, because malloc keeps some for each of orbax's threads."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:  # only glibc has it
         trim(0)
@@ -317,7 +318,7 @@ def _describe(leaf: Any) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return the system's error message that orbax's or tensorstore's long one contains."""
+    """Extract the system's error message from the longer one of orbax or tensorstore."""
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOENT)
     known = [os.strerror(code) for code in codes]
     text = str(error) or type(error).__name__
@@ -331,6 +332,6 @@ def _check_fit(step: int, saved: dict[str, str], specs: dict[str, Any], partial:
         expected, found = wanted.get(name, "nothing"), saved.get(name, "nothing")
         if expected != found:
             raise UserError(
-                f"checkpoint {step} does not fit this run: {name} should be {expected} and the "
-                f"checkpoint has {found}; use the configuration of its run"
+                f"checkpoint {step} does not fit this run: {name} must be {expected}, "
+                f"got {found}; use the configuration of its run"
             )

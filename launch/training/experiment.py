@@ -1,15 +1,16 @@
-"""Builds what a run needs from its configuration: agent, environments, replay and runner."""
+"""Build the parts of a run from its configuration: agent, environments, replay and runner."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import psutil
 from dm_env import specs
+from jax.sharding import Mesh
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.agents import Agent, registry
 from bellmax.envs import is_host_env, make_host_vector, make_vector_env
 from bellmax.launch.actors.actor import ActorFactory
@@ -32,9 +33,10 @@ _HERE = "this machine"
 
 
 class Experiment(NamedTuple):
-    """What `build` makes of a configuration. Nothing is allocated yet.
+    """The parts of a run, built from its configuration by `build`. No state is allocated yet.
 
-    observation: spec of one, as the agent sees it. seeds: of the learners.
+    observation: spec of one observation, as the agent sees it. seeds: one for each learner.
+    mesh: of the devices that share the run; None for one device.
     """
 
     config: RunConfig
@@ -43,16 +45,16 @@ class Experiment(NamedTuple):
     runner: Runner
     evaluator: Evaluator
     seeds: list[int]
+    mesh: Mesh | None
 
     def init(self) -> TrainState:
         """Allocate and initialise the state of all seeds."""
         return self.runner.init(jnp.asarray(self.seeds, jnp.int32))
 
     def abstract_state(self) -> TrainState:
-        """Return shapes and dtypes of the state, and its shardings over several devices."""
+        """Return shapes and dtypes of the state, with shardings if there are several devices."""
         shapes = jax.eval_shape(self.runner.init, jnp.asarray(self.seeds, jnp.int32))
-        mesh = make_mesh(self.config.devices)
-        return shapes if mesh is None else with_shardings(mesh, shapes)
+        return shapes if self.mesh is None else with_shardings(self.mesh, shapes)
 
     @property
     def replay_bytes(self) -> int:
@@ -61,24 +63,24 @@ class Experiment(NamedTuple):
         return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
     def policy_inputs(self, state: TrainState) -> PolicyInputs:
-        """Return what greedy policies need of a state, with a leading [S]."""
+        """Return the part of a state that greedy policies need, with a leading [S]."""
         return PolicyInputs(self.agent.actor_params(state.learner), state.env.statistics)
 
     def evaluate(self, state: TrainState, step: int) -> Any:
-        """Return episodes of the policies in a state; None if the run was asked to stop."""
+        """Play episodes of a state's greedy policies; None if the run was asked to stop."""
         return self.evaluate_policies(self.policy_inputs(state), step)
 
     def evaluate_policies(self, inputs: PolicyInputs, step: int) -> Any:
-        """As `evaluate`, given `policy_inputs` of the state."""
+        """Like `evaluate`, but from the `policy_inputs` of a state."""
         return self.evaluator(*inputs, jnp.asarray(self.seeds, jnp.int32), jnp.int32(step))
 
     def restore(
         self, checkpoints: Checkpoints, step: int | None
     ) -> tuple[int, TrainState, str | None]:
-        """Read a checkpoint, for None the newest intact one, and place it for the runner.
+        """Read a checkpoint (None: the newest intact one) and place it on the runner's devices.
 
         Returns:
-          (step, state, warning): the warning is a sentence if newer ones are damaged.
+          (step, state, warning): warning is a sentence if newer checkpoints are damaged.
         """
         in_host_memory = self.config.replay.memory == "host"
         cpu = jax.local_devices(backend="cpu")[0] if in_host_memory else None
@@ -89,13 +91,13 @@ class Experiment(NamedTuple):
     def restore_policy_inputs(
         self, checkpoints: Checkpoints, step: int | None
     ) -> tuple[int, PolicyInputs, str | None]:
-        """Read `policy_inputs` alone, neither replay nor optimiser; else as `restore`."""
+        """Like `restore`, but read only the `policy_inputs`: neither replay nor optimiser."""
         needed = needed_leaves(self.policy_inputs, self.abstract_state())
         step, state, warning = _restore(checkpoints, step, needed, partial=True)
         return step, self.policy_inputs(state), warning
 
     def close(self) -> None:
-        """Free what environments hold outside jax."""
+        """Free the environments' resources outside jax."""
         self.runner.close()
         self.evaluator.close()
 
@@ -109,7 +111,7 @@ def _restore(
 
 
 def needed_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
-    """Return the tree with None in place of the leaves that `function(tree)` does not use."""
+    """Replace the leaves that `function(tree)` does not use by None."""
     leaves, structure = jax.tree.flatten(tree)
     flat = jax.make_jaxpr(lambda *x: function(jax.tree.unflatten(structure, x)))(*leaves).jaxpr
     used = {id(x) for equation in flat.eqns for x in equation.invars}
@@ -119,38 +121,45 @@ def needed_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
 
 
 def build(
-    config: RunConfig, *, episodes: int | None = None, make_actor: ActorFactory | None = None
+    config: RunConfig,
+    *,
+    episodes: int | None = None,
+    make_actor: ActorFactory | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Experiment:
-    """Wire agent, environments, replay and runner.
+    """Build and connect agent, environments, replay and runner.
 
     Args:
       config: a resolved configuration.
       episodes: replaces config.evaluation_episodes.
-      make_actor: makes actors of host environments elsewhere; None makes them in this process.
+      make_actor: factory for actors in other processes; None makes actors in this process.
+      devices: the run uses the first `config.devices` of these; None is those of this process.
+        With devices of a described topology, programs can be compiled for it.
 
     Raises:
-      UserError: parts of the configuration do not fit each other.
+      UserError: parts of the configuration contradict each other.
     """
     check_platform()
     episodes = config.evaluation_episodes if episodes is None else episodes
+    mesh = make_mesh(config.devices, devices)
     if is_host_env(config.env):
-        parts = _build_host(config, episodes, make_actor)
+        parts = _build_host(config, episodes, make_actor, mesh)
     else:
-        parts = _build_on_device(config, episodes)
-    return Experiment(config, *parts, list(range(config.seed, config.seed + config.seeds)))
+        parts = _build_on_device(config, episodes, mesh)
+    return Experiment(config, *parts, list(range(config.seed, config.seed + config.seeds)), mesh)
 
 
 def _build_on_device(
-    config: RunConfig, episodes: int
+    config: RunConfig, episodes: int, mesh: Mesh | None
 ) -> tuple[Agent, specs.Array, Runner, Evaluator]:
     if config.replay.memory == "host":
         raise UserError(
-            f"replay.memory must be device, as {config.env.name} is stepped on the device, got host"
+            must("replay.memory", f"device, as {config.env.name} is stepped on the device", "host")
         )
     env = make_vector_env(config.env)
     _, make_agent = registry.load(config.agent_name)
     agent = make_agent(config.agent, env.spec)
-    replay = _make_replay(config, agent)
+    replay = _make_replay(config, agent, env.spec.observation)
     runner = make_runner(
         agent,
         env,
@@ -158,7 +167,7 @@ def _build_on_device(
         rollout_length=config.rollout_length,
         updates_per_rollout=config.updates_per_rollout,
         num_seeds=config.seeds,
-        mesh=make_mesh(config.devices),
+        mesh=mesh,
     )
     evaluation_env = make_vector_env(config.env, num_envs=episodes, evaluation=True)
     evaluator = make_evaluator(agent, evaluation_env, config.evaluation_max_steps)
@@ -166,7 +175,7 @@ def _build_on_device(
 
 
 def _build_host(
-    config: RunConfig, episodes: int, make_actor: ActorFactory | None
+    config: RunConfig, episodes: int, make_actor: ActorFactory | None, mesh: Mesh | None
 ) -> tuple[Agent, specs.Array, Runner, Evaluator]:
     if config.seeds > 1:
         raise UserError(
@@ -174,15 +183,12 @@ def _build_host(
             f"{config.seeds}; `bellmax sweep` with --seed 0,1 trains a run for each seed"
         )
     if config.replay.memory == "host" and config.devices > 1:
-        raise UserError("replay.memory host is for one device: leave out devices, or replay.memory")
+        raise UserError(must("devices", "1 for replay.memory host", config.devices))
     if jax.process_count() > 1:
-        raise UserError(
-            f"several processes need an environment that is stepped on the device: "
-            f"{config.env.name} is not"
-        )
+        allowed = "an environment that is stepped on the device, in a run of several processes"
+        raise UserError(must("env.name", allowed, config.env.name))
     agent, observation = make_host_agent(config)
-    replay, mesh = _make_replay(config, agent), make_mesh(config.devices)
-    device = None
+    replay, device = _make_replay(config, agent, observation), None
     if make_actor is None:
         device = _actor_device(config.host.actor_device)
         if mesh is not None and device is None:
@@ -216,12 +222,14 @@ def _actor_device(number: int | None) -> Any:
     devices = jax.local_devices()
     if number >= len(devices):
         raise UserError(
-            f"host.actor_device must be below {len(devices)}, the number of devices, got {number}"
+            must("host.actor_device", f"below {len(devices)}, the number of devices", number)
         )
     return devices[number]
 
 
-def _make_replay(config: RunConfig, agent: Agent) -> replay_lib.Replay | None:
+def _make_replay(
+    config: RunConfig, agent: Agent, observation: specs.Array
+) -> replay_lib.Replay | None:
     """Return the replay of a configuration; None for an on-policy agent."""
     spec = agent.replay
     if spec.on_policy:
@@ -245,18 +253,18 @@ def _make_replay(config: RunConfig, agent: Agent) -> replay_lib.Replay | None:
             priority_exponent=config.replay.priority_exponent,
             importance_exponent=config.replay.importance_exponent,
             frame_stack=frame_stack,
-            sharded=config.devices > 1,
+            observation_shape=observation.shape,
         )
     except ValueError as error:
         raise UserError(f"replay.capacity: {error}") from error
 
 
 def check_memory(experiment: Experiment) -> str:
-    """Return a sentence with the size of the replay, before it is allocated.
+    """Check the size of the replay before it is allocated, and return it as a sentence.
 
     Raises:
-      UserError: it and what a checkpoint of it needs would take more than replay.memory_fraction
-        of the free memory.
+      UserError: the replay and its checkpoints would take more than replay.memory_fraction of
+        the free memory.
     """
     if experiment.agent.replay.on_policy:
         return "no replay: the agent learns from its rollouts"

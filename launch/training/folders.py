@@ -1,4 +1,4 @@
-"""Folders of runs: which may hold a new one, and which holds one."""
+"""Folders of runs: checks of new and of existing ones."""
 
 import os
 import shlex
@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bellmax import UserError
-from bellmax.launch.config.sentences import did_you_mean, show
+from bellmax.envs.options import did_you_mean
+from bellmax.launch.config.sentences import show
 from bellmax.launch.config.trust import code_in
 from bellmax.launch.config.yaml_files import read_yaml
 from bellmax.launch.training.checkpoint_files import is_checkpoint
 
 
 def check_new(out: Path) -> None:
-    """Raise UserError where a folder cannot hold a new run, because something is in it."""
+    """Raise UserError if a folder cannot hold a new run because it is not empty."""
     if (out / "config.yaml").exists():
         raise UserError(f"{out} holds a run already; continue it with `{resume_command(out)}`")
     # A kill while the configuration is written leaves half of it; a restarted job continues.
@@ -37,7 +38,7 @@ def resume_command(run: Path) -> str:
 
 
 def check_writable(folder: Path, role: str = "a run folder") -> None:
-    """Raise UserError for a folder that cannot be made or written, without making it."""
+    """Raise UserError if a folder cannot be created or written; do not create it."""
     try:
         folder.exists()
     except (OSError, ValueError) as error:  # a name that is too long, or has a NUL in it
@@ -51,7 +52,7 @@ def check_writable(folder: Path, role: str = "a run folder") -> None:
 
 
 def run_folder(name: str) -> Path:
-    """Return the folder of a run; UserError if there is none of that name."""
+    """Return the folder of a run; raise UserError if it does not exist or holds no run."""
     run = Path(name)
     try:
         run.exists()

@@ -1,4 +1,4 @@
-"""The loop over intervals of a compiled run: all that happens between them is input and output."""
+"""The training loop: advances a run by intervals, and logs, evaluates and saves between them."""
 
 import math
 import time
@@ -25,7 +25,7 @@ from bellmax.launch.training.policy import best_score, save_policies
 
 
 class NotFiniteError(UserError):
-    """A loss was NaN or infinite; the message says where and which checkpoint is good."""
+    """A loss was NaN or infinite; the message gives the step and the last good checkpoint."""
 
     exit_code = 1  # of the command line: the run failed, not the command
 
@@ -37,14 +37,14 @@ class MovedError(UserError):
 
 
 class Session:
-    """Advances a state to the end of its run, logging, evaluating and saving on the way.
+    """Trains from a state to the end of the run, and logs, evaluates and saves on the way.
 
-    The stops between intervals depend on the configuration alone, so a resumed run makes those of
-    an uninterrupted one.
+    Intervals end at steps that depend on the configuration alone, so a resumed run has the same
+    intervals as an uninterrupted one.
 
     Args:
-      experiment, checkpoints, log, progress: what to run and where to put what comes of it.
-      resume_step: of the checkpoint that the run goes on from.
+      experiment, checkpoints, log, progress: the parts of the run, and where its results go.
+      resume_step: step of the checkpoint from which the run continues.
       evaluated: [S], the mean returns of that checkpoint, if they are in the log.
       in_place: whether the run's folder is still where it was, asked before a save.
       folder: where policies go, with each checkpoint and each best evaluation; None saves none.
@@ -75,17 +75,17 @@ class Session:
             self.evaluated = resume_step, evaluated
 
     def advance_to_end(self, state: TrainState) -> TrainState:
-        """Trains to the configured number of steps.
+        """Train to the configured number of steps.
 
         Raises:
-          NotFiniteError: a loss was not finite; training stopped at that gradient step.
+          NotFiniteError: a loss was not finite; that gradient step was the last.
           CheckpointError: a checkpoint could not be written; the earlier ones are kept.
           MovedError: the run's folder is no longer in its place; training stopped.
         """
         advance = None
         if self._rollouts_taken(state) < self.total:
             advance = self._compile(state)
-        if jax.process_count() > 1:  # saving takes all of them, and the signal may be for one
+        if jax.process_count() > 1:  # all of them must save, but the signal may reach only one
             return self._advance(state, advance, [])
         runner = self.experiment.runner
         runner.on_message(self.progress.message)
@@ -93,9 +93,11 @@ class Session:
             return self._advance(state, advance, came)
 
     def _advance(self, state: TrainState, advance: Any, came: list[int]) -> TrainState:
-        """Trains to the end, or until a signal came; then what was reached is saved."""
+        """Train to the end or until a signal arrives; save the state reached."""
         rollouts = self._rollouts_taken(state)
-        if rollouts:  # a signal or a kill may have come before what was due there
+        if (
+            rollouts
+        ):  # the earlier run may have stopped before the evaluation or save that was due here
             self._keep(state, rollouts)
         while rollouts < self.total and not came:
             stop = self._next_stop(rollouts)
@@ -121,9 +123,9 @@ class Session:
         return state
 
     def evaluate(self, state: TrainState) -> np.ndarray:
-        """Mean episode returns [S] of the greedy policies; logged, and computed once a stop.
+        """Return and log mean episode returns [S] of the greedy policies; computed once a stop.
 
-        NaN if the run was asked to stop meanwhile: the evaluation is then still due.
+        NaN if the run was asked to stop before; the evaluation is then still due.
         """
         step = self._steps(self._rollouts_taken(state))
         if self.evaluated is None or self.evaluated[0] != step:
@@ -149,7 +151,7 @@ class Session:
         return int(state.vector_steps) // self.experiment.config.rollout_length
 
     def _next_stop(self, rollouts: int) -> int:
-        """Where the next interval ends; the first gradient step is a stop too, to be timed."""
+        """Return the end of the next interval; the first gradient step is timed and ends one."""
         config, size = self.experiment.config, self.steps_per_rollout
         periods = config.log_every, config.evaluate_every, config.checkpoint_every
         stops = [next_stop(rollouts, period, size) for period in periods if period]
@@ -158,7 +160,7 @@ class Session:
         return min(*stops, self.total)
 
     def _is_due(self, rollouts: int, period: int) -> bool:
-        """Whether what is done every `period` environment steps, 0 for once at the end, is due."""
+        """Return whether something with a period of environment steps (0: at the end) is due."""
         if rollouts == self.total or not period:
             return rollouts == self.total
         return next_stop(rollouts - 1, period, self.steps_per_rollout) == rollouts
@@ -170,9 +172,9 @@ class Session:
         return advance
 
     def _keep(self, state: TrainState, rollouts: int) -> None:
-        """Saves and evaluates where it is due; what is saved is evaluated, so best is defined.
+        """Save and evaluate if due. Every checkpoint is evaluated, so that there is a best one.
 
-        In this order, as an evaluation may take longer than whoever stops the run will wait.
+        Saving is first, because an evaluation may take longer than a scheduler waits after SIGTERM.
         """
         config = self.experiment.config
         saves = self._is_due(rollouts, config.checkpoint_every)
@@ -194,7 +196,7 @@ class Session:
             save_policies(self.experiment, state, self.folder / "policy" / "best", step, score)
 
     def _save(self, state: TrainState, rollouts: int) -> None:
-        """Saves without a metric, unless that step is saved already."""
+        """Save a checkpoint without a metric, unless this step is saved already."""
         if self.saved == self._steps(rollouts):
             return
         if not self.in_place():
@@ -252,16 +254,16 @@ class Session:
         )
 
     def _schedules(self, gradient_steps: int, step: int) -> dict[str, float]:
-        """The values of the agent's schedules, such as the learning rate."""
+        """Return the current values of the agent's schedules, such as the learning rate."""
         schedules = self.experiment.agent.schedules
         return {name: float(value(gradient_steps, step)) for name, value in schedules.items()}
 
     def _stop_if_not_finite(
         self, state: TrainState, interval: IntervalMetrics, updates: int
     ) -> None:
-        """Raises NotFiniteError; `updates` are the gradient steps taken before the interval."""
+        """Raise NotFiniteError for a loss or state that is not finite; `updates`: steps before."""
         params = jax.device_get(_finite(state.learner.params))
-        # A gradient may break the parameters under a finite loss; such a state is not saved either.
+        # The parameters may be NaN although the loss is finite; such a state is not saved either.
         healthy = np.logical_and.reduce([interval.finite, *jax.tree.leaves(params)])
         if healthy.all():
             return
@@ -284,9 +286,9 @@ class Session:
 
 
 def next_stop(rollouts: int, period: int, steps_per_rollout: int) -> int:
-    """The first stop after so many rollouts; each is the one nearest to a multiple of the period.
+    """Return the first stop after `rollouts`: the rollout nearest to a multiple of the period.
 
-    So stops of periods that are multiples of each other fall together, and do not drift.
+    Stops whose periods are multiples of each other therefore coincide and do not drift.
 
     Args:
       rollouts: 0 or more.
@@ -308,5 +310,5 @@ def first_checkpoint(config: RunConfig) -> int:
 
 @jax.jit
 def _finite(tree: Any) -> Any:
-    """Which seeds [S] have finite numbers only, leaf by leaf."""
+    """Return whether each seed [S] has only finite numbers, leaf by leaf."""
     return jax.tree.map(lambda x: jnp.isfinite(x).all(axis=tuple(range(1, x.ndim))), tree)

@@ -3,8 +3,8 @@
 STATE and REPLAY hold arrays by name, and META holds JSON.
 
 While orbax writes an array it holds several copies of it (google/orbax#1640), and its limits
-`save_concurrent_gb` and `restore_concurrent_gb` refuse an array that is larger than they are. So
-large arrays are saved as pieces, each an array of its own to orbax, one after the other.
+`save_concurrent_gb` and `restore_concurrent_gb` refuse larger arrays. Large arrays are therefore
+saved as a sequence of pieces, each of which orbax treats as a separate array.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from bellmax.launch.training import pieces
 from bellmax.launch.training.checkpoint_files import META, REPLAY, STATE
 from bellmax.launch.training.pieces import Cut, named_sharding
 
-_CHUNKS = 4  # of a piece, compressed in parallel
+_CHUNKS = 4  # chunks of a piece, compressed in parallel
 
 
 def save(
@@ -36,12 +36,12 @@ def save(
     cuts: Mapping[str, Cut],
     meta: dict[str, Any],
 ) -> None:
-    """Writes a folder that does not exist; all processes of a run must call it.
+    """Write items to a new folder; all processes of a run must call this.
 
     Args:
       path: the folder.
       items: STATE, REPLAY or both: non-empty arrays by name, no typed keys.
-      cuts: of the arrays that are saved in pieces, by name.
+      cuts: how to cut the arrays that are saved in pieces, by name.
       meta: JSON values.
     """
     arguments: dict[str, Any] = {META: ocp.args.JsonSave(meta)}
@@ -54,13 +54,13 @@ def save(
 def restore(
     path: Path, items: Mapping[str, dict[str, Any]], cuts: Mapping[str, Cut]
 ) -> dict[str, jax.Array]:
-    """Reads the named arrays only; all processes of a run must call it.
+    """Read only the named arrays; all processes of a run must call this.
 
     Args:
       path: as in `save`.
-      items: STATE, REPLAY or both: shapes and dtypes by name. Arrays with a NamedSharding get it;
-        others are uncommitted arrays on the default device.
-      cuts: as they were saved.
+      items: STATE, REPLAY or both: shapes and dtypes by name. A NamedSharding is applied; arrays
+        without one are uncommitted, on the default device.
+      cuts: as given to `save`.
 
     Returns:
       The arrays by name. XLA owns them, so they can be donated.
@@ -79,7 +79,7 @@ def restore(
 
 @dataclasses.dataclass(frozen=True)
 class _Piece:
-    """Some rows of an array along `axis`."""
+    """A range of rows of an array along `axis`."""
 
     array: jax.Array
     axis: int
@@ -88,7 +88,7 @@ class _Piece:
 
 
 class _PieceHandler(ocp.type_handlers.ArrayHandler):
-    """Cuts and saves one piece after the other, so that one at a time is in memory."""
+    """Saves pieces one after the other, so that only one is in memory at a time."""
 
     async def serialize(self, values: Sequence[Any], infos: Any, args: Any = None) -> list[Any]:
         for piece, info, arg in zip(values, infos, args, strict=True):
@@ -100,12 +100,12 @@ class _PieceHandler(ocp.type_handlers.ArrayHandler):
 
 
 def _checkpointer() -> ocp.Checkpointer:
-    """What writes to a temporary folder and renames it, and reads.
+    """Return an orbax checkpointer that reads, and writes to a temporary folder that it renames.
 
-    Not a CheckpointManager: its policies need the score of a checkpoint at the time of its save,
-    and it removes one file by file under its name, which a kill leaves half removed.
+    It is not a CheckpointManager, whose policies need the score of a checkpoint when it is saved,
+    and which removes a checkpoint file by file: a kill would leave an incomplete one.
     """
-    # META and the caller say what these files would.
+    # META and the caller already have the contents of these files.
     options = {"array_metadata_store": None, "enable_write_sharding_file": False}
     types = ocp.type_handlers.create_type_handler_registry(
         (jax.Array, ocp.type_handlers.ArrayHandler(**options, use_replica_parallel=False)),
@@ -140,7 +140,7 @@ def _save_arguments(tree: Mapping[str, Any]) -> Any:
 
 
 def _read(checkpointer: Any, path: Path, item: str, specs: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads some arrays of one item; those without a NamedSharding are NumPy arrays."""
+    """Read some arrays of one item; those without a NamedSharding become NumPy arrays."""
     how = {name: _restore_argument(spec) for name, spec in specs.items()}
     args = ocp.args.PyTreeRestore(dict(specs), restore_args=how, partial_restore=True)
     return checkpointer.restore(path, ocp.args.Composite(**{item: args}))[item]
@@ -184,7 +184,7 @@ def _put(whole: jax.Array, part: Any, first: Any, axis: int, sharding: Any) -> j
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppresses orbax's log of its progress, and of errors that it also raises."""
+    """Suppress orbax's progress messages, and its log of errors that it also raises."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -196,10 +196,10 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _settled() -> Iterator[None]:
-    """After a failed write waits for orbax's other threads, and suppresses what they print.
+    """After a failed write, wait for orbax's other threads and suppress their output.
 
-    Until the program ends, Python may report that their event loop is closed or that their
-    exceptions were never retrieved. One error has been raised for all of them.
+    Python may otherwise report that their event loop is closed or that their exceptions were never
+    retrieved, although one error has been raised for all of them.
     """
     before = sys.unraisablehook
 

@@ -1,16 +1,16 @@
-"""Pieces of large arrays: saving and restoring them needs no second copy in memory."""
+"""Cutting of large arrays into pieces, so that saving them needs no second copy in memory."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jax.sharding import NamedSharding
 
-PIECE_BYTES = 1 << 25  # larger arrays are cut
-SAVING_BYTES = 8 * PIECE_BYTES  # of a save; measured: 5 with 2 CPU cores
+PIECE_BYTES = 1 << 25  # bytes; larger arrays are cut
+SAVING_BYTES = 8 * PIECE_BYTES  # memory of a save; measured: 5 pieces with 2 CPU cores
 
 
 class Cut(NamedTuple):
-    """Pieces of `rows` along `axis`."""
+    """How to cut an array: into pieces of `rows` rows along `axis`."""
 
     axis: int
     rows: int
@@ -24,7 +24,7 @@ class Cut(NamedTuple):
 def cut(array: Any) -> Cut | None:
     """Return how to cut an array; None if it is small.
 
-    The axis is the longest one that is not split over devices, so that each device cuts its part.
+    The axis is the longest that is not split over devices, so that each device cuts its own part.
     """
     size = array.size * array.dtype.itemsize
     sharding = named_sharding(array)

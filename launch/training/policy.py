@@ -1,4 +1,4 @@
-"""Policies on their own: one small file a seed, and the functions that act by it."""
+"""Trained policies without a run: one small file for each seed, and functions that act."""
 
 import contextlib
 import dataclasses
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.agents import Memory
 from bellmax.launch.config.run_config import load_to_play, to_yaml
 from bellmax.launch.distributed.files import make_folder, write_whole
@@ -39,12 +39,13 @@ class Policy(NamedTuple):
     initial_memory(N) -> memory before the first observation; () for most feed-forward agents.
     act(observation [N, ...], memory, is_first [N], key=None) -> (action [N] or [N, D], memory):
         observations as the task shows them (frames stacked as in training, not normalised);
-        `is_first` is True where one opens an episode, which resets the memory. Compiled once for
-        each N. bellmax's own agents draw nothing; give an agent that does a new key at each call.
+        `is_first` is True for the first observation of an episode and resets the memory. Compiled
+        once for each N. Policies of bellmax's agents are deterministic; a stochastic policy needs
+        a new key at each call.
     values(observation, memory, is_first) -> named tuple of the network's outputs: q_values [N, A],
-        with quantiles [N, K, A] where the network has them. For agents that learn action values.
+        and quantiles [N, K, A] if the network has them. For agents that learn action values.
 
-    Both raise UserError if the observations have another shape or kind of dtype than the task's.
+    Both raise UserError if the observations differ from the task's in shape or kind of dtype.
     """
 
     initial_memory: Callable[[int], Memory]
@@ -136,7 +137,7 @@ def load_policy(
       trust: whether the run's configuration may name code of the user's own, which is imported.
 
     Returns:
-      A Policy; it plays as `bellmax evaluate` does.
+      A Policy, which plays as in `bellmax evaluate`.
 
     Raises:
       UserError: the run has no policy of that seed, or its file is damaged.
@@ -163,8 +164,11 @@ def load_policy(
     def values(observation: Any, memory: Memory, is_first: Any) -> Any:
         if read_values is None:
             raise UserError(
-                "agent.name must be an agent that learns action values, got "
-                f"{config.agent_name!r}, whose policy has none"
+                must(
+                    "agent.name",
+                    "an agent that learns action values",
+                    f"{config.agent_name!r}, whose policy has none",
+                )
             )
         observation, is_first = jnp.asarray(observation), jnp.asarray(is_first)
         check_observation(experiment.observation, observation, is_first, any_dtype=any_dtype)
@@ -203,27 +207,34 @@ def _from_bytes(template: Any, data: bytes) -> tuple[int, Any]:
 def check_observation(
     spec: specs.Array, observation: jax.Array, is_first: jax.Array, *, any_dtype: bool = False
 ) -> None:
-    """Raise UserError where observations are not a batch [N, ...] of those of a task.
+    """Raise UserError if `observation` is not a batch [N, ...] of a task's observations.
 
     Args:
-      spec: of one observation.
-      observation: what came.
-      is_first: what came with it, [N].
+      spec: spec of one observation.
+      observation: the array to check.
+      is_first: the array to check with it, [N].
       any_dtype: whether every dtype is allowed.
     """
     if is_first.ndim != 1:
-        raise UserError(f"is_first must be of shape (N,), got {is_first.shape}")
+        raise UserError(must("is_first", "of shape (N,)", is_first.shape))
     expected = *is_first.shape, *spec.shape
     if observation.shape != expected:
-        hint = "; add an axis of environments" if observation.shape == spec.shape else ""
+        hint = "add an axis of environments" if observation.shape == spec.shape else ""
         raise UserError(
-            f"observation must be of shape {expected}, {spec.shape} for each entry of is_first, "
-            f"got {observation.shape}{hint}"
+            must(
+                "observation",
+                f"of shape {expected}, {spec.shape} for each entry of is_first",
+                observation.shape,
+                hint,
+            )
         )
     if not any_dtype and _kind(observation.dtype) != _kind(spec.dtype):
         raise UserError(
-            f"observation must be {spec.dtype} of shape {expected}, got {observation.dtype} of "
-            f"shape {observation.shape}"
+            must(
+                "observation",
+                f"{spec.dtype} of shape {expected}",
+                f"{observation.dtype} of shape {observation.shape}",
+            )
         )
 
 

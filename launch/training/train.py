@@ -1,4 +1,4 @@
-"""Starting and resuming a run: its folder, its parts, and what is left when it ends."""
+"""Start and resume a run: create its folder, build its parts, train, and write its policies."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from bellmax import UserError
 from bellmax.launch.actors.ray_actor import make_ray_actors
 from bellmax.launch.config.overrides import flatten
 from bellmax.launch.config.run_config import RunConfig, load, read_source, to_dict, to_yaml
-from bellmax.launch.config.sentences import show
+from bellmax.launch.config.sentences import must, show
 from bellmax.launch.distributed.files import make_folder, write_whole
 from bellmax.launch.distributed.locks import locked
 from bellmax.launch.distributed.processes import is_first, together, writable
@@ -41,11 +41,11 @@ _WATCHED = ("bellmax", "jax", "jaxlib", "platform")
 
 
 class Output(NamedTuple):
-    """Where a run reports to, besides its folder and the loggers of its configuration.
+    """Outputs of a run in addition to its folder and the loggers of its configuration.
 
-    shows_progress: whether it writes lines to standard output.
-    loggers: (name, logger) of more loggers.
-    on_metrics, report: as of `MetricsLog`.
+    shows_progress: whether progress is printed to standard output.
+    loggers: (name, logger) of additional loggers.
+    on_metrics, report: as in `MetricsLog`.
     """
 
     shows_progress: bool = True
@@ -65,7 +65,7 @@ def train(
     *,
     continues: bool = False,
 ) -> int:
-    """Trains from scratch into the folder `out`; returns the exit code.
+    """Train from scratch into the folder `out`; return the exit code.
 
     Args:
       config: of the run.
@@ -99,32 +99,33 @@ def check_resumable(run: Path, config: RunConfig) -> None:
     names = [*new, *(name for name in old if name not in new)]
     changed = [name for name in names if new.get(name) != old.get(name) and name not in RESUMABLE]
     if changed:
-        # Another agent or task explains all the rest.
+        # Another agent or task explains all other differences.
         key = next((name for name in ("agent.name", "env.name") if name in changed), changed[0])
         raise _cannot_change(run, key, old.get(key), new.get(key))
 
 
 def _cannot_change(run: Path, key: str, old: Any, new: Any) -> UserError:
-    return UserError(
-        f"{key} cannot change when a run is resumed: {run} has {show(old)}, not {show(new)}; what "
-        f"can is {', '.join(RESUMABLE)}; `bellmax train` with another --out starts another run"
+    hint = (
+        f"a resumed run can change {', '.join(RESUMABLE)}, and `bellmax train` with another "
+        "--out starts another run"
     )
+    return UserError(must(key, f"{show(old)} as in {run}", new, hint=hint))
 
 
 def resume(
     run: Path, config: RunConfig, actors: str | None = None, output: Output = TERMINAL
 ) -> int:
-    """Continues a run from its newest intact checkpoint; returns the exit code.
+    """Continue a run from its newest intact checkpoint; return the exit code.
 
     A run that stopped before its first checkpoint starts again.
 
     Args:
-      run: its folder.
-      config: of the run from here on.
+      run: the run's folder.
+      config: configuration of the run from here on.
       actors, output: as in `train`.
 
     Raises:
-      UserError: `config` would change what was trained so far, or every checkpoint is damaged.
+      UserError: `config` changes a key that must stay, or every checkpoint is damaged.
     """
     check_resumable(run, config)
     with _opened(run, config, actors) as opened:
@@ -171,7 +172,7 @@ def _opened(run: Path, config: RunConfig, actors: str | None) -> Iterator[_Opene
 
 
 class _Start(NamedTuple):
-    """What a run goes on from; evaluated: [S], its mean returns if they are in the log."""
+    """Where a run continues; evaluated: [S], the mean returns there if the log has them."""
 
     step: int
     state: TrainState
@@ -179,7 +180,7 @@ class _Start(NamedTuple):
 
 
 def _start(experiment: Experiment, run: Path) -> tuple[_Start | None, list[str]]:
-    """The checkpoint to go on from, None if the run stopped before its first, and what to say."""
+    """Return the latest checkpoint, None where there is none yet, and messages for the user."""
     keep = experiment.config.keep_checkpoints
     checkpoints = Checkpoints(run / _CHECKPOINTS, keep=keep, read_only=not is_first())
     if not checkpoints.steps() and not (run / "policy").exists():
@@ -192,7 +193,8 @@ def _start(experiment: Experiment, run: Path) -> tuple[_Start | None, list[str]]
     said += _other_versions(run)
     runner.resume_restarts(checkpoints.extra(step).get("restarts", {}))
     if step > experiment.config.steps:
-        raise UserError(f"steps must be at least {step}, those that {run} has taken already")
+        allowed = f"at least {step}, those that {run} has taken already"
+        raise UserError(must("steps", allowed, experiment.config.steps))
     return _Start(step, state, _evaluated(experiment, run, step)), said
 
 
@@ -230,7 +232,7 @@ def _other_versions(run: Path) -> list[str]:
 
 
 def _evaluated(experiment: Experiment, run: Path, step: int) -> np.ndarray | None:
-    """The mean returns [S] that the log has of a step, None if it lacks any."""
+    """Return the mean returns [S] of the evaluation logged at a step; None if any is missing."""
     if not (run / FILE).exists():
         return None
     rows = [row for row in read_metrics(run) if row.get("step") == step]

@@ -27,6 +27,11 @@ def _shorten(line: str) -> str:
     return line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}"
 
 
+def must(field: str, allowed: str, got: Any, hint: str = "", *, verb: str = "be") -> str:
+    """Return the sentence of a mistake: `FIELD must be ALLOWED, got VALUE; HINT`."""
+    return f"{field} must {verb} {allowed}, got {got}" + (f"; {hint}" if hint else "")
+
+
 def __getattr__(name: str) -> Any:
     """Return a name of the Python API, which lives in `bellmax.launch`; it is loaded on first use."""
     if name not in __all__:

@@ -1,4 +1,4 @@
-"""What holds for DQN and Munchausen DQN holds for QR-DQN-Retrace and VA-learning too."""
+"""Properties that all agents with action values share."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ every_agent = pytest.mark.parametrize("make, config", AGENTS.values(), ids=AGENT
 
 
 def window(config, garbage=0.0, seed=0):
-    """Windows; garbage is in all that a closing step says: also its action and its probability."""
+    """Windows whose closing steps have garbage, also as action and probability."""
     steps = random_steps(config.n_step + 1, garbage=garbage)
     rng = np.random.default_rng(seed)
     other = (steps.action + 1) % NUM_ACTIONS
@@ -46,7 +46,7 @@ def window(config, garbage=0.0, seed=0):
 
 
 def learn_once(make, config, steps, weights=None):
-    """State, output and gradient of one step from parameters and a target network at random."""
+    """State, output and gradient of one step from random parameters and a random target network."""
     agent, _ = compiled(make, config)
     params = random_params(agent, 1), random_params(agent, 2)
     gradient, state, output = gradient_of(make, config, steps, *params, weights)
@@ -82,7 +82,7 @@ def test_weights_scale_each_window_of_the_loss_and_not_the_priorities(make, conf
 
 @every_agent
 def test_what_lies_at_and_beyond_an_episode_end_does_not_matter(make, config):
-    """Windows that start at a closing step add nothing; what it says is not read."""
+    """Windows that start at a closing step have no influence, and its values are ignored."""
     clean, dirty = window(config), window(config, garbage=1e6)
     assert bool(clean.is_last[:, 0].any()) and bool((clean.action != dirty.action).any())
     _, ours, gradient = learn_once(make, config, clean)
@@ -115,7 +115,7 @@ SWEEP = {
 
 @pytest.mark.parametrize("name", ["retrace_epsilon", "va_retrace"])
 def test_every_agent_of_a_sweep_learns_as_alone(name):
-    """`target_epsilon` is none of them: whether it is 0 decides what replay keeps."""
+    """`target_epsilon` is not swept, because whether it is 0 decides what replay stores."""
     make, config = AGENTS[name]
     config = replace(config, learning_rate=0.1, max_gradient_norm=1.0, target_rate=0.9)
     # Adam undoes a change of the gradient's size, unless its epsilon is large.

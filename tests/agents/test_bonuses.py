@@ -1,4 +1,4 @@
-"""RND, ICM and counts as bonuses: known rewards, and what their gradients may reach."""
+"""RND, ICM and count bonuses: known rewards, and the parameters that their gradients reach."""
 
 import functools
 from collections import Counter
@@ -203,7 +203,7 @@ CURIOUS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("make", "config"), CURIOUS)
 def test_each_bonus_fades_on_what_is_seen_again_and_again(make, config):
-    """The raw bonus of a DeepSea of 3 x 3, of whose 6 cells none stays new."""
+    """The raw bonus in a 3 x 3 DeepSea, all of whose 6 cells are visited often."""
     env = vectorise(DeepSea(size=3), 4)
     fixed = replace(config.intrinsic, normaliser="none", scale=0.0)
     settings = {"network": NETWORK, "batch_size": 4, "learning_rate": 3e-3}

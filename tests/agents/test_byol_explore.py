@@ -72,7 +72,7 @@ def predictor(params, x):
 
 
 def errors_by_loop(params, target, chunk, horizon):
-    """{(t, k, stream): L(t, k)} for what may be predicted, one prediction at a time."""
+    """{(t, k, stream): L(t, k)} for each valid prediction, computed one at a time."""
     steps, cell = chunk.steps, GRU(4)
     targets = np.asarray(quick_jit(NET.encode)(target, steps.observation))
     step = quick_jit(functools.partial(cell.apply, params.open_loop, method="both"))
@@ -114,10 +114,10 @@ def test_loss_and_reward_are_those_of_a_loop(horizon):
 
 @pytest.mark.slow
 def test_a_prediction_knows_the_actions_before_it_and_no_later_observation():
-    """Changing one thing at a time, which rows change."""
+    """Change one input at a time, and check which rows change."""
     bonus, params, _ = bonus_and_params()
     steps = make_steps(ends=())
-    # Its latents are the same whatever it sees.
+    # Its latents do not depend on the observation.
     blind = jax.tree.map(lambda x: x if x.ndim == 1 else np.zeros_like(x), OTHER)
     reward = quick_jit(bonus.reward)
 
@@ -167,7 +167,7 @@ def test_without_sharing_the_agent_is_left_alone():
     assert all(np.any(x) for x in jax.tree.leaves(to_params))
 
 
-def test_without_sharing_the_memory_goes_on_from_chunk_to_chunk():
+def test_without_sharing_the_memory_continues_from_chunk_to_chunk():
     bonus, params, state = bonus_and_params(replace(CONFIG, shared=False, horizon=1))
     steps, memory = make_steps(), bonus.initial_memory(B)
 
@@ -200,7 +200,7 @@ def test_the_target_follows_the_encoder(shared, decay, left):
 
 @pytest.mark.slow
 def test_novelty_fades_and_the_unseen_is_above_the_mean():
-    """Reward-free: after learning one path down a DeepSea, the path not taken pays more."""
+    """After learning one path through DeepSea without rewards, the other has a larger bonus."""
     config = replace(
         CONFIG,
         network=RecurrentNetworkConfig(hidden=(32,), latent_size=16, memory_size=16),

@@ -1,6 +1,6 @@
-"""Agents find the values that are known, also where a time limit cuts every episode.
+"""Agents learn known values, with and without time limits.
 
-Negative control: a stream that calls truncation termination leads the same agents elsewhere, to the
+Negative control: with a stream that reports truncations as terminations, the same agents learn the
 fixed point of that mistake.
 """
 
@@ -45,7 +45,7 @@ CHAIN_AGENTS = pytest.mark.parametrize(
 def test_time_limits_are_not_deaths(config):
     exact = exact_chain(config, GAMMA, CHAIN.true_q(GAMMA))
     np.testing.assert_allclose(learnt_q(config, CHAIN), exact, atol=1e-2)
-    if config is COLD:  # without alpha and nearly without temperature: plain Q
+    if config is COLD:  # alpha 0 and almost no temperature: plain Q-learning
         np.testing.assert_allclose(exact, CHAIN.true_q(GAMMA), atol=1e-6)
     if config is MUNCHAUSEN:  # elsewhere, by more than the tolerance, and clipped
         assert np.abs(exact - CHAIN.true_q(GAMMA)).max() > 0.5
@@ -88,7 +88,7 @@ def test_dqn_on_a_random_mdp_is_value_iteration():
     config = dataclasses.replace(DQN, batch_size=1024)
     exact = value_iteration(mdp.p, mdp.r, GAMMA)
     found = learnt_q(config, mdp)
-    # Transitions are drawn, not summed over: what is left is replay's sampling error.
+    # Transitions are sampled, so the remaining error is replay's sampling error.
     np.testing.assert_allclose(found, exact, atol=0.03 * np.abs(exact).max())
     np.testing.assert_array_equal(found.argmax(-1), exact.argmax(-1))
 
@@ -126,7 +126,7 @@ def numpy_gradient(config, steps, q, q_target):
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("config", [DQN, DOUBLE, MUNCHAUSEN], ids=["dqn", "double", "munchausen"])
 def test_one_step_follows_the_hand_written_gradient(config, n_step):
-    """So gradients pass through the online network only, and neither through target nor argmax."""
+    """Gradients pass only through the online network, not through target or argmax."""
     config = dataclasses.replace(config, n_step=n_step, huber_delta=1.0)
     make = make_munchausen_dqn if isinstance(config, MunchausenDQNConfig) else make_dqn
     steps = random_steps(n_step + 1, batch=64)

@@ -1,4 +1,4 @@
-"""QR-DQN-Retrace and VA-learning find the values that are known, also where time limits cut."""
+"""QR-DQN-Retrace and VA-learning learn known values, with and without time limits."""
 
 import dataclasses
 
@@ -35,7 +35,7 @@ ON_THE_CHAIN = {
     "va": (make_va_learning, chain_config(VA, huber_delta=0.0)),
     "behaviour_dueling": (
         make_va_learning,
-        # Longer: its target moves with the behaviour, which is learnt too.
+        # Longer, because its target depends on the behaviour, which is learned too.
         dataclasses.replace(
             chain_config(VA, huber_delta=0.0, loss="behaviour_dueling"), learning_rate_steps=6000
         ),
@@ -62,7 +62,7 @@ def test_retrace_finds_the_optimal_policy_of_a_random_mdp(options):
     config = chain_config(QR, **{"n_step": 3} | options)
     found = q_table(learnt(make_qr_dqn_retrace, config, mdp), config)
     exact = value_iteration(mdp.p, mdp.r, GAMMA)
-    # Huber's quantiles are not the law's, so means are near the values, not at them.
+    # The Huber loss biases the quantiles, so the means are only near the values.
     np.testing.assert_allclose(found, exact, atol=0.1 * np.abs(exact).max())
     np.testing.assert_array_equal(found.argmax(-1), exact.argmax(-1))
 

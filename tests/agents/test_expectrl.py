@@ -32,7 +32,7 @@ from helpers.planes import (
 
 @pytest.mark.parametrize("delay", [1, 2])
 def test_expectrl_at_one_half_is_td3_with_one_critic(delay):
-    """Update for update, from the same parameters on the same batches."""
+    """Each update is equal, from the same parameters on the same batches."""
     shared = {**SMALL, "policy_delay": delay, "target_rate": 0.05}
     ours = compiled(make_expectrl, ExpectRLConfig(**shared, alpha=0.5))
     theirs = compiled(make_td3, TD3Config(**shared, num_critics=1))
@@ -94,7 +94,7 @@ def fixed_point(alpha, p, r, terminal=(), gamma=0.9):
 
 def test_learns_the_expectile_of_a_fair_coin():
     """Oracle 7: V = alpha / (1 - gamma) where the reward is 0 or 1; each head its own."""
-    # Two states that look at each other: what is paid depends on where the coin leads.
+    # Two states that lead to each other; the reward depends on the outcome of the coin.
     p = np.full((2, 2), 0.5)
     r = np.array([[0.0, 1.0], [0.0, 1.0]])
     values = fixed_point((0.2, 0.3, 0.5), p, r)
@@ -127,7 +127,7 @@ def test_learns_the_fixed_point_of_the_expectile_operator(alpha):
         v = np.asarray(jitted.expectile_value_operator(v, *task, gamma=0.8, alpha=alpha))
     np.testing.assert_allclose(values[:, 0], v, atol=5e-3)
     mean = np.linalg.solve(np.eye(5) - 0.8 * p, (p * r).sum(axis=1))
-    assert np.abs(values[:, 0] - mean).max() > 0.1  # not what alpha = 1/2 learns
+    assert np.abs(values[:, 0] - mean).max() > 0.1  # differs from the values of alpha = 1/2
 
 
 def test_a_bandit_draws_the_head_that_acts_through_an_episode():
@@ -177,7 +177,7 @@ def test_the_bandit_is_fed_the_rise_of_the_return_in_the_order_of_time(rule):
     assert_close(state.aux.bandit, fed, 1e-3, 1e-4)
     np.testing.assert_allclose(state.aux.last_return, before, rtol=1e-6)
     assert state.aux.episodes == episodes
-    # Learning leaves the bandit alone, and feeding it leaves the parameters.
+    # Learning does not change the bandit, and its updates do not change the parameters.
     after, _ = agent.learn(state, random_batch(), KEY)
     jax.tree.map(np.testing.assert_array_equal, after.aux, state.aux)
     jax.tree.map(np.testing.assert_array_equal, state.params, agent.init(KEY).params)

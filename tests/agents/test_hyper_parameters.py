@@ -1,4 +1,4 @@
-"""Hyper-parameters are leaves: agents made under vmap learn as agents made one by one."""
+"""Agents made under vmap over hyper-parameters learn like agents made one by one."""
 
 from dataclasses import replace
 

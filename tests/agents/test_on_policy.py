@@ -83,14 +83,14 @@ def advantages_by_hand(config, batch, values, reward):
                 continue
             gamma = config.discount * steps.discount[i, t]
             delta = reward[i, t] + gamma * values[t + 1, i] - values[t, i]
-            goes_on = not steps.is_last[i, t + 1]
-            follows = delta + gamma * config.advantage_decay * goes_on * follows
+            continues = not steps.is_last[i, t + 1]
+            follows = delta + gamma * config.advantage_decay * continues * follows
             found[i, t] = follows
     return found
 
 
 def bonus_of(amount):
-    """A bonus that pays `amount` for each step, itself without a unit."""
+    """A bonus of `amount` for each step."""
 
     def reward(params, state, encoder, chunk):
         return state + 1, (), jnp.full(chunk.steps.reward[:-1].shape, amount)
@@ -158,7 +158,9 @@ def test_the_loss_is_that_of_the_equations(policy_loss):
         policy = -np.minimum(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage).mean()
     else:
         dual = np.log(2.0) + 1e-6  # softplus(0)
-        best = np.argsort(-advantage)[: on.sum() // 2]  # half of the rows that are no closing ones
+        best = np.argsort(-advantage)[
+            : on.sum() // 2
+        ]  # half of the rows that are not closing steps
         exponent = np.exp(advantage[best] / dual)
         weights = exponent / exponent.sum()
         policy = -(weights * new[rows, action][best]).sum()
@@ -175,7 +177,7 @@ def test_the_loss_is_that_of_the_equations(policy_loss):
 
 
 def test_the_scale_of_advantages_moves_slowly():
-    """Ten times the rewards, in the second rollout, are ten times the advantages, nearly."""
+    """Ten times the rewards in the second rollout give almost ten times the advantages."""
     config = OnPolicyConfig(network=SMALL, scale_decay=0.9, batch_size=B)
     agent = compile_agent(make_on_policy(config, SPEC))
     state, batch = agent.init(jax.random.key(1)), make_batch(agent)
@@ -207,7 +209,7 @@ def test_a_bonus_is_learned_with_the_agent_and_updated_after_each_step():
 
 
 def test_the_size_of_a_bonus_gradient_does_not_decide_the_policys_step():
-    """Clipped together, a loss a million times as steep would leave the policy nothing."""
+    """If clipped together, a gradient a million times as large would leave the policy no step."""
     config = OnPolicyConfig(network=SMALL, batch_size=B, max_gradient_norm=0.01)
 
     def policy(bonus):
@@ -218,7 +220,7 @@ def test_the_size_of_a_bonus_gradient_does_not_decide_the_policys_step():
         return agent.learn(state, batch, jax.random.key(0))[0].params.network
 
     steep = bonus_of(0.0)._replace(loss=lambda params, state, chunk: 1e6 * (params - 3.0) ** 2)
-    # Two programs round apart; clipped together, the step would be gone.
+    # Two programs differ in rounding; if clipped together, the step would be 0.
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-9)
     jax.tree.map(close, policy(steep), policy(NO_BONUS))
 
@@ -256,7 +258,7 @@ class CueState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Cue:
-    """The first observation shows 1 of 2 cues; after two blank ones the same action pays 1."""
+    """The first observation shows one of two cues; after two blank ones that action earns 1."""
 
     spec = EnvSpec("test/Cue", specs.Array((3,), np.float32), specs.DiscreteArray(2))
 

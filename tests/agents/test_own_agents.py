@@ -78,7 +78,7 @@ def q_loss(network, params, target_params, steps):
 
 
 def scale_auxiliary(bonus=0.0):
-    """A number that learns 3, beside a count of batches."""
+    """A parameter that is trained towards 3, and a count of batches as auxiliary state."""
 
     def init(key):
         del key
@@ -138,7 +138,7 @@ def test_without_a_bonus_the_q_network_learns_as_alone_and_with_one_from_other_r
 @pytest.mark.parametrize(
     ("source", "name", "message"),
     [
-        ("", "mine:make", "has no callable 'make'"),
+        ("", "mine:make", "unknown callable 'make' of module 'mine' in agent.name"),
         ("x = 1", "mine:x", "must be a function or class that makes an agent, got a int"),
         ("def make(config, spec): ...", "mine:make", "annotated with the dataclass"),
         ("def make(config: int, spec): ...", "mine:make", "annotated with the dataclass"),

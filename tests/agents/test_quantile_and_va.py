@@ -142,7 +142,7 @@ def test_uniform_behaviour_dueling_is_a_dueling_network():
 
 
 def test_the_actor_stores_what_it_did_with_which_probability():
-    """Where all values tie, the first action is greedy, and a random draw may choose it too."""
+    """If all values are equal, the first action is greedy, and a random draw may choose it too."""
     config = dataclasses.replace(QR, target_epsilon=0.1, epsilon_start=0.4, epsilon_end=0.4)
     agent = compile_agent(make_qr_dqn_retrace(config, SPEC))
     params, many = jax.tree.map(np.zeros_like, agent.init(KEY).params), 30_000

@@ -1,4 +1,4 @@
-"""On one-hot observations a linear agent is its table: one learning step is the library's rule.
+"""With one-hot observations, a step of a linear agent equals the tabular rule of the library.
 
 The gradient of a learning step, read from Adam's first moment, moves the parameters by exactly
 what the tabular functions of `bellmax.losses` move the same tables by, episode ends included.

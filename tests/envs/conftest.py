@@ -1,4 +1,4 @@
-"""Programs of these tests run for less time than compiling them takes."""
+"""Tests of adapters and tasks compile without optimisation: compiling takes longer than running."""
 
 import pytest
 

@@ -137,7 +137,7 @@ def test_statistics_equal_numpy():
 
 
 def test_statistics_are_the_running_moments_of_losses():
-    """Folder envs may not import losses, nor the reverse: both write this update down."""
+    """envs and losses must not import each other, so both implement this update."""
     x = np.random.default_rng(0).normal(3.0, [1e-3, 1.0, 1e3], (40, 3)).astype(np.float32)
     x = jnp.asarray(x * np.linspace(0.2, 5.0, 40)[:, None], jnp.float32)
     ours, theirs = initial_statistics((3,)), losses.running_moments_init((3,))

@@ -1,4 +1,4 @@
-"""The single-file examples learn, and differ by the loss alone."""
+"""The single-file examples learn, and differ only in the loss."""
 
 import ast
 import difflib
@@ -18,7 +18,7 @@ def test_learns_within_seconds(name, capsys):
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    with jax.numpy_rank_promotion("allow"):  # the user's own program, not bellmax's
+    with jax.numpy_rank_promotion("allow"):  # the program is the user's own
         (value,) = module.main(["--steps", "30000", "--seed", "100"])
     # Random play earns 22 and a constant action 9.
     assert value > 60.0

@@ -1,4 +1,4 @@
-"""A small state, and checkpoints of it."""
+"""A small training state, and checkpoints of it."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -10,7 +10,7 @@ QUICK = {"xla_backend_optimization_level": 0}  # the same, as an option of `Lowe
 
 @contextlib.contextmanager
 def compiles_soon():
-    """What is compiled inside the block is compiled without most optimisations."""
+    """Compile without most optimisations inside the block."""
     before = jax.config.values[_OPTION]
     jax.config.update(_OPTION, True)
     try:

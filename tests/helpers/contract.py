@@ -1,4 +1,4 @@
-"""What every learning rule promises, checked on cases of its own by each topic.
+"""The contract of every learning rule; each topic's tests run it on their own cases.
 
 CASES = [Case(losses.q_learning, {"q_tm1": ..., "a_tm1": ...}, learns=("q_tm1",))]
 
@@ -6,9 +6,9 @@ CASES = [Case(losses.q_learning, {"q_tm1": ..., "a_tm1": ...}, learns=("q_tm1",)
 def test_contract(case):
     check_contract(case)
 
-A case is called once op by op and compiled twice: in float32 with all that vmap, scan and grad
-give, and in float64 with the points of finite differences as a batch. Each promise compares its
-part of these results, and a failing test names every promise that is broken.
+A case is called once without jit and compiled twice: in float32 with the results of vmap, scan
+and grad, and in float64 with the points of finite differences as a batch. Each promise compares
+its part of these results, and a failing test names every broken promise.
 """
 
 import inspect
@@ -26,7 +26,7 @@ from helpers.jitted import quick_jit
 STEP = 1e-4  # of finite differences in float64
 NUMBERS = ("r_t", "r", "discount_t", "trace_t", "mask", "transition_t", "feedback", "count_t")
 NUMBERS += ("uncertainty",)
-# Weights of what may be excluded: where they are 0, their own gradient is not that of the formula.
+# Weights: where they are 0, their own gradient is not that of the formula.
 SELECT = ("mask", "q_t_selector", "selector_t")  # only select
 EXCLUDING = ("discount_t", "trace_t", "pi_t", "probs_a_t", "weights", "probs", "mask")
 BASE, OTHER, ROUNDED, HUGE = range(4)  # rows of `_batch`; zeros and ones follow
@@ -85,9 +85,9 @@ class Case(NamedTuple):
 
 
 class Results(NamedTuple):
-    """What a case gives: its output op by op, and the parts of the compiled programs by name.
+    """Results of a case: its output without jit, and the parts of the compiled programs by name.
 
-    Instead of a part that could not be traced stands its exception.
+    A part that could not be traced is replaced by its exception.
     """
 
     case: Case
@@ -110,7 +110,7 @@ def check_contract(case, *, but=()):
 
 
 def broken_promises(case) -> dict[str, AssertionError]:
-    """By name of the promise, in what way it is broken."""
+    """Return the broken promises by name, with the reason."""
     results = Results(case, case.call(), _single(case) | _double(case))
     broken = {}
     for promise in PROMISES:
@@ -182,10 +182,10 @@ def _directions(case):
 
 
 def _total(output, last=None, rows=0) -> jax.Array:
-    """A scalar that every entry of the output has an own part in.
+    """A scalar to which every entry of the output contributes separately.
 
-    Of outputs with this number of rows, those after the last one count as 0. Atoms of weight 0 may
-    be anything.
+    In outputs with this number of rows, rows after the last one count as 0. Atoms of weight 0 may
+    have any value.
     """
     if isinstance(output, losses.WeightedAtoms):
         output = output._replace(atoms=output.atoms * output.weights)
@@ -253,7 +253,7 @@ def differentiates(results):
 
 
 def stops_gradients(results):
-    """Exact zeros for all that is not learned, where anything is; gradients are finite."""
+    """Gradients are finite, and exactly zero for arguments that are not learned."""
     _, gradients = results.part("vmap of value_and_grad")
     learns = results.case.learns
     for name, gradient in _row(gradients, BASE).items():
@@ -263,7 +263,7 @@ def stops_gradients(results):
 
 
 def widens_bfloat16(results):
-    """Floats of 16 bits give what their values in float32 give, in float32."""
+    """bfloat16 input gives the results of the same values in float32, in float32."""
     outputs, _ = results.part("vmap of value_and_grad")
     _has_floats_of(np.float32, results.part("bfloat16"))
     _close(results.part("bfloat16"), _row(outputs, ROUNDED))
@@ -271,14 +271,14 @@ def widens_bfloat16(results):
 
 def refuses_a_wrong_rank(results):
     for name, array in results.case.arrays.items():
-        _refuses(results.case, name, np.asarray(array)[None], "has rank")
+        _refuses(results.case, name, np.asarray(array)[None], "got rank")
 
 
 def refuses_a_wrong_dtype(results):
     for name, array in results.case.arrays.items():
         wrong = np.int32 if name in results.case.floats() else np.float32
         if name not in NUMBERS:
-            _refuses(results.case, name, np.asarray(array).astype(wrong), "has dtype")
+            _refuses(results.case, name, np.asarray(array).astype(wrong), "got dtype")
 
 
 def widens_integers(results):
@@ -294,10 +294,10 @@ def widens_integers(results):
 def names_what_is_no_array(results):
     for name, array in results.case.arrays.items():
         if name not in results.case.optional:
-            _refuses(results.case, name, None, "is None")
-        _refuses(results.case, name, [], "is a list")
+            _refuses(results.case, name, None, "got None")
+        _refuses(results.case, name, [], "got a list")
         if np.ndim(array):
-            _refuses(results.case, name, np.asarray(array)[:0], "has 0 entries")
+            _refuses(results.case, name, np.asarray(array)[:0], "got 0")
 
 
 def refuses_other_sizes(results):
@@ -316,7 +316,7 @@ def refuses_other_sizes(results):
 
 
 def follows_one_dtype(results):
-    """Of float32 and Python's floats comes float32; one float64, unless it selects, widens it."""
+    """float32 and Python floats give float32; a float64 argument that does not select widens it."""
     case = results.case
     with jax.enable_x64(True):
         _has_floats_of(np.float32, _shapes(case, case.floats()))
@@ -329,7 +329,7 @@ def follows_one_dtype(results):
 
 
 def _shapes(case, changed):
-    """What the case gives with other arrays, as shapes and dtypes."""
+    """Shapes and dtypes of the results with other arrays."""
     try:
         return jax.eval_shape(lambda changed: case.call(**changed), changed)
     except Exception as error:
@@ -354,10 +354,10 @@ def _refuses(case, name, wrong, words):
     try:
         case.call(**{name: wrong})
     except Exception as error:
-        named = isinstance(error, ValueError) and str(error).startswith(f"{name} {words}")
-        assert named, f"the message is {str(error)!r}"
+        named = isinstance(error, ValueError) and str(error).startswith(f"{name} must ")
+        assert named and words in str(error), f"the message is {str(error)!r}"
     else:
-        raise AssertionError(f"{name} that {words} is let through")
+        raise AssertionError(f"{name} is let through: {words}")
 
 
 def survives_extremes(results):

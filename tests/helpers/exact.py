@@ -25,7 +25,7 @@ SHARED = {
 
 @dataclasses.dataclass(frozen=True)
 class Deaths:
-    """The control: the same task, whose truncations are reported as terminations."""
+    """Negative control: the same task with truncations reported as terminations."""
 
     env: object
 

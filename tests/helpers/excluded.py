@@ -1,4 +1,4 @@
-"""What a rule must not depend on: entries past an end, under a mask or of probability 0.
+"""Entries that a rule must ignore: past an end, masked, or of probability 0.
 
 By the names of its arrays a case has rows that exclude some entries, each once with finite values
 and then with nan, inf or -inf there. Row 0 of an axis is never excluded.
@@ -38,7 +38,7 @@ def excluded(case):
 
 
 def _with_garbage(name, floats, where, last):
-    """The floats, and with each kind of garbage where an array of bools says so."""
+    """The floats, and copies with each kind of garbage at the positions of a mask."""
     if any(np.any(chosen) for chosen in where.values()):
         for garbage in GARBAGE:
             filled = {n: np.where(where.get(n, False), garbage, x) for n, x in floats.items()}
@@ -50,7 +50,7 @@ def _rows(floats):
 
 
 def _past(floats, too):
-    """Where each array of a window lies past the end; in the row of the end for those in `too`."""
+    """Positions of each array past the end of a window; for arrays in `too`, also the end's row."""
     where = {}
     for name, x in floats.items():
         if x.ndim and len(x) == _rows(floats) and name not in SHARED:

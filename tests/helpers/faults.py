@@ -31,7 +31,7 @@ def signal_when(condition: Callable[[], object], number: int) -> Iterator[None]:
                 return
 
     thread = threading.Thread(target=watch)
-    # A shell without job control starts background jobs with Ctrl-C ignored: heed it here.
+    # A shell without job control starts background jobs with Ctrl-C ignored; handle it here.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         thread.start()
@@ -65,7 +65,7 @@ def files_limited_to(size: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stdout_closed_by_its_reader() -> Iterator[None]:
-    """Replace sys.stdout by a pipe that nobody reads: writing to it raises BrokenPipeError."""
+    """Replace sys.stdout by a pipe without a reader: writing to it raises BrokenPipeError."""
     reader, writer = os.pipe()
     os.close(reader)
     before, sys.stdout = sys.stdout, os.fdopen(writer, "w", buffering=1)

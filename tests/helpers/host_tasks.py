@@ -10,7 +10,7 @@ from bellmax.launch.runners.random import stream
 
 
 class JaxBatch:
-    """The very stream that the on-device runner of seed `seed` sees of a jax environment."""
+    """The stream of a JAX environment, exactly as the device runner with this seed sees it."""
 
     def __init__(self, env, num_envs, seed):
         self.vector = vectorise(env, num_envs)
@@ -41,9 +41,9 @@ class JaxBatch:
 
 
 class CountingBatch:
-    """Environment i shows (i, its steps so far over all episodes); episodes have `length` steps.
+    """Environment i observes (i, its steps over all episodes); episodes have `length` steps.
 
-    At the steps in `broken` (a set of (environment, number of the step call)) a task restarts.
+    A task restarts at the steps in `broken`, a set of (environment, number of the step call).
     """
 
     def __init__(self, first, num_envs, length=7, broken=(), raises_at=None):

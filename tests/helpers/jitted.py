@@ -21,7 +21,7 @@ QUICK = {
     "xla_cpu_use_fusion_emitters": False,
 }
 quick_jit = functools.partial(jax.jit, compiler_options=QUICK)
-# As users compile: for tests of rounding, which differs where sums are not vectorised.
+# With the default optimisations: for tests of rounding, which depends on vectorised sums.
 FULL = {
     "xla_backend_optimization_level": 3,
     "xla_llvm_disable_expensive_passes": False,
@@ -59,7 +59,7 @@ def compile_agent(agent):
 
 
 def compile_bonus(bonus):
-    """The same for a bonus of exploring agents."""
+    """Like `compile_agent`, for an exploration bonus."""
     functions = {name: quick_jit(getattr(bonus, name)) for name in ("init", "reward", "loss")}
     return bonus._replace(**functions, update=quick_jit(bonus.update))
 

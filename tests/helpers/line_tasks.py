@@ -1,4 +1,4 @@
-"""A small host run on tasks of the user's own, some of which hang or break."""
+"""A small host run on user tasks, some of which hang or raise."""
 
 CONFIG = """
 steps: 1200

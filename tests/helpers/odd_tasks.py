@@ -1,4 +1,4 @@
-"""Environments with the mistakes that users make, by factory; each is named in a test."""
+"""Factories of environments with typical mistakes of users."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ from helpers.scripted_host import DmCounter, HostCounter
 
 
 class Gym(gymnasium.Env):
-    """A sound task, whose parts a subclass or a factory replaces."""
+    """A correct task, parts of which a subclass or a factory replaces."""
 
     observation_space = gymnasium.spaces.Box(-1, 1, (2,))
     action_space = gymnasium.spaces.Discrete(2)
@@ -28,7 +28,7 @@ class Gym(gymnasium.Env):
 
 
 def gym_with(**parts):
-    """A sound task with other attributes."""
+    """A correct task with changed attributes."""
     return type("Changed", (Gym,), parts)()
 
 
@@ -147,7 +147,7 @@ def dm_tuple():
 
 
 class Drawn(Counter):
-    """A JAX task that can also be rendered and closed."""
+    """A JAX task that also has `render` and `close`."""
 
     def render(self):
         return np.zeros((2, 2, 3), np.uint8)
@@ -157,7 +157,7 @@ class Drawn(Counter):
 
 
 class JaxChanged:
-    """A sound JAX task whose steps have other leaves, or functions of the leaf that it has."""
+    """A correct JAX task with some leaves of its steps replaced, or changed by functions."""
 
     def __init__(self, **leaves):
         self.inner, self.leaves = Counter(), leaves

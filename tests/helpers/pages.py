@@ -18,7 +18,7 @@ def blocks(page, *kinds):
 
 
 def commands(page):
-    """Its shell commands one by one, without prompts, comments and what the program prints."""
+    """Its shell commands one by one, without prompts, comments and output."""
     found = []
     for kind, _, text in FENCE.findall(page.read_text()):
         if kind not in ("bash", "console"):

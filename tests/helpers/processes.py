@@ -1,6 +1,6 @@
-"""Start Python and the `bellmax` command in processes of their own.
+"""Start Python and the `bellmax` command in new processes.
 
-They run the code of this tree, and share the compilation cache that the environment names.
+They run the code of this tree, and share the compilation cache of the environment.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ def wait_until(condition: Callable[[], object], process: psutil.Popen, pause: fl
 
 
 def have_ended(processes: list[psutil.Process]) -> bool:
-    """Return whether all of these end by themselves; a zombie has ended."""
+    """Return whether all of these processes end by themselves; a zombie has ended."""
     until = time.monotonic() + HANG_SECONDS
     while any(is_alive(process) for process in processes):
         if time.monotonic() > until:

@@ -1,4 +1,4 @@
-"""One small configuration an agent, with everything on that a checkpoint could forget."""
+"""One small configuration per agent, with every feature that has state in a checkpoint."""
 
 # Statistics of observations, priorities, n-step returns, two seeds; 100 vector steps warm up.
 CONFIGS = {
@@ -34,7 +34,7 @@ agent:
 env: {name: bellmax/Pendulum, num_envs: 4, time_limit: 30, normalise_observations: true}
 replay: {prioritised: true}
 """,
-    # No replay: the state has a memory, a target encoder and the scale of rewards instead.
+    # Without replay: the state has recurrent memory, a target encoder and a reward scale.
     "byol_explore": """
 seeds: 2
 rollout_length: 5

@@ -1,4 +1,4 @@
-"""Read what a run leaves in its folder, while it trains or afterwards."""
+"""Read the files of a run, during or after training."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 def saved_files(run: Path) -> dict[Path, bytes]:
     """Return the files of complete checkpoints.
 
-    What a failed save left is not among them: a thread of orbax may still write there.
+    Remains of a failed save are excluded, because a thread of orbax may still write there.
     """
     files = contents(run / "checkpoints")
     return {path: data for path, data in files.items() if path.parts[0].isdigit()}

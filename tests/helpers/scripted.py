@@ -1,4 +1,4 @@
-"""Environments that do what a test says."""
+"""Scripted environments."""
 
 import dataclasses
 from typing import NamedTuple

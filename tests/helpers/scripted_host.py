@@ -1,4 +1,4 @@
-"""Host environments that do what a test says. Importable by a child process: no jax, no pytest."""
+"""Scripted host environments. A child process imports them, so they need neither jax nor pytest."""
 
 import os
 import pathlib
@@ -21,7 +21,7 @@ RAISE, NOT_FINITE, REWARD, OVERFLOW, HANG, DIE, USER, SHAPE, MEET = range(3, 12)
 class HostCounter:
     """Observes (steps since the reset, sum of actions, a number drawn at the reset).
 
-    As `scripted.Counter`, but the actions 3 to 11 do harm. The numbers are those of
+    Like `scripted.Counter`, but the actions 3 to 11 cause faults. The numbers are those of
     `np.random.default_rng(seed)`, one an episode.
     """
 
@@ -74,7 +74,7 @@ class HostCounter:
         )
 
     def meet(self):
-        """Returns only when two tasks are here at the same time."""
+        """Returns only when two tasks have called it."""
         folder = pathlib.Path(self.folder)
         (folder / str(os.getpid())).touch()
         while len(list(folder.iterdir())) < 2:
@@ -89,7 +89,7 @@ class HostCounter:
 
 
 class GymCounter(gymnasium.Env):
-    """Counts on a line of five; 3 and 4 end it, 4 late as well. Actions are -1, 0 and 1."""
+    """Counts on a line of five; 3 and 4 end the episode, 4 also as truncated. Actions: -1, 0, 1."""
 
     observation_space = gymnasium.spaces.Dict(
         place=gymnasium.spaces.Discrete(5, start=-2),

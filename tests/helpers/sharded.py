@@ -54,7 +54,6 @@ def replay_of(agent, changes, mesh):
         rollout_length=2,
         sequence_length=spec.sequence_length,
         batch_size=spec.batch_size,
-        sharded=mesh is not None,
         **changes,
     )
 
@@ -94,7 +93,7 @@ def run_host(mesh):
 
 
 def compare(case):
-    """Raise AssertionError where eight devices learn something else than one."""
+    """Raise AssertionError if eight devices learn something else than one."""
     mesh = make_mesh(8)
     runs = [run_host(m) if case == "host" else run(case, m) for m in (None, mesh)]
     (one, _), ((state, interval), program) = runs

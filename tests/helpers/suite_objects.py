@@ -27,7 +27,7 @@ def gymnax_wrapped():
 
 
 def gymnax_own():
-    """A class of one's own: CartPole with a longer limit."""
+    """A user's class: CartPole with a longer limit."""
     from gymnax.environments import CartPole
 
     class Long(CartPole):
@@ -39,7 +39,7 @@ def gymnax_own():
 
 
 def brax_own(dict_observation=False):
-    """A class of one's own without physics, which keeps a count in `info`."""
+    """A user's class without physics, which has a count in `info`."""
     from brax.envs.base import Env, State
 
     class Count(Env):

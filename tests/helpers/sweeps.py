@@ -1,4 +1,4 @@
-"""Hyper-parameters are leaves: what is learnt with traced ones is what constants give."""
+"""Traced hyper-parameters give the same learning as constants."""
 
 import jax
 import numpy as np
@@ -7,7 +7,7 @@ from helpers.jitted import quick_jit
 
 
 def check_sweep(learnt, config, changes, rtol, atol):
-    """Row i of one program under vmap changes the i-th hyper-parameter, and each has an effect.
+    """Check that row i of a vmapped program changes the i-th hyper-parameter, with an effect.
 
     The last two rows change none and all: both equal a program whose hyper-parameters are constant.
 

@@ -21,7 +21,7 @@ def random_window(seed=0, t=5, n=7, a=3):
 
 
 def loop_target(r_t, discount_t, dist_q_t, a_t, pi_t, c_t, trace_t, anchor=0):
-    """The mixture, forwards, as the paper's sum over n writes it."""
+    """The mixture as the paper's forward sum over n."""
     steps, atoms, actions = dist_q_t.shape
     measure, shift, scale, trace = [], 0.0, 1.0, 1.0
     for k in range(anchor, steps):
@@ -45,7 +45,7 @@ def eta(dist_q, b, weight=1.0):
 
 
 def backward_target(r_t, discount_t, dist_q_t, a_t, pi_t, c_t, trace_t, anchor=0):
-    """The same by recursion from the end, each step pushing all that follows."""
+    """The same by recursion from the end; each step maps the later distribution."""
     later = []
     for k in reversed(range(anchor, len(r_t))):
         inside = []

@@ -41,7 +41,7 @@ every_agent = pytest.mark.parametrize("make, config", AGENTS.values(), ids=AGENT
 
 
 def random_steps(length, batch=16, seed=0, garbage=0.0):
-    """Windows with ends anywhere; what a closing step says beyond its observation is garbage."""
+    """Windows with ends anywhere; closing steps have garbage except in their observation."""
     rng = np.random.default_rng(seed)
     last = rng.random((batch, length)) < 0.3
     last[:2, 0] = False, True
@@ -73,6 +73,6 @@ def learn_once(make, config, steps, weights=None, seed=0):
 
 
 def closing_windows(steps):
-    """As many windows, all of them among those that start at a closing step."""
+    """The same number of windows, all of which start at a closing step."""
     rows = np.resize(np.flatnonzero(steps.is_last[:, 0]), len(steps.reward))
     return jax.tree.map(lambda x: np.asarray(x)[rows], steps)

@@ -1,4 +1,4 @@
-"""For tests of launch/: commands run in this process and leave its settings as they are."""
+"""Set-up of the tests of launch/: commands in this process do not change its settings."""
 
 import contextlib
 import shutil
@@ -14,9 +14,9 @@ from helpers.small import SMALL
 
 @pytest.fixture(scope="module", autouse=True)
 def settings(request):
-    """Commands leave jax's settings as they are, and programs are compiled soon.
+    """Restore jax's settings after each test, and compile programs quickly.
 
-    So they are in child processes. A module with `OPTIMISED = True` is compiled as users compile.
+    Child processes compile quickly too. A module with `OPTIMISED = True` keeps optimisations.
     """
     optimised = getattr(request.module, "OPTIMISED", False)
     compiling = contextlib.nullcontext() if optimised else compiles_soon()
@@ -28,7 +28,7 @@ def settings(request):
 
 @pytest.fixture(autouse=True)
 def import_path(monkeypatch):
-    """A command adds the current folder to the import path: only for one test."""
+    """Restore the import path, to which commands add the current folder."""
     monkeypatch.setattr(sys, "path", [*sys.path])
 
 
@@ -36,7 +36,7 @@ def import_path(monkeypatch):
 def _finished(tmp_path_factory):
     """A folder with small.yaml and its finished run, which no test changes.
 
-    It is compiled as the modules that resume it are, whichever of them asks first.
+    It is compiled with the same options as in the modules that resume it.
     """
     folder = tmp_path_factory.mktemp("finished")
     (folder / "small.yaml").write_text(SMALL)

@@ -1,4 +1,4 @@
-"""`bellmax.train` and what its Run gives, from a script or a notebook."""
+"""The Python API: `bellmax.train` and the methods of its Run."""
 
 import dataclasses
 import shutil
@@ -22,7 +22,7 @@ SEEN = []  # what `on_interval` was called with
 
 
 class Kept:
-    """A logger that keeps what it is given."""
+    """A logger that records its calls."""
 
     def __init__(self):
         self.seen = []
@@ -154,7 +154,9 @@ def test_resume_trains_on_and_prints_if_asked(copy, capsys):
     assert copy.resume(900, progress=True, on_interval=lambda step, _: seen.append(step)) is copy
     assert copy.config.steps == 900 and set(seen) == {900} and len(copy.metrics()) == before + 2
     assert "resuming" in capsys.readouterr().out
-    with pytest.raises(UserError, match="agent.discount cannot change"):
+    with pytest.raises(
+        UserError, match="agent.discount must be .* as in .*, got 0.5; a resumed run can change"
+    ):
         copy.resume(1000, agent={"discount": 0.5})
 
 
@@ -171,7 +173,7 @@ def test_without_a_folder_nothing_is_left_printed_or_set(tmp_path, monkeypatch, 
 
 
 class Pruned(Exception):
-    """Of a search that stops a run."""
+    """Raised by a search that stops a run."""
 
 
 def test_on_interval_stops_a_run(tmp_path, monkeypatch):
@@ -187,7 +189,7 @@ def test_on_interval_stops_a_run(tmp_path, monkeypatch):
 
 @pytest.fixture
 def heeds_ctrl_c():
-    """Ctrl-C has its usual handler: a shell ignores it in what it runs in the background."""
+    """Install the usual handler of Ctrl-C, which a shell's background jobs ignore."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -189,9 +189,9 @@ def test_control_the_old_value_diverges_on_a_periodic_chain():
 def test_ranges_are_checked():
     for name in SIZES:
         for value, words in ((-0.1, "at least 0"), (1.5, "at most 1")):
-            with pytest.raises(ValueError, match=f"^{name} is .*{words}"):
+            with pytest.raises(ValueError, match=f"^{name} must be {words}, got {value}"):
                 losses.va_update(TABLES, 0, 1, 0.5, GAMMA, 1, **SIZES | {name: value})
-    with pytest.raises(ValueError, match="^gamma is 1.5"):
+    with pytest.raises(ValueError, match="^gamma must .* got 1.5"):
         losses.va_value_iteration(TABLES, **MDP, gamma=1.5)
-    with pytest.raises(ValueError, match="^pi has 3 entries"):
+    with pytest.raises(ValueError, match="^pi must have .* entries .*, got 3"):
         losses.va_update(TABLES, 0, 1, 0.5, GAMMA, 1, **SIZES, pi=jnp.ones((3, 2)))

@@ -1,4 +1,4 @@
-"""The promises that all learning rules share, on one-step value learning and Munchausen's."""
+"""The contract of all learning rules, on one-step value learning and Munchausen learning."""
 
 import jax
 import jax.numpy as jnp

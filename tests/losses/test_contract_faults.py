@@ -1,4 +1,4 @@
-"""A rule with a fault breaks the promise that the fault is about; the right rule breaks none."""
+"""Each planted fault in a rule fails its part of the contract; the correct rule fails none."""
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,13 @@ def checked(*arrays):
     wide = []
     for x, (name, example) in zip(arrays, ARRAYS.items(), strict=True):
         if x is None or isinstance(x, list):
-            raise ValueError(f"{name} is {'None' if x is None else 'a list'}")
+            raise ValueError(f"{name} must fit, got {'None' if x is None else 'a list'}")
         if jnp.ndim(x) != example.ndim:
-            raise ValueError(f"{name} has rank {jnp.ndim(x)}")
+            raise ValueError(f"{name} must fit, got rank {jnp.ndim(x)}")
         if not jnp.size(x):
-            raise ValueError(f"{name} has 0 entries")
+            raise ValueError(f"{name} must fit, got 0")
         if jnp.issubdtype(jnp.result_type(x), jnp.floating) != FLOATS[name] and name != "r_t":
-            raise ValueError(f"{name} has dtype {jnp.result_type(x)}")
+            raise ValueError(f"{name} must fit, got dtype {jnp.result_type(x)}")
         dtype = jnp.promote_types(jnp.result_type(x), jnp.float32)
         wide.append(jnp.asarray(x, dtype) if FLOATS[name] else x)
     return wide
@@ -125,7 +125,7 @@ def takes_any_dtype(q, target, a, **options):
 
 def refuses_integers(q, target, a, **options):
     if target is not None and jnp.issubdtype(jnp.result_type(target), jnp.integer):
-        raise ValueError("r_t has dtype int")
+        raise ValueError("r_t must fit, got dtype int")
     return rule(q, target, a, **options)
 
 
@@ -158,12 +158,16 @@ FAULTS = [
     ("widens_bfloat16", keeps_bfloat16, "bfloat16"),
     ("widens_bfloat16", rounds_to_bfloat16, "Not equal to tolerance"),
     ("follows_one_dtype", narrows_float64, "q of float64"),
-    ("refuses_a_wrong_rank", takes_any_rank, "r_t that has rank is let through"),
-    ("refuses_a_wrong_rank", does_not_name_the_argument, "the message is 'has rank 2'"),
-    ("refuses_a_wrong_dtype", takes_any_dtype, "a that has dtype is let through"),
-    ("refuses_a_wrong_dtype", does_not_name_the_argument, "the message is 'has dtype int32'"),
+    ("refuses_a_wrong_rank", takes_any_rank, "r_t is let through: got rank"),
+    ("refuses_a_wrong_rank", does_not_name_the_argument, "the message is 'must fit, got rank 2'"),
+    ("refuses_a_wrong_dtype", takes_any_dtype, "a is let through: got dtype"),
+    (
+        "refuses_a_wrong_dtype",
+        does_not_name_the_argument,
+        "the message is 'must fit, got dtype int32'",
+    ),
     ("widens_integers", refuses_integers, "r_t: ValueError"),
-    ("names_what_is_no_array", takes_lists, "q has 0 entries"),
+    ("names_what_is_no_array", takes_lists, "q must fit, got 0"),
     ("refuses_other_sizes", rule, "q longer along axis 0 is let through"),
     ("follows_one_dtype", gives_the_dtype_of_one, "r_t of float64"),
     ("survives_extremes", overflows, "inf"),

@@ -27,7 +27,7 @@ def float64():
 def window(seed=0, t=T):
     w = random_window(seed, t=t)
     best = w["dist_q_t"].mean(axis=1).argmax(axis=-1)
-    w["a_t"] = np.where(np.arange(t) == 3, w["a_t"], best)  # so that greedy traces go on
+    w["a_t"] = np.where(np.arange(t) == 3, w["a_t"], best)  # so that greedy traces continue
     c_t = jitted.retrace_coefficients(w["a_t"], w["pi_t"], w["mu_t"], lambda_=0.9)
     generator = np.random.default_rng(seed + 100)
     return w | {
@@ -102,7 +102,7 @@ def test_every_step_is_the_first_of_its_own_window(every, one, names):
 @pytest.mark.parametrize("ends", ["trace_t", "discount_t"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_what_lies_past_an_end_does_not_matter(name, ends):
-    """Bit for bit, however large; and it does matter where nothing ends."""
+    """Bit for bit, for any size; negative control: without an end they matter."""
     w, other = window(), window(1)
     ended = {**w, ends: np.where(np.arange(T) == 2, 0.0, w[ends])}
     huge = {"r_t": 1e30, "dist_q_t": 1e30, "c_t": 3.0}

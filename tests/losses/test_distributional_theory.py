@@ -1,4 +1,4 @@
-"""What the theory says of multi-step distributional operators, on exact distributions."""
+"""Theory of multi-step distributional operators, checked on exact distributions."""
 
 import itertools
 
@@ -94,7 +94,7 @@ def path_independent(r_t, dist_q_t, a_t, actions, values):
         measure += [(z, trace * w) for z, w in push(ahead, r_t[k], discount[k])]
         measure += [(z, -trace * w) for z, w in here]
         here = eta(dist_q_t[k], a_t[k])
-        # The scalar error's discount would go on the mass: gamma^t c_{1:t}.
+        # The scalar error's discount would multiply the mass: gamma^t c_{1:t}.
         trace *= discount[k] * PI[a_t[k]] / MU[a_t[k]]
     return measure
 

@@ -1,4 +1,4 @@
-"""What has weight 0 has no influence, where tables, batches and lists of atoms have it.
+"""Entries of weight 0 have no influence, in tables, batches and lists of atoms.
 
 The contract's `ignores_what_is_excluded` has the arrays of transitions and windows.
 """

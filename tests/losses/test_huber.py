@@ -60,9 +60,9 @@ def test_the_gradient_in_the_threshold():
 
 def test_errors_name_the_argument():
     for delta, words in [
-        (0.0, "0.0, but must be above 0"),
-        (np.float32(-1), "-1.0"),
-        (None, "None"),
+        (0.0, "above 0, got 0.0"),
+        (np.float32(-1), "above 0, got -1.0"),
+        (None, "a number, got None"),
     ]:
-        with pytest.raises(ValueError, match=f"^delta is {words}"):
+        with pytest.raises(ValueError, match=f"^delta must be {words}"):
             losses.huber_loss(1.0, delta=delta)

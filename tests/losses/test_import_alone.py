@@ -1,4 +1,4 @@
-"""The losses import where nothing but jax, chex and rlax is installed."""
+"""The losses can be imported with only jax, chex and rlax installed."""
 
 import importlib.metadata
 import json

@@ -173,15 +173,30 @@ def test_errors_name_the_argument():
     reward, returns = losses.reward_normaliser_init(), losses.return_normaliser_init(2)
     x = jnp.ones((5, 2))
     for call, pattern in [
-        (lambda: losses.reward_normaliser_update(reward, x, x[0]), "^mask has rank 1.*rank 2"),
-        (lambda: losses.reward_normaliser_update(reward, x, x[1:]), "^mask has 4.*uncertainty"),
-        (lambda: losses.reward_normaliser_update(reward, x, x, decay=1.0), "decay is 1"),
-        (lambda: losses.reward_normaliser_update(reward, x, x, eps=0.0), "eps is 0"),
-        (lambda: losses.return_normaliser_update(returns, x.T, x.T), "^returns has 2.*has 5"),
-        (lambda: losses.return_normaliser_update(returns, x, x, discount=1.5), "discount is 1.5"),
-        (lambda: losses.running_moments_update(returns.moments, x, x[:, 0]), "^x has rank 2"),
-        (lambda: losses.standardise(returns.moments, x[0]), "^x has rank 1.*rank 0"),
-        (lambda: losses.standardise(returns.moments, x[0, 0], clip=0.0), "clip is 0"),
+        (
+            lambda: losses.reward_normaliser_update(reward, x, x[0]),
+            "^mask must .* rank 2 .* rank 1",
+        ),
+        (
+            lambda: losses.reward_normaliser_update(reward, x, x[1:]),
+            "^mask must .*uncertainty has, got 4",
+        ),
+        (lambda: losses.reward_normaliser_update(reward, x, x, decay=1.0), "decay must .* got 1"),
+        (lambda: losses.reward_normaliser_update(reward, x, x, eps=0.0), "eps must .* got 0"),
+        (
+            lambda: losses.return_normaliser_update(returns, x.T, x.T),
+            "^returns must have 5 .* has, got 2",
+        ),
+        (
+            lambda: losses.return_normaliser_update(returns, x, x, discount=1.5),
+            "discount must .*1.5",
+        ),
+        (
+            lambda: losses.running_moments_update(returns.moments, x, x[:, 0]),
+            "^x must .* got rank 2",
+        ),
+        (lambda: losses.standardise(returns.moments, x[0]), "^x must .* rank 0 .* rank 1"),
+        (lambda: losses.standardise(returns.moments, x[0, 0], clip=0.0), "clip must .* got 0"),
     ]:
         with pytest.raises(ValueError, match=pattern):
             call()

@@ -66,15 +66,21 @@ def test_worked_uncorrected_returns():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: losses.q_lambda_coefficients(A_T, lambda_=1.1), "lambda_ is 1.1"),
-        (lambda: losses.retrace_coefficients(A_T, PI, MU, lambda_=-0.1), "lambda_ is -0.1"),
-        (lambda: losses.retrace_coefficients(A_T, PI, MU, cap=0.0), "cap is 0.0"),
+        (lambda: losses.q_lambda_coefficients(A_T, lambda_=1.1), "lambda_ must .* got 1.1"),
+        (
+            lambda: losses.retrace_coefficients(A_T, PI, MU, lambda_=-0.1),
+            "lambda_ must .* got -0.1",
+        ),
+        (lambda: losses.retrace_coefficients(A_T, PI, MU, cap=0.0), "cap must .* got 0.0"),
         (
             lambda: losses.n_step_returns(R, D, R, ONES, n=0),
-            "n is 0, but must be an int",
+            "n must be an integer of at least 1, got 0",
         ),
-        (lambda: losses.v_trace(R, R, D, R, R, ONES, clip_rho=0.0), "clip_rho is 0.0"),
-        (lambda: losses.retrace_coefficients(A_T, PI[:2], MU), "pi_t has 2 entries"),
+        (lambda: losses.v_trace(R, R, D, R, R, ONES, clip_rho=0.0), "clip_rho must .* got 0.0"),
+        (
+            lambda: losses.retrace_coefficients(A_T, PI[:2], MU),
+            "pi_t must have .* entries .*, got 2",
+        ),
     ],
 )
 def test_a_value_out_of_range_is_named(call, message):
@@ -90,10 +96,10 @@ def loop_mixture(s, v, c, correct):
         for k in range(i, t):
             total += trace * scale * s["r_t"][k]
             scale *= s["discount_t"][k]
-            go_on = c[k] * s["trace_t"][k] if k < t - 1 else 0.0
+            carry = c[k] * s["trace_t"][k] if k < t - 1 else 0.0
             taken = s["q_t"][k, s["a_t"][k]] if correct else v[k]
-            total += trace * scale * (v[k] - go_on * taken)
-            trace *= go_on
+            total += trace * scale * (v[k] - carry * taken)
+            trace *= carry
         returns.append(total)
     return np.array(returns) - s["q_tm1"][np.arange(t), s["a_tm1"]]
 

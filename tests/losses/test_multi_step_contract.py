@@ -1,4 +1,4 @@
-"""The promises that all learning rules share, on multi-step rules."""
+"""The contract of all learning rules, on multi-step rules."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What lies past the end of an episode never enters a multi-step target, however large."""
+"""Values past the end of an episode never enter a multi-step target."""
 
 import jax
 import numpy as np
@@ -16,11 +16,11 @@ def float64():
 @pytest.mark.parametrize("ends", ["trace_t", "discount_t"])
 @pytest.mark.parametrize("name", METHODS)
 def test_what_lies_past_an_end_does_not_matter(name, ends):
-    """Bit for bit, however large; and it does matter where nothing ends."""
+    """Bit for bit, for any size; negative control: without an end they matter."""
     s, other = random_sequence(), random_sequence(1)
     for window in (s, other):
         window["a_tm1"][:] = window["a_t"][:] = 0
-        window["q_t"][:, 0] += 5.0  # greedy, so that Watkins' trace goes on
+        window["q_t"][:, 0] += 5.0  # greedy, so that Watkins' trace continues
     ended = {**s, ends: np.where(np.arange(6) == 2, 0.0, s[ends])}
     past = np.arange(6) > 2
 
@@ -38,7 +38,7 @@ def test_what_lies_past_an_end_does_not_matter(name, ends):
 
 
 def test_garbage_in_the_row_of_a_cut_does_not_matter():
-    """The step that closes an episode has no action: its probabilities may be anything."""
+    """The step that closes an episode has no action, so its probabilities have no influence."""
     s = random_sequence()
     s["trace_t"][2] = 0.0
     broken = {**s, "mu_t": np.where(np.arange(6) == 2, np.nan, s["mu_t"])}

@@ -69,7 +69,7 @@ def apply(q, c_t, pi=PI, trace=(1.0, 1.0, 1.0), discount=(0.9, 0.9, 0.9)):
 @pytest.mark.parametrize("trace", [(1, 1, 1), (1, 0, 1), (0, 1, 1)], ids=str)
 @pytest.mark.parametrize("name", ["importance", "retrace", "tree", "q_lambda"])
 def test_corrected_targets_have_the_policys_value(name, trace):
-    """Whatever acted and wherever a time limit cut, Q^pi stays where it is."""
+    """Q^pi is a fixed point for every behaviour and every time limit."""
     trace = tuple(map(float, trace))
     np.testing.assert_allclose(apply(Q_PI, coefficients(name), trace=trace), Q_PI, atol=1e-12)
 

@@ -180,14 +180,14 @@ def test_jit_vmap_bfloat16_and_long_windows():
 def test_errors_name_the_argument():
     args = list(window())
     for i, name, wrong, pattern in [
-        (1, "a_tm1", args[1][0], "rank 0"),
-        (4, "target_q_tm1", args[4][0], "rank 1.*rank 2"),
-        (6, "trace_t", args[6][:-1], "5 entries.*a_tm1 has 6"),
-        (6, "trace_t", args[6].astype(complex), "dtype complex.*numbers"),
-        (0, "q_tm1", args[4], "rank 2"),
+        (1, "a_tm1", args[1][0], "got rank 0"),
+        (4, "target_q_tm1", args[4][0], "rank 2 .*rank 1"),
+        (6, "trace_t", args[6][:-1], "6 entries.* a_tm1 has, got 5"),
+        (6, "trace_t", args[6].astype(complex), "numbers, got dtype complex"),
+        (0, "q_tm1", args[4], "got rank 2"),
     ]:
         bad = [*args[:i], wrong, *args[i + 1 :]]
-        with pytest.raises(ValueError, match=f"^{name} has {pattern}"):
+        with pytest.raises(ValueError, match=f"^{name} must .*{pattern}"):
             losses.n_step_munchausen_q_learning(*bad)
-    with pytest.raises(ValueError, match="temperature is 0"):
+    with pytest.raises(ValueError, match="temperature must .* got 0"):
         losses.n_step_munchausen_q_learning(*args, temperature=0, clip=-math.inf)

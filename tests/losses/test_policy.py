@@ -169,12 +169,21 @@ def test_entropy():
 def test_errors_name_the_argument():
     args = window()
     for call, pattern in [
-        (lambda: losses.generalised_advantages(*args, lambda_=1.1), "lambda_ is 1.1"),
-        (lambda: losses.generalised_advantages(*args[:-1], args[-1][1:]), "^trace_t has 5"),
-        (lambda: losses.clipped_surrogate_loss(0.0, 0.0, 1.0, epsilon=-1.0), "epsilon is -1"),
-        (lambda: losses.clipped_surrogate_loss(args[0], 0.0, 1.0), "^log_pi_a_t has rank 1"),
-        (lambda: losses.clipped_value_loss(0.0, 0.0, 1.0, epsilon=-1.0), "epsilon is -1"),
-        (lambda: losses.categorical_entropy(0.0), "^logits_t has rank 0"),
+        (lambda: losses.generalised_advantages(*args, lambda_=1.1), "lambda_ must .* got 1.1"),
+        (
+            lambda: losses.generalised_advantages(*args[:-1], args[-1][1:]),
+            "^trace_t must have 6 .* got 5",
+        ),
+        (
+            lambda: losses.clipped_surrogate_loss(0.0, 0.0, 1.0, epsilon=-1.0),
+            "epsilon must .* got -1",
+        ),
+        (
+            lambda: losses.clipped_surrogate_loss(args[0], 0.0, 1.0),
+            "^log_pi_a_t must .* got rank 1",
+        ),
+        (lambda: losses.clipped_value_loss(0.0, 0.0, 1.0, epsilon=-1.0), "epsilon must .* got -1"),
+        (lambda: losses.categorical_entropy(0.0), "^logits_t must .* got rank 0"),
     ]:
         with pytest.raises(ValueError, match=pattern):
             call()

@@ -1,4 +1,4 @@
-"""V-MPO: a loop in NumPy, worked numbers, masks, whose gradient goes where, and rlax as a peer."""
+"""V-MPO: a loop in NumPy, worked numbers, masks, the flow of gradients, and rlax as a peer."""
 
 import jax
 import jax.numpy as jnp
@@ -137,15 +137,15 @@ def test_whose_gradient_goes_where():
 def test_errors_name_the_argument():
     args = batch()
     for change, pattern in [
-        ({"top_fraction": 0.0}, "top_fraction is 0"),
-        ({"top_fraction": 1.5}, "top_fraction is 1.5"),
-        ({"top_fraction": 0.1}, "top_fraction is 0.1, of N = 8"),
-        ({"epsilon_alpha": -0.1}, "epsilon_alpha is -0.1"),
-        ({"epsilon_temperature": 0.0}, "epsilon_temperature is 0"),
+        ({"top_fraction": 0.0}, "top_fraction must .* got 0"),
+        ({"top_fraction": 1.5}, "top_fraction must .* got 1.5"),
+        ({"top_fraction": 0.1}, "top_fraction must .* N = 8 samples, got 0.1"),
+        ({"epsilon_alpha": -0.1}, "epsilon_alpha must .* got -0.1"),
+        ({"epsilon_temperature": 0.0}, "epsilon_temperature must .* got 0"),
     ]:
         with pytest.raises(ValueError, match=pattern):
             losses.vmpo_loss(*args, 1.0, 1.0, np.ones(8), **change)
-    with pytest.raises(ValueError, match=r"^mask has 7 entries.*log_pi_a_t has 8"):
+    with pytest.raises(ValueError, match="^mask must have 8 .* log_pi_a_t has, got 7"):
         losses.vmpo_loss(*args, 1.0, 1.0, np.ones(7))
 
 

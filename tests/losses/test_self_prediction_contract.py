@@ -1,4 +1,4 @@
-"""The promises that all learning rules share, on BYOL-Explore's losses, and their messages."""
+"""The contract of all learning rules, on BYOL-Explore's losses, and their messages."""
 
 import jax
 import jax.numpy as jnp
@@ -36,14 +36,14 @@ def test_contract(case):
 
 def test_errors_name_the_argument():
     predictions, targets, mask = PREDICTIONS, TARGETS, MASK
-    with pytest.raises(ValueError, match=r"targets has 4 entries.*4 starts: one more"):
+    with pytest.raises(ValueError, match=r"targets must have 5 .*, one more .* got 4"):
         losses.horizon_losses(predictions, targets[1:], mask)
-    with pytest.raises(ValueError, match=r"mask has 2 entries.*\[K\]"):
+    with pytest.raises(ValueError, match=r"mask must have .* \[K\], .* got 2"):
         losses.horizon_losses(predictions, targets, mask[:2])
-    with pytest.raises(ValueError, match="horizons is 0"):
+    with pytest.raises(ValueError, match="horizons must .* got 0"):
         losses.horizon_mask(jnp.ones(4), horizons=0)
     for eps in (0.0, -1.0):
-        with pytest.raises(ValueError, match="eps is"):
+        with pytest.raises(ValueError, match="eps must be above 0, got"):
             losses.normalised_prediction_loss(targets[0], targets[1], eps=eps)
-        with pytest.raises(ValueError, match="eps is"):
+        with pytest.raises(ValueError, match="eps must be above 0, got"):
             losses.horizon_losses(predictions, targets, mask, eps=eps)

@@ -129,25 +129,29 @@ def test_jit_vmap_and_bfloat16(name, example):
 @pytest.mark.parametrize("name", CALLS)
 def test_errors_name_the_argument(name, example):
     q = example["q_t"]
-    with pytest.raises(ValueError, match=r"q_tm1 has rank 2 \(shape \(1, 5\)\).*rank 1"):
+    with pytest.raises(
+        ValueError, match=r"q_tm1 must be .* rank 1 .* got rank 2 \(shape \(1, 5\)\)"
+    ):
         CALLS[name](example, q[None], q)
-    with pytest.raises(ValueError, match=r"q_t(_value)? has dtype int32.*floats"):
+    with pytest.raises(
+        ValueError, match=r"q_t(_value)? must be an array of floats, got dtype int32"
+    ):
         CALLS[name](example, q, q.astype(int))
-    with pytest.raises(ValueError, match=r"q_t(_value)? has 4 entries .* q_tm1 has 5"):
+    with pytest.raises(ValueError, match=r"q_t(_value)? must have 5 .* q_tm1 has, got 4"):
         CALLS[name](example, q, q[:4])
-    with pytest.raises(ValueError, match="q_tm1 is a list"):
+    with pytest.raises(ValueError, match="q_tm1 must .* got a list"):
         CALLS[name](example, [1.0, 2.0], q)
 
 
 def test_errors_name_scalars(example):
     q = example["q_t"]
-    with pytest.raises(ValueError, match="a_tm1 has dtype float32.*ints"):
+    with pytest.raises(ValueError, match="a_tm1 must be an array of ints, got dtype float32"):
         losses.q_learning(q, 1.0, 0.0, 0.9, q)
-    with pytest.raises(ValueError, match="discount_t has rank 1"):
+    with pytest.raises(ValueError, match="discount_t must .* got rank 1"):
         losses.q_learning(q, 1, 0.0, jnp.ones(1), q)
-    with pytest.raises(ValueError, match=r"temperature is 0.0, but must be above 0"):
+    with pytest.raises(ValueError, match=r"temperature must be above 0, got 0.0"):
         losses.soft_value(q, temperature=0.0)
-    with pytest.raises(ValueError, match=r"temperature is nan"):
+    with pytest.raises(ValueError, match=r"temperature must .* got nan"):
         losses.soft_value(q, temperature=float("nan"))
-    with pytest.raises(ValueError, match=r"temperature has shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"temperature must be a scalar, got shape \(2,\)"):
         losses.soft_value(q, temperature=jnp.ones(2))

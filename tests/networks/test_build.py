@@ -1,4 +1,4 @@
-"""A user's own network: what it may be, and a sentence for each way that it does not fit."""
+"""A user's own network: supported modules, and a message for each mistake."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The figure of a robust evaluation: a curve over one parameter, heat maps over two or three."""
+"""Figures of robust evaluations: a curve over one parameter, heat maps over two or three."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from bellmax.launch.reporting.plot import COLOURS
 from bellmax.launch.reporting.statistics import bootstrap_interval
 from bellmax.launch.studies.robust.run import Robustness
 
-_COLUMNS = 5  # of the heat maps of a third parameter
+_COLUMNS = 5  # of heat maps, one for each value of a third parameter
 _LABEL = "episode return"
 
 
@@ -16,7 +16,8 @@ def draw(result: Robustness) -> Any:
     """Draw the mean over seeds of every cell, and mark the nominal task.
 
     One parameter: a curve with its 95 % bootstrap interval. Two: a heat map. Three: a heat map for
-    each value of the third, all in one scale, the nominal task in the nearest.
+    each value of the third, all with the same colour scale; the nominal task is marked in the map
+    of the nearest value.
 
     Returns:
       A matplotlib Figure.

@@ -1,4 +1,4 @@
-"""The printed report of a robust evaluation, and its table and figures."""
+"""Report of a robust evaluation: printed text, a table and figures."""
 
 import json
 import math
@@ -40,7 +40,7 @@ def robust_run(
       The exit code: 1 if a return is not finite.
 
     Raises:
-      UserError: as `evaluate_robust` says, or `out` cannot be written.
+      UserError: as in `evaluate_robust`, or `out` cannot be written.
     """
     name = box if isinstance(box, str) else box.name
     stem = run / f"robust-{name}" if out is None else out
@@ -74,7 +74,7 @@ def robust_run(
 
 
 def table(result: Robustness) -> list[dict[str, Any]]:
-    """Return rows for JSON: one a seed of the nominal task, then one a cell and seed; no NaN.
+    """Return rows for JSON, without NaN: per seed for the nominal task, then per cell and seed.
 
     A row is {"kind": "cell" | "nominal", "parameters": {...}, "not_finite_episodes": int} and the
     columns of `evaluation_rows`.
@@ -88,7 +88,7 @@ def table(result: Robustness) -> list[dict[str, Any]]:
 
 
 def describe(result: Robustness) -> list[str]:
-    """Return the report in words, a line a seed and one over several seeds."""
+    """Return the report as text: one line per seed, and one over several seeds."""
     summary, nominal = summarise(result.returns), result.nominal_returns
     lines = [_headline(result)]
     for i, seed in enumerate(result.seeds):
@@ -130,7 +130,7 @@ def _interval(values: np.ndarray) -> str:
 def _rows(
     kind: str, values: dict[str, float], episodes: Episodes, result: Robustness
 ) -> list[dict[str, Any]]:
-    """Return one row a seed of episodes [S, E]."""
+    """Return one row per seed of episodes [S, E]."""
     bad = (~np.isfinite(episodes.episode_return)).sum(axis=1)
     rows = evaluation_rows(episodes, result.seeds, result.step)
     return [

@@ -1,4 +1,4 @@
-"""Robust evaluation: a trained policy on a grid of perturbed tasks, without further training."""
+"""Robust evaluation of a trained policy on a grid of perturbed tasks."""
 
 import dataclasses
 import math
@@ -37,7 +37,7 @@ from bellmax.launch.runners.evaluation import Episodes, make_evaluator
 from bellmax.launch.studies.evaluate import restore_policy_inputs
 from bellmax.launch.training.experiment import build
 
-MAX_ENVIRONMENTS = 4096  # that step at once; more cells are evaluated in chunks
+MAX_ENVIRONMENTS = 4096  # environments that step together; more cells are evaluated in chunks
 TAIL = 0.1  # share of the cells that CVaR averages
 
 Values = dict[str, Any]  # parameter -> [] or [C] values
@@ -46,7 +46,7 @@ CellEvaluator = Callable[[Values, Params, Any, jax.Array, jax.Array], Episodes]
 
 @dataclasses.dataclass(frozen=True)
 class _Perturbed:
-    """An environment with a given spec, because some cannot compute theirs within a trace."""
+    """An environment with a given spec, because some cannot compute their spec within a trace."""
 
     env: Environment
     spec: EnvSpec
@@ -61,7 +61,7 @@ class _Perturbed:
 class Summary(NamedTuple):
     """Summary of S policies over a grid of C cells; leaves [S], returns in reward units.
 
-    A policy with a return that is not finite has nan for all three, and `worst_cell` is the first
+    If a return of a policy is not finite, its statistics are nan, and `worst_cell` is the first
     such cell.
 
     mean: over the cells. worst: the lowest mean return of a cell. worst_cell: its index.
@@ -77,9 +77,9 @@ class Summary(NamedTuple):
 class Robustness(NamedTuple):
     """The returns of S policies on a grid and on the nominal task.
 
-    task, box: what was perturbed, and in which ranges.
-    step: of the checkpoint. seeds: of the S policies.
-    axes: [P] points of each parameter. nominal: its nominal value.
+    task, box: the perturbed task and the ranges of its parameters.
+    step: step of the checkpoint. seeds: seeds of the S policies.
+    axes: [P] points of each parameter. nominal: nominal value of each parameter.
     episodes: leaves [C, S, E], the cells in the order of `make_cells`.
     nominal_episodes: leaves [S, E].
     """
@@ -95,7 +95,7 @@ class Robustness(NamedTuple):
 
     @property
     def returns(self) -> np.ndarray:
-        """Mean returns [S, C] float64 over the episodes of a cell."""
+        """Mean returns [S, C] float64 over the episodes of each cell."""
         return np.mean(self.episodes.episode_return, axis=-1).T
 
     @property
@@ -105,7 +105,7 @@ class Robustness(NamedTuple):
 
 
 def silent(text: str) -> None:
-    """A `report` that ignores its sentence."""
+    """Ignore a progress message."""
 
 
 def evaluate_robust(
@@ -119,23 +119,24 @@ def evaluate_robust(
     trust: bool = False,
     report: Callable[[str], Any] = silent,
 ) -> Robustness:
-    """Evaluate the greedy policies of a run in every cell of a grid over a box, and nominally.
+    """Evaluate the greedy policies of a run in every cell of a grid, and on the nominal task.
 
-    The task is the run's own without `env.randomise`: the grid takes its place. Every cell starts
-    from the same keys, so cells differ by their parameters, not by luck at the start.
+    The task is the run's own without `env.randomise`, which the grid replaces. All cells use the
+    same keys, so they differ only by their parameters.
 
     Args:
       run: the run's folder.
       box: the name of a published box of the task, or a box.
-      points: of each parameter, at least 2.
-      upper_end: as `make_axes` says.
-      episodes: a cell and seed.
+      points: grid points of each parameter, at least 2.
+      upper_end: as in `make_axes`.
+      episodes: episodes per cell and seed.
       checkpoint: "latest", "best" or a step.
       trust: whether the run's configuration may name code of the user's own.
       report: takes a sentence about the progress.
 
     Raises:
-      UserError: the task's parameters cannot be changed; no such box, parameter or checkpoint.
+      UserError: the task's parameters cannot be changed, or there is no such box, parameter or
+        checkpoint.
     """
     config = load_to_play(run, trust=trust)
     check_platform()
@@ -156,8 +157,8 @@ def evaluate_robust(
     agent, seeds = experiment.agent, experiment.seeds
     where = jnp.asarray(seeds, jnp.int32), jnp.int32(step)
     arguments = policy.params, policy.statistics, *where
-    # The task as it is: one number may stand for many, as friction does for that of every geometry,
-    # so that setting a parameter to its nominal value may change the task.
+    # The unchanged task. Setting a parameter to its nominal value may change a task, because one
+    # number can set many, as friction does for every geometry.
     vector_env = make_vector_env(config.env, num_envs=episodes, evaluation=True, env=env)
     plain = make_evaluator(agent, vector_env, limit)(*arguments)
     evaluate = make_cell_evaluator(agent, env, config.env, episodes, limit)
@@ -170,18 +171,18 @@ def evaluate_robust(
 def make_cell_evaluator(
     agent: Agent, env: Parametric, config: EnvConfig, episodes: int, max_steps: int | None
 ) -> CellEvaluator:
-    """Compile the evaluation of S policies in C perturbed tasks at once.
+    """Compile the evaluation of S policies in C perturbed tasks together.
 
     Args:
-      agent: acts with exploration off.
+      agent: the agent, which acts without exploration.
       env: the nominal task.
-      config: its wrappers; the task, `randomise` and the reward clip in it are ignored.
-      episodes: E, in each cell.
-      max_steps: as `make_evaluator` says.
+      config: the wrappers; its task, `randomise` and reward clip are ignored.
+      episodes: E, episodes in each cell.
+      max_steps: as in `make_evaluator`.
 
     Returns:
-      evaluate(values [C] by parameter, params, statistics, seeds, step) -> Episodes [C, S, E], the
-      last four as those of `make_evaluator`.
+      evaluate(values [C] by parameter, params, statistics, seeds, step) -> Episodes [C, S, E]; the
+      last four arguments are those of `make_evaluator`.
     """
 
     spec = env.spec
@@ -205,16 +206,16 @@ def evaluate_cells(
     """Evaluate any number of cells with one compiled program of at most `chunk` cells.
 
     Args:
-      evaluate: of `make_cell_evaluator`. values: [C] by parameter. arguments: its other four.
-      chunk: most cells at once, at least 1.
-      report: takes a sentence after each of several chunks.
+      evaluate: from `make_cell_evaluator`. values: [C] by parameter. arguments: its other four.
+      chunk: largest number of cells evaluated together, at least 1.
+      report: called with a sentence after each of several chunks.
 
     Returns:
       Episodes of NumPy arrays [C, S, E], returns in float64.
     """
     count = len(next(iter(values.values())))
     chunks = -(-count // chunk)
-    size = -(-count // chunks)  # chunks of one size, with the first cell again as padding
+    size = -(-count // chunks)  # chunks of equal size, padded with the first cell
     indices = np.append(np.arange(count), np.zeros(chunks * size - count, int))
     found = []
     for number, part in enumerate(indices.reshape(chunks, size), start=1):
@@ -226,7 +227,7 @@ def evaluate_cells(
 
 
 def summarise(returns: np.ndarray) -> Summary:
-    """Summarise mean returns of cells [S, C] float64; nan and infinity become nan."""
+    """Summarise the mean returns of cells, [S, C] float64; infinity becomes nan."""
     finite = np.isfinite(returns)
     known = np.where(finite.all(axis=1, keepdims=True), returns, np.nan)
     tail = math.ceil(TAIL * returns.shape[1] - 1e-9)  # 0.1 * 30 is a little more than 3

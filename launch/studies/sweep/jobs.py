@@ -1,7 +1,7 @@
-"""`bellmax sweep`: runs of one preset with different values, and a table of their results.
+"""`bellmax sweep`: runs of one preset with different values, and a table of results.
 
-Each run is `bellmax train ... --resume` in a process of its own, so that a sweep that is started
-again continues where it stopped.
+Each run is `bellmax train ... --resume` in its own process, so that a sweep that is started again
+continues where it stopped.
 """
 
 import collections
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.launch.config.sentences import show
 from bellmax.launch.config.yaml_files import dump_yaml
 from bellmax.launch.distributed.locks import locked
@@ -52,7 +52,7 @@ def sweep(
       trust: whether the configuration of a run's folder may name code.
 
     Raises:
-      UserError: an option or value does not fit; nothing was started.
+      UserError: an option or value is wrong; nothing was started.
       Interrupted: Ctrl-C or SIGTERM; the active runs were stopped with checkpoints.
     """
     check_jobs(jobs)
@@ -62,14 +62,14 @@ def sweep(
     check_started(plan, out)
     rows = _read_results(out)
 
-    def how_to_go_on() -> str:
+    def how_to_continue() -> str:
         finished = sum(rows.get(job.name, {}).get("status") == "finished" for job in plan)
         return (
             f"{finished} of {len(plan)} runs are finished; the same `bellmax sweep` once more "
             f"continues the others in {out}"
         )
 
-    with interruptible(how_to_go_on), make_pool(jobs, out) as pool, _hangup_terminates():
+    with interruptible(how_to_continue), make_pool(jobs, out) as pool, _hangup_terminates():
         out.mkdir(parents=True, exist_ok=True)
         with locked(out, "sweeping"):
             _write(out / RECORD, dump_yaml(record))
@@ -77,12 +77,11 @@ def sweep(
 
 
 def check_jobs(jobs: str) -> None:
-    """Raise UserError unless --jobs is a number of processes or the address of a cluster."""
+    """Raise UserError unless `jobs` is a number of processes or the address of a cluster."""
     number = int(jobs) if jobs.isdecimal() else 0
     if not 1 <= number <= MOST_JOBS and not re.fullmatch(r"ray(://[^/\s]+:\d+)?", jobs):
         raise UserError(
-            f"--jobs must be an integer in [1, {MOST_JOBS}], ray or ray://HOST:PORT, "
-            f"got {show(jobs)}"
+            must("--jobs", f"an integer in [1, {MOST_JOBS}], ray or ray://HOST:PORT", show(jobs))
         )
 
 
@@ -93,11 +92,11 @@ def run_jobs(
     starts: Callable[[Job], None],
     ends: Callable[[Job, Ended], None],
 ) -> None:
-    """Run all jobs. A signal stops the start of new ones and is passed once to the active ones.
+    """Run all jobs. After a signal no new job starts; the signal is passed to the active ones.
 
     Args:
-      jobs: what to run, in this order.
-      pool: where.
+      jobs: the jobs, in their order.
+      pool: runs their processes.
       came: the signals received, a list that grows.
       starts, ends: called for each job.
     """
@@ -118,7 +117,7 @@ def run_jobs(
                 if ended := pool.poll(handle):
                     del running[job.name]
                     ends(job, ended)
-    finally:  # nothing is left where all went well; a second signal does not wait
+    finally:  # none is active unless an exception, such as a second signal, ended the loop
         for _, handle in running.values():
             pool.kill(handle)
 
@@ -151,7 +150,7 @@ def _run_all(plan: list[Job], out: Path, rows: dict[str, dict[str, Any]], pool: 
 def _outcome(
     job: Job, out: Path, ended: Ended, *, stopped: bool
 ) -> tuple[dict[str, Any] | None, str]:
-    """Return the row of results and a message for a run that ended; no row if it can continue."""
+    """Return the row of results and a message of a run that ended; None if it can continue."""
     row = {"run": job.name, "evaluation_return": "", "step": "", **job.values}
     evaluation = _last_evaluation(out / job.name)
     if ended.code == 0 and evaluation is not None:
@@ -165,7 +164,7 @@ def _outcome(
 
 
 def _last_evaluation(folder: Path) -> tuple[int, float] | None:
-    """Return step and mean return over seeds of a run's last evaluation; None without one."""
+    """Return the step, and the mean return over seeds, of a run's last evaluation, or None."""
     from bellmax.launch.reporting.metrics import read_metrics
 
     try:
@@ -242,7 +241,7 @@ def _write(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def _hangup_terminates() -> Iterator[None]:
-    """Turn the end of the terminal into a SIGTERM, because the runs have no terminal."""
+    """Turn SIGHUP (the terminal closed) into SIGTERM, because the runs have no terminal."""
     before = signal.getsignal(signal.SIGHUP)
     if before != signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
         yield  # `nohup bellmax sweep`

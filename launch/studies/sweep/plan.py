@@ -1,4 +1,4 @@
-"""The plan of a sweep: the product of values, names of folders, and runs that exist."""
+"""The plan of a sweep: combinations of values, names of folders, and existing runs."""
 
 import collections
 import hashlib
@@ -23,10 +23,10 @@ _NAME_LENGTH = 120  # characters; file systems allow 255 bytes
 
 
 class Job(NamedTuple):
-    """One run.
+    """One run of a sweep.
 
-    name: of its folder and its log. values: of the keys that vary, as resolved.
-    arguments: what `bellmax` is given. config: its RunConfig.
+    name: name of its folder and its log. values: resolved values of the varied keys.
+    arguments: command-line arguments of `bellmax`. config: its RunConfig.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Job(NamedTuple):
 
 
 def read_values(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """Return the values of each key, in the order typed; the last of equal options counts.
+    """Return the values of each key, in the given order; the last of equal options counts.
 
     Args:
       overrides: options as typed; commas separate values: ["--seed", "0,1", "--steps=300"].
@@ -48,7 +48,7 @@ def read_values(overrides: Sequence[str]) -> dict[str, list[str]]:
 
 
 def split_values(key: str, text: str) -> list[str]:
-    """Return the values that commas separate; commas in brackets or quotes do not count.
+    """Split a text at its commas, except commas in brackets or quotes.
 
     Quotes around a whole value are removed: `"64,64",128` are `64,64` and `128`.
     """
@@ -77,7 +77,7 @@ def plan_runs(
     """Return the product of all values, the last key's fastest, every one of them validated.
 
     Raises:
-      UserError: a key or value does not fit, there are too many, or two would be the same run.
+      UserError: a key or value is wrong, there are too many, or two would be the same run.
     """
     from bellmax.launch.config.run_config import read_source, resolve, to_dict
 
@@ -85,7 +85,7 @@ def plan_runs(
 
     count = math.prod(map(len, values.values()))
     if count > MOST_RUNS:
-        raise UserError(f"a sweep is at most {MOST_RUNS} runs, and these values make {count}")
+        raise UserError(f"a sweep must be at most {MOST_RUNS} runs, got {count} from these values")
     varied = sorted(key for key, several in values.items() if len(several) > 1)
     plan: dict[str, Job] = {}
     for combination in itertools.product(*values.values()):
@@ -105,7 +105,7 @@ def plan_runs(
 
 
 def read_record(source: str, values: Mapping[str, Sequence[str]], out: Path) -> dict[str, Any]:
-    """Return the contents of sweep.yaml: the source, and the values of each different start."""
+    """Return the contents of sweep.yaml: the source, and the values of each distinct start."""
     from bellmax.launch.config.run_config import list_presets
 
     known = source if source in list_presets() else str(Path(source).absolute())
@@ -127,7 +127,7 @@ def read_record(source: str, values: Mapping[str, Sequence[str]], out: Path) -> 
 
 
 def check_started(plan: list[Job], out: Path) -> None:
-    """Raise UserError where a run that exists was started with other settings."""
+    """Raise UserError if an existing run was started with other settings."""
     from bellmax.launch.training.train import check_resumable
 
     for job in plan:
@@ -140,7 +140,7 @@ def _text(value: Any) -> str:
 
 
 def _name(values: Mapping[str, Any]) -> str:
-    """Return the name of a run's folder: last parts of keys, and values, safe in any shell."""
+    """Return the name of a run's folder from the varied keys and values, safe in any shell."""
     lasts = collections.Counter(key.rpartition(".")[2] for key in values)
     words = []
     for key, value in values.items():

@@ -1,6 +1,6 @@
-"""The processes of a sweep's runs, on this machine or on a Ray cluster.
+"""Processes of a sweep's runs, on this machine or on a Ray cluster.
 
-Ray imports this module on its machines, so it imports nothing heavy at the top.
+Ray imports this module on other machines, so it has no slow imports at the top.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ _PAUSE = 0.1  # seconds between two polls of a process
 
 
 class Ended(NamedTuple):
-    """The exit code of a run's process, and the last line of its stderr or what killed it."""
+    """The exit code of a run's process, and the last line of its stderr or the cause of its end."""
 
     code: int
     error: str
@@ -30,8 +30,8 @@ class Ended(NamedTuple):
 class Pool(NamedTuple):
     """Starts and stops processes.
 
-    width() -> processes at once. start(job) -> a handle. poll(handle) -> Ended, None while it runs.
-    stop(handle, signal): passes a signal on. kill(handle): ends the process at once.
+    width() -> number of parallel processes. start(job) -> handle. poll(handle) -> Ended, or None
+    while the process runs. stop(handle, signal): forwards a signal. kill(handle): kills it.
     """
 
     width: Callable[[], int]
@@ -106,20 +106,20 @@ def _ray_pool(address: str, out: Path) -> Iterator[Pool]:
 
 
 def run_process(arguments: list[str], folder: str, cwd: str) -> Ended:
-    """Run `bellmax` in a Ray task; if it is cancelled, pass SIGTERM on and wait.
+    """Run `bellmax` in a Ray task; if it is cancelled, send SIGTERM to the process and wait.
 
     Args:
-      arguments: of `bellmax`.
-      folder: of the run, absolute; its log is next to it.
-      cwd: where `bellmax` is started.
+      arguments: command-line arguments of `bellmax`.
+      folder: the run's folder, absolute; its log is next to it.
+      cwd: working directory of the process.
 
     Returns:
-      The end of the process.
+      How the process ended.
     """
     process = start_process(arguments, Path(folder), cwd)
     try:
         while not (ended := end_process(process, Path(folder))):
-            time.sleep(_PAUSE)  # cancelling interrupts no call that waits
+            time.sleep(_PAUSE)  # a cancellation does not interrupt a blocking wait
         return ended
     except BaseException:
         process.terminate()
@@ -131,7 +131,7 @@ def run_process(arguments: list[str], folder: str, cwd: str) -> Ended:
 def start_process(
     arguments: Sequence[str], folder: Path, cwd: str | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start `bellmax` in a session of its own: the sweep itself passes Ctrl-C on."""
+    """Start `bellmax` in its own session, so that only the sweep receives Ctrl-C."""
     command = [sys.executable, "-P", "-m", "bellmax.launch.cli", *arguments]
     log, errors = _outputs(folder)
     with log.open("ab") as stdout, errors.open("wb") as stderr:
@@ -146,7 +146,7 @@ def start_process(
 
 
 def end_process(process: subprocess.Popen[bytes], folder: Path) -> Ended | None:
-    """Return the end of a process of `start_process`, None while it runs.
+    """Return how a process of `start_process` ended, or None while it runs.
 
     Its stderr is appended to its log.
     """
@@ -154,7 +154,9 @@ def end_process(process: subprocess.Popen[bytes], folder: Path) -> Ended | None:
     if code is None:
         return None
     log, errors = _outputs(folder)
-    said = errors.read_bytes() if errors.exists() else b""  # a signal may have cut a first call
+    said = (
+        errors.read_bytes() if errors.exists() else b""
+    )  # a signal may have interrupted an earlier call
     with log.open("ab") as file:
         file.write(said)
     errors.unlink(missing_ok=True)
@@ -164,5 +166,5 @@ def end_process(process: subprocess.Popen[bytes], folder: Path) -> Ended | None:
 
 
 def _outputs(folder: Path) -> tuple[Path, Path]:
-    """Return the files of stdout and stderr of a run, next to its folder."""
+    """Return the files for stdout and stderr of a run, next to its folder."""
     return folder.with_name(f"{folder.name}.log"), folder.with_name(f"{folder.name}.err")

@@ -93,7 +93,7 @@ def test_a_time_limit_bootstraps_and_a_closing_step_counts_for_nothing(make, con
     np.testing.assert_array_equal(output.priorities, same.priorities)
     priorities = np.asarray(output.priorities)
     assert priorities[2] == 0 and (np.delete(priorities, 2) > 0).all()
-    # Row 1 was truncated: what lies beyond its end matters. Row 0 terminated: nothing does.
+    # Row 1 was truncated, so its bootstrap matters. Row 0 terminated, so nothing after it does.
     for row, matters in ((0, False), (1, True), (2, False)):
         seen = np.array(batch.steps.observation)
         seen[row, 1] += 1.0
@@ -110,7 +110,7 @@ def test_acts_within_bounds_and_in_the_units_of_the_task(make, config):
     exact = np.asarray(act(agent, state, seen, evaluate=True).action)
     assert exact.dtype == np.float32 and exact.shape == (4000, 2)
     by_hand = quick_jit(jax.vmap(actor_by_hand, (None, 0)))(state.params.actor, seen)
-    arm = 0  # of equal weights the first
+    arm = 0  # the first of equal weights
     np.testing.assert_allclose(exact, np.asarray(by_hand)[:, arm], rtol=1e-5, atol=1e-5)
     if config.alpha != "auto" if hasattr(config, "alpha") else True:
         noisy = np.asarray(act(agent, state, seen, step=100).action)

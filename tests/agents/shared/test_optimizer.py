@@ -1,4 +1,4 @@
-"""The optimiser: what a configuration says reaches optax."""
+"""The optimiser has the settings of the configuration."""
 
 import jax
 import jax.numpy as jnp

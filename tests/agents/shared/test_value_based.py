@@ -1,4 +1,4 @@
-"""What value-based agents share: windows, masks, target updates and exploration."""
+"""Shared code of value-based agents: windows, masks, target updates and exploration."""
 
 import functools
 from dataclasses import replace
@@ -128,7 +128,7 @@ def test_weights_scale_the_loss_and_priorities_are_errors(make, config):
 
 @every_agent
 def test_what_lies_at_and_beyond_an_episode_end_does_not_matter(make, config):
-    """Windows that start at a closing step add nothing; its reward and discount are not read."""
+    """Windows that start at a closing step add nothing; its reward and discount are ignored."""
     clean, dirty = (random_steps(config.n_step + 1, garbage=g) for g in (0.0, 1e6))
     assert bool(clean.is_last[:, 0].any())
     _, ours, gradient = learn_once(make, config, clean)

@@ -129,7 +129,7 @@ def test_the_protocols():
 
 
 def test_sticky_actions():
-    """A single action lasts for ever with probability 1; none sticks with 0."""
+    """With probability 1 the first action is repeated for ever; with 0 none is repeated."""
     actions = chase(np.random.default_rng(1), 40)
     stuck, _ = play(games(1, repeat_action_probability=1), actions)
     idle, _ = play(games(1), [NOOP] * 40)
@@ -193,12 +193,12 @@ def test_a_game_over_at_the_limit_is_a_termination():
         cut, is_first = play(games(1, time_limit=limit), actions)
         assert cut.terminated[limit, 0] == terminated != cut.truncated[limit, 0]
         assert is_first[limit + 1, 0] and not is_first[1 : limit + 1].any()
-        # A game that takes the actions which are left begins, whatever became of the other.
+        # The remaining actions apply to a new game, regardless of the other game.
         rest, _ = play(games(1), actions[limit + 1 :])
         np.testing.assert_array_equal(cut.observation[limit + 1 :], rest.observation)
 
 
-def test_a_life_as_an_episode_goes_on_with_the_same_game():
+def test_a_life_as_an_episode_continues_the_same_game():
     actions, emulator = chase(np.random.default_rng(0), 250), Emulator()
     batch = games(1, episodic_life=True)
     batch.reset(0)
@@ -234,7 +234,7 @@ def test_arrays_are_never_written_again():
 
 
 def test_the_stream():
-    """Game 0 is lost, and game 1, where nobody serves, is cut."""
+    """Game 0 is lost; game 1, in which no ball is served, is truncated."""
     actions = np.stack([chase(np.random.default_rng(4), 205), np.zeros(205, int)], axis=1)
     batch = games(2, time_limit=200)
     single, is_first = play(batch, actions)
@@ -286,9 +286,13 @@ def test_pictures_are_of_task_0():
 @pytest.mark.parametrize(
     ("task", "options", "words"),
     [
-        ("breakout", {}, "ale has no game 'breakout', did you mean 'Breakout'"),
-        ("MsPacMan", {}, "did you mean 'MsPacman'"),
-        ("Pong", {"frame_skip": 3}, "no option 'frame_skip', did you mean 'frameskip'; it takes"),
+        ("breakout", {}, "unknown game 'breakout' of ale; did you mean Breakout"),
+        ("MsPacMan", {}, "did you mean MsPacman"),
+        (
+            "Pong",
+            {"frame_skip": 3},
+            "unknown option 'frame_skip' of ale/Pong; did you mean frameskip",
+        ),
         ("Pong", {"frameskip": 0}, "frameskip must be a whole number from 1 to 1073741824, got"),
         ("Pong", {"noop_max": 3.0}, "noop_max must be a whole number from 0 to 1073741824, got"),
         ("Pong", {"noop_max": 2**40}, "got 1099511627776"),
@@ -296,7 +300,7 @@ def test_pictures_are_of_task_0():
         ("Pong", {"repeat_action_probability": 25}, "must be a number from 0 to 1, got 25"),
         ("Pong", {"episodic_life": 1}, "episodic_life must be true or false, got 1"),
         ("Pong", {"max_num_frames": 3}, "max_num_frames must be at least frameskip, 4, got 3"),
-        ("Pong", {"protocol": "machado"}, "got 'machado', did you mean 'machado2018'"),
+        ("Pong", {"protocol": "machado"}, "got 'machado'; did you mean machado2018"),
         ("Pong", {"timeout": 1.0}, "timeout must be None for ale/Pong, got 1.0; its threads"),
         ("Pong", {"time_limit": 0}, "time_limit must be at least 1 environment step, got 0"),
     ],

@@ -188,7 +188,7 @@ def test_inertia_follows_mass_if_asked_to(scale_inertia):
     np.testing.assert_allclose(
         new.body_inertia[1:], inertia[:, None] * sys.body_inertia[1:], rtol=1e-6
     )
-    # The effective ones: this model's author took masses as they are and all inertias as 1.
+    # Effective values: this model's author uses masses unchanged and all inertias as 1.
     np.testing.assert_allclose(new.link.inertia.mass, factor * sys.link.inertia.mass, rtol=1e-6)
     np.testing.assert_allclose(
         new.link.inertia.i, inertia[:, None, None] * np.eye(3)[None].repeat(7, 0), rtol=1e-6
@@ -247,12 +247,12 @@ def test_changed_pendulum_moves_like_mujocos(backend, scale_inertia, flag, steps
         np.testing.assert_allclose(
             seen[1 : steps + 1], wanted[:steps], rtol=tolerance, atol=tolerance, err_msg=str(case)
         )
-    for other in motions[1:]:  # that they differ from the plain one is not within the tolerance
+    for other in motions[1:]:  # the difference from the plain motion exceeds the tolerance
         assert np.max(abs(other - motions[0])) > 5 * tolerance
 
 
 @SLOW
-def test_stream_truncates_terminates_and_draws_anew():
+def test_stream_truncates_terminates_and_draws_new_starts():
     env = env_of("inverted_pendulum", backend="spring")
     vector = vectorise(Randomised(env, {"pole_mass": (2.0, 8.0)}), 2)
     late = jnp.array([0, 996], jnp.int32)
@@ -275,7 +275,7 @@ def test_stream_truncates_terminates_and_draws_anew():
     np.testing.assert_array_equal(np.flatnonzero(ts.truncated[:, 1]), [3])
     assert abs(angle[3, 1]) < 0.2 and ts.discount[3, 1] == 1.0
     assert ts.is_last[3, 1] and ts.is_first[4, 1] and mass[4, 1] != mass[3, 1]
-    # Both fall in the end, which is a termination, and stand again.
+    # Both fall in the end, which terminates the episode, and are reset.
     fell = np.asarray(ts.discount == 0.0)
     np.testing.assert_array_equal(fell, (abs(angle) > 0.2) & ~np.asarray(ts.is_first))
     assert np.all(fell.any(0)) and not np.any(ts.truncated & fell)
@@ -310,12 +310,12 @@ def test_names_are_listed_by_one_line():
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("brax/hoper", {}, "brax has no task 'hoper', did you mean 'hopper'"),
-        ("brax/hopper", {"backend": "sprig"}, "got 'sprig', did you mean 'spring'"),
+        ("brax/hoper", {}, "unknown task 'hoper' of brax; did you mean hopper"),
+        ("brax/hopper", {"backend": "sprig"}, "got 'sprig'; did you mean spring"),
         (
             "brax/hopper",
             {"ctrl_cost": 1.0},
-            "did you mean 'ctrl_cost_weight'; it takes backend, ti",
+            "did you mean ctrl_cost_weight",
         ),
         ("brax/hopper", {"time_limit": "x"}, "time_limit must be a whole number, got 'x'"),
         ("brax/hopper", {"healthy_reward": "x"}, "healthy_reward must be a number, got 'x'"),
@@ -329,9 +329,7 @@ def test_mistakes_are_explained(name, options, words):
 
 
 def test_unknown_parameter_is_explained():
-    with pytest.raises(
-        UserError, match="brax/walker2d has no parameter 'thigh', did you mean 'thi"
-    ):
+    with pytest.raises(UserError, match="unknown parameter 'thigh' of .*; did you mean thi"):
         env_of("walker2d", backend="spring", scale_inertia=True).with_parameters({"thigh": 1.0})
 
 

@@ -111,11 +111,11 @@ def test_bsuites_settings_and_seeds():
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("bsuite/catchh/0", {}, "bsuite has no task 'catchh/0', did you mean 'catch/0'"),
-        ("bsuite/catch/0", {"row": 3}, "no option 'row', did you mean 'rows'"),
-        ("bsuite/catch/0", {"seed": 3}, "has no option 'seed'"),
+        ("bsuite/catchh/0", {}, "unknown task 'catchh/0' of bsuite; did you mean catch/0"),
+        ("bsuite/catch/0", {"row": 3}, "unknown option 'row' of bsuite/catch/0; did you mean rows"),
+        ("bsuite/catch/0", {"seed": 3}, "unknown option 'seed' of bsuite/catch"),
         ("bsuite/catch/0", {"rows": "abc"}, "cannot be made with rows 'abc': TypeError"),
-        ("bsuite/catch", {}, "bsuite has no task 'catch'"),
+        ("bsuite/catch", {}, "unknown task 'catch' of bsuite"),
     ],
 )
 def test_mistakes_are_explained(name, options, words):
@@ -155,8 +155,12 @@ def test_cheetah_equals_dm_controls():
 def test_mistakes_in_names_of_dm_control():
     pytest.importorskip("dm_control")
     for name, options, words in [
-        ("cheeta-run", {}, "no task 'cheeta-run', did you mean 'cheetah-run'"),
-        ("cheetah-run", {"second": 3}, "no option 'second', did you mean 'seconds'"),
+        ("cheeta-run", {}, "unknown task 'cheeta-run' of dm_control; did you mean cheetah-run"),
+        (
+            "cheetah-run",
+            {"second": 3},
+            "unknown option 'second' of dm_control/cheetah-run; did you mean seconds",
+        ),
         ("cheetah-run", {"seconds": 0}, "seconds must be a number above 0, got 0"),
         ("cheetah-run", {"seconds": "abc"}, "seconds must be a number above 0, got 'abc'"),
     ]:

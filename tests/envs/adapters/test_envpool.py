@@ -192,9 +192,9 @@ def test_pictures():
 @pytest.mark.parametrize(
     ("task", "options", "words"),
     [
-        ("CartPol-v1", {}, "envpool has no task 'CartPol-v1', did you mean 'CartPole-v1'"),
-        ("Pong-v5", {"noop": 3}, "no option 'noop', did you mean 'noop_max'; it takes"),
-        ("Pong-v5", {"seed": 3}, "envpool/Pong-v5 has no option 'seed'"),
+        ("CartPol-v1", {}, "unknown task 'CartPol-v1' of envpool; did you mean CartPole-v1"),
+        ("Pong-v5", {"noop": 3}, "unknown option 'noop' of envpool/Pong-v5; did you mean noop_max"),
+        ("Pong-v5", {"seed": 3}, "unknown option 'seed' of envpool/Pong-v5"),
         ("Pong-v5", {"noop_max": 3.5}, "noop_max must be a whole number, got 3.5"),
         ("Pong-v5", {"episodic_life": 1}, "episodic_life must be true or false, got 1"),
         ("Pong-v5", {"max_episode_steps": 0}, "must be from 1 to 1073741824, got 0"),

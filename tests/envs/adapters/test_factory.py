@@ -1,4 +1,4 @@
-"""What is said of a user's own environment that raises, or is not one: where, in their code."""
+"""Messages about a user's environment that raises, or is none: they name file and line."""
 
 import re
 
@@ -37,10 +37,10 @@ def odd(name):
         ("make_class", r"got the class Gym; return an instance, Gym\(\)"),
         ("an_instance", "must be a function or class that makes an environment, got a Gym"),
         ("late_spaces", "a Late without observation_space and action_space; set them in __init__"),
-        ("misspelt_spaces", "'observation_spaces', did you mean 'observation_space'"),
-        ("misspelt_reset", "with 'rest', did you mean 'reset'"),
+        ("misspelt_spaces", "'observation_spaces'; did you mean observation_space"),
+        ("misspelt_reset", "with 'rest'; did you mean reset"),
         ("legacy_env", "got a Old; it is of the package gym, derive it from gymnasium.Env"),
-        ("make_hangin", "did you mean 'make_hanging'"),
+        ("make_hangin", "did you mean make_hanging"),
     ],
 )
 def test_factories_that_make_no_environment(name, words):

@@ -83,7 +83,9 @@ def test_the_view_is_the_agents():
     goal, wall = OBJECT_TO_IDX["goal"], OBJECT_TO_IDX["wall"]
     assert np.argwhere(ts.observation[..., goal]).tolist() == [[3 + 2, 6 - 2]]
     assert np.argwhere(ts.observation[..., 11 + COLOR_TO_IDX["green"]]).tolist() == [[5, 4]]
-    wanted = np.ones((7, 7), bool)  # and so is all beyond the grid: this task has no blind spots
+    wanted = np.ones(
+        (7, 7), bool
+    )  # cells beyond the grid are walls too: everything is visible in this task
     wanted[3:6, 4:7] = False
     np.testing.assert_array_equal(ts.observation[..., wall], wanted)
 
@@ -186,11 +188,11 @@ def test_short_names(short, full):
 @pytest.mark.parametrize(
     ("task", "options", "words"),
     [
-        ("DorKey-8x8", {}, "minigrid has no task 'DorKey-8x8', did you mean 'DoorKey-8x8'"),
-        ("MiniGrid-DorKey-8x8-v0", {}, "did you mean 'MiniGrid-DoorKey-8x8-v0'"),
-        ("Unlock", {"max_step": 3}, "did you mean 'max_steps'; it takes encoding, max_steps"),
+        ("DorKey-8x8", {}, "unknown task 'DorKey-8x8' of minigrid; did you mean DoorKey-8x8"),
+        ("MiniGrid-DorKey-8x8-v0", {}, "did you mean MiniGrid-DoorKey-8x8-v0"),
+        ("Unlock", {"max_step": 3}, "did you mean max_steps"),
         ("Unlock", {"max_steps": 0}, "max_steps must be a whole number of at least 1, got 0"),
-        ("Unlock", {"encoding": "onehot"}, "got 'onehot', did you mean 'one_hot'"),
+        ("Unlock", {"encoding": "onehot"}, "got 'onehot'; did you mean one_hot"),
     ],
 )
 def test_mistakes_are_explained(task, options, words):

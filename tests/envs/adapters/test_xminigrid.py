@@ -127,7 +127,7 @@ def test_the_view_is_the_agents():
     assert np.argwhere(ts.observation[..., GOAL]).tolist() == [[6 - 2, 3 + 2]]
     assert np.argwhere(ts.observation[..., 13 + GREEN]).tolist() == [[4, 5]]
     wall = np.zeros((7, 7), bool)
-    wall[3:7, 2] = wall[3:7, 6] = wall[3, 2:7] = True  # behind it nothing is seen
+    wall[3:7, 2] = wall[3:7, 6] = wall[3, 2:7] = True  # cells behind it are hidden
     np.testing.assert_array_equal(ts.observation[..., WALL], wall)
 
 
@@ -239,15 +239,15 @@ def test_a_layout_is_that_of_all_episodes():
 @pytest.mark.parametrize(
     ("task", "options", "words"),
     [
-        ("MiniGrid-DorKey-8x8", {}, "'MiniGrid-DorKey-8x8', did you mean 'MiniGrid-DoorKey-8x8'"),
-        ("XLand-MiniGrid-R1-9x9", {}, "xminigrid has no MiniGrid task 'XLand"),
-        ("MiniGrid-Unlock", {"max_step": 3}, "did you mean 'max_steps'; it takes encoding, lay"),
+        ("MiniGrid-DorKey-8x8", {}, "of xminigrid; did you mean MiniGrid-DoorKey-8x8?"),
+        ("XLand-MiniGrid-R1-9x9", {}, "unknown MiniGrid task 'XLand"),
+        ("MiniGrid-Unlock", {"max_step": 3}, "did you mean max_steps"),
         ("MiniGrid-Unlock", {"max_steps": 0}, "max_steps must be at least 1 environment step"),
         ("MiniGrid-Unlock", {"max_steps": 9.5}, "max_steps must be a whole number, got 9.5"),
         ("MiniGrid-Unlock", {"layout": True}, "layout must be a whole number, got True"),
         ("MiniGrid-Unlock", {"layout": -1}, "layout must be from 0 to 2**31 - 1, got -1"),
         ("MiniGrid-Unlock", {"view_size": 4}, "view_size must be odd and at least 3, got 4"),
-        ("MiniGrid-Unlock", {"encoding": "onehot"}, "got 'onehot', did you mean 'one_hot'"),
+        ("MiniGrid-Unlock", {"encoding": "onehot"}, "got 'onehot'; did you mean one_hot"),
     ],
 )
 def test_mistakes_are_explained(task, options, words):

@@ -39,7 +39,7 @@ class Broken:
 
 
 def changed(**fields):
-    """A change of the time step; each field a function of it."""
+    """Change fields of the time step; each change is a function of the field."""
     return lambda state, ts: (state, ts._replace(**{k: f(ts) for k, f in fields.items()}))
 
 
@@ -100,7 +100,7 @@ FAULTS = {
     "spec.action must be a dm_env spec, got a int": Broken({"action": 3}),
     "spec.time_limit must be at least 1": Broken({"time_limit": 0}),
     "spec.reward_range must be (low, high)": Broken({"reward_range": (1.0, 0.0)}),
-    "It cannot be made: UserError: there is no environment 'bellmax/Nothing'": "bellmax/Nothing",
+    "It cannot be made: UserError: unknown environment 'bellmax/Nothing'": "bellmax/Nothing",
 }
 
 
@@ -119,7 +119,7 @@ OWN = [
     random_mdp(jax.random.key(0), 5, 2, time_limit=9),
     scripted.Counter(),
     Broken(),
-    Broken({"time_limit": 6}),  # a limit that is declared too long harms nobody
+    Broken({"time_limit": 6}),  # declaring a longer limit than the real one is allowed
 ]
 
 

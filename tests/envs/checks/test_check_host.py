@@ -1,4 +1,4 @@
-"""`check_env` of environments that Python steps: planted faults are named, sound ones are not."""
+"""`check_env` of host environments: it names planted faults, and finds none elsewhere."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ class Reused(Batch):
 
 
 class Forgetful(Batch):
-    """Takes another seed each time."""
+    """Uses another seed at each reset."""
 
     def reset(self, seed):
         self.count = getattr(self, "count", 0) + 1
@@ -140,4 +140,6 @@ def test_what_a_task_raises_is_told():
 
 def test_what_cannot_be_made_is_told():
     (problem,) = check_env("gymnasium/CartPole-v9")
-    assert problem.startswith("It cannot be made: UserError: Gymnasium has no task 'CartPole-v9'")
+    assert problem.startswith(
+        "It cannot be made: UserError: unknown task 'CartPole-v9' of gymnasium"
+    )

@@ -1,4 +1,4 @@
-"""Tasks that check their actions get none that rounding to float32 has moved out of bounds."""
+"""Actions stay within bounds of float64 after rounding to float32."""
 
 import dm_env
 import gymnasium
@@ -82,7 +82,7 @@ def strict(kind, *bounds):
 def test_actions_at_the_bounds_are_inside(kind, bounds):
     batch = LoopBatch(lambda: strict(kind, *bounds), 1)
     batch.reset(0)
-    # The largest and the smallest that a float32 agent takes for inside.
+    # The largest and the smallest float32 actions that an agent considers inside.
     for bound in bounds[1:]:
         finite = np.nan_to_num(np.asarray(bound), posinf=1e30, neginf=-1e30)
         action = np.broadcast_to(finite.astype(np.float32), (1, 2))

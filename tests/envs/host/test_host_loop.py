@@ -1,4 +1,4 @@
-"""Tasks in a loop: seeds, faults, and what is said of mistakes."""
+"""Tasks in a loop: seeds, faults, and messages about mistakes."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ NONE = {"raised": 0, "timed out": 0, "not finite": 0}
 
 
 class Made:
-    """A factory that keeps what it made."""
+    """A factory that records the tasks it made."""
 
     def __init__(self, *args, **kwargs):
         self.args, self.kwargs, self.tasks = args, kwargs, []
@@ -80,13 +80,13 @@ def test_a_fault_restarts_one_task(action, reason, words):
     np.testing.assert_array_equal([ts.terminated, ts.truncated], np.zeros((2, 2)))
     assert batch.faults == {**NONE, reason: 1} and batch.last_fault.startswith(words)
     assert len(factory.tasks) == 3 and [t.closed for t in factory.tasks] == [0, 1, 0]
-    # The others' episodes go on, and the new one lasts its full length.
+    # The others' episodes continue, and the new one lasts its full length.
     ends = [batch.step(act(1, 1))[0].terminated for _ in range(4)]
     np.testing.assert_array_equal(ends, [[0, 0], [1, 0], [0, 0], [0, 1]])
     assert sum(batch.faults.values()) == 1
 
 
-def test_a_task_that_fails_at_a_reset_is_made_anew():
+def test_a_task_that_fails_at_a_reset_is_recreated():
     batch = LoopBatch(Made(ends_at=1, bad_resets=1), 1)
     batch.reset(0)
     batch.step(act(0))
@@ -101,7 +101,7 @@ def test_ten_faults_in_a_row_are_too_many():
     batch.reset(0)
     for _ in range(MAX_FAULTS - 1):
         batch.step(act(0, RAISE))
-    batch.step(act(0, 0))  # a good step: counted from 0 again
+    batch.step(act(0, 0))  # a valid step resets the count
     for _ in range(MAX_FAULTS - 1):
         batch.step(act(2, RAISE))
     assert batch.faults["raised"] == 2 * MAX_FAULTS - 2
@@ -257,7 +257,7 @@ class Rewarded(HostCounter):
 
 @pytest.mark.parametrize("reward", [np.nan, np.inf, 1e39, np.array([-np.inf])])
 def test_a_reward_that_no_float32_holds_is_a_fault(reward):
-    tasks = [Rewarded(ends_at=9), Rewarded(ends_at=9)]  # the second takes the first one's place
+    tasks = [Rewarded(ends_at=9), Rewarded(ends_at=9)]  # the second replaces the first
     batch = LoopBatch(iter(tasks).__next__, 1)
     batch.reset(0)
     tasks[0].reward = reward

@@ -1,4 +1,4 @@
-"""Tasks in processes of their own. Starting one takes seconds: each test looks at many things."""
+"""Tasks in their own processes, which take seconds to start, so each test checks several things."""
 
 import functools
 import multiprocessing
@@ -46,7 +46,9 @@ def test_processes_step_as_the_loop_does_and_survive_death(tmp_path):
     assert batch.render().shape == (2, 2, 3)
 
     batch.reset(4)
-    batch.step(act(MEET, MEET))  # either waits for the other: all are asked before any is awaited
+    batch.step(
+        act(MEET, MEET)
+    )  # each waits for the other, so both must be asked before an answer is awaited
     children = {child.pid for child in multiprocessing.active_children()}
     newest = max(multiprocessing.active_children(), key=lambda c: int(c.name.split("-")[-1]))
     os.kill(newest.pid, signal.SIGKILL)  # of the second task
@@ -80,7 +82,7 @@ def test_what_a_child_raises_arrives():
         task.step(np.int32(RAISE))
     with pytest.raises(UserError, match=r"^Fill it up.$"):
         task.step(np.int32(USER))
-    task.ask("step", np.int32(1))  # nobody asks for this answer
+    task.ask("step", np.int32(1))  # its answer is not fetched
     np.testing.assert_array_equal(task.step(np.int32(1)).observation[:2], [2, 2])
     with pytest.raises(ChildProcessError, match="died with exit code -9"):
         task.step(np.int32(DIE))
@@ -126,12 +128,12 @@ def test_a_signal_to_the_whole_group_leaves_tasks_alone_and_they_end_with_a_scri
     assert process.stdin and process.stdout
     child = psutil.Process(int(process.stdout.readline()))
     os.killpg(process.pid, signal.SIGTERM)
-    child.send_signal(signal.SIGTERM)  # as from what signals each process of a job
+    child.send_signal(signal.SIGTERM)  # as a scheduler that signals each process of a job
     time.sleep(0.1)
-    process.stdin.write("go on\n")
+    process.stdin.write("continue\n")
     process.stdin.flush()
     assert process.stdout.readline() == "stepped\n"
-    # It neither closes its task nor waits for it, which hangs and heeds no SIGTERM.
+    # The child exits without closing its task, which hangs and ignores SIGTERM.
     assert process.wait(timeout=300) == 0
     assert psutil.wait_procs([child], timeout=300)[1] == []
     process.stdin.close()

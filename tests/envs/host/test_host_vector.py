@@ -1,4 +1,4 @@
-"""The stream of host environments: the same as that of environments of jax."""
+"""The stream of host environments equals that of JAX environments."""
 
 import jax
 import numpy as np
@@ -124,8 +124,14 @@ def test_config_reaches_the_stream():
     [
         ({"randomise": {"mass": (1.0, 2.0)}}, "env.randomise must be left out for"),
         ({"coverage": True}, "env.coverage must be left out for"),
-        ({"options": {"time_limit": 3}}, "env.options has no 'time_limit'; set env.time"),
-        ({"options": {"end_at": 3}}, "no option 'end_at', did you mean 'ends_at'"),
+        (
+            {"options": {"time_limit": 3}},
+            "env.options.time_limit must be left out, got 3; set env.time_limit",
+        ),
+        (
+            {"options": {"end_at": 3}},
+            "unknown option 'end_at' of helpers.scripted_host:HostCounter; did you mean ends_at",
+        ),
         ({"name": "bellmax/Catch"}, "bellmax/Catch is a JAX environment"),
         ({"timeout": -1.0}, "timeout must be above 0 seconds, got -1.0"),
     ],

@@ -131,11 +131,11 @@ def test_check_env_passes():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"noise": "allways"}, "noise must be one of none, always, remote, got 'allways', did you"),
+        ({"noise": "allways"}, "noise must be one of none, always, remote, got 'allways'; did you"),
         ({"size": 6}, "size must be odd and at least 5, got 6"),
         ({"channels": 0}, "channels must be at least 1, got 0"),
         ({"time_limit": 0}, "time_limit must be at least 1, got 0"),
-        ({"chanels": 2}, "no option 'chanels', did you mean 'channels'"),
+        ({"chanels": 2}, "unknown option 'chanels' of bellmax/NoisyGrid; did you mean channels"),
     ],
 )
 def test_mistakes_are_explained(options, words):

@@ -125,7 +125,9 @@ def test_random_mdp_repeats_and_differs():
 def test_bad_tables_are_named():
     with pytest.raises(UserError, match=r"\[S, A, S\]"):
         TabularMDP(np.ones((2, 2)), np.ones((2, 2)))
-    with pytest.raises(UserError, match="sum to 1"):
+    with pytest.raises(UserError, match=r"every row p\[s, a\] must be 1 in sum, got 2.0"):
         TabularMDP(np.ones((2, 2, 2)), np.ones((2, 2)))
+    with pytest.raises(UserError, match="p must be at least 0 everywhere, got -1.0"):
+        TabularMDP(-np.ones((2, 2, 2)), np.ones((2, 2)))
     with pytest.raises(ValueError, match="gamma"):
         value_iteration(np.ones((1, 1, 1)), np.ones((1, 1)), 1.0)

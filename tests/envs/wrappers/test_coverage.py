@@ -43,7 +43,7 @@ def assert_sets(visited, sets):
 
 @pytest.mark.parametrize(("time_limit", "frame_stack"), [(None, 1), (3, 2), (9, 1)])
 def test_visited_are_the_cells_of_a_set(time_limit, frame_stack):
-    """The diver is followed by the rules: below the bottom nothing shows where it is."""
+    """The position follows from the rules, because it is not in the final observation."""
     sea = DeepSea(size=SIZE)
     env = vectorise(sea, NUM_ENVS, time_limit=time_limit, frame_stack=frame_stack, coverage=True)
     actions = np.random.default_rng(1).integers(0, 2, (STEPS, NUM_ENVS)).astype(np.int32)
@@ -159,7 +159,7 @@ def counted(tmp_path_factory):
 
 @pytest.fixture
 def uncounted(counted, tmp_path):
-    """What that run would have left without: its metrics have no coverage."""
+    """The same run without coverage."""
     shutil.copytree(counted, tmp_path / "without")
     rows = [json.loads(line) for line in (counted / "metrics.jsonl").read_text().splitlines()]
     rows = [json.dumps({k: v for k, v in row.items() if k != "coverage"}) for row in rows]

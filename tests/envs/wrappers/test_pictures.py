@@ -1,4 +1,4 @@
-"""Pictures of jax tasks: what is drawn is where the state says, found in the pixels by colour."""
+"""Pictures of JAX tasks: objects are drawn where the state has them."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ OWN = ["CartPole", "Catch", "DeepSea", "NoisyGrid", "Pendulum", "PixelCatch", "T
 
 
 def where(picture, colour):
-    """(row, column) of the middle of a colour's pixels, in pixels; None without one."""
+    """(row, column) of the middle of a colour's pixels, in pixels; None if there are none."""
     rows, columns = np.nonzero((picture == np.array(colour, np.uint8)).all(-1))
     return (rows.mean(), columns.mean()) if rows.size else None
 
@@ -234,7 +234,7 @@ def test_planes_have_colours_of_their_own_and_the_first_is_in_front():
     values[0, 0, 0] = values[0, 1, 1] = values[0, 2] = True
     row = middles(picture_of(values, specs.Array(values.shape, bool)), 1, 4)[0]
     np.testing.assert_array_equal(row[:3], [BLUE, ORANGE, BLUE])
-    assert row[3].max() < 40  # nothing is there
+    assert row[3].max() < 40  # the cell is empty
     many = picture_of(np.eye(8, dtype=bool)[None], specs.Array((1, 8, 8), bool))
     assert len(np.unique(middles(many, 1, 8)[0], axis=0)) == 8
 
@@ -293,7 +293,7 @@ def test_xminigrids_picture_has_the_agent_in_its_cell():
 
 
 def test_brax_hands_the_state_to_mujocos_renderer(monkeypatch):
-    """Drawing itself needs OpenGL, which a machine that runs tests may lack."""
+    """Drawing needs OpenGL, which a test machine may lack."""
     pytest.importorskip("brax")
     mujoco = pytest.importorskip("mujoco")
     given = []

@@ -1,4 +1,4 @@
-"""Parameters that are drawn anew for every episode."""
+"""Parameters of a task that are drawn for every episode."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -92,7 +92,7 @@ def test_draws_hold_for_one_episode_and_set_what_moves():
     mass = parameters["mass"]
     first = ts.is_first
     assert first.sum() == 16 * 4
-    # The speed that is seen is the one that this episode's mass gives.
+    # The observed speed is that of this episode's mass.
     speed = np.diff(ts.observation[..., 0], axis=0)
     expected = 1.0 / mass[1:]
     np.testing.assert_allclose(speed[~first[1:]], expected[~first[1:]], rtol=1e-5)
@@ -100,7 +100,9 @@ def test_draws_hold_for_one_episode_and_set_what_moves():
     draws = mass[first]
     assert len(np.unique(draws)) == len(draws)  # between episodes, and between environments
     assert np.all((draws >= 0.5) & (draws <= 2.0))
-    assert set(parameters) == {"mass"} and ts.observation.shape[-1] == 1  # and nobody sees it
+    assert (
+        set(parameters) == {"mass"} and ts.observation.shape[-1] == 1
+    )  # and the agent does not observe it
 
 
 def test_draws_are_uniform_and_independent():
@@ -111,7 +113,7 @@ def test_draws_are_uniform_and_independent():
         counts, _ = np.histogram(draws, bins=4, range=(low, high))
         assert counts.sum() == 4000 and np.all(abs(counts - 1000) < 4 * np.sqrt(750))
     assert abs(np.corrcoef(mass, wind)[0, 1]) < 4 / np.sqrt(4000)
-    # The start is drawn apart from the parameters.
+    # The start state is drawn independently of the parameters.
     assert abs(np.corrcoef(mass, state.env_state.position)[0, 1]) < 4 / np.sqrt(4000)
 
 
@@ -150,7 +152,7 @@ def test_config_reaches_the_environment(evaluation):
     ("env", "ranges", "words"),
     [
         (CartPole(), {"mass": (0.0, 1.0)}, "must be empty for bellmax/CartPole"),
-        (Sled(), {"mas": (0.0, 1.0)}, "no parameter 'mas', did you mean 'mass'; it has mass, wind"),
+        (Sled(), {"mas": (0.0, 1.0)}, "unknown parameter 'mas' of test/Sled; did you mean mass"),
         (Sled(), {"mass": (2.0, 1.0)}, "mass must be (low, high) with low <= high, got"),
         (Sled(), {"wind": (0.0, float("inf"))}, "wind must be (low, high)"),
     ],

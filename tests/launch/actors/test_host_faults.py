@@ -1,4 +1,4 @@
-"""Host runs that are killed, stopped or out of disk: what stays, and that they can be resumed."""
+"""Host runs that are killed, stopped or out of disk space keep their files and can be resumed."""
 
 import importlib
 import signal
@@ -16,7 +16,7 @@ from helpers.runs import checkpoints, rows, saved_files
 
 @pytest.fixture
 def known():
-    """Processes of a test: those that are left afterwards are killed."""
+    """Processes of a test; those still alive afterwards are killed."""
     with killed_at_exit() as processes:
         yield processes
 
@@ -36,7 +36,7 @@ def kill(process, known):
     return children
 
 
-# Environments in processes of their own: few, as each takes a second to start.
+# Environments in their own processes: few, because each takes a second to start.
 IN_PROCESSES = ["--env.timeout", "60", "--env.num-envs", "2", "--evaluation-episodes", "1"]
 
 
@@ -46,7 +46,7 @@ def test_killed_it_is_resumed_from_its_last_checkpoint_and_leaves_no_process(lin
     long = ["--steps", "1000000", *IN_PROCESSES]
     process = start(known, "train", "run.yaml", *long, "--out", run)
     wait_until(lambda: rows(run, "train"), process)
-    # Environments of actors are there before those of evaluations.
+    # Environments of actors are made before those of evaluations.
     tasks = [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]
     min(tasks, key=lambda task: task.create_time()).kill()
     wait_until(lambda: rows(run, "train")[-1]["restarts_raised"], process)
@@ -60,11 +60,11 @@ def test_killed_it_is_resumed_from_its_last_checkpoint_and_leaves_no_process(lin
 
     newest = checkpoints(run).steps()[-1]
     end = newest + 800
-    assert last["step"] <= end  # what is lost is what came since
+    assert last["step"] <= end  # only steps since the checkpoint are lost
     assert main(["resume", str(run), "--trust", "--steps", str(end)]) == 0
     assert f"resuming {run} at step {newest:,}, with new episodes" in capsys.readouterr().out
     train = rows(run, "train")
-    # Every line that a run has which nothing disturbed, once: 402 is the first gradient step's.
+    # Every line of an undisturbed run, once: 402 is that of the first gradient step.
     assert [row["step"] for row in train] == [400, 402, *range(800, end + 1, 400)]
     assert [row["gradient_steps"] for row in train] == [row["step"] - 400 for row in train]
     assert [row["step"] for row in rows(run, "evaluation")] == [*range(800, end + 1, 800)]
@@ -113,7 +113,7 @@ def test_a_signal_ends_a_run_whose_environment_hangs_with_a_checkpoint(
     assert checkpoints(lines / "run").steps() == [0]
 
 
-# Prints a line once the first signal was taken in.
+# Prints a line after the first signal was handled.
 IMPATIENT = """
 import os
 import bellmax.launch.actors.waiter as p
@@ -124,7 +124,7 @@ p.ActorWaiter.stop = lambda self: (ask(self), os.write(1, b"asked\\n"))
 
 @pytest.mark.parametrize("lock_step", ["true", pytest.param("false", marks=pytest.mark.slow)])
 def test_a_second_signal_ends_it_at_once(lines, known, lock_step):
-    """The process ends too, though the threads of its actors hang for good."""
+    """The process ends although the threads of its actors hang for ever."""
     process = start(known, *HUNG, lock_step, "--out", "run", prepare=IMPATIENT)
     for word in (STUCK, "asked"):
         line = ""

@@ -1,4 +1,4 @@
-"""Actors in processes of Ray learn what actors here learn; one that dies is replaced."""
+"""Runs with Ray actors learn the same as runs with local actors; an actor that dies is replaced."""
 
 import contextlib
 import importlib
@@ -48,7 +48,7 @@ host: {actors: 2}
 """
 ON_POLICY = """{name: on_policy, batch_size: 2, policy_loss: ppo,
   network: {hidden: [8], latent_size: 8, memory_size: 8, head_hidden: []}}"""
-# Counting shows the number of its process and how many observations it showed before.
+# Counting observes the id of its process and the number of earlier observations.
 TASKS = """
 import os
 import gymnasium
@@ -85,7 +85,7 @@ class Counting(gymnasium.Env):
 
 @pytest.fixture(scope="module")
 def variables():
-    """Ray asks for a password known to this module only; its workers import this tree's code."""
+    """Ray requires a token that only this module knows; its workers import this tree's code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", uuid.uuid4().hex + uuid.uuid4().hex)
@@ -105,7 +105,7 @@ def free_port():
 
 
 def answers(port):
-    """Whether somebody listens there."""
+    """Whether a server listens at this address."""
     with contextlib.suppress(OSError):
         socket.create_connection(("127.0.0.1", port), 1).close()
         return True
@@ -113,7 +113,7 @@ def answers(port):
 
 
 def wait_for_a_client(address):
-    """Until Ray's client server can start a process for a client, for which it allows 30 s."""
+    """Wait until Ray's client server can start a process for a client, which may take 30 s."""
     join = f"import ray; ray.init({address!r}, log_to_driver=False)"
     for _ in range(5):
         process = start_python("-c", join)
@@ -156,13 +156,13 @@ def folder(variables, tmp_path, monkeypatch):
 
 
 def rows(run):
-    """Rows of training without what depends on where the actors are."""
+    """Rows of training without columns that depend on the place of the actors."""
     kept = runs.rows(run, "train")
     return [{key: row[key] for key in row if key != "restarts_died"} for row in kept]
 
 
 def trained(folder, name, *words):
-    """Trains from the command line and returns what it leaves."""
+    """Train from the command line and return the files' contents."""
     assert main(["train", "run.yaml", *words, "--out", name]) == 0
     policy = folder / name / "policy" / "seed-0.msgpack"
     return rows(folder / name), policy.read_bytes()
@@ -182,7 +182,11 @@ def test_a_clusters_actors_learn_to_the_bit_what_those_here_learn(folder, cluste
     words = ["--env.num-envs", "3", "--host.actors", "3", "--actors", cluster[1]]
     assert main(["train", "run.yaml", *words, "--out", "many"]) == 2
     said = capsys.readouterr().err
-    assert "host.actors 3 needs 3 CPUs" in said and "has 2;" in said and said.count("\n") == 1
+    assert (
+        "host.actors must be at most 2, the CPUs of" in said
+        and "got 3;" in said
+        and said.count("\n") == 1
+    )
 
 
 @pytest.mark.slow
@@ -221,7 +225,7 @@ def test_threads_on_a_ray_of_the_runs_own_that_leaves_nothing_behind(folder, cap
     assert "2 actors on this machine" in said.out and said.err == ""
     assert not ray.is_initialized() and signal.getsignal(signal.SIGTERM) is before
     assert children() <= processes
-    assert main(["resume", "run", "--trust", "--steps", "280"]) == 0  # and here
+    assert main(["resume", "run", "--trust", "--steps", "280"]) == 0  # and with local actors
 
 
 @pytest.mark.slow
@@ -244,7 +248,7 @@ def test_an_actor_that_is_killed_is_replaced_and_no_step_is_lost_or_wrong(
     for i in range(4):
         lives = np.flatnonzero(np.diff(process[:, i])) + 1
         assert len(lives) == (1 if i < 2 else 0)  # the first actor has the first two
-        # In each life every step once and in order, and the first of the next opens an episode.
+        # Each process has every step once and in order; the first of the next opens an episode.
         np.testing.assert_array_equal(
             number[:, i], np.concatenate([np.arange(n) for n in np.diff([0, *lives, 80])])
         )
@@ -263,8 +267,11 @@ def test_an_actor_that_is_killed_is_replaced_and_no_step_is_lost_or_wrong(
     [
         ("--actors spark", "--actors must be ray or ray://HOST:PORT, got 'spark'"),
         ("--actors ray://head", "--actors must be ray or ray://HOST:PORT, got 'ray://head'"),
-        ("--actors ray --env.name bellmax/CartPole", "bellmax/CartPole is stepped on the device"),
-        ("--actors ray --coordinator auto", "--actors is for a run of one process"),
+        ("--actors ray --env.name bellmax/CartPole", "left out for bellmax/CartPole, got"),
+        (
+            "--actors ray --coordinator auto",
+            "--actors must be left out with --coordinator, got ray",
+        ),
         (
             "--actors ray --host.actors 3",
             "host.actors must be a divisor of env.num_envs = 4, got 3",
@@ -290,7 +297,7 @@ def test_mistakes_get_one_sentence(folder, capsys, monkeypatch, words, sentence)
 
 
 def test_an_actor_that_takes_anothers_place_begins_with_its_last_time_step():
-    """Nothing came of what is done there; then its own first one."""
+    """The action there has no transition; the replacement's own first step follows."""
 
     def act(observation, memory, is_first, now):
         return observation, np.full(2, now), memory + 1, ()

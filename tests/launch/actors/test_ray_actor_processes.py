@@ -1,4 +1,4 @@
-"""The near half of an actor in a process of Ray, with a Ray that is none."""
+"""The local part of a Ray actor, tested with a fake of Ray."""
 
 import socket
 import sys
@@ -19,7 +19,7 @@ DEATH = "The actor died.\n\tpid: 3\nThe actor is dead because of lice."
 
 
 class FakeRay:
-    """Ray in this process: a far side of which the calls at the numbers in `deadly` die."""
+    """A fake of Ray in this process, whose calls with numbers in `deadly` die."""
 
     exceptions, busy = ray.exceptions, False
 
@@ -40,11 +40,11 @@ class FakeRay:
             close=say(lambda: None),
         )
 
-    def collect(self, parcel, memory, now):
+    def collect(self, reference, memory, now):
         self.calls += 1
         if self.calls in self.deadly:
             raise ray.exceptions.RayActorError(error_msg=DEATH)
-        return types.SimpleNamespace(after=now), (parcel, memory), {"raised": 1}
+        return types.SimpleNamespace(after=now), (reference, memory), {"raised": 1}
 
     def put(self, value):
         self.put_there.append(value)
@@ -86,14 +86,14 @@ def test_parameters_are_put_once_a_publication_and_only_if_somebody_fetches(monk
     for number, weights in enumerate((jnp.zeros(2), jnp.ones(2)), 1):
         published = {"weights": weights}
         for actor in (one, other, one):
-            _, (parcel, memory) = actor.collect(published, jnp.ones(3), 0)
-            assert parcel == len(there.put_there) == number
+            _, (reference, memory) = actor.collect(published, jnp.ones(3), 0)
+            assert reference == len(there.put_there) == number
             assert isinstance(memory, np.ndarray)
         assert isinstance(there.put_there[-1]["weights"], np.ndarray)
         np.testing.assert_array_equal(there.put_there[-1]["weights"], weights)
 
 
-def test_a_replacement_has_another_seed_and_goes_on_from_what_was_handed_over(monkeypatch):
+def test_a_replacement_has_another_seed_and_continues_from_the_delivered_rollouts(monkeypatch):
     there = fake(monkeypatch, deadly={1, 3, 4})
     actor = make_actor()
     for now in (0, 5, 10):
@@ -106,7 +106,7 @@ def test_ten_replacements_in_a_row_are_enough(monkeypatch):
     there = fake(monkeypatch, deadly={*range(1, 11), *range(12, 99)})
     actor = make_actor()
     actor.collect((), (), 0)
-    with pytest.raises(UserError, match="10 in its place after it, the last because of lice"):
+    with pytest.raises(UserError, match="10 replacements in a row, the last because of lice"):
         actor.collect((), (), 5)
     assert there.calls == 22 and actor.faults["died"] == 20
 

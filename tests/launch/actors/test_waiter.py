@@ -1,4 +1,4 @@
-"""How long the learner waits for actors, and what it says."""
+"""How long the learner waits for actors, and its messages."""
 
 import queue
 import threading

@@ -20,7 +20,7 @@ agent: {name: qr_dqn_retrace, n_step: 3, num_quantiles: 4}
 env: {name: bellmax/CartPole}
 """
 VA = "steps: 5000\nagent: {name: va_learning}\nenv: {name: bellmax/CartPole}\n"
-# What a user may have written; the agents read `quantiles` [B, 4, 2], or `value` [B] and others.
+# Users' modules; the agents read `quantiles` [B, 4, 2], or `value` [B] and others.
 OWN = """
 import flax.linen as nn
 import numpy as np
@@ -60,7 +60,7 @@ class Continuous(CartPole):
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """A folder with one good file, one run and one plain file; jax's settings are left alone."""
+    """A folder with a valid file, a run and a plain file; jax's settings do not change."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "good.yaml").write_text(PRESET)
     (tmp_path / "qr.yaml").write_text(QUANTILES)
@@ -119,8 +119,8 @@ MISTAKES = [
     ("train empty", ["empty", "without config.yaml"]),
     ("train plain", ["must be a mapping of keys, got 'a file'"]),
     ("train good.yaml --out run1", ["run1", "bellmax resume run1"]),
-    ("train good.yaml --out run1 --resume --seed 3", ["seed cannot change", "run1 has 0, not 3"]),
-    ("train va.yaml --out run1 --resume", ["agent.name", "run1 has 'dqn', not 'va_learning'"]),
+    ("train good.yaml --out run1 --resume --seed 3", ["seed must be 0 as in run1, got 3; "]),
+    ("train va.yaml --out run1 --resume", ["agent.name must be 'dqn' as in run1", "got 'va_le"]),
     ("train good.yaml --out plain", ["plain", "not a folder"]),
     ("train good.yaml --out plain/below", ["plain/below", "not a folder"]),
     ("train good.yaml --out " + "x" * 300, ["cannot be a run folder"]),
@@ -237,7 +237,7 @@ FILES = [
     ("agent: {name: dqn}\nseed: true", ["seed must be an integer", "got true"]),
     ("agent: {name: dqn}\nsteps: 1\nsteps: 2", ["line 3, column 1", "steps is given twice"]),
     ("agent: {name: dqn\nsteps: 1", ["line 2"]),
-    ("", ["bad.yaml is empty"]),
+    ("", ["bad.yaml must be a mapping of keys", "got an empty file"]),
 ]
 
 
@@ -330,7 +330,7 @@ def test_train_gets_the_configuration_and_a_dated_folder(monkeypatch):
     assert out.parent.name == "runs" and out.name.startswith("good-2") and not out.exists()
 
 
-def test_train_goes_on_with_the_run_that_is_there_as_it_is_asked_for(monkeypatch):
+def test_train_resumes_an_existing_run_when_asked_to(monkeypatch):
     calls = []
     fake = SimpleNamespace(resume=lambda *given: calls.append(given) or 0)
     monkeypatch.setitem(sys.modules, "bellmax.launch.training.train", fake)
@@ -362,7 +362,7 @@ def test_help_of_a_preset_lists_every_key_with_comment_range_and_value(capsys):
     assert main(["train", "good.yaml", "--steps", "7000", "--help"]) == 0
     text = " ".join(re.sub(r"[^\x00-\x7f]", " ", capsys.readouterr().out).split())
     for part in (
-        "--steps an integer in [1, 2147483647] Environment steps of the stream per seed",
+        "--steps an integer in [1, 2147483647] Environment steps of training per seed",
         "(default: 7000)",
         "--agent.learning-rate a number in (0, 1] Adam's learning rate",
         "(default: 0.001)",

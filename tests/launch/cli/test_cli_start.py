@@ -71,7 +71,7 @@ def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     assert not devices.usable(devices.cache_folder())
 
 
-AT_ONCE = [  # what answers in a second or two, as it imports nothing that takes longer
+AT_ONCE = [  # commands that answer in a second or two, because they import nothing slow
     "--help",
     "--version",
     "list agents",

@@ -1,4 +1,4 @@
-"""Boxes of parameters: the published numbers, their grids, and what is refused."""
+"""Uncertainty boxes: published numbers, grids, and messages about mistakes."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_cells_are_every_combination_the_last_fastest():
 
 def test_an_unknown_box_suggests_one():
     with pytest.raises(
-        UserError, match="unknown box of brax/hopper '1d_m2td'; did you mean 1d_m2td3"
+        UserError, match="unknown box '1d_m2td' of brax/hopper; did you mean 1d_m2td3"
     ):
         published_box("brax/hopper", "1d_m2td")
 

@@ -1,4 +1,4 @@
-"""Defaults, then the file, then the command line; and each file that cannot be read says why."""
+"""Precedence of defaults, file and command line; messages about files that cannot be read."""
 
 import pytest
 
@@ -113,8 +113,8 @@ def test_a_default_that_holds_values_is_not_shared():
 
 
 BROKEN = [
-    (b"", "is empty"),
-    (b"# nothing\n", "is empty"),
+    (b"", "got an empty file"),
+    (b"# nothing\n", "got an empty file"),
     (b"- 1\n- 2\n", "must be a mapping of keys, got [1, 2]"),
     (b"just text\n", "must be a mapping of keys, got 'just text'"),
     (b"steps: 1\nsteps: 2\n", "line 2, column 1: the key steps is given twice"),

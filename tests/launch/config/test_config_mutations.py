@@ -1,4 +1,4 @@
-"""Presets with mistakes planted in them: each is refused in sentences that name it, none crashes.
+"""Presets with planted mistakes: each is reported in one sentence, and none crashes.
 
 `--slow` plants 1,000; the fast set has fewer.
 """
@@ -42,7 +42,7 @@ def leaves(cls, prefix=(), agent=None):
 
 
 def wrong_values(hint):
-    """Values that a type hint does not allow, by construction."""
+    """Values that a type hint does not allow."""
     bounds = []
     if typing.get_origin(hint) is Annotated:
         hint, *bounds = typing.get_args(hint)
@@ -173,7 +173,7 @@ def test_a_damaged_file_is_refused_or_read_but_never_crashes(tmp_path, count):
 
 @pytest.mark.parametrize("name", run_config.list_presets())
 def test_values_in_other_words_are_accepted(name, tmp_path):
-    """Text of numbers, floats of integers and keys with dashes mean the same: no mistakes."""
+    """Numbers as text, integers as floats, and keys with dashes are accepted."""
     config = run_config.load(name)
 
     def in_other_words(value):

@@ -1,4 +1,4 @@
-"""`bellmax schema`: what an editor is told about configuration files is what `load` accepts."""
+"""`bellmax schema`: the JSON schema accepts the same files as `load`."""
 
 import json
 

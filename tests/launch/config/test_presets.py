@@ -1,5 +1,7 @@
 """Every preset that comes with the package: its parts fit together, and it can take steps."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -8,16 +10,16 @@ from bellmax.launch.config.run_config import list_presets, load
 from bellmax.launch.runners.host_runner import HostRunner
 from bellmax.launch.training.experiment import build
 
-# Of other projects' tasks; to trace or even to make some of them takes seconds.
+# Tasks of other projects; tracing, or even making, some of them takes seconds.
 OTHERS = ("atari", "brax_", "gymnasium_", "hopper", "host_", "minatar_", "minigrid_")
 OWN = [name for name in list_presets() if not name.split("/")[1].startswith(OTHERS)]
-# The first preset of each agent and suite: the others differ in the task alone.
+# The first preset of each agent and suite; the others differ only in the task.
 FIRST = {(n.split("/")[0], n.split("/")[1].split("_")[0]): n for n in reversed(list_presets())}
 SLOW = [n for n in list_presets() if "brax_" in n and not n.endswith("inverted_pendulum")]
 
 
 def built(preset):
-    """What is made of a preset, of which nothing is allocated."""
+    """The experiment of a preset, without allocated state."""
     config = load(preset)
     suite = config.env.name.split("/")[0]
     if suite != "bellmax":
@@ -31,7 +33,7 @@ def built(preset):
 def test_every_preset_can_be_built(preset):
     experiment = built(preset)
     assert int(np.prod(experiment.abstract_state().vector_steps.shape)) == 1
-    if preset.endswith("/atari"):  # a million steps of one frame each, and what else they hold
+    if preset.endswith("/atari"):  # a million steps of one frame each, and their other fields
         assert 7_056 < experiment.replay_bytes / 10**6 < 7_056 + 100
     else:
         assert experiment.replay_bytes < 2 * 10**9
@@ -41,7 +43,7 @@ def test_every_preset_can_be_built(preset):
     "preset",
     [*OWN, *(pytest.param(n, marks=pytest.mark.slow) for n in FIRST.values() if n not in OWN)],
 )
-def test_a_learning_phase_keeps_the_shapes_of_the_state(preset):
+def test_a_learning_phase_keeps_the_shapes_of_the_state_and_lowers_for_accelerators(preset):
     experiment = built(preset)
     state, runner = experiment.abstract_state(), experiment.runner
     counts = jax.ShapeDtypeStruct((), np.int32)
@@ -49,13 +51,18 @@ def test_a_learning_phase_keeps_the_shapes_of_the_state(preset):
         counts, functions = np.zeros(2, np.int32), runner.functions
         packed, keys = functions.pack(state)
         given = packed, keys, runner.zero_metrics, runner.abstract_rollout(), counts
-        after, *_ = jax.eval_shape(functions.learn, *given)
-        after = functions.unpack(after, keys)
+        program = functions.learn.trace(*given)
+        after = functions.unpack(program.out_info[0], keys)
     else:
-        after, _ = jax.eval_shape(runner.advance, state, counts, counts)
+        program = runner.advance.trace(state, counts, counts)
+        after = program.out_info[0]
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
         lambda x: (x.shape, x.dtype), state
     )
+    for platform in ("cuda", "rocm", "tpu"):
+        text = program.lower(lowering_platforms=(platform,)).as_text()
+        # Here jaxlib has none of an accelerator's: each would be one of the CPU.
+        assert set(re.findall(r"custom_call @(\w+)", text)) <= {"Sharding"}, platform
 
 
 PIXELS = ["munchausen_dqn/pixel_catch", "qr_dqn_retrace/pixel_catch"]
@@ -69,7 +76,7 @@ def test_presets_at_atari_shapes_take_gradient_steps(preset):
     experiment = build(config)
     state = experiment.init()
     frames = state.replay.storage.observation
-    assert (frames.shape, frames.dtype) == ((1, 50, 4, 84, 84, 1), np.uint8)
+    assert (frames.shape, frames.dtype) == ((1, 50, 4, 84 * 84), np.uint8)
     before = jax.device_get(state.learner.params)
     torso = jax.tree.leaves(before["params"]["NatureConv_0"])
     assert sum(leaf.size for leaf in torso) == 1_684_128

@@ -1,4 +1,4 @@
-"""The strict merge: what fits is taken exactly, what does not is one sentence with the key."""
+"""Validation: allowed values are kept exactly; others give one sentence with the key."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -194,7 +194,7 @@ class Outermost:
 
 
 def test_keys_left_out_of_a_section_are_those_of_what_it_is_in():
-    """A section whose default is not its class's own keeps it, whatever else of it is given."""
+    """A section with a default other than its class's keeps it for keys that are not given."""
     assert build(Outer, {"inner": {"depth": 3}}) == Outer(Inner(10, 3))
     assert build(Outer, {"other": {"depth": 3}}) == Outer(Inner(10, 2), Inner(1, 3))
     assert build(Outermost, {"outer": {"inner": {"depth": 3}}}).outer.inner == Inner(20, 3)

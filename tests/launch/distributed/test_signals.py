@@ -1,4 +1,4 @@
-"""Signals that come while something must not be interrupted."""
+"""Signals that arrive while something must not be interrupted."""
 
 import signal
 
@@ -54,9 +54,9 @@ def test_a_signal_ends_the_block_whatever_its_exception_was_turned_into(number, 
             raise SystemError("returned a result with an exception set") from error
 
     for work in (act_like_an_extension, lambda: signal.raise_signal(number)):
-        with pytest.raises(Interrupted) as caught, interruptible(), interruptible(lambda: "go on"):
+        with pytest.raises(Interrupted) as caught, interruptible(), interruptible(lambda: "retry"):
             work()
-        assert (str(caught.value), caught.value.exit_code) == (f"{words}; go on", code)
+        assert (str(caught.value), caught.value.exit_code) == (f"{words}; retry", code)
         assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
 
 

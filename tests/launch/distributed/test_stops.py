@@ -1,4 +1,4 @@
-"""A signal to a host run: what is saved, and that nothing which was due is left out for good."""
+"""A signal to a host run: it is saved, and a resumed run does what was due."""
 
 import json
 import signal
@@ -14,7 +14,7 @@ from helpers.runs import checkpoints, rows
 
 
 def metrics(run: Path):
-    """Of the checkpoints, by step; None for one that has none."""
+    """Metrics of the checkpoints by step; None without a metric."""
     paths = {step: run / "checkpoints" / str(step) for step in checkpoints(run).steps()}
     files = {step: path / "metrics" / "metrics" for step, path in paths.items()}
     return {
@@ -71,13 +71,13 @@ def test_a_signal_before_an_evaluation_that_is_due_does_not_cost_it(lines, monke
     assert main(["resume", "run", "--trust"]) == 0
     assert evaluations(run) == [800, 1200] and None not in metrics(run).values()
     assert main(["evaluate", "run", "--trust", "--episodes", "2", "--checkpoint", "best"]) == 0
-    # Nothing is due any more: a resume changes nothing.
+    # Nothing is due, so a resume changes nothing.
     before = (run / "metrics.jsonl").read_text()
     assert main(["resume", "run", "--trust"]) == 0 and (run / "metrics.jsonl").read_text() == before
 
 
 def test_an_evaluation_that_was_logged_is_not_played_again(lines, monkeypatch):
-    """A kill may come between the row of the log and the metric of the checkpoint."""
+    """A kill may happen between writing the log's row and the checkpoint's metric."""
     score = "bellmax.launch.training.checkpoints.Checkpoints.score"
     with monkeypatch.context() as patch:
         patch.setattr(score, lambda *_: None)
@@ -91,7 +91,7 @@ def test_an_evaluation_that_was_logged_is_not_played_again(lines, monkeypatch):
     assert metrics(run)[1200] == rows(run, "evaluation")[-1]["episode_return"]
 
 
-def test_faults_of_evaluations_are_told_and_those_of_training_go_on_after_a_resume(lines, capsys):
+def test_faults_of_evaluations_are_reported_and_those_of_training_survive_a_resume(lines, capsys):
     words = ["train", "run.yaml", "--env.name", "lines:Shaky", "--out", "run"]
     assert main(words) == 0
     out, run = capsys.readouterr().out, lines / "run"

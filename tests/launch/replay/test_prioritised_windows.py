@@ -146,7 +146,7 @@ EACH = [*RUNS[:2], *(pytest.param(run, marks=pytest.mark.slow) for run in RUNS[2
 
 @pytest.mark.parametrize("shape", EACH, ids=str)
 def test_training_keeps_the_priorities_that_numpy_does(shape):
-    """Rollouts with a gradient step each, the ring three times round.
+    """Each rollout has one gradient step, and the ring is filled three times.
 
     After each, every priority of the tree is that of the NumPy replay, which adds the same steps
     and sets the priorities of the drawn windows to their losses, computed by hand.
@@ -164,7 +164,7 @@ def test_training_keeps_the_priorities_that_numpy_does(shape):
         memory = jax.tree.map(lambda x: x[0] if x.ndim else x, state.replay)
         numpy_replay.add(from_replay(memory, slot, length))
         if turn >= 0:
-            # As the learner saw it: with the new windows, before their priorities are renewed.
+            # As the learner sampled it: with new windows, before the update of priorities.
             seen = with_leaves(memory, numpy_replay.leaves())
             drawn = jax.device_get(sample(seen, key))
             windows = windows_of(drawn.indices, numpy_replay)
@@ -207,7 +207,7 @@ def losses_of(config, learner, windows):
 
 @pytest.mark.parametrize("shape", EACH, ids=str)
 def test_windows_are_drawn_as_often_as_numpy_says_and_never_cross_the_write_head(shape):
-    """Each draw is compared field by field with the stream that NumPy kept."""
+    """Each sample is compared field by field with the stream in NumPy."""
     seed, num_envs, length, slots, n_step, _ = shape
     _, replay, runner = make(*shape)
     numpy_replay = NumpyReplay(slots, num_envs, n_step + 1)
@@ -240,7 +240,7 @@ def test_windows_are_drawn_as_often_as_numpy_says_and_never_cross_the_write_head
                     np.testing.assert_array_equal(found, value)
     expected = np.array([numpy_replay.probability(w) for w in windows]) * draws * BATCH
     found = np.array([counts[w] for w in windows])
-    # Stratified draws spread less than independent ones: four of their deviations are generous.
+    # Stratified draws vary less than independent ones, so four deviations are a loose bound.
     assert (np.abs(found - expected) <= 4 * np.sqrt(expected) + 1).all()
     firsts = [numpy_replay.read(w)[0]["is_last"] for w in windows]
     inner = [any(s["is_last"] for s in numpy_replay.read(w)[1:]) for w in windows]
@@ -248,7 +248,7 @@ def test_windows_are_drawn_as_often_as_numpy_says_and_never_cross_the_write_head
 
 
 def test_the_control_without_new_priorities_would_be_found():
-    """The same comparison fails where the drawn windows keep their priorities."""
+    """Negative control: the comparison fails if the drawn windows keep their priorities."""
     seed, num_envs, length, slots, n_step, _ = shape = RUNS[0]
     config, replay, runner = make(*shape)
     numpy_replay = NumpyReplay(slots, num_envs, n_step + 1)

@@ -1,4 +1,4 @@
-"""Replay returns what was written, whole sequences of one stream, as often as it should."""
+"""Replay returns complete sequences of written steps, with the right frequencies."""
 
 import warnings
 from itertools import product
@@ -17,7 +17,7 @@ SHAPES = [(1, 1, 2, 7), (3, 1, 4, 30), (2, 4, 3, 40), (5, 3, 2, 33), (2, 2, 9, 5
 
 
 class Stream:
-    """Steps that say who they are: observation = (stream, time), some of them last."""
+    """Steps with observation = (stream, time), some of them last."""
 
     def __init__(self, num_envs, length, seed=0):
         rng = np.random.default_rng(seed)
@@ -58,7 +58,7 @@ def valid_starts(stream, slots, sequence, prioritised=False):
 
 
 def check_steps(steps, stream, sequence):
-    """Every row is one stream at consecutive times, every field as written; returns the starts."""
+    """Check that rows are consecutive steps of one stream, unchanged; return the starts."""
     seen = np.asarray(steps.observation)
     np.testing.assert_array_equal(seen[:, :, 0], np.repeat(seen[:, :1, 0], sequence, 1))
     np.testing.assert_array_equal(seen[:, :, 1], seen[:, :1, 1] + np.arange(sequence)[None])
@@ -95,7 +95,7 @@ def test_draws_exactly_the_valid_sequences_at_every_moment(shape, prioritised):
     starts = [s for d in drawn for s in check_steps(d.batch.steps, stream, sequence)]
     counts = [starts.count(s) for s in valid]
     assert sum(counts) == len(starts)
-    # Stratification makes prioritised draws more even than chance; only uneven is wrong.
+    # Stratified draws are more even than independent ones; only less even draws are an error.
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
     np.testing.assert_array_equal(drawn[0].batch.weights, np.ones(512))
 
@@ -128,7 +128,7 @@ def test_frequencies_and_weights_follow_the_priorities():
     expected = (p * 200 * 128)[usual]
     excess = ((counts[indices][usual] - expected) ** 2 / expected).sum()
     assert excess < usual.sum() + 4 * np.sqrt(2 * usual.sum())
-    # What comes next starts with the largest priority seen.
+    # New sequences start with the largest priority seen.
     state = add(state, stream.rollout())
     new = [t % 20 * 3 + n for n, t in valid_starts(stream, 20, 3, True) if t >= stream.time - 4]
     leaves = np.asarray(state.priorities[0])
@@ -156,7 +156,9 @@ def test_whole_rollouts_are_allocated(prioritised):
 
 
 def test_a_capacity_without_a_sequence_is_refused():
-    with pytest.raises(ValueError, match="capacity 20 holds no sequence of 9 steps"):
+    with pytest.raises(
+        ValueError, match="capacity must be enough for a sequence of 9 steps, got 20"
+    ):
         build((2, 2, 9, 20))
 
 

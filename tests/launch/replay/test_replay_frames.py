@@ -1,4 +1,4 @@
-"""Replay that keeps single frames samples the stacks that were added, and none that it has lost."""
+"""Replay of single frames samples exactly the stacks that were added and not overwritten."""
 
 from collections import deque
 from itertools import product
@@ -31,7 +31,7 @@ each_kind = pytest.mark.parametrize("prioritised", [False, True], ids=["uniform"
 
 
 def stack(frames, is_first, size):
-    """Stacks [time, N, ..., size * C] of frames [time, N, ..., C], by what stacking means."""
+    """Stacks [time, N, ..., size * C] of frames [time, N, ..., C], by their definition."""
     held, stacks = [None] * frames.shape[1], []
     for now, opens in zip(frames, is_first, strict=True):
         for n, frame in enumerate(now):
@@ -43,7 +43,7 @@ def stack(frames, is_first, size):
 
 
 def random_steps(shape, length=80, seed=0):
-    """Steps [length, N] with short episodes; some break off without a last step, as faults do."""
+    """Steps [length, N] with short episodes, some without a last step, as after a fault."""
     size, channels, _, num_envs, _ = shape
     rng = np.random.default_rng(seed)
     axes = (2, 3) if num_envs > 1 else ()
@@ -130,13 +130,18 @@ def test_draws_each_sequence_with_its_history_and_stacks_it_as_it_was(shape, pri
 
 @each_kind
 @pytest.mark.parametrize("shape", SHAPES[::2], ids=str)
-def test_until_a_frame_is_lost_samples_equal_those_of_stacked_replay(shape, prioritised):
+def test_until_a_frame_is_lost_samples_equal_those_of_stacks_and_of_vectors(shape, prioritised):
     size, _, sequence, _, length = shape
     slots, steps = 20, random_steps(shape)
-    both = [make(shape, frame_stack=s, prioritised=prioritised) for s in (size, 1)]
-    states = [replay.init(example(steps)) for replay in both]
+    observation_shape = steps.observation.shape[2:]
+    kinds = [(size, None), (1, None), (size, observation_shape), (1, observation_shape)]
+    replays = [
+        make(shape, frame_stack=s, observation_shape=o, prioritised=prioritised) for s, o in kinds
+    ]
+    states = [replay.init(example(steps)) for replay in replays]
+    assert [state.storage.observation.ndim for state in states[2:]] == [3, 3]
     adds, samples, ranks = (
-        [jax.jit(getattr(replay, name)) for replay in both]
+        [jax.jit(getattr(replay, name)) for replay in replays]
         for name in ("add", "sample", "update_priorities")
     )
     for now, rollout in rollouts(steps, length):
@@ -146,8 +151,9 @@ def test_until_a_frame_is_lost_samples_equal_those_of_stacked_replay(shape, prio
         if now < max(sequence, 4):
             continue
         key = jax.random.key(now)
-        ours, theirs = (sample(state, key) for sample, state in zip(samples, states, strict=True))
-        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+        ours, *others = (sample(state, key) for sample, state in zip(samples, states, strict=True))
+        for theirs in others:
+            jax.tree.map(np.testing.assert_array_equal, ours, theirs)
         priorities = jax.random.uniform(key, (512,))
         states = [
             rank(state, ours.indices, priorities) for rank, state in zip(ranks, states, strict=True)
@@ -288,7 +294,7 @@ def test_actors_hand_over_frames_from_which_the_same_is_stored(replaced):
 
 
 @each_kind
-def test_a_state_that_was_saved_and_restored_goes_on_to_the_bit(tmp_path, prioritised):
+def test_a_restored_state_continues_bit_for_bit(tmp_path, prioritised):
     shape = (4, 3, 2, 3, 5)
     steps, replay = random_steps(shape), make(shape, prioritised=prioritised)
     state, other = replay.init(example(steps)), None
@@ -318,8 +324,8 @@ def test_adding_writes_in_place(prioritised):
 
 def test_what_does_not_fit_is_refused():
     steps = random_steps((4, 1, 2, 1, 1))
-    with pytest.raises(ValueError, match="holds no sequence of 2 steps and the 3 before it"):
+    with pytest.raises(ValueError, match="enough for a sequence of 2 steps and the 3 before it"):
         make((4, 1, 2, 1, 1), slots=5)
     make((4, 1, 2, 1, 1), slots=6)
-    with pytest.raises(ValueError, match="the observation's last axis, 4, is not 3 frames"):
+    with pytest.raises(ValueError, match="last axis must be a multiple of frame_stack, 3, got 4"):
         make((3, 1, 2, 1, 1)).init(example(steps))

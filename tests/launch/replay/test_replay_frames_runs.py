@@ -1,4 +1,4 @@
-"""Runs whose replay keeps single frames: what a step takes, what fits, and the same training."""
+"""Runs with replay of single frames: memory per step, capacity checks, and equal training."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The sum tree is NumPy's sums, and its draws are the inverse of the running sum."""
+"""The sum tree has NumPy's sums, and draws by the inverse of the cumulative sum."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Loggers get one number a name for all seeds, and never stop a run."""
+"""Loggers get one number per name for all seeds, and never stop a run."""
 
 import sys
 import types
@@ -21,7 +21,7 @@ def config(*options):
 
 
 class Kept:
-    """Keeps what it is given; raises at the steps in `fails`."""
+    """Records its calls; raises at the steps in `fails`."""
 
     def __init__(self, *fails):
         self.fails, self.seen, self.closed = fails, [], 0
@@ -88,7 +88,7 @@ def test_on_metrics_comes_after_the_loggers_and_may_end_the_run(tmp_path):
 
 @pytest.fixture
 def own(monkeypatch):
-    """The module `own_logger`, whose `make` keeps what it is called with."""
+    """The module `own_logger`, whose `make` records its calls."""
     module = types.ModuleType("own_logger")
     module.calls = []
     module.make = lambda folder, config: module.calls.append((folder, config)) or Kept()
@@ -108,7 +108,7 @@ def test_a_factory_gets_the_folder_and_the_configuration(tmp_path, own):
     ("name", "message"),
     [
         ("own_logger", "loggers must be of the form module.path:name"),
-        ("own_logger:mak", "has no callable 'mak', did you mean 'make'"),
+        ("own_logger:mak", "unknown callable 'mak' of module 'own_logger'"),
         ("absent_module:make", "needs the module 'absent_module'"),
         ("own_logger:fails", "loggers: own_logger:fails cannot be opened: KeyError: 'key'"),
     ],

@@ -1,4 +1,4 @@
-"""Metrics survive kills, broken sinks and resumes, and come back exactly."""
+"""Metrics survive kills, broken sinks and resumes, and are read back exactly."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Learning curves: what is pooled, what is named, and that files come out."""
+"""Learning curves: pooling of runs, names of groups, and the files written."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The progress line says what it should and never stops a run."""
+"""The progress line shows the right numbers and never stops a run."""
 
 import io
 import sys

@@ -1,4 +1,4 @@
-"""The interquartile mean by hand, and intervals that cover as often as they say."""
+"""The interquartile mean by hand, and the coverage of bootstrap intervals."""
 
 import numpy as np
 import pytest
@@ -59,5 +59,5 @@ def test_strata_keep_the_difference_between_tasks_out_of_the_interval():
 
 
 def test_a_wrong_rank_is_named():
-    with pytest.raises(ValueError, match=r"shape is \(2, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"got \(2, 2, 2\)"):
         bootstrap_interval(np.zeros((2, 2, 2)), mean)

@@ -1,4 +1,4 @@
-"""Agents with continuous actions from the command line: a run, its policy, and what is refused."""
+"""Agents with continuous actions on the command line: a run, its policy, and mistakes."""
 
 import json
 from pathlib import Path
@@ -80,7 +80,7 @@ REFUSED = {
     "td3/pendulum --agent.alpha 0.2": "agent.alpha",
     "td3/pendulum --agent.reduce median": "agent.reduce",
     "td3/pendulum --agent.policy-delay 0": "agent.policy_delay",
-    "td3/pendulum --env.randomise.masss 1,2": "did you mean 'mass'",
+    "td3/pendulum --env.randomise.masss 1,2": "did you mean mass?",
     "td3/pendulum --env.randomise.mass 2,1": "low <= high",
     "td3/pendulum --env.randomise.mass 2": "env.randomise.mass",
 }

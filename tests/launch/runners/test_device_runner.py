@@ -1,4 +1,4 @@
-"""The runner: compiled once, true counts, and the same however seeds and calls are cut."""
+"""The device runner: one compilation, exact counts, and results that do not depend on grouping."""
 
 import dataclasses
 import functools
@@ -63,11 +63,11 @@ KINDS = {
     # No replay; memory in the actor's state, a target encoder and a normaliser in the learner's.
     "byol": (6, 3, False, BYOL),
     "vmpo": (5, 2, False, OnPolicyConfig(network=RECURRENT, batch_size=3)),
-    # What RND keeps of each environment is in the actor's memory too.
+    # RND's state of each environment is in the actor's memory too.
     "rnd": (4, 3, False, RND),
 }
 ON_POLICY = ("byol", "vmpo", "rnd")
-# Together they have all that a state can hold; the others differ from them in the loss alone.
+# Together they have every part of a state; the others differ from them only in the loss.
 FAST = ("plain", "retrace_epsilon", "auto")
 each_kind = pytest.mark.parametrize(
     "kind",
@@ -107,7 +107,7 @@ compiled = functools.cache(build)  # (kind, num_seeds): tests share what takes s
 
 
 def run(kind, seeds, calls, make=compiled):
-    """The last state and the intervals of so many calls."""
+    """The last state and the intervals of `calls` calls."""
     runner = make(kind, len(seeds))
     state, intervals = runner.init(jnp.array(seeds)), []
     for warmup, rollouts in calls:
@@ -146,7 +146,7 @@ def one_seed(state, i):
 
 @each_kind
 def test_one_compilation_serves_every_call(kind):
-    """Warm-up and learning, long and short: `run` asserts it too, at every call of every test."""
+    """For warm-up and learning, long and short calls; `run` asserts it in every test too."""
     runner = compiled(kind, 1)
     state = runner.init(jnp.array([5]))
     for warmup, rollouts in ((15, 0), (0, 9), (2, 1), (0, 0)):
@@ -168,7 +168,7 @@ def test_splitting_an_interval_changes_no_bit(kind):
 
 @each_kind
 def test_one_seed_of_eight_is_that_seed_alone(kind):
-    calls = (15, 0), (0, 12)  # few: learning blows a difference in rounding up
+    calls = (15, 0), (0, 12)  # few, because learning amplifies differences in rounding
     seeds = (9, 2, 5, 1, 0, 7, 8, 3)
     eight, intervals = run(kind, seeds, calls)
     alone, own = run(kind, (5,), calls)
@@ -221,7 +221,7 @@ def test_warm_up_learns_nothing():
 
 
 def test_a_bandit_learns_from_the_episodes_of_the_run():
-    """Warm-up feeds it too; TD3, which has none, carries nothing on."""
+    """It learns in the warm-up too; TD3 has no bandit and no such state."""
     state, [warm, interval] = run("auto", (5,), CALLS)
     chooser = state.learner.aux
     assert chooser.episodes == warm.episodes + interval.episodes > 20
@@ -232,7 +232,7 @@ def test_a_bandit_learns_from_the_episodes_of_the_run():
 
 
 def test_a_delayed_update_is_skipped_and_not_computed_in_vain():
-    """Under `vmap` over seeds a condition of each seed's own would compute both sides."""
+    """A condition that differs between seeds would compute both branches under `vmap`."""
     runner = compiled("td3", 2)
     state = jax.eval_shape(runner.init, jnp.arange(2))
     program = str(jax.make_jaxpr(lambda s: runner.advance(s, 0, 1))(state))
@@ -255,7 +255,7 @@ class Clock(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class NanAt:
-    """One endless episode; reward number `moment` is not a number, for half of the seeds."""
+    """One endless episode; for half of the seeds, reward number `moment` is NaN."""
 
     moment: int
     continuous: bool = False

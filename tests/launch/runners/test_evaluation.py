@@ -1,4 +1,4 @@
-"""Evaluation: whole greedy episodes with their raw returns, one an environment, cut ones told."""
+"""Evaluation: complete greedy episodes, one per environment, with raw returns; marks of cuts."""
 
 import dataclasses
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class Play(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Scripted:
-    """Shows which of two actions is good; it pays 10, the other -5. Episodes take 3 to 8 steps."""
+    """Shows which of two actions is good: it earns 10, the other -5. Episodes take 3 to 8 steps."""
 
     longest: int = 8
     spec = EnvSpec("test/Scripted", specs.Array((2,), np.float32), specs.DiscreteArray(2))
@@ -131,7 +131,7 @@ def test_a_time_limit_is_long_enough_and_no_cut():
 
 
 def test_only_the_first_episode_of_an_environment_counts():
-    """Returns of later episodes are shown as 1000 an episode more; none of that comes back."""
+    """Returns of later episodes are larger by 1000 each; the results contain none of them."""
 
     def numbered(env):
         def reset(key, *, statistics=None):
@@ -153,8 +153,8 @@ def test_only_the_first_episode_of_an_environment_counts():
 def test_normalisation_is_the_training_states_and_frozen():
     """Shown is (1 - mean) / deviation; action 0 is greedy while that is above 0.05.
 
-    Means 0.9, 0.99: 0.1 and 0.01. Were statistics updated, the mean of the first would go to 1 and
-    its policy change its mind.
+    Means 0.9, 0.99: 0.1 and 0.01. If statistics were updated, the mean of the first would approach
+    1 and its greedy action would change.
     """
     evaluator = build("Constant", normalise_observations=True)
     means = jnp.array([[0.9], [0.99]])

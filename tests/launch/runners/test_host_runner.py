@@ -1,4 +1,4 @@
-"""The host runner: what it learns is what the on-device runner learns, and how it stops."""
+"""The host runner learns the same as the device runner, and stops when asked."""
 
 import threading
 
@@ -66,7 +66,7 @@ def assert_same(ours, theirs):
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES]
 )
 def test_both_runners_learn_the_same_from_the_same_stream(name):
-    """To the bit: the same actions, the same replay, the same updates, the same counts."""
+    """Bit for bit: actions, replay, updates and counts are equal."""
     env, make, config, length = CASES[name]
     agent = make(config, env.spec)
     phases = {"rollout_length": length, "updates_per_rollout": 4}
@@ -89,7 +89,7 @@ def test_both_runners_learn_the_same_from_the_same_stream(name):
 
 
 @pytest.mark.parametrize("prioritised", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_replay_beside_the_cpu_changes_nothing(prioritised):
+def test_replay_in_host_memory_gives_the_same_run(prioritised):
     env = CartPole()
     agent = make_munchausen_dqn(MunchausenDQNConfig(**SMALL), env.spec)
     states, intervals = [], []
@@ -108,7 +108,7 @@ def test_replay_beside_the_cpu_changes_nothing(prioritised):
         assert runner.traces == [1]
         states.append(state)
         intervals.append(interval)
-    # Compiled apart from sampling, a gradient step may be rounded otherwise.
+    # A gradient step that is compiled separately from sampling may round differently.
     for one, other in zip(jax.tree.leaves(states[0]), jax.tree.leaves(states[1]), strict=True):
         if not jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
             np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=1e-4, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The stream of the host runner: no step is lost or doubled, and what actors see and show."""
+"""The stream of the host runner: no step is lost or doubled, and actors see the right data."""
 
 import threading
 from typing import Any
@@ -56,24 +56,24 @@ def test_no_step_is_lost_or_doubled_by_two_actors_whose_tasks_break(counting_age
     names, numbers = steps.observation[..., 0], steps.observation[..., 1]
     np.testing.assert_array_equal(names, np.tile(np.arange(4.0), (60, 1)))
     np.testing.assert_array_equal(numbers, np.tile(np.arange(60.0)[:, None], (1, 4)))
-    # What follows a step that is not its episode's last is what its action earned.
+    # The reward after a step that is not last is that of its action.
     going = ~steps.is_last
     np.testing.assert_array_equal(steps.reward[going], numbers[going] + 1)
-    # A restart leaves no transition behind, and opens an episode.
+    # A restart has no transition before it, and opens an episode.
     for environment, call in broken:
         assert steps.is_last[call, environment] and steps.is_first[call + 1, environment]
     np.testing.assert_array_equal(steps.is_first[1:], steps.is_last[:-1])
     assert int(state.actor.env_steps[0]) == int(going.sum())
     ends = int((steps.is_last & (steps.discount == 1)).sum()) - len(broken)
     counted = int(interval.episodes[0] + more.episodes[0])
-    # Of the last step of all it is not known yet whether it is its episode's last.
+    # Whether the newest step is the last of its episode is not known yet.
     assert counted - ends in range(5) and int(state.actor.episodes[0]) == counted
     assert sum(batch.faults["raised"] for batch in made) >= len(broken)
 
 
 @pytest.mark.parametrize("prioritised", [False, True])
-def test_episodes_in_flight_end_where_another_runner_goes_on(counting_agent, prioritised):
-    """Nothing joins the last step of the one to the first step of the other."""
+def test_episodes_in_flight_end_where_another_runner_continues(counting_agent, prioritised):
+    """No transition joins the last step of one to the first step of the other."""
     state: Any = None
     for _ in range(2):
         runner = make_host(
@@ -97,7 +97,7 @@ def test_episodes_in_flight_end_where_another_runner_goes_on(counting_agent, pri
 
 
 def test_acting_sees_every_update_in_lock_step_and_older_parameters_in_threads():
-    """Whose parameters acted is in the behaviour: with threads at most `ahead` rollouts late."""
+    """The behaviour records which parameters acted: with threads at most `ahead` rollouts late."""
     env = CartPole()
     agent = make_munchausen_dqn(MunchausenDQNConfig(**SMALL), env.spec)
 
@@ -122,7 +122,7 @@ def test_acting_sees_every_update_in_lock_step_and_older_parameters_in_threads()
         version = stored(state).behaviour[:, 0]
         lags[lock_step] = np.maximum(np.arange(100) - 20, 0) - version
     assert (lags[True] == 0).all()
-    # One rollout under way, two that wait, and one that the learner holds.
+    # One rollout in progress, two that wait, and one in the learner.
     assert (lags[False] >= 0).all() and lags[False].max() <= 4
 
 
@@ -160,7 +160,7 @@ def test_observations_are_normalised_by_what_the_learner_has_seen():
     np.testing.assert_allclose(statistics.mean, raw.mean(0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(statistics.variance, raw.var(0), rtol=1e-4)
     assert statistics.seen == len(raw)
-    # The last rollout was seen through the statistics of those before it.
+    # The last rollout was normalised with the statistics of the earlier ones.
     before = raw[: 11 * 5 * NUM_ENVS]
     scaled = (raw[11 * 5 * NUM_ENVS :] - before.mean(0)) / np.sqrt(before.var(0) + 1e-8)
     got = stored(state).observation[55:60].reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""The on-policy learning phase: the stream joins up, and every environment counts alike."""
+"""On-policy learning phases: rollouts join without gaps, and all environments have equal weight."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ NUM_ENVS, LENGTH = 6, 4
 
 
 class Seen(NamedTuple):
-    """used: [N] gradient steps that saw each environment. wrong: what did not fit, counted."""
+    """used: [N] gradient steps that saw each environment. wrong: number of mismatches."""
 
     used: jax.Array
     wrong: jax.Array
@@ -24,7 +24,7 @@ class Seen(NamedTuple):
 
 
 def make_witness(batch_size):
-    """An agent whose memory counts the steps of an episode and who checks each batch by it."""
+    """An agent whose memory counts the steps of an episode, and which checks each batch with it."""
 
     def init(key):
         seen = Seen(jnp.zeros(NUM_ENVS), jnp.zeros(()), jnp.zeros(()))
@@ -49,7 +49,7 @@ def make_witness(batch_size):
         after = jnp.where(steps.is_first[:, -1], 0, time + 1)
         wrong += jnp.sum((row[:, :-1] != steps.behaviour[:, :-1]) & ~closing[:, :-1])
         wrong += jnp.sum((row[:, -1] != after) & ~closing[:, -1])
-        # What the agent keeps for each environment came back from the last time.
+        # The agent's state of each environment is that of the previous batch.
         wrong += jnp.sum(batch.memory["rollouts"] != state.aux.prepared)
         memory = memory | {"rollouts": memory["rollouts"] + 1}
         seen = state.aux
@@ -85,8 +85,8 @@ def test_rollouts_join_and_environments_count_alike(batch_size, updates):
     assert state.replay == () and state.vector_steps == 40
 
 
-def test_parts_are_drawn_anew_each_epoch():
-    """With 3 of 6 environments a step, the pairs that learn together change."""
+def test_each_epoch_draws_new_parts():
+    """With 3 of 6 environments per step, the pairs in a minibatch change."""
     together = []
 
     def learn(state, batch, key):

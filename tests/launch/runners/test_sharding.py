@@ -37,7 +37,7 @@ replay: {capacity: 2000}
 
 @functools.cache
 def compared(cases):
-    """What one process with eight devices says of all these cases, by case."""
+    """Output of one process with eight devices for all these cases, by case."""
     out, _ = finish(start_python("-m", "helpers.sharded", *cases, env=EIGHT))
     starts = [out.index(f"{case}: ") for case in cases] + [len(out)]
     return {case: out[starts[i] : starts[i + 1]] for i, case in enumerate(cases)}
@@ -73,7 +73,7 @@ def test_a_run_of_eight_devices_resumes_on_them(folder, capsys):
         if one["loss"] is not None:
             assert one["loss"] == pytest.approx(other["loss"], rel=1e-2)
         assert one["gradient_steps"] == other["gradient_steps"]
-    # One device is enough to play its policy, and to resume it if it is told so.
+    # One device can play its policy, and resume it with `--devices 1`.
     assert main(["evaluate", "eight", "--episodes", "2"]) == 0
     capsys.readouterr()
     assert main(["resume", "eight", "--steps", "2000", "--devices", "1"]) == 0
@@ -81,7 +81,7 @@ def test_a_run_of_eight_devices_resumes_on_them(folder, capsys):
 
 
 def start_two(*words):
-    """Start the same command as the two processes of one run, on this machine."""
+    """Start the two processes of one run on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -91,7 +91,7 @@ def start_two(*words):
 
 
 def run_two(*words):
-    """What the two processes print."""
+    """Return the output of the two processes."""
     return [finish(process)[0] for process in start_two(*words)]
 
 
@@ -124,7 +124,7 @@ def test_a_process_that_dies_is_told_by_the_other(folder, dies):
     begun = start_two("train", "run.yaml", "--steps", "1000000", *every, "--out", "run")
 
     def trains():
-        """A while after a save: in one, the processes wait for each other for minutes."""
+        """Some time after a save, because in a save the processes wait minutes for each other."""
         saved, written = checkpoints(run).latest(), rows(run, "train")
         return saved and saved < written[-1]["step"] < saved + 4000
 
@@ -133,7 +133,7 @@ def test_a_process_that_dies_is_told_by_the_other(folder, dies):
     out, err = begun[1 - dies].communicate(timeout=HANG_SECONDS)
     begun[dies].communicate()
     last = err.splitlines()[-1]
-    if dies == 1:  # the first one holds them together: without it the other can only stop
+    if dies == 1:  # the first process coordinates: without it the other can only stop
         assert begun[0].returncode == 1 and last.startswith("bellmax: another process"), (out, err)
         assert "bellmax resume run" in last
     assert begun[1 - dies].returncode != 0 and checkpoints(run).steps()
@@ -144,8 +144,11 @@ def test_a_process_that_dies_is_told_by_the_other(folder, dies):
     [
         ("--devices 3", "devices must be a divisor of env.num_envs = 8, got 3"),
         ("--devices 8", "devices must be at most 1, the cpu devices that there are, got 8"),
-        ("--process 1", "--processes and --process need --coordinator"),
-        ("--coordinator 127.0.0.1:9", "needs --processes N and --process I"),
+        ("--process 1", "--coordinator must be ADDRESS:PORT or auto with --process"),
+        (
+            "--coordinator 127.0.0.1:9",
+            "--processes must be given with --coordinator ADDRESS:PORT, got nothing",
+        ),
         ("--coordinator 127.0.0.1:9 --processes 2 --process 2", "--process must be in [0, 1]"),
         ("--coordinator auto --processes 0", "--processes must be at least 1, got 0"),
     ],

@@ -1,4 +1,4 @@
-"""`bellmax record`: the episodes of `bellmax evaluate`, each observation a picture."""
+"""`bellmax record` shows the episodes of `bellmax evaluate`, one picture per observation."""
 
 import dataclasses
 import os
@@ -38,9 +38,9 @@ class RecallState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Recall:
-    """Shows a cue at the first step only; what pays depends on it, and on luck at every step.
+    """Shows a cue only at the first step; rewards depend on it, and on chance at every step.
 
-    Its picture says everything.
+    Its picture shows the whole state.
     """
 
     spec = EnvSpec("test/Recall", specs.Array((CUES,), np.float32), specs.DiscreteArray(ACTIONS))
@@ -106,7 +106,7 @@ def untrained(folder, env, agent=DQN, more="", seeds=2):
 def elsewhere(tmp_path, monkeypatch):
     variables = "MUJOCO_GL", "SDL_VIDEODRIVER", "SDL_AUDIODRIVER", "PYGAME_HIDE_SUPPORT_PROMPT"
     for name in (*variables, "IMAGEIO_FFMPEG_NO_PREVENT_SIGINT"):
-        monkeypatch.setenv(name, "")  # so that what is set is taken back
+        monkeypatch.setenv(name, "")  # so that the value is restored
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
@@ -125,7 +125,7 @@ def frames(path):
 
 
 def told(capsys):
-    """(return, length) of each episode by what was printed."""
+    """(return, length) of each episode, from the output."""
     out = capsys.readouterr().out
     found = re.findall(r"episode \d+: return (-?[\d.]+), ([\d,]+) steps", out)
     return [(float(r), int(n)) for r, n in found], out
@@ -165,7 +165,7 @@ def test_episodes_are_those_of_evaluate_with_memory_and_statistics(
 
 
 def test_memory_is_carried(recall):
-    """All observations but the first are equal: without memory, so would be the actions."""
+    """All observations but the first are equal: without memory the actions would be equal too."""
     words = ["--seed", "4", "--episodes", "8", "--checkpoint", "100", "--out", "a.gif"]
     assert main(["record", str(recall), "--trust", *words]) == 0
     codes = frames("a.gif").reshape(8, LENGTH + 1, -1, 3)[:, 2:, 0, 2] // 20
@@ -229,7 +229,7 @@ def test_a_task_of_gymnasium(tmp_path, capsys):
     shown = frames("run/episodes.gif")
     assert len(shown) == sum(n for _, n in episodes) + 2
     assert shown.shape[1:] == (400, 600, 3) and (shown[0] != shown[1]).any()
-    # Where the second episode begins, the pole stands upright again: another first picture.
+    # At the start of the second episode the pole is upright again: another first picture.
     second = episodes[0][1] + 1
     assert (shown[second] != shown[0]).any() and (shown[second] != shown[second - 1]).any()
 
@@ -279,7 +279,7 @@ MISTAKES = [
 
 @pytest.fixture(scope="module")
 def mistaken(recall, tmp_path_factory):
-    """A folder with runs and other things."""
+    """A folder with runs and other files."""
     folder = tmp_path_factory.mktemp("mistakes")
     (folder / "run").symlink_to(recall)
     (folder / "folder.gif").mkdir()
@@ -336,14 +336,14 @@ def test_a_gif_keeps_equal_pictures_and_more_colours_than_it_can_hold(tmp_path):
 
 
 def test_thirty_pictures_a_second_are_thirty_in_a_gif_too(tmp_path):
-    """Its delays are hundredths of a second: of three pictures one is shown for longer."""
+    """Delays are whole hundredths of a second, so one picture in three is shown longer."""
     write_video(tmp_path / "a.gif", [np.full((4, 4, 3), i, np.uint8) for i in range(30)], 30)
     with Image.open(tmp_path / "a.gif") as file:
         delays = [frame.info["duration"] for frame in ImageSequence.Iterator(file)]
     assert len(delays) == 30 and set(delays) == {30, 40} and abs(sum(delays) - 1000) <= 10
 
 
-# imageio_ffmpeg leaves its end of the pipe open where ffmpeg has died.
+# imageio_ffmpeg leaves its end of the pipe open if ffmpeg dies.
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("name", ["a.gif", "a.mp4"])
 def test_what_ffmpeg_cannot_write_is_one_sentence_and_leaves_the_one_before(
@@ -377,8 +377,8 @@ def test_a_video_that_stops_leaves_the_one_before(tmp_path, name):
         yield then
 
     for then, words in [
-        (picture[:4], r"one size, \[8, 8, 3\], but one is \[4, 8, 3\]"),
-        (picture.astype(int), "must be .* uint8, but one is .* int64"),
+        (picture[:4], r"one size, \[8, 8, 3\], got \[4, 8, 3\]"),
+        (picture.astype(int), "must be .* uint8, got .* int64"),
     ]:
         with pytest.raises(UserError, match=words):
             write_video(path, pictures(then), 10)

@@ -76,7 +76,7 @@ class Hill:
 
 
 class Computed(Hill):
-    """The same with a spec that computes with jax: it must not be asked within a trace."""
+    """The same with a spec that computes with jax, which must not be read within a trace."""
 
     @property
     def spec(self):
@@ -116,7 +116,7 @@ def run(tmp_path_factory):
 
 
 def renamed(run, folder, task):
-    """The run as if it had trained on another task of this file."""
+    """The run with another task of this file in its configuration."""
     copy = folder / "run"
     copy.mkdir()
     (copy / "checkpoints").symlink_to(run / "checkpoints")
@@ -182,7 +182,7 @@ def test_every_number_is_the_known_one(run, upper_end):
 
 @pytest.mark.slow
 def test_a_grid_in_chunks_is_each_cell_by_itself(run, tmp_path, monkeypatch):
-    """With noise, a policy and normalisation that matter, and episodes of unequal length."""
+    """With noise, an effective policy and normalisation, and episodes of unequal length."""
     noisy = renamed(run, tmp_path, "Hill")
     text = (noisy / "config.yaml").read_text()
     (noisy / "config.yaml").write_text(text.replace("options: {}", "options: {noise: true}"))
@@ -309,24 +309,33 @@ def test_returns_that_are_not_finite_are_reported(run, tmp_path, capsys):
 
 # (arguments after the run, what the sentence must contain)
 MISTAKES = [
-    ("--box 2d", ["--box needs --robust"]),
-    ("--points 3", ["--points needs --robust"]),
-    ("--parameter theta=0,1", ["--parameter needs --robust"]),
-    ("--upper-end excluded", ["--upper-end needs --robust"]),
-    ("--out x", ["--out needs --robust"]),
+    ("--box 2d", ["--box must be left out without --robust, got 2d"]),
+    ("--points 3", ["--points must be left out without --robust, got 3"]),
+    ("--parameter theta=0,1", ["--parameter must be left out without --robust"]),
+    ("--upper-end excluded", ["--upper-end must be left out without --robust"]),
+    ("--out x", ["--out must be left out without --robust, got x"]),
     ("--robust", [":Hill has no published", "brax/hopper", "gymnax/Pendulum-v1", "--parameter"]),
-    ("--robust --box 2d --parameter theta=0,1", ["--box and --parameter exclude each other"]),
+    (
+        "--robust --box 2d --parameter theta=0,1",
+        ["--box must be left out with --parameter, got 2d"],
+    ),
     ("--robust --points 1", ["--points must be an integer in [2, 2147483647]", "got '1'"]),
     ("--robust --parameter theta=0,1 --points 1", ["--points must be an integer in [2, "]),
-    ("--robust --parameter theta=0,1 --points 100001", ["--points 100001", "100,000"]),
+    (
+        "--robust --parameter theta=0,1 --points 100001",
+        ["--points must be low enough for at most 100,000 cells, got 100001"],
+    ),
     ("--robust --upper-end exclude", ["--upper-end", "did you mean excluded?"]),
-    ("--robust --parameter thta=0,1", ["no parameter 'thta'", "did you mean 'theta'"]),
+    ("--robust --parameter thta=0,1", ["unknown parameter 'thta'", "did you mean theta?"]),
     ("--robust --parameter theta=1,0", ["theta must have LOW < HIGH, got 1,0"]),
     ("--robust --parameter theta=1,1", ["theta must have LOW < HIGH, got 1,1"]),
     ("--robust --parameter theta=1", ["NAME=LOW,HIGH", "'theta=1'"]),
     ("--robust --parameter theta=0,nan", ["NAME=LOW,HIGH", "'theta=0,nan'"]),
     ("--robust --parameter =0,1", ["NAME=LOW,HIGH", "'=0,1'"]),
-    ("--robust --parameter theta=0,1 --parameter theta=0,2", ["theta is given twice"]),
+    (
+        "--robust --parameter theta=0,1 --parameter theta=0,2",
+        ["--parameter must be given once for each name, got theta twice"],
+    ),
     (
         "--robust --parameter a=0,1 --parameter b=0,1 --parameter c=0,1 --parameter d=0,1",
         ["1 to 3 times, got 4"],

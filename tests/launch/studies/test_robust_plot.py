@@ -1,4 +1,4 @@
-"""Pictures of a robust evaluation: what is drawn where."""
+"""Figures of robust evaluations: positions of points, cells and marks."""
 
 import numpy as np
 

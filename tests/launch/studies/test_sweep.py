@@ -1,4 +1,4 @@
-"""Many runs: each is that of `bellmax train` alone, and a sweep that was stopped goes on."""
+"""Each run of a sweep equals `bellmax train` alone, and a sweep that was stopped is resumed."""
 
 import csv
 import importlib.util
@@ -50,7 +50,7 @@ def home(tmp_path_factory):
 
 
 def names(run):
-    """What is in a run's folder; the files of a checkpoint are named at random."""
+    """The files in a run's folder; those of a checkpoint have random names."""
     return {path.relative_to(run).parts[:2] for path in run.rglob("*")}
 
 
@@ -135,7 +135,7 @@ def test_a_sweep_leaves_logs_its_values_and_a_table_best_first(home, capsys):
     assert "curves.png" in capsys.readouterr().out
 
 
-def test_a_sweep_started_again_goes_on_where_it_stopped(home, tmp_path, capsys):
+def test_a_sweep_started_again_continues_where_it_stopped(home, tmp_path, capsys):
     out = shutil.copytree(home / "done", tmp_path / "half")
     whole = rows(out / "seed=1")
     # As if the second run had been killed after its first checkpoint.
@@ -157,7 +157,7 @@ def test_a_sweep_started_again_goes_on_where_it_stopped(home, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_is_told_and_the_others_go_on(home, tmp_path, capsys):
+def test_a_run_that_fails_is_reported_and_the_others_continue(home, tmp_path, capsys):
     bad = ["--agent.network.torso", "nature"]
     assert main(["train", "small.yaml", "--out", str(tmp_path / "alone"), *bad]) == 2
     reason = capsys.readouterr().err.strip()
@@ -176,7 +176,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(home, tmp_path, capsys):
 
 
 def are_under_way(*logs):
-    """Whether each run has told how far it is, since it was last stopped."""
+    """Whether each run has reported progress since it was last stopped."""
     texts = [log.read_text() if log.exists() else "" for log in logs]
     return all("steps/s" in text.rpartition("stopped;")[2] for text in texts)
 
@@ -206,7 +206,7 @@ def test_signals_stop_a_sweep_with_checkpoints_and_the_same_command_continues_it
         )
         assert processes_of(out) == []
         assert "[2/3] seed=1 is stopped" in said and "seed=2" not in said
-        # A second signal would have made them leave without a checkpoint.
+        # A second signal would have ended them without a checkpoint.
         assert all(log.read_text().count("stopped; checkpoint") == times for log in logs)
     assert all(log.read_text().count("resuming") == 1 for log in logs)
 

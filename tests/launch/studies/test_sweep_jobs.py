@@ -1,4 +1,4 @@
-"""What of a sweep runs at once, and what a signal does to it: without processes."""
+"""Parallel runs of a sweep, and the effect of signals, tested without processes."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from bellmax.launch.studies.sweep.pools import Ended, Pool, make_pool
 
 
 class Fakes:
-    """A pool of nothing, which remembers what it was told."""
+    """A pool without processes, which records its calls."""
 
     def __init__(self, width):
         self.told, self.alive, self.most = [], set(), 0
@@ -47,7 +47,7 @@ def at_once(monkeypatch):
 
 
 @pytest.mark.parametrize("width", [1, 2, 5])
-def test_so_many_run_at_once(at_once, width):
+def test_the_number_of_runs_at_once(at_once, width):
     fakes, ended = Fakes(width), []
     run_jobs(JOBS, fakes.pool, [], lambda job: None, lambda job, _: ended.append(job.name))
     assert sorted(ended) == ["a", "b", "c"] and fakes.most == min(width, 3)
@@ -87,7 +87,7 @@ def test_a_process_can_be_killed_after_its_end_was_seen(tmp_path, monkeypatch):
 
 
 class FakeRay:
-    """Ray in this process: what is asked of it once it is `lost` would start another one."""
+    """A fake of Ray in this process; a call after it is `lost` would start another Ray."""
 
     def __init__(self, exceptions, loses_at, fails):
         self.exceptions, self._loses_at, self._fails = exceptions, loses_at, fails

@@ -1,4 +1,4 @@
-"""Which runs a sweep has: how values are separated, and how runs are named."""
+"""The plan of a sweep: separation of values, and names of runs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What replay says of the actor's probabilities is what its policy had at that very step."""
+"""The log-probabilities in replay are those of the policy at the same step."""
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ NUM_ENVS, ACTIONS, N = 3, 3, 4
 
 
 class Tied(nn.Module):
-    """Quantiles of which actions 1 and 2 always have the same: they tie for the best, or lose."""
+    """Quantiles that are always equal for actions 1 and 2, so that they tie."""
 
     num_actions: int
     num_quantiles: int
@@ -38,7 +38,7 @@ def q_values(params, observation):
 @pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 3])
 def test_replay_holds_the_log_probability_of_each_action_when_it_was_taken(length):
-    """Each rollout acts with the parameters and the epsilon of its time, while both change."""
+    """Each rollout acts with its own parameters and epsilon, while both change."""
     config = QRDQNRetraceConfig(
         network=NetworkConfig(module=f"{__name__}:Tied"),
         num_quantiles=N,
@@ -80,5 +80,5 @@ def test_replay_holds_the_log_probability_of_each_action_when_it_was_taken(lengt
         wanted = np.log(probability[np.arange(NUM_ENVS), taken])
         np.testing.assert_allclose(storage.behaviour[now], wanted, rtol=1e-5, atol=1e-6)
         seen |= set(zip(greedy.tolist(), taken.tolist(), strict=True))
-    # Every action was taken beside either greedy one, so the tied twin of the greedy one too.
+    # Every action was taken with each greedy action, so also the tied twin of the greedy one.
     assert seen == {(greedy, taken) for greedy in (0, 1) for taken in range(3)}

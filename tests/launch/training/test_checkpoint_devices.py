@@ -1,4 +1,4 @@
-"""Checkpoints of states that are split over devices, of one process and of two."""
+"""Checkpoints of states that are sharded over devices, in one process and in two."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ TESTS = Path(__file__).parents[2]
 
 
 def start(*words, devices):
-    """helpers.device_checkpoints in a process of its own."""
+    """Start helpers.device_checkpoints in a new process."""
     return subprocess.Popen(
         [sys.executable, "-m", "helpers.device_checkpoints", *map(str, words)],
         env={
@@ -35,7 +35,7 @@ def start(*words, devices):
 def finish(*processes):
     said = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), said
-    return [out.splitlines()[-1] for out, _ in said]  # Gloo has something to say before
+    return [out.splitlines()[-1] for out, _ in said]  # Gloo prints other lines before
 
 
 def two(folder, what):

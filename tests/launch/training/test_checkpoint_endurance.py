@@ -1,4 +1,4 @@
-"""Checkpoints over many saves: those that are killed, and what each leaves in memory."""
+"""Many saves: killed saves, and the memory that each save leaves allocated."""
 
 import os
 import random
@@ -15,8 +15,8 @@ from helpers.processes import SOURCE
 pytestmark = pytest.mark.slow
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE), "JAX_PLATFORMS": "cpu"}
 KILLS, NUM_SAVES = 8, 100
-# Resumes, checks to the bit what it resumes from, and saves until it is killed. The replay is in
-# pieces. Says before each save which step it is of.
+# Resumes, checks the restored state bit for bit, and saves until it is killed. The replay is in
+# pieces. Prints the step before each save.
 KILLED = """
 import sys
 from pathlib import Path
@@ -72,7 +72,7 @@ def start(program: str, folder: Path, *words: str) -> subprocess.Popen:
 
 @pytest.mark.timeout(1800)
 def test_kills_during_saves_each_leave_an_intact_checkpoint(tmp_path):
-    """At a random moment of the second or third save of a process, by its own first one."""
+    """The kill is at a random moment of the process's second or third save."""
     generator = random.Random(0)
     during, written = 0, 0
     for kill in range(KILLS):
@@ -80,7 +80,7 @@ def test_kills_during_saves_each_leave_an_intact_checkpoint(tmp_path):
             assert process.stdout and process.stderr
             line = process.stdout.readline()
             if kill:
-                # No older one than the last of which it was said that it is saved.
+                # At least as new as the last step that was reported as saved.
                 assert line.startswith("resumed "), (kill, line, process.stderr.read())
                 assert int(line.split()[1]) >= written
                 line = process.stdout.readline()
@@ -100,7 +100,7 @@ def test_kills_during_saves_each_leave_an_intact_checkpoint(tmp_path):
 
 @pytest.mark.timeout(900)
 def test_many_saves_leave_little_in_memory(tmp_path):
-    """tensorstore keeps strings of what orbax asks it for, and malloc's heaps what is freed."""
+    """tensorstore caches strings of orbax's requests, and malloc's heaps keep freed memory."""
     process = start(SAVES, tmp_path, str(NUM_SAVES))
     out, err = process.communicate()
     assert process.returncode == 0, err

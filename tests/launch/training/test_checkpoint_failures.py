@@ -1,4 +1,4 @@
-"""Checkpoints under kills, full disks and many saves: what was saved before stays."""
+"""Kills, full disks and many saves leave earlier checkpoints intact."""
 
 import gc
 import logging
@@ -97,7 +97,7 @@ for limit in (100_000, 3_000, 100_000):
 
 
 def test_a_disk_that_stays_full_is_told_in_a_sentence_a_save_and_in_nothing_else(tmp_path):
-    """orbax's threads and tasks fail one after the other, some when the save has given up."""
+    """orbax's threads and tasks fail one after the other, some after the save has failed."""
     process = subprocess.run(
         [sys.executable, "-c", FULL, tmp_path / "run"], capture_output=True, text=True
     )
@@ -121,7 +121,7 @@ def test_saving_leaves_nothing_in_memory(tmp_path):
     for step in range(4, 24):
         checkpoints.save(step, make_state(), metric=None, extra={})
     gc.collect()
-    # tensorstore keeps 640 strings a save of what orbax asks it for: specifications and metrics.
+    # tensorstore caches 640 strings per save of orbax's requests: specifications and metrics.
     assert sys.getallocatedblocks() - before < 20 * 900
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong while a run trains: one sentence, an exit code, and nothing lost."""
+"""Failures during training: one sentence, an exit code, and no loss of data."""
 
 import signal
 from pathlib import Path
@@ -60,7 +60,7 @@ def run(finished):
 
 
 def complaint(capsys, arguments, code):
-    """The one line on stderr of a command that fails with that exit code."""
+    """Return the only line on stderr of a command that fails with this exit code."""
     capsys.readouterr()
     assert main([str(argument) for argument in arguments]) == code, capsys.readouterr()
     lines = capsys.readouterr().err.splitlines()
@@ -69,7 +69,7 @@ def complaint(capsys, arguments, code):
 
 
 def flip(run, step):
-    """Flip a bit of the part that evaluations read too."""
+    """Flip a bit in a part that evaluations read too."""
     folder = run / "checkpoints" / str(step) / STATE
     path = max(folder.rglob("*"), key=lambda p: p.stat().st_size)
     data = bytearray(path.read_bytes())
@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_is_passed_over(run, capsys):
 
 
 def assert_stopped(run, word, out, err):
-    """One sentence, the state that was reached is saved, and nothing half-written is left."""
+    """Assert one sentence, a checkpoint of the last state, and no incomplete files."""
     assert out.endswith(f"stopped; checkpoint {checkpoints(run).latest()} is written\n")
     rest = f"the last checkpoint is kept: `bellmax resume {run}` continues from it"
     assert err == f"bellmax: {word}; {rest}\n"

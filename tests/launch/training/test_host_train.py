@@ -1,4 +1,4 @@
-"""Training on environments that Python steps, from the command line to the files that it leaves."""
+"""Training on host environments, from the command line to the files written."""
 
 import signal
 
@@ -24,7 +24,7 @@ agent: {name: dqn, batch_size: 16, network: {hidden: [16]}}
 env: {name: gymnasium/CartPole-v1, num_envs: 4}
 replay: {capacity: 2000}
 """
-# A task of one's own that breaks at every 50th step of all; and one that hangs there.
+# A user's task that raises at every 50th step, and one that hangs there.
 TASKS = """
 import time
 import gymnasium
@@ -70,7 +70,7 @@ def test_two_runs_in_lock_step_are_equal_to_the_bit(folder):
     ]
 
 
-def test_threads_take_as_many_gradient_steps_as_asked_for_and_a_resume_goes_on(folder, capsys):
+def test_threads_take_the_configured_gradient_steps_and_a_resume_continues(folder, capsys):
     assert main(["train", "run.yaml", "--host.actors", "2", "--out", "run"]) == 0
     assert "learner waited" in capsys.readouterr().out
     run = folder / "run"
@@ -105,7 +105,7 @@ def test_on_policy_agents_run_here_too(folder):
     (folder / "rnd.yaml").write_text(text.replace("warmup_steps: 400", "warmup_steps: 0"))
     for name in ("one", "two"):
         assert main(["train", "rnd.yaml", "--env.normalise-observations", "--out", name]) == 0
-    # Without being asked to: an on-policy agent waits for its own newest parameters.
+    # Always in lock-step: an on-policy agent waits for its newest parameters.
     assert rows(folder / "one") == rows(folder / "two")
     assert rows(folder / "one", "train")[-1]["gradient_steps"] == 2 * (1200 // 32)
 
@@ -126,7 +126,7 @@ def test_a_task_that_breaks_is_restarted_and_reported(folder, capsys):
         ("--env.name bellmax/CartPole --replay.memory host", "replay.memory must be device"),
         ("--host.actors 3", "host.actors must be a divisor of env.num_envs = 4, got 3"),
         ("--env.coverage", "env.coverage"),
-        ("--env.name gymnasium/CartPoll-v1", "did you mean 'CartPole-v1'"),
+        ("--env.name gymnasium/CartPoll-v1", "did you mean CartPole-v1?"),
         ("--host.acters 2", "did you mean host.actors"),
         ("--env.name ale/Breakout --env.timeout 5", "timeout must be None for ale/Breakout"),
         ("--env.name envpool/CartPole-v1 --env.timeout 5", "timeout must be None for envpool"),

@@ -1,4 +1,4 @@
-"""A run that SIGKILL ends at any moment and that is resumed equals one that was not killed."""
+"""A run that is killed at any moment and resumed equals one that was not killed."""
 
 import shutil
 import signal
@@ -25,7 +25,7 @@ KILLED = [
 
 
 def is_training(run):
-    """Return whether it is in an interval between two checkpoints, after the first."""
+    """Return whether the run is training between two checkpoints, after the first."""
     steps, unfinished = saved(run)
     written = rows(run)
     if not steps or unfinished or not written:
@@ -39,14 +39,14 @@ def is_saving(run):
 
 
 def kill_when(moment, run, *arguments):
-    """SIGKILL a command when `moment(run)` is true, and assert that it still is afterwards."""
+    """SIGKILL a command when `moment(run)` is true, and assert that it is still true afterwards."""
     before = run.with_name("before")
     shutil.rmtree(before, ignore_errors=True)
     if run.exists():
         shutil.copytree(run, before)
     for _ in range(10):
         process = start_bellmax(*arguments)
-        # Leftovers of the kill before are removed when the process resumes: wait for its own.
+        # The process removes the remains of the previous kill when it resumes; wait for its own.
         while process.poll() is None and not moment(run):
             time.sleep(0.0005)
         process.send_signal(signal.SIGKILL)

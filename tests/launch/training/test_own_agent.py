@@ -1,4 +1,4 @@
-"""An agent outside bellmax does at the command line what a built-in one does."""
+"""A user's agent works on the command line like a built-in one."""
 
 import shutil
 import sys
@@ -62,7 +62,7 @@ def test_help_schema_and_show_config_know_its_keys(capsys):
     [
         ("--agent.num-targets 0", "agent.num_targets must be an integer"),
         ("--agent.num-target 2", "agent.num_targets"),
-        ("--agent.name averaged_dqn:make", "has no callable 'make'"),
+        ("--agent.name averaged_dqn:make", "unknown callable 'make'"),
         ("--agent.name absent_module:make", "needs the module 'absent_module'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Arrays that are too large for a second copy in memory: how checkpoints hold them."""
+"""Checkpoints of arrays that are too large for a second copy in memory."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Saved policies with memory: played by hand they do what `bellmax evaluate` does."""
+"""Saved policies with recurrent memory play as in `bellmax evaluate`."""
 
 import dataclasses
 from typing import NamedTuple
@@ -31,7 +31,7 @@ class RecallState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Recall:
-    """The first observation shows 1 of 4 cues, which says what pays; the others show nothing."""
+    """The first observation shows one of four cues, which determines the reward."""
 
     spec = EnvSpec("test/Recall", specs.Array((CUES,), np.float32), specs.DiscreteArray(ACTIONS))
 
@@ -77,7 +77,7 @@ def run(tmp_path_factory):
 
 def play(policy, seed, step, forget=False):
     """Returns [E] and actions [L, E] of one episode each, from an evaluation's random keys."""
-    env = vectorise(Recall(), EPISODES)  # not normalised: the policy does that
+    env = vectorise(Recall(), EPISODES)  # not normalised, because the policy normalises
     key = jax.random.fold_in(stream(jax.random.key(seed), "evaluation"), step)
     state, seen = env.reset(stream(key, "reset"))
     memory, actions = policy.initial_memory(EPISODES), []
@@ -107,14 +107,14 @@ def test_episodes_played_with_it_are_those_of_evaluate(run, capsys):
             f"seed {seed}: mean return {returns.mean():.2f} {spread} at step {step:,}; deviation "
         )
         assert lines[i].startswith(said)
-        # The test could fail: after the cue is gone actions still differ, and not without memory.
+        # Negative control: actions after the cue differ, but not without memory.
         assert all(len(set(row)) > 1 for row in actions)
         forgetful, blind = play(load_policy(run, seed, trust=True), seed, step, forget=True)
         assert all(len(set(row)) == 1 for row in blind[1:])
         assert np.abs(forgetful - returns).max() > 0.1
 
 
-def test_memory_starts_anew_where_an_episode_does(run):
+def test_memory_is_reset_where_an_episode_begins(run):
     policy, key = load_policy(run, trust=True), jax.random.key(0)
     cues = 3.0 * jnp.eye(CUES) + 1.0
     yes, no = jnp.ones(CUES, bool), jnp.zeros(CUES, bool)
@@ -149,7 +149,7 @@ env: {name: bellmax/Catch, num_envs: 2, normalise_observations: true}
 
 
 def test_values_have_quantiles_where_the_network_has(tmp_path):
-    """Of a policy that learned nothing; every dtype is taken where observations are normalised."""
+    """An untrained policy; all dtypes are accepted if observations are normalised."""
     (tmp_path / "config.yaml").write_text(QUANTILES)
     experiment = build(load(tmp_path, trust=True))
     save_policies(experiment, experiment.init(), tmp_path / "policy", 0)

@@ -1,4 +1,4 @@
-"""What plays a finished run reads of its checkpoint: parameters and statistics, no replay."""
+"""Playing a finished run reads only parameters and statistics from its checkpoint."""
 
 import jax
 import numpy as np
@@ -26,7 +26,7 @@ def test_policies_need_neither_replay_nor_optimiser(preset):
     experiment = build(load(preset))
     state = experiment.abstract_state()
     needed = needed_leaves(experiment.policy_inputs, state)
-    # They can be made of it alone, and are the same.
+    # The policies can be made from it alone, and are equal.
     inputs, of_all = experiment.policy_inputs(needed), experiment.policy_inputs(state)
     assert jax.tree.leaves(inputs) == jax.tree.leaves(of_all)
     assert names(needed.learner.params) and names(needed.learner.params) <= names(
@@ -46,7 +46,7 @@ def test_what_a_function_does_not_use_is_left_out():
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A run that learned nothing, with statistics; the replay of its checkpoint is lost."""
+    """An untrained run with statistics, whose checkpoint lacks the replay."""
     monkeypatch.setattr("bellmax.launch.distributed.devices.configure_jax", lambda **_: None)
     folder = tmp_path / "run"
     folder.mkdir()
@@ -70,6 +70,6 @@ def test_a_run_is_played_without_its_replay(run, capsys):
     expected = experiment.policy_inputs(experiment.init())
     for one, other in zip(jax.tree.leaves(inputs), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(one, other)
-    # What resumes it reads the replay, and says that it is lost.
+    # Resuming reads the replay, and reports that it is missing.
     with pytest.raises(ValueError, match="there is no intact checkpoint"):
         restore(run, experiment)

@@ -1,4 +1,4 @@
-"""A run resumed from any checkpoint equals one that was not stopped, to the bit."""
+"""A run resumed from any checkpoint equals an uninterrupted one bit for bit."""
 
 import fcntl
 import os
@@ -25,7 +25,7 @@ CAPACITY = ["--replay.capacity", "1000"]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Return a function that trains a configuration without a stop and gives its folder."""
+    """Return a function that trains a configuration without interruption and returns its folder."""
     folder, runs = tmp_path_factory.mktemp("resume"), {}
 
     def train(name):
@@ -40,7 +40,7 @@ def whole(tmp_path_factory):
 
 
 def stopped_at(step, whole, run):
-    """Copy a finished run as a kill leaves it some time after the checkpoint of `step`."""
+    """Copy a finished run, in the state after a kill some time after the checkpoint of `step`."""
     shutil.copytree(whole, run)
     for later in [s for s in saved(run)[0] if s > step]:
         shutil.rmtree(run / "checkpoints" / str(later))
@@ -50,7 +50,7 @@ def stopped_at(step, whole, run):
     return run
 
 
-FAST = ("dqn", "expectrl")  # together they have all that a state with replay can hold
+FAST = ("dqn", "expectrl")  # together they have every part of a state with replay
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_resumed_from_a_checkpoint_it_ends_bitwise_the_same(whole, tmp_path, cap
 
 def test_a_finished_run_resumed_with_more_steps_equals_one_that_had_them(whole, tmp_path, capsys):
     undisturbed, run = whole("dqn"), tmp_path / "longer"
-    run.mkdir()  # as a kill before the first checkpoint leaves it
+    run.mkdir()  # the state after a kill before the first checkpoint
     text = (undisturbed / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace(f"steps: {ENDS}", "steps: 800"))
     assert main(["resume", str(run)]) == 0
@@ -85,11 +85,11 @@ def test_a_finished_run_resumed_with_more_steps_equals_one_that_had_them(whole, 
 
 
 CHANGES = [
-    ("--agent.learning-rate 1e-3", "agent.learning_rate cannot change"),
-    ("--env.num-envs 8", "env.num_envs cannot change"),
-    ("--seed 3", "seed cannot change"),
-    ("--replay.capacity 3000", "replay.capacity cannot change"),
-    ("--env.name bellmax/Catch", "env.name cannot change"),
+    ("--agent.learning-rate 1e-3", "agent.learning_rate must be 0.0"),
+    ("--env.num-envs 8", "env.num_envs must be "),
+    ("--seed 3", "seed must be 0 as in "),
+    ("--replay.capacity 3000", "replay.capacity must be "),
+    ("--env.name bellmax/Catch", "env.name must be "),
     ("--steps 800", f"steps must be at least {ENDS}"),
 ]
 
@@ -120,7 +120,7 @@ def test_what_only_reports_and_saves_can_change(whole, change):
 
 def test_a_run_that_is_training_refuses_a_second_process(whole, capsys):
     run = whole("dqn")
-    descriptor = os.open(run, os.O_RDONLY)  # what a process that trains there holds
+    descriptor = os.open(run, os.O_RDONLY)  # the lock of a process that trains there
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     capsys.readouterr()
     try:

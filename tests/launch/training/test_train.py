@@ -1,4 +1,4 @@
-"""`bellmax train` from end to end: what a run leaves behind, and that it can all be read back."""
+"""`bellmax train` from end to end: the files written, and reading them back."""
 
 import json
 import sys
@@ -48,7 +48,7 @@ EVALUATION |= {"episode_length", "episodes", "cut_episodes"}
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of three seeds with every sink that needs no account."""
+    """A run of three seeds with every logger that needs no account."""
     folder = tmp_path_factory.mktemp("train")
     (folder / "small.yaml").write_text(CONFIG)
     options = ["--seeds", "3", "--seed", "5", "--tensorboard"]
@@ -132,7 +132,7 @@ def test_the_config_of_a_run_gives_the_same_run_and_a_seed_alone_too(run, tmp_pa
     one = rows(tmp_path / "alone")
     many, other = ([row for row in rows(run) if row["seed"] == seed] for seed in (6, 7))
     assert [row.keys() for row in one] == [row.keys() for row in many]
-    # Up to rounding, whose differences learning blows up: the first rows are those of 30 updates.
+    # Equal up to rounding, which learning amplifies, so only the rows of the first 30 updates.
     about = {key: pytest.approx(one[0][key], rel=1e-4) for key in ("loss", "q_value")}
     assert many[0] == one[0] | about
     assert other[0]["loss"] != about["loss"] and other[0]["q_value"] != about["q_value"]
@@ -182,7 +182,7 @@ def test_a_damaged_policy_is_one_sentence(run, tmp_path):
         load_policy(tmp_path)
 
 
-# (arguments, what the sentence says) for folders that hold no run, or not enough of one.
+# (arguments, words of the sentence) for folders without a run, or with an incomplete one.
 NO_RUN = [
     ("evaluate nothing", "there is no run nothing"),
     ("plot empty", "empty is not a run: it has no config.yaml"),
