@@ -55,7 +55,7 @@ def _train(arguments: command_options.Train, overrides: Sequence[str]) -> int:
 def _train_in_new_folder(arguments: command_options.Train, overrides: Sequence[str]) -> int:
     check_writable(Path("runs"))
     config = _load(arguments, arguments.source, overrides)
-    out = _default_folder(arguments.source)
+    out = make_default_folder(arguments.source)
     try:
         return _train_in(out, config, arguments)
     finally:  # a run that was refused leaves no folder
@@ -288,7 +288,7 @@ def _how_to_continue(run: Path) -> str:
     return "nothing was written yet"
 
 
-def _default_folder(source: str) -> Path:
+def make_default_folder(source: str) -> Path:
     path = Path(source)
     named = path.parent if path.name == "config.yaml" else path.with_suffix("")
     is_file = path.is_absolute() or path.suffix in (".yaml", ".yml")

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 # Names of Stable-Baselines3, CleanRL, RLlib, Dopamine and others -> last part of our key.
-_NAMES = {
+NAMES = {
     "discount": "gamma discount_factor",
     "learning_rate": "lr learning_rate step_size optimizer_lr",
     "target_rate": "tau polyak soft_update_rate ema_rate",
@@ -60,7 +60,7 @@ _NAMES = {
     "--out": "logdir log_dir output_dir save_dir tensorboard_log run_dir experiment_dir",
     "--resume": "load_checkpoint restore",
 }
-_BY_ALIAS = {alias: ours for ours, aliases in _NAMES.items() for alias in aliases.split()}
+_BY_ALIAS = {alias: ours for ours, aliases in NAMES.items() for alias in aliases.split()}
 
 
 def known_as(word: str, keys: Collection[str]) -> str | None:

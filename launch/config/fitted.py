@@ -44,6 +44,6 @@ def fitted(config: Any, given: set[str]) -> dict[str, Any]:
 
 
 def _warmup(steps: int, agent: Any, envs: int) -> int:
-    """Return the steps before learning: so many, but a batch of sequences at least."""
+    """Return the steps before learning: as given, but a batch of sequences at least."""
     sequence, batch = getattr(agent, "n_step", 1) + 1, getattr(agent, "batch_size", 1)
     return max(min(steps, 10_000), sequence * envs, batch)

@@ -19,7 +19,7 @@ _MODULES = ("agent.network.module", "agent.network.actor", "agent.network.critic
 # Some tasks of Gymnasium make a task that an option names.
 _OPTIONS = ("env.options.", "agent.network.options.")
 _CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.-]*", re.ASCII)
-# What stands beside the config.yaml of a run, but not beside a file of the user's own.
+# Files that a run has next to its config.yaml, unlike a file of the user's own.
 _OF_A_RUN = ("versions.json", "metrics.jsonl", "checkpoints", "policy")
 
 

@@ -73,7 +73,9 @@ def save_policies(
     acting = experiment.policy_inputs(state)
     for i, seed in enumerate(experiment.seeds):
         one = jax.device_get(jax.tree.map(lambda x, i=i: x[i], acting))
-        data = _to_bytes(one, {_STEP: step} | ({} if score is None else {_SCORE: float(score)}))
+        data = policy_to_bytes(
+            one, {_STEP: step} | ({} if score is None else {_SCORE: float(score)})
+        )
         write_whole(folder / f"seed-{seed}.msgpack", data)
 
 
@@ -120,7 +122,7 @@ def _read(path: Path, experiment: Experiment, run: Path) -> tuple[int, PolicyInp
     acting = experiment.policy_inputs(experiment.abstract_state())
     template = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), acting)
     try:
-        return _from_bytes(template, path.read_bytes())
+        return policy_from_bytes(template, path.read_bytes())
     except Exception as error:  # what a broken file raises depends on where it is broken
         raise UserError(f"{path} is damaged; `{resume_command(run)}` writes it again") from error
 
@@ -177,7 +179,7 @@ def load_policy(
     return Policy(agent.initial_memory, act, values)
 
 
-def _to_bytes(inputs: Any, facts: dict[str, Any]) -> bytes:
+def policy_to_bytes(inputs: Any, facts: dict[str, Any]) -> bytes:
     """Return msgpack of `inputs` as flax reads it, with facts and the CRC-32 of all the rest."""
     content = flax.serialization.to_state_dict(inputs) | facts
     checksum = zlib.crc32(flax.serialization.msgpack_serialize(content))
@@ -195,7 +197,7 @@ def _content(data: bytes) -> tuple[Any, dict[str, Any]]:
     return content, facts
 
 
-def _from_bytes(template: Any, data: bytes) -> tuple[int, Any]:
+def policy_from_bytes(template: Any, data: bytes) -> tuple[int, Any]:
     content, facts = _content(data)
     restored = flax.serialization.from_state_dict(template, content)
     shapes = [jax.tree.map(jnp.shape, tree) for tree in (template, restored)]

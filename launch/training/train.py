@@ -188,9 +188,9 @@ def _start(experiment: Experiment, run: Path) -> tuple[_Start | None, list[str]]
         return None, [f"{run} has no checkpoint yet: starting at step 0"]
     step, state, warning = experiment.restore(checkpoints, None)
     runner = experiment.runner
-    anew = "" if runner.resumes_episodes else ", with new episodes"
-    said = [f"resuming {run} at step {step:,}{anew}", *([warning] if warning else [])]
-    said += _other_versions(run)
+    episodes = "" if runner.resumes_episodes else ", with new episodes"
+    said = [f"resuming {run} at step {step:,}{episodes}", *([warning] if warning else [])]
+    said += changed_versions(run)
     runner.resume_restarts(checkpoints.extra(step).get("restarts", {}))
     if step > experiment.config.steps:
         allowed = f"at least {step}, those that {run} has taken already"
@@ -213,7 +213,7 @@ def _check_never_saved(experiment: Experiment, run: Path) -> None:
         )
 
 
-def _other_versions(run: Path) -> list[str]:
+def changed_versions(run: Path) -> list[str]:
     """What differs from the versions that a run began with, as at most one line."""
     try:
         before = json.loads((run / _VERSIONS).read_text())

@@ -9,12 +9,12 @@ import random
 import re
 
 import pytest
-from tests.launch.config.test_config_mutations import LETTERS, MISTAKES, preset_text
 
 from bellmax import UserError
 from bellmax.launch.cli import main
 from bellmax.launch.config import run_config
 from bellmax.launch.config.yaml_files import dump_yaml, parse_yaml
+from helpers.mutations import LETTERS, MISTAKES, preset_text
 
 COUNTS = [60, pytest.param(1500, marks=pytest.mark.slow)]
 TRAINED = 100

@@ -9,7 +9,7 @@ from bellmax import UserError
 from bellmax.agents import registry
 from bellmax.envs.registry import make
 from bellmax.launch.cli import commands, main
-from bellmax.launch.config.aliases import _NAMES, known_as
+from bellmax.launch.config.aliases import NAMES, known_as
 from bellmax.launch.config.fields import keys
 from bellmax.launch.config.run_config import RunConfig, load
 from bellmax.launch.distributed.devices import check_platform
@@ -48,9 +48,9 @@ def test_words_of_other_libraries_are_answered_with_the_key(words, answer, capsy
 
 def test_every_key_that_an_alias_names_exists():
     every = {key for name in registry.names() for key in keys(RunConfig, agent_of(name))}
-    ours = {name: aliases.split()[0] for name, aliases in _NAMES.items()}
+    ours = {name: aliases.split()[0] for name, aliases in NAMES.items()}
     assert not [name for name, alias in ours.items() if known_as(alias, every) is None]
-    aliases = " ".join(_NAMES.values()).split()
+    aliases = " ".join(NAMES.values()).split()
     assert len(set(aliases)) == len(aliases)
 
 
@@ -117,7 +117,7 @@ def test_null_clears_the_options_of_a_preset(words, tmp_path):
 def test_two_runs_that_start_in_one_second_have_two_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("time.strftime", lambda form: "now")
-    folders = [commands._default_folder("dqn/cartpole") for _ in range(3)]
+    folders = [commands.make_default_folder("dqn/cartpole") for _ in range(3)]
     names = ["dqn-cartpole-now", "dqn-cartpole-now-2", "dqn-cartpole-now-3"]
     assert [str(folder) for folder in folders] == [f"runs/{name}" for name in names]
     assert sorted(os.listdir("runs")) == names

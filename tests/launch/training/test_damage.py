@@ -17,7 +17,7 @@ from bellmax.launch.runners.base import PolicyInputs
 from bellmax.launch.training import train as training
 from bellmax.launch.training.checkpoint_files import is_checkpoint
 from bellmax.launch.training.loop import MovedError, first_checkpoint
-from bellmax.launch.training.policy import _from_bytes, _to_bytes
+from bellmax.launch.training.policy import policy_from_bytes, policy_to_bytes
 from helpers.checkpointing import make_state, saved
 from helpers.runs import contents
 
@@ -101,23 +101,23 @@ def test_a_run_that_is_moved_stops_at_its_next_save(finished, tmp_path):
     assert not finished.exists() and (tmp_path / "elsewhere" / "checkpoints" / "1200").is_dir()
 
 
-def test_a_resume_with_other_versions_says_so_in_one_line(tmp_path):
+def test_a_resume_withchanged_versions_says_so_in_one_line(tmp_path):
     now = training.all_versions()
     (tmp_path / "versions.json").write_text(json.dumps(now))
-    assert training._other_versions(tmp_path) == []
+    assert training.changed_versions(tmp_path) == []
     (tmp_path / "versions.json").write_text(json.dumps(now | {"jax": "0.1.2", "numpy": "0"}))
-    (line,) = training._other_versions(tmp_path)
+    (line,) = training.changed_versions(tmp_path)
     assert line.startswith("the run began with jax 0.1.2 and continues with jax ")
     for text in ("", "[1]", '{"jax": '):
         (tmp_path / "versions.json").write_text(text)
-        assert training._other_versions(tmp_path) == []
+        assert training.changed_versions(tmp_path) == []
 
 
 def test_no_flipped_bit_of_a_policy_is_read_as_another_number():
     params = {"w": jnp.arange(6.0).reshape(2, 3), "half": jnp.ones(2, jnp.bfloat16)}
     inputs = jax.device_get(PolicyInputs(params, (jnp.int32(3),)))
     template = jax.tree.map(np.zeros_like, inputs)
-    data = _to_bytes(inputs, {"step": 7, "score": 1.5})
+    data = policy_to_bytes(inputs, {"step": 7, "score": 1.5})
     bits = [leaf.tobytes() for leaf in jax.tree.leaves(inputs)]
     assert flax.serialization.msgpack_restore(data)["params"]["w"].shape == (2, 3)
     found = 0
@@ -125,7 +125,7 @@ def test_no_flipped_bit_of_a_policy_is_read_as_another_number():
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8
         try:
-            step, read = _from_bytes(template, bytes(damaged))
+            step, read = policy_from_bytes(template, bytes(damaged))
         except Exception:  # load_policy gives all the same sentence
             found += 1
         else:  # the same numbers in another spelling
@@ -136,9 +136,9 @@ def test_no_flipped_bit_of_a_policy_is_read_as_another_number():
 def test_a_policy_of_an_older_bellmax_is_read_and_one_of_another_network_is_not():
     inputs = PolicyInputs({"w": np.ones((2, 3), np.float32)}, ())
     old = flax.serialization.to_bytes(inputs)
-    assert _from_bytes(inputs, old)[1].params["w"].sum() == 6
+    assert policy_from_bytes(inputs, old)[1].params["w"].sum() == 6
     with pytest.raises(ValueError, match="another network"):
-        _from_bytes(PolicyInputs({"w": np.ones((2, 4), np.float32)}, ()), old)
+        policy_from_bytes(PolicyInputs({"w": np.ones((2, 4), np.float32)}, ()), old)
 
 
 def test_what_the_user_keeps_among_checkpoints_is_neither_read_nor_removed(tmp_path):
