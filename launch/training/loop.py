@@ -159,6 +159,13 @@ class Session:
             stops.append(self.warmup + 1)
         return min(*stops, self.total)
 
+    def _ends_warmup_only(self, rollouts: int) -> bool:
+        """Whether a stop is that of the first gradient step, and of nothing else."""
+        config = self.experiment.config
+        periods = config.log_every, config.evaluate_every, config.checkpoint_every
+        due = any(self._is_due(rollouts, period) for period in periods)
+        return rollouts == self.warmup + 1 and not due
+
     def _is_due(self, rollouts: int, period: int) -> bool:
         """Return whether something with a period of environment steps (0: at the end) is due."""
         if rollouts == self.total or not period:
@@ -166,6 +173,7 @@ class Session:
         return next_stop(rollouts - 1, period, self.steps_per_rollout) == rollouts
 
     def _compile(self, state: TrainState) -> Any:
+        self.progress.compiling()
         started = time.perf_counter()
         advance = self.experiment.runner.compile(state)
         self.progress.compiled(time.perf_counter() - started)
@@ -245,6 +253,8 @@ class Session:
             for i, seed in enumerate(self.experiment.seeds)
         ]
         self.log.write(rows)
+        if self._ends_warmup_only(self._rollouts_taken(state)):
+            return  # its rates are those of one rollout: they would give an absurd ETA
         self.progress.update(
             step,
             **rates,
