@@ -106,7 +106,8 @@ class Progress:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
-        room = self._console.width - _BAR - 1
+        wide = min(_BAR, self._console.width // 3)
+        room = self._console.width - wide - 1
         shown = []
         for column in columns:
             room -= len(column) + 1
@@ -114,7 +115,7 @@ class Progress:
                 break
             shown.append(column)
         table = Table.grid(padding=(0, 1, 0, 0))
-        bar = ProgressBar(total=max(self._total, 1), completed=step, width=_BAR)
+        bar = ProgressBar(total=max(self._total, 1), completed=step, width=wide)
         table.add_row(bar, *shown)
         self._live.update(table, refresh=True)
 
