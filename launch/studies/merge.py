@@ -134,6 +134,6 @@ def _write(first: _Source, merged: TrainState, out: Path) -> None:
     with contextlib.closing(build(first.config)) as experiment:
         checkpoints = Checkpoints(out / "checkpoints", keep=1)
         checkpoints.save(first.step, merged, metric=None, extra={})
-        save_policies(experiment, merged, out)
+        save_policies(experiment, merged, out / "policy", first.step)
     # Last: a folder without it is no run.
     write_whole(out / "config.yaml", to_yaml(first.config).encode())
