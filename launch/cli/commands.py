@@ -208,7 +208,7 @@ def _merge(arguments: command_options.Merge) -> int:
 
     eta = 1.0 if arguments.eta is None else arguments.eta
     options = {"method": arguments.method, "eta": eta, "checkpoint": arguments.checkpoint}
-    print("\n".join(merge_runs(runs, out, start=start, **options)))
+    print("\n".join(merge_runs(runs, out, start=start, trust=arguments.trust, **options)))
     return 0
 
 

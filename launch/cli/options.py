@@ -159,7 +159,7 @@ class Plot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Merge:
+class Merge(Trusting):
     """Average the parameters of runs into one policy."""
 
     # Folders of two or more runs of one agent, task and network.
