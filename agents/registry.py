@@ -80,7 +80,7 @@ def load(name: str) -> tuple[type, Callable[..., Any]]:
     if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
         raise UserError(
             must(
-                f"the first parameter of {name}",
+                f"agent.name: the first parameter of {name}",
                 "annotated with the dataclass of the agent's configuration",
                 config,
                 "as in make_agent(config: MyConfig, spec)",

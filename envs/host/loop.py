@@ -309,7 +309,7 @@ def _own_action(spec: "specs.Array") -> Callable[[Any], np.ndarray] | None:
 
 
 def _close(task: HostEnvironment) -> None:
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception, SystemExit):
         task.close()
 
 

@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from bellmax import UserError
+
 
 def cache_folder() -> Path:
     """Return the compilation cache: $BELLMAX_CACHE, or a folder in the user's cache folder."""
@@ -21,6 +23,26 @@ def usable(folder: Path) -> bool:
             return True
     except (OSError, RuntimeError):
         return False
+
+
+def check_platform() -> None:
+    """Start jax's platform.
+
+    Raises:
+      UserError: the platform that JAX_PLATFORMS names does not start here.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # jax asserts where its only platform is absent
+        named = jax.config.values.get("jax_platforms") or "the default"
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"JAX_PLATFORMS must be a platform that starts here, got {named!r}"
+            f"{f' ({reason})' if reason else ''}; for NVIDIA GPUs install jax[cuda12] or "
+            "jax[cuda13], for TPUs jax[tpu], or unset JAX_PLATFORMS"
+        ) from error
 
 
 def configure_jax(*, deterministic: bool = False) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bellmax import UserError
 from bellmax.envs.errors import in_a_sentence
-from bellmax.envs.options import load_callable
+from bellmax.envs.options import install_command, load_callable
 from bellmax.launch.config.overrides import flatten
 from bellmax.launch.config.run_config import RunConfig, to_dict
 
@@ -71,7 +71,7 @@ def check_loggers(config: RunConfig) -> None:
     if config.tensorboard:
         _import("tensorboardX", "TensorBoard needs tensorboardX: pip install tensorboardX")
     if config.wandb is not None:
-        _import("wandb", 'Weights & Biases is not installed: pip install "bellmax[wandb]"')
+        _import("wandb", f"Weights & Biases is not installed: {install_command('wandb')}")
 
 
 def open_loggers(
