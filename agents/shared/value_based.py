@@ -49,18 +49,20 @@ class Transition(NamedTuple):
 
 
 class ValueLoss(NamedTuple):
-    """Output of an agent's loss function for a batch of sequences; each [B] float32.
+    """Output of an agent's loss function for a batch of sequences; the first four [B] float32.
 
-    loss: before importance weights.
+    loss: before importance weights, mask and mean.
     priority: at least 0, for prioritised replay.
     q_value: of the action taken, for the logs.
     mask: weight of the sequence; 0 where it starts at the last step of an episode.
+    metrics: name -> [] float32, for the log, such as the parts of the loss.
     """
 
     loss: jax.Array
     priority: jax.Array
     q_value: jax.Array
     mask: jax.Array
+    metrics: dict[str, jax.Array] = {}
 
 
 def transitions(steps: Step, discount: float) -> Transition:
@@ -242,11 +244,12 @@ def _own_loss(
 ) -> tuple[jax.Array, tuple[ValueLoss, dict[str, jax.Array], Any]]:
     """Return the loss of the q-network, and (its parts, metrics, no auxiliary state)."""
     each = parts.loss_function(parts.network, params, target_params, steps)
-    shapes = dict.fromkeys(ValueLoss._fields, weights.shape)
+    shapes = dict.fromkeys(("loss", "priority", "q_value", "mask"), weights.shape)
     check_fields(each, ValueLoss, shapes, parts.loss_function, hint=_PER_SEQUENCE)
+    check_metrics(each.metrics, parts.loss_function)
     loss = losses.masked_mean(each.loss * weights, each.mask)
     q_value = losses.masked_mean(each.q_value, each.mask)
-    return loss, (each, {"loss": loss, "q_value": q_value}, ())
+    return loss, (each, {"loss": loss, "q_value": q_value, **each.metrics}, ())
 
 
 def _loss(

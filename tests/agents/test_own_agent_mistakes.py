@@ -70,6 +70,7 @@ MISTAKES = [
     ({"loss": "whole._replace(mask=1.0)"}, "ValueLoss.mask"),
     ({"loss": "whole._replace(priority=q[:, None])"}, "ValueLoss.priority"),
     ({"loss": "whole._replace(q_value=None)"}, "ValueLoss.q_value"),
+    ({"loss": "whole._replace(metrics={'each': q})"}, "the metric 'each'"),
     ({"loss": "1 / 0"}, "`learn` of mine:make failed: ZeroDivisionError: division by zero"),
     ({"loss": "1 / 0"}, " (mine.py, line 10)"),
     ({"loss": "jnp.ones(3) + jnp.ones(5)"}, " (mine.py, line 10)"),
