@@ -30,6 +30,7 @@ from bellmax.networks import Head, Network, make_q_network
 # On a CPU a window is processed step by step if one step of the batch has at least this many
 # values: allocating activations for a whole window of images costs as much as the computation.
 CPU_VALUES = 200_000
+_LOSS_FIELDS: tuple[str, ...] = ("loss", "priority", "q_value", "mask")  # of a ValueLoss, [B]
 _PER_SEQUENCE = "one value for each sequence of the batch; the mean is taken afterwards"
 
 
@@ -244,7 +245,7 @@ def _own_loss(
 ) -> tuple[jax.Array, tuple[ValueLoss, dict[str, jax.Array], Any]]:
     """Return the loss of the q-network, and (its parts, metrics, no auxiliary state)."""
     each = parts.loss_function(parts.network, params, target_params, steps)
-    shapes = dict.fromkeys(("loss", "priority", "q_value", "mask"), weights.shape)
+    shapes = dict.fromkeys(_LOSS_FIELDS, weights.shape)
     check_fields(each, ValueLoss, shapes, parts.loss_function, hint=_PER_SEQUENCE)
     check_metrics(each.metrics, parts.loss_function)
     loss = losses.masked_mean(each.loss * weights, each.mask)
