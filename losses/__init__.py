@@ -10,7 +10,9 @@ Axes. A learning rule takes one example: `[A]` action values, `[]` actions, rewa
 Functions of sequences put time first, `[T, ...]`: row i is the transition from step i to step i +
 1, and `trace_t[i]` is 0 where step i + 1 is the last of its episode. There is no batch axis: the
 caller applies `jax.vmap`, weights and reduces. The exceptions are `vmpo_loss`, whose weights are
-normalised over a batch, and the running scales of intrinsic rewards.
+normalised over a batch, and the running scales of intrinsic rewards. `bellmax.losses.sequence`, the
+losses for sequences of tokens, is imported on its own; some of them have an axis of a group of
+answers.
 
 Functions return a TD error, target minus prediction, unless they say otherwise. Hyper-parameters
 are keyword-only. Numeric ones may be traced and, where the rule depends on them smoothly, have

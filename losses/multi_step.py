@@ -247,7 +247,6 @@ def v_trace(
         error = jnp.minimum(clip_rho, rho_tm1) * (r_t + discount_t * v_t - v_tm1)
         return error, discount_t * lambda_ * trace_t * jnp.minimum(1.0, rho_tm1)
 
-    v_t = finite_where(discount_t == 0, v_t)
-    rows = v_tm1, r_t, discount_t, v_t, rho_tm1, trace_t
+    rows = v_tm1, r_t, discount_t, finite_where(discount_t == 0, v_t), rho_tm1, trace_t
     error = backward_sums(*recursion(parts, *rows, gradients=not stop_target_gradients))
     return minus_value(error, v_tm1) if stop_target_gradients else error

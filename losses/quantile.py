@@ -130,20 +130,21 @@ def quantile_regression(
         z, w = jax.lax.stop_gradient((z, w))
         # Atoms without weight must not set the scale of the sums of the others.
         z = jnp.where(w == 0, jax.lax.stop_gradient(theta[0]), z)
-    forms = {
-        name: lambda *arrays, form=form: form(*arrays, huber_kappa, divide_by_kappa)
-        for name, form in (("pairwise", _pairwise), ("sorted", sorted_quantile_regression))
-    }
-    if method != "auto":
-        return forms[method](theta, tau, z, w)
-    size = theta.size, z.size
     on_cpu, elsewhere = (
-        "sorted" if sorting_pays(*size, cpu=c) else "pairwise" for c in (True, False)
+        method == "sorted" or (method == "auto" and sorting_pays(theta.size, z.size, cpu=cpu))
+        for cpu in (True, False)
     )
-    if on_cpu == elsewhere:
-        return forms[on_cpu](theta, tau, z, w)
-    # By the platform that the program is compiled for, which need not be this host's.
-    return jax.lax.platform_dependent(theta, tau, z, w, cpu=forms[on_cpu], default=forms[elsewhere])
+
+    def by_sorting(theta, tau, z, w) -> jax.Array:
+        return sorted_quantile_regression(theta, tau, z, w, huber_kappa, divide_by_kappa)
+
+    def pairwise(theta, tau, z, w) -> jax.Array:
+        return _pairwise(theta, tau, z, w, huber_kappa, divide_by_kappa)
+
+    if on_cpu and not elsewhere:
+        # By the platform that the program is compiled for, which need not be this host's.
+        return jax.lax.platform_dependent(theta, tau, z, w, cpu=by_sorting, default=pairwise)
+    return by_sorting(theta, tau, z, w) if on_cpu else pairwise(theta, tau, z, w)
 
 
 def quantile_q_learning(

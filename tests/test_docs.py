@@ -15,8 +15,9 @@ from bellmax.launch.cli.commands import COMMANDS
 from helpers.compiling import compiles_soon
 from helpers.pages import PAGES, RUN_PAGES, blocks, commands, named, prose
 
-SLOW = {"curiosity.md", "one_loss_in_your_code.md"}  # many programs
-NOT_TESTED = {"README.md": 1}  # Python blocks marked `notest`
+SLOW = {"curiosity.md", "one_loss_in_your_code.md", "sequence_trainers.md"}  # many programs
+# Python blocks marked `notest`. That of google-tunix runs in test_sequence_trainers.py.
+NOT_TESTED = {"README.md": 1, "sequence_trainers.md": 1}
 
 
 @pytest.mark.parametrize("page", named((p for p in RUN_PAGES if blocks(p, "python")), slow=SLOW))

@@ -191,6 +191,27 @@ def _plot(arguments: command_options.Plot) -> int:
     return 0
 
 
+def _merge(arguments: command_options.Merge) -> int:
+    if not arguments.out:
+        raise UserError("name the folder of the merged policy with --out DIR")
+    runs, out = [run_folder(run) for run in arguments.runs], Path(arguments.out)
+    if len(runs) < 2:
+        raise UserError(f"RUN must be given twice or more, got {runs[0]}; `bellmax merge A B`")
+    start = run_folder(arguments.start) if arguments.start else None
+    if start is None and (arguments.method == "spherical" or arguments.eta is not None):
+        what = "--eta" if arguments.eta is not None else "--method spherical"
+        raise UserError(f"{what} needs --start RUN, the run that the others were trained on from")
+    check_writable(out)
+    check_new(out)
+    _configure_jax()
+    from bellmax.launch.studies.merge import merge_runs
+
+    eta = 1.0 if arguments.eta is None else arguments.eta
+    options = {"method": arguments.method, "eta": eta, "checkpoint": arguments.checkpoint}
+    print("\n".join(merge_runs(runs, out, start=start, trust=arguments.trust, **options)))
+    return 0
+
+
 def _list(arguments: command_options.List) -> int:
     from bellmax import envs
     from bellmax.agents import registry
@@ -315,6 +336,7 @@ COMMANDS = {
     "evaluate": Command(command_options.Evaluate, _evaluate),
     "record": Command(command_options.Record, _record),
     "plot": Command(command_options.Plot, _plot),
+    "merge": Command(command_options.Merge, _merge),
     "list": Command(command_options.List, _list),
     "show-config": Command(command_options.ShowConfig, _show_config, overrides=True),
     "schema": Command(command_options.Schema, _schema),

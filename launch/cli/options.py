@@ -159,6 +159,24 @@ class Plot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Merge(Trusting):
+    """Average the parameters of runs into one policy."""
+
+    # Folders of two or more runs of one agent, task and network.
+    runs: tuple[str, ...] = argument("RUN")
+    # Folder of the merged policy.
+    out: str | None = option("DIR")
+    # linear (default): the mean; spherical: along arcs from --start, as in WARP.
+    method: Literal["linear", "spherical"] = option("HOW", "linear")
+    # The run that the others were trained on from; needed by spherical and --eta.
+    start: str | None = option("RUN")
+    # 1 (default) keeps the merge, less goes back towards --start.
+    eta: Annotated[float, Interval(ge=0, le=1)] | None = option("X")
+    # latest (default), best, or a step, of every run.
+    checkpoint: Checkpoint = option("WHICH", "latest")
+
+
+@dataclass(frozen=True, kw_only=True)
 class List:
     """List agents, environments or presets."""
 

@@ -31,9 +31,8 @@ class ReplayState(NamedTuple):
     """The contents of replay.
 
     storage: leaves [C, N, ...]. cursor: [] next slot to write. filled: [] slots that hold steps.
-
-    Of stacked observations it has the newest frame, and observations are vectors [C, N, size] if
-    the replay was made with their shape.
+        Of stacked observations it has the newest frame; observations are vectors [C, N, size] if
+        the replay was made with their shape.
     priorities: sum tree over the C * N possible first steps of a sequence, () if uniform.
     max_priority: [] largest priority seen, to the power of the exponent, () if uniform.
     """

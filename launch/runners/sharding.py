@@ -19,7 +19,7 @@ AXIS = "devices"
 Split: TypeAlias = Callable[[Any], Any]
 
 
-def make_mesh(count: int, devices: Sequence[jax.Device] | None = None) -> Mesh | None:
+def make_mesh(count: int, devices: Sequence[Any] | None = None) -> Mesh | None:
     """Return a mesh of the first `count` of `devices`, for None all that there are; None for one.
 
     Raises:

@@ -189,6 +189,13 @@ def restore_policy_inputs(
     return experiment.restore_policy_inputs(*_find(run, experiment, checkpoint))
 
 
+def restore_playable(
+    run: Path, experiment: Experiment, checkpoint: str | int = "latest"
+) -> tuple[int, TrainState, str | None]:
+    """As `restore`, with None in place of all that greedy policies do not need."""
+    return experiment.restore_playable(*_find(run, experiment, checkpoint))
+
+
 def _find(
     run: Path, experiment: Experiment, checkpoint: str | int
 ) -> tuple[Checkpoints, int | None]:

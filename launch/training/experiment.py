@@ -92,9 +92,15 @@ class Experiment(NamedTuple):
         self, checkpoints: Checkpoints, step: int | None
     ) -> tuple[int, PolicyInputs, str | None]:
         """Like `restore`, but read only the `policy_inputs`: neither replay nor optimiser."""
-        needed = needed_leaves(self.policy_inputs, self.abstract_state())
-        step, state, warning = _restore(checkpoints, step, needed, partial=True)
+        step, state, warning = self.restore_playable(checkpoints, step)
         return step, self.policy_inputs(state), warning
+
+    def restore_playable(
+        self, checkpoints: Checkpoints, step: int | None
+    ) -> tuple[int, TrainState, str | None]:
+        """Like `restore`, with None in place of all that `policy_inputs` does not need."""
+        needed = needed_leaves(self.policy_inputs, self.abstract_state())
+        return _restore(checkpoints, step, needed, partial=True)
 
     def close(self) -> None:
         """Free the environments' resources outside jax."""
@@ -125,7 +131,7 @@ def build(
     *,
     episodes: int | None = None,
     make_actor: ActorFactory | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Experiment:
     """Build and connect agent, environments, replay and runner.
 

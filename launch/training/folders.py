@@ -51,6 +51,18 @@ def check_writable(folder: Path, role: str = "a run folder") -> None:
         raise UserError(f"{folder} cannot be written: no permission to write in {there}")
 
 
+MERGED = "merge.json"  # of a folder that `bellmax merge` wrote
+
+
+def check_trains(run: Path) -> None:
+    """Raise UserError for a run that was merged: it has policies, but no state to train from."""
+    if (run / MERGED).exists():
+        raise UserError(
+            f"{run} was merged from other runs and can only be played; resume one of those that "
+            f"{run / MERGED} names"
+        )
+
+
 def run_folder(name: str) -> Path:
     """Return the folder of a run; raise UserError if it does not exist or holds no run."""
     run = Path(name)

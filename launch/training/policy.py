@@ -58,7 +58,8 @@ def save_policies(
 ) -> None:
     """Write what acting needs of each seed to folder/seed-<seed>.msgpack, and its configuration.
 
-    The folder is all that `load_policy`, `bellmax evaluate` and `bellmax record` need.
+    The folder is all that `load_policy`, `bellmax evaluate` and `bellmax record` need. The state
+    may lack what `Experiment.policy_inputs` does not need.
 
     Args:
       experiment, state: what to save.

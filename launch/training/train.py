@@ -25,7 +25,7 @@ from bellmax.launch.reporting.versions import all_versions
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment, build, check_memory
-from bellmax.launch.training.folders import check_new, resume_command
+from bellmax.launch.training.folders import check_new, check_trains, resume_command
 from bellmax.launch.training.loop import Session, first_checkpoint
 
 # What a resumed run may change: nothing that the state or the steps taken so far depend on, but
@@ -89,7 +89,8 @@ def train(
 
 
 def check_resumable(run: Path, config: RunConfig) -> None:
-    """Raises UserError where a configuration would change what a run has trained so far."""
+    """Raise UserError if a configuration changes a key that a resumed run must keep."""
+    check_trains(run)
     raw = read_source(run).mapping
     agent = raw.get("agent") if isinstance(raw, Mapping) else None
     if isinstance(agent, Mapping) and agent.get("name") != config.agent_name:

@@ -46,6 +46,8 @@ class Case(NamedTuple):
       free: arrays with an axis whose size no other array shares.
       keeps: arguments whose dtype does not widen the output, besides those in SELECT.
       optional: arrays that may be None.
+      surrogates: arrays in `learns` whose gradient is not the derivative of the value.
+      numbers: arrays that may be integers or flags, besides those in NUMBERS.
     """
 
     function: Callable[..., Any]
@@ -57,6 +59,8 @@ class Case(NamedTuple):
     free: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    surrogates: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return "-".join([self.function.__name__, *map(str, self.static.values())])
@@ -177,7 +181,8 @@ def _directions(case):
     """A random direction for each array and hyper-parameter whose gradient is checked."""
     generator = np.random.default_rng(0)
     floats = case.floats()
-    shapes = {name: floats[name].shape for name in case.learns} | dict.fromkeys(case.hyper, ())
+    learns = [name for name in case.learns if name not in case.surrogates]
+    shapes = {name: floats[name].shape for name in learns} | dict.fromkeys(case.hyper, ())
     return {name: np.asarray(generator.normal(size=shape)) for name, shape in shapes.items()}
 
 
@@ -277,13 +282,13 @@ def refuses_a_wrong_rank(results):
 def refuses_a_wrong_dtype(results):
     for name, array in results.case.arrays.items():
         wrong = np.int32 if name in results.case.floats() else np.float32
-        if name not in NUMBERS:
+        if name not in (*NUMBERS, *results.case.numbers):
             _refuses(results.case, name, np.asarray(array).astype(wrong), "got dtype")
 
 
 def widens_integers(results):
     """Rewards, discounts and masks may be integers or flags, in any mixture."""
-    numbers = sorted(set(results.case.arrays) & set(NUMBERS))
+    numbers = sorted(set(results.case.arrays) & {*NUMBERS, *results.case.numbers})
     ones = {name: np.ones(np.shape(results.case.arrays[name])) for name in numbers}
     for kinds in ((np.int32, bool), (np.int8, np.uint8)):
         changed = {name: x.astype(kinds[i % 2]) for i, (name, x) in enumerate(ones.items())}

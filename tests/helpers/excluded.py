@@ -20,6 +20,9 @@ PROBABILITIES = {
     "probs": ("values",),
 }
 MASKED = ("log_pi_a_t", "adv_t", "kl_t", "predictions", "errors", "uncertainty", "r_t")
+# Of tokens; where they are numbers of whole answers, there is no mask.
+MASKED += ("log_prob", "log_pi", "log_ref", "log_mu", "adv", "v")
+MASKED += ("logits", "student_logits", "teacher_logits")
 
 
 def excluded(case):
@@ -105,7 +108,7 @@ def _masked(floats):
     mask[-1] = 0.0
     where = {}
     for name in MASKED:
-        if name in floats:
+        if name in floats and floats[name].ndim >= mask.ndim:
             x = floats[name]
             off = (mask == 0).reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
             where[name] = np.broadcast_to(off, x.shape)

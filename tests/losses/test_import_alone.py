@@ -13,15 +13,23 @@ ROOT = pathlib.Path(__file__).parents[2]
 ABSENT = "flax", "gymnasium", "PIL", "rich", "yaml", "bellmax.agents.shared.base"
 # -S leaves site-packages out, -I the current folder and PYTHONPATH.
 PROGRAM = """
-import importlib, json, sys, warnings
+import importlib, json, sys, time, warnings
 sys.path.insert(0, sys.argv[1])
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import chex, jax, numpy, rlax
 before = set(sys.modules)
 from bellmax import losses
+eager = [name for name in sys.modules if name.startswith("bellmax.losses.sequence")]
+for _ in range(2):  # the first may compile them
+    for name in [name for name in sys.modules if name.startswith("bellmax.losses.sequence")]:
+        del sys.modules[name]
+    began = time.process_time()
+    import bellmax.losses.sequence
+    seconds = time.process_time() - began
 added = {".".join(name.split(".")[:2]) for name in set(sys.modules) - before}
 lost = [name for name in losses.__all__ if not hasattr(losses, name)]
+lost += [name for name in losses.sequence.__all__ if not hasattr(losses.sequence, name)]
 q = jax.numpy.array([1.0, 2.0])
 loss = lambda q: losses.munchausen_loss(q, 1, 0.5, 0.9, q, q)
 shape = jax.jit(jax.grad(loss))(q).shape
@@ -32,7 +40,8 @@ for name in sys.argv[2:]:
     except ImportError:
         continue
     imported.append(name)
-print(json.dumps({"added": sorted(added), "lost": lost, "shape": shape, "imported": imported}))
+report = {"added": sorted(added), "lost": lost, "shape": shape, "imported": imported}
+print(json.dumps(report | {"eager": eager, "seconds": seconds}))
 """
 
 
@@ -80,3 +89,7 @@ def test_control_the_rest_is_not_there(report, name):
 
 def test_only_bellmax_is_imported_on_top(report):
     assert report["added"] == ["bellmax", "bellmax.losses"]
+
+
+def test_losses_of_sequences_are_imported_on_their_own_in_little_time(report):
+    assert report["eager"] == [] and report["seconds"] <= 0.05

@@ -98,6 +98,7 @@ def test_no_use_of_a_run_imports_what_it_names(extra, folder):
         "train run/config.yaml --out new",
         "train run --env.name stranjer:make --agent.name dqn --out new",
         "sweep run --seed 0,1 --out new",
+        "merge run run --out new",
         "show-config run",
     ],
 )

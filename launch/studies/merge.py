@@ -1,0 +1,141 @@
+"""Averaging the parameters of finished runs into one policy: WARM and WARP for our own agents."""
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from bellmax import UserError
+from bellmax.launch.config.overrides import flatten
+from bellmax.launch.config.run_config import RunConfig, load_to_play, to_dict, to_yaml
+from bellmax.launch.config.sentences import show
+from bellmax.launch.distributed.files import write_whole
+from bellmax.launch.runners.train_state import TrainState
+from bellmax.launch.studies.evaluate import restore_playable
+from bellmax.launch.training.checkpoints import Checkpoints
+from bellmax.launch.training.experiment import build
+from bellmax.launch.training.folders import MERGED
+from bellmax.launch.training.policy import save_policies
+from bellmax.losses.sequence import average_weights, merge_task_vectors
+
+
+class _Source(NamedTuple):
+    """A run and what greedy policies need of its checkpoint."""
+
+    run: Path
+    config: RunConfig
+    step: int
+    state: TrainState
+    warning: str | None
+
+
+def merge_runs(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    start: Path | None = None,
+    method: str = "linear",
+    eta: float = 1.0,
+    checkpoint: str | int = "latest",
+    trust: bool = False,
+) -> list[str]:
+    """Average the policies of runs, learner by learner, into the folder of a run that plays.
+
+    `evaluate`, `record` and `load_policy` read the result; it cannot be resumed. Statistics that
+    normalise observations are averaged too.
+
+    Args:
+      runs: folders of two or more runs of one agent, task, network and number of seeds.
+      out: new or empty folder; its configuration is the first run's.
+      start: the run that the others were trained on from, if any.
+      method: "linear", or "spherical", which needs `start`.
+      eta: how far to go from `start` to the merge.
+      checkpoint: "latest", "best" or a step, of every run.
+      trust: whether the configurations of the runs may name code.
+
+    Returns:
+      Lines that say what was merged.
+
+    Raises:
+      UserError: the policies do not match, or a checkpoint is missing or damaged.
+    """
+    configs = {run: load_to_play(run, trust=trust) for run in (*runs, *([start] if start else []))}
+    for run in configs:
+        _check_configs(configs, runs[0], run)
+    # A run may be named twice, to weigh it more.
+    read = {run: _read(run, config, checkpoint) for run, config in configs.items()}
+    sources = [read[run] for run in (*runs, *([start] if start else []))]
+    for source in sources[1:]:
+        _check_shapes(sources[0], source)
+    states = [source.state for source in sources]
+    if start is None:
+        merged = average_weights(states)
+    else:
+        # The seeds are the first axis, and arcs are those of single learners.
+        merge = lambda base, *trees: merge_task_vectors(base, trees, eta=eta, method=method)  # noqa: E731
+        merged = jax.jit(jax.vmap(merge))(states[-1], *states[:-1])
+    first = sources[0]
+    _write(first, merged, out)
+    record = {"runs": [str(run.resolve()) for run in runs], "steps": [s.step for s in sources]}
+    record |= {"method": method, "eta": eta, "start": str(start.resolve()) if start else None}
+    write_whole(out / MERGED, (json.dumps(record, indent=2) + "\n").encode())
+    named = ", ".join(f"{source.run} at step {source.step:,}" for source in sources[: len(runs)])
+    said = [source.warning for source in sources if source.warning]
+    return [*said, f"merged {named}", f"policy: {out / 'policy'}", f"run: {out}"]
+
+
+def _read(run: Path, config: RunConfig, checkpoint: str | int) -> _Source:
+    with contextlib.closing(build(config)) as experiment:
+        step, state, warning = restore_playable(run, experiment, checkpoint)
+    return _Source(run, config, step, state, warning)
+
+
+def _check_configs(configs: Mapping[Path, RunConfig], first: Path, other: Path) -> None:
+    """Raise UserError where the runs of two configurations have no policies to average."""
+    ours, theirs = (flatten(to_dict(configs[run])) for run in (first, other))
+    for key in ("agent.name", "env.name", "seeds"):
+        if ours[key] != theirs[key]:
+            raise UserError(
+                f"{key} must be {show(ours[key])} in all runs, as in {first}, got "
+                f"{show(theirs[key])} in {other}; merge runs of one agent, task and number of seeds"
+            )
+
+
+def _check_shapes(first: _Source, other: _Source) -> None:
+    """Raise UserError where two policies differ in the names or shapes of their parameters."""
+    ours, theirs = (flatten(to_dict(source.config)) for source in (first, other))
+    names = *ours, *(key for key in theirs if key not in ours)
+    networks = [key for key in names if key.startswith("agent.network")]
+    for name, here, there in _shapes(first.state, other.state):
+        if here != there:
+            differs = [key for key in networks if ours.get(key) != theirs.get(key)]
+            key = differs[0] if differs else None
+            hint = f"{key} is {show(ours.get(key))} and {show(theirs.get(key))}" if key else ""
+            raise UserError(
+                f"{name} must have one shape in all runs, got {here} in {first.run} and {there} in "
+                f"{other.run}; {hint or 'merge runs of one network'}"
+            )
+
+
+def _shapes(first: Any, other: Any) -> list[tuple[str, str, str]]:
+    """Name of every leaf that either tree has, and its form in both, or nothing."""
+    forms = []
+    for tree in (first, other):
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")  # noqa: E731
+        forms.append({name(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves})
+    return [(n, *(form.get(n, "nothing") for form in forms)) for n in {**forms[0], **forms[1]}]
+
+
+def _write(first: _Source, merged: TrainState, out: Path) -> None:
+    """Write the folder of a run whose only checkpoint has the merged policies."""
+    out.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(build(first.config)) as experiment:
+        checkpoints = Checkpoints(out / "checkpoints", keep=1)
+        checkpoints.save(first.step, merged, metric=None, extra={})
+        save_policies(experiment, merged, out / "policy", first.step)
+    # Last: a folder without it is no run.
+    write_whole(out / "config.yaml", to_yaml(first.config).encode())
