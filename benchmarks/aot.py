@@ -30,12 +30,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# libtpu would otherwise ask the network which TPU this machine has.
-os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
-os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-
 import jax
 import numpy as np
 from jax.experimental import topologies
@@ -55,6 +49,15 @@ PRESETS = [
     "expectrl/pendulum",
     "byol_explore/deepsea",
 ]
+# libtpu would otherwise ask the network which TPU this machine has; nothing runs on one here, so
+# that several processes may compile.
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "s64": 8, "u64": 8}
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(")
@@ -207,6 +210,7 @@ def main() -> None:
     parser.add_argument("--set", nargs=argparse.REMAINDER, default=[], help="options of train")
     parser.add_argument("--out", type=Path, help="a JSON file, written after every program")
     args = parser.parse_args()
+    os.environ.update(ENVIRONMENT | os.environ)
     rows = []
     for preset in args.presets:
         for topology in args.topology:

@@ -17,7 +17,7 @@ from bellmax.launch.actors.actor import ActorFactory
 from bellmax.launch.actors.local import make_host_agent, make_local_actors
 from bellmax.launch.actors.pools import ActorPool
 from bellmax.launch.config.run_config import RunConfig, check_replay, check_rollout
-from bellmax.launch.distributed.devices import check_platform
+from bellmax.launch.distributed.devices import check_platform, check_precision
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.base import Evaluator, PolicyInputs, Runner
 from bellmax.launch.runners.device_runner import make_runner
@@ -146,6 +146,7 @@ def build(
       UserError: parts of the configuration contradict each other.
     """
     check_platform()
+    check_precision()
     episodes = config.evaluation_episodes if episodes is None else episodes
     mesh = make_mesh(config.devices, devices)
     if is_host_env(config.env):

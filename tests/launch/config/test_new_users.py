@@ -14,6 +14,8 @@ from bellmax.launch.config.fields import keys
 from bellmax.launch.config.run_config import RunConfig, load
 from bellmax.launch.distributed.devices import check_platform
 from bellmax.launch.training.experiment import build
+from helpers.processes import finish, start_bellmax
+from helpers.runs import rows
 
 ALIASES = [
     ("--gamma 0.9", "'gamma'; did you mean agent.discount?"),
@@ -147,3 +149,32 @@ def test_a_platform_that_does_not_start_is_one_sentence(monkeypatch, error, caps
         check_platform()
     assert "\n" not in str(caught.value)
     assert main(["doctor"]) == 1 and "jax finds no device" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("jax_enable_x64", True, "jax_enable_x64 must be off for runs, got on"),
+        ("jax_numpy_dtype_promotion", "strict", "jax_numpy_dtype_promotion must be standard"),
+    ],
+)
+def test_a_program_with_other_settings_of_jax_is_told(setting, value, words):
+    before = jax.config.values[setting]
+    jax.config.update(setting, value)
+    try:
+        with pytest.raises(UserError, match=words):
+            build(load("dqn/cartpole"))
+    finally:
+        jax.config.update(setting, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", ["dqn", "td3", "on_policy"])
+@pytest.mark.parametrize(
+    "variables", [{"JAX_ENABLE_X64": "1"}, {"JAX_NUMPY_DTYPE_PROMOTION": "strict"}]
+)
+def test_commands_train_whatever_the_variables_of_jax_say(agent, variables, tmp_path):
+    for name, env in (("plain", {}), ("other", variables)):
+        words = ["train", agent, "--steps", 1500, "--out", tmp_path / name]
+        finish(start_bellmax(*words, env=env))
+    assert rows(tmp_path / "other") == rows(tmp_path / "plain") != []
