@@ -62,6 +62,7 @@ def _train_in_new_folder(arguments: command_options.Train, overrides: Sequence[s
     finally:  # a run that was refused leaves no folder
         with contextlib.suppress(OSError):
             out.rmdir()
+            out.parent.rmdir()
 
 
 def _train_in(out: Path, config: "RunConfig", arguments: command_options.Train) -> int:
@@ -319,7 +320,6 @@ def make_default_folder(source: str) -> Path:
     is_file = path.is_absolute() or path.suffix in (".yaml", ".yml")
     name = named.name if is_file else source.strip("/").replace("/", "-")
     first = Path("runs") / f"{name or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
-    first.parent.mkdir(parents=True, exist_ok=True)
     candidates = [first, *(first.with_name(f"{first.name}-{n}") for n in range(2, 1000))]
     return next(filter(_make_alone, candidates), first)
 
@@ -327,7 +327,7 @@ def make_default_folder(source: str) -> Path:
 def _make_alone(folder: Path) -> bool:
     """Make a folder; return False if it exists, as another process may make one at once."""
     try:
-        folder.mkdir()
+        folder.mkdir(parents=True)
     except FileExistsError:
         return False
     return True
