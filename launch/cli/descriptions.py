@@ -1,6 +1,7 @@
 """A line of description for each name that `bellmax list` prints. Nothing here imports jax."""
 
 import importlib.resources
+import importlib.util
 from collections.abc import Callable, Sequence
 
 from bellmax.agents import registry
@@ -26,6 +27,9 @@ _SUITES = {
     "gymnasium": "host; MuJoCo needs the extra gymnasium",
     "minigrid": "host; extra minigrid",
 }
+# Packages of suites whose names differ.
+_PACKAGES = {"ale": "ale_py"}
+_MUJOCO = "-v5"  # how the names of gymnasium's MuJoCo tasks end
 
 
 def describe_names(kind: str, names: Sequence[str]) -> dict[str, str]:
@@ -52,11 +56,18 @@ def _agent(name: str) -> str:
 
 
 def _preset(name: str) -> str:
-    """The comment at the top of the preset's file, and the suite that it needs."""
+    """The comment at the top of the preset's file, its task, and the extra that is missing."""
     folder, _, file = name.partition("/")
     path = importlib.resources.files("bellmax.configs") / folder / f"{file}.yaml"
     lines = path.read_text(encoding="utf-8").splitlines()
     comment = lines[0].removeprefix("#").strip() if lines[0].startswith("#") else ""
     task = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("  name:")), "")
     suite = task.partition("/")[0]
-    return f"{comment.rstrip('.')} [{task}]" if suite in _SUITES else comment.rstrip(".")
+    if suite not in _SUITES:
+        return comment.rstrip(".")
+    package = _PACKAGES.get(suite, suite)
+    if suite == "gymnasium" and task.endswith(_MUJOCO):
+        package = "mujoco"
+    missing = importlib.util.find_spec(package) is None
+    needs = f", needs the extra {suite.replace('_', '-')}" if missing else ""
+    return f"{comment.rstrip('.')} [{task}{needs}]"

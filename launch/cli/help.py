@@ -11,6 +11,7 @@ from bellmax.launch.config import fields, run_config
 from bellmax.launch.config.options import command_class, option_class
 from bellmax.launch.training.folders import run_folder
 
+_ABOUT = f"{bellmax.__doc__}\n\n`bellmax --version` prints the version."
 _OVERRIDES = """
 
 Any key of the configuration is an option too, such as --agent.learning-rate 1e-3;
@@ -30,7 +31,7 @@ def program(tokens: Sequence[str]) -> int:
     for name, command in COMMANDS.items():
         options: Any = command_class(command.options, keys if command.overrides else None)
         app.command(options, name=name)
-    return _exit_code(app.cli, prog="bellmax", description=bellmax.__doc__, args=list(tokens))
+    return _exit_code(app.cli, prog="bellmax", description=_ABOUT, args=list(tokens))
 
 
 def command_help(

@@ -13,7 +13,7 @@ from annotated_types import Ge, Interval
 from bellmax import UserError
 from bellmax.agents import registry
 from bellmax.envs import EnvConfig
-from bellmax.envs.options import unknown
+from bellmax.envs.options import did_you_mean
 from bellmax.launch.config.fitted import fitted
 from bellmax.launch.config.options import read_overrides
 from bellmax.launch.config.overrides import flatten, override
@@ -312,7 +312,14 @@ def read_source(source: str | Path) -> Source:
         raise UserError(f"there is no file {source}; `bellmax list presets` names the presets")
     if source in registry.names():
         return Source({"agent": {"name": source}}, source, fits=True)
-    raise unknown("preset, agent or file", source, [*presets, *registry.names()], presets)
+    if registry.is_known(source):
+        hint = f"this names an agent of your own: type a preset and `--agent.name {source}`"
+        raise UserError(
+            must("PRESET|FILE", "a preset, a built-in agent or a file", source, hint=hint)
+        )
+    hint = did_you_mean(source, [*presets, *registry.names()])
+    hint = hint or "`bellmax list presets` and `bellmax list agents` name them"
+    raise UserError(f"unknown preset, agent or file {show(source)}; {hint}")
 
 
 def _as_list(value: Any) -> list[Any]:

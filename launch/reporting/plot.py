@@ -12,7 +12,7 @@ from bellmax.launch.config.overrides import flatten
 from bellmax.launch.config.yaml_files import read_yaml
 from bellmax.launch.reporting.metrics import Row, read_metrics
 from bellmax.launch.reporting.plot_options import Look, smooth
-from bellmax.launch.reporting.statistics import bootstrap_interval, interquartile_mean, mean
+from bellmax.launch.reporting.statistics import interquartile_mean, mean, spread, spread_name
 
 # Okabe and Ito's colours, told apart under every common colour blindness; yellow is left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -55,7 +55,8 @@ def plot_runs(
     """Draw the learning curves of runs, one panel for each task.
 
     Runs whose configurations differ only by seed form one curve: the mean over seeds, or the
-    interquartile mean if every curve has four or more seeds, with its 95 % bootstrap interval.
+    interquartile mean if every curve has four or more seeds, with its 95 % bootstrap interval, or
+    the range of fewer than five seeds.
 
     Args:
       runs: folders with `metrics.jsonl` and `config.yaml`.
@@ -215,7 +216,7 @@ def _draw_curve(axes: Any, curve: Curve, statistic: Any, colour: str, style: str
     if not steps:
         raise UserError(f"the runs of {curve.label} have no step in common; plot them one by one")
     values = np.array([ys[np.isin(xs, steps)] for xs, ys in curve.seeds])
-    bands = np.array([bootstrap_interval(at_step, statistic) for at_step in values.T])
+    bands = np.array([spread(at_step, statistic) for at_step in values.T])
     for xs, ys in curve.seeds if len(curve.seeds) > 1 else []:
         axes.plot(xs, ys, color=colour, linewidth=0.6, alpha=0.25)
     axes.fill_between(steps, *bands.T, color=colour, alpha=0.2, linewidth=0)
@@ -229,7 +230,8 @@ def _dress(axes: Any, env: str, label: str, curves: list[Curve]) -> None:
     from matplotlib.ticker import EngFormatter
 
     if any(len(curve.seeds) > 1 for curve in curves):
-        label = f"{label}\n({_statistic(curves).__name__.replace('_', ' ')}, 95 % interval)"
+        bands = spread_name(*(len(curve.seeds) for curve in curves))
+        label = f"{label}\n({_statistic(curves).__name__.replace('_', ' ')}, {bands})"
     axes.set_title(env)
     axes.set_xlabel("environment steps")
     axes.set_ylabel(label)

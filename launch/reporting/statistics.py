@@ -7,6 +7,7 @@ import numpy as np
 
 from bellmax import must
 
+FEWEST_SEEDS = 5  # a percentile bootstrap of fewer values is little more than their range
 Statistic = Callable[..., Any]  # (x, axis=) -> x reduced over the axis
 
 
@@ -27,6 +28,26 @@ def interquartile_mean(x: Any, axis: int | None = None) -> Any:
 
     x = np.asarray(x, np.float64)
     return stats.trim_mean(x.reshape(-1), 0.25) if axis is None else stats.trim_mean(x, 0.25, axis)
+
+
+def spread(values: Any, statistic: Statistic = mean) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of values [runs]; the range of fewer than FEWEST_SEEDS.
+
+    (nan, nan) for fewer than two values, or if one is not finite.
+    """
+    values = np.asarray(values, np.float64)
+    if len(values) < 2 or not np.isfinite(values).all():
+        return float("nan"), float("nan")
+    if len(values) < FEWEST_SEEDS:
+        return float(values.min()), float(values.max())
+    return bootstrap_interval(values, statistic)
+
+
+def spread_name(*counts: int) -> str:
+    """Return what `spread` of so many seeds is: "95 % interval" or "range of 3 seeds"."""
+    few = sorted({count for count in counts if 1 < count < FEWEST_SEEDS})
+    names = ["95 % interval"] if len(few) < len(set(counts) - {1}) else []
+    return ", ".join([*names, *(f"range of {count} seeds" for count in few)])
 
 
 def bootstrap_interval(

@@ -10,7 +10,12 @@ import numpy as np
 
 from bellmax import UserError, must
 from bellmax.launch.config.run_config import RunConfig, load_to_play
-from bellmax.launch.reporting.statistics import bootstrap_interval
+from bellmax.launch.reporting.statistics import (
+    FEWEST_SEEDS,
+    bootstrap_interval,
+    spread,
+    spread_name,
+)
 from bellmax.launch.reporting.statistics import mean as mean_of
 from bellmax.launch.runners.base import PolicyInputs
 from bellmax.launch.runners.train_state import TrainState
@@ -98,7 +103,9 @@ def describe_evaluation(evaluation: Evaluation) -> list[str]:
             f"{f', {cut.sum()} cut' if cut.any() else ''}) at step {evaluation.step:,}"
         )
         if returns.size > 1:
-            lines[-1] += f"; deviation {deviation}, 95 % interval {low} to {high}"
+            lines[-1] += f"; deviation {deviation}"
+        if returns.size >= FEWEST_SEEDS:  # the range of fewer is above
+            lines[-1] += f", 95 % interval {low} to {high}"
     if evaluation.restarts:
         lines.append(
             "restarts of environments that broke, whose returns begin again at 0: "
@@ -106,7 +113,10 @@ def describe_evaluation(evaluation: Evaluation) -> list[str]:
         )
     if len(evaluation.seeds) > 1:
         mean = evaluation.episode_return.mean()
-        lines.append(f"mean over {len(evaluation.seeds)} seeds: {mean:.{digits}f}")
+        count, means = len(evaluation.seeds), evaluation.episode_return.mean(axis=1)
+        low, high = (f"{x:.{digits}f}" for x in spread(means))
+        around = f"{spread_name(count)} {low} to {high}"
+        lines.append(f"mean over {count} seeds: {mean:.{digits}f} ({around})")
     return lines
 
 
@@ -143,9 +153,9 @@ def _deviation(returns: np.ndarray) -> float:
 
 
 def _interval(returns: np.ndarray) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the mean over episodes."""
+    """The 95 % bootstrap interval of the mean over episodes; NaN if they are few."""
     finite = returns[np.isfinite(returns)].astype(np.float64)
-    if finite.size != returns.size:
+    if finite.size != returns.size or finite.size < FEWEST_SEEDS:
         return np.nan, np.nan
     low, high = bootstrap_interval(finite, mean_of)
     return float(low), float(high)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from bellmax.launch.reporting.plot import COLOURS
-from bellmax.launch.reporting.statistics import bootstrap_interval
+from bellmax.launch.reporting.statistics import spread, spread_name
 from bellmax.launch.studies.robust.run import Robustness
 
 _COLUMNS = 5  # of heat maps, one for each value of a third parameter
@@ -15,8 +15,8 @@ _LABEL = "episode return"
 def draw(result: Robustness) -> Any:
     """Draw the mean over seeds of every cell, and mark the nominal task.
 
-    One parameter: a curve with its 95 % bootstrap interval. Two: a heat map. Three: a heat map for
-    each value of the third, all with the same colour scale; the nominal task is marked in the map
+    One parameter: a curve with its 95 % bootstrap interval, or the range of fewer than five
+    seeds. Two: a heat map. Three: a heat map for each value of the third, all with the same colour scale; the nominal task is marked in the map
     of the nearest value.
 
     Returns:
@@ -57,14 +57,15 @@ def _draw_curve(axes: Any, result: Robustness) -> None:
     for one in returns if many else []:
         axes.plot(points, one, color=colour, linewidth=0.6, alpha=0.25)
     if many:
-        bands = np.array([_interval(column) for column in returns.T])
+        bands = np.array([spread(column) for column in returns.T])
         axes.fill_between(points, *bands.T, color=colour, alpha=0.2, linewidth=0)
     axes.plot(points, returns.mean(axis=0), color=colour, linewidth=1.8, marker="o", markersize=4)
     nominal = result.nominal[name], result.nominal_returns.mean()
     axes.axvline(nominal[0], color="0.6", linewidth=0.8, linestyle="--", zorder=0)
     axes.plot(*nominal, "*", color=COLOURS[1], markersize=12, label="nominal", linestyle="none")
     axes.set_xlabel(name)
-    axes.set_ylabel(f"{_LABEL}\n(mean over seeds, 95 % interval)" if many else _LABEL)
+    band = f"(mean over seeds, {spread_name(len(returns))})"
+    axes.set_ylabel(f"{_LABEL}\n{band}" if many else _LABEL)
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -102,10 +103,6 @@ def _draw_maps(figure: Any, panels: Any, result: Robustness, last: np.ndarray) -
     handles = {h.get_label(): h for axes in panels for h in axes.get_legend_handles_labels()[0]}
     place = {"loc": "outside lower right", "ncols": 2, "fontsize": "small", "frameon": False}
     figure.legend(handles=list(handles.values()), **place)
-
-
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    return bootstrap_interval(values) if np.isfinite(values).all() else (np.nan, np.nan)
 
 
 def _mark(axes: Any, place: tuple[float, float], marker: str, label: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from bellmax import UserError
 from bellmax.launch.config.boxes import Box, UpperEnd, make_cells
 from bellmax.launch.distributed.files import write_whole
-from bellmax.launch.reporting.statistics import bootstrap_interval
+from bellmax.launch.reporting.statistics import FEWEST_SEEDS, spread, spread_name
 from bellmax.launch.runners.evaluation import Episodes, evaluation_rows
 from bellmax.launch.studies.robust.plot import draw
 from bellmax.launch.studies.robust.run import TAIL, Robustness, evaluate_robust, summarise
@@ -105,7 +105,9 @@ def describe(result: Robustness) -> list[str]:
         columns = [summary.mean, summary.worst, summary.cvar, nominal]
         names = ["mean", "worst", f"CVaR {TAIL:.0%}", "nominal"]
         parts = [f"{n} {_interval(c)}" for n, c in zip(names, columns, strict=True)]
-        lines.append(f"{len(result.seeds)} seeds, 95 % intervals: {', '.join(parts)}")
+        count = len(result.seeds)
+        head = spread_name(count) if count < FEWEST_SEEDS else f"{count} seeds, 95 % intervals"
+        lines.append(f"{head}: {', '.join(parts)}")
     return lines
 
 
@@ -123,7 +125,7 @@ def _place(result: Robustness, cell: int) -> str:
 
 
 def _interval(values: np.ndarray) -> str:
-    low, high = bootstrap_interval(values) if np.isfinite(values).all() else (math.nan, math.nan)
+    low, high = spread(values)
     return f"{values.mean():.2f} [{low:.2f}, {high:.2f}]"
 
 

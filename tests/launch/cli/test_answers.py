@@ -1,5 +1,6 @@
 """What `evaluate`, `plot`, `list` and `check-env` print and write for those who read on."""
 
+import importlib.util
 import json
 import re
 
@@ -9,6 +10,7 @@ import pytest
 from bellmax import UserError
 from bellmax.agents import registry
 from bellmax.launch.cli import main
+from bellmax.launch.cli.descriptions import describe_names
 from bellmax.launch.config.run_config import list_presets
 from bellmax.launch.reporting.plot import draw_runs
 from bellmax.launch.reporting.plot_options import Look, read_look, smooth
@@ -44,11 +46,13 @@ def test_returns_have_the_digits_that_their_spread_needs(returns, text):
 
 def test_an_evaluation_is_json_with_every_episode():
     found = json.loads(
-        json.dumps(as_json(evaluation([[1, 2, 6], [np.inf, 1, 2]])), allow_nan=False)
+        json.dumps(as_json(evaluation([[1, 2, 6, 1, 5], [np.inf, 1, 2, 1, 1]])), allow_nan=False)
     )
     first, second = found["seeds"]
-    assert first["mean"] == 3 and first["returns"] == [1, 2, 6] and found["step"] == 7
+    assert first["mean"] == 3 and first["returns"] == [1, 2, 6, 1, 5] and found["step"] == 7
     assert first["interval"][0] < 3 < first["interval"][1]
+    few = as_json(evaluation([[1, 2, 6, 1]]))["seeds"][0]
+    assert few["interval"] == [None, None]
     assert second["mean"] is None and second["returns"][0] is None
 
 
@@ -143,3 +147,34 @@ def test_a_traceback_is_printed_where_it_is_asked_for(capsys):
         assert lines[0].startswith("Traceback") and lines[-1].startswith("bellmax: ")
     with pytest.raises(UserError):
         read_look(size="x")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "text"),
+    [
+        (3, "mean over 3 seeds: 1.00 (range of 3 seeds 0.00 to 2.00)"),
+        (5, "mean over 5 seeds: 2.00 (95 % interval 0."),
+    ],
+)
+def test_few_seeds_have_a_range_and_no_interval(seeds, text):
+    *each, last = describe_evaluation(evaluation([[seed] * 2 for seed in range(seeds)]))
+    assert last.startswith(text), last
+    assert all("interval" not in line for line in each)  # of two episodes
+
+
+def test_a_preset_names_the_extra_that_is_missing(monkeypatch):
+    missing = {"gymnax", "mujoco"}
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n in missing else find(n))
+    names = ["dqn/cartpole", "td3/hopper", "munchausen_dqn/gymnasium_acrobot"]
+    said = describe_names("presets", [*names, "dqn/minatar_breakout"])
+    needs = [line.partition("needs the extra ")[2] for line in said.values()]
+    assert needs == ["", "gymnasium]", "", "gymnax]"]
+
+
+def test_an_agent_in_place_of_a_preset_and_the_version_are_explained(capsys):
+    assert main(["train", "mine:make_agent"]) == 2
+    assert "type a preset and `--agent.name mine:make_agent`" in capsys.readouterr().err
+    assert main(["train", "nothing_like_any"]) == 2
+    assert "`bellmax list presets` and `bellmax list agents` name" in capsys.readouterr().err
+    assert main(["--help"]) == 0 and "--version" in capsys.readouterr().out

@@ -40,7 +40,7 @@ def test_runs_that_differ_by_seed_are_one_curve(tmp_path, monkeypatch):
     runs = [make_run(tmp_path / str(seed), seeds=[seed]) for seed in range(4)]
     (axes,) = drawn(monkeypatch, runs, tmp_path)
     assert labels(axes) == ["dqn, 4 seeds"] and len(axes.lines) == 5
-    assert "(interquartile mean, 95 % interval)" in axes.get_ylabel()
+    assert "(interquartile mean, range of 4 seeds)" in axes.get_ylabel()
     assert (axes.get_title(), axes.get_xlabel()) == ("bellmax/CartPole", "environment steps")
 
 
@@ -49,7 +49,7 @@ def test_few_seeds_show_the_mean(tmp_path, monkeypatch):
     (axes,) = drawn(monkeypatch, [run], tmp_path)
     seeds = np.array([line.get_ydata() for line in axes.lines[:3]])
     np.testing.assert_allclose(axes.lines[3].get_ydata(), seeds.mean(axis=0))
-    assert "(mean, 95 % interval)" in axes.get_ylabel()
+    assert "(mean, range of 3 seeds)" in axes.get_ylabel()
 
 
 def test_curves_of_one_panel_show_the_same_statistic(tmp_path, monkeypatch):
@@ -58,7 +58,7 @@ def test_curves_of_one_panel_show_the_same_statistic(tmp_path, monkeypatch):
     (axes,) = drawn(monkeypatch, [many, few], tmp_path)
     seeds = np.array([line.get_ydata() for line in axes.lines[:5]])
     np.testing.assert_allclose(axes.lines[5].get_ydata(), seeds.mean(axis=0))
-    assert "(mean, 95 % interval)" in axes.get_ylabel()
+    assert "(mean, 95 % interval, range of 2 seeds)" in axes.get_ylabel()
 
 
 def test_one_seed_promises_no_interval(tmp_path, monkeypatch):

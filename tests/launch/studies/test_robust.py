@@ -249,7 +249,7 @@ def test_the_command_writes_a_table_and_pictures(run, capsys):
     assert "box theta-slope: 25 cells (theta 0 to 2, slope 0 to 1), 2 episodes a cell" in lines[0]
     answer = "mean 0.00, worst -4.00 at theta 0, slope 0, CVaR 10% -3.67, nominal -14.00"
     assert lines[1:3] == [f"seed 0: {answer}", f"seed 1: {answer}"]
-    assert lines[3].startswith("2 seeds, 95 % intervals: mean 0.00 [0.00, 0.00], worst -4.00 [")
+    assert lines[3].startswith("range of 2 seeds: mean 0.00 [0.00, 0.00], worst -4.00 [")
     stem = run / "robust-theta-slope"
     paths = [stem.with_name(stem.name + suffix) for suffix in (".jsonl", ".png", ".svg")]
     assert lines[4:] == [str(path) for path in paths]
