@@ -17,15 +17,16 @@ import numpy as np
 from bellmax import UserError, must
 from bellmax.launch.config.overrides import flatten, override
 from bellmax.launch.config.run_config import RunConfig, Source, load, read_source, resolve, to_dict
-from bellmax.launch.reporting.loggers import Logger
+from bellmax.launch.reporting.loggers import Logger, check_logger
 from bellmax.launch.reporting.metrics import read_metrics
 from bellmax.launch.reporting.plot import draw_runs, save_figure
 from bellmax.launch.studies.evaluate import Evaluation, evaluate_run
 from bellmax.launch.studies.record import record_run
 from bellmax.launch.training import train as training
-from bellmax.launch.training.folders import check_new, check_writable, run_folder
+from bellmax.launch.training.folders import check_new, check_steps, check_writable, run_folder
 from bellmax.launch.training.policy import Policy, load_policy
 
+_HOW_TO_NAME = "a run's folder keeps the name, so the code must be in a module that can be imported"
 OnInterval = Callable[[int, dict[str, float]], object]
 AnyLogger = Logger | str
 
@@ -145,6 +146,7 @@ class Run:
           UserError: a value that must stay in a resumed run differs, or no checkpoint is intact.
         """
         overrides |= {} if steps is None else {"steps": steps}
+        check_steps(self.path, flatten(overrides).get("steps"))
         reports = on_interval, progress, loggers
         config, output = _prepare(self.path, overrides, *reports, trust=self._trust)
         training.resume(self.path, config, output=output)
@@ -221,8 +223,19 @@ def _resolve(
     else:
         read = read_source(source)
     typed = flatten(overrides)
+    given = flatten(read.mapping) if isinstance(read.mapping, Mapping) else {}
+    for key, value in [*given.items(), *typed.items()]:
+        if callable(value):
+            raise UserError(must(key, "text, module:name", _code(value), _HOW_TO_NAME))
     plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in typed.items()}
     return resolve(read, plain, trust=trust, loggers=loggers)
+
+
+def _code(value: Any) -> str:
+    """Return what a function or class is, and its name as a value of the configuration."""
+    kind = "class" if isinstance(value, type) else "function"
+    name = getattr(value, "__qualname__", type(value).__name__)
+    return f"the {kind} {getattr(value, '__module__', None)}:{name}"
 
 
 def train(
@@ -240,7 +253,8 @@ def train(
     Args:
       preset_or_config: source of the configuration, as in `load_config`.
       out: a new or empty folder for the run. None takes a temporary one, which is removed with the
-        returned Run.
+        returned Run; if training fails or is interrupted, the folder is kept and named in a note of
+        the exception.
       on_interval: called as on_interval(step, metrics) after every interval and every evaluation,
         with the metrics that loggers get. An exception of it ends the run and propagates.
       progress: whether to print the progress.
@@ -261,9 +275,12 @@ def train(
         check_new(folder)
     try:
         training.train(config, folder, output=output)
-    except BaseException:
+    except BaseException as error:
         if out is None:
-            shutil.rmtree(folder, ignore_errors=True)
+            if any(folder.iterdir()):
+                error.add_note(f"the run is kept in {folder}; bellmax.load_run opens it")
+            else:  # it failed at its start
+                folder.rmdir()
         raise
     return Run(folder, temporary=out is None, trust=True)
 
@@ -294,5 +311,7 @@ def _prepare(
 ) -> tuple[RunConfig, training.Output]:
     names = [one for one in loggers if isinstance(one, str)]
     objects = [(type(one).__name__, one) for one in loggers if not isinstance(one, str)]
+    for _, one in objects:
+        check_logger("loggers", one)
     config = _resolve(source, overrides, trust=trust, loggers=names)
     return config, training.Output(progress, objects, on_interval, warnings.warn)

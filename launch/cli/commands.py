@@ -15,6 +15,7 @@ from bellmax.launch.config.yaml_files import is_unicode
 from bellmax.launch.distributed.signals import interruptible
 from bellmax.launch.training.folders import (
     check_new,
+    check_steps,
     check_writable,
     is_finished,
     resume_command,
@@ -86,6 +87,9 @@ def _continue(
     overrides: Sequence[str],
 ) -> int:
     """Resume a run with the configuration of `source` and the overrides."""
+    from bellmax.launch.config.options import read_overrides
+
+    check_steps(run, read_overrides(overrides).get("steps"))
     config = _load(arguments, source, overrides)
     if is_finished(run, config.steps, config.env.num_envs * config.rollout_length):
         print(f"{run} has taken its {config.steps:,} steps already; more --steps train it further")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bellmax import UserError
+from bellmax.envs.errors import described
 from bellmax.launch.distributed.files import write_whole
 from bellmax.launch.reporting.loggers import Logger, summarise
 
@@ -83,7 +84,7 @@ class MetricsLog:
                 action()
         except (Exception, SystemExit) as error:
             self._sinks.remove(sink)
-            reason = str(error) or type(error).__name__
+            reason = described(error)
             with contextlib.suppress(Exception):  # stderr may be closed too
                 self._report(f"{sink.name} failed ({reason}); training continues without it")
             with contextlib.suppress(Exception, SystemExit):

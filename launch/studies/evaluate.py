@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.launch.config.run_config import RunConfig, load_to_play
 from bellmax.launch.reporting.statistics import bootstrap_interval
 from bellmax.launch.reporting.statistics import mean as mean_of
@@ -204,6 +204,8 @@ def _find(
     checkpoints = Checkpoints(run / "checkpoints", keep=keep, read_only=True)
     if checkpoint == "latest":
         return checkpoints, None
+    if checkpoint != "best" and not isinstance(checkpoint, int | np.integer):
+        raise UserError(must("checkpoint", "latest, best or a step", repr(checkpoint)))
     step = checkpoints.best() if checkpoint == "best" else int(checkpoint)
     if step is None:
         raise UserError(f"no checkpoint of {run} has an evaluation; try --checkpoint latest")

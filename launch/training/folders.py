@@ -1,11 +1,14 @@
 """Folders of runs: checks of new and of existing ones."""
 
+import contextlib
 import os
 import shlex
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, cast
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.options import did_you_mean
 from bellmax.launch.config.sentences import show
 from bellmax.launch.config.trust import code_in
@@ -20,6 +23,44 @@ def check_new(out: Path) -> None:
     # A kill while the configuration is written leaves half of it; a restarted job continues.
     if out.is_dir() and any(path.name != "config.yaml.tmp" for path in out.iterdir()):
         raise UserError(f"{out} is not empty; name a new folder with --out")
+
+
+def is_unused(run: Path) -> bool:
+    """Return whether a run has neither a checkpoint nor a row of metrics, so nothing to keep."""
+    for name in ("checkpoints", "policy"):
+        if (run / name).is_dir() and any((run / name).iterdir()):
+            return False
+    log = run / "metrics.jsonl"
+    return not log.exists() or not log.stat().st_size
+
+
+@contextlib.contextmanager
+def emptied_on_failure(run: Path) -> Iterator[None]:
+    """Empty the folder of a new run that fails at its start, so that its name can be used again.
+
+    A run that has a checkpoint or a row of metrics is kept.
+    """
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if is_unused(run):
+                for path in run.iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
+
+
+def check_steps(run: Path, steps: object) -> None:
+    """Raise UserError if a run has taken more than `steps` already; other mistakes pass."""
+    folder = run / "checkpoints"
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    taken = max((int(name) for name in names if name.isdigit()), default=0)
+    try:
+        few = steps is not None and float(cast(Any, steps)) < taken
+    except (TypeError, ValueError):  # not a number, which validation reports
+        return
+    if few:
+        raise UserError(must("steps", f"at least {taken}, those that {run} has taken", steps))
 
 
 def is_finished(run: Path, steps: int, rollout: int) -> bool:

@@ -25,7 +25,12 @@ from bellmax.launch.reporting.versions import all_versions
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment, build, check_memory
-from bellmax.launch.training.folders import check_new, check_trains, resume_command
+from bellmax.launch.training.folders import (
+    check_new,
+    check_trains,
+    emptied_on_failure,
+    resume_command,
+)
 from bellmax.launch.training.loop import Session, first_checkpoint
 
 # What a resumed run may change: nothing that the state or the steps taken so far depend on, but
@@ -77,11 +82,12 @@ def train(
     Raises:
       UserError: the folder is in use, or holds a run.
     """
-    with _opened(out, config, actors) as opened:
+    with _opened(out, config, actors) as opened, contextlib.ExitStack() as stack:
         # Another process may have trained there since it was checked, which takes seconds.
         if (out / "config.yaml").exists() and continues:
             return _continue(opened, out, output)
         check_new(out)
+        stack.enter_context(emptied_on_failure(opened.folder))
         write_whole(opened.folder / "config.yaml", to_yaml(config).encode())
         versions = json.dumps(all_versions(), indent=2) + "\n"
         write_whole(opened.folder / _VERSIONS, versions.encode())

@@ -1,6 +1,7 @@
 """A signal to a host run: it is saved, and a resumed run does what was due."""
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -98,6 +99,8 @@ def test_faults_of_evaluations_are_reported_and_those_of_training_survive_a_resu
     (row, _) = rows(run, "evaluation")
     assert row["restarts"] == 2 * 30 // 5  # of two environments that play 30 steps
     assert "2 of 2 episodes cut, restarts 12\n" in out
+    reason = r"an environment broke and was recreated: \w+: .* \(lines.py, line \d+\);"
+    assert len(re.findall(reason, out)) == 1
     before = rows(run, "train")[-1]
     assert main(["resume", "run", "--trust", "--steps", "1600"]) == 0
     after = rows(run, "train")[-1]
