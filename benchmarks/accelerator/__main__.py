@@ -26,9 +26,9 @@ SMALL_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_p
 class Worker:
     """The process that measures, started when a section needs it."""
 
-    def __init__(self, small: bool, out: Path):
+    def __init__(self, small: bool, out: Path, rejax: str | None):
         self.context = multiprocessing.get_context("spawn")
-        self.arguments, self.process, self.pipe = (small, out), None, None
+        self.arguments, self.process, self.pipe = (small, out, rejax), None, None
 
     def start(self) -> Any:
         """The pipe to the process; a new process if there is none."""
@@ -82,12 +82,17 @@ def run_section(
 
 
 def run(
-    sections: tuple[plan.Section, ...], out: Path, *, seconds: float, small: bool
+    sections: tuple[plan.Section, ...],
+    out: Path,
+    *,
+    seconds: float,
+    small: bool,
+    rejax: str | None = None,
 ) -> dict[str, Any]:
     """Run the sections within `seconds` and return the report, which is also written to `out`."""
     started, grace = time.monotonic(), plan.SMALL_GRACE if small else plan.GRACE
     report = new_report(sections, seconds=seconds, small=small)
-    worker = Worker(small, out)
+    worker = Worker(small, out, rejax)
 
     def save() -> None:
         write(report, sections, out)
@@ -120,6 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, help="time limit of the run, default: 480")
     parser.add_argument("--small", action="store_true", help="sizes for a CPU, 170 seconds")
     parser.add_argument("--only", nargs="+", choices=names, metavar="SECTION", default=names)
+    parser.add_argument("--rejax", metavar="PYTHON", help="an interpreter that has rejax")
     given = parser.parse_args(arguments)
     # Leaves room for rejax, which has a process of its own on the same device.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.7")
@@ -127,7 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {SMALL_FLAGS}".strip()
     seconds = given.seconds or (plan.SMALL_SECONDS if given.small else plan.SECONDS)
     chosen = tuple(section for section in plan.SECTIONS if section.name in given.only)
-    run(chosen, given.out, seconds=seconds, small=given.small)
+    run(chosen, given.out, seconds=seconds, small=given.small, rejax=given.rejax)
     print(given.out / "accelerator.md")
 
 

@@ -15,6 +15,7 @@ from minatar import PROTOCOL
 from report import interval
 
 from bellmax import UserError
+from bellmax.launch.config.run_config import to_yaml
 from bellmax.launch.runners.evaluation import evaluation_rows
 from bellmax.launch.training.checkpoints import Checkpoints
 
@@ -22,17 +23,24 @@ AGENTS = ("munchausen_dqn", "dqn")
 GAMES = ("minatar_breakout", "minatar_space_invaders", "minatar_asterix", "minatar_freeway")
 SEEDS, SLOWDOWN = 16, 2.0  # seeds without figures of speed; what more of them may cost
 STEPS, EVERY = 500_000, 25_000  # environment steps per seed of a game, and of one turn
-SAVING = 0.1  # share of the time for checkpoints, at most
+MOST_SEEDS = 256  # more of them make the interval hardly narrower
 
 
 class Learner:
-    """One agent on one game: its program, its state, and its checkpoints."""
+    """One agent on one game, in a run's folder of which `bellmax evaluate` reads the checkpoint.
+
+    `bellmax resume` does not: the checkpoint has no replay.
+    """
 
     def __init__(self, program: Program, folder: Path):
         self.program, self.folder = program, folder
         self.state, self.steps, self.seconds = start(program), 0, 0.0
-        self.saving, self.saved = 0.0, None
-        self.checkpoints = Checkpoints(folder, keep=1)
+        self.saved: int | None = None
+        self.checkpoints = Checkpoints(folder / "checkpoints", keep=1)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(to_yaml(program.config))
+        # Compiled now, so that the first turn is a measure of the others.
+        jax.block_until_ready(program.experiment.evaluate(self.state, 0))
 
     def turn(self, steps: int) -> dict[str, Any]:
         """Train for some more environment steps per seed, and evaluate."""
@@ -57,22 +65,14 @@ class Learner:
         }
 
     def _save(self) -> None:
-        """Save, unless that would take more than a share of the time so far."""
-        if self.saved is not None and self.saving * (1 / SAVING) > self.seconds:
-            return
-        began = time.monotonic()
-        self.checkpoints.save(self.steps, self.state, metric=None, extra={})
-        self.saving += time.monotonic() - began
+        """Save all but the replay, which is most of the bytes and which no evaluation needs."""
+        self.checkpoints.save(self.steps, self.state._replace(replay=()), metric=None, extra={})
         self.saved = self.steps
 
 
 def measure_learning(work: Work) -> Iterator[Any]:
     """Games one after the other, for as long as there is time."""
-    rates = work.rows.get("rates", [])
-    preset = "munchausen_dqn/minatar_breakout"
-    seeds = (
-        2 if work.small else plan.seeds_that_fit(rates, preset, slowdown=SLOWDOWN, default=SEEDS)
-    )
+    seeds = 2 if work.small else _seeds(work.rows.get("rates", []))
     steps, every = (4_000, 1_000) if work.small else (STEPS, EVERY)
     for game in ("cartpole",) if work.small else GAMES:
         if work.left() < 5:
@@ -88,7 +88,6 @@ def measure_learning(work: Work) -> Iterator[Any]:
             began = time.monotonic()
             for learner in learners:
                 yield {"game": game} | learner.turn(every)
-            # The first turns compile the evaluation and are no measure of the others.
             taken = [time.monotonic() - began]
         for learner in learners:
             name, saved = learner.folder.name, learner.saved
@@ -98,7 +97,8 @@ def measure_learning(work: Work) -> Iterator[Any]:
 
 def _seeds(rates: list[dict[str, Any]]) -> int:
     preset = "munchausen_dqn/minatar_breakout"
-    return plan.seeds_that_fit(rates, preset, slowdown=SLOWDOWN, default=SEEDS)
+    found = plan.seeds_that_fit(rates, preset, slowdown=SLOWDOWN, default=SEEDS)
+    return min(found, MOST_SEEDS)
 
 
 def _learner(work: Work, agent: str, game: str, seeds: int) -> Learner:
@@ -106,6 +106,6 @@ def _learner(work: Work, agent: str, game: str, seeds: int) -> Learner:
     if work.small:
         options += ["--replay.capacity=2000", "--warmup-steps=500", "--evaluation-max-steps=100"]
     program = prepare(f"{agent}/{game}", options, with_init=False)
-    folder = work.out / "checkpoints" / f"{game}_{agent}"
+    folder = work.out / "runs" / f"{game}_{agent}"
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier run, with other steps
     return Learner(program, folder)

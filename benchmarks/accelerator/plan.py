@@ -84,7 +84,7 @@ SECTIONS = (
         "Learning",
         "Evaluation return of Munchausen DQN and DQN on MinAtar: mean over seeds and its 95 % "
         "interval. The agents take turns, so that a run that is cut has both at equal steps.",
-        *(10_000, 20, 10),
+        *(10_000, 40, 10),
         _HERE + "learning:measure_learning",
     ),
 )

@@ -170,11 +170,11 @@ def measure_peers(work: Work) -> Iterator[Any]:
         return
     from speed import compare
 
-    rejax = importlib.util.find_spec("rejax") is not None
-    if not rejax:
-        yield "rejax is not installed, and was passed over"
+    rejax = work.rejax or (sys.executable if importlib.util.find_spec("rejax") else None)
+    if rejax is None:
+        yield "rejax was passed over: it is not installed, and `--rejax PYTHON` was not given"
     elif jax.default_backend() == "tpu":
-        rejax = False
+        rejax = None
         yield "rejax was passed over: it needs a process of its own, and a TPU serves one process"
     quiet_peer()
     updates, rounds, taken = (200, 3, []) if work.small else (2_000, 5, [])
@@ -183,6 +183,6 @@ def measure_peers(work: Work) -> Iterator[Any]:
             yield f"{seeds} seeds did not fit"
             continue
         started = time.monotonic()
-        for row in compare(seeds, updates, 10_000, rounds, sys.executable if rejax else None):
+        for row in compare(seeds, updates, 10_000, rounds, rejax):
             yield row | {"updates": updates}
         taken.append(time.monotonic() - started)

@@ -19,6 +19,7 @@ class Work(NamedTuple):
       small: sizes for a CPU.
       until: `time.monotonic()` at which its limit ends.
       out: folder of the run.
+      rejax: the interpreter that has rejax; None if there is none.
       rows: rows of the sections before, by name.
       programs: compiled programs that a later section uses again.
     """
@@ -26,6 +27,7 @@ class Work(NamedTuple):
     small: bool
     until: float
     out: Path
+    rejax: str | None
     rows: dict[str, list[dict[str, Any]]]
     programs: dict[Any, Any]
 
@@ -39,7 +41,7 @@ def fits(work: Work, taken: list[float]) -> bool:
     return work.left() > max(taken, default=0.0)
 
 
-def serve(pipe: Connection, small: bool, out: Path) -> None:
+def serve(pipe: Connection, small: bool, out: Path, rejax: str | None = None) -> None:
     """Run the sections that come as (function, seconds, rows) until the other end closes.
 
     A section yields a dict (a row), a string (a sentence) or a pair ("facts", dict). Each is sent
@@ -51,7 +53,7 @@ def serve(pipe: Connection, small: bool, out: Path) -> None:
             function, seconds, rows = pipe.recv()
         except EOFError:
             return
-        work = Work(small, time.monotonic() + seconds, out, rows, programs)
+        work = Work(small, time.monotonic() + seconds, out, rejax, rows, programs)
         try:
             module, _, name = function.partition(":")
             for found in getattr(importlib.import_module(module), name)(work):
