@@ -20,27 +20,29 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import rlax
-from dm_env import specs
+from atari_shapes import (
+    ADAM_EPSILON,
+    BATCH,
+    GAMMA,
+    LEARNING_RATE,
+    MAX_NORM,
+    SHAPE,
+    N,
+    make_agent,
+    make_batch,
+)
 from timing import alternate, ratios, table
-
-from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig, make_qr_dqn_retrace
-from bellmax.agents.shared.base import Batch
-from bellmax.envs import EnvSpec, Step
-from bellmax.networks import NetworkConfig, QuantileOutput
 
 try:
     import haiku as hk
 except ImportError:
     raise SystemExit("benchmarks/learner.py compares with haiku: pip install dm-haiku") from None
 
-N, BATCH, SHAPE, GAMMA = 201, 32, (84, 84, 4), 0.99
-LEARNING_RATE, ADAM_EPSILON, MAX_NORM = 5e-5, 0.01 / 32, 10.0
 TOLERANCE = 1e-4  # of the largest entry, of sums over thousands of float32
 KEY = jax.random.key(0)
 ZOO = "DQN Zoo's"
@@ -53,60 +55,6 @@ MORE: dict[str, dict[str, Any]] = {
     "Retrace K=5, every step learns": {"n_step": 5, "anchor": "every"},
     "Retrace K=5, target epsilon 0.01": {"n_step": 5, "target_epsilon": 0.01},
 }
-
-
-class Given(nn.Module):
-    """A network without work: the observation is the output, but for a shift that is learnt."""
-
-    num_actions: int
-    num_quantiles: int
-
-    @nn.compact
-    def __call__(self, x):
-        shift = self.param("shift", nn.initializers.zeros, x.shape[1:])
-        return QuantileOutput((x + shift).mean(axis=1), x + shift)
-
-
-def make_agent(num_actions, options, given=False):
-    """The agent of one side; `given` replaces the network."""
-    network = {"module": f"{__name__}:Given"} if given else {"torso": "nature"}
-    config = QRDQNRetraceConfig(
-        num_quantiles=N,
-        batch_size=BATCH,
-        discount=GAMMA,
-        learning_rate=LEARNING_RATE,
-        adam_epsilon=ADAM_EPSILON,
-        max_gradient_norm=MAX_NORM,
-        target_period=2500,  # DQN Zoo: every 40,000 frames, with a step every 16
-        network=NetworkConfig(**network),
-        **options,
-    )
-    pixels = specs.Array(SHAPE, np.uint8)
-    observation = specs.Array((N, num_actions), np.float32) if given else pixels
-    action = specs.DiscreteArray(num_actions)
-    return make_qr_dqn_retrace(config, EnvSpec("atari shapes", observation, action))
-
-
-def make_batch(num_actions, length, given=False):
-    """Random steps [B, length], a few of them the last of an episode, but never the first."""
-    rng = np.random.default_rng(0)
-    rows = BATCH, length
-    if given:
-        observation = rng.normal(size=(*rows, N, num_actions)).astype(np.float32)
-    else:
-        observation = rng.integers(0, 256, (*rows, *SHAPE), np.uint8)
-    is_last = rng.random(rows) < 0.02
-    is_last[:, 0] = False
-    steps = Step(
-        observation=observation,
-        action=rng.integers(0, num_actions, rows, np.int32),
-        reward=rng.integers(-1, 2, rows).astype(np.float32),
-        discount=(rng.random(rows) > 0.02).astype(np.float32),
-        is_first=np.zeros(rows, bool),
-        is_last=is_last,
-        behaviour=np.full(rows, -np.log(num_actions), np.float32),
-    )
-    return jax.device_put(Batch(steps, np.ones(BATCH, np.float32)))
 
 
 def make_zoo(num_actions):

@@ -7,6 +7,7 @@ largest difference of the two gradients over the largest entry of one.
 """
 
 import argparse
+import functools
 import statistics
 
 import jax
@@ -29,6 +30,11 @@ def gradient(method, tau, kappa):
     return jax.jit(jax.grad(loss))
 
 
+def call(function, arrays):
+    """Wait for a call; the result is dropped, as `alternate` would take it for seconds."""
+    jax.block_until_ready(function(*arrays))
+
+
 def compare(n, k, batch, kappa, rounds):
     """One row of the table: milliseconds of each form for K targets of N quantiles."""
     keys = jax.random.split(jax.random.key(k), 3)
@@ -38,10 +44,7 @@ def compare(n, k, batch, kappa, rounds):
     tau = quantile_midpoints(n)
     functions = {name: gradient(name, tau, kappa) for name in ("pairwise", "sorted")}
     one, other = (function(*arrays) for function in functions.values())
-    sides = {
-        name: lambda function=function: jax.block_until_ready(function(*arrays))
-        for name, function in functions.items()
-    }
+    sides = {name: functools.partial(call, f, arrays) for name, f in functions.items()}
     seconds = alternate(sides, rounds)
     cpu = jax.default_backend() == "cpu"
     return {
