@@ -16,8 +16,8 @@ def draw(result: Robustness) -> Any:
     """Draw the mean over seeds of every cell, and mark the nominal task.
 
     One parameter: a curve with its 95 % bootstrap interval, or the range of fewer than five
-    seeds. Two: a heat map. Three: a heat map for each value of the third, all with the same colour scale; the nominal task is marked in the map
-    of the nearest value.
+    seeds. Two: a heat map. Three: a heat map for each value of the third, all with the same colour
+    scale; the nominal task is marked in the map of the nearest value.
 
     Returns:
       A matplotlib Figure.
