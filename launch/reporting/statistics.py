@@ -44,7 +44,7 @@ def spread(values: Any, statistic: Statistic = mean) -> tuple[float, float]:
 
 
 def spread_name(*counts: int) -> str:
-    """Return what `spread` of so many seeds is: "95 % interval" or "range of 3 seeds"."""
+    """Return the name of `spread` for numbers of seeds: "95 % interval", "range of 3 seeds"."""
     few = sorted({count for count in counts if 1 < count < FEWEST_SEEDS})
     names = ["95 % interval"] if len(few) < len(set(counts) - {1}) else []
     return ", ".join([*names, *(f"range of {count} seeds" for count in few)])

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from bellmax.launch.reporting.statistics import bootstrap_interval, interquartile_mean, mean
+from bellmax.launch.reporting.statistics import (
+    bootstrap_interval,
+    interquartile_mean,
+    mean,
+    spread,
+    spread_name,
+)
 
 
 def test_interquartile_mean_by_hand():
@@ -61,3 +67,15 @@ def test_strata_keep_the_difference_between_tasks_out_of_the_interval():
 def test_a_wrong_rank_is_named():
     with pytest.raises(ValueError, match=r"got \(2, 2, 2\)"):
         bootstrap_interval(np.zeros((2, 2, 2)), mean)
+
+
+def test_the_spread_of_few_seeds_is_their_range():
+    for values in ([1.0, 5.0], [3.0, 1.0, 7.0], [4.0, 4.0, 0.0, 1.0]):
+        assert spread(values) == (min(values), max(values))
+    values = [1.0, 2.0, 3.0, 4.0, 10.0]
+    assert spread(values) == bootstrap_interval(values) != (1.0, 10.0)
+    for none in ([1.0], [1.0, float("nan")], [float("inf")] * 6):
+        assert np.isnan(spread(none)).all()
+    assert spread_name(5) == spread_name(1, 8) == "95 % interval"
+    assert spread_name(3) == spread_name(1, 3) == "range of 3 seeds"
+    assert spread_name(2, 4, 9) == "95 % interval, range of 2 seeds, range of 4 seeds"
