@@ -37,6 +37,7 @@ from bellmax.agents.shared.intrinsic import (
     make_normaliser,
     transitions,
 )
+from bellmax.agents.shared.own import check_array
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import (
     RecurrentMemory,
@@ -44,6 +45,8 @@ from bellmax.networks import (
     RecurrentParams,
     make_recurrent_network,
 )
+
+_REWARDS = "rewards [S, B] of the function"
 
 
 class OnPolicyParams(NamedTuple):
@@ -207,6 +210,7 @@ def _prepare(
     bonus_state, carried, raw = components.intrinsic.reward(
         params.intrinsic, before.bonus, params.network.encoder, chunk
     )
+    check_array(raw, mask.shape, components.intrinsic.reward, what=_REWARDS)
     normaliser, returns, reward = components.normaliser.update(
         before.normaliser, memory.returns, raw, mask
     )
@@ -254,6 +258,7 @@ def _loss(
     value_loss = 0.5 * losses.masked_mean(jnp.square(values - prepared.target), mask)
     entropy = losses.masked_mean(jax.vmap(jax.vmap(losses.categorical_entropy))(logits), mask)
     intrinsic_loss = components.intrinsic.loss(params.intrinsic, aux.bonus, chunk)
+    check_array(intrinsic_loss, (), components.intrinsic.loss)
     loss = policy_loss + config.value_cost * value_loss - config.entropy_cost * entropy
     loss = loss + intrinsic_loss
     metrics = {

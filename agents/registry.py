@@ -59,7 +59,8 @@ def config_class(name: str) -> type:
 def load(name: str) -> tuple[type, Callable[..., Any]]:
     """Return an agent's config class and its make function (config, env_spec) -> Agent.
 
-    The class of a user's agent is the annotation of the function's first parameter.
+    The class of a user's agent is the annotation of the function's first parameter. Mistakes in
+    the functions of its agent raise UserError when they are traced.
 
     Args:
       name: of a built-in agent, or `module.path:make_agent`.
@@ -79,10 +80,12 @@ def load(name: str) -> tuple[type, Callable[..., Any]]:
     if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
         raise UserError(
             must(
-                f"the first parameter of {name}",
+                f"agent.name: the first parameter of {name}",
                 "annotated with the dataclass of the agent's configuration",
                 config,
                 "as in make_agent(config: MyConfig, spec)",
             )
         )
-    return config, make_agent
+    from bellmax.agents.shared.own import guard  # imports jax
+
+    return config, guard(name, make_agent)

@@ -30,7 +30,7 @@ LENGTH, EPISODES = 1000, 10
 
 def measure(run: Path) -> dict[str, np.ndarray]:
     """As `compare`, of a finished run."""
-    config = load(run)
+    config = load(run, trust=True)
     experiment = build(config)
     _, state, _ = restore(run, experiment, "latest")
     return compare(config, experiment.agent, state)

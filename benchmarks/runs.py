@@ -16,7 +16,7 @@ def train(folder: Path, words: list[str]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     words = ["train", *words, "--out", str(folder)]
     if (folder / "config.yaml").is_file():
-        words = ["resume", str(folder)]
+        words = ["resume", str(folder), "--trust"]
     print("bellmax", *words, flush=True)
     with Path(f"{folder}.log").open("w") as log:
         bellmax = [sys.executable, "-c", PROGRAM, *words]

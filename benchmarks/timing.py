@@ -10,14 +10,15 @@ from pathlib import Path
 def alternate(sides, rounds):
     """Calls each side in turn, `rounds` times: name -> seconds of each call.
 
-    A side that returns a number has timed itself: it prepares and tidies up outside of its turn.
+    A side that returns a float has timed itself: it prepares and tidies up outside of its turn.
+    Whatever else it returns, such as arrays, is no time.
     """
     seconds = {name: [] for name in sides}
     for _ in range(rounds):
         for name, go in sides.items():
             started = time.perf_counter()
             own = go()
-            seconds[name].append(time.perf_counter() - started if own is None else own)
+            seconds[name].append(own if type(own) is float else time.perf_counter() - started)
     return seconds
 
 

@@ -28,7 +28,7 @@ BATCH = 4096
 
 def measure(run: Path) -> dict[str, np.ndarray]:
     """Each [S], over windows that start within an episode; targets are means of distributions."""
-    config = load(run)
+    config = load(run, trust=True)
     hyper = replace(config.agent, n_step=max(config.agent.n_step, 3), trace="retrace")
     experiment = build(config)
     _, state, _ = restore(run, experiment, "latest")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         TimeStep,
     )
     from bellmax.envs.build import is_host_env, make_host_vector, make_task, make_vector_env
-    from bellmax.envs.checks import check_env
+    from bellmax.envs.checks import check_env, describe_spaces
     from bellmax.envs.config import EnvConfig
     from bellmax.envs.host import (
         HostBatch,
@@ -85,6 +85,7 @@ __all__ = [
     "check_env",
     "from_dm_env",
     "from_gymnasium",
+    "describe_spaces",
     "is_host",
     "is_host_env",
     "is_pool",
@@ -121,7 +122,7 @@ _MODULES = {
         "make_task",
         "make_vector_env",
     ),
-    "checks": ("check_env",),
+    "checks": ("check_env", "describe_spaces"),
     "config": ("EnvConfig",),
     "host": (
         "HostBatch",

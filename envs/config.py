@@ -1,7 +1,7 @@
 """The environment's part of a run's configuration. Importing this module does not import jax."""
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Gt, Interval
 
@@ -30,8 +30,9 @@ class EnvConfig:
     coverage: bool = False
     # Latest observations that are concatenated on the last axis; 1 is no stacking.
     frame_stack: Annotated[int, Interval(ge=1, le=64)] = 1
-    # Options of the task, by name, such as size: 20 for bellmax/DeepSea.
-    options: dict[str, int | float | bool | str] = field(default_factory=dict)
+    # Options of the task, by name, such as size: 20 for bellmax/DeepSea. Values are those of YAML:
+    # text, numbers, true or false, null, and lists and sections of these.
+    options: dict[str, Any] = field(default_factory=dict)
     # Domain randomisation: parameters of the task, by name, that are drawn uniformly from low,high
     # at the start of each episode (in the parameter's own unit, low <= high), such as friction:
     # [0.1, 3] for brax/hopper. Evaluation episodes are randomised too. All other parameters keep

@@ -1,7 +1,9 @@
 """Conversion of exceptions in other code to sentences, and suppression of its warnings."""
 
 import contextlib
+import functools
 import importlib
+import inspect
 import logging
 import os
 import sysconfig
@@ -37,21 +39,47 @@ def in_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-def described(error: BaseException) -> str:
-    """Return `in_words` with the file and line of the user's own code that raised, if any did."""
+def described(error: BaseException, otherwise: str = "") -> str:
+    """Return `in_words` with the file and line of the user's own code that raised.
+
+    Args:
+      error: the exception.
+      otherwise: follows the words if no code of the user's own raised, such as a `place`.
+    """
     frames = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
     own = [(file, line) for file, line in frames if _is_own(file)]
     # The message of a SyntaxError has file and line, that of a UserError says what to do.
-    if not own or isinstance(error, SyntaxError | UserError):
+    if isinstance(error, SyntaxError | UserError):
         return in_words(error)
-    file, line = own[-1]
+    return in_words(error) + (_file_and_line(*own[-1]) if own else otherwise)
+
+
+def place(function: Any) -> str:
+    """Return ` (file, line N)`, where a user's own function is defined; "" for other functions."""
+    function = inspect.unwrap(function)
+    while isinstance(function, functools.partial):
+        function = inspect.unwrap(function.func)
+    code = getattr(function, "__code__", None)
+    if code is None:  # a class, or an object with __call__
+        called = function.__init__ if isinstance(function, type) else type(function).__call__
+        code = getattr(called, "__code__", None)
+    if code is None or not _is_own(code.co_filename):
+        return ""
+    return _file_and_line(code.co_filename, code.co_firstlineno)
+
+
+def _file_and_line(file: str, line: int) -> str:
     near = os.path.relpath(file)
-    return f"{in_words(error)} ({file if near.startswith('..') else near}, line {line})"
+    return f" ({file if near.startswith('..') else near}, line {line})"
 
 
 @contextlib.contextmanager
-def in_a_sentence(start: str) -> Iterator[None]:
+def in_a_sentence(start: str, otherwise: str = "") -> Iterator[None]:
     """Turn any exception into a UserError: `start: exception (file, line)`.
+
+    Args:
+      start: of the sentence.
+      otherwise: as in `described`.
 
     Raises:
       UserError: instead of any other exception, `SystemExit` included.
@@ -61,7 +89,7 @@ def in_a_sentence(start: str) -> Iterator[None]:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        raise UserError(f"{start}: {described(error)}") from error
+        raise UserError(f"{start}: {described(error, otherwise)}") from error
 
 
 def making(name: str, options: Mapping[str, Any]) -> contextlib.AbstractContextManager[None]:

@@ -2,12 +2,16 @@
 
 import difflib
 import importlib
+import importlib.metadata
 import inspect
+import pathlib
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
+import bellmax
 from bellmax import UserError, must
 from bellmax.envs.errors import import_own
 
@@ -25,7 +29,37 @@ def import_extra(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise UserError(f'{error.name} is not installed: pip install "bellmax[{extra}]"') from error
+        raise missing(error, extra) from error
+
+
+def missing(error: ModuleNotFoundError, extra: str) -> UserError:
+    """Return the error for a module of an extra that is not installed, with what installs it."""
+    return UserError(f"{error.name} is not installed: {install_command(extra)}")
+
+
+def install_command(extra: str) -> str:
+    """Return the command that adds an extra to this installation.
+
+    No package index has bellmax: in a clone its folder is named, elsewhere what the extra requires.
+    """
+    clone = pathlib.Path(bellmax.__file__).resolve().parents[2]
+    if (clone / "pyproject.toml").is_file() and (clone / "src" / "bellmax").is_dir():
+        return f'pip install "{clone}[{extra}]"'
+    found = extra_requirements().get(extra, [])
+    return f"pip install {' '.join(map(shlex.quote, found))}" if found else f"install {extra}"
+
+
+def extra_requirements() -> dict[str, list[str]]:
+    """Return what each extra of bellmax requires by its metadata, such as `gymnax>=1.0.1`."""
+    try:
+        lines = importlib.metadata.requires("bellmax") or []
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        lines = []
+    extras: dict[str, list[str]] = {}
+    for line in lines:
+        if extra := re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", line):
+            extras.setdefault(extra.group(1), []).append(line.partition(";")[0].strip())
+    return extras
 
 
 def load_callable(name: str, key: str, purpose: str) -> Callable[..., Any]:
@@ -87,6 +121,7 @@ def nearest(word: str, known: Iterable[str], *, least: float = 0.6) -> str | Non
 
     Case is ignored. A section is not near its own keys. `least`: the smallest likeness, in [0, 1].
     """
+    word = word[:200]  # a longer one is near none, and slow to compare
     parts = "[.]" if "/" in word else "[./]"
 
     def likeness(name: str) -> float:
@@ -120,6 +155,16 @@ def check_types(options: Mapping[str, Any], nominal: Mapping[str, Any]) -> None:
         # An int is accepted as a float, as YAML may read one; no other type is converted.
         if {kind, given} <= {*_KINDS} and given is not kind and (kind, given) != (float, int):
             raise UserError(must(name, _KINDS[kind], repr(value)))
+
+
+def check_integers(name: str, options: Mapping[str, Any]) -> None:
+    """Raises UserError if an option of a JAX task is an integer that jax does not hold."""
+    for option, value in options.items():
+        if type(value) is int and not -(2**31) <= value < 2**31:
+            raise UserError(
+                f"env.options.{option} of {name} must be an integer of 32 bits, as jax holds them, "
+                f"got {value}"
+            )
 
 
 def defaults_of(factory: Callable[..., Any]) -> dict[str, Any]:

@@ -6,10 +6,11 @@
 import functools
 import importlib
 import importlib.util
+import re
 from typing import TYPE_CHECKING, Any
 
 from bellmax import UserError
-from bellmax.envs.options import check_arguments, check_types, defaults_of, unknown
+from bellmax.envs.options import check_arguments, check_integers, check_types, defaults_of, unknown
 
 if TYPE_CHECKING:
     from bellmax.envs.base import Environment
@@ -51,6 +52,7 @@ def make(name: str, **options: Any) -> "Environment":
       UserError: no such name or option, a dependency is not installed, or it is a host
         environment.
     """
+    check_integers(name, options)
     if name in _OWN:
         own = getattr(importlib.import_module("bellmax.envs.tasks"), name.partition("/")[2])
         check_arguments(name, own, options)
@@ -175,6 +177,26 @@ def _not_jax(name: str) -> UserError:
 
 
 def _unknown(name: str) -> UserError:
+    if ours := _known_elsewhere(name):
+        return UserError(f"unknown environment {name!r}; did you mean {ours}?")
     suites = {**_SUITES, **HOST_SUITES}
     forms = [f"{suite}/{task}" for suite, task in suites.items()]
     return unknown("environment", name, list_names(), [*forms, "module.path:factory"])
+
+
+def _known_elsewhere(name: str) -> str | None:
+    """Return our name of a task for one that another library gives it."""
+    if atari := re.fullmatch(r"(?:ALE/)?(\w+?)(?:NoFrameskip|Deterministic)?-v[045]", name):
+        game = f"ale/{atari[1]}"
+        if name.startswith("ALE/") or "NoFrameskip" in name or "Deterministic" in name:
+            return game
+    suite, slash, task = name.partition("/")
+    if slash and suite.lower() in ("gym", "gymnasium"):
+        return f"gymnasium/{task}"
+    if grid := re.fullmatch(r"MiniGrid-(.+?)(?:-v\d+)?", name):
+        return f"minigrid/{grid[1]}"
+    if "/" in name or importlib.util.find_spec("gymnasium") is None:
+        return None
+    import gymnasium
+
+    return f"gymnasium/{name}" if name in gymnasium.registry else None

@@ -3,7 +3,6 @@
 It prints nothing, changes no settings of jax, and writes no file outside the run's folder.
 """
 
-import dataclasses
 import io
 import shutil
 import tempfile
@@ -18,15 +17,16 @@ import numpy as np
 from bellmax import UserError, must
 from bellmax.launch.config.overrides import flatten, override
 from bellmax.launch.config.run_config import RunConfig, Source, load, read_source, resolve, to_dict
-from bellmax.launch.reporting.loggers import Logger
+from bellmax.launch.reporting.loggers import Logger, check_logger
 from bellmax.launch.reporting.metrics import read_metrics
 from bellmax.launch.reporting.plot import draw_runs, save_figure
 from bellmax.launch.studies.evaluate import Evaluation, evaluate_run
 from bellmax.launch.studies.record import record_run
 from bellmax.launch.training import train as training
-from bellmax.launch.training.folders import check_new, check_writable, run_folder
+from bellmax.launch.training.folders import check_new, check_steps, check_writable, run_folder
 from bellmax.launch.training.policy import Policy, load_policy
 
+_HOW_TO_NAME = "a run's folder keeps the name, so the code must be in a module that can be imported"
 OnInterval = Callable[[int, dict[str, float]], object]
 AnyLogger = Logger | str
 
@@ -37,8 +37,9 @@ class Run:
     path: the folder.
     """
 
-    def __init__(self, path: Path, *, temporary: bool = False):
+    def __init__(self, path: Path, *, temporary: bool = False, trust: bool = False):
         self.path = path
+        self._trust = trust
         if temporary:
             weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
 
@@ -48,7 +49,7 @@ class Run:
     @property
     def config(self) -> RunConfig:
         """The resolved configuration."""
-        return load(self.path)
+        return load(self.path, trust=self._trust)
 
     def metrics(self, kind: str = "train") -> Any:
         """Return the rows of the log, one row per step and seed.
@@ -92,7 +93,7 @@ class Run:
         Raises:
           UserError: there is no such checkpoint or seed.
         """
-        evaluation = evaluate_run(self.path, episodes, checkpoint, seed)
+        evaluation = evaluate_run(self.path, episodes, checkpoint, seed, trust=self._trust)
         if evaluation.warning:
             warnings.warn(evaluation.warning, stacklevel=2)
         return evaluation
@@ -122,9 +123,9 @@ class Run:
         figure._repr_png_ = to_png  # notebooks show figures by themselves only with pyplot
         return figure
 
-    def policy(self, seed: int | None = None) -> Policy:
+    def policy(self, seed: int | None = None, *, best: bool = False) -> Policy:
         """Return the greedy policy of a seed, by default the first; see `bellmax.load_policy`."""
-        return load_policy(self.path, seed)
+        return load_policy(self.path, seed, best=best, trust=self._trust)
 
     def resume(
         self,
@@ -145,7 +146,9 @@ class Run:
           UserError: a value that must stay in a resumed run differs, or no checkpoint is intact.
         """
         overrides |= {} if steps is None else {"steps": steps}
-        config, output = _prepare(self.path, overrides, on_interval, progress, loggers)
+        check_steps(self.path, flatten(overrides).get("steps"))
+        reports = on_interval, progress, loggers
+        config, output = _prepare(self.path, overrides, *reports, trust=self._trust)
         training.resume(self.path, config, output=output)
         return self
 
@@ -183,21 +186,36 @@ class Run:
             out=None if out is None else Path(out),
             fps=fps,
             max_steps=max_steps,
+            trust=self._trust,
         )
 
 
-def load_config(source: str | Path | Mapping[str, Any] | RunConfig, **overrides: Any) -> RunConfig:
+def load_config(
+    source: str | Path | Mapping[str, Any] | RunConfig, *, trust: bool = False, **overrides: Any
+) -> RunConfig:
     """Return a resolved configuration.
 
     Args:
       source: a preset's name, a YAML file, a run's folder, a mapping laid out as such a file, or a
         configuration.
-      overrides: values that replace those of the source, nested or by dotted key: `steps=1000`,
-        `agent={"n_step": 3}`, `**{"agent.n_step": 3}`.
+      trust: whether a run's folder that is the source may name code, `module:name`, that is
+        imported; what a source of another kind names is the caller's own.
+      overrides: values on top, nested or by dotted key: `steps=1000`, `agent={"n_step": 3}`,
+        `**{"agent.n_step": 3}`.
 
     Raises:
       UserError: one line for each mistake.
     """
+    return _resolve(source, overrides, trust=trust)
+
+
+def _resolve(
+    source: str | Path | Mapping[str, Any] | RunConfig,
+    overrides: Mapping[str, Any],
+    *,
+    trust: bool,
+    loggers: Sequence[str] = (),
+) -> RunConfig:
     if isinstance(source, RunConfig):
         source = to_dict(source)
     if isinstance(source, Mapping):
@@ -205,9 +223,19 @@ def load_config(source: str | Path | Mapping[str, Any] | RunConfig, **overrides:
     else:
         read = read_source(source)
     typed = flatten(overrides)
-    return resolve(
-        read, {k: v.item() if isinstance(v, np.generic) else v for k, v in typed.items()}
-    )
+    given = flatten(read.mapping) if isinstance(read.mapping, Mapping) else {}
+    for key, value in [*given.items(), *typed.items()]:
+        if callable(value):
+            raise UserError(must(key, "text, module:name", _code(value), _HOW_TO_NAME))
+    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in typed.items()}
+    return resolve(read, plain, trust=trust, loggers=loggers)
+
+
+def _code(value: Any) -> str:
+    """Return what a function or class is, and its name as a value of the configuration."""
+    kind = "class" if isinstance(value, type) else "function"
+    name = getattr(value, "__qualname__", type(value).__name__)
+    return f"the {kind} {getattr(value, '__module__', None)}:{name}"
 
 
 def train(
@@ -217,6 +245,7 @@ def train(
     on_interval: OnInterval | None = None,
     progress: bool = False,
     loggers: Sequence[AnyLogger] = (),
+    trust: bool = False,
     **overrides: Any,
 ) -> Run:
     """Train an agent; return when the run is finished.
@@ -224,18 +253,20 @@ def train(
     Args:
       preset_or_config: source of the configuration, as in `load_config`.
       out: a new or empty folder for the run. None takes a temporary one, which is removed with the
-        returned Run.
+        returned Run; if training fails or is interrupted, the folder is kept and named in a note of
+        the exception.
       on_interval: called as on_interval(step, metrics) after every interval and every evaluation,
         with the metrics that loggers get. An exception of it ends the run and propagates.
       progress: whether to print the progress.
       loggers: Logger objects, and names `module:factory`, which become part of the configuration.
-      overrides: as in `load_config`.
+      trust, overrides: as in `load_config`.
 
     Raises:
       UserError: the configuration is wrong, the folder is not usable, or a loss was not finite.
       KeyboardInterrupt: Ctrl-C; a checkpoint was saved, and `Run.resume` continues from it.
     """
-    config, output = _prepare(preset_or_config, overrides, on_interval, progress, loggers)
+    reports = on_interval, progress, loggers
+    config, output = _prepare(preset_or_config, overrides, *reports, trust=trust)
     if out is None:
         folder = Path(tempfile.mkdtemp(prefix="bellmax-"))
     else:
@@ -244,20 +275,29 @@ def train(
         check_new(folder)
     try:
         training.train(config, folder, output=output)
-    except BaseException:
+    except BaseException as error:
         if out is None:
-            shutil.rmtree(folder, ignore_errors=True)
+            if any(folder.iterdir()):
+                error.add_note(f"the run is kept in {folder}; bellmax.load_run opens it")
+            else:  # it failed at its start
+                folder.rmdir()
         raise
-    return Run(folder, temporary=out is None)
+    return Run(folder, temporary=out is None, trust=True)
 
 
-def load_run(path: str | Path) -> Run:
+def load_run(path: str | Path, *, trust: bool = False) -> Run:
     """Return the run in a folder.
 
+    Args:
+      path: the folder.
+      trust: whether the run's configuration may name code of the user's own, which is imported.
+
     Raises:
-      UserError: the folder holds no run.
+      UserError: the folder holds no run, or one whose configuration does not fit or names code.
     """
-    return Run(run_folder(str(path)))
+    run = Run(run_folder(str(path)), trust=trust)
+    load(run.path, trust=trust)
+    return run
 
 
 def _prepare(
@@ -266,9 +306,12 @@ def _prepare(
     on_interval: OnInterval | None,
     progress: bool,
     loggers: Sequence[AnyLogger],
+    *,
+    trust: bool,
 ) -> tuple[RunConfig, training.Output]:
-    config = load_config(source, **overrides)
     names = [one for one in loggers if isinstance(one, str)]
     objects = [(type(one).__name__, one) for one in loggers if not isinstance(one, str)]
-    config = dataclasses.replace(config, loggers=tuple(dict.fromkeys([*config.loggers, *names])))
+    for _, one in objects:
+        check_logger("loggers", one)
+    config = _resolve(source, overrides, trust=trust, loggers=names)
     return config, training.Output(progress, objects, on_interval, warnings.warn)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
+import flax.nnx
 import jax
 import jax.numpy as jnp
 from dm_env import specs
@@ -178,7 +179,8 @@ def make_q_network(
         module: Any = QNetwork(config, num_actions, head.module, count_values(observation))
         check_torso(config.torso, observation)
     else:
-        module = _load_module(config.module, {"num_actions": num_actions, **head.arguments})
+        arguments = {"num_actions": num_actions, **head.arguments}
+        module = load_module(config.module, arguments, config.options)
     dummy = jnp.zeros((1, *observation.shape), observation.dtype)
 
     def init(key: jax.Array) -> Any:
@@ -196,16 +198,39 @@ def make_q_network(
     return Network(init, apply)
 
 
-def _load_module(path: str, arguments: dict[str, Any]) -> Any:
+def load_module(
+    path: str, arguments: dict[str, Any], options: dict[str, Any], key: str = "module"
+) -> nn.Module:
+    """Builds the user's own flax module.
+
+    Args:
+      path: `package.module:Name`.
+      arguments, options: keyword arguments, of the agent and of the user.
+      key: of agent.network that names it.
+
+    Raises:
+      UserError: there is no such module, it cannot be built, or it is not of flax.linen.
+    """
     where, _, name = path.partition(":")
+    given = arguments | options
     try:
-        return getattr(importlib.import_module(where), name)(**arguments)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        given = ", ".join(f"{key}={value}" for key, value in arguments.items())
+        made = getattr(importlib.import_module(where), name)(**given)
+    except Exception as error:  # the user's code may raise any
+        shown = ", ".join(f"{key}={value}" for key, value in given.items())
         raise UserError(
-            f"agent.network.module: cannot build {path!r} as Name({given}): "
-            f"{error}; give it as package.module:Name"
+            f"agent.network.{key}: cannot build {path!r} as Name({shown}): "
+            f"{type(error).__name__}: {error}; give it as package.module:Name, and arguments of "
+            "its own in agent.network.options"
         ) from error
+    if not isinstance(made, nn.Module):
+        packages = {cls.__module__.partition(".")[0] for cls in type(made).__mro__}
+        kind = next((f" of {p}" for p in ("equinox", "haiku", "torch") if p in packages), "")
+        kind = " of flax.nnx" if isinstance(made, flax.nnx.Module) else kind
+        raise UserError(
+            f"agent.network.{key} must be a flax.linen module, got {path!r}, a "
+            f"{type(made).__name__}{kind}; write it as a flax.linen.Module with @nn.compact"
+        )
+    return made
 
 
 def _check_shapes(

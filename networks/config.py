@@ -1,7 +1,10 @@
-"""Configurations of the networks: frozen dataclasses that import no jax."""
+"""Configurations of the networks: frozen dataclasses that import no jax.
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+They are hashed, as static arguments; options, which may be lists, are compared alone.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
@@ -20,8 +23,11 @@ class NetworkConfig:
     dueling: bool = False
     # Precision of the computation; parameters and outputs are float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
-    # Your own flax module as `package.module:Name`, called Name(num_actions=A): [B, ...] -> [B, A].
+    # Your own flax module as `package.module:Name`, called Name(num_actions=A, **options):
+    # [B, ...] -> [B, A].
     module: str | None = None
+    # Further arguments of your own module, by name.
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,14 @@ class ContinuousNetworkConfig:
     hidden: tuple[Annotated[int, Ge(1)], ...] = (256, 256)
     # Precision of the computation; parameters and outputs are float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
+    # Your own flax module of the actor, as `package.module:Name`, called
+    # Name(action_size=D, num_heads=K, **options): [B, ...] -> [B, K, D] in [-1, 1].
+    actor: str | None = None
+    # Your own flax module of each critic, as `package.module:Name`, called
+    # Name(num_heads=K, **options): [B, ...] and actions [B, D] in [-1, 1] -> [B, K].
+    critic: str | None = None
+    # Further arguments of your own modules, by name.
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from bellmax.networks.build import Network, check_arrays
+from bellmax import UserError
+from bellmax.networks.build import Network, check_arrays, load_module
 from bellmax.networks.config import ContinuousNetworkConfig
 from bellmax.networks.torsos import MLP
 
@@ -55,14 +56,20 @@ def make_actor(
 ) -> Network:
     """The actor: apply(params, observations [B, ...]) -> actions [B, K, D], in the task's units."""
     check_arrays(observation, "an actor")
-    module = Actor(tuple(config.hidden), num_heads, action.shape[0], jnp.dtype(config.dtype))
+    size = action.shape[0]
+    module: nn.Module = Actor(tuple(config.hidden), num_heads, size, jnp.dtype(config.dtype))
+    if config.actor is not None:
+        arguments = {"action_size": size, "num_heads": num_heads}
+        module = load_module(config.actor, arguments, config.options, "actor")
+        _check_shape("actor", module, (2, num_heads, size), observation)
     centre, half = _centre_and_half(action)
 
     def init(key: jax.Array) -> Any:
         return module.init(key, jnp.zeros((1, *observation.shape), observation.dtype))
 
     def apply(params: Any, observations: jax.Array) -> jax.Array:
-        return centre + half * module.apply(params, observations)
+        unit: Any = module.apply(params, observations)
+        return centre + half * unit
 
     return Network(init, apply)
 
@@ -79,7 +86,10 @@ def make_critics(
     Parameters have a leading [C].
     """
     check_arrays(observation, "a critic")
-    module = Critic(tuple(config.hidden), num_heads, jnp.dtype(config.dtype))
+    module: nn.Module = Critic(tuple(config.hidden), num_heads, jnp.dtype(config.dtype))
+    if config.critic is not None:
+        module = load_module(config.critic, {"num_heads": num_heads}, config.options, "critic")
+        _check_shape("critic", module, (2, num_heads), observation, action)
     centre, half = _centre_and_half(action)
 
     def init(key: jax.Array) -> Any:
@@ -103,6 +113,23 @@ def action_bounds(action: specs.BoundedArray) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper bounds of the action, each [D] float32."""
     low, high = (np.broadcast_to(x, action.shape) for x in (action.minimum, action.maximum))
     return low.astype(np.float32), high.astype(np.float32)
+
+
+def _check_shape(key: str, module: nn.Module, shape: tuple[int, ...], *inputs: specs.Array) -> None:
+    """Raises UserError if the user's own module does not map a batch of 2 to the shape."""
+    seen = [jax.ShapeDtypeStruct((2, *spec.shape), spec.dtype) for spec in inputs]
+    try:
+        output = jax.eval_shape(module.init_with_output, jax.random.key(0), *seen)[0]
+    except Exception as error:  # the user's module may raise any exception
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"agent.network.{key} does not accept {[x.shape for x in seen]}: {reason}"
+        ) from error
+    if getattr(output, "shape", None) != shape:
+        raise UserError(
+            f"agent.network.{key} must return shape {shape} for {[x.shape for x in seen]}, got "
+            f"{getattr(output, 'shape', type(output).__name__)}; the first axis is the batch"
+        )
 
 
 def _centre_and_half(action: specs.BoundedArray) -> tuple[np.ndarray, np.ndarray]:

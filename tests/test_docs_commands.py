@@ -145,7 +145,7 @@ def try_train(arguments, monkeypatch, whole=True):
     """
     loaded = []
 
-    def stand_in(config, out, actors):
+    def stand_in(config, out, actors, **_):
         if whole:
             build(config).close()
         loaded.append(config)

@@ -30,6 +30,7 @@ from bellmax.agents.shared.base import (
     Params,
     ReplaySpec,
 )
+from bellmax.agents.shared.own import check_fields
 from bellmax.envs import EnvSpec
 from bellmax.networks import Network, action_bounds, make_actor, make_critics
 
@@ -187,6 +188,8 @@ def _make_learn_critics(
         def loss_fn(params: Params) -> tuple[jax.Array, LearnOutput]:
             q_tm1 = components.critics.apply(params, steps.observation, steps.action)
             each = critic_loss(q_tm1, steps.reward, discount, q_t)
+            shapes = dict.fromkeys(CriticLoss._fields, batch.weights.shape)
+            check_fields(each, CriticLoss, shapes, critic_loss)
             loss = losses.masked_mean(each.loss * batch.weights, mask)
             q_value = losses.masked_mean(q_tm1.mean(axis=(1, 2)), mask)
             return loss, LearnOutput({"loss": loss, "q_value": q_value}, each.error * mask)

@@ -23,12 +23,15 @@ from bellmax.agents.shared.base import (
     count_actions,
     update_target,
 )
+from bellmax.agents.shared.own import check_fields, check_metrics
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Head, Network, make_q_network
 
 # On a CPU a window is processed step by step if one step of the batch has at least this many
 # values: allocating activations for a whole window of images costs as much as the computation.
 CPU_VALUES = 200_000
+_LOSS_FIELDS: tuple[str, ...] = ("loss", "priority", "q_value", "mask")  # of a ValueLoss, [B]
+_PER_SEQUENCE = "one value for each sequence of the batch; the mean is taken afterwards"
 
 
 class Transition(NamedTuple):
@@ -47,18 +50,20 @@ class Transition(NamedTuple):
 
 
 class ValueLoss(NamedTuple):
-    """Output of an agent's loss function for a batch of sequences; each [B] float32.
+    """Output of an agent's loss function for a batch of sequences; the first four [B] float32.
 
-    loss: before importance weights.
+    loss: before importance weights, mask and mean.
     priority: at least 0, for prioritised replay.
     q_value: of the action taken, for the logs.
     mask: weight of the sequence; 0 where it starts at the last step of an episode.
+    metrics: name -> [] float32, for the log, such as the parts of the loss.
     """
 
     loss: jax.Array
     priority: jax.Array
     q_value: jax.Array
     mask: jax.Array
+    metrics: dict[str, jax.Array] = {}
 
 
 def transitions(steps: Step, discount: float) -> Transition:
@@ -240,9 +245,12 @@ def _own_loss(
 ) -> tuple[jax.Array, tuple[ValueLoss, dict[str, jax.Array], Any]]:
     """Return the loss of the q-network, and (its parts, metrics, no auxiliary state)."""
     each = parts.loss_function(parts.network, params, target_params, steps)
+    shapes = dict.fromkeys(_LOSS_FIELDS, weights.shape)
+    check_fields(each, ValueLoss, shapes, parts.loss_function, hint=_PER_SEQUENCE)
+    check_metrics(each.metrics, parts.loss_function)
     loss = losses.masked_mean(each.loss * weights, each.mask)
     q_value = losses.masked_mean(each.q_value, each.mask)
-    return loss, (each, {"loss": loss, "q_value": q_value}, ())
+    return loss, (each, {"loss": loss, "q_value": q_value, **each.metrics}, ())
 
 
 def _loss(
@@ -251,7 +259,13 @@ def _loss(
     """Return the loss of all parameters, and (that of the q-network, metrics, auxiliary state)."""
     if parts.auxiliary is None:
         return _own_loss(parts, params, target_params, batch.steps, batch.weights)
-    other = parts.auxiliary.loss(params, target_params, batch.steps, aux, key)
+    function = parts.auxiliary.loss
+    other = function(params, target_params, batch.steps, aux, key)
+    shapes = {"loss": batch.weights.shape}
+    if jnp.ndim(getattr(other, "bonus", 0.0)):
+        shapes["bonus"] = batch.steps.reward.shape
+    check_fields(other, AuxiliaryLoss, shapes, function, hint=_PER_SEQUENCE)
+    check_metrics(other.metrics, function)
     steps, bonus = batch.steps, jax.lax.stop_gradient(other.bonus)
     steps = steps._replace(reward=steps.reward + bonus)
     own = params["q"], target_params["q"], steps, batch.weights

@@ -26,6 +26,7 @@ from bellmax.envs.options import (
     check_types,
     defaults_of,
     did_you_mean,
+    missing,
     unknown,
 )
 
@@ -291,7 +292,7 @@ def _brax() -> Any:
         with _theirs():
             import brax.envs
     except ModuleNotFoundError as error:
-        raise UserError(f'{error.name} is not installed: pip install "bellmax[brax]"') from error
+        raise missing(error, "brax") from error
     return brax.envs
 
 

@@ -41,6 +41,7 @@ def call(name: str, options: dict[str, Any]) -> Any:
         file and line in the user's code.
     """
     factory = _load(name)
+    options = _of_factory(factory, options)
     check_arguments(name, factory, options)
     with making(name, options):
         made = from_suite(factory(**options))
@@ -55,6 +56,16 @@ def call(name: str, options: dict[str, Any]) -> Any:
                 )
             )
     return made
+
+
+def _of_factory(factory: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The options without `observation_key`, if the factory has no argument of that name."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # some builtins have no signature
+        return options
+    takes = any(p.name == "observation_key" or p.kind is p.VAR_KEYWORD for p in parameters)
+    return options if takes else {k: v for k, v in options.items() if k != "observation_key"}
 
 
 def from_suite(made: Any) -> Any:
@@ -114,7 +125,9 @@ def make_host(name: str, options: dict[str, Any]) -> HostEnvironment:
         allowed = f"left out for {name}, a JAX environment"
         raise UserError(must("env.timeout", allowed, "one", "only host environments have one"))
     if kind == "gymnasium":
-        return from_gymnasium(made, name)
+        ours = options.keys() - _of_factory(_load(name), options).keys()
+        key = options["observation_key"] if ours else None
+        return from_gymnasium(made, name, observation_key=key)
     if kind == "dm_env":
         close(made)  # `from_dm_env` calls the factory again for every seed
         with making(name, options):
@@ -129,7 +142,7 @@ def make_host(name: str, options: dict[str, Any]) -> HostEnvironment:
 
 def close(made: Any) -> None:
     """Close an environment and ignore its exceptions."""
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception, SystemExit):
         made.close()
 
 

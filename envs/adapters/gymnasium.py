@@ -115,7 +115,9 @@ class GymnasiumTask:
           UserError: the task was made without `render=True`, or cannot draw.
         """
         if getattr(self.env, "render_mode", None) != "rgb_array":
-            raise UserError(f"{self.spec.name} cannot draw pictures; make it with render=True")
+            own = not self.spec.name.startswith("gymnasium/")
+            how = "render_mode='rgb_array' in its factory" if own else "render=True"
+            raise UserError(f"{self.spec.name} cannot draw pictures; make it with {how}")
         try:
             with without_warnings():
                 picture = self.env.render()

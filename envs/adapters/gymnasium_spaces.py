@@ -6,7 +6,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError, must
-from bellmax.envs.adapters.discrete import convert_discrete
+from bellmax.envs.adapters.discrete import MAX_ONE_HOT, convert_discrete
 from bellmax.envs.host.base import Conversion, within
 from bellmax.envs.options import did_you_mean
 
@@ -17,8 +17,9 @@ def convert_observation(space: Any, name: str, *, key: str | int | None = None) 
     Args:
       space: Box keeps uint8 and bool, all other dtypes become float32, without bounds if one of
         them is infinite. Discrete becomes a one-hot float32 vector, or stays a number if it has
-        more than 4,096 values; MultiBinary becomes float32. Of a Dict
-        or Tuple, the entry `key` is converted.
+        more than 4,096 values; MultiBinary becomes float32, MultiDiscrete one-hot vectors one after
+        the other. Of a Dict or Tuple, the entry `key` is converted; without a key all entries are
+        joined to one float32 vector in the order of the space, if none is an image.
       name: of the task, for messages.
       key: the entry of a Dict or Tuple that the agent sees.
 
@@ -27,6 +28,8 @@ def convert_observation(space: Any, name: str, *, key: str | int | None = None) 
     """
     from gymnasium import spaces
 
+    if isinstance(space, spaces.Dict | spaces.Tuple) and key is None and _is_flat(space):
+        return _joined(space, name)
     if isinstance(space, spaces.Dict | spaces.Tuple):
         entry = _find_entry(space, name, key)
         inner = convert_observation(space[entry], name)
@@ -36,6 +39,8 @@ def convert_observation(space: Any, name: str, *, key: str | int | None = None) 
         raise UserError(must("observation_key", f"left out for {name}", repr(key), hint))
     if isinstance(space, spaces.Discrete):
         return convert_discrete(int(space.n), int(space.start), name)
+    if isinstance(space, spaces.MultiDiscrete) and _is_flat(space):
+        return _one_hots(space, name)
     if isinstance(space, spaces.MultiBinary):
         binary = specs.BoundedArray(space.shape, np.float32, 0.0, 1.0, "observation")
         return Conversion(binary, _to_float32)
@@ -45,7 +50,7 @@ def convert_observation(space: Any, name: str, *, key: str | int | None = None) 
     raise UserError(
         must(
             f"{name}'s observation space",
-            "Box, Discrete, MultiBinary or an entry of a Dict",
+            "Box, Discrete, MultiBinary, MultiDiscrete, or a Dict or Tuple of them",
             _shown(space),
             "use a wrapper such as gymnasium.wrappers.FlattenObservation",
         )
@@ -67,6 +72,51 @@ def convert_action(space: Any, name: str) -> Conversion:
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return Conversion(_box_spec(space, "action"), within(space.dtype, space.low, space.high))
     raise UserError(must(f"{name}'s action space", "Discrete or a Box of floats", _shown(space)))
+
+
+def _is_flat(space: Any) -> bool:
+    """Whether a space joins to a vector: it holds no image and nothing of very many values."""
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return len(space.spaces) > 0 and all(map(_is_flat, _entries(space)))
+    if isinstance(space, spaces.Discrete):
+        return int(space.n) <= MAX_ONE_HOT
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.sum()) <= MAX_ONE_HOT
+    return isinstance(space, spaces.Box | spaces.MultiBinary) and len(space.shape) <= 1
+
+
+def _entries(space: Any) -> list[Any]:
+    return [*space.spaces.values()] if isinstance(space.spaces, dict) else [*space.spaces]
+
+
+def _joined(space: Any, name: str) -> Conversion:
+    """Conversion of a Dict or Tuple to one float32 vector, in the order of the space."""
+    keys = list(space.spaces) if isinstance(space.spaces, dict) else range(len(space.spaces))
+    parts = [convert_observation(one, name) for one in _entries(space)]
+    size = sum(int(np.prod(part.spec.shape)) for part in parts)
+
+    def join(value: Any) -> np.ndarray:
+        each = zip(keys, parts, strict=True)
+        rows = [np.ravel(part.convert(value[key])) for key, part in each]
+        return np.concatenate(rows).astype(np.float32, copy=False)
+
+    return Conversion(specs.Array((size,), np.float32, "observation"), join)
+
+
+def _one_hots(space: Any, name: str) -> Conversion:
+    """Conversion of a MultiDiscrete to its one-hot vectors, one after the other."""
+    counts = np.ravel(space.nvec)
+    starts = np.ravel(getattr(space, "start", np.zeros_like(counts)))
+    parts = [convert_discrete(int(n), int(s), name) for n, s in zip(counts, starts, strict=True)]
+
+    def join(value: Any) -> np.ndarray:
+        flat = np.asarray(value).reshape(len(parts))
+        return np.concatenate([part.convert(one) for part, one in zip(parts, flat, strict=True)])
+
+    size = int(counts.sum())
+    return Conversion(specs.BoundedArray((size,), np.float32, 0.0, 1.0, "observation"), join)
 
 
 def _shown(space: Any) -> str:
@@ -100,6 +150,9 @@ def _find_entry(space: Any, name: str, key: str | int | None) -> Any:
         listed = ", ".join(repr(entry) for entry in entries)
         near = "" if key is None else did_you_mean(str(key), [str(entry) for entry in entries])
         got = "nothing" if key is None else repr(key)
-        hint = near or f"{name} has several observations"
+        hint = near or (
+            f"{name} has several observations, which are joined only without an image; "
+            "--env.options.observation-key chooses one"
+        )
         raise UserError(must("observation_key", f"one of {listed}", got, hint))
     return key

@@ -19,6 +19,7 @@ from bellmax.envs.options import (
     check_parameters,
     check_types,
     defaults_of,
+    missing,
     unknown,
 )
 
@@ -172,7 +173,7 @@ def _gymnax() -> Any:
     try:
         import gymnax
     except ModuleNotFoundError as error:
-        raise UserError(f'{error.name} is not installed: pip install "bellmax[gymnax]"') from error
+        raise missing(error, "gymnax") from error
     return gymnax
 
 

@@ -11,7 +11,7 @@ from dm_env import specs
 from bellmax import UserError, must
 from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
-from bellmax.envs.options import check_options, did_you_mean, unknown
+from bellmax.envs.options import check_options, did_you_mean, missing, unknown
 from bellmax.envs.tasks import drawing
 
 ENCODINGS = ("one_hot", "ids")
@@ -198,7 +198,5 @@ def _xminigrid() -> Any:
     try:
         import xminigrid
     except ModuleNotFoundError as error:
-        raise UserError(
-            f'{error.name} is not installed: pip install "bellmax[xminigrid]"'
-        ) from error
+        raise missing(error, "xminigrid") from error
     return xminigrid

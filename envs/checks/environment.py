@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from dm_env import specs
 
-from bellmax.envs.adapters.factory import from_suite, kind_of
+from bellmax.envs.adapters.factory import close, from_suite, kind_of
 from bellmax.envs.base import Environment, EnvSpec, TimeStep
 from bellmax.envs.checks.host import NUM_ENVS, check_batch
 from bellmax.envs.checks.rollout import check_rollout, sample_action
@@ -20,13 +21,16 @@ from bellmax.envs.registry import is_host, make, make_batch
 from bellmax.envs.validation import spec_problems
 
 
-def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0) -> list[str]:
+def check_env(
+    env_or_name: Environment | HostEnvironment | str, *, seed: int = 0, **options: Any
+) -> list[str]:
     """Steps an environment with random actions and lists violations of the contract.
 
     Args:
       env_or_name: an environment, perhaps an object of a JAX suite, or a name that `make` or
         `make_batch` takes. A host environment is closed afterwards.
       seed: seeds the actions and the environment.
+      **options: of the task, if it is a name.
 
     Returns:
       One sentence per problem; an empty list if none was found. Random steps cannot prove that
@@ -38,7 +42,7 @@ def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0
             env_or_name = env = from_suite(env_or_name)
             if problems := _spec_problems(env.spec):
                 return problems
-        env, batched = _make(env_or_name)
+        env, batched = _make(env_or_name, options)
         spec = env.spec
     except (Exception, SystemExit) as error:  # the user's code may raise any exception
         return [f"It cannot be made: {described(error)}"]
@@ -56,12 +60,31 @@ def check_env(env_or_name: Environment | HostEnvironment | str, *, seed: int = 0
         return [f"Under jit and vmap it raises {described(error)}"]
 
 
-def _make(env_or_name: Any) -> tuple[Environment | HostBatch, bool]:
+def describe_spaces(name: str, **options: Any) -> list[str]:
+    """Return lines with what an agent sees and does in an environment, as `check_env` makes it."""
+    env = _make(name, options)[0]
+    spec = env.spec
+    close(env)
+    limit = "none" if spec.time_limit is None else f"{spec.time_limit:,} steps"
+    words = {"observations": spec.observation, "actions": spec.action}
+    return [f"{role}: {_in_words(one)}" for role, one in words.items()] + [f"time limit: {limit}"]
+
+
+def _in_words(spec: Any) -> str:
+    if isinstance(spec, specs.DiscreteArray):
+        return f"one of {spec.num_values} numbers"
+    text = f"{list(spec.shape)} {np.dtype(spec.dtype)}"
+    if isinstance(spec, specs.BoundedArray):
+        text += f" in [{np.min(spec.minimum):g}, {np.max(spec.maximum):g}]"
+    return text
+
+
+def _make(env_or_name: Any, options: dict[str, Any]) -> tuple[Environment | HostBatch, bool]:
     """The environment, and whether it is a batch of host environments."""
     if isinstance(env_or_name, str):
-        if is_host(env_or_name):
-            return make_batch(env_or_name, NUM_ENVS), True
-        return make(env_or_name), False
+        if is_host(env_or_name, **options):
+            return make_batch(env_or_name, NUM_ENVS, **options), True
+        return make(env_or_name, **options), False
     if kind_of(env_or_name) == "host":
         return LoopBatch(lambda: env_or_name, 1), True
     return env_or_name, False

@@ -43,7 +43,8 @@ class LoopBatch:
     Attributes:
       spec: of one task. num_envs: N.
       faults: number of recreated tasks, by reason.
-      last_fault: description of the most recent fault; an empty string if there was none.
+      first_fault, last_fault: descriptions of the first and of the most recent fault, with the line
+        of the user's code that raised; empty strings if there was none.
 
     Raises:
       UserError: an argument is out of range or has the wrong shape, a task returns another shape
@@ -65,7 +66,7 @@ class LoopBatch:
             )
         self.num_envs = num_envs
         self.faults = dict(NO_FAULTS)
-        self.last_fault = ""
+        self.first_fault = self.last_fault = ""
         self._make, self._apart = make_one, timeout is not None
         if timeout is not None:
             self._make = functools.partial(ProcessEnvironment, make_one, timeout)
@@ -264,6 +265,7 @@ class LoopBatch:
     def _book(self, i: int, error: BaseException | str) -> None:
         reason, words = _describe(error)
         self.faults[reason] += 1
+        self.first_fault = self.first_fault or words
         self.last_fault = words
         self._in_a_row[i] += 1
         cause = None if isinstance(error, str) else error
@@ -309,7 +311,7 @@ def _own_action(spec: "specs.Array") -> Callable[[Any], np.ndarray] | None:
 
 
 def _close(task: HostEnvironment) -> None:
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception, SystemExit):
         task.close()
 
 

@@ -32,7 +32,7 @@ class HostVector:
         reset fills the stack with its first observation.
 
     Attributes:
-      spec: of one task as the agent sees it. num_envs: N. faults: the batch's.
+      spec: of one task as the agent sees it. num_envs: N. faults, first_fault: the batch's.
       frame: [N, ...], the newest frame of the last observation; without stacking, the observation.
 
     Raises:
@@ -71,6 +71,11 @@ class HostVector:
         self._no, self._ones = np.zeros(self.num_envs, bool), np.ones(self.num_envs, np.float32)
         for shared in self._no, self._ones:
             shared.flags.writeable = False
+
+    @property
+    def first_fault(self) -> str:
+        """Description of the first fault of a task; "" if there was none, or it is not known."""
+        return getattr(self._batch, "first_fault", "")
 
     def reset(self, seed: int) -> VectorTimeStep:
         """Starts an episode in every task."""

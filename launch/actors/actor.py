@@ -21,6 +21,7 @@ class Collector(Protocol):
 
     num_envs: E, number of its environments.
     faults: number of restarts of environments and of the actor itself, by reason.
+    first_fault: description of the first of them, "" if there is none.
     """
 
     @property
@@ -28,6 +29,9 @@ class Collector(Protocol):
 
     @property
     def faults(self) -> Mapping[str, int]: ...
+
+    @property
+    def first_fault(self) -> str: ...
 
     def collect(
         self, policy: PolicyInputs, memory: Memory, now: int
@@ -92,6 +96,11 @@ class Actor:
     def faults(self) -> Mapping[str, int]:
         """Number of restarts of environments, by reason."""
         return self._env.faults
+
+    @property
+    def first_fault(self) -> str:
+        """Description of the first fault of an environment, "" if there was none."""
+        return self._env.first_fault
 
     def collect(
         self, policy: PolicyInputs, memory: Memory, now: int

@@ -50,6 +50,7 @@ class ActorPool:
         self._spare = 0 if ahead is None else ahead + 1  # tickets not yet given out
         self._policy: Any = None
         self._closed = False
+        self._told = False  # of the first fault
         self._learner_waited, self._actors_waited = 0.0, [0.0] * num_actors
 
     @property
@@ -119,10 +120,19 @@ class ActorPool:
         return waits
 
     def faults(self) -> dict[str, int]:
-        """Return the number of restarted environments and replaced actors, by reason."""
+        """Return the number of restarted environments and replaced actors, by reason.
+
+        The first fault is reported to the user once.
+        """
         counts: Counter[str] = Counter()
         for actor in self._actors:
             counts.update(actor.faults)
+        first = next((a.first_fault for a in self._actors if a.first_fault), "")
+        if first and not self._told:
+            self._told = True
+            self._waiter.say(
+                f"an environment broke and was recreated: {first}; further faults are only counted"
+            )
         return dict(counts)
 
     def on_message(self, say: Callable[[str], None]) -> None:

@@ -99,6 +99,7 @@ class RemoteActor:
         # Counts of replaced actors, and of the current one.
         self._past: dict[str, int] = {"died": 0}
         self._present: dict[str, int] = {}
+        self.first_fault = ""
         self._begin(now)
 
     @property
@@ -117,7 +118,8 @@ class RemoteActor:
                 break
             except _DiedError as death:
                 self._replace(now, str(death))
-        collected, sums, self._present = answer
+        collected, sums, self._present, first = answer
+        self.first_fault = self.first_fault or first
         self._seen, self._in_a_row = collected.after, 0
         return collected, sums
 
@@ -247,11 +249,12 @@ class RayActor:
 
     def collect(
         self, policy: PolicyInputs, memory: Memory, now: int
-    ) -> tuple[HostRollout, RolloutSums, dict[str, int]]:
-        """Return a rollout as numpy arrays, its sums, and the faults so far."""
+    ) -> tuple[HostRollout, RolloutSums, dict[str, int], str]:
+        """Return a rollout as numpy arrays, its sums, the faults so far, and the first one."""
         assert self._actor is not None
         collected, sums = self._actor.collect(jax.device_put(policy), memory, now)
-        return jax.device_get(collected), sums, dict(self._actor.faults)
+        faults, first = dict(self._actor.faults), self._actor.first_fault
+        return jax.device_get(collected), sums, faults, first
 
     def close(self) -> None:
         """Free the environments."""

@@ -6,22 +6,26 @@ jax is imported only by commands that need it, so `bellmax --help` is fast.
 import errno
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import bellmax
 from bellmax import UserError
+from bellmax.envs.errors import described
 from bellmax.envs.options import unknown
 from bellmax.launch.cli.commands import COMMANDS
 from bellmax.launch.config import fields
 from bellmax.launch.config.options import read_command
 from bellmax.launch.config.sentences import NOTHING, ConfigError, must, show
+from bellmax.launch.config.yaml_files import is_unicode
 from bellmax.launch.distributed.signals import interruptible
 
 # Errors of the machine, not of the program: full disk, quota, no permission, read-only disk.
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 _HELP = {"-h", "--help"}
+_TRACEBACK = "--traceback"  # an option of every command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit code: 0 success, 1 a check found a problem or the machine failed, 2 a mistake of the
       user, 130 interrupted, 143 terminated.
     """
-    code = _run(list(sys.argv[1:] if argv is None else argv))
+    _make_writable()
+    words = list(sys.argv[1:] if argv is None else argv)
+    code = _run([word for word in words if word != _TRACEBACK], shows=_TRACEBACK in words)
     if processes := sys.modules.get("bellmax.launch.distributed.processes"):
         waiter = sys.modules.get("bellmax.launch.actors.waiter")
         # Only when run as a program: a caller of this function must not be ended.
@@ -43,15 +49,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(argv: list[str]) -> int:
+def _make_writable() -> None:
+    """Let output take any text: a stream may be closed, or encode fewer characters."""
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if stream is None:  # closed by the shell, as in `bellmax list presets >&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for the rest of the program)
+        elif not is_unicode(stream) and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _run(argv: list[str], *, shows: bool = False) -> int:
+    """Return the exit code; `shows` prints the traceback of a UserError before its sentence."""
     try:
         with interruptible(), warnings.catch_warnings():
             # jax ignores cache entries that a full disk or a kill left incomplete.
             warnings.filterwarnings("ignore", "Error .* persistent compilation cache")
-            return _dispatch(argv)
+            code = _dispatch(argv)
+            sys.stdout.flush()  # what goes wrong there goes wrong here
+            return code
     except UserError as error:
+        if shows:
+            traceback.print_exception(error)
         lines = str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]
         return _complain(lines, getattr(error, "exit_code", 2))
+    except SystemExit as end:  # of code that is not bellmax's: the command is not done
+        if shows:
+            traceback.print_exception(end)
+        words = f"{argv[0]} ended early: {described(end)}"
+        return _complain([words], end.code if isinstance(end.code, int) and end.code > 0 else 1)
     except BrokenPipeError:  # `bellmax list presets | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

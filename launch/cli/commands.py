@@ -1,7 +1,8 @@
 """The commands of `bellmax`: their options and functions. Each imports its parts when it runs."""
 
-import dataclasses
+import contextlib
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,8 +11,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from bellmax import UserError, must
 from bellmax.envs.options import unknown
 from bellmax.launch.cli import options as command_options
+from bellmax.launch.config.yaml_files import is_unicode
 from bellmax.launch.distributed.signals import interruptible
-from bellmax.launch.training.folders import check_new, check_writable, run_folder
+from bellmax.launch.training.folders import (
+    check_new,
+    check_steps,
+    check_writable,
+    is_finished,
+    resume_command,
+    run_folder,
+)
 
 if TYPE_CHECKING:
     from bellmax.launch.config.run_config import RunConfig
@@ -34,18 +43,35 @@ def _train(arguments: command_options.Train, overrides: Sequence[str]) -> int:
         raise UserError(
             must("--out", "the folder of the run to continue", "nothing", "give --out DIR")
         )
-    out = Path(arguments.out) if arguments.out else _default_folder(arguments.source)
+    if not arguments.out:
+        return _train_in_new_folder(arguments, overrides)
+    out = Path(arguments.out)
     check_writable(out)
     if arguments.resume and (out / "config.yaml").exists():
         return _continue(out, arguments.source, arguments, overrides)
     check_new(out)
+    return _train_in(out, _load(arguments, arguments.source, overrides), arguments)
+
+
+def _train_in_new_folder(arguments: command_options.Train, overrides: Sequence[str]) -> int:
+    check_writable(Path("runs"))
     config = _load(arguments, arguments.source, overrides)
+    out = make_default_folder(arguments.source)
+    try:
+        return _train_in(out, config, arguments)
+    finally:  # a run that was refused leaves no folder
+        with contextlib.suppress(OSError):
+            out.rmdir()
+            out.parent.rmdir()
+
+
+def _train_in(out: Path, config: "RunConfig", arguments: command_options.Train) -> int:
     _configure_jax(deterministic=arguments.deterministic)
     _join_processes(arguments)
     from bellmax.launch.training.train import train
 
     with interruptible(lambda: _how_to_continue(out)):
-        return train(config, out, arguments.actors)
+        return train(config, out, arguments.actors, continues=arguments.resume)
 
 
 def _resume(arguments: command_options.Resume, overrides: Sequence[str]) -> int:
@@ -55,10 +81,19 @@ def _resume(arguments: command_options.Resume, overrides: Sequence[str]) -> int:
 
 
 def _continue(
-    run: Path, source: str, arguments: command_options.Where, overrides: Sequence[str]
+    run: Path,
+    source: str,
+    arguments: command_options.Train | command_options.Resume,
+    overrides: Sequence[str],
 ) -> int:
     """Resume a run with the configuration of `source` and the overrides."""
+    from bellmax.launch.config.options import read_overrides
+
+    check_steps(run, read_overrides(overrides).get("steps"))
     config = _load(arguments, source, overrides)
+    if is_finished(run, config.steps, config.env.num_envs * config.rollout_length):
+        print(f"{run} has taken its {config.steps:,} steps already; more --steps train it further")
+        sys.stdout.flush()
     _configure_jax(deterministic=arguments.deterministic)
     _join_processes(arguments)
     from bellmax.launch.training.train import resume
@@ -74,7 +109,7 @@ def _sweep(arguments: command_options.Sweep, overrides: Sequence[str]) -> int:
     check_writable(out, "the folder of a sweep")
     from bellmax.launch.studies.sweep.jobs import sweep
 
-    return sweep(arguments.source, out, overrides, arguments.jobs)
+    return sweep(arguments.source, out, overrides, arguments.jobs, trust=arguments.trust)
 
 
 def _evaluate(arguments: command_options.Evaluate) -> int:
@@ -86,16 +121,22 @@ def _evaluate(arguments: command_options.Evaluate) -> int:
             option = f"--{name.replace('_', '-')}"
             raise UserError(must(option, "left out without --robust", value))
     _configure_jax()
-    from bellmax.launch.studies.evaluate import describe_evaluation, evaluate_run
+    from bellmax.launch.studies.evaluate import as_json, describe_evaluation, evaluate_run
 
-    found = evaluate_run(run, arguments.episodes or 100, arguments.checkpoint)
-    print("\n".join(describe_evaluation(found)))
+    episodes = arguments.episodes or 100
+    which = arguments.checkpoint, arguments.seed
+    found = evaluate_run(run, episodes, *which, trust=arguments.trust)
+    lines = [json.dumps(as_json(found))] if arguments.json else describe_evaluation(found)
+    print("\n".join(lines))
     return 0
 
 
 def _evaluate_robust(arguments: command_options.Evaluate, run: Path) -> int:
     from bellmax.launch.config.boxes import own_box
 
+    for name in ("seed", "json"):
+        if getattr(arguments, name) not in (None, False):
+            raise UserError(f"--{name} and --robust exclude each other")
     if arguments.parameter and arguments.box:
         hint = "--parameter makes a box of your own"
         raise UserError(must("--box", "left out with --parameter", arguments.box, hint))
@@ -110,6 +151,7 @@ def _evaluate_robust(arguments: command_options.Evaluate, run: Path) -> int:
         upper_end=arguments.upper_end or "included",
         episodes=arguments.episodes or 10,
         checkpoint=arguments.checkpoint,
+        trust=arguments.trust,
         out=_path(arguments.out),
     )
 
@@ -128,6 +170,7 @@ def _record(arguments: command_options.Record) -> int:
         out=out,
         fps=arguments.fps,
         max_steps=arguments.max_steps,
+        trust=arguments.trust,
         say=print,
     )
     return 0
@@ -136,9 +179,19 @@ def _record(arguments: command_options.Record) -> int:
 def _plot(arguments: command_options.Plot) -> int:
     runs = [run_folder(run) for run in arguments.runs]
     from bellmax.launch.reporting.plot import plot_runs
+    from bellmax.launch.reporting.plot_options import read_look
 
     metric = {"metric": arguments.metric} if arguments.metric else {}
-    for path in plot_runs(runs, _path(arguments.out), **metric):
+    look = read_look(
+        title=arguments.title,
+        labels=arguments.labels,
+        size=arguments.size,
+        limits=arguments.range,
+        smoothing=arguments.smoothing,
+        group=arguments.group,
+        pdf=arguments.pdf,
+    )
+    for path in plot_runs(runs, _path(arguments.out), look=look, **metric):
         print(path)
     return 0
 
@@ -160,24 +213,29 @@ def _merge(arguments: command_options.Merge) -> int:
 
     eta = 1.0 if arguments.eta is None else arguments.eta
     options = {"method": arguments.method, "eta": eta, "checkpoint": arguments.checkpoint}
-    print("\n".join(merge_runs(runs, out, start=start, **options)))
+    print("\n".join(merge_runs(runs, out, start=start, trust=arguments.trust, **options)))
     return 0
 
 
 def _list(arguments: command_options.List) -> int:
     from bellmax import envs
     from bellmax.agents import registry
+    from bellmax.launch.cli.descriptions import describe_names
     from bellmax.launch.config.run_config import list_presets
 
     kinds = {"agents": registry.names, "envs": envs.list_names, "presets": list_presets}
-    print("\n".join(kinds[arguments.kind]()))
+    names = kinds[arguments.kind]()
+    words = describe_names(arguments.kind, names)
+    width = max(map(len, names))
+    print("\n".join(f"{name:<{width}}  {words[name]}".rstrip() for name in names))
     return 0
 
 
 def _show_config(arguments: command_options.ShowConfig, overrides: Sequence[str]) -> int:
     from bellmax.launch.config.run_config import load, to_yaml
 
-    print(to_yaml(load(arguments.source, overrides)), end="")
+    config = load(arguments.source, overrides, trust=arguments.trust)
+    print(to_yaml(config, unicode=is_unicode(sys.stdout)), end="")
     return 0
 
 
@@ -195,11 +253,22 @@ def _schema(arguments: command_options.Schema) -> int:
     return 0
 
 
-def _check_env(arguments: command_options.CheckEnv) -> int:
+def _check_env(arguments: command_options.CheckEnv, overrides: Sequence[str]) -> int:
     from bellmax import envs
+    from bellmax.launch.config.options import read_overrides
+    from bellmax.launch.config.run_config import load
+    from bellmax.launch.distributed.devices import check_platform
 
-    problems = envs.check_env(arguments.name)
-    print("\n".join(problems) if problems else f"{arguments.name}: nothing wrong found")
+    check_platform()
+    for key in read_overrides(overrides):
+        if not key.startswith("env.options."):
+            taken = "an option of the task, --env.options.NAME VALUE"
+            raise UserError(f"check-env takes {taken}, got --{key.replace('_', '-')}")
+    options = load("dqn", [f"--env.name={arguments.name}", *overrides]).env.options
+    problems = envs.check_env(arguments.name, **options)
+    print("\n".join(problems or [f"{arguments.name}: nothing wrong found"]))
+    if not problems:
+        print("\n".join(envs.describe_spaces(arguments.name, **options)))
     return 1 if problems else 0
 
 
@@ -221,13 +290,13 @@ def _configure_jax(*, deterministic: bool = False) -> None:
     configure_jax(deterministic=deterministic)
 
 
-def _load(arguments: command_options.Where, source: str, overrides: Sequence[str]) -> "RunConfig":
-    """Return the configuration of a run, including loggers from `--logger`."""
+def _load(
+    arguments: command_options.Train | command_options.Resume, source: str, overrides: Sequence[str]
+) -> "RunConfig":
+    """Return the configuration of a run, with the loggers that the command adds."""
     from bellmax.launch.config.run_config import load
 
-    config = load(source, overrides)
-    loggers = dict.fromkeys([*config.loggers, *arguments.logger])
-    return dataclasses.replace(config, loggers=tuple(loggers))
+    return load(source, overrides, trust=arguments.trust, loggers=arguments.logger)
 
 
 def _join_processes(arguments: command_options.Where) -> None:
@@ -241,18 +310,27 @@ def _join_processes(arguments: command_options.Where) -> None:
 
 def _how_to_continue(run: Path) -> str:
     if (run / "config.yaml").is_file():
-        return f"the last checkpoint is kept: `bellmax resume {run}` continues from it"
+        return f"the last checkpoint is kept: `{resume_command(run)}` continues from it"
     return "nothing was written yet"
 
 
-def _default_folder(source: str) -> Path:
+def make_default_folder(source: str) -> Path:
     path = Path(source)
     named = path.parent if path.name == "config.yaml" else path.with_suffix("")
     is_file = path.is_absolute() or path.suffix in (".yaml", ".yml")
     name = named.name if is_file else source.strip("/").replace("/", "-")
     first = Path("runs") / f"{name or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
     candidates = [first, *(first.with_name(f"{first.name}-{n}") for n in range(2, 1000))]
-    return next((path for path in candidates if not path.exists()), first)
+    return next(filter(_make_alone, candidates), first)
+
+
+def _make_alone(folder: Path) -> bool:
+    """Make a folder; return False if it exists, as another process may make one at once."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 COMMANDS = {
@@ -266,6 +344,6 @@ COMMANDS = {
     "list": Command(command_options.List, _list),
     "show-config": Command(command_options.ShowConfig, _show_config, overrides=True),
     "schema": Command(command_options.Schema, _schema),
-    "check-env": Command(command_options.CheckEnv, _check_env),
+    "check-env": Command(command_options.CheckEnv, _check_env, overrides=True),
     "doctor": Command(command_options.Doctor, _doctor),
 }

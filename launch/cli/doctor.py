@@ -3,7 +3,9 @@
 import platform
 
 import bellmax
-from bellmax.launch.distributed.devices import cache_folder, usable
+from bellmax import UserError
+from bellmax.envs.options import install_command
+from bellmax.launch.distributed.devices import cache_folder, check_platform, usable
 from bellmax.launch.reporting.versions import requirements, version
 
 _GIB = 2**30
@@ -26,13 +28,9 @@ def doctor() -> tuple[list[str], int]:
     lines.append(f"cache of compiled programs: {cache_folder()}{state}")
     for extra, names in extras.items():
         absent = any(version(name) is None for name in names)
-        lines.append(f"extra {extra}: " + (pip_command(extra) if absent else "installed"))
+        state = f"missing, {install_command(extra)}" if absent else "installed"
+        lines.append(f"extra {extra}: {state}")
     return lines, 0 if works and not missing else 1
-
-
-def pip_command(extra: str) -> str:
-    """Return the pip command that installs an extra of bellmax."""
-    return f'missing, pip install "bellmax[{extra}]"'
 
 
 def _memory() -> list[str]:
@@ -48,13 +46,13 @@ def _devices() -> tuple[list[str], bool]:
     try:
         import jax
 
-        devices = jax.devices()
+        check_platform()
     except ImportError as error:
         return [f"jax cannot be imported: {error}"], False
-    except RuntimeError as error:  # what jax raises where a platform does not start
-        return [f"jax finds no device: {' '.join(str(error).split())}"], False
+    except UserError as error:
+        return [f"jax finds no device: {error}"], False
     lines = []
-    for device in devices:
+    for device in jax.devices():
         stats = device.memory_stats() or {}
         limit = f", {stats['bytes_limit'] / _GIB:.1f} GiB" if "bytes_limit" in stats else ""
         lines.append(f"device {device.id}: {device.platform} {device.device_kind}{limit}")

@@ -42,9 +42,9 @@ def command_help(
     text, keys = command.options.__doc__ or "", None
     source = typed.get("PRESET|FILE") or (run_folder(typed["RUN"]) if "RUN" in typed else None)
     if command.overrides and source:
-        config = run_config.load(source, overrides)
+        config = run_config.load(source, overrides, trust=bool(typed.get("--trust")))
         keys = option_class(run_config.RunConfig, {"agent": type(config.agent)}, config)
-    elif command.overrides:
+    elif command.overrides and name != "check-env":
         text += _OVERRIDES.format(name)
     options = command_class(command.options, keys)
     return _exit_code(tyro.cli, options, prog=f"bellmax {name}", description=text, args=["--help"])

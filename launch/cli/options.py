@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Interval, MinLen
 
+_Text = Annotated[str, MinLen(1)]
 _COUNT = Interval(ge=1, le=65536)
 Checkpoint = Literal["latest", "best"] | Annotated[int, Ge(0)]
 
@@ -20,15 +21,23 @@ def option(metavar: str = "", default: Any = None) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overridden:
-    """A preset or file, and overrides."""
+class Trusting:
+    """What may come from someone else."""
 
-    # A preset's name or a YAML file.
+    # Import code, module:name, that the configuration of a run names: of a run that you trust.
+    trust: bool = option(default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overridden(Trusting):
+    """A preset or file, and values on top of it."""
+
+    # A preset's name, an agent's name, or a YAML file.
     source: str = argument("PRESET|FILE")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfRun:
+class OfRun(Trusting):
     """A run."""
 
     # The folder of a run.
@@ -58,7 +67,7 @@ class Train(Where, Overridden):
     """Train an agent: a preset or file, then overrides."""
 
     # Folder of the run; default: runs/PRESET-DATE-TIME.
-    out: str | None = option("DIR")
+    out: _Text | None = option("DIR")
     # Continue the run in DIR if there is one: for jobs that are started again.
     resume: bool = option(default=False)
 
@@ -73,8 +82,8 @@ class Sweep(Overridden):
     """Train all combinations of values: --seed 0,1."""
 
     # Folder of the sweep; an existing sweep is continued.
-    out: str | None = option("DIR")
-    # Number of parallel runs on this machine, or ray, or ray://HOST:PORT for a cluster; default: 1.
+    out: _Text | None = option("DIR")
+    # Runs at once on this machine, ray, or ray://HOST:PORT for a cluster; default: 1.
     jobs: str = option("N", "1")
 
 
@@ -86,6 +95,10 @@ class Evaluate(OfRun):
     episodes: Annotated[int, _COUNT] | None = option("N")
     # latest (default), best, or a step.
     checkpoint: Checkpoint = option("WHICH", "latest")
+    # Seed of the only learner to evaluate; default: all.
+    seed: int | None = option("SEED")
+    # Print the result as JSON.
+    json: bool = option(default=False)
     # Play on a grid of perturbed tasks: mean, worst case and CVaR over its cells.
     robust: bool = option(default=False)
     # A published uncertainty box of the task: 1d, 2d (default), 3d, ...
@@ -97,8 +110,8 @@ class Evaluate(OfRun):
     # included (default): both ends are grid points, as in M2TD3's code; excluded: the upper end is
     # not, as in RRLS's code.
     upper_end: Literal["included", "excluded"] | None = option("WHICH")
-    # Path of the table and pictures of --robust, without suffix; default: RUN/robust-BOX.
-    out: str | None = option("FILE")
+    # Table and pictures of --robust, without a suffix; default: RUN/robust-BOX.
+    out: _Text | None = option("FILE")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +125,7 @@ class Record(OfRun):
     # Seed of the learner; default: the run's first.
     seed: int | None = option("SEED")
     # A .gif, or an .mp4 with the extra `video`; default: RUN/episodes.gif.
-    out: str | None = option("FILE")
+    out: _Text | None = option("FILE")
     # Pictures per second; default: 30, and 10 for tasks that show boards or screens.
     fps: int | None = option("N")
     # Environment steps after which an episode is cut; default: the limit of the run's evaluations.
@@ -126,13 +139,27 @@ class Plot:
     # Folders of runs.
     runs: tuple[str, ...] = argument("RUN")
     # File to write, without a suffix; default: RUN/curve, or curves for several runs.
-    out: str | None = option("FILE")
+    out: _Text | None = option("FILE")
     # Column of the evaluations or of the training log; default: episode_return.
     metric: str | None = option("NAME")
+    # Title of the picture.
+    title: str | None = option("TEXT")
+    # Labels of the curves, in order, with commas between them.
+    labels: str | None = option("A,B")
+    # Width and height of a panel in inches; default: 6.4,4.2.
+    size: str | None = option("W,H")
+    # Range of the vertical axis.
+    range: str | None = option("LOW,HIGH")
+    # Points of each curve that are averaged; default: 1.
+    smoothing: Annotated[int, Ge(1)] = option("N", 1)
+    # Key whose values make the groups, such as agent.name: runs of a group are pooled over seeds.
+    group: str | None = option("KEY")
+    # Write a PDF too.
+    pdf: bool = option(default=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Merge:
+class Merge(Trusting):
     """Average the parameters of runs into one policy."""
 
     # Folders of two or more runs of one agent, task and network.
@@ -172,7 +199,7 @@ class Schema:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckEnv:
-    """Check an environment and report its problems."""
+    """Say what is wrong with an environment; its options follow as --env.options.NAME VALUE."""
 
     # suite/Task or module.path:factory.
     name: str = argument("NAME")

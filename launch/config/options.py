@@ -7,13 +7,27 @@ together.
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from bellmax import UserError
 from bellmax.launch.config import fields
-from bellmax.launch.config.sentences import FLAG, NOTHING, Argument, choices_of, describe, must
+from bellmax.launch.config.aliases import known_as
+from bellmax.launch.config.sentences import (
+    FLAG,
+    NOTHING,
+    Argument,
+    choices_of,
+    describe,
+    must,
+    show,
+)
 from bellmax.launch.config.yaml_files import dump_value
+
+_ASSIGNED = re.compile(r"\+?([A-Za-z_][\w.-]*)=", re.ASCII)
+# Keys that most agents have.
+_COMMON = ("learning_rate", "discount", "batch_size", "target_rate", "n_step", "network.hidden")
 
 
 def read_command(cls: type, tokens: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -60,8 +74,8 @@ def read_overrides(tokens: Sequence[str]) -> dict[str, Any]:
         if token.startswith("--") and all(name.split(".")):
             key = name.replace("-", "_")
             typed[key] = Argument(value) if equals else FLAG
-        elif not key:
-            strays.append(repr(token))
+        elif not key or (typed[key] is not FLAG and _ASSIGNED.match(token)):
+            strays.append(token)
         elif typed[key] is FLAG:
             typed[key] = Argument(token)
         else:
@@ -69,7 +83,11 @@ def read_overrides(tokens: Sequence[str]) -> dict[str, Any]:
             typed[key] = [*before, Argument(token)]
     if strays:
         hint = "overrides look like --agent.learning-rate 1e-3"
-        raise UserError(f"unexpected argument {', '.join(strays)}; {hint}")
+        if found := _ASSIGNED.match(strays[0]):  # as Hydra has them
+            hint = f"did you mean --{strays[0].removeprefix('+').replace('_', '-')}?"
+            if ours := known_as(found[1], [f"agent.{name}" for name in _COMMON]):
+                hint = f"did you mean --{ours.replace('_', '-')}={strays[0].partition('=')[2]}?"
+        raise UserError(f"unexpected argument {', '.join(map(show, strays))}; {hint}")
     return typed
 
 

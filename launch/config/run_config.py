@@ -14,9 +14,11 @@ from bellmax import UserError
 from bellmax.agents import registry
 from bellmax.envs import EnvConfig
 from bellmax.envs.options import unknown
+from bellmax.launch.config.fitted import fitted
 from bellmax.launch.config.options import read_overrides
-from bellmax.launch.config.overrides import override
-from bellmax.launch.config.sentences import INT32, NOTHING, ConfigError, must
+from bellmax.launch.config.overrides import flatten, override
+from bellmax.launch.config.sentences import INT32, NOTHING, ConfigError, must, show
+from bellmax.launch.config.trust import check_trusted, is_of_run, modules_in
 from bellmax.launch.config.yaml_files import dump_yaml, parse_yaml, read_yaml
 
 
@@ -113,35 +115,74 @@ class RunConfig:
 
 
 class Source(NamedTuple):
-    """The keys of a preset, file or run, and its name for messages."""
+    """What a preset, file or run says: its keys, and its name for messages.
+
+    of_run: whether it is the configuration in a run's folder, which may be someone else's.
+    fits: whether it names an agent alone: what is not given is then fitted to what is.
+    """
 
     mapping: Any
     where: str
+    of_run: bool = False
+    fits: bool = False
 
 
-def load(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Return the configuration of a preset or file with command-line overrides.
+def load(
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    trust: bool = False,
+    loggers: Sequence[str] = (),
+) -> RunConfig:
+    """Return the configuration of a preset or file with command-line overrides on top.
 
     Args:
-      source: the name of a preset (`<agent>/<task>`), a YAML file, or a run's folder.
+      source: the name of a preset (`<agent>/<task>`) or of an agent, a YAML file, or a run's
+        folder.
       overrides: as typed, such as ["--agent.learning-rate", "1e-3", "--tensorboard"].
+      trust: whether a run's own configuration may name code, see `trust.py`.
+      loggers: of the user, as module:factory.
 
     Raises:
       UserError: mistakes in the source or in the overrides, one line each.
     """
-    return resolve(read_source(source), read_overrides(overrides))
+    return resolve(read_source(source), read_overrides(overrides), trust=trust, loggers=loggers)
 
 
-def resolve(source: Source, typed: Mapping[str, Any]) -> RunConfig:
-    """Return the configuration of a source with overrides by dotted key.
+def resolve(
+    source: Source,
+    typed: Mapping[str, Any],
+    *,
+    trust: bool = False,
+    loggers: Sequence[str] = (),
+) -> RunConfig:
+    """Return the configuration of a source with values by dotted key on top, and more loggers.
+
+    Args:
+      source, typed: what to resolve.
+      trust, loggers: as in `load`.
 
     Raises:
       ConfigError: one line for each mistake.
     """
-    if not typed:
-        return _check(_from_mapping(*source), source.where)
-    _from_mapping(*source)  # first without overrides, so that its mistakes are attributed to it
-    return _check(_from_mapping(override(source.mapping, typed), ""), "")
+    modules = modules_in({**typed, "loggers": [*loggers, *_as_list(typed.get("loggers"))]})
+    checks = source.of_run and not trust
+    if checks and isinstance(source.mapping, Mapping):
+        # Agents are imported to be validated.
+        agent = source.mapping.get("agent")
+        name = agent.get("name") if isinstance(agent, Mapping) else None
+        check_trusted({"agent.name": name}, source.where, modules)
+    config = _from_mapping(source.mapping, source.where)  # alone, so that it gets the blame
+    mapping = override(source.mapping, typed) if typed else source.mapping
+    if typed:
+        config = _from_mapping(mapping, "")
+    if source.fits:
+        defaults = fitted(config, set(flatten(mapping)))
+        config = _from_mapping(override(override(source.mapping, defaults), typed), "")
+    config = _check(config, "" if typed else source.where)
+    if checks:
+        check_trusted(to_dict(config), source.where, modules)
+    return dataclasses.replace(config, loggers=tuple(dict.fromkeys([*config.loggers, *loggers])))
 
 
 def json_schema(agent: str) -> dict[str, Any]:
@@ -158,13 +199,17 @@ def json_schema(agent: str) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **result}
 
 
-def load_to_play(run: Path) -> RunConfig:
-    """Return the configuration of a run for one device, for any number of training devices.
+def load_to_play(run: Path, *, trust: bool = False) -> RunConfig:
+    """Return the configuration of a run on one device, however many trained it.
+
+    Args:
+      run: the run's folder.
+      trust: whether its configuration may name code.
 
     Raises:
       UserError: as `load`.
     """
-    config = load(run)
+    config = load(run, trust=trust)
     host = dataclasses.replace(config.host, actor_device=None)
     return dataclasses.replace(config, devices=1, host=host)
 
@@ -176,9 +221,9 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return plain
 
 
-def to_yaml(config: RunConfig) -> str:
-    """Return the configuration as the text of a file that `load` accepts."""
-    return dump_yaml(to_dict(config))
+def to_yaml(config: RunConfig, *, unicode: bool = True) -> str:
+    """Return the configuration as the text of a file that `load` accepts, as `dump_yaml`."""
+    return dump_yaml(to_dict(config), unicode=unicode)
 
 
 def list_presets() -> list[str]:
@@ -254,16 +299,27 @@ def read_source(source: str | Path) -> Source:
         folder, name = source.split("/")
         data = importlib.resources.files("bellmax.configs") / folder / f"{name}.yaml"
         return Source(parse_yaml(data.read_bytes(), source), source)
-    path = Path(source)
+    path, of_run = Path(source), False
+    try:
+        path.exists()
+    except (OSError, ValueError) as error:  # a name that is too long, or has a NUL in it
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{show(source)} cannot be read: {reason}") from None
     if path.is_dir() and (path / "config.yaml").exists():
-        path = path / "config.yaml"
+        path, of_run = path / "config.yaml", True
     if path.is_file():
-        return Source(read_yaml(path), str(path))
+        return Source(read_yaml(path), str(path), of_run or is_of_run(path))
     if path.is_dir():
         raise UserError(f"{source} is a folder without config.yaml; name a preset or a YAML file")
     if path.suffix in (".yaml", ".yml"):
         raise UserError(f"there is no file {source}; `bellmax list presets` names the presets")
-    raise unknown("preset or file", source, presets)
+    if source in registry.names():
+        return Source({"agent": {"name": source}}, source, fits=True)
+    raise unknown("preset, agent or file", source, [*presets, *registry.names()], presets)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _from_mapping(mapping: Any, where: str) -> RunConfig:

@@ -5,6 +5,7 @@ YAML files, overrides and options of commands are all validated by `build`.
 
 import contextlib
 import functools
+import math
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, TypeVar
@@ -13,6 +14,7 @@ import pydantic
 from annotated_types import Interval
 
 from bellmax.envs.options import did_you_mean, unknown
+from bellmax.launch.config.aliases import known_as
 from bellmax.launch.config.fields import comments, default_of, hints, key_of, keys, section_type
 from bellmax.launch.config.sentences import (
     FLAG,
@@ -24,6 +26,7 @@ from bellmax.launch.config.sentences import (
     choices_of,
     describe,
     must,
+    show,
     unwrap,
 )
 from bellmax.launch.config.yaml_files import read_scalar
@@ -31,6 +34,9 @@ from bellmax.launch.config.yaml_files import read_scalar
 T = TypeVar("T")
 # pydantic converts no types; `_readings` lists the accepted interpretations of a value.
 _STRICT = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+_PLAIN = "text, a number, true or false, null, or a list or section of these"
 
 
 def build(
@@ -81,16 +87,21 @@ def _section(cls: Any, types: Mapping[str, Any], instance: Any) -> Any:
         if default is NOTHING:  # validated, so that a missing key is reported as a wrong value is
             given = {"default_factory": lambda: NOTHING, "validate_default": True}
         details = {"alias": key_of(cls, name), "description": comments(cls).get(name)}
-        members[name] = kind, pydantic.Field(**details, **given)
+        # Not the name itself: pydantic's models have attributes such as `json`.
+        members[f"{name}_"] = kind, pydantic.Field(**details, **given)
     model = pydantic.create_model(cls.__name__, __config__=_STRICT, __doc__=cls.__doc__, **members)
-    return Annotated[model, pydantic.AfterValidator(lambda values: cls(**dict(values)))]
+    return Annotated[
+        model, pydantic.AfterValidator(lambda values: cls(**{n[:-1]: v for n, v in values}))
+    ]
 
 
 def _readable(hint: Any) -> Any:
     """Return the hint of a leaf that also accepts the other spellings of its values."""
     base, _ = unwrap(hint)
     if typing.get_origin(base) is dict:
-        kind = dict[str, _readable(typing.get_args(base)[1])]
+        held = typing.get_args(base)[1]
+        free = Annotated[Any, pydantic.BeforeValidator(_plain)]
+        kind = dict[str, free if held is Any else _readable(held)]
         return Annotated[kind, pydantic.BeforeValidator(_read_mapping)]
     allowed, choices = describe(hint), choices_of(hint)
 
@@ -147,6 +158,25 @@ def _readings(value: Any) -> Iterator[Any]:
             yield tuple(value)
 
 
+def _plain(value: Any) -> Any:
+    """Return a value of YAML; what was typed is read as it would be in a file."""
+    if value is FLAG:
+        return True
+    if isinstance(value, Argument):
+        value = read_scalar(value)
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(f"{_PLAIN}, but not NaN", ())
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise ValueError(_PLAIN, ())
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("an integer of at most 64 bits", ())
+    return value
+
+
 def _no_large_integer(value: Any) -> Any:
     """Refuse an integer out of range, which `int | float` would otherwise accept as a float."""
     if isinstance(value, int) and not -INT32 - 1 <= value <= INT32:
@@ -155,7 +185,9 @@ def _no_large_integer(value: Any) -> Any:
 
 
 def _read_mapping(value: Any) -> Any:
-    return read_scalar(value) if isinstance(value, Argument) else value
+    read = read_scalar(value) if isinstance(value, Argument) else value
+    is_null = read is None or (isinstance(value, Argument) and value.lower() == "none")
+    return {} if is_null else read  # clears what a preset has there
 
 
 def _sentence(error: Any, known: list[str]) -> str:
@@ -164,10 +196,17 @@ def _sentence(error: Any, known: list[str]) -> str:
     key = ".".join(path)
     if error["type"] == "value_error":
         allowed, choices = error["ctx"]["error"].args
-        return must(key, allowed, got, hint=did_you_mean(str(got), choices))
+        key = key if key in known else key.removesuffix("_")  # of a default that is missing
+        several = isinstance(got, Argument) and "," in got and "a list" not in allowed
+        hint = "`bellmax sweep` trains a run for each of several values" if several else ""
+        return must(key, allowed, got, hint=did_you_mean(str(got), choices) or hint)
     if error["type"] in ("extra_forbidden", "invalid_key"):
         siblings = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
+        if ours := known_as(key, known):
+            return f"unknown key {show(key)}; did you mean {ours}?"
         return str(unknown("key", key, known, siblings))
     if path[-1:] == ["[key]"]:
         return must(".".join(path[:-2]), "a section of keys that are text", error["input"])
-    return must(key or "the configuration", "a section of keys", got)
+    named = f"{key}.name" if isinstance(got, str) and f"{key}.name" in known else ""
+    hint = f"did you mean {named}?" if named else ""
+    return must(key or "the configuration", "a section of keys", got, hint=hint)

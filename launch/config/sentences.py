@@ -1,6 +1,7 @@
 """Words for configuration errors: what a type hint allows, and a value as it would be typed."""
 
 import dataclasses
+import reprlib
 import types
 import typing
 from collections.abc import Iterable
@@ -14,6 +15,11 @@ from bellmax import UserError
 UNIONS = (Union, types.UnionType)
 NOTHING = object()  # marks a value that was not given
 INT32 = 2**31 - 1  # the largest integer that jax holds by default
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 40
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 90
 
 
 class Argument(str):
@@ -45,8 +51,15 @@ def show(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int) and abs(value) > 10**90:
         return "a very large integer" if value > 0 else "a very small integer"
-    text = repr(str(value)) if isinstance(value, str) else str(value).replace("\n", " ")
+    if isinstance(value, str):
+        text = repr(str(value[:100]))
+    else:  # not str: a list may hold another a million times
+        text = (_SHORT.repr(value) if _is_nested(value) else str(value)).replace("\n", " ")
     return text if len(text) <= 90 else f"{text[:87]}..."
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, list | tuple | dict | set | frozenset | bytes)
 
 
 def describe(hint: Any) -> str:
@@ -70,6 +83,8 @@ def describe(hint: Any) -> str:
         return f"a section of keys where each is {describe(args[1])}"
     if dataclasses.is_dataclass(base):
         return "a section of keys"
+    if base is str and bounds.get("min_length"):
+        return "text that is not empty"
     words = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
     return words.get(base, "anything") + _range(bounds)
 

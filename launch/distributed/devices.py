@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from bellmax import UserError, must
+
 
 def cache_folder() -> Path:
     """Return the compilation cache: $BELLMAX_CACHE, or a folder in the user's cache folder."""
@@ -23,6 +25,50 @@ def usable(folder: Path) -> bool:
         return False
 
 
+def check_platform() -> None:
+    """Start jax's platform.
+
+    Raises:
+      UserError: the platform that JAX_PLATFORMS names does not start here.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # jax asserts where its only platform is absent
+        named = jax.config.values.get("jax_platforms") or "the default"
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"JAX_PLATFORMS must be a platform that starts here, got {named!r}"
+            f"{f' ({reason})' if reason else ''}; for NVIDIA GPUs install jax[cuda12] or "
+            "jax[cuda13], for TPUs jax[tpu], or unset JAX_PLATFORMS"
+        ) from error
+
+
+def check_precision() -> None:
+    """Raise UserError where a program of the user's has settings of jax that runs do not have."""
+    import jax
+
+    if jax.config.values["jax_enable_x64"]:
+        raise UserError(
+            must(
+                "jax_enable_x64",
+                "off for runs",
+                "on",
+                "they are computed in float32; losses and environments work with it",
+            )
+        )
+    if (promotion := jax.config.values["jax_numpy_dtype_promotion"]) != "standard":
+        raise UserError(
+            must(
+                "jax_numpy_dtype_promotion",
+                "standard for runs",
+                promotion,
+                "losses and environments work with it",
+            )
+        )
+
+
 def configure_jax(*, deterministic: bool = False) -> None:
     """Turn on the persistent compilation cache if its folder can be written.
 
@@ -37,6 +83,9 @@ def configure_jax(*, deterministic: bool = False) -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
     import jax
 
+    # Runs are computed in float32, by jax's usual rules, whatever the environment variables say.
+    jax.config.update("jax_enable_x64", False)
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     if jax.config.values["jax_compilation_cache_dir"] is not None or not usable(cache_folder()):
         return

@@ -8,7 +8,9 @@ def write_whole(path: Path, data: bytes) -> None:
     """Replace a file atomically: a kill or a full disk leaves the old file unchanged."""
     written = path.with_name(f"{path.name}.tmp")
     try:
-        with written.open("wb") as file:
+        # Whatever has that name, such as a link in a run from elsewhere, is not written through.
+        written.unlink(missing_ok=True)
+        with written.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -19,6 +21,14 @@ def write_whole(path: Path, data: bytes) -> None:
         raise OSError(
             error.errno, error.strerror, str(path)
         ) from error  # an error of a write has no file name
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and wait until they are on disk."""
+    missing = [path for path in [folder, *folder.absolute().parents] if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync(path.parent)
 
 
 def sync(path: Path) -> None:

@@ -3,19 +3,22 @@
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bellmax import UserError
 
 
 @contextlib.contextmanager
-def locked(folder: Path, activity: str) -> Iterator[None]:
+def locked(folder: Path, activity: str) -> Iterator[Callable[[], bool]]:
     """Lock a folder until the block or the process ends.
 
     Args:
       folder: an existing folder.
       activity: what the lock is for, such as "training"; for the message.
+
+    Yields:
+      A function that returns whether that folder is still in its place.
 
     Raises:
       UserError: another process holds the lock.
@@ -28,6 +31,13 @@ def locked(folder: Path, activity: str) -> Iterator[None]:
             raise UserError(f"another process is {activity} in {folder}; wait or stop it") from None
         except OSError:  # some network file systems cannot lock folders
             pass
-        yield
+        yield lambda: _is(folder, descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False

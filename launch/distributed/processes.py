@@ -8,7 +8,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -59,8 +59,11 @@ class LostProcessError(UserError):
 
 
 @contextlib.contextmanager
-def together(run: Path) -> Iterator[None]:
-    """Raise LostProcessError, one sentence, if another process of the run fails in the block.
+def together(how_to_resume: Callable[[], str]) -> Iterator[None]:
+    """Turn the failure of another process of a run into an error of one sentence.
+
+    Args:
+      how_to_resume: returns the command that continues the run.
 
     Raises:
       LostProcessError: another process has died.
@@ -77,7 +80,7 @@ def together(run: Path) -> Iterator[None]:
             raise
         raise LostProcessError(
             f"another process of this run has died; start all of them again with "
-            f"`bellmax resume {run}`, which continues from the last checkpoint"
+            f"`{how_to_resume()}`, which continues from the last checkpoint"
         ) from error
 
 

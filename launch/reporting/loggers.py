@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.errors import in_a_sentence
-from bellmax.envs.options import load_callable
+from bellmax.envs.options import install_command, load_callable
 from bellmax.launch.config.overrides import flatten
 from bellmax.launch.config.run_config import RunConfig, to_dict
 
@@ -71,7 +71,7 @@ def check_loggers(config: RunConfig) -> None:
     if config.tensorboard:
         _import("tensorboardX", "TensorBoard needs tensorboardX: pip install tensorboardX")
     if config.wandb is not None:
-        _import("wandb", 'Weights & Biases is not installed: pip install "bellmax[wandb]"')
+        _import("wandb", f"Weights & Biases is not installed: {install_command('wandb')}")
 
 
 def open_loggers(
@@ -99,8 +99,19 @@ def open_loggers(
         opened.append(("TensorBoard", TensorBoardLogger(folder, shown, resume_step=resume_step)))
     for name in config.loggers:
         with in_a_sentence(f"loggers: {name} cannot be opened"):
-            opened.append((name, _factory(name)(folder, shown)))
+            logger = _factory(name)(folder, shown)
+        check_logger(f"loggers: {name}", logger)
+        opened.append((name, logger))
     return opened
+
+
+def check_logger(field: str, logger: Any) -> None:
+    """Raise UserError if an object is no Logger, and say so of a class; `field`: its name."""
+    kind = f"the class {logger.__name__}" if isinstance(logger, type) else type(logger).__name__
+    methods = [getattr(logger, name, None) for name in ("log", "close")]
+    if isinstance(logger, type) or not all(map(callable, methods)):
+        allowed = "an object with log(step, metrics) and close(), or a name module:factory"
+        raise UserError(must(field, allowed, kind))
 
 
 class TensorBoardLogger:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bellmax import UserError
+from bellmax.envs.errors import described
 from bellmax.launch.distributed.files import write_whole
 from bellmax.launch.reporting.loggers import Logger, summarise
 
@@ -52,7 +53,8 @@ class MetricsLog:
         report: Callable[[str], object] | None = None,
     ):
         self._on_metrics, self._report = on_metrics, report or _to_stderr
-        self._sinks = [_open_json_lines(folder / FILE, resume_step), *map(_to_logger, loggers)]
+        lines = _open_json_lines(folder / FILE, resume_step, self._report)
+        self._sinks = [lines, *map(_to_logger, loggers)]
 
     def write(self, rows: Sequence[Row]) -> None:
         """Write the rows of one kind and step, one row for each seed."""
@@ -80,45 +82,56 @@ class MetricsLog:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a logger's own deprecations are not the user's
                 action()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._sinks.remove(sink)
-            reason = str(error) or type(error).__name__
+            reason = described(error)
             with contextlib.suppress(Exception):  # stderr may be closed too
                 self._report(f"{sink.name} failed ({reason}); training continues without it")
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception, SystemExit):
                 sink.close()
 
 
-def read_metrics(folder: Path) -> list[Row]:
-    """Return the rows of a run, in the order written.
+def read_metrics(folder: Path, report: Callable[[str], object] | None = None) -> list[Row]:
+    """The rows of a run, in the order written.
 
     A last line that a killed process left incomplete is ignored.
 
+    Args:
+      folder: of the run.
+      report: takes a sentence about other damaged lines, which are left out; None warns.
+
     Raises:
-      UserError: the folder has no metrics, or a line other than the last is not JSON.
+      UserError: the folder has no metrics.
     """
     path = Path(folder) / FILE
     if not path.is_file():
         raise UserError(f"there is no {FILE} in {folder}; is it the folder of a run?")
     lines = path.read_bytes().splitlines()
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("not an object")
-        except ValueError as error:
-            if number == len(lines):
-                break
-            raise UserError(f"line {number} of {path} is not a row of metrics") from error
-        rows.append(row)
-    return rows
+    rows = [_read_row(line) for line in lines]
+    bad = [str(number) for number, row in enumerate(rows[:-1], start=1) if row is None]
+    if bad:
+        numbers = ", ".join(bad[:5]) + ("..." if len(bad) > 5 else "")
+        words = f"{path}: line {numbers} is damaged and left out"
+        report(words) if report else warnings.warn(words, stacklevel=2)
+    return [row for row in rows if row is not None]
 
 
-def _open_json_lines(path: Path, resume_step: int | None) -> _Sink:
+def _read_row(line: bytes) -> Row | None:
+    """Return a row, None if the line is damaged."""
+    try:
+        row = json.loads(line)
+        numbers = [row[name] for name in ("step", "seed") if name in row]
+        whole = all(type(number) is int for number in numbers)
+        return row if isinstance(row["kind"], str) and whole else None
+    except (ValueError, TypeError, KeyError, RecursionError):  # no JSON, no object, or no row
+        return None
+
+
+def _open_json_lines(path: Path, resume_step: int | None, report: Callable[[str], object]) -> _Sink:
     kept: list[Row] = []
     if resume_step is not None and path.exists():
-        kept = [row for row in read_metrics(path.parent) if row.get("step", 0) <= resume_step]
+        rows = read_metrics(path.parent, report)
+        kept = [row for row in rows if row.get("step", 0) <= resume_step]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, b"".join(map(_line, kept)))

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bellmax import UserError
+from bellmax.envs.options import unknown
 from bellmax.launch.config.overrides import flatten
 from bellmax.launch.config.yaml_files import read_yaml
 from bellmax.launch.reporting.metrics import Row, read_metrics
+from bellmax.launch.reporting.plot_options import Look, smooth
 from bellmax.launch.reporting.statistics import bootstrap_interval, interquartile_mean, mean
 
 # Okabe and Ito's colours, told apart under every common colour blindness; yellow is left out.
@@ -22,6 +24,9 @@ _LOGGING = {
 }
 _IGNORED_KEYS = {"seed", "seeds"} | _LOGGING
 _LABELS = {"episode_return": "episode return", "episode_length": "episode length (steps)"}
+
+
+LOOK = Look()
 
 
 class Curve(NamedTuple):
@@ -42,7 +47,10 @@ class Source(NamedTuple):
 
 
 def plot_runs(
-    runs: Sequence[Path], out: Path | None = None, metric: str = "episode_return"
+    runs: Sequence[Path],
+    out: Path | None = None,
+    metric: str = "episode_return",
+    look: Look = LOOK,
 ) -> list[Path]:
     """Draw the learning curves of runs, one panel for each task.
 
@@ -54,36 +62,56 @@ def plot_runs(
       out: path of the files; its suffix is replaced. None is `RUN/curve` for one run, `./curves`
         for several.
       metric: a column of the evaluation rows, or of the training rows if those lack it.
+      look: titles, sizes and groups.
 
     Returns:
-      The PNG and the SVG written.
+      The PNG and the SVG written, and the PDF if it is asked for.
 
     Raises:
       UserError: a folder is not a run, or no run has the metric.
     """
-    figure = draw_runs(runs, metric)
+    figure = draw_runs(runs, metric, look)
     default = Path(runs[0]) / "curve" if len(runs) == 1 else Path("curves")
-    return save_figure(figure, default if out is None else Path(out))
+    return save_figure(figure, default if out is None else Path(out), pdf=look.pdf)
 
 
-def draw_runs(runs: Sequence[Path], metric: str = "episode_return") -> Any:
+def draw_runs(runs: Sequence[Path], metric: str = "episode_return", look: Look = LOOK) -> Any:
     """Return the matplotlib Figure that `plot_runs` writes; arguments as there."""
     if not runs:
         raise UserError("there is nothing to plot; name the folder of a run")
     sources = [_read(Path(run), metric) for run in runs]
     kinds = {source.kind for source in sources}
     label = _LABELS.get(metric, metric.replace("_", " "))
-    return _draw(_pool(sources), f"{kinds.pop()} {label}" if len(kinds) == 1 else label)
+    curves = _look_at(_pool(sources, look.group), look)
+    return _draw(curves, f"{kinds.pop()} {label}" if len(kinds) == 1 else label, look)
 
 
-def save_figure(figure: Any, out: Path) -> list[Path]:
-    """Write a figure as PNG and SVG (replacing the suffix of `path`); return both files."""
-    stem = out.with_suffix("") if out.suffix in (".png", ".svg") else out
+def save_figure(figure: Any, out: Path, *, pdf: bool = False) -> list[Path]:
+    """Write a figure as PNG, SVG and perhaps PDF, its suffix aside; return the files."""
+    pdf = pdf or out.suffix == ".pdf"
+    stem = out.with_suffix("") if out.suffix in (".png", ".svg", ".pdf") else out
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg")]
     figure.savefig(paths[0], dpi=200)
     figure.savefig(paths[1], metadata={"Date": None})  # equal runs give an equal file
+    if pdf:
+        paths.append(stem.with_name(f"{stem.name}.pdf"))
+        figure.savefig(paths[2], metadata={"CreationDate": None})
     return paths
+
+
+def _look_at(curves: list[Curve], look: Look) -> list[Curve]:
+    """The curves with their labels and smoothing."""
+    labels = [curve.label for curve in curves] if look.labels is None else look.labels
+    if len(labels) != len(curves):
+        names = ", ".join(curve.label for curve in curves)
+        raise UserError(f"--labels must name {len(curves)} curves ({names}), got {len(labels)}")
+    return [
+        curve._replace(
+            label=label, seeds=[(steps, smooth(y, look.smoothing)) for steps, y in curve.seeds]
+        )
+        for label, curve in zip(labels, curves, strict=True)
+    ]
 
 
 def _read(folder: Path, metric: str) -> Source:
@@ -109,9 +137,22 @@ def _by_seed(rows: list[Row], metric: str) -> list[tuple[np.ndarray, np.ndarray]
     ]
 
 
-def _pool(sources: list[Source]) -> list[Curve]:
-    """Group runs that differ only by seed; name each group by the settings that distinguish it."""
+def _pool(sources: list[Source], key: str | None = None) -> list[Curve]:
+    """Puts runs that differ by seed alone together, and names each group by what sets it apart.
+
+    With a key, those of one task that have the same value there.
+    """
     groups: dict[str, list[Source]] = {}
+    if key is not None:
+        known = sorted({name for source in sources for name in source.settings})
+        if key not in known:
+            raise unknown("key", key, known, [])
+        for source in sources:
+            env = str(source.settings.get("env.name", ""))
+            groups.setdefault(f"{source.settings.get(key)}\n{env}", []).append(source)
+        pooled = [[seed for source in group for seed in source.seeds] for group in groups.values()]
+        names = [name.split("\n") for name in groups]
+        return [Curve(n[0], n[1], seeds) for n, seeds in zip(names, pooled, strict=True)]
     for source in sources:
         essence = {k: v for k, v in source.settings.items() if k not in _IGNORED_KEYS}
         groups.setdefault(repr(sorted(essence.items())), []).append(source)
@@ -148,19 +189,24 @@ def _label(source: Source, all_sources: list[Source]) -> str:
     return f"{agent} ({values})"
 
 
-def _draw(curves: list[Curve], label: str) -> Any:
+def _draw(curves: list[Curve], label: str, look: Look = LOOK) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     envs = list(dict.fromkeys(curve.env for curve in curves))
-    figure = Figure(figsize=(6.4 * len(envs), 4.2), layout="constrained")
+    figure = Figure(figsize=(look.size[0] * len(envs), look.size[1]), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, env in zip(np.ravel(figure.subplots(1, len(envs))), envs, strict=True):
         shown = [curve for curve in curves if curve.env == env]
         for number, curve in enumerate(shown):
             style = STYLES[number // len(COLOURS) % len(STYLES)]
             _draw_curve(axes, curve, _statistic(shown), COLOURS[number % len(COLOURS)], style)
-        _dress(axes, env, label, shown)
+        _dress(axes, env if look.title is None or len(envs) > 1 else look.title, label, shown)
+        axes.set_xlim(left=0)  # curves of other lengths stay comparable
+        if look.limits:
+            axes.set_ylim(*look.limits)
+    if look.title is not None and len(envs) > 1:
+        figure.suptitle(look.title)
     return figure
 
 

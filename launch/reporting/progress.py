@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+_BAR = 20  # characters of the bar
+
 
 class Progress:
     """Shows the progress of training. Failures to print do not affect the run.
@@ -41,6 +43,10 @@ class Progress:
             self._safely(self._live.stop)
             self._live = None
 
+    def compiling(self) -> None:
+        """Show on a terminal that the program is compiled."""
+        self._safely(lambda: self._live and self._draw(0, ["compiling"]))
+
     def compiled(self, seconds: float) -> None:
         """Include the duration of compilation in all later lines."""
         self._compiled = [f"compiled in {seconds:.1f} s"]
@@ -67,19 +73,17 @@ class Progress:
         """
 
         def show() -> None:
-            parts = [
-                f"{step:,}/{self._total:,}",
-                f"{100 * step // max(self._total, 1)} %",
-                f"return {_spread(episode_return)}",
-                f"loss {_middle(loss)}",
+            where = [f"{step:,}/{self._total:,}", f"{100 * step // max(self._total, 1)} %"]
+            numbers = [f"return {_spread(episode_return)}", f"loss {_middle(loss)}"]
+            rates = [
                 f"{steps_per_second:,.0f} steps/s",
                 f"{updates_per_second:,.0f} gradient steps/s",
-                f"ETA {self._eta(step, steps_per_second)}",
-                *notes,
-                *self._compiled,
-                _memory(),
             ]
-            self._show("  ".join(parts))
+            eta, rest = f"ETA {self._eta(step, steps_per_second)}", [*notes, *self._compiled]
+            if self._live is None:
+                self._print("  ".join([*where, *numbers, *rates, eta, *rest, _memory()]))
+            else:  # the most important columns first: those that do not fit are left out
+                self._draw(step, [*where, eta, *numbers, *rates, *rest, _memory()])
 
         self._safely(show)
 
@@ -97,13 +101,23 @@ class Progress:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
 
-    def _show(self, line: str) -> None:
-        if self._live is None:
-            self._print(line)
-            return
-        from rich.text import Text
+    def _draw(self, step: int, columns: Sequence[str]) -> None:
+        """Redraw the live line: a bar, and the columns that fit beside it."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
 
-        self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
+        wide = min(_BAR, self._console.width // 3)
+        room = self._console.width - wide - 1
+        shown = []
+        for column in columns:
+            room -= len(column) + 1
+            if room < 0:
+                break
+            shown.append(column)
+        table = Table.grid(padding=(0, 1, 0, 0))
+        bar = ProgressBar(total=max(self._total, 1), completed=step, width=wide)
+        table.add_row(bar, *shown)
+        self._live.update(table, refresh=True)
 
     def _print(self, line: str) -> None:
         if self._console is None:

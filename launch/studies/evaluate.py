@@ -1,18 +1,22 @@
 """Evaluation of the policies in a run's checkpoint."""
 
 import contextlib
+import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.launch.config.run_config import RunConfig, load_to_play
+from bellmax.launch.reporting.statistics import bootstrap_interval
+from bellmax.launch.reporting.statistics import mean as mean_of
 from bellmax.launch.runners.base import PolicyInputs
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment, build
+from bellmax.launch.training.policy import policy_folder, read_policies
 
 
 class Evaluation(NamedTuple):
@@ -37,7 +41,12 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_run(
-    run: Path, episodes: int, checkpoint: str | int = "latest", seed: int | None = None
+    run: Path,
+    episodes: int,
+    checkpoint: str | int = "latest",
+    seed: int | None = None,
+    *,
+    trust: bool = False,
 ) -> Evaluation:
     """Play episodes of the greedy policies of a run.
 
@@ -45,12 +54,13 @@ def evaluate_run(
       run: the run's folder.
       episodes: episodes per seed.
       checkpoint: "latest", "best" or a step.
-      seed: seed of one learner to evaluate; None evaluates all.
+      seed: of the only learner to evaluate; None evaluates all.
+      trust: whether the run's configuration may name code of the user's own.
 
     Raises:
       UserError: the run has no such checkpoint or seed, or the checkpoint is damaged.
     """
-    config = load_to_play(run)
+    config = load_to_play(run, trust=trust)
     if seed is not None:
         check_seed(run, config, seed)
     with contextlib.closing(build(config, episodes=episodes)) as experiment:
@@ -74,15 +84,21 @@ def check_seed(run: Path, config: RunConfig, seed: int) -> None:
 
 
 def describe_evaluation(evaluation: Evaluation) -> list[str]:
-    """Return lines of text with the returns of each seed."""
+    """Return lines with the returns of each seed, in as many digits as their spread needs."""
     lines = [evaluation.warning] if evaluation.warning else []
     each = evaluation.seeds, evaluation.episode_return, evaluation.cut
+    digits = _digits(evaluation.episode_return)
     for seed, returns, cut in zip(*each, strict=True):
+        numbers = returns.mean(dtype=np.float64), _deviation(returns)
+        mean, deviation, low, high, least, most = (
+            f"{x:.{digits}f}" for x in (*numbers, *_interval(returns), returns.min(), returns.max())
+        )
         lines.append(
-            f"seed {seed}: mean return {returns.mean():.2f} (min {returns.min():.2f}, max "
-            f"{returns.max():.2f}, {returns.size} episodes"
+            f"seed {seed}: mean return {mean} (min {least}, max {most}, {returns.size} episodes"
             f"{f', {cut.sum()} cut' if cut.any() else ''}) at step {evaluation.step:,}"
         )
+        if returns.size > 1:
+            lines[-1] += f"; deviation {deviation}, 95 % interval {low} to {high}"
     if evaluation.restarts:
         lines.append(
             "restarts of environments that broke, whose returns begin again at 0: "
@@ -90,8 +106,55 @@ def describe_evaluation(evaluation: Evaluation) -> list[str]:
         )
     if len(evaluation.seeds) > 1:
         mean = evaluation.episode_return.mean()
-        lines.append(f"mean over {len(evaluation.seeds)} seeds: {mean:.2f}")
+        lines.append(f"mean over {len(evaluation.seeds)} seeds: {mean:.{digits}f}")
     return lines
+
+
+def as_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Return an evaluation as values of JSON: one entry a seed, and every episode."""
+    each = zip(*evaluation[1:5], strict=True)
+    return {
+        "step": evaluation.step,
+        "restarts": evaluation.restarts,
+        "warning": evaluation.warning,
+        "seeds": [
+            {
+                "seed": int(seed),
+                "mean": _number(returns.mean(dtype=np.float64)),
+                "deviation": _number(_deviation(returns)),
+                "interval": [*map(_number, _interval(returns))],
+                "returns": [*map(_number, returns)],
+                "lengths": lengths.tolist(),
+                "cut": cut.tolist(),
+            }
+            for seed, returns, lengths, cut in each
+        ],
+    }
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None  # which JSON lacks
+
+
+def _deviation(returns: np.ndarray) -> float:
+    """The standard deviation over episodes; NaN for one, or if a return is not finite."""
+    several = returns.size > 1 and np.isfinite(returns).all()
+    return float(returns.std(ddof=1, dtype=np.float64)) if several else math.nan
+
+
+def _interval(returns: np.ndarray) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the mean over episodes."""
+    finite = returns[np.isfinite(returns)].astype(np.float64)
+    if finite.size != returns.size:
+        return np.nan, np.nan
+    low, high = bootstrap_interval(finite, mean_of)
+    return float(low), float(high)
+
+
+def _digits(returns: np.ndarray) -> int:
+    """Decimals that show a hundredth of the deviation over episodes: 2 to 8."""
+    spread = float(np.std(returns[np.isfinite(returns)])) if np.isfinite(returns).any() else 0.0
+    return min(max(2, 1 - math.floor(math.log10(spread))), 8) if spread > 0 else 2
 
 
 def restore(
@@ -116,7 +179,13 @@ def restore(
 def restore_policy_inputs(
     run: Path, experiment: Experiment, checkpoint: str | int = "latest"
 ) -> tuple[int, PolicyInputs, str | None]:
-    """Like `restore`, but read only the inputs of greedy policies (`Experiment.policy_inputs`)."""
+    """As `restore`, but reads only what greedy policies need, see `Experiment.policy_inputs`.
+
+    Without a checkpoint the policies are read from their own files.
+    """
+    alone = not Checkpoints(run / "checkpoints", keep=1, read_only=True).steps()
+    if alone and checkpoint in ("latest", "best") and policy_folder(run).is_dir():
+        return *read_policies(run, experiment, best=checkpoint == "best"), None
     return experiment.restore_policy_inputs(*_find(run, experiment, checkpoint))
 
 
@@ -135,6 +204,8 @@ def _find(
     checkpoints = Checkpoints(run / "checkpoints", keep=keep, read_only=True)
     if checkpoint == "latest":
         return checkpoints, None
+    if checkpoint != "best" and not isinstance(checkpoint, int | np.integer):
+        raise UserError(must("checkpoint", "latest, best or a step", repr(checkpoint)))
     step = checkpoints.best() if checkpoint == "best" else int(checkpoint)
     if step is None:
         raise UserError(f"no checkpoint of {run} has an evaluation; try --checkpoint latest")

@@ -40,6 +40,7 @@ def merge_runs(
     method: str = "linear",
     eta: float = 1.0,
     checkpoint: str | int = "latest",
+    trust: bool = False,
 ) -> list[str]:
     """Average the policies of runs, learner by learner, into the folder of a run that plays.
 
@@ -53,6 +54,7 @@ def merge_runs(
       method: "linear", or "spherical", which needs `start`.
       eta: how far to go from `start` to the merge.
       checkpoint: "latest", "best" or a step, of every run.
+      trust: whether the configurations of the runs may name code.
 
     Returns:
       Lines that say what was merged.
@@ -60,7 +62,7 @@ def merge_runs(
     Raises:
       UserError: the policies do not match, or a checkpoint is missing or damaged.
     """
-    configs = {run: load_to_play(run) for run in (*runs, *([start] if start else []))}
+    configs = {run: load_to_play(run, trust=trust) for run in (*runs, *([start] if start else []))}
     for run in configs:
         _check_configs(configs, runs[0], run)
     # A run may be named twice, to weigh it more.
@@ -134,6 +136,6 @@ def _write(first: _Source, merged: TrainState, out: Path) -> None:
     with contextlib.closing(build(first.config)) as experiment:
         checkpoints = Checkpoints(out / "checkpoints", keep=1)
         checkpoints.save(first.step, merged, metric=None, extra={})
-        save_policies(experiment, merged, out)
+        save_policies(experiment, merged, out / "policy", first.step)
     # Last: a folder without it is no run.
     write_whole(out / "config.yaml", to_yaml(first.config).encode())

@@ -64,6 +64,7 @@ def record_run(
     out: Path | None = None,
     fps: int | None = None,
     max_steps: int | None = None,
+    trust: bool = False,
     say: Callable[[str], object] = lambda sentence: None,
 ) -> Path:
     """Write a video of episodes, and report the return and the length of each.
@@ -78,10 +79,11 @@ def record_run(
       checkpoint: "latest", "best" or a step.
       seed: seed of the learner; None is the run's first.
       out: a .gif or an .mp4, both with the extra `video`; RUN/episodes.gif by default.
-      fps: pictures per second; by default 30, or 10 if the observation has rows and columns.
-      max_steps: environment steps after which an episode is cut, 1 or more; by default the limit
-        of the run's evaluations.
-      say: called with lines for the user.
+      fps: pictures a second; 30 by default, 10 where the observation has rows and columns.
+      max_steps: environment steps after which an episode is cut, 1 or more; by default what
+        evaluations of the run have.
+      trust: whether the run's configuration may name code of the user's own.
+      say: takes lines for the user.
 
     Returns:
       The file written.
@@ -93,7 +95,7 @@ def record_run(
     _draw_without_screen()
     out = run / "episodes.gif" if out is None else out
     check_video(out, fps)
-    config = load_to_play(run)
+    config = load_to_play(run, trust=trust)
     seed = config.seed if seed is None else seed
     check_seed(run, config, seed)
     with contextlib.ExitStack() as stack:

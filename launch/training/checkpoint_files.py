@@ -16,10 +16,10 @@ from bellmax.launch.distributed.files import sync
 
 STATE, REPLAY, META = "state", "replay", "meta"  # the items of a checkpoint
 MANIFEST = "manifest.json"
-UNFINISHED = (
-    ".unfinished"  # suffix of a checkpoint while it is written; orbax adds its own after it
-)
-# Left by killed saves and removals. Only these files may be removed.
+EARLIER = "bellmax.json"  # a file that every checkpoint of bellmax 0.1.0 has
+UNFINISHED = ".unfinished"  # suffix of a checkpoint while it is written, before that of orbax
+_STEP = re.compile(r"0|[1-9][0-9]*")
+# What killed saves and killed removals leave. No other file is ours to remove.
 _LEFTOVER = re.compile(rf"\d+\.(deleted|{UNFINISHED[1:]}.*)")
 
 
@@ -48,6 +48,12 @@ def damage(path: Path, items: Collection[str]) -> Exception | None:
     except Exception as error:  # the type depends on the damage
         return error
     return None
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Return whether a path is a checkpoint of ours, damaged or not, and not the user's own."""
+    parts = (MANIFEST, STATE, META, EARLIER)
+    return bool(_STEP.fullmatch(path.name)) and any((path / part).exists() for part in parts)
 
 
 def remove(path: Path) -> None:

@@ -20,14 +20,16 @@ import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
 from bellmax import UserError
-from bellmax.launch.distributed.files import sync, write_whole
+from bellmax.launch.distributed.files import make_folder, sync, write_whole
 from bellmax.launch.distributed.processes import is_first
 from bellmax.launch.training.checkpoint_files import (
+    EARLIER,
     META,
     REPLAY,
     STATE,
     UNFINISHED,
     damage,
+    is_checkpoint,
     remove,
     sweep,
     write_manifest,
@@ -35,7 +37,6 @@ from bellmax.launch.training.checkpoint_files import (
 from bellmax.launch.training.pieces import Cut, cut
 
 _METRICS = "metrics"  # orbax's name for the item of metrics, and for its file
-_EARLIER = "bellmax.json"  # a file that every checkpoint of bellmax 0.1.0 has
 
 
 class CheckpointError(UserError):
@@ -90,13 +91,13 @@ class Checkpoints:
         try:
             from bellmax.launch.training import orbax_items
 
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             path = self._folder / str(step)
             unfinished = path.with_name(path.name + UNFINISHED)
             orbax_items.save(unfinished, _by_item(arrays), cuts, meta)
             if is_first():
                 write_manifest(unfinished)
-                if path.exists():
+                if is_checkpoint(path):
                     remove(path)
                 unfinished.rename(path)
                 sync(self._folder)
@@ -126,7 +127,7 @@ class Checkpoints:
         if not math.isfinite(metric) or self._metric(step) is not None:
             return
         folder = self._folder / str(step) / _METRICS
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         stored = {"metric": float(metric), "checksum": _checksum(float(metric))}
         write_whole(folder / _METRICS, json.dumps(stored).encode())
         self._prune(step)
@@ -135,7 +136,7 @@ class Checkpoints:
         """Return the steps that have a complete checkpoint, ascending."""
         if not self._folder.is_dir():
             return []
-        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
+        return sorted(int(path.name) for path in self._folder.iterdir() if is_checkpoint(path))
 
     def latest(self) -> int | None:
         """Return the newest step saved, or None."""
@@ -213,7 +214,7 @@ class Checkpoints:
 
     def _check_version(self, step: int) -> None:
         """Raise UserError if bellmax 0.1.0 saved it."""
-        if (self._folder / str(step) / _EARLIER).exists():
+        if (self._folder / str(step) / EARLIER).exists():
             raise UserError(
                 f"checkpoint {step} in {self._folder} was saved by bellmax 0.1.0 and can be read "
                 "only by that version; use it to continue the run, or train again"

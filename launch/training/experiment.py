@@ -17,6 +17,7 @@ from bellmax.launch.actors.actor import ActorFactory
 from bellmax.launch.actors.local import make_host_agent, make_local_actors
 from bellmax.launch.actors.pools import ActorPool
 from bellmax.launch.config.run_config import RunConfig, check_replay, check_rollout
+from bellmax.launch.distributed.devices import check_platform, check_precision
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.base import Evaluator, PolicyInputs, Runner
 from bellmax.launch.runners.device_runner import make_runner
@@ -145,6 +146,8 @@ def build(
     Raises:
       UserError: parts of the configuration contradict each other.
     """
+    check_platform()
+    check_precision()
     episodes = config.evaluation_episodes if episodes is None else episodes
     mesh = make_mesh(config.devices, devices)
     if is_host_env(config.env):
@@ -184,12 +187,8 @@ def _build_host(
 ) -> tuple[Agent, specs.Array, Runner, Evaluator]:
     if config.seeds > 1:
         raise UserError(
-            must(
-                "seeds",
-                f"1, as {config.env.name} is not stepped on the device",
-                config.seeds,
-                "start a run for each seed",
-            )
+            f"seeds must be 1, as {config.env.name} is not stepped on the device, got "
+            f"{config.seeds}; `bellmax sweep` with --seed 0,1 trains a run for each seed"
         )
     if config.replay.memory == "host" and config.devices > 1:
         raise UserError(must("devices", "1 for replay.memory host", config.devices))

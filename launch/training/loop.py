@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +12,7 @@ import numpy as np
 import psutil
 
 from bellmax import UserError
+from bellmax.launch.config.run_config import RunConfig
 from bellmax.launch.distributed.processes import is_first
 from bellmax.launch.distributed.signals import signals_held
 from bellmax.launch.reporting.metrics import MetricsLog
@@ -18,10 +21,17 @@ from bellmax.launch.runners.evaluation import evaluation_rows
 from bellmax.launch.runners.train_state import IntervalMetrics, TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment
+from bellmax.launch.training.policy import best_score, save_policies
 
 
 class NotFiniteError(UserError):
     """A loss was NaN or infinite; the message gives the step and the last good checkpoint."""
+
+    exit_code = 1  # of the command line: the run failed, not the command
+
+
+class MovedError(UserError):
+    """The folder of a run is no longer in its place."""
 
     exit_code = 1  # of the command line: the run failed, not the command
 
@@ -36,6 +46,8 @@ class Session:
       experiment, checkpoints, log, progress: the parts of the run, and where its results go.
       resume_step: step of the checkpoint from which the run continues.
       evaluated: [S], the mean returns of that checkpoint, if they are in the log.
+      in_place: whether the run's folder is still where it was, asked before a save.
+      folder: where policies go, with each checkpoint and each best evaluation; None saves none.
     """
 
     def __init__(
@@ -47,10 +59,13 @@ class Session:
         *,
         resume_step: int | None = None,
         evaluated: np.ndarray | None = None,
+        in_place: Callable[[], bool] = lambda: True,
+        folder: Path | None = None,
     ):
         self.experiment, self.checkpoints = experiment, checkpoints
         self.log, self.progress = log, progress
-        self.saved = resume_step
+        self.saved, self.in_place, self.folder = resume_step, in_place, folder
+        self.best = best_score(folder) if folder and resume_step is not None else None
         config = experiment.config
         self.steps_per_rollout = config.env.num_envs * config.rollout_length
         self.total = config.steps // self.steps_per_rollout
@@ -65,6 +80,7 @@ class Session:
         Raises:
           NotFiniteError: a loss was not finite; that gradient step was the last.
           CheckpointError: a checkpoint could not be written; the earlier ones are kept.
+          MovedError: the run's folder is no longer in its place; training stopped.
         """
         advance = None
         if self._rollouts_taken(state) < self.total:
@@ -143,6 +159,13 @@ class Session:
             stops.append(self.warmup + 1)
         return min(*stops, self.total)
 
+    def _ends_warmup_only(self, rollouts: int) -> bool:
+        """Whether a stop is that of the first gradient step, and of nothing else."""
+        config = self.experiment.config
+        periods = config.log_every, config.evaluate_every, config.checkpoint_every
+        due = any(self._is_due(rollouts, period) for period in periods)
+        return rollouts == self.warmup + 1 and not due
+
     def _is_due(self, rollouts: int, period: int) -> bool:
         """Return whether something with a period of environment steps (0: at the end) is due."""
         if rollouts == self.total or not period:
@@ -150,6 +173,7 @@ class Session:
         return next_stop(rollouts - 1, period, self.steps_per_rollout) == rollouts
 
     def _compile(self, state: TrainState) -> Any:
+        self.progress.compiling()
         started = time.perf_counter()
         advance = self.experiment.runner.compile(state)
         self.progress.compiled(time.perf_counter() - started)
@@ -169,15 +193,32 @@ class Session:
             step = self._steps(rollouts)
             if self.saved == step and is_first():
                 self.checkpoints.score(step, float(returns.mean()))
+            self._keep_best(state, step, float(returns.mean()))
+        if self.folder and rollouts == self.total:  # they may have been lost or damaged since
+            save_policies(self.experiment, state, self.folder / "policy", self._steps(rollouts))
+
+    def _keep_best(self, state: TrainState, step: int, score: float) -> None:
+        """Saves the policies if their evaluation is the best so far, the later of equals."""
+        if self.folder and math.isfinite(score) and (self.best is None or score >= self.best):
+            self.best = score
+            save_policies(self.experiment, state, self.folder / "policy" / "best", step, score)
 
     def _save(self, state: TrainState, rollouts: int) -> None:
         """Save a checkpoint without a metric, unless this step is saved already."""
         if self.saved == self._steps(rollouts):
             return
+        if not self.in_place():
+            step = self._steps(rollouts)
+            raise MovedError(
+                f"the run's folder was moved or removed while it trained; it stopped at step "
+                f"{step:,}, which is not saved, and checkpoints are where that folder is now"
+            )
         extra = {"restarts": self.experiment.runner.restarts()}
         with signals_held():
             self.checkpoints.save(self._steps(rollouts), state, metric=None, extra=extra)
             self.saved = self._steps(rollouts)
+            if self.folder:
+                save_policies(self.experiment, state, self.folder / "policy", self.saved)
 
     def _write_interval(
         self, state: TrainState, interval: IntervalMetrics, rollouts: int, seconds: float
@@ -212,6 +253,8 @@ class Session:
             for i, seed in enumerate(self.experiment.seeds)
         ]
         self.log.write(rows)
+        if self._ends_warmup_only(self._rollouts_taken(state)):
+            return  # its rates are those of one rollout: they would give an absurd ETA
         self.progress.update(
             step,
             **rates,
@@ -266,6 +309,13 @@ def next_stop(rollouts: int, period: int, steps_per_rollout: int) -> int:
     while (stop := round(count * period / steps_per_rollout)) <= rollouts:
         count += 1
     return stop
+
+
+def first_checkpoint(config: RunConfig) -> int:
+    """Return the environment step of the first checkpoint of a run that nobody stops."""
+    size = config.env.num_envs * config.rollout_length
+    total, period = config.steps // size, config.checkpoint_every
+    return size * (min(next_stop(0, period, size), total) if period else total)
 
 
 @jax.jit

@@ -1,5 +1,8 @@
 """Trained policies without a run: one small file for each seed, and functions that act."""
 
+import contextlib
+import dataclasses
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -11,11 +14,15 @@ from dm_env import specs
 
 from bellmax import UserError, must
 from bellmax.agents import Memory
-from bellmax.launch.config.run_config import load_to_play
-from bellmax.launch.distributed.files import write_whole
+from bellmax.launch.config.run_config import load_to_play, to_yaml
+from bellmax.launch.distributed.files import make_folder, write_whole
+from bellmax.launch.runners.base import PolicyInputs
 from bellmax.launch.runners.evaluation import make_greedy, make_values
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.experiment import Experiment, build
+from bellmax.launch.training.folders import resume_command
+
+_CHECKSUM, _STEP, _SCORE = "checksum", "step", "score"  # what a file has besides the inputs
 
 
 class Act(Protocol):
@@ -46,26 +53,91 @@ class Policy(NamedTuple):
     values: Callable[[Any, Memory, Any], Any]
 
 
-def save_policies(experiment: Experiment, state: TrainState, run: Path) -> Path:
-    """Write the parameters that acting needs, one file a seed: run/policy/seed-<seed>.msgpack.
+def save_policies(
+    experiment: Experiment, state: TrainState, folder: Path, step: int, score: float | None = None
+) -> None:
+    """Write what acting needs of each seed to folder/seed-<seed>.msgpack, and its configuration.
 
-    The state may lack what `Experiment.policy_inputs` does not need.
+    The folder is all that `load_policy`, `bellmax evaluate` and `bellmax record` need. The state
+    may lack what `Experiment.policy_inputs` does not need.
+
+    Args:
+      experiment, state: what to save.
+      folder: made if it is missing.
+      step: of the state, in environment steps per seed.
+      score: mean return over the seeds in the evaluation of that step, if it is known.
     """
-    folder = run / "policy"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    # Who plays it reports to nobody.
+    config = dataclasses.replace(experiment.config, loggers=(), wandb=None, tensorboard=False)
+    write_whole(folder / "config.yaml", to_yaml(config).encode())
     acting = experiment.policy_inputs(state)
     for i, seed in enumerate(experiment.seeds):
         one = jax.device_get(jax.tree.map(lambda x, i=i: x[i], acting))
-        write_whole(folder / f"seed-{seed}.msgpack", flax.serialization.to_bytes(one))
-    return folder
+        data = policy_to_bytes(
+            one, {_STEP: step} | ({} if score is None else {_SCORE: float(score)})
+        )
+        write_whole(folder / f"seed-{seed}.msgpack", data)
 
 
-def load_policy(run: str | Path, seed: int | None = None) -> Policy:
-    """Return the greedy policy of a finished run.
+def policy_folder(run: Path, *, best: bool = False) -> Path:
+    """Return the folder of a run's policies; `run` may be such a folder itself."""
+    within = run / "policy"
+    folder = run if not within.is_dir() and any(run.glob("seed-*.msgpack")) else within
+    return folder / "best" if best else folder
+
+
+def best_score(run: Path) -> float | None:
+    """Return the mean return of the best policy that a run has kept, None if it has none."""
+    for path in policy_folder(run, best=True).glob("seed-*.msgpack"):
+        with contextlib.suppress(Exception):  # damaged: the next one replaces it
+            return _content(path.read_bytes())[1][_SCORE]
+    return None
+
+
+def read_policies(
+    run: Path, experiment: Experiment, *, best: bool = False
+) -> tuple[int, PolicyInputs]:
+    """Return the step of a run's policies, and what they need to act, with a leading [S].
+
+    Raises:
+      UserError: one is missing or damaged.
+    """
+    folder = policy_folder(run, best=best)
+    paths = [folder / f"seed-{seed}.msgpack" for seed in experiment.seeds]
+    read = [_read(path, experiment, run) for path in paths]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[one for _, one in read])
+    return read[0][0], stacked
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(
+            f"there is no policy {path}; has the run saved a checkpoint, and is the seed one of "
+            "its?"
+        )
+
+
+def _read(path: Path, experiment: Experiment, run: Path) -> tuple[int, PolicyInputs]:
+    _check_there(path)
+    acting = experiment.policy_inputs(experiment.abstract_state())
+    template = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), acting)
+    try:
+        return policy_from_bytes(template, path.read_bytes())
+    except Exception as error:  # what a broken file raises depends on where it is broken
+        raise UserError(f"{path} is damaged; `{resume_command(run)}` writes it again") from error
+
+
+def load_policy(
+    run: str | Path, seed: int | None = None, *, best: bool = False, trust: bool = False
+) -> Policy:
+    """The greedy policy of a run: of its newest checkpoint, or of its best evaluation.
 
     Args:
-      run: the run's folder.
-      seed: seed of the learner; None is the run's first.
+      run: the run's folder, or the folder `policy` of it alone.
+      seed: of the learner; the run's first one by default.
+      best: whether it is that of the best evaluation, by the mean over seeds.
+      trust: whether the run's configuration may name code of the user's own, which is imported.
 
     Returns:
       A Policy, which plays as in `bellmax evaluate`.
@@ -74,20 +146,12 @@ def load_policy(run: str | Path, seed: int | None = None) -> Policy:
       UserError: the run has no policy of that seed, or its file is damaged.
     """
     run = Path(run)
-    config = load_to_play(run)
+    config = load_to_play(run, trust=trust)
     seed = config.seed if seed is None else seed
-    path = run / "policy" / f"seed-{seed}.msgpack"
-    if not path.is_file():
-        raise UserError(
-            f"there is no policy {path}; check that the run is finished and has that seed"
-        )
+    path = policy_folder(run, best=best) / f"seed-{seed}.msgpack"
+    _check_there(path)
     experiment = build(config)
-    agent, acting = experiment.agent, experiment.policy_inputs(experiment.abstract_state())
-    template = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), acting)
-    try:
-        restored: Any = flax.serialization.from_bytes(template, path.read_bytes())
-    except Exception as error:  # the type depends on the damage
-        raise UserError(f"{path} is damaged; `bellmax resume {run}` writes it again") from error
+    agent, restored = experiment.agent, _read(path, experiment, run)[1]
     greedy = jax.jit(make_greedy(agent))
     read_values = jax.jit(make_values(agent.values)) if agent.values else None
     any_dtype = config.env.normalise_observations
@@ -114,6 +178,33 @@ def load_policy(run: str | Path, seed: int | None = None) -> Policy:
         return read_values(restored, observation, memory, is_first)
 
     return Policy(agent.initial_memory, act, values)
+
+
+def policy_to_bytes(inputs: Any, facts: dict[str, Any]) -> bytes:
+    """Return msgpack of `inputs` as flax reads it, with facts and the CRC-32 of all the rest."""
+    content = flax.serialization.to_state_dict(inputs) | facts
+    checksum = zlib.crc32(flax.serialization.msgpack_serialize(content))
+    return flax.serialization.msgpack_serialize({**content, _CHECKSUM: checksum})
+
+
+def _content(data: bytes) -> tuple[Any, dict[str, Any]]:
+    """Return the state dictionary in the bytes, and the facts beside it."""
+    content: Any = flax.serialization.msgpack_restore(data)
+    # Of bellmax 0.2 and older it has none.
+    known = content.pop(_CHECKSUM, None)
+    if known not in (None, zlib.crc32(flax.serialization.msgpack_serialize(content))):
+        raise ValueError("it has changed")
+    facts = {name: content.pop(name) for name in (_STEP, _SCORE) if name in content}
+    return content, facts
+
+
+def policy_from_bytes(template: Any, data: bytes) -> tuple[int, Any]:
+    content, facts = _content(data)
+    restored = flax.serialization.from_state_dict(template, content)
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (template, restored)]
+    if shapes[0] != shapes[1]:
+        raise ValueError("it is that of another network")
+    return facts.get(_STEP, 0), restored
 
 
 def check_observation(

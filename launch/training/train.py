@@ -2,18 +2,18 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bellmax import UserError
 from bellmax.launch.actors.ray_actor import make_ray_actors
 from bellmax.launch.config.overrides import flatten
-from bellmax.launch.config.run_config import RunConfig, load, to_dict, to_yaml
+from bellmax.launch.config.run_config import RunConfig, load, read_source, to_dict, to_yaml
 from bellmax.launch.config.sentences import must, show
-from bellmax.launch.distributed.files import write_whole
+from bellmax.launch.distributed.files import make_folder, write_whole
 from bellmax.launch.distributed.locks import locked
 from bellmax.launch.distributed.processes import is_first, together, writable
 from bellmax.launch.distributed.ray_cluster import check, room_for
@@ -25,13 +25,24 @@ from bellmax.launch.reporting.versions import all_versions
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment, build, check_memory
-from bellmax.launch.training.folders import check_trains
-from bellmax.launch.training.loop import Session
-from bellmax.launch.training.policy import save_policies
+from bellmax.launch.training.folders import (
+    check_new,
+    check_trains,
+    emptied_on_failure,
+    resume_command,
+)
+from bellmax.launch.training.loop import Session, first_checkpoint
 
-# Keys that a resumed run may change. The state and the steps taken so far do not depend on them,
-# except for rounding (devices).
-RESUMABLE = ("steps", "devices", "keep_checkpoints", "tensorboard", "wandb", "loggers")
+# What a resumed run may change: nothing that the state or the steps taken so far depend on, but
+# for rounding (devices).
+RESUMABLE = (
+    *("steps", "devices", "log_every", "evaluate_every", "evaluation_episodes"),
+    *("evaluation_max_steps", "checkpoint_every", "keep_checkpoints"),
+    *("tensorboard", "wandb", "loggers", "replay.memory_fraction"),
+)
+_CHECKPOINTS, _VERSIONS = "checkpoints", "versions.json"
+# Of the versions that a run began with, those that its numbers depend on.
+_WATCHED = ("bellmax", "jax", "jaxlib", "platform")
 
 
 class Output(NamedTuple):
@@ -52,38 +63,60 @@ TERMINAL = Output()
 
 
 def train(
-    config: RunConfig, out: Path, actors: str | None = None, output: Output = TERMINAL
+    config: RunConfig,
+    out: Path,
+    actors: str | None = None,
+    output: Output = TERMINAL,
+    *,
+    continues: bool = False,
 ) -> int:
     """Train from scratch into the folder `out`; return the exit code.
 
     Args:
-      config: configuration of the run.
-      out: a new or empty folder.
-      actors: where actors of host environments run: `ray` or `ray://HOST:PORT`; None is this
-        process.
-      output: outputs in addition to the folder.
+      config: of the run.
+      out: new or empty.
+      actors: where those of a host environment are: `ray` or `ray://HOST:PORT`; None: here.
+      output: where it reports to.
+      continues: whether a run that another process has begun there meanwhile is resumed.
+
+    Raises:
+      UserError: the folder is in use, or holds a run.
     """
-    with _opened(out, config, actors) as (experiment, folder, messages):
-        write_whole(folder / "config.yaml", to_yaml(config).encode())
+    with _opened(out, config, actors) as opened, contextlib.ExitStack() as stack:
+        # Another process may have trained there since it was checked, which takes seconds.
+        if (out / "config.yaml").exists() and continues:
+            return _continue(opened, out, output)
+        check_new(out)
+        stack.enter_context(emptied_on_failure(opened.folder))
+        write_whole(opened.folder / "config.yaml", to_yaml(config).encode())
         versions = json.dumps(all_versions(), indent=2) + "\n"
-        write_whole(folder / "versions.json", versions.encode())
-        return _run(experiment, out, folder, None, messages, output)
+        write_whole(opened.folder / _VERSIONS, versions.encode())
+        return _run(opened, out, None, [], output)
 
 
 def check_resumable(run: Path, config: RunConfig) -> None:
     """Raise UserError if a configuration changes a key that a resumed run must keep."""
     check_trains(run)
-    old, new = flatten(to_dict(load(run))), flatten(to_dict(config))
+    raw = read_source(run).mapping
+    agent = raw.get("agent") if isinstance(raw, Mapping) else None
+    if isinstance(agent, Mapping) and agent.get("name") != config.agent_name:
+        # Of a name that differs no code is imported: it may not be the user's.
+        raise _cannot_change(run, "agent.name", agent.get("name"), config.agent_name)
+    old, new = flatten(to_dict(load(run, trust=True))), flatten(to_dict(config))
     names = [*new, *(name for name in old if name not in new)]
     changed = [name for name in names if new.get(name) != old.get(name) and name not in RESUMABLE]
     if changed:
         # Another agent or task explains all other differences.
         key = next((name for name in ("agent.name", "env.name") if name in changed), changed[0])
-        hint = (
-            f"a resumed run can change {', '.join(RESUMABLE)}, and `bellmax train` with another "
-            "--out starts another run"
-        )
-        raise UserError(must(key, f"{show(old.get(key))} as in {run}", new.get(key), hint=hint))
+        raise _cannot_change(run, key, old.get(key), new.get(key))
+
+
+def _cannot_change(run: Path, key: str, old: Any, new: Any) -> UserError:
+    hint = (
+        f"a resumed run can change {', '.join(RESUMABLE)}, and `bellmax train` with another "
+        "--out starts another run"
+    )
+    return UserError(must(key, f"{show(old)} as in {run}", new, hint=hint))
 
 
 def resume(
@@ -102,17 +135,34 @@ def resume(
       UserError: `config` changes a key that must stay, or every checkpoint is damaged.
     """
     check_resumable(run, config)
-    with _opened(run, config, actors) as (experiment, folder, messages):
-        start, said = _start(experiment, run)
-        write_whole(folder / "config.yaml", to_yaml(config).encode())
-        return _run(experiment, run, folder, start, [*messages, *said], output)
+    with _opened(run, config, actors) as opened:
+        return _continue(opened, run, output)
+
+
+def _continue(opened: "_Opened", run: Path, output: Output) -> int:
+    config = opened.experiment.config
+    check_resumable(run, config)
+    start, said = _start(opened.experiment, run)
+    write_whole(opened.folder / "config.yaml", to_yaml(config).encode())
+    return _run(opened, run, start, said, output)
+
+
+class _Opened(NamedTuple):
+    """What a run needs, its locked folder, and what is to be said.
+
+    folder: of this process, where all but checkpoints go.
+    in_place: whether the run's folder is still where it was.
+    """
+
+    experiment: Experiment
+    folder: Path
+    in_place: Callable[[], bool]
+    messages: list[str]
 
 
 @contextlib.contextmanager
-def _opened(
-    run: Path, config: RunConfig, actors: str | None
-) -> Iterator[tuple[Experiment, Path, list[str]]]:
-    """Build an experiment, lock the run's folder, and yield both with messages for the user."""
+def _opened(run: Path, config: RunConfig, actors: str | None) -> Iterator[_Opened]:
+    """Builds what a run needs and locks its folder."""
     check_loggers(config)
     if actors:
         check(actors, config)
@@ -121,11 +171,11 @@ def _opened(
     with contextlib.ExitStack() as stack:
         if actors:
             messages.append(stack.enter_context(room_for(actors, config.host.actors)))
-        stack.enter_context(together(run))
+        stack.enter_context(together(lambda: resume_command(run)))
         folder = stack.enter_context(writable(run))
-        folder.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(locked(folder, "training"))
-        yield experiment, folder, messages
+        make_folder(folder)
+        in_place = stack.enter_context(locked(folder, "training"))
+        yield _Opened(experiment, folder, in_place, messages)
 
 
 class _Start(NamedTuple):
@@ -139,18 +189,53 @@ class _Start(NamedTuple):
 def _start(experiment: Experiment, run: Path) -> tuple[_Start | None, list[str]]:
     """Return the latest checkpoint, None where there is none yet, and messages for the user."""
     keep = experiment.config.keep_checkpoints
-    checkpoints = Checkpoints(run / "checkpoints", keep=keep, read_only=not is_first())
+    checkpoints = Checkpoints(run / _CHECKPOINTS, keep=keep, read_only=not is_first())
     if not checkpoints.steps() and not (run / "policy").exists():
+        _check_never_saved(experiment, run)
         return None, [f"{run} has no checkpoint yet: starting at step 0"]
     step, state, warning = experiment.restore(checkpoints, None)
     runner = experiment.runner
     episodes = "" if runner.resumes_episodes else ", with new episodes"
     said = [f"resuming {run} at step {step:,}{episodes}", *([warning] if warning else [])]
+    said += changed_versions(run)
     runner.resume_restarts(checkpoints.extra(step).get("restarts", {}))
     if step > experiment.config.steps:
         allowed = f"at least {step}, those that {run} has taken already"
         raise UserError(must("steps", allowed, experiment.config.steps))
     return _Start(step, state, _evaluated(experiment, run, step)), said
+
+
+def _check_never_saved(experiment: Experiment, run: Path) -> None:
+    """Raises UserError where the log shows that checkpoints were saved, which are gone."""
+    if not (run / FILE).exists():
+        return
+    rows = read_metrics(run)
+    last = max((row.get("step", 0) for row in rows), default=0)
+    first_save = first_checkpoint(experiment.config)
+    played = any(row["kind"] == "evaluation" and row.get("step", 0) >= first_save for row in rows)
+    if rows and (not (run / _CHECKPOINTS).is_dir() or last > first_save or played):
+        raise UserError(
+            f"the checkpoints of {run} are gone, while its {FILE} goes to step {last:,}; put "
+            f"{run / _CHECKPOINTS} back, or train in a new folder"
+        )
+
+
+def changed_versions(run: Path) -> list[str]:
+    """What differs from the versions that a run began with, as at most one line."""
+    try:
+        before = json.loads((run / _VERSIONS).read_text())
+        names = [name for name in _WATCHED if name in before]
+    except (OSError, ValueError, TypeError):  # lost or damaged
+        return []
+    now = all_versions()
+    changed = [f"{name} {before[name]}" for name in names if before[name] != now[name]]
+    here = [f"{name} {now[name]}" for name in names if before[name] != now[name]]
+    if not changed:
+        return []
+    return [
+        f"the run began with {', '.join(changed)} and continues with {', '.join(here)}: its "
+        "numbers may differ from those of an uninterrupted run"
+    ]
 
 
 def _evaluated(experiment: Experiment, run: Path, step: int) -> np.ndarray | None:
@@ -163,16 +248,12 @@ def _evaluated(experiment: Experiment, run: Path, step: int) -> np.ndarray | Non
     return None if None in found else np.array(found)
 
 
-def _run(
-    experiment: Experiment,
-    run: Path,
-    out: Path,
-    start: _Start | None,
-    messages: list[str],
-    output: Output,
-) -> int:
-    """Train. All processes write checkpoints to `run`; each writes other files to its own `out`."""
+def _run(opened: _Opened, run: Path, start: _Start | None, said: list[str], output: Output) -> int:
+    """Trains; all processes write checkpoints to `run`, and each the rest to its own folder."""
+    experiment, out, in_place, messages = opened
     config, resume_step = experiment.config, start.step if start else None
+    if is_first():
+        make_folder(run / _CHECKPOINTS)  # empty, it says that nothing was saved yet
     loggers = open_loggers(out, config, resume_step) if is_first() else []
     log = MetricsLog(
         out,
@@ -182,19 +263,20 @@ def _run(
         report=output.report,
     )
     keep = config.keep_checkpoints
-    checkpoints = Checkpoints(run / "checkpoints", keep=keep, read_only=not is_first())
+    checkpoints = Checkpoints(run / _CHECKPOINTS, keep=keep, read_only=not is_first())
     silent = not (output.shows_progress and is_first())
     progress = Progress(config.steps, seeds=config.seeds, silent=silent)
     with log, progress, contextlib.closing(experiment):
-        for message in messages:
+        for message in [*messages, *said]:
             progress.message(message)
         known = {"resume_step": start.step, "evaluated": start.evaluated} if start else {}
-        session = Session(experiment, checkpoints, log, progress, **known)
+        session = Session(
+            experiment, checkpoints, log, progress, in_place=in_place, folder=out, **known
+        )
         state = session.advance_to_end(start.state if start else experiment.init())
-        folder = save_policies(experiment, state, out)
         returns = session.evaluate(state)
         each = ", ".join(f"{value:.1f}" for value in np.atleast_1d(returns))
         progress.message(f"evaluation return {returns.mean():.1f} ({each} by seed)")
         curves = plot_runs([out])
-        progress.message(f"curve: {curves[0]}\npolicy: {folder}\nrun: {out}")
+        progress.message(f"curve: {curves[0]}\npolicy: {out / 'policy'}\nrun: {out}")
     return 0

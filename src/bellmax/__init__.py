@@ -7,14 +7,24 @@ if TYPE_CHECKING:
     from bellmax.launch import Run, load_config, load_policy, load_run, train
 
 __version__ = "0.1.0"
+_LONGEST = 2_000  # characters of a line of a message
 __all__ = ["Run", "UserError", "load_config", "load_policy", "load_run", "train"]
 
 
 class UserError(ValueError):
     """Something that the user can put right; its message is one sentence that says how.
 
-    The command line prints the message without a traceback and exits with code 2.
+    The command line prints the message without a traceback and exits with code 2. A value in it
+    may be of any length: what is between the ends of a very long line is left out.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("\n".join(map(_shorten, message.split("\n"))))
+
+
+def _shorten(line: str) -> str:
+    half = _LONGEST // 2
+    return line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}"
 
 
 def must(field: str, allowed: str, got: Any, hint: str = "", *, verb: str = "be") -> str:

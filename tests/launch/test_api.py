@@ -182,9 +182,11 @@ def test_on_interval_stops_a_run(tmp_path, monkeypatch):
     def stop(step, metrics):
         raise Pruned
 
-    with pytest.raises(Pruned):
+    with pytest.raises(Pruned) as caught:
         bellmax.train(CONFIG, seeds=2, on_interval=stop)
-    assert not list(tmp_path.iterdir())
+    (kept,) = tmp_path.iterdir()
+    assert caught.value.__notes__ == [f"the run is kept in {kept}; bellmax.load_run opens it"]
+    assert bellmax.load_run(kept).metrics()["step"].tolist() == [84, 84]
 
 
 @pytest.fixture
@@ -214,7 +216,9 @@ def test_a_logger_that_raises_is_a_warning(copy):
         def log(self, step, metrics):
             raise ConnectionError("no network")
 
-    with pytest.warns(UserWarning, match="Broken failed .no network.; training continues"):
+    with pytest.warns(
+        UserWarning, match=r"Broken failed .ConnectionError: no network .*test_api.py, line \d+"
+    ):
         copy.resume(900, loggers=[Broken()])
 
 
@@ -236,6 +240,13 @@ def test_load_config_takes_all_sources_and_overrides(tmp_path):
         ({"agent": {"lr": 1}}, "unknown key 'agent.lr'; did you mean agent.learning_rate?"),
         ({"steps": "many"}, "steps must be an integer in .*, got 'many'"),
         ({"env.num_envs": 0}, "env.num_envs must be"),
+        (
+            {"agent": {"name": Pruned}},
+            "agent.name must be text, module:name, got the class .*Pruned",
+        ),
+        ({"agent.network.module": len}, "network.module must be text, module:name, got the funct"),
+        ({"loggers": [object()]}, "loggers must be an object with log.* and close.*, got object"),
+        ({"loggers": [Kept]}, "loggers must be an object with .*, got the class Kept"),
         ({"loggers": ["own"]}, "loggers must be of the form module.path:name, got 'own'"),
     ],
 )
@@ -243,6 +254,27 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(tmp_path, given, message):
     with pytest.raises(UserError, match=message):
         bellmax.train(CONFIG, tmp_path / "new", **given)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_of_a_method_is_one_sentence(run):
+    with pytest.raises(UserError, match="checkpoint must be latest, best or a step, got 'bst'"):
+        run.evaluate(checkpoint="bst")
+    for steps in (100, np.int64(100), True):
+        with pytest.raises(UserError, match="steps must be at least 800, those that .* has taken"):
+            run.resume(steps)
+    with pytest.raises(UserError, match="there is no policy"):
+        run.policy(7)
+
+
+def test_a_failed_start_leaves_an_empty_folder_and_no_temporary_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("bellmax.launch.training.train.open_loggers", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        bellmax.train(CONFIG)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ZeroDivisionError):
+        bellmax.train(CONFIG, tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_a_folder_in_use_is_refused(run, tmp_path):

@@ -27,12 +27,13 @@ def robust_run(
     upper_end: UpperEnd,
     episodes: int,
     checkpoint: str | int = "latest",
+    trust: bool = False,
     out: Path | None = None,
 ) -> int:
     """Evaluate a run on a grid, print the report, and write the table and the figure.
 
     Args:
-      run, box, points, upper_end, episodes, checkpoint: as in `evaluate_robust`.
+      run, box, points, upper_end, episodes, checkpoint, trust: as `evaluate_robust` says.
       out: path of the files without suffix; None is RUN/robust-<box>.
 
     Returns:
@@ -59,6 +60,7 @@ def robust_run(
         upper_end=upper_end,
         episodes=episodes,
         checkpoint=checkpoint,
+        trust=trust,
         report=print,
     )
     print("\n".join(describe(result)))

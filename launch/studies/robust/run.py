@@ -32,6 +32,7 @@ from bellmax.launch.config.boxes import (
     published_boxes,
 )
 from bellmax.launch.config.run_config import load_to_play
+from bellmax.launch.distributed.devices import check_platform
 from bellmax.launch.runners.evaluation import Episodes, make_evaluator
 from bellmax.launch.studies.evaluate import restore_policy_inputs
 from bellmax.launch.training.experiment import build
@@ -115,6 +116,7 @@ def evaluate_robust(
     upper_end: UpperEnd = "included",
     episodes: int = 10,
     checkpoint: str | int = "latest",
+    trust: bool = False,
     report: Callable[[str], Any] = silent,
 ) -> Robustness:
     """Evaluate the greedy policies of a run in every cell of a grid, and on the nominal task.
@@ -129,13 +131,15 @@ def evaluate_robust(
       upper_end: as in `make_axes`.
       episodes: episodes per cell and seed.
       checkpoint: "latest", "best" or a step.
-      report: called with a sentence about the progress.
+      trust: whether the run's configuration may name code of the user's own.
+      report: takes a sentence about the progress.
 
     Raises:
       UserError: the task's parameters cannot be changed, or there is no such box, parameter or
         checkpoint.
     """
-    config = load_to_play(run)
+    config = load_to_play(run, trust=trust)
+    check_platform()
     env, task = make(config.env.name, **config.env.options), config.env.name
     if not isinstance(env, Parametric):
         raise UserError(

@@ -39,14 +39,17 @@ _PAUSE = 0.1  # seconds between two polls of the active runs
 _COLUMNS = ("run", "status", "evaluation_return", "step")
 
 
-def sweep(source: str, out: Path, overrides: Sequence[str], jobs: str) -> int:
-    """Train every combination of values, each in its own folder; return the exit code.
+def sweep(
+    source: str, out: Path, overrides: Sequence[str], jobs: str, *, trust: bool = False
+) -> int:
+    """Train every combination of values, each in a folder of its own; return the exit code.
 
     Args:
       source: a preset, a YAML file or a run's folder.
       out: the folder of the sweep; a sweep of the same source in it is continued.
       overrides: options as typed; commas separate values: ["--seed", "0,1", "--steps=300"].
-      jobs: number of parallel runs on this machine, `ray`, or `ray://HOST:PORT`.
+      jobs: how many at once on this machine, `ray`, or `ray://HOST:PORT`.
+      trust: whether the configuration of a run's folder may name code.
 
     Raises:
       UserError: an option or value is wrong; nothing was started.
@@ -54,7 +57,7 @@ def sweep(source: str, out: Path, overrides: Sequence[str], jobs: str) -> int:
     """
     check_jobs(jobs)
     values = read_values(overrides)
-    plan = plan_runs(source, values, out)
+    plan = plan_runs(source, values, out, trust=trust)
     record = read_record(source, values, out)
     check_started(plan, out)
     rows = _read_results(out)
@@ -180,12 +183,17 @@ def _is_finished(job: Job, out: Path, row: Mapping[str, Any]) -> bool:
     """Return whether an earlier start of the sweep finished this run, and its folder exists."""
     from bellmax.launch.config.run_config import load
 
+    # `check_started` has compared the two: the code that it names is that of the sweep.
     rollout = job.config.env.num_envs * job.config.rollout_length
     last = job.config.steps - job.config.steps % rollout
     if (row.get("status"), row.get("step")) != ("finished", str(last)):
         return False
     evaluation = _last_evaluation(out / job.name)
-    return evaluation is not None and evaluation[0] == last and load(out / job.name) == job.config
+    return (
+        evaluation is not None
+        and evaluation[0] == last
+        and load(out / job.name, trust=True) == job.config
+    )
 
 
 def _read_results(out: Path) -> dict[str, dict[str, Any]]:

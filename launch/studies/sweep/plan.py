@@ -71,8 +71,10 @@ def split_values(key: str, text: str) -> list[str]:
     return values or [text]
 
 
-def plan_runs(source: str, values: Mapping[str, Sequence[str]], out: Path) -> list[Job]:
-    """Return one validated job for each combination of values; the last key varies fastest.
+def plan_runs(
+    source: str, values: Mapping[str, Sequence[str]], out: Path, *, trust: bool = False
+) -> list[Job]:
+    """Return the product of all values, the last key's fastest, every one of them validated.
 
     Raises:
       UserError: a key or value is wrong, there are too many, or two would be the same run.
@@ -90,13 +92,14 @@ def plan_runs(source: str, values: Mapping[str, Sequence[str]], out: Path) -> li
         typed: dict[str, Any] = dict(zip(values, combination, strict=True))
         options = [f"--{k}" if value is FLAG else f"--{k}={value}" for k, value in typed.items()]
         given = {k: value if value is FLAG else Argument(value) for k, value in typed.items()}
-        config = resolve(found, given)
-        resolved = typed | flatten(to_dict(config))  # a value given for a whole section stays so
+        config = resolve(found, given, trust=trust)
+        resolved = typed | flatten(to_dict(config))  # what is typed as a section stays so
         name = _name({key: resolved[key] for key in varied})
         if name in plan:
             raise UserError(f"two combinations of the values would be the same run {name}")
         texts = {key: _text(resolved[key]) for key in varied}
-        arguments = ["train", source, "--out", str(out / name), "--resume", *options]
+        arguments = ["train", source, "--out", str(out / name), "--resume"]
+        arguments += [*["--trust"] * trust, *options]
         plan[name] = Job(name, texts, arguments, config)
     return list(plan.values())
 

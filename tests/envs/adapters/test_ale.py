@@ -8,6 +8,7 @@ import pytest
 
 from bellmax import UserError
 from bellmax.envs.host import HostVector
+from bellmax.envs.options import install_command
 
 ale_py = pytest.importorskip("ale_py")
 pytest.importorskip("ale_py.vector_env")
@@ -330,4 +331,4 @@ def test_missing_ale_is_explained(monkeypatch):
     monkeypatch.setitem(sys.modules, "ale_py", None)
     with pytest.raises(UserError) as error:
         make_batch("Breakout", 1)
-    assert str(error.value) == 'ale_py is not installed: pip install "bellmax[ale]"'
+    assert str(error.value) == f"ale_py is not installed: {install_command('ale')}"

@@ -12,6 +12,7 @@ import pytest
 
 from bellmax import UserError
 from bellmax.envs import Parametric, Randomised, list_names, make, vectorise
+from bellmax.envs.options import install_command
 from helpers.compiling import QUICK
 
 pytest.importorskip("brax")
@@ -343,4 +344,4 @@ def test_missing_brax_is_explained(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError) as error:
         make("brax/hopper")
-    assert str(error.value) == 'brax is not installed: pip install "bellmax[brax]"'
+    assert str(error.value) == f"brax is not installed: {install_command('brax')}"

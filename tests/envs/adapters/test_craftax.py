@@ -10,6 +10,7 @@ from dm_env import specs
 
 from bellmax import UserError
 from bellmax.envs import make
+from bellmax.envs.options import install_command
 from helpers.compiling import compiled
 
 pytest.importorskip("craftax")
@@ -114,4 +115,4 @@ def test_missing_craftax_is_explained(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError) as error:
         make(CLASSIC)
-    assert str(error.value) == 'craftax is not installed: pip install "bellmax[craftax]"'
+    assert str(error.value) == f"craftax is not installed: {install_command('craftax')}"

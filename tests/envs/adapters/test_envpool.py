@@ -9,6 +9,7 @@ import pytest
 from bellmax import UserError
 from bellmax.envs.host import HostVector
 from bellmax.envs.host.loop import task_seed
+from bellmax.envs.options import install_command
 
 envpool = pytest.importorskip("envpool")
 from bellmax.envs.adapters.envpool import _find_conversion, list_tasks, make_batch  # noqa: E402
@@ -235,4 +236,4 @@ def test_missing_envpool_is_explained(monkeypatch):
     monkeypatch.setitem(sys.modules, "envpool", None)
     with pytest.raises(UserError) as error:
         make_batch("CartPole-v1", 1)
-    assert str(error.value) == 'envpool is not installed: pip install "bellmax[envpool]"'
+    assert str(error.value) == f"envpool is not installed: {install_command('envpool')}"

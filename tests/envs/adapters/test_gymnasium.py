@@ -82,8 +82,11 @@ def test_an_env_object_of_the_user():
 
 def test_a_factory_of_the_user():
     assert is_host("helpers.scripted_host:GymCounter", size=3)
-    with pytest.raises(UserError, match="observation_key must be one of 'place', 'speed'"):
-        make_batch("helpers.scripted_host:GymCounter", 1)
+    joined = make_batch("helpers.scripted_host:GymCounter", 1)  # place of 5, speed
+    np.testing.assert_array_equal(joined.reset(0).observation[0, :5], np.eye(5)[0])
+    assert joined.spec.observation == specs.Array((7,), np.float32, "observation")
+    one = make_batch("helpers.scripted_host:GymCounter", 1, observation_key="place")
+    assert one.spec.observation.shape == (5,)
     batch = make_batch("helpers.scripted_host:place_or_speed", 2, key="speed", time_limit=2)
     assert batch.spec.observation == specs.Array((2,), np.float32, "observation")
     np.testing.assert_array_equal(batch.reset(0).observation, [[0, 4], [0, 4]])
@@ -112,17 +115,45 @@ def test_spaces_of_observations():
     pair = spaces.Tuple([spaces.Discrete(3), spaces.Dict(a=spaces.Discrete(2))])
     np.testing.assert_array_equal(convert(pair, key=0).convert((2, {"a": 0})), [0, 0, 1])
     for space, key, words in [
-        (pair, None, "observation_key must be one of 0, 1, got nothing; task has several"),
+        (spaces.Tuple([image_space(), spaces.Discrete(2)]), None, "one of 0, 1, got nothing; task"),
+        (spaces.Dict(a=spaces.Discrete(5000)), None, "observation_key must be one of 'a'"),
         (spaces.Dict(front=image_space(), back=image_space()), "fron", "did you mean front"),
         (
             spaces.Discrete(2),
             "a",
             "must be left out for task, got 'a'; it has a single observation",
         ),
-        (spaces.Text(3), None, "observation space must be Box, Discrete, MultiBinary or an"),
+        (spaces.Text(3), None, "observation space must be Box, Discrete, MultiBinary, Mul"),
     ]:
         with pytest.raises(UserError, match=words):
             convert(space, key=key)
+
+
+# Of a mapping Gymnasium sorts the names.
+DICT = spaces.Dict({"b": spaces.Discrete(2), "a": spaces.Box(0, 9, (2,))})
+
+
+@pytest.mark.parametrize(
+    ("space", "value", "vector"),
+    [
+        (spaces.MultiDiscrete([2, 3]), [1, 2], [0, 1, 0, 0, 1]),
+        (spaces.MultiDiscrete([2, 2], start=[5, -1]), [5, 0], [1, 0, 0, 1]),
+        (DICT, {"a": [3, 4], "b": 1}, [3, 4, 0, 1]),
+        (spaces.Tuple([spaces.MultiBinary(2), spaces.Box(0, 9, ())]), ([1, 0], 7), [1, 0, 7]),
+        (
+            spaces.Dict(x=spaces.Dict(z=spaces.Discrete(2)), y=spaces.Box(0, 9, (1,), np.int64)),
+            {"x": {"z": 0}, "y": [8]},
+            [1, 0, 8],
+        ),
+    ],
+)
+def test_flat_entries_are_joined_in_the_order_of_the_space(space, value, vector):
+    joined = convert_observation(space, "task")
+    found, size = joined.convert(value), (len(vector),)
+    np.testing.assert_array_equal(found, vector)
+    assert found.shape == joined.spec.shape == size and found.dtype == joined.spec.dtype
+    sampled = joined.convert(space.sample())
+    assert sampled.shape == joined.spec.shape
 
 
 def image_space():
@@ -153,7 +184,7 @@ def test_spaces_of_actions():
         ("Hopper-v5", {"xml_file": "no.xml"}, "v5 cannot be made with xml_file 'no.xml': OSError"),
         ("CartPole-v1", {"max_episode_steps": 0}, "made with max_episode_steps 0: AssertionError"),
         ("FrozenLake-v1", {"map_name": "foo"}, "cannot be made with map_name 'foo': KeyError"),
-        ("Blackjack-v1", {}, "observation_key must be one of 0, 1, 2, got nothing; "),
+        ("Blackjack-v1", {"observation_key": 3}, "observation_key must be one of 0, 1, 2, got 3"),
     ],
 )
 def test_mistakes_are_explained(name, options, words):

@@ -12,6 +12,7 @@ from dm_env import specs
 from bellmax import UserError
 from bellmax.envs import Parametric, check_env, list_names, make, vectorise
 from bellmax.envs.checks.rollout import sample_action, widened_bounds
+from bellmax.envs.options import install_command
 from helpers import scripted
 from helpers.compiling import compiled
 
@@ -235,4 +236,4 @@ def test_missing_gymnax_is_explained(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError) as error:
         make("gymnax/CartPole-v1")
-    assert str(error.value) == 'gymnax is not installed: pip install "bellmax[gymnax]"'
+    assert str(error.value) == f"gymnax is not installed: {install_command('gymnax')}"

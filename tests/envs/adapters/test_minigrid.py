@@ -9,6 +9,7 @@ import pytest
 from bellmax import UserError
 from bellmax.envs.host import HostVector
 from bellmax.envs.host.loop import task_seed
+from bellmax.envs.options import install_command
 
 minigrid = pytest.importorskip("minigrid")
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX  # noqa: E402
@@ -204,4 +205,4 @@ def test_missing_minigrid_is_explained(monkeypatch):
     monkeypatch.setitem(sys.modules, "minigrid", None)
     with pytest.raises(UserError) as error:
         make_batch("DoorKey-8x8", 1)
-    assert str(error.value) == 'minigrid is not installed: pip install "bellmax[minigrid]"'
+    assert str(error.value) == f"minigrid is not installed: {install_command('minigrid')}"

@@ -10,6 +10,7 @@ import pytest
 
 from bellmax import UserError
 from bellmax.envs import Countable, check_env, make, vectorise
+from bellmax.envs.options import install_command
 from helpers.compiling import compiled
 
 xminigrid = pytest.importorskip("xminigrid")
@@ -266,4 +267,4 @@ def test_missing_xminigrid_is_explained(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError) as error:
         make("xminigrid/MiniGrid-Empty-5x5")
-    assert str(error.value) == 'xminigrid is not installed: pip install "bellmax[xminigrid]"'
+    assert str(error.value) == f"xminigrid is not installed: {install_command('xminigrid')}"

@@ -61,7 +61,7 @@ def test_killed_it_is_resumed_from_its_last_checkpoint_and_leaves_no_process(lin
     newest = checkpoints(run).steps()[-1]
     end = newest + 800
     assert last["step"] <= end  # only steps since the checkpoint are lost
-    assert main(["resume", str(run), "--steps", str(end)]) == 0
+    assert main(["resume", str(run), "--trust", "--steps", str(end)]) == 0
     assert f"resuming {run} at step {newest:,}, with new episodes" in capsys.readouterr().out
     train = rows(run, "train")
     # Every line of an undisturbed run, once: 402 is that of the first gradient step.
@@ -145,7 +145,7 @@ def test_a_full_disk_ends_the_run_and_its_processes_and_keeps_what_was_there(lin
     before, children = saved_files(run), here.children(recursive=True)
     capsys.readouterr()
     with files_limited_to(4_000):
-        assert main(["resume", str(run), "--steps", "2000"]) == 1
+        assert main(["resume", str(run), "--trust", "--steps", "2000"]) == 1
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1, err
     assert "checkpoint 1600 could not be saved" in err and "file too large" in err, err

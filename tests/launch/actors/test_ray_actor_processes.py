@@ -44,7 +44,12 @@ class FakeRay:
         self.calls += 1
         if self.calls in self.deadly:
             raise ray.exceptions.RayActorError(error_msg=DEATH)
-        return types.SimpleNamespace(after=now), (reference, memory), {"raised": 1}
+        return (
+            types.SimpleNamespace(after=now),
+            (reference, memory),
+            {"raised": 1},
+            f"fault {self.calls}",
+        )
 
     def put(self, value):
         self.put_there.append(value)
@@ -99,7 +104,7 @@ def test_a_replacement_has_another_seed_and_continues_from_the_delivered_rollout
     for now in (0, 5, 10):
         actor.collect((), (), now)
     assert there.begun == [((0, 0), None), ((0, 1), None), ((5, 2), 0), ((5, 3), 0)]
-    assert dict(actor.faults) == {"died": 3, "raised": 2}
+    assert dict(actor.faults) == {"died": 3, "raised": 2} and actor.first_fault == "fault 2"
 
 
 def test_ten_replacements_in_a_row_are_enough(monkeypatch):

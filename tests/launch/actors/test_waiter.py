@@ -57,7 +57,7 @@ class Hanging:
     """A Collector that waits for an event."""
 
     def __init__(self):
-        self.num_envs, self.faults = 1, {}
+        self.num_envs, self.faults, self.first_fault = 1, {}, ""
         self.event, self.closed = threading.Event(), False
 
     def collect(self, policy, memory, now):

@@ -111,7 +111,7 @@ MISTAKES = [
     ("train good.yaml --env.num-envs 0", ["env.num_envs", "[1, 65536]"]),
     ("train good.yaml --replay.capcity 9", ["did you mean replay.capacity?"]),
     ("train good.yaml --replay.memory-fraction 1.5", ["replay.memory_fraction", "(0, 1]"]),
-    ("train good.yaml --env.options.x nan", ["env.options.x", "'nan'"]),
+    ("train good.yaml --env.options.x .nan", ["env.options.x", "'.nan'"]),
     ("train good.yaml steps=3", ["unexpected argument 'steps=3'"]),
     ("train good.yaml -x 3", ["unexpected argument '-x', '3'"]),
     ("train goood.yaml", ["no file goood.yaml"]),
@@ -320,7 +320,7 @@ def test_an_interrupted_run_says_how_to_continue(capsys, monkeypatch):
 
 def test_train_gets_the_configuration_and_a_dated_folder(monkeypatch):
     calls = []
-    fake = SimpleNamespace(train=lambda *given: calls.append(given) or 0)
+    fake = SimpleNamespace(train=lambda *given, **_: calls.append(given) or 0)
     monkeypatch.setitem(sys.modules, "bellmax.launch.training.train", fake)
     options = ["--agent.discount", "0.9", "--loggers", "a:b", "--logger", "c:d", "--logger=a:b"]
     assert main(["train", "good.yaml", *options]) == 0
@@ -341,7 +341,7 @@ def test_train_resumes_an_existing_run_when_asked_to(monkeypatch):
 
 
 def test_half_a_configuration_is_no_run(monkeypatch, capsys):
-    fake = SimpleNamespace(train=lambda *_: 0)
+    fake = SimpleNamespace(train=lambda *_, **__: 0)
     monkeypatch.setitem(sys.modules, "bellmax.launch.training.train", fake)
     write("empty/config.yaml.tmp", PRESET[:9])
     assert main(["train", "good.yaml", "--out", "empty", "--resume"]) == 0

@@ -1,7 +1,10 @@
 """The command line at its start: what it loads, completion, the doctor and the cache."""
 
+from pathlib import Path
+
 import pytest
 
+from bellmax.envs.options import install_command
 from bellmax.launch.cli import main
 from bellmax.launch.distributed import devices
 from bellmax.launch.reporting.versions import requirements
@@ -22,7 +25,35 @@ def test_the_doctor_fails_for_a_missing_core_package(capsys, monkeypatch):
     monkeypatch.setattr("bellmax.launch.cli.doctor.version", lambda name: None)
     assert main(["doctor"]) == 1
     report = capsys.readouterr().out
-    assert "jax is MISSING: pip install jax" in report and 'pip install "bellmax[wandb]"' in report
+    assert "jax is MISSING: pip install jax" in report and install_command("wandb") in report
+
+
+@pytest.mark.parametrize(
+    ("extra", "command"),
+    [
+        ("ale", "pip install 'ale-py>=0.12'"),
+        ("brax", "pip install 'brax>=0.14.2' 'mujoco>=3.17'"),
+        ("dm-control", "pip install dm-control 'mujoco>=3.17,<4'"),
+    ],
+)
+def test_outside_a_clone_an_extra_is_its_requirements(monkeypatch, tmp_path, extra, command):
+    lines = [
+        "jax>=0.10",
+        'ale-py>=0.12; extra == "ale"',
+        "brax>=0.14.2; extra == 'brax'",
+        "mujoco>=3.17; (python_version < '4') and extra == 'brax'",
+        'dm-control ; extra == "dm-control"',
+        'mujoco>=3.17,<4; extra == "dm-control"',
+        'bellmax[ale]; extra == "all"',
+    ]
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: lines)
+    monkeypatch.setattr("bellmax.__file__", str(tmp_path / "lib" / "bellmax" / "__init__.py"))
+    assert install_command(extra) == command
+
+
+def test_in_a_clone_the_command_names_its_folder():
+    folder = Path(install_command("gymnax").removeprefix('pip install "').removesuffix('[gymnax]"'))
+    assert (folder / "pyproject.toml").is_file() and folder.is_absolute()
 
 
 def test_the_doctor_names_no_extra_that_is_made_of_others(monkeypatch):

@@ -124,7 +124,7 @@ BROKEN = [
     (b"steps: 1\n\tagent: 2", "line 2"),
     (b"\xff\xfe\x00steps", "is not UTF-8 text: byte 0"),
     (b"steps: \x07", "character 7 is not allowed"),
-    (b"when: 2024-13-45", "month"),
+    (b"when: !!timestamp 2024-13-45", "line 1, column 7: a value must be a timestamp"),
     (b"x: " + b"[" * 5000, "nested too deeply"),
     (b"? [1, 2]\n: 3", "line 1"),
     (b"steps: 10", "agent.name must be one of byol_explore, "),

@@ -41,7 +41,7 @@ MISTAKES = [
     {"agent": {"network": 3}},
     {"agent_name": "dqn"},
     {"env": {"num_envs": 0}},
-    {"env": {"options": {"a": [1]}}},
+    {"env": {"options": [1]}},
     {"env": {"randomise": {"a": [1]}}},
     {"replay": {"memory": "disk"}},
     {"host": {"actor_device": -1}},

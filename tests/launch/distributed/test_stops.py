@@ -1,6 +1,7 @@
 """A signal to a host run: it is saved, and a resumed run does what was due."""
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def test_a_signal_in_an_evaluation_ends_it_and_resume_makes_up_for_it(
     run = lines / "run"
     assert evaluations(run) == ([] if at == 800 else [800])
     assert checkpoints(run).latest() == at and metrics(run)[at] is None
-    assert main(["resume", "run"]) == 0
+    assert main(["resume", "run", "--trust"]) == 0
     assert evaluations(run) == [800, 1200]
     assert metrics(run) == {r["step"]: r["episode_return"] for r in rows(run, "evaluation")}
 
@@ -68,12 +69,12 @@ def test_a_signal_before_an_evaluation_that_is_due_does_not_cost_it(lines, monke
         assert main(["train", "run.yaml", "--out", "run"]) == 143
     run = lines / "run"
     assert checkpoints(run).latest() == at and at not in evaluations(run)
-    assert main(["resume", "run"]) == 0
+    assert main(["resume", "run", "--trust"]) == 0
     assert evaluations(run) == [800, 1200] and None not in metrics(run).values()
-    assert main(["evaluate", "run", "--episodes", "2", "--checkpoint", "best"]) == 0
+    assert main(["evaluate", "run", "--trust", "--episodes", "2", "--checkpoint", "best"]) == 0
     # Nothing is due, so a resume changes nothing.
     before = (run / "metrics.jsonl").read_text()
-    assert main(["resume", "run"]) == 0 and (run / "metrics.jsonl").read_text() == before
+    assert main(["resume", "run", "--trust"]) == 0 and (run / "metrics.jsonl").read_text() == before
 
 
 def test_an_evaluation_that_was_logged_is_not_played_again(lines, monkeypatch):
@@ -86,7 +87,7 @@ def test_an_evaluation_that_was_logged_is_not_played_again(lines, monkeypatch):
     assert set(metrics(run).values()) == {None}
     with monkeypatch.context() as patch:
         patch.setattr(HostEvaluator, "__call__", lambda *_: pytest.fail("it was played again"))
-        assert main(["resume", "run"]) == 0
+        assert main(["resume", "run", "--trust"]) == 0
     assert evaluations(run) == [800, 1200]
     assert metrics(run)[1200] == rows(run, "evaluation")[-1]["episode_return"]
 
@@ -98,10 +99,12 @@ def test_faults_of_evaluations_are_reported_and_those_of_training_survive_a_resu
     (row, _) = rows(run, "evaluation")
     assert row["restarts"] == 2 * 30 // 5  # of two environments that play 30 steps
     assert "2 of 2 episodes cut, restarts 12\n" in out
+    reason = r"an environment broke and was recreated: \w+: .* \(lines.py, line \d+\);"
+    assert len(re.findall(reason, out)) == 1
     before = rows(run, "train")[-1]
-    assert main(["resume", "run", "--steps", "1600"]) == 0
+    assert main(["resume", "run", "--trust", "--steps", "1600"]) == 0
     after = rows(run, "train")[-1]
     rate = before["restarts_raised"] / before["step"]
     assert after["restarts_raised"] > before["restarts_raised"] + 0.8 * rate * 400
-    assert main(["evaluate", "run", "--episodes", "2"]) == 0
+    assert main(["evaluate", "run", "--trust", "--episodes", "2"]) == 0
     assert "restarts of environments that broke" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """Loggers get one number per name for all seeds, and never stop a run."""
 
+import re
 import sys
 import types
 
@@ -64,10 +65,10 @@ def test_a_logger_that_raises_is_reported_once_closed_and_left_out(tmp_path):
     with MetricsLog(tmp_path, loggers=loggers, report=reports.append) as log:
         for step in (1, 2, 3):
             log.write([row(step, loss=0.5)])
-    assert reports == [
-        "mute failed (no network); training continues without it",
-        "bad failed (no network); training continues without it",
-    ]
+    assert [report.partition(" ")[0] for report in reports] == ["mute", "bad"]
+    for report in reports:
+        place = r"\(ConnectionError: no network \(\S*test_loggers.py, line \d+\)\)"
+        assert re.fullmatch(rf"\w+ failed {place}; training continues without it", report)
     assert bad.seen == [(1, {"train/loss": 0.5})] and bad.closed == 1
     assert [step for step, _ in good.seen] == [1, 2, 3] and good.closed == 1
     assert [r["step"] for r in read_metrics(tmp_path)] == [1, 2, 3]
@@ -93,6 +94,7 @@ def own(monkeypatch):
     module.calls = []
     module.make = lambda folder, config: module.calls.append((folder, config)) or Kept()
     module.fails = lambda folder, config: {}["key"]
+    module.wrong = lambda folder, config: []
     monkeypatch.setitem(sys.modules, "own_logger", module)
     return module
 
@@ -110,17 +112,18 @@ def test_a_factory_gets_the_folder_and_the_configuration(tmp_path, own):
         ("own_logger", "loggers must be of the form module.path:name"),
         ("own_logger:mak", "unknown callable 'mak' of module 'own_logger'"),
         ("absent_module:make", "needs the module 'absent_module'"),
+        ("own_logger:wrong", "loggers: own_logger:wrong must be an object with log(step, metrics)"),
         ("own_logger:fails", "loggers: own_logger:fails cannot be opened: KeyError: 'key'"),
     ],
 )
 def test_a_factory_that_fails_is_one_sentence(tmp_path, own, name, message):
-    with pytest.raises(UserError, match=message.replace("(", r"\(")):
+    with pytest.raises(UserError, match=re.escape(message)):
         open_loggers(tmp_path, config("--loggers", name))
 
 
 def test_missing_wandb_says_what_to_install_before_touching_the_run(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r'pip install "bellmax\[wandb\]"'):
+    with pytest.raises(UserError, match=r'pip install ".*\[wandb\]"'):
         open_loggers(tmp_path, config("--wandb", "project"))
     assert not list(tmp_path.iterdir())
 

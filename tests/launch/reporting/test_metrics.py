@@ -66,10 +66,34 @@ def test_a_fresh_log_starts_afresh(tmp_path):
     assert read_metrics(tmp_path) == []
 
 
-def test_damage_in_the_middle_is_named(tmp_path):
-    (tmp_path / metrics.FILE).write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
-    with pytest.raises(UserError, match="line 2 of"):
-        read_metrics(tmp_path)
+@pytest.mark.parametrize(
+    "bad", ["nonsense", "[]", '{"kind": 3, "step": 2, "seed": 0}', '{"step": 2}', "[" * 5000]
+)
+def test_a_damaged_line_is_passed_over_with_a_warning(tmp_path, bad):
+    lines = [json.dumps(row(1)), bad, json.dumps(row(3))]
+    (tmp_path / metrics.FILE).write_text("\n".join(lines))
+    with pytest.warns(UserWarning, match="line 2 is damaged and left out"):
+        assert read_metrics(tmp_path) == [row(1), row(3)]
+    told = []
+    with MetricsLog(tmp_path, resume_step=3, report=told.append) as log:
+        log.write([row(4)])
+    assert len(told) == 1 and read_metrics(tmp_path) == [row(1), row(3), row(4)]
+
+
+def test_a_logger_that_ends_the_program_is_left_out(tmp_path):
+    class Ends:
+        def log(self, step, metrics):
+            sys.exit(0)
+
+        close = log
+
+    told = []
+    with MetricsLog(tmp_path, loggers=[("ends", Ends())], report=told.append) as log:
+        log.write([row(1)])
+        log.write([row(2)])
+    (words,) = told
+    assert words.startswith("ends failed (SystemExit: 0 (tests/launch/reporting/test_metrics.py")
+    assert len(read_metrics(tmp_path)) == 2
 
 
 def test_no_metrics_is_an_error_for_the_user(tmp_path):

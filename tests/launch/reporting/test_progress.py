@@ -1,6 +1,7 @@
 """The progress line shows the right numbers and never stops a run."""
 
 import io
+import re
 import sys
 import types
 
@@ -100,3 +101,27 @@ def test_a_reader_that_leaves_does_not_stop_the_run():
     process.stdout = None
     _, errors = process.communicate(timeout=300)
     assert (errors, process.returncode) == ("trained to the end\n", 0)
+
+
+def drawn(width, *updates):
+    """What a terminal of a width shows, line by line, without its control codes."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=width, color_system=None)
+    with Progress(100_000, console=console) as progress:
+        progress.compiling()
+        for step in updates:
+            progress.update(step, **{**NUMBERS, "episode_return": 12.0, "loss": 0.5})
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
+    return [line.rstrip() for line in re.split(r"[\r\n]+", plain) if line.strip()]
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 120, 300])
+def test_a_terminal_has_a_bar_and_the_columns_that_fit(width):
+    lines = drawn(width, 25_000, 75_000)
+    assert all(len(line) <= width and "..." not in line and "…" not in line for line in lines)
+    assert lines[0].endswith("compiling")
+    bars = [line.split(" ")[0] for line in lines]
+    assert bars[0] != bars[1] != bars[2]
+    assert ("75 %" in lines[-1]) == (width >= 60) and ("MiB" in lines[-1]) == (width == 300)
+    whole = {"ETA 0:00:25", "return 12.0", "1,000 steps/s", "250 gradient steps/s"}
+    assert width < 120 or all(part in lines[-1] for part in whole)

@@ -163,7 +163,7 @@ def test_what_is_not_finite_is_the_worst_and_hides_behind_no_mean(bad):
 @pytest.mark.parametrize("upper_end", ["included", "excluded"])
 def test_every_number_is_the_known_one(run, upper_end):
     box = Box("own", {"theta": (0.0, 2.0), "slope": (0.0, 1.0)})
-    result = evaluate_robust(run, box, points=5, upper_end=upper_end, episodes=3)
+    result = evaluate_robust(run, box, trust=True, points=5, upper_end=upper_end, episodes=3)
     ends = [4, 4] if upper_end == "included" else [5, 5]
     theta, slope = (high * np.arange(5) / end for high, end in zip([2.0, 1.0], ends, strict=True))
     wanted = paid(theta[:, None], slope[None, :]).reshape(-1)
@@ -188,9 +188,9 @@ def test_a_grid_in_chunks_is_each_cell_by_itself(run, tmp_path, monkeypatch):
     (noisy / "config.yaml").write_text(text.replace("options: {}", "options: {noise: true}"))
     monkeypatch.setattr(robust, "MAX_ENVIRONMENTS", 2 * 3 * 4)  # at most 4 of 9 cells
     box, told = Box("own", {"theta": (0.0, 2.0), "slope": (0.5, 3.0)}), []
-    result = evaluate_robust(noisy, box, points=3, episodes=3, report=told.append)
+    result = evaluate_robust(noisy, box, trust=True, points=3, episodes=3, report=told.append)
     assert told == [f"{n} of 9 cells evaluated" for n in (3, 6, 9)]
-    config = load(noisy)
+    config = load(noisy, trust=True)
     assert config.env.options == {"noise": True}
     experiment = build(config)
     step, state, _ = restore(noisy, experiment)
@@ -231,7 +231,16 @@ def test_a_spec_is_not_computed_within_the_trace():
 
 
 def test_the_command_writes_a_table_and_pictures(run, capsys):
-    argv = ["evaluate", str(run), "--robust", "--parameter", "theta=0,2", "--points", "5"]
+    argv = [
+        "evaluate",
+        str(run),
+        "--trust",
+        "--robust",
+        "--parameter",
+        "theta=0,2",
+        "--points",
+        "5",
+    ]
     assert main([*argv, "--parameter", "slope=0,1", "--episodes", "2"]) == 0
     out = capsys.readouterr().out
     lines = out.splitlines()
@@ -260,7 +269,16 @@ def test_the_command_writes_a_table_and_pictures(run, capsys):
 
 def test_out_names_the_files_and_excluded_leaves_the_upper_end_out(run, tmp_path):
     out = tmp_path / "below" / "mine.png"
-    argv = ["evaluate", str(run), "--robust", "--parameter", "theta=1,3", "--points", "4"]
+    argv = [
+        "evaluate",
+        str(run),
+        "--trust",
+        "--robust",
+        "--parameter",
+        "theta=1,3",
+        "--points",
+        "4",
+    ]
     assert main([*argv, "--upper-end", "excluded", "--episodes", "1", "--out", str(out)]) == 0
     names = sorted(path.name for path in out.parent.iterdir())
     assert names == ["mine.jsonl", "mine.png", "mine.svg"]
@@ -270,7 +288,16 @@ def test_out_names_the_files_and_excluded_leaves_the_upper_end_out(run, tmp_path
 
 
 def test_returns_that_are_not_finite_are_reported(run, tmp_path, capsys):
-    argv = ["evaluate", str(run), "--robust", "--parameter", "root=-1,1", "--points", "5"]
+    argv = [
+        "evaluate",
+        str(run),
+        "--trust",
+        "--robust",
+        "--parameter",
+        "root=-1,1",
+        "--points",
+        "5",
+    ]
     assert main([*argv, "--episodes", "2", "--out", str(tmp_path / "nan")]) == 1
     line = capsys.readouterr().out.splitlines()[1]
     assert "mean nan, worst nan at root -1, CVaR 10% nan, nominal -14.00" in line
@@ -322,7 +349,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("arguments", "parts"), MISTAKES)
 def test_a_mistake_is_one_sentence(run, capsys, arguments, parts):
     argv = arguments.replace("{run}", str(run)).split(" ")
-    assert main(["evaluate", str(run), *argv]) == 2
+    assert main(["evaluate", str(run), "--trust", *argv]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and len(captured.err.splitlines()) == 1
     assert not [part for part in parts if part not in captured.err], captured.err
@@ -330,9 +357,9 @@ def test_a_mistake_is_one_sentence(run, capsys, arguments, parts):
 
 def test_a_task_without_parameters_and_a_run_without_checkpoints_are_told(run, tmp_path):
     with pytest.raises(UserError, match=":Rigid has no parameters that can be changed"):
-        evaluate_robust(renamed(run, tmp_path, "Rigid"), "2d")
+        evaluate_robust(renamed(run, tmp_path, "Rigid"), "2d", trust=True)
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "config.yaml").write_text((run / "config.yaml").read_text())
     with pytest.raises(UserError, match="no intact checkpoint"):
-        evaluate_robust(bare, own_box(["theta=0,1"]))
+        evaluate_robust(bare, own_box(["theta=0,1"]), trust=True)

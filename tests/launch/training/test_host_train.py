@@ -76,7 +76,7 @@ def test_threads_take_the_configured_gradient_steps_and_a_resume_continues(folde
     run = folder / "run"
     last = rows(run, "train")[-1]
     assert last["gradient_steps"] == 2 * (1200 - 400) // 4
-    assert main(["resume", "run", "--steps", "2000"]) == 0
+    assert main(["resume", "run", "--trust", "--steps", "2000"]) == 0
     assert "resuming run at step 1,200, with new episodes" in capsys.readouterr().out
     train = rows(run, "train")
     assert train[-1]["gradient_steps"] == 2 * (2000 - 400) // 4
@@ -88,9 +88,9 @@ def test_threads_take_the_configured_gradient_steps_and_a_resume_continues(folde
 def test_what_it_leaves_is_evaluated_and_loaded(folder, capsys):
     assert main(["train", "run.yaml", "--replay.memory", "host", "--out", "run"]) == 0
     capsys.readouterr()
-    assert main(["evaluate", "run", "--episodes", "4"]) == 0
+    assert main(["evaluate", "run", "--trust", "--episodes", "4"]) == 0
     assert "4 episodes" in capsys.readouterr().out
-    policy = load_policy(folder / "run")
+    policy = load_policy(folder / "run", trust=True)
     key, seen = jax.random.key(0), np.zeros((5, 4), np.float32)
     action, _ = policy.act(seen, policy.initial_memory(5), np.ones(5, bool), key)
     assert action.shape == (5,)
@@ -148,7 +148,7 @@ def test_sigterm_leaves_a_checkpoint_from_which_the_run_is_resumed(folder, capsy
     assert "bellmax resume run" in err and len(err.splitlines()) == 1, (out, err)
     (saved,) = [int(path.name) for path in (run / "checkpoints").iterdir()]
     assert saved == rows(run, "train")[-1]["step"] and f"checkpoint {saved} is written" in out
-    assert main(["resume", "run", "--steps", str(saved + 400)]) == 0
+    assert main(["resume", "run", "--trust", "--steps", str(saved + 400)]) == 0
     train = rows(run, "train")
     assert train[-1]["step"] >= saved + 400 - 4
     assert train[-1]["gradient_steps"] == 2 * (train[-1]["step"] - 400) // 4

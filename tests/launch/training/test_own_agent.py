@@ -38,12 +38,12 @@ def here(home, monkeypatch):
 
 
 def test_it_resumes_evaluates_and_its_policy_plays(capsys):
-    assert main(["resume", "run", "--steps", "1200"]) == 0
+    assert main(["resume", "run", "--trust", "--steps", "1200"]) == 0
     assert checkpoints(Path("run")).latest() == 1200
     assert np.isfinite(rows(Path("run"), "train")[-1]["loss"])
-    assert main(["evaluate", "run", "--episodes", "2"]) == 0
+    assert main(["evaluate", "run", "--trust", "--episodes", "2"]) == 0
     assert "mean return" in capsys.readouterr().out
-    policy = bellmax.load_policy("run")
+    policy = bellmax.load_policy("run", trust=True)
     assert policy is not None
 
 

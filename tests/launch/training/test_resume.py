@@ -8,6 +8,8 @@ import jax
 import pytest
 
 from bellmax.launch.cli import main
+from bellmax.launch.config.run_config import load
+from bellmax.launch.training.train import check_resumable
 from helpers.resumable import COMMON, CONFIGS, ON_POLICY
 from helpers.runs import assert_same_run, contents, rows, saved
 
@@ -86,7 +88,8 @@ CHANGES = [
     ("--agent.learning-rate 1e-3", "agent.learning_rate must be 0.0"),
     ("--env.num-envs 8", "env.num_envs must be "),
     ("--seed 3", "seed must be 0 as in "),
-    ("--log-every 50", "log_every must be "),
+    ("--replay.capacity 3000", "replay.capacity must be "),
+    ("--env.name bellmax/Catch", "env.name must be "),
     ("--steps 800", f"steps must be at least {ENDS}"),
 ]
 
@@ -100,6 +103,19 @@ def test_what_cannot_change_is_one_sentence(whole, capsys, change, sentence):
     captured = capsys.readouterr()
     assert len(captured.err.splitlines()) == 1 and sentence in captured.err, captured.err
     assert contents(run) == before
+
+
+RESUMABLE = [
+    *("steps=3000", "log-every=70", "evaluate-every=90", "evaluation-episodes=3"),
+    *("evaluation-max-steps=9", "checkpoint-every=0", "keep-checkpoints=3", "tensorboard"),
+    "replay.memory-fraction=0.5",
+]
+
+
+@pytest.mark.parametrize("change", RESUMABLE)
+def test_what_only_reports_and_saves_can_change(whole, change):
+    run = whole("dqn")
+    check_resumable(run, load(run, [f"--{change}"]))
 
 
 def test_a_run_that_is_training_refuses_a_second_process(whole, capsys):

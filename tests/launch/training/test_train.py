@@ -73,9 +73,11 @@ def test_a_run_leaves_all_that_it_should(run):
     versions = json.loads((run / "versions.json").read_text())
     assert versions["jax"] == jax.__version__ and versions["platform"] == "cpu"
     assert {"bellmax", "python", "numpy", "flax", "devices"} <= versions.keys()
-    policies = sorted((run / "policy").iterdir())
-    assert [path.name for path in policies] == [f"seed-{seed}.msgpack" for seed in (5, 6, 7)]
-    assert len({path.read_bytes() for path in policies}) == 3
+    names = [f"seed-{seed}.msgpack" for seed in (5, 6, 7)]
+    for folder in (run / "policy", run / "policy" / "best"):
+        policies = sorted(folder.glob("*.msgpack"))
+        assert [path.name for path in policies] == names and (folder / "config.yaml").is_file()
+        assert len({path.read_bytes() for path in policies}) == 3
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
     assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert Checkpoints(run / "checkpoints", keep=2, read_only=True).latest() == 1200
@@ -192,7 +194,7 @@ NO_RUN = [
     ("train bare/config.yaml --out sealed/run", "no permission to write in"),
     ("train bare/config.yaml --out full", "full is not empty; name a new folder"),
     ("train bare/config.yaml --out new --replay.capacity 2147483000", "replay.memory_fraction"),
-    ("train bare/config.yaml --out new --env.name gymnax/X", 'pip install "bellmax[gymnax]"'),
+    ("train bare/config.yaml --out new --env.name gymnax/X", '[gymnax]"'),
 ]
 
 

@@ -1,0 +1,228 @@
+"""What XLA makes of a training program for a TPU: sizes, copies, collectives. No TPU is needed.
+
+    pip install "libtpu==0.0.42.*"      the version that jax's extra `tpu` names
+    python benchmarks/aot.py munchausen_dqn/minatar_breakout dqn/cartpole
+    python benchmarks/aot.py --devices 1 4 --topology v5e:2x2 --out aot.json
+    python benchmarks/aot.py expectrl/pendulum --set --replay.capacity 1000000
+
+Compiles the real `advance` of presets, by default one or two of each of five agents, ahead of time
+for each topology and number of chips. Environments are rounded up to a multiple of the chips. All
+figures are of one chip, and of one iteration:
+
+- state MB: bytes of the state, without padding.
+- args, temp, alias MB: XLA's bytes of arguments, of temporaries in the chip's main memory, and of
+  arguments that are written in place.
+- GFLOP, GB, optimal s: XLA's counts of operations and of bytes accessed, and its estimate of
+  seconds; nan or below 0 where it has none.
+- collectives: operations between chips, in loops.
+- large: operations in loops whose result is larger than a batch and not written in place.
+- copies: those of them that copy a whole array of the replay into another layout.
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+from timing import table
+
+from bellmax.launch.config.run_config import load
+from bellmax.launch.training.experiment import Experiment, build
+
+PRESETS = [
+    "munchausen_dqn/cartpole",
+    "munchausen_dqn/minatar_breakout",
+    "munchausen_dqn/pixel_catch",
+    "qr_dqn_retrace/cartpole",
+    "qr_dqn_retrace/pixel_catch",
+    "va_learning/cartpole",
+    "expectrl/pendulum",
+    "byol_explore/deepsea",
+]
+# libtpu would otherwise ask the network which TPU this machine has; nothing runs on one here, so
+# that several processes may compile.
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "s64": 8, "u64": 8}
+COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
+INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(")
+CALLED = re.compile(r"(?:body|condition|calls|to_apply)=%?([\w.\-]+)")
+BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
+# These name what is there already.
+FREE = {
+    "parameter",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "while",
+    "conditional",
+    "call",
+    "constant",
+    "opt-barrier",
+    "copy-done",
+}
+COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute")
+
+
+class Operation(NamedTuple):
+    """kind: HLO opcode. name, shape: as in the text. size: bytes without padding. root: opcode of
+    the root of a fusion, else the kind."""
+
+    kind: str
+    name: str
+    shape: str
+    size: int
+    root: str
+
+
+def array_bytes(shape: str) -> int:
+    """Return the bytes of an HLO shape, of the largest array of a tuple."""
+    sizes = [
+        math.prod(int(n) for n in dims.split(",") if n) * BYTES.get(dtype, 4)
+        for dtype, dims in ARRAY.findall(shape)
+    ]
+    return max(sizes, default=0)
+
+
+def operations_in_loops(text: str) -> Iterator[Operation]:
+    """Yield the operations of the bodies of `while` in an HLO text, of what they call too."""
+    computations: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in text.splitlines():
+        begin = COMPUTATION.match(line)
+        if begin:
+            current = computations[begin[1]] = []
+        else:
+            current.append(line)
+    bodies = re.findall(r" while\(.*?body=%?([\w.\-]+)", text)
+    seen, waiting = set(), list(bodies)
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for line in computations[name]:
+            found = INSTRUCTION.match(line)
+            if not found:
+                continue
+            name, shape, kind = found.groups()
+            called = CALLED.findall(line)
+            root = kind
+            if kind == "fusion":
+                roots = [x for x in computations[called[0]] if x.lstrip().startswith("ROOT")]
+                inner = INSTRUCTION.match(roots[0])
+                root = inner[3] if inner else kind
+            else:
+                waiting += called
+                for branches in BRANCHES.findall(line):
+                    waiting += [branch.strip(" %") for branch in branches.split(",")]
+            yield Operation(kind, name, shape, array_bytes(shape), root)
+
+
+def batch_bytes(experiment: Experiment) -> int:
+    """Return the bytes of the observations of one sampled batch, of all seeds."""
+    spec, observation = experiment.agent.replay, experiment.observation
+    steps = spec.batch_size * spec.sequence_length
+    size = math.prod(observation.shape) * np.dtype(observation.dtype).itemsize
+    # Networks read observations as float32.
+    return steps * max(size, 4 * math.prod(observation.shape)) * len(experiment.seeds)
+
+
+def compile_for(preset: str, topology: str, devices: int, overrides: list[str]) -> dict[str, Any]:
+    """Compile the training program of a preset; return its row of the table."""
+    chips = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    num_envs = -(-load(preset, overrides).env.num_envs // devices) * devices
+    options = [*overrides, "--env.num-envs", str(num_envs), "--devices", str(devices)]
+    experiment = build(load(preset, options), devices=chips)
+    state = experiment.abstract_state()
+    if devices == 1:
+        there = SingleDeviceSharding(chips[0])
+        state = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=there), state
+        )
+    started = time.perf_counter()
+    lowered = experiment.runner.advance.lower(state, np.int32(0), np.int32(0))  # type: ignore[attr-defined]
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - started
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    operations = list(operations_in_loops(compiled.as_text()))
+    stored = [x.size * x.dtype.itemsize for x in jax.tree.leaves(state.replay)]
+    batch = batch_bytes(experiment)
+    in_place = {"dynamic-update-slice", "scatter"}
+    large = [
+        op
+        for op in operations
+        if op.size > batch and op.kind not in FREE and op.root not in in_place
+    ]
+    copies = [op for op in large if op.root.startswith("copy") and op.size in stored]
+    collectives = Counter(
+        op.kind.removesuffix("-start")
+        for op in operations
+        if op.kind.removesuffix("-start") in COLLECTIVES
+    )
+    state_bytes = sum(x.size * _item_bytes(x.dtype) for x in jax.tree.leaves(state))
+    return {
+        "preset": preset,
+        "topology": f"{topology}, {devices} of {len(chips)}",
+        "compile s": round(seconds, 1),
+        "state MB": state_bytes / 1e6,
+        "args MB": memory.argument_size_in_bytes / 1e6,
+        "temp MB": memory.temp_size_in_bytes / 1e6,
+        "alias MB": memory.alias_size_in_bytes / 1e6,
+        "GFLOP": cost.get("flops", math.nan) / 1e9,
+        "GB": cost.get("bytes accessed", math.nan) / 1e9,
+        "optimal s": cost.get("optimal_seconds", math.nan),
+        "collectives": ", ".join(f"{n} {kind}" for kind, n in sorted(collectives.items()))
+        or "none",
+        "large": [f"{op.root} {op.name} {op.shape}" for op in large],
+        "copies": len(copies),
+    }
+
+
+def _item_bytes(dtype: Any) -> int:
+    """Return the bytes of an element; a key of `jax.random` has two uint32."""
+    return 8 if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) else np.dtype(dtype).itemsize
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("presets", nargs="*", default=PRESETS)
+    parser.add_argument("--topology", nargs="+", default=["v5e:2x2"])
+    parser.add_argument("--devices", type=int, nargs="+", default=[1])
+    parser.add_argument("--set", nargs=argparse.REMAINDER, default=[], help="options of train")
+    parser.add_argument("--out", type=Path, help="a JSON file, written after every program")
+    args = parser.parse_args()
+    os.environ.update(ENVIRONMENT | os.environ)
+    rows = []
+    for preset in args.presets:
+        for topology in args.topology:
+            for devices in args.devices:
+                rows.append(compile_for(preset, topology, devices, args.set))
+                if args.out:
+                    args.out.write_text(json.dumps(rows, indent=1))
+                print(rows[-1], flush=True)
+    shown = [{**row, "large": len(row["large"])} for row in rows]
+    print(f"jax {jax.__version__}")
+    print(table(shown))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Defaults of a run that names an agent alone: they fit each other and the steps asked for."""
+
+import math
+from typing import Any
+
+LOGS, EVALUATIONS, CHECKPOINTS = 20, 5, 2  # of a run
+
+
+def fitted(config: Any, given: set[str]) -> dict[str, Any]:
+    """Return defaults by dotted key for what was not given.
+
+    The shares of the steps are about those of the presets.
+
+    Args:
+      config: the RunConfig of what was given, with the defaults of the dataclasses elsewhere.
+      given: dotted keys that are given.
+    """
+    agent, steps = config.agent, config.steps
+    found: dict[str, Any] = {
+        "log_every": max(1, steps // LOGS),
+        "evaluate_every": max(1, steps // EVALUATIONS),
+        "checkpoint_every": max(1, steps // CHECKPOINTS),
+    }
+    envs = config.env.num_envs
+    if hasattr(agent, "policy_loss"):  # on-policy
+        envs = envs if "env.num_envs" in given else 16
+        size = agent.batch_size if "agent.batch_size" in given else math.gcd(envs, 16)
+        found |= {"env.num_envs": envs, "agent.batch_size": size, "warmup_steps": 0}
+        least = getattr(agent, "horizon", 1) + 1
+        length = max(least, min(max(32, least), steps // (8 * envs)))
+        found |= {"rollout_length": length, "updates_per_rollout": 4 * envs // size}
+    elif hasattr(agent, "random_steps"):  # continuous actions: a gradient step per step
+        envs = envs if "env.num_envs" in given else 1
+        if "env.name" not in given:
+            found["env.name"] = "bellmax/Pendulum"
+        warmup = _warmup(steps // 20, agent, envs)
+        found |= {"env.num_envs": envs, "warmup_steps": warmup, "agent.random_steps": warmup}
+    else:
+        found["warmup_steps"] = _warmup(steps // 20, agent, envs)
+        if hasattr(agent, "epsilon_steps"):
+            found["agent.epsilon_steps"] = max(1, steps // 4)
+    found["replay.capacity"] = max(100 * envs, min(100_000, steps))
+    return {key: value for key, value in found.items() if key not in given}
+
+
+def _warmup(steps: int, agent: Any, envs: int) -> int:
+    """Return the steps before learning: as given, but a batch of sequences at least."""
+    sequence, batch = getattr(agent, "n_step", 1) + 1, getattr(agent, "batch_size", 1)
+    return max(min(steps, 10_000), sequence * envs, batch)
