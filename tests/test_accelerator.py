@@ -4,11 +4,14 @@ import json
 import time
 
 import pytest
-from benchmarks.accelerator import plan
+from benchmarks.accelerator import plan, programs
 from benchmarks.accelerator.__main__ import main, run
 from benchmarks.accelerator.page import NOT_STARTED, add, new_report, page, write
+from benchmarks.accelerator.programs import Program
+from benchmarks.accelerator.work import Work
 from collect_wheels import collect, install
 
+from bellmax import UserError
 from bellmax.launch.config.run_config import list_presets, load
 
 
@@ -136,6 +139,30 @@ def test_wheels_of_both_environments_are_collected_and_installed_without_network
     lines = install("tpu", rejax=True)
     assert all("--no-index" in line for line in lines if "pip" in line)
     assert lines[0].endswith("wheels 'bellmax[brax,gymnax]' 'jax[tpu]'")
+
+
+def test_presets_whose_extra_is_missing_and_programs_that_fail_are_named(monkeypatch):
+    def of_size(size, *, with_init):
+        if "brax" in size.preset:
+            raise UserError("install the extra")
+        if size.seeds == 64:
+            raise MemoryError("too large\nby far")
+        return Program(None, None, None, None, 0.0, 0.0)
+
+    monkeypatch.setattr(programs, "of_size", of_size)
+    monkeypatch.setattr(programs, "rate", lambda program, seconds: {"environments": 4})
+    work = Work(False, time.monotonic() + 60.0, None, None, {}, {})
+    found = list(programs.measure_rates(work))
+    assert [x for x in found if isinstance(x, str)] == [
+        "`expectrl/brax_hopper` was passed over: install the extra"
+    ]
+    rows = [x for x in found if isinstance(x, dict)]
+    assert len(rows) == 3 * len(plan.SIZES)
+    assert {row["seeds"] for row in rows if "failed" in row} == {64}
+    assert {row.get("failed") for row in rows} == {None, "MemoryError: too large"}
+    late = work._replace(until=time.monotonic() - 1.0)
+    (note,) = programs.measure_rates(late)
+    assert note.startswith("did not fit") and "`dqn/cartpole` 1xown" in note
 
 
 @pytest.mark.slow

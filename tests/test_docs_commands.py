@@ -40,6 +40,7 @@ ELSEWHERE = (
     "./test.sh",
     "pip install ",
     "python benchmarks/",
+    "python -m benchmarks.",
     "python examples/",
 )
 HEAVY = {  # compiling what they train takes long

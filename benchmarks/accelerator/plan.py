@@ -60,7 +60,7 @@ SECTIONS = (
         "Other loops",
         "DQN on CartPole at equal hyper-parameters: bellmax, a loop without a framework, and "
         "rejax, in turns. `ratio` is relative to the loop without a framework.",
-        *(45, 30, 10),
+        *(45, 25, 10),
         _HERE + "programs:measure_peers",
     ),
     Section(
@@ -68,7 +68,7 @@ SECTIONS = (
         "A gradient step at Atari's shapes",
         "QR-DQN with the Nature network on 84x84x4 bytes, 201 quantiles, 18 actions. FLOPs are "
         "XLA's count before optimisation; the share is relative to the matrix product above.",
-        *(45, 15, 5),
+        *(45, 22, 5),
         _HERE + "device:measure_learner",
     ),
     Section(

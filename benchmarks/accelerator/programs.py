@@ -108,7 +108,7 @@ def measure_rates(work: Work) -> Iterator[Any]:
     An accelerator waits while programs compile, so several are compiled at once, and measured when
     all of them are ready.
     """
-    todo, missing, taken = plan.grid(small=work.small), {}, []
+    todo, missing, taken = plan.grid(small=work.small), set(), []
     together = 1 if jax.default_backend() == "cpu" else max(1, min(4, (os.cpu_count() or 1) // 2))
     with ThreadPoolExecutor(together) as threads:
         while todo and fits(work, taken):
@@ -124,12 +124,12 @@ def measure_rates(work: Work) -> Iterator[Any]:
                 if size.preset in missing:
                     continue
                 if size in futures and isinstance(futures[size].exception(), UserError):
-                    missing[size.preset] = futures[size].exception()
+                    missing.add(size.preset)
+                    yield f"`{size.preset}` was passed over: {futures[size].exception()}"
                     continue
                 held = work.programs.pop(size, None)
                 yield _rate_row(size, held or futures.pop(size), work.small)
             taken.append(time.monotonic() - started)
-    yield from (f"`{preset}` was passed over: {why}" for preset, why in missing.items())
     if todo := [size for size in todo if size.preset not in missing]:
         names = (f"`{s.preset}` {s.seeds}x{s.envs or 'own'}" for s in todo)
         yield f"did not fit (seeds x environments): {', '.join(names)}"

@@ -15,6 +15,7 @@ from bellmax.envs.vector import agent_spec
 from bellmax.launch.actors.actor import Act, Actor
 from bellmax.launch.config.run_config import RunConfig
 from bellmax.launch.runners.base import PolicyInputs
+from bellmax.launch.runners.precision import with_precision
 
 
 class LocalActors:
@@ -114,7 +115,8 @@ def make_host_agent(config: RunConfig) -> tuple[Agent, specs.Array]:
     probe.close()
     spec = agent_spec(raw, reward_clip=None, normalised=config.env.normalise_observations)
     _, make_agent = registry.load(config.agent_name)
-    return make_agent(config.agent, spec), raw.observation
+    agent = with_precision(make_agent(config.agent, spec), config.precision)
+    return agent, raw.observation
 
 
 def make_local_actors(config: RunConfig, agent: Agent, device: Any = None) -> LocalActors:

@@ -76,6 +76,9 @@ class RunConfig:
     seeds: Annotated[int, Interval(ge=1, le=65536)] = 1
     # Devices that share environments, replay and each batch.
     devices: Annotated[int, Interval(ge=1, le=65536)] = 1
+    # Precision of the agent's matrix products and convolutions in float32, where the device offers
+    # several (TPU: 1, 3 or 6 passes of bfloat16; GPU: TF32 or float32). `default` is jax's.
+    precision: Literal["default", "high", "highest"] = "default"
     # Environment steps between two lines of the log.
     log_every: Annotated[int, Ge(1)] = 10_000
     # Environment steps between two evaluations; 0 evaluates only at the end.

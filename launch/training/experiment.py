@@ -24,6 +24,7 @@ from bellmax.launch.runners.device_runner import make_runner
 from bellmax.launch.runners.evaluation import make_evaluator
 from bellmax.launch.runners.host_evaluation import HostEvaluator
 from bellmax.launch.runners.host_runner import HostRunner
+from bellmax.launch.runners.precision import with_precision
 from bellmax.launch.runners.sharding import make_mesh, with_shardings
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
@@ -165,7 +166,7 @@ def _build_on_device(
         )
     env = make_vector_env(config.env)
     _, make_agent = registry.load(config.agent_name)
-    agent = make_agent(config.agent, env.spec)
+    agent = with_precision(make_agent(config.agent, env.spec), config.precision)
     replay = _make_replay(config, agent, env.spec.observation)
     runner = make_runner(
         agent,
