@@ -110,7 +110,7 @@ def test_agents_that_do_not_embed(agent):
     task = ManyStates()
     if agent == "td3":
         task.action = specs.BoundedArray((1,), np.float32, -1.0, 1.0)
-    with pytest.raises(UserError, match="observations must be arrays for .*, got one of 200000"):
+    with pytest.raises(UserError, match="observations for .* must be arrays, got one of 200000"):
         jax.eval_shape(make_agent(config(), task.spec).init, jax.random.key(0))
 
 

@@ -44,9 +44,10 @@ def stopped_at(step, whole, run):
     shutil.copytree(whole, run)
     for later in [s for s in saved(run)[0] if s > step]:
         shutil.rmtree(run / "checkpoints" / str(later))
-    for name in ("policy", "curve.png", "curve.svg"):
-        path = run / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    # That of the best evaluation stays: it was written at once.
+    newest = [path for path in (run / "policy").iterdir() if path.is_file()]
+    for path in (*newest, run / "curve.png", run / "curve.svg"):
+        path.unlink()
     return run
 
 
