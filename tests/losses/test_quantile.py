@@ -224,7 +224,7 @@ def test_midpoints():
 def test_bad_arguments_get_a_sentence():
     with pytest.raises(ValueError, match="^huber_kappa must .* got -1"):
         quantile_regression(SOURCE, TAU, TARGET, huber_kappa=-1.0)
-    with pytest.raises(ValueError, match="^method must be one of auto, pairwise, sorted, got 'fast'"):
+    with pytest.raises(ValueError, match="^method must be one of .*sorted, got 'fast'"):
         quantile_regression(SOURCE, TAU, TARGET, method="fast")
     with pytest.raises(ValueError, match="^weights must have .* entries .*, got 2"):
         quantile_regression(SOURCE, TAU, TARGET, weights=TAU)
