@@ -76,6 +76,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(config, trained, tmp_path,
     assert all(jax.tree.leaves(same))
 
 
+@pytest.mark.slow
 def test_a_lane_that_diverged_neither_counts_nor_stops_the_others(config, tmp_path):
     numbers = {"learning_rate": np.array([0.01, np.nan]), "target_rate": np.array([0.1, 0.1])}
     found = lanes.train_lanes(config, numbers, SEEDS, tmp_path)
@@ -170,6 +171,7 @@ def test_the_behaviour_of_deepsea_finds_the_reward_in_a_fifth_of_its_episodes():
     np.testing.assert_allclose(problem.mu.sum(axis=-1), 1.0)
 
 
+@pytest.mark.slow
 def test_windows_of_one_step_are_one_step():
     trials, seeds = [{"step_size": 0.1, "period": 1, "k": 1}], [1, 2]
     found = [

@@ -1,4 +1,4 @@
-"""A tiny language model, trained by any loss of `bellmax.losses.sequence` on a programmatic reward.
+"""A tiny language model, trained by one of 24 losses of `bellmax.losses.sequence`.
 
     python examples/sequence/train.py --loss dpo [--beta 0.1] [--seeds 3] [--steps 200] [--small]
 
@@ -7,6 +7,8 @@ strings of a random Markov chain; the reward is the share of neighbours that cou
 are few enough strings to enumerate, so reward and KL from the reference are exact.
 
 Losses of pairs and some of groups learn from strings of the reference, the others from their own.
+Those that need prompts (SRPO), thoughts (JEPO), votes, a teacher (GKD) or demonstrations (IQ-Learn)
+do not fit these strings.
 """
 
 import argparse
@@ -19,13 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from objectives import LOSSES, MOST, SHARPNESS, K, best_string
 
 from bellmax.losses import sequence as seq
 
-PAIRS, GROUPS, K = 32, 8, 8  # examples of a step; answers of a group
-MOST = 64  # strings of the reference of which BOND takes the best
+PAIRS, GROUPS = 32, 8  # examples of a step
 POOL = 8192  # strings of the reference that offline losses learn from
-SHARPNESS = 10.0  # log odds of a preference, for each unit of reward
 LEARNING_RATE = 3e-3
 
 
@@ -94,104 +95,6 @@ def everything(model, params):
 def all_rewards(sizes):
     strings = itertools.product(range(sizes.vocabulary), repeat=sizes.length)
     return reward(np.array(list(strings)))
-
-
-# The losses: of a pair in order of preference, or of a group, given what is known of each string.
-
-
-def of_margin(rule):
-    def loss(rows, beta):
-        sums = [jnp.sum(rows[name], axis=-1) for name in ("log_pi", "log_ref")]
-        rho = seq.preference_margin(sums[0][0], sums[0][1], sums[1][0], sums[1][1])
-        return rule(rho, beta)
-
-    return loss
-
-
-def gpo(name):
-    return of_margin(lambda rho, beta: seq.gpo_loss(rho, beta=beta, function=name))
-
-
-def of_group(rule, **options):
-    def loss(rows, beta):
-        log_pi, log_ref = (jnp.sum(rows[name], axis=-1) for name in ("log_pi", "log_ref"))
-        return rule(log_pi, log_ref, rows["r"], beta=beta, **options)
-
-    return loss
-
-
-def grpo(kl):
-    def loss(rows, beta):
-        adv = seq.leave_one_out_advantages(rows["r"])
-        rule = lambda x, y, adv: seq.grpo_loss(  # noqa: E731
-            x, x, y, adv, jnp.ones(x.shape), beta=beta, kl=kl, average=False
-        )
-        return jnp.mean(jax.vmap(rule)(rows["log_pi"], rows["log_ref"], adv))
-
-    return loss
-
-
-def asymmetric(rows, beta):
-    return seq.asymmetric_reinforce_loss(jnp.sum(rows["log_pi"], axis=-1), rows["r"], delta=-beta)
-
-
-def online_ipo(rows, beta):
-    """All pairs of the group, with soft labels."""
-    g = jnp.sum(rows["log_pi"] - rows["log_ref"], axis=-1)
-    p = jax.nn.sigmoid(SHARPNESS * (rows["r"][:, None] - rows["r"][None]))
-    rule = functools.partial(seq.pairwise_regression_loss, scale=1.0 / beta)
-    return jnp.mean(jax.vmap(jax.vmap(rule, (None, 0, 0)), (0, None, 0))(g, g, p)) * beta**2
-
-
-def nash_md(rows, beta):
-    """Each string against one of the mixture."""
-    p = jax.nn.sigmoid(SHARPNESS * (rows["r"] - rows["rival_r"]))
-    rule = lambda x, y, p, b: seq.nash_md_loss(  # noqa: E731
-        x, y, p, jnp.ones(x.shape), tau=beta, baseline=b
-    )
-    others = p - seq.leave_one_out_advantages(p)
-    return jnp.mean(jax.vmap(rule)(rows["log_pi"], rows["log_ref"], p, others))
-
-
-def best_string(rows, beta):
-    """The best of 1 / beta strings of the reference."""
-    tried = jnp.arange(MOST) < jnp.round(1.0 / beta)
-    return rows["pool_strings"][jnp.argmax(jnp.where(tried, rows["pool_r"], -jnp.inf))]
-
-
-def bond(rows, beta):
-    """Towards the best of 1 / beta strings of the reference."""
-    n = 1.0 / beta
-    log_pi, log_ref = (jnp.sum(rows[name], axis=-1) for name in ("log_pi", "log_ref"))
-    quantiles = jax.vmap(seq.quantile_reward, (0, None))(rows["r"], rows["pool_all_r"])
-    bracket = jax.lax.stop_gradient(log_pi - log_ref) - (n - 1.0) * quantiles
-    others = bracket - seq.leave_one_out_advantages(bracket)
-    rule = lambda x, y, q, b: seq.bond_loss(  # noqa: E731
-        jnp.sum(rows["best_log_pi"]), x, y, q, n=n, baseline=b
-    )
-    return jnp.mean(jax.vmap(rule)(log_pi, log_ref, quantiles, others))
-
-
-# (loss, what it learns from): pairs or groups of the reference, or groups of the policy.
-LOSSES = {
-    "dpo": (gpo("logistic"), "pairs"),
-    "ipo": (of_margin(lambda rho, beta: seq.ipo_loss(rho, tau=beta) * beta**2), "pairs"),
-    "slic": (gpo("hinge"), "pairs"),
-    "truncated_quadratic": (gpo("truncated_quadratic"), "pairs"),
-    "exponential": (gpo("exponential"), "pairs"),
-    "savage": (gpo("savage"), "pairs"),
-    "copg_offline": (of_group(seq.copg_loss), "offline"),
-    "agro_offline": (of_group(seq.agro_loss), "offline"),
-    "asymre": (asymmetric, "offline"),
-    "copg": (of_group(seq.copg_loss), "online"),
-    "agro": (of_group(seq.agro_loss, on_policy=True), "online"),
-    "rloo": (of_group(seq.rloo_loss), "online"),
-    "grpo": (grpo("k3"), "online"),
-    "grpo_returns": (grpo("returns"), "online"),
-    "online_ipo": (online_ipo, "online"),
-    "nash_md": (nash_md, "online"),
-    "bond": (bond, "online"),
-}
 
 
 class Problem(NamedTuple):

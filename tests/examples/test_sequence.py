@@ -18,7 +18,9 @@ FILE = Path(__file__).parents[2] / "examples" / "sequence" / "train.py"
 def example():
     spec = importlib.util.spec_from_file_location("sequence_train", FILE)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FILE.parent)  # as it is for a script
+        spec.loader.exec_module(module)
     return module
 
 

@@ -50,7 +50,8 @@ def wrong_values(hint):
     if origin is tuple:
         ends = [[]] if any(isinstance(b, at.MinLen) for b in bounds) else []
         items = [[value] for value in wrong_values(args[0]) if value is not None]
-        return ["x", 1, True, None, {"a": 1}, b"1", *items, *ends]
+        text = [] if args[0] is str else ["x"]  # `x` is read as `[x]`, as `64,64` is as `[64, 64]`
+        return [*text, 1, True, None, {"a": 1}, b"1", *items, *ends]
     if origin is dict:
         free = [math.nan, b"1", {1: 1}, [math.nan]]  # of the options of tasks
         wrong = free if args[1] is Any else [None, [], math.nan, DATE]

@@ -111,6 +111,7 @@ def test_an_equinox_module_is_refused_in_words(monkeypatch):
         make_q_network(named("OfEquinox"), OBSERVATION, 4)
 
 
+@pytest.mark.slow
 def test_actors_and_critics_of_the_users_own_act_in_the_tasks_units():
     names = {"actor": f"{__name__}:OwnActor", "critic": f"{__name__}:OwnCritic"}
     config = ContinuousNetworkConfig(**names, options={"width": 6})

@@ -131,6 +131,7 @@ def test_hopper_terminates_where_it_falls():
     assert not np.any(ts.truncated)
 
 
+@pytest.mark.slow
 def test_motion_is_decided_by_the_key():
     env = env_of("inverted_pendulum", backend="spring")
     num = copies(env)

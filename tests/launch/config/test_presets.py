@@ -15,6 +15,7 @@ OTHERS = ("atari", "brax_", "gymnasium_", "hopper", "host_", "minatar_", "minigr
 OWN = [name for name in list_presets() if not name.split("/")[1].startswith(OTHERS)]
 # The first preset of each agent and suite; the others differ only in the task.
 FIRST = {(n.split("/")[0], n.split("/")[1].split("_")[0]): n for n in reversed(list_presets())}
+FIRST_OWN = {n.split("/")[0]: n for n in reversed(OWN)}
 SLOW = [n for n in list_presets() if "brax_" in n and not n.endswith("inverted_pendulum")]
 
 
@@ -41,7 +42,10 @@ def test_every_preset_can_be_built(preset):
 
 @pytest.mark.parametrize(
     "preset",
-    [*OWN, *(pytest.param(n, marks=pytest.mark.slow) for n in FIRST.values() if n not in OWN)],
+    [
+        n if FIRST_OWN[n.split("/")[0]] == n else pytest.param(n, marks=pytest.mark.slow)
+        for n in dict.fromkeys((*OWN, *FIRST.values()))
+    ],
 )
 def test_a_learning_phase_keeps_the_shapes_of_the_state_and_lowers_for_accelerators(preset):
     experiment = built(preset)

@@ -68,7 +68,7 @@ KINDS = {
 }
 ON_POLICY = ("byol", "vmpo", "rnd")
 # Together they have every part of a state; the others differ from them only in the loss.
-FAST = ("plain", "retrace_epsilon", "auto")
+FAST = ("retrace_epsilon", "auto")
 each_kind = pytest.mark.parametrize(
     "kind",
     [k if k in FAST else pytest.param(k, marks=pytest.mark.slow) for k in KINDS],

@@ -50,7 +50,7 @@ CASES = {
     ),
 }
 # The others have behaviour in replay, memory that spans episodes and outcomes.
-SLOW = ("munchausen_dqn", "va_learning", "byol_explore")
+SLOW = ("munchausen_dqn", "va_learning", "expectrl", "byol_explore")
 
 
 def assert_same(ours, theirs):

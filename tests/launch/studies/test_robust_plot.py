@@ -38,7 +38,7 @@ def test_one_parameter_is_a_curve():
     np.testing.assert_allclose(curves[:3], result.returns)
     np.testing.assert_allclose(curves[3], result.returns.mean(axis=0))
     assert lines(axes)["nominal"] == [2.0, result.nominal_returns.mean()]
-    assert axes.get_xlabel() == "a" and "95 % interval" in axes.get_ylabel()
+    assert axes.get_xlabel() == "a" and "range of 3 seeds" in axes.get_ylabel()
 
 
 def test_two_parameters_are_a_heat_map():

@@ -124,6 +124,7 @@ def test_show_config_of_a_run_is_its_file(run, capsys):
     assert shown == (run / "config.yaml").read_text() and yaml.safe_load(shown)["seeds"] == 3
 
 
+@pytest.mark.slow
 def test_the_config_of_a_run_gives_the_same_run_and_a_seed_alone_too(run, tmp_path):
     assert train(run / "config.yaml", tmp_path / "again", "--tensorboard", "false") == 0
     assert rows(tmp_path / "again") == rows(run)
