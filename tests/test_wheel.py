@@ -74,6 +74,7 @@ def test_the_installed_wheel_runs_outside_of_the_repository(wheel, tmp_path):
     assert presets.returncode == 0, presets.stderr
     expected = (p.relative_to(ROOT / "configs") for p in (ROOT / "configs").rglob("*.yaml"))
     expected = (p for p in expected if p.parent.name != "uncertainty")
-    assert presets.stdout.split() == sorted(p.with_suffix("").as_posix() for p in expected)
+    listed = [line.split()[0] for line in presets.stdout.splitlines()]
+    assert listed == sorted(p.with_suffix("").as_posix() for p in expected)
     shown = run("-c", main, "show-config", "munchausen_dqn/cartpole")
     assert shown.returncode == 0 and "name: munchausen_dqn" in shown.stdout

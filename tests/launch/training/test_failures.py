@@ -79,26 +79,18 @@ def flip(run, step):
 
 # A ring of three vector steps: each batch of 64 holds the newest transition. Vector step 100 earns
 # the NaN and is learned from after one more; 16 warm up: learning phase 100 + 1 - 16 meets it.
-# A window whose target is not finite has no gradient in a distributional loss.
-PARAMS, LOSS = "first bad leaf params/", "every parameter is still finite"
-NANS = [
-    ("dqn", 1, 85, PARAMS),
-    ("dqn", 3, 3 * 84 + 1, PARAMS),
-    pytest.param("qr_dqn_retrace", 1, 85, LOSS, marks=pytest.mark.slow),
-    pytest.param("va_learning", 1, 85, PARAMS, marks=pytest.mark.slow),
-]
+NANS = [("dqn", 1, 85), ("dqn", 3, 3 * 84 + 1)]
+NANS += [pytest.param(a, 1, 85, marks=pytest.mark.slow) for a in ("qr_dqn_retrace", "va_learning")]
 
 
-@pytest.mark.parametrize(("agent", "updates", "step", "bad"), NANS)
-def test_a_nan_loss_stops_the_run_at_its_gradient_step(
-    run, tmp_path, capsys, agent, updates, step, bad
-):
+@pytest.mark.parametrize(("agent", "updates", "step"), NANS)
+def test_a_nan_loss_stops_the_run_at_its_gradient_step(run, tmp_path, capsys, agent, updates, step):
     out = tmp_path / "nan"
     options = f"{NAN} --checkpoint-every 160 --log-every 80 --updates-per-rollout {updates}".split()
     options += ["--agent.name", agent]
     line = complaint(capsys, ["train", "small.yaml", "--out", out, *options], 1)
     assert f"the loss of seed 0 is not finite at gradient step {step} (" in line, line
-    assert bad in line and line.endswith("checkpoint 320 is kept")
+    assert "first bad leaf params/" in line and line.endswith("checkpoint 320 is kept")
     assert checkpoints(out).steps() == [160, 320]
     state = checkpoints(out).restore(320, build(load(out, trust=True)).abstract_state())
     assert all(jax.numpy.isfinite(x).all() for x in jax.tree.leaves(state.learner.params))
