@@ -20,6 +20,7 @@ figures are of one chip, and of one iteration:
 """
 
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -37,6 +38,7 @@ from jax.sharding import SingleDeviceSharding
 from timing import table
 
 from bellmax.launch.config.run_config import load
+from bellmax.launch.runners.device_runner import DeviceRunner
 from bellmax.launch.training.experiment import Experiment, build
 
 PRESETS = [
@@ -64,7 +66,7 @@ INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\
 CALLED = re.compile(r"(?:body|condition|calls|to_apply)=%?([\w.\-]+)")
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
-# These name what is there already.
+# Operations that compute and copy nothing.
 FREE = {
     "parameter",
     "tuple",
@@ -139,9 +141,8 @@ def batch_bytes(experiment: Experiment) -> int:
     """Return the bytes of the observations of one sampled batch, of all seeds."""
     spec, observation = experiment.agent.replay, experiment.observation
     steps = spec.batch_size * spec.sequence_length
-    size = math.prod(observation.shape) * np.dtype(observation.dtype).itemsize
     # Networks read observations as float32.
-    return steps * max(size, 4 * math.prod(observation.shape)) * len(experiment.seeds)
+    return steps * 4 * math.prod(observation.shape) * len(experiment.seeds)
 
 
 def compile_for(preset: str, topology: str, devices: int, overrides: list[str]) -> dict[str, Any]:
@@ -150,6 +151,9 @@ def compile_for(preset: str, topology: str, devices: int, overrides: list[str]) 
     num_envs = -(-load(preset, overrides).env.num_envs // devices) * devices
     options = [*overrides, "--env.num-envs", str(num_envs), "--devices", str(devices)]
     experiment = build(load(preset, options), devices=chips)
+    runner = experiment.runner
+    if not isinstance(runner, DeviceRunner):
+        raise SystemExit(f"{preset} must be stepped on the device to be compiled as one program")
     state = experiment.abstract_state()
     if devices == 1:
         there = SingleDeviceSharding(chips[0])
@@ -157,8 +161,7 @@ def compile_for(preset: str, topology: str, devices: int, overrides: list[str]) 
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=there), state
         )
     started = time.perf_counter()
-    lowered = experiment.runner.advance.lower(state, np.int32(0), np.int32(0))  # type: ignore[attr-defined]
-    compiled = lowered.compile()
+    compiled = runner.compile(state)
     seconds = time.perf_counter() - started
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     operations = list(operations_in_loops(compiled.as_text()))
@@ -211,6 +214,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a JSON file, written after every program")
     args = parser.parse_args()
     os.environ.update(ENVIRONMENT | os.environ)
+    if not importlib.util.find_spec("libtpu"):
+        parser.error('libtpu must be installed: pip install "libtpu==0.0.42.*"')
     rows = []
     for preset in args.presets:
         for topology in args.topology:

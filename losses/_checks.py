@@ -7,6 +7,7 @@ statistics keep their own dtype.
 """
 
 import operator
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import chex
@@ -150,3 +151,13 @@ def promote(*arrays: chex.Numeric) -> list[jax.Array]:
     """The arrays in their widest dtype, float32 at least."""
     dtype = jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
     return [jnp.asarray(x, dtype) for x in arrays]
+
+
+def one_of(name: str, value: str, options: Collection[str]) -> None:
+    """Checks an argument that selects a variant.
+
+    Raises:
+      ValueError: it is none of the options; names the argument.
+    """
+    if value not in options:
+        raise ValueError(must(name, f"one of {', '.join(options)}", repr(value)))

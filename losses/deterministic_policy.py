@@ -8,16 +8,22 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax import must
-from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, promote, widen
+from bellmax.losses._checks import (
+    NUMBER,
+    Spec,
+    check_arrays,
+    check_scalars,
+    one_of,
+    promote,
+    widen,
+)
 from bellmax.losses._masking import finite_where
 
 REDUCTIONS = {"min": jnp.min, "mean": jnp.mean}
 
 
 def _reduced(q_t: chex.Array, reduce: str) -> jax.Array:
-    if reduce not in REDUCTIONS:
-        raise ValueError(must("reduce", f"one of {', '.join(REDUCTIONS)}", repr(reduce)))
+    one_of("reduce", reduce, REDUCTIONS)
     return REDUCTIONS[reduce](q_t)
 
 

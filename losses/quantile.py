@@ -16,12 +16,12 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax import must
 from bellmax.losses._checks import (
     NUMBER,
     Spec,
     check_arrays,
     check_scalars,
+    one_of,
     promote,
     whole_number,
     widen,
@@ -118,8 +118,7 @@ def quantile_regression(
     if weights is not None:
         check_arrays(target=Spec(target, "M"), weights=Spec(weights, "M"))
     check_scalars(huber_kappa=huber_kappa, from_zero=("huber_kappa",))
-    if method not in METHODS:
-        raise ValueError(must("method", f"one of {', '.join(METHODS)}", repr(method)))
+    one_of("method", method, METHODS)
     if weights is None:
         theta, tau, z = promote(dist_tm1, tau_tm1, target)
         w = jnp.full_like(z, 1.0 / z.size)

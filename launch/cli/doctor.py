@@ -12,7 +12,7 @@ _GIB = 2**30
 
 
 def doctor() -> tuple[list[str], int]:
-    """Returns the report and the exit code: 1 if a core package is missing or jax has no device."""
+    """Return the report and the exit code: 1 if a core package is missing or jax has no device."""
     core, extras = requirements()
     system = f"{platform.system()} {platform.machine()}"
     lines = [f"bellmax {bellmax.__version__}, Python {platform.python_version()}, {system}"]

@@ -103,7 +103,7 @@ def make_axes(box: Box, points: int, upper_end: UpperEnd = "included") -> dict[s
 
 
 def check_points(points: int) -> None:
-    """Raises UserError if a parameter would have fewer than 2 points."""
+    """Raise UserError if a parameter would have fewer than 2 points."""
     if points < 2:
         raise UserError(must("--points", "at least 2", points))
 

@@ -1,6 +1,7 @@
 """Averaging the parameters of finished runs into one policy: WARM and WARP for our own agents."""
 
 import contextlib
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,8 +76,8 @@ def merge_runs(
         merged = average_weights(states)
     else:
         # The seeds are the first axis, and arcs are those of single learners.
-        merge = lambda base, *trees: merge_task_vectors(base, trees, eta=eta, method=method)  # noqa: E731
-        merged = jax.jit(jax.vmap(merge))(states[-1], *states[:-1])
+        merge = functools.partial(merge_task_vectors, eta=eta, method=method)
+        merged = jax.jit(jax.vmap(merge))(states[-1], states[:-1])
     first = sources[0]
     _write(first, merged, out)
     record = {"runs": [str(run.resolve()) for run in runs], "steps": [s.step for s in sources]}
@@ -122,10 +123,9 @@ def _check_shapes(first: _Source, other: _Source) -> None:
 
 def _shapes(first: Any, other: Any) -> list[tuple[str, str, str]]:
     """Name of every leaf that either tree has, and its form in both, or nothing."""
-    forms = []
+    forms, name = [], functools.partial(jax.tree_util.keystr, simple=True, separator="/")
     for tree in (first, other):
         leaves = jax.tree_util.tree_leaves_with_path(tree)
-        name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")  # noqa: E731
         forms.append({name(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves})
     return [(n, *(form.get(n, "nothing") for form in forms)) for n in {**forms[0], **forms[1]}]
 

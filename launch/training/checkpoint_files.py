@@ -24,7 +24,7 @@ _LEFTOVER = re.compile(rf"\d+\.(deleted|{UNFINISHED[1:]}.*)")
 
 
 def write_manifest(path: Path) -> None:
-    """Writes the checksums of all items in `path`, and syncs everything to disk."""
+    """Write the checksums of all items in `path`, and sync everything to disk."""
     items = [path / item for item in (STATE, REPLAY, META) if (path / item).is_dir()]
     files = [one for item in items for one in sorted(item.rglob("*")) if one.is_file()]
     listed = {one.relative_to(path).as_posix(): _checksum(one) for one in files}

@@ -198,7 +198,7 @@ class Session:
             save_policies(self.experiment, state, self.folder / "policy", self._steps(rollouts))
 
     def _keep_best(self, state: TrainState, step: int, score: float) -> None:
-        """Saves the policies if their evaluation is the best so far, the later of equals."""
+        """Save the policies if their evaluation is the best so far, the later of equals."""
         if self.folder and math.isfinite(score) and (self.best is None or score >= self.best):
             self.best = score
             save_policies(self.experiment, state, self.folder / "policy" / "best", step, score)

@@ -88,7 +88,7 @@ class _Piece:
 
 
 class _PieceHandler(ocp.type_handlers.ArrayHandler):
-    """Saves pieces one after the other, so that only one is in memory at a time."""
+    """Save pieces one after the other, so that only one is in memory at a time."""
 
     async def serialize(self, values: Sequence[Any], infos: Any, args: Any = None) -> list[Any]:
         for piece, info, arg in zip(values, infos, args, strict=True):

@@ -162,7 +162,7 @@ class _Opened(NamedTuple):
 
 @contextlib.contextmanager
 def _opened(run: Path, config: RunConfig, actors: str | None) -> Iterator[_Opened]:
-    """Builds what a run needs and locks its folder."""
+    """Build what a run needs and lock its folder."""
     check_loggers(config)
     if actors:
         check(actors, config)
@@ -206,7 +206,7 @@ def _start(experiment: Experiment, run: Path) -> tuple[_Start | None, list[str]]
 
 
 def _check_never_saved(experiment: Experiment, run: Path) -> None:
-    """Raises UserError where the log shows that checkpoints were saved, which are gone."""
+    """Raise UserError where the log shows that checkpoints were saved, which are gone."""
     if not (run / FILE).exists():
         return
     rows = read_metrics(run)

@@ -4,8 +4,6 @@ A mask counts a token where it is not 0. What it leaves out is replaced by 0 bef
 computed from it, so that it reaches neither values nor gradients, whatever it holds.
 """
 
-from collections.abc import Collection
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -16,16 +14,6 @@ from bellmax.losses._checks import NUMBER, Spec, check_arrays, promote
 # exp of this is far beyond any useful ratio, and far below overflow.
 MAX_EXPONENT = 30.0
 KL_ESTIMATORS = ("k1", "k2", "k3")
-
-
-def one_of(name: str, value: str, options: Collection[str]) -> None:
-    """Checks an argument that selects a variant.
-
-    Raises:
-      ValueError: it is none of the options; names the argument.
-    """
-    if value not in options:
-        raise ValueError(must(name, f"one of {', '.join(options)}", repr(value)))
 
 
 def at_least_two(**groups: chex.Array) -> None:

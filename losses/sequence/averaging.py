@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from bellmax import must
-from bellmax.losses._checks import check_scalars, promote
-from bellmax.losses.sequence._shared import one_of
+from bellmax.losses._checks import check_scalars, one_of, promote
 
 _SMALL_ANGLE = 1e-6
 _METHODS = ("spherical", "linear")

@@ -9,7 +9,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, promote
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, one_of, promote
 from bellmax.losses.policy import clipped_surrogate_loss
 from bellmax.losses.sequence._shared import (
     KL_ESTIMATORS,
@@ -17,7 +17,6 @@ from bellmax.losses.sequence._shared import (
     check_tokens,
     kept,
     kl_terms,
-    one_of,
     reduce_tokens,
     to_go,
 )

@@ -4,8 +4,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, promote
-from bellmax.losses.sequence._shared import kept, one_of, reduce_tokens
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, one_of, promote
+from bellmax.losses.sequence._shared import kept, reduce_tokens
 
 _DIVERGENCES = ("jensen_shannon", "forward", "reverse")
 

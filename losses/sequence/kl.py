@@ -11,14 +11,13 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, promote
+from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, one_of, promote
 from bellmax.losses.sequence._shared import (
     KL_ESTIMATORS,
     check_tokens,
     kept,
     kl_terms,
     log_ratios,
-    one_of,
     to_go,
 )
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from bellmax import must
-from bellmax.losses._checks import Spec, check_arrays, check_scalars, promote
-from bellmax.losses.sequence._shared import MAX_EXPONENT, one_of
+from bellmax.losses._checks import Spec, check_arrays, check_scalars, one_of, promote
+from bellmax.losses.sequence._shared import MAX_EXPONENT
 
 
 def _exponential(z: jax.Array) -> jax.Array:

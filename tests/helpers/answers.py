@@ -26,7 +26,7 @@ def in_float64(function, *arguments):
 
 
 def evaluate(function):
-    """What a function of nothing returns, from one compiled program in float32."""
+    """Return the result of a function without arguments, compiled as one program in float32."""
     return jax.device_get(quick_jit(function)())
 
 
