@@ -137,13 +137,7 @@ def make_runner(
         _, state, interval = jax.lax.while_loop(going, iterate, carry)
         return state, interval
 
-    def init(seed: jax.Array) -> TrainState:
-        env_state, timestep = env.reset(stream(jax.random.key(seed), "reset"))
-        memory = () if replay is None else replay.init(example)
-        parts = {"timestep": timestep, "env": env_state, "replay": memory}
-        return initial_state(agent, seed, env.num_envs, **parts)
-
-    init_all = jax.vmap(init, out_axes=state_axes)
+    init_all = jax.vmap(_make_init(agent, env, replay, example), out_axes=state_axes)
     shapes = jax.eval_shape(init_all, jnp.zeros(num_seeds, jnp.int32))
     # With None, jax decides where results are placed.
     where = None if mesh is None else shardings(mesh, shapes)
@@ -154,6 +148,20 @@ def make_runner(
         traces,
         lambda state: state if where is None else place(state, where),
     )
+
+
+def _make_init(
+    agent: Agent, env: VectorEnv, replay: replay_lib.Replay | None, example: Step
+) -> Callable[[jax.Array], TrainState]:
+    """Make the function from a seed [] to its state at the start."""
+
+    def init(seed: jax.Array) -> TrainState:
+        env_state, timestep = env.reset(stream(jax.random.key(seed), "reset"))
+        buffer = () if replay is None else replay.init(example)
+        parts = {"timestep": timestep, "env": env_state, "replay": buffer}
+        return initial_state(agent, seed, env.num_envs, **parts)
+
+    return init
 
 
 def _make_collect(agent: Agent, env: VectorEnv, length: int):
