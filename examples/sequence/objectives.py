@@ -88,6 +88,27 @@ def right(rows):
     return (rows["r"] >= 0.5).astype(jnp.float32)
 
 
+def nft(rows, beta):
+    """Right and wrong strings of the policy; beta weighs the token-level gradient of the KL."""
+    correct = right(rows)
+    share = jnp.clip(jnp.mean(correct), 0.05, 0.95)
+
+    def of_string(log_pi, log_ref, correct):
+        every, old = jnp.ones(log_pi.shape), jax.lax.stop_gradient(log_pi)
+        push = seq.nft_loss(log_pi, old, correct, share, every)
+        return push + beta * seq.token_kl_loss(log_pi, log_ref, every)
+
+    return jnp.mean(jax.vmap(of_string)(rows["log_pi"], rows["log_ref"], correct))
+
+
+def dno(rows, beta):
+    """Each string against the next of the group; rewards in units of a preference's log odds."""
+    log_pi, log_ref = sums(rows)
+    ratio, r = log_pi - log_ref, SHARPNESS * rows["r"]
+    rule = functools.partial(seq.dno_loss, eta=beta)
+    return jnp.mean(jax.vmap(rule)(ratio, jnp.roll(ratio, 1), r, jnp.roll(r, 1)))
+
+
 def grpo(kl):
     def loss(rows, beta):
         adv = seq.leave_one_out_advantages(rows["r"])
@@ -156,6 +177,7 @@ LOSSES = {
     "asymre": (asymmetric, "offline"),
     "cpl_rating": (cpl_rating, "offline"),
     "soft_policy": (soft_policy, "offline"),
+    "dno": (dno, "offline"),
     "copg": (of_group(seq.copg_loss), "online"),
     "agro": (of_group(seq.agro_loss, on_policy=True), "online"),
     "rloo": (of_group(seq.rloo_loss), "online"),
@@ -166,4 +188,5 @@ LOSSES = {
     "bond": (bond, "online"),
     "reinforce": (of_advantages(lambda rows: seq.group_advantages(rows["r"])), "online"),
     "pass_at_k": (of_advantages(lambda rows: seq.pass_at_k_advantages(right(rows), k=2)), "online"),
+    "nft": (nft, "online"),
 }

@@ -1,4 +1,4 @@
-"""A tiny language model, trained by one of 24 losses of `bellmax.losses.sequence`.
+"""A tiny language model, trained by one of 26 losses of `bellmax.losses.sequence`.
 
     python examples/sequence/train.py --loss dpo [--beta 0.1] [--seeds 3] [--steps 200] [--small]
 
@@ -7,8 +7,8 @@ strings of a random Markov chain; the reward is the share of neighbours that cou
 are few enough strings to enumerate, so reward and KL from the reference are exact.
 
 Losses of pairs and some of groups learn from strings of the reference, the others from their own.
-Those that need prompts (SRPO), thoughts (JEPO), votes, a teacher (GKD) or demonstrations (IQ-Learn)
-do not fit these strings.
+Those that need prompts (SRPO), thoughts (JEPO), short answers (majority votes), values of tokens, a
+teacher (GKD) or demonstrations (IQ-Learn) do not fit these strings.
 """
 
 import argparse
