@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from bellmax.agents.configs.value_based import (
         DQNConfig,
+        IQNConfig,
         MunchausenDQNConfig,
         QRDQNRetraceConfig,
         VALearningConfig,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from bellmax.agents.dqn import make_dqn
     from bellmax.agents.expectrl import make_expectrl
     from bellmax.agents.icm import make_icm
+    from bellmax.agents.iqn import make_iqn
     from bellmax.agents.munchausen_dqn import make_munchausen_dqn
     from bellmax.agents.on_policy import make_on_policy, make_on_policy_agent
     from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace
@@ -92,6 +94,7 @@ _MODULES = {
     ),
     "configs.value_based": (
         "DQNConfig",
+        "IQNConfig",
         "MunchausenDQNConfig",
         "QRDQNRetraceConfig",
         "VALearningConfig",
@@ -101,6 +104,7 @@ _MODULES = {
     "dqn": ("make_dqn",),
     "expectrl": ("make_expectrl",),
     "icm": ("make_icm",),
+    "iqn": ("make_iqn",),
     "munchausen_dqn": ("make_munchausen_dqn",),
     "on_policy": (
         "make_on_policy",
@@ -138,6 +142,7 @@ __all__ = [
     "DQNConfig",
     "ExpectRLConfig",
     "ICMConfig",
+    "IQNConfig",
     "LearnOutput",
     "LearnerState",
     "Memory",
@@ -161,6 +166,7 @@ __all__ = [
     "make_dqn",
     "make_expectrl",
     "make_icm",
+    "make_iqn",
     "make_munchausen_dqn",
     "make_on_policy",
     "make_on_policy_agent",

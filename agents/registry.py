@@ -19,6 +19,7 @@ _AGENTS = {
     "dqn": ("value_based", "DQNConfig"),
     "expectrl": ("actor_critic", "ExpectRLConfig"),
     "icm": ("on_policy", "ICMConfig"),
+    "iqn": ("value_based", "IQNConfig"),
     "munchausen_dqn": ("value_based", "MunchausenDQNConfig"),
     "on_policy": ("on_policy", "OnPolicyConfig"),
     "qr_dqn_retrace": ("value_based", "QRDQNRetraceConfig"),

@@ -40,6 +40,7 @@ ORDER = {
             "dqn",
             "expectrl",
             "icm",
+            "iqn",
         ),
         *("munchausen_dqn", "qr_dqn_retrace", "rnd", "td3", "va_learning", "registry"),
     ),

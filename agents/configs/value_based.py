@@ -57,8 +57,8 @@ class DQNConfig(ValueConfig):
 
 
 @dataclass(frozen=True)
-class MunchausenDQNConfig(ValueConfig):
-    """Hyper-parameters of M-DQN (Vieillard et al. 2020, arXiv:2007.14430)."""
+class MunchausenConfig(ValueConfig):
+    """Hyper-parameters that agents with a Munchausen term share."""
 
     # Tau, temperature of the softmax policy, in reward units (paper: 0.03, for rewards in [-1,
     # 1]).
@@ -70,7 +70,35 @@ class MunchausenDQNConfig(ValueConfig):
 
 
 @dataclass(frozen=True)
-class QRDQNRetraceConfig(ValueConfig):
+class MunchausenDQNConfig(MunchausenConfig):
+    """Hyper-parameters of M-DQN (Vieillard et al. 2020, arXiv:2007.14430)."""
+
+
+@dataclass(frozen=True)
+class IQNConfig(MunchausenConfig):
+    """Hyper-parameters of IQN (Dabney et al. 2018, arXiv:1806.06923).
+
+    `huber_delta` is the kappa of the quantile Huber loss, which is divided by it (0: pinball).
+    """
+
+    # N, fractions of the online network that a gradient step draws for each transition (Dopamine
+    # on Atari: 64).
+    num_quantiles: Annotated[int, Interval(ge=1, le=10_000)] = 32
+    # N', fractions of the target network that a gradient step draws for each transition (Dopamine
+    # on Atari: 64).
+    num_target_quantiles: Annotated[int, Interval(ge=1, le=10_000)] = 32
+    # K, fractions whose mean quantile is an action's value: fixed midpoints, in acting, evaluation
+    # and targets (paper: 32 random ones).
+    num_policy_quantiles: Annotated[int, Interval(ge=1, le=10_000)] = 32
+    # Cosines in the embedding of a fraction (paper: 64).
+    embedding_size: Annotated[int, Interval(ge=1, le=10_000)] = 64
+    # M-IQN: adds the scaled log-policy to the reward and bootstraps with a softmax policy
+    # (arXiv:2007.14430), with temperature, alpha and clip.
+    munchausen: bool = False
+
+
+@dataclass(frozen=True)
+class QRDQNRetraceConfig(MunchausenConfig):
     """Hyper-parameters of QR-DQN-Retrace (Tang et al. 2022, arXiv:2207.07570).
 
     `n_step` is the window K, `huber_delta` the kappa of the quantile Huber loss (0: pinball).
@@ -92,14 +120,9 @@ class QRDQNRetraceConfig(ValueConfig):
     # Steps of the window that are updated: the first only, or every one from the remaining window.
     anchor: Literal["first", "every"] = "first"
     # M-QR-DQN: adds the scaled log-policy to the reward and bootstraps with a softmax policy
-    # (arXiv:2007.14430; needs trace one_step, selector target, anchor first).
+    # (arXiv:2007.14430; needs trace one_step, selector target, anchor first), with temperature,
+    # alpha and clip.
     munchausen: bool = False
-    # Tau, temperature of M-QR-DQN's softmax policy, in reward units.
-    temperature: Annotated[float, Gt(0)] = 0.03
-    # Alpha, weight of the log-policy in the reward.
-    alpha: Annotated[float, Interval(ge=0, le=1)] = 0.9
-    # l0, lower clip of the scaled log-policy tau log pi, in reward units.
-    clip: Annotated[float, Le(0)] = -1.0
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
-"""QR-DQN-Retrace and VA-learning, linear in one-hot observations, with parameters at random."""
+"""QR-DQN-Retrace, IQN and VA-learning, linear in one-hot observations, with random parameters."""
 
 import functools
+from unittest import mock
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bellmax.agents import iqn
+from bellmax.agents.configs.value_based import IQNConfig
 from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig
 from bellmax.agents.shared.base import Batch
 from bellmax.agents.va_learning import VALearningConfig
@@ -30,6 +33,22 @@ class LinearQuantiles(nn.Module):
         return QuantileOutput(quantiles.mean(1), quantiles)
 
 
+class BinnedQuantiles(nn.Module):
+    """The table of `LinearQuantiles` as a function of the fraction: constant in each bin."""
+
+    num_actions: int
+    num_quantiles: int
+
+    @nn.compact
+    def __call__(self, x, fractions=None):
+        flat = nn.Dense(self.num_quantiles * self.num_actions, use_bias=False)(x)
+        quantiles = flat.reshape(-1, self.num_quantiles, self.num_actions)
+        if fractions is not None:
+            bins = (fractions * self.num_quantiles).astype(jnp.int32)
+            quantiles = jnp.take_along_axis(quantiles, bins[:, :, None], axis=1)
+        return QuantileOutput(quantiles.mean(1), quantiles)
+
+
 class LinearVA(nn.Module):
     """Tables of V, f and the behaviour's logits for one-hot observations."""
 
@@ -50,7 +69,37 @@ def network(name):
 
 
 QR = QRDQNRetraceConfig(network=network("LinearQuantiles"), num_quantiles=N, batch_size=16)
+IQN = IQNConfig(
+    network=network("BinnedQuantiles"),
+    num_quantiles=N,
+    num_target_quantiles=N,
+    num_policy_quantiles=N,
+    batch_size=16,
+)
 VA = VALearningConfig(network=network("LinearVA"), batch_size=16)
+
+
+def midpoints(key, batch, count):
+    """Stands for `iqn.draw_fractions`."""
+    return jnp.broadcast_to((jnp.arange(count) + 0.5) / count, (batch, count))
+
+
+def make_iqn_at(draw):
+    """Like `make_iqn`, but with fractions from `draw`."""
+
+    def make(config, spec):
+        agent = iqn.make_iqn(config, spec)
+
+        def learn(*args):
+            with mock.patch.object(iqn, "draw_fractions", draw):  # while it is traced
+                return agent.learn(*args)
+
+        return agent._replace(learn=learn)
+
+    return make
+
+
+make_iqn_at_midpoints = make_iqn_at(midpoints)
 
 
 def random_params(agent, seed):

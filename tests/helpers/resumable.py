@@ -21,6 +21,15 @@ agent:
 env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8, normalise_observations: true}
 replay: {prioritised: true}
 """,
+    # Random fractions in every gradient step.
+    "iqn": """
+seeds: 2
+agent:
+  {name: iqn, munchausen: true, n_step: 2, num_quantiles: 4, num_target_quantiles: 3,
+   num_policy_quantiles: 5, batch_size: 16, network: {hidden: [16, 8]}}
+env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8, normalise_observations: true}
+replay: {prioritised: true}
+""",
     "va_learning": """
 agent: {name: va_learning, batch_size: 16, n_step: 2, network: {hidden: [32]}}
 env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8}

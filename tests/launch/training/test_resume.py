@@ -51,7 +51,8 @@ def stopped_at(step, whole, run):
     return run
 
 
-FAST = ("dqn", "expectrl")  # together they have every part of a state with replay
+# Together they have every part of a state with replay, and a loss that draws random numbers.
+FAST = ("dqn", "expectrl", "iqn")
 
 
 @pytest.mark.parametrize(
