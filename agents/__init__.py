@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bellmax.agents.byol_explore import make_byol_explore
+    from bellmax.agents.c51 import make_c51
     from bellmax.agents.configs.actor_critic import ActorCriticConfig, ExpectRLConfig, TD3Config
     from bellmax.agents.configs.on_policy import (
         BYOLExploreConfig,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         RNDConfig,
     )
     from bellmax.agents.configs.value_based import (
+        C51Config,
         DQNConfig,
         IQNConfig,
         MunchausenDQNConfig,
@@ -80,6 +82,7 @@ _MODULES = {
         "update_target",
     ),
     "byol_explore": ("make_byol_explore",),
+    "c51": ("make_c51",),
     "configs.actor_critic": (
         "ActorCriticConfig",
         "ExpectRLConfig",
@@ -93,6 +96,7 @@ _MODULES = {
         "RNDConfig",
     ),
     "configs.value_based": (
+        "C51Config",
         "DQNConfig",
         "IQNConfig",
         "MunchausenDQNConfig",
@@ -138,6 +142,7 @@ __all__ = [
     "AuxiliaryLoss",
     "BYOLExploreConfig",
     "Batch",
+    "C51Config",
     "CountBonusConfig",
     "DQNConfig",
     "ExpectRLConfig",
@@ -162,6 +167,7 @@ __all__ = [
     "apply_sequence",
     "make_actor_critic_agent",
     "make_byol_explore",
+    "make_c51",
     "make_count_bonus",
     "make_dqn",
     "make_expectrl",

@@ -15,6 +15,7 @@ from bellmax.envs.options import load_callable
 # is `agents/NAME.py`, its function `make_NAME`.
 _AGENTS = {
     "byol_explore": ("on_policy", "BYOLExploreConfig"),
+    "c51": ("value_based", "C51Config"),
     "count_bonus": ("on_policy", "CountBonusConfig"),
     "dqn": ("value_based", "DQNConfig"),
     "expectrl": ("actor_critic", "ExpectRLConfig"),

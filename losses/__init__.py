@@ -53,6 +53,7 @@ from bellmax.losses.bandit import (
 )
 from bellmax.losses.batches import batched, masked_mean
 from bellmax.losses.categorical import (
+    categorical_cramer_regression,
     categorical_expected_sarsa,
     categorical_q_learning,
     categorical_regression,
@@ -61,6 +62,7 @@ from bellmax.losses.categorical_multi_step import (
     categorical_retrace,
     categorical_retrace_target,
     n_step_categorical_q_learning,
+    n_step_categorical_target,
 )
 from bellmax.losses.curiosity import (
     IntrinsicCuriosity,
@@ -205,6 +207,7 @@ __all__ = [
     "behaviour_centred",
     "behaviour_dueling_q_learning",
     "behaviour_likelihood_loss",
+    "categorical_cramer_regression",
     "categorical_entropy",
     "categorical_expected_sarsa",
     "categorical_q_learning",
@@ -251,6 +254,7 @@ __all__ = [
     "munchausen_term",
     "munchausen_value_iteration",
     "n_step_categorical_q_learning",
+    "n_step_categorical_target",
     "n_step_munchausen_q_learning",
     "n_step_q_learning",
     "n_step_quantile_q_learning",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         Head,
         Network,
         QNetwork,
+        categorical_head,
         check_arrays,
         implicit_quantile_head,
         make_q_network,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from bellmax.networks.continuous import Actor, Critic, action_bounds, make_actor, make_critics
     from bellmax.networks.convolution import PatchConv, conv
     from bellmax.networks.heads import (
+        CategoricalHead,
+        CategoricalOutput,
         DuelingHead,
         DuelingOutput,
         ImplicitQuantileHead,
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Actor",
+    "CategoricalHead",
+    "CategoricalOutput",
     "ContinuousNetworkConfig",
     "Critic",
     "DuelingHead",
@@ -75,6 +80,7 @@ __all__ = [
     "VAHead",
     "VAOutput",
     "action_bounds",
+    "categorical_head",
     "check_arrays",
     "conv",
     "implicit_quantile_head",

@@ -14,6 +14,7 @@ from dm_env import specs
 from bellmax import UserError, must
 from bellmax.networks.config import NetworkConfig
 from bellmax.networks.heads import (
+    CategoricalHead,
     DuelingHead,
     ImplicitQuantileHead,
     QHead,
@@ -64,6 +65,16 @@ def quantile_head(num_quantiles: int) -> Head:
         lambda actions, dtype: QuantileHead(actions, num_quantiles, dtype),
         outputs={"q_values": ("A",), "quantiles": (num_quantiles, "A")},
         arguments={"num_quantiles": num_quantiles},
+    )
+
+
+def categorical_head(num_atoms: int, v_min: float, v_max: float) -> Head:
+    """`CategoricalHead` of M atoms: the output has `logits` [B, A, M]."""
+    grid = {"num_atoms": num_atoms, "v_min": v_min, "v_max": v_max}
+    return Head(
+        lambda actions, dtype: CategoricalHead(actions, **grid, dtype=dtype),
+        outputs={"q_values": ("A",), "logits": ("A", num_atoms)},
+        arguments=grid,
     )
 
 

@@ -28,6 +28,13 @@ class QuantileOutput(NamedTuple):
     quantiles: jax.Array
 
 
+class CategoricalOutput(NamedTuple):
+    """q_values: [B, A], means, in reward units; logits: [B, A, M], of the atoms. All float32."""
+
+    q_values: jax.Array
+    logits: jax.Array
+
+
 class VAOutput(NamedTuple):
     """q_values: [B, A] = value + advantage; value: [B]; advantage: [B, A], zero mean under the
     behaviour; behaviour_logits: [B, A], of the behaviour policy. All float32."""
@@ -83,6 +90,28 @@ class QuantileHead(nn.Module):
         flat = nn.Dense(width, dtype=self.dtype)(x).astype(jnp.float32)
         quantiles = flat.reshape(-1, self.num_quantiles, self.num_actions)
         return QuantileOutput(quantiles.mean(axis=1), quantiles)
+
+
+class CategoricalHead(nn.Module):
+    """[B, D] -> CategoricalOutput on M atoms from v_min to v_max, one linear layer.
+
+    Source: Bellemare et al. 2017, arXiv:1707.06887.
+    """
+
+    num_actions: int
+    num_atoms: int
+    v_min: float
+    v_max: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> CategoricalOutput:
+        width = self.num_actions * self.num_atoms
+        flat = nn.Dense(width, dtype=self.dtype)(x).astype(jnp.float32)
+        logits = flat.reshape(-1, self.num_actions, self.num_atoms)
+        atoms = jnp.linspace(self.v_min, self.v_max, self.num_atoms)
+        q_values = jnp.sum(jax.nn.softmax(logits) * atoms[None, None, :], axis=-1)
+        return CategoricalOutput(q_values, logits)
 
 
 def cosine_features(fractions: jax.Array, size: int) -> jax.Array:

@@ -36,6 +36,7 @@ ORDER = {
             "shared",
             "on_policy",
             "byol_explore",
+            "c51",
             "count_bonus",
             "dqn",
             "expectrl",

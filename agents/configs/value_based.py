@@ -75,6 +75,39 @@ class MunchausenDQNConfig(MunchausenConfig):
 
 
 @dataclass(frozen=True)
+class C51Config(ValueConfig):
+    """Hyper-parameters of C51 (Bellemare et al. 2017, arXiv:1707.06887) and its traces.
+
+    `n_step` is the window K; `huber_delta` has no effect.
+    """
+
+    # Number of atoms (paper: 51).
+    num_atoms: Annotated[int, Interval(ge=2, le=10_000)] = 51
+    # Smallest atom, in units of return (paper: -10, for rewards in [-1, 1]). Returns outside the
+    # grid are learned as its ends.
+    v_min: float = -10.0
+    # Largest atom, in units of return (paper: 10).
+    v_max: float = 10.0
+    # `one_step` is C51 (needs n_step 1), `n_step` the uncorrected n-step return; `retrace` corrects
+    # for off-policy actions (arXiv:1704.04651), `q_lambda` never cuts, c = lambda
+    # (arXiv:2402.05766).
+    trace: Literal["one_step", "n_step", "retrace", "q_lambda"] = "one_step"
+    # Lambda, decay of the traces.
+    trace_decay: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    # Epsilon of the epsilon-greedy target policy of retrace and q_lambda; 0 is greedy and needs no
+    # stored behaviour probabilities.
+    target_epsilon: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    # Beta, probability of the taken action in the target policy of q_lambda, which is otherwise
+    # greedy: at least lambda makes all masses of the target positive.
+    target_mixing: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    # Network whose mean values choose the greedy action; `online` is double Q-learning.
+    selector: Literal["target", "online"] = "target"
+    # Comparison of prediction and projected target: `cross_entropy` as in the paper, or the squared
+    # `cramer` distance, which has a lower bound for targets with negative masses too.
+    regression: Literal["cross_entropy", "cramer"] = "cross_entropy"
+
+
+@dataclass(frozen=True)
 class IQNConfig(MunchausenConfig):
     """Hyper-parameters of IQN (Dabney et al. 2018, arXiv:1806.06923).
 

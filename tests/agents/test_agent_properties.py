@@ -9,10 +9,12 @@ import pytest
 from dm_env import specs
 
 from bellmax import UserError
-from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace, needs_behaviour
+from bellmax.agents.c51 import make_c51
+from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace
 from bellmax.agents.shared.base import Batch
 from bellmax.agents.va_learning import make_va_learning
 from helpers.linear_agents import (
+    C51,
     IQN,
     QR,
     VA,
@@ -36,6 +38,9 @@ AGENTS = {
     # At fixed fractions, as random ones differ between a window in a batch and alone.
     "iqn": (make_iqn_at_midpoints, replace(IQN, n_step=3)),
     "m_iqn": (make_iqn_at_midpoints, replace(IQN, n_step=3, munchausen=True)),
+    "c51": (make_c51, replace(C51, n_step=3, trace="n_step", regression="cramer")),
+    "c51_retrace": (make_c51, replace(C51, **EPSILON, trace="retrace", selector="online")),
+    "c51_q_lambda": (make_c51, replace(C51, n_step=3, trace="q_lambda", target_mixing=0.2)),
     "va": (make_va_learning, replace(VA, n_step=2)),
     "va_retrace": (make_va_learning, replace(VA, n_step=3, trace="retrace", double=True)),
     "dueling": (make_va_learning, replace(VA, loss="behaviour_dueling")),
@@ -49,7 +54,7 @@ def window(config, garbage=0.0, seed=0):
     rng = np.random.default_rng(seed)
     other = (steps.action + 1) % NUM_ACTIONS
     steps = steps._replace(action=jnp.where(steps.is_last & (garbage > 0), other, steps.action))
-    if getattr(config, "target_epsilon", 0) and needs_behaviour(config):
+    if getattr(config, "target_epsilon", 0) and config.trace == "retrace":
         log_prob = np.log(rng.uniform(0.2, 0.9, steps.reward.shape)).astype(np.float32)
         log_prob = np.where(steps.is_last, -garbage, log_prob)
         steps = steps._replace(behaviour=jnp.asarray(log_prob))

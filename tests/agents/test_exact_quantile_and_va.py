@@ -1,4 +1,4 @@
-"""QR-DQN-Retrace, IQN and VA-learning learn known values, with and without time limits."""
+"""QR-DQN-Retrace, IQN, C51 and VA-learning learn known values, with and without time limits."""
 
 import dataclasses
 
@@ -7,15 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bellmax.agents.c51 import make_c51
+from bellmax.agents.configs.value_based import C51Config
 from bellmax.agents.iqn import make_iqn
 from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace
 from bellmax.agents.va_learning import VALearningConfig, make_va_learning
 from bellmax.envs import random_mdp, value_iteration
 from helpers.exact import CHAIN, GAMMA, SHARED, Deaths, learnt, munchausen_q
-from helpers.linear_agents import IQN, QR, VA, N
+from helpers.linear_agents import C51, IQN, QR, VA, N
 
 
 def q_table(params, config):
+    if isinstance(config, C51Config):
+        kernel = params["Dense_0"]["kernel"]
+        atoms = np.linspace(config.v_min, config.v_max, config.num_atoms)
+        logits = kernel.reshape(len(kernel), -1, config.num_atoms)
+        return np.asarray(jax.nn.softmax(logits), np.float64) @ atoms
     if not isinstance(config, VALearningConfig):
         kernel = params["Dense_0"]["kernel"]
         return np.asarray(kernel.reshape(len(kernel), N, -1).mean(1), np.float64)
@@ -28,12 +35,16 @@ def chain_config(config, **changed):
     return dataclasses.replace(config, **SHARED, **changed)
 
 
+# All returns lie inside the grid.
+GRID = {"num_atoms": 13, "v_min": 0.0, "v_max": 12.0}
 # The chain's returns are certain, so the distribution is a point and kappa does not move its mean.
 ON_THE_CHAIN = {
     "qr_dqn": (make_qr_dqn_retrace, chain_config(QR, trace="one_step")),
     "retrace": (make_qr_dqn_retrace, chain_config(QR, n_step=3)),
     "retrace_every": (make_qr_dqn_retrace, chain_config(QR, n_step=3, anchor="every")),
     "iqn": (make_iqn, chain_config(IQN, n_step=3)),
+    "c51": (make_c51, chain_config(C51, **GRID)),
+    "c51_retrace": (make_c51, chain_config(C51, n_step=3, trace="retrace", **GRID)),
     "va": (make_va_learning, chain_config(VA, huber_delta=0.0)),
     "behaviour_dueling": (
         make_va_learning,
@@ -51,7 +62,7 @@ def test_time_limits_are_not_deaths(make, config):
     np.testing.assert_allclose(found, CHAIN.true_q(GAMMA), atol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["retrace", "iqn", "va"])
+@pytest.mark.parametrize("name", ["retrace", "iqn", "c51", "va"])
 def test_control_truncation_as_termination_leads_elsewhere(name):
     make, config = ON_THE_CHAIN[name]
     found = q_table(learnt(make, config, Deaths(CHAIN)), config)
@@ -64,8 +75,10 @@ def test_control_truncation_as_termination_leads_elsewhere(name):
         (make_qr_dqn_retrace, chain_config(QR, n_step=3, target_epsilon=0.0)),
         (make_qr_dqn_retrace, chain_config(QR, n_step=1, trace="one_step")),
         (make_iqn, chain_config(IQN)),
+        (make_c51, chain_config(C51, **GRID)),
+        (make_c51, chain_config(C51, **GRID, regression="cramer", n_step=3, trace="retrace")),
     ],
-    ids=["retrace", "one_step", "iqn"],
+    ids=["retrace", "one_step", "iqn", "c51", "c51_cramer"],
 )
 def test_the_optimal_policy_of_a_random_mdp_is_found(make, config):
     mdp = random_mdp(jax.random.key(3), 6, 3, branching=2, time_limit=10)

@@ -1,4 +1,4 @@
-"""QR-DQN-Retrace, IQN and VA-learning, linear in one-hot observations, with random parameters."""
+"""Distributional agents and VA-learning, linear in one-hot observations, with random parameters."""
 
 import functools
 from unittest import mock
@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from bellmax.agents import iqn
-from bellmax.agents.configs.value_based import IQNConfig
+from bellmax.agents.configs.value_based import C51Config, IQNConfig
 from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig
 from bellmax.agents.shared.base import Batch
 from bellmax.agents.va_learning import VALearningConfig
-from bellmax.networks import NetworkConfig, QuantileOutput, VAOutput
+from bellmax.networks import CategoricalOutput, NetworkConfig, QuantileOutput, VAOutput
 from helpers.jitted import random_like
 from helpers.windows import KEY, SPEC
 
@@ -49,6 +49,22 @@ class BinnedQuantiles(nn.Module):
         return QuantileOutput(quantiles.mean(1), quantiles)
 
 
+class LinearLogits(nn.Module):
+    """A table of logits on a grid for one-hot observations."""
+
+    num_actions: int
+    num_atoms: int
+    v_min: float
+    v_max: float
+
+    @nn.compact
+    def __call__(self, x):
+        flat = nn.Dense(self.num_actions * self.num_atoms, use_bias=False)(x)
+        logits = flat.reshape(-1, self.num_actions, self.num_atoms)
+        atoms = jnp.linspace(self.v_min, self.v_max, self.num_atoms)
+        return CategoricalOutput(jax.nn.softmax(logits) @ atoms, logits)
+
+
 class LinearVA(nn.Module):
     """Tables of V, f and the behaviour's logits for one-hot observations."""
 
@@ -76,6 +92,7 @@ IQN = IQNConfig(
     num_policy_quantiles=N,
     batch_size=16,
 )
+C51 = C51Config(network=network("LinearLogits"), num_atoms=21, v_min=-4.0, v_max=4.0, batch_size=16)
 VA = VALearningConfig(network=network("LinearVA"), batch_size=16)
 
 

@@ -30,6 +30,13 @@ agent:
 env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8, normalise_observations: true}
 replay: {prioritised: true}
 """,
+    "c51": """
+agent:
+  {name: c51, trace: retrace, n_step: 3, target_epsilon: 0.1, num_atoms: 11, v_min: 0, v_max: 50,
+   batch_size: 16, network: {hidden: [16]}}
+env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8}
+replay: {prioritised: true}
+""",
     "va_learning": """
 agent: {name: va_learning, batch_size: 16, n_step: 2, network: {hidden: [32]}}
 env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8}
