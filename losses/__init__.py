@@ -9,10 +9,10 @@ is evaluated at the true final observation. `target_` marks values of the target
 Axes. A learning rule takes one example: `[A]` action values, `[]` actions, rewards and discounts.
 Functions of sequences put time first, `[T, ...]`: row i is the transition from step i to step i +
 1, and `trace_t[i]` is 0 where step i + 1 is the last of its episode. There is no batch axis: the
-caller applies `jax.vmap`, weights and reduces. The exceptions are `vmpo_loss`, whose weights are
-normalised over a batch, and the running scales of intrinsic rewards. `bellmax.losses.sequence`, the
-losses for sequences of tokens, is imported on its own; some of them have an axis of a group of
-answers.
+caller applies `jax.vmap`, weights and reduces. The exceptions are `vmpo_loss` and the variance
+weights, which are normalised over a batch, and the running scales of intrinsic rewards.
+`bellmax.losses.sequence`, the losses for sequences of tokens, is imported on its own; some of them
+have an axis of a group of answers.
 
 Functions return a TD error, target minus prediction, unless they say otherwise. Hyper-parameters
 are keyword-only. Numeric ones may be traced and, where the rule depends on them smoothly, have
@@ -187,6 +187,11 @@ from bellmax.losses.value import (
     soft_q_learning,
     soft_value,
 )
+from bellmax.losses.variance_weighting import (
+    variance_scale_loss,
+    variance_target,
+    variance_weights,
+)
 
 __all__ = [
     "BanditState",
@@ -296,6 +301,9 @@ __all__ = [
     "va_target",
     "va_update",
     "va_value_iteration",
+    "variance_scale_loss",
+    "variance_target",
+    "variance_weights",
     "vmpo_loss",
     "watkins_coefficients",
     "watkins_q_lambda",

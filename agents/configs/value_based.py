@@ -49,7 +49,23 @@ class ValueConfig:
 
 
 @dataclass(frozen=True)
-class DQNConfig(ValueConfig):
+class VarianceWeightingConfig(ValueConfig):
+    """Hyper-parameters of Deep Variance Weighting (Kitamura et al. 2023, arXiv:2305.13185)."""
+
+    # Whether the loss is weighted by the inverse variance of its target, which a second network
+    # learns (docs/munchausen.md).
+    variance_weighting: bool = False
+    # Added to the exponential of the variance network's output, in squared units of return
+    # (authors' code: 0.1).
+    variance_epsilon: Annotated[float, Gt(0)] = 0.1
+    # Smallest weight; the mean weight is 1 (authors' code: 0.1).
+    weight_floor: Annotated[float, Interval(ge=0, le=1)] = 0.1
+    # Adam's learning rate for the logarithm of the weights' scale (authors' code: 1e-3).
+    scale_learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 1e-3
+
+
+@dataclass(frozen=True)
+class DQNConfig(VarianceWeightingConfig):
     """Hyper-parameters of DQN (Mnih et al. 2015, doi:10.1038/nature14236)."""
 
     # Whether the online network chooses the bootstrap action (arXiv:1509.06461).
@@ -70,7 +86,7 @@ class MunchausenConfig(ValueConfig):
 
 
 @dataclass(frozen=True)
-class MunchausenDQNConfig(MunchausenConfig):
+class MunchausenDQNConfig(VarianceWeightingConfig, MunchausenConfig):
     """Hyper-parameters of M-DQN (Vieillard et al. 2020, arXiv:2007.14430)."""
 
 

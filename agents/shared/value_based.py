@@ -113,12 +113,14 @@ class AuxiliaryLoss(NamedTuple):
 
     loss: [B] float32, before importance weights, differentiable in the parameters.
     bonus: [B, T] or a number, added to the rewards that the agent's own loss sees; no gradient.
+    weight: [B] or a number, factor of the agent's own loss and not of its priorities; no gradient.
     aux: the next auxiliary state.
     metrics: name -> [] float32, for the log.
     """
 
     loss: jax.Array
     bonus: Any = 0.0
+    weight: Any = 1.0
     aux: Any = ()
     metrics: dict[str, jax.Array] = {}
 
@@ -276,11 +278,14 @@ def _loss(
     shapes = {"loss": batch.weights.shape}
     if jnp.ndim(getattr(other, "bonus", 0.0)):
         shapes["bonus"] = batch.steps.reward.shape
+    if jnp.ndim(getattr(other, "weight", 1.0)):
+        shapes["weight"] = batch.weights.shape
     check_fields(other, AuxiliaryLoss, shapes, function, hint=_PER_SEQUENCE)
     check_metrics(other.metrics, function)
     steps, bonus = batch.steps, jax.lax.stop_gradient(other.bonus)
     steps = steps._replace(reward=steps.reward + bonus)
-    own = params["q"], target_params["q"], steps, batch.weights, key
+    weights = batch.weights * jax.lax.stop_gradient(other.weight)
+    own = params["q"], target_params["q"], steps, weights, key
     loss, (each, metrics, _) = _own_loss(parts, *own)
     added = jnp.mean(other.loss * batch.weights)
     metrics = {**metrics, "loss": loss + added, "auxiliary_loss": added, **other.metrics}

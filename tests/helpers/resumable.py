@@ -12,6 +12,11 @@ agent: {name: munchausen_dqn, batch_size: 32, n_step: 2, network: {hidden: [32]}
 env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8, normalise_observations: true}
 replay: {prioritised: true}
 """,
+    # Three copies of the q-network's parameters, a second network, and the scale of the weights.
+    "variance_weighting": """
+agent: {name: munchausen_dqn, variance_weighting: true, batch_size: 32, network: {hidden: [32]}}
+env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8}
+""",
     # Windows of four steps, with the log-probabilities of the actor's actions in replay.
     "qr_dqn_retrace": """
 seeds: 2
