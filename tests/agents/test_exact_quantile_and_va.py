@@ -42,7 +42,7 @@ ON_THE_CHAIN = {
     "qr_dqn": (make_qr_dqn_retrace, chain_config(QR, trace="one_step")),
     "retrace": (make_qr_dqn_retrace, chain_config(QR, n_step=3)),
     "retrace_every": (make_qr_dqn_retrace, chain_config(QR, n_step=3, anchor="every")),
-    "iqn": (make_iqn, chain_config(IQN, n_step=3)),
+    "iqn": (make_iqn, chain_config(IQN)),
     "c51": (make_c51, chain_config(C51, **GRID)),
     "c51_retrace": (make_c51, chain_config(C51, n_step=3, trace="retrace", **GRID)),
     "va": (make_va_learning, chain_config(VA, huber_delta=0.0)),
