@@ -1,4 +1,4 @@
-"""Settings of jax that a run makes before anything is compiled."""
+"""jax settings of a run, which are made before anything is compiled."""
 
 import os
 import tempfile
@@ -35,7 +35,7 @@ def check_platform() -> None:
 
     try:
         jax.devices()
-    except (RuntimeError, AssertionError) as error:  # jax asserts where its only platform is absent
+    except (RuntimeError, AssertionError) as error:  # AssertionError: the only platform is missing
         named = jax.config.values.get("jax_platforms") or "the default"
         reason = " ".join(str(error).split())[:300]
         raise UserError(
@@ -46,7 +46,7 @@ def check_platform() -> None:
 
 
 def check_precision() -> None:
-    """Raise UserError where a program of the user's has settings of jax that runs do not have."""
+    """Raise UserError if the caller has changed a jax setting that runs depend on."""
     import jax
 
     if jax.config.values["jax_enable_x64"]:
@@ -55,7 +55,7 @@ def check_precision() -> None:
                 "jax_enable_x64",
                 "off for runs",
                 "on",
-                "they are computed in float32; losses and environments work with it",
+                "runs compute in float32; losses and environments also work in float64",
             )
         )
     if (promotion := jax.config.values["jax_numpy_dtype_promotion"]) != "standard":
@@ -64,7 +64,7 @@ def check_precision() -> None:
                 "jax_numpy_dtype_promotion",
                 "standard for runs",
                 promotion,
-                "losses and environments work with it",
+                "losses and environments also work with other promotion rules",
             )
         )
 
@@ -83,7 +83,7 @@ def configure_jax(*, deterministic: bool = False) -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
     import jax
 
-    # Runs are computed in float32, by jax's usual rules, whatever the environment variables say.
+    # Runs compute in float32 by jax's default rules; environment variables are overruled.
     jax.config.update("jax_enable_x64", False)
     jax.config.update("jax_numpy_dtype_promotion", "standard")
     jax.config.update("jax_cpu_enable_async_dispatch", False)

@@ -30,9 +30,9 @@ from bellmax.launch.replay import sum_tree
 class ReplayState(NamedTuple):
     """The contents of replay.
 
-    storage: leaves [C, N, ...]. cursor: [] next slot to write. filled: [] slots that hold steps.
-        Of stacked observations it has the newest frame; observations are vectors [C, N, size] if
-        the replay was made with their shape.
+    storage: leaves [C, N, ...]. Of stacked observations it has the newest frame; observations are
+        vectors [C, N, size] if the replay was made with their shape.
+    cursor: [] next slot to write. filled: [] number of slots that hold steps.
     priorities: sum tree over the C * N possible first steps of a sequence, () if uniform.
     max_priority: [] largest priority seen, to the power of the exponent, () if uniform.
     """
@@ -182,7 +182,7 @@ def _check_slots(
 def _frame_shape(
     observation_shape: tuple[int, ...] | None, frame_stack: int
 ) -> tuple[int, ...] | None:
-    """Return the shape of what is stored of an observation, before it becomes a vector."""
+    """Return the shape of the stored part of an observation, before it becomes a vector."""
     if observation_shape is None or frame_stack == 1:
         return observation_shape
     return *observation_shape[:-1], observation_shape[-1] // frame_stack
@@ -232,7 +232,7 @@ def _read(storage: jax.Array, where: jax.Array) -> jax.Array:
 def _read_observations(
     state: ReplayState, where: jax.Array, shape: tuple[int, ...] | None
 ) -> jax.Array:
-    """Return what is stored of the observations at `where`, in its own shape."""
+    """Return the stored parts of the observations at `where`, in their own shape."""
     stored = state.storage.observation
     rows = _read(stored, where)
     return rows.reshape(*where.shape, *(stored.shape[2:] if shape is None else shape))

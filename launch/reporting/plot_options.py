@@ -1,4 +1,4 @@
-"""How a plot looks: what the options of `bellmax plot` say."""
+"""Appearance of a plot, from the options of `bellmax plot`."""
 
 import math
 from typing import NamedTuple
@@ -10,11 +10,13 @@ from bellmax.launch.config.sentences import must
 
 
 class Look(NamedTuple):
-    """title, labels: None takes the task's, and what sets the runs apart. size: of a panel, inches.
+    """Appearance of a plot.
 
-    limits: of the vertical axis; None fits them. smoothing: points in a running mean, 1 or more.
-    group: dotted key whose values make the groups; None groups runs that differ by their seed.
-    pdf: whether a PDF is written too.
+    title: None takes the name of the task. labels: None takes the settings that differ.
+    size: width and height of a panel in inches. limits: of the vertical axis; None fits the data.
+    smoothing: number of points in a running mean, 1 or more.
+    group: dotted key; runs with the same value are one curve. None: runs that differ by seed are.
+    pdf: whether to write a PDF too.
     """
 
     title: str | None = None
@@ -36,10 +38,10 @@ def read_look(
     group: str | None = None,
     pdf: bool = False,
 ) -> Look:
-    """Return the look that texts of the command line describe.
+    """Return the look for option values of the command line.
 
     Raises:
-      UserError: a text is not of the form that it must have.
+      UserError: a value has the wrong form.
     """
     words = None if labels is None else tuple(label.strip() for label in labels.split(","))
     inches = _pair("--size", size, "W,H in inches, each in [1, 100], such as 6.4,4.2")

@@ -68,7 +68,7 @@ class DeviceRunner:
         """Do nothing: a compiled call of `advance` runs to its end."""
 
     def close(self) -> None:
-        """Do nothing: its environments hold nothing outside jax."""
+        """Do nothing: its environments have no resources outside jax."""
 
 
 def make_runner(
