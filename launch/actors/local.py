@@ -9,9 +9,8 @@ import jax
 from dm_env import specs
 
 from bellmax.agents import ActInput, Agent, registry
-from bellmax.envs import HostVector, VectorTimeStep, is_pool, make_host_vector
+from bellmax.envs import HostVector, VectorTimeStep, agent_spec, is_pool, make_host_vector
 from bellmax.envs.statistics import normalise
-from bellmax.envs.vector import agent_spec
 from bellmax.launch.actors.actor import Act, Actor
 from bellmax.launch.config.run_config import RunConfig
 from bellmax.launch.runners.base import PolicyInputs

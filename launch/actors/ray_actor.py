@@ -20,7 +20,6 @@ import numpy as np
 from bellmax import UserError
 from bellmax.agents import Memory
 from bellmax.envs import VectorTimeStep
-from bellmax.envs.host.loop import MAX_FAULTS
 from bellmax.envs.options import import_extra
 from bellmax.launch.actors.actor import Actor, ActorFactory
 from bellmax.launch.actors.local import make_host_agent, make_local_actors
@@ -29,6 +28,7 @@ from bellmax.launch.distributed.devices import configure_jax
 from bellmax.launch.distributed.ray_cluster import reached
 from bellmax.launch.runners.base import HostRollout, PolicyInputs, RolloutSums
 
+MAX_DEATHS = 10  # consecutive deaths of one actor's process before the run fails
 START_SECONDS = 120.0  # limit for getting a CPU and starting Python
 _CLOSE_SECONDS = 5.0
 _WHEN_LOST = "`bellmax resume` continues from the last checkpoint"
@@ -160,9 +160,9 @@ class RemoteActor:
 
     def _replace(self, now: int, death: str) -> None:
         self._kill()
-        if self._in_a_row == MAX_FAULTS:
+        if self._in_a_row == MAX_DEATHS:
             raise UserError(
-                f"a Ray actor died, and so did {MAX_FAULTS} replacements in a row, the last "
+                f"a Ray actor died, and so did {MAX_DEATHS} replacements in a row, the last "
                 f"because {death}"
             )
         self._replaced, self._in_a_row = self._replaced + 1, self._in_a_row + 1

@@ -190,6 +190,7 @@ def _plot(arguments: command_options.Plot) -> int:
         smoothing=arguments.smoothing,
         group=arguments.group,
         pdf=arguments.pdf,
+        log_scale=arguments.log_scale,
     )
     for path in plot_runs(runs, _path(arguments.out), look=look, **metric):
         print(path)
@@ -201,7 +202,7 @@ def _merge(arguments: command_options.Merge) -> int:
         raise UserError("name the folder of the merged policy with --out DIR")
     runs, out = [run_folder(run) for run in arguments.runs], Path(arguments.out)
     if len(runs) < 2:
-        raise UserError(f"RUN must be given twice or more, got {runs[0]}; `bellmax merge A B`")
+        raise UserError(must("RUN", "given twice or more", runs[0], "`bellmax merge A B`"))
     start = run_folder(arguments.start) if arguments.start else None
     if start is None and (arguments.method == "spherical" or arguments.eta is not None):
         what = "--eta" if arguments.eta is not None else "--method spherical"

@@ -150,6 +150,8 @@ class Plot:
     size: str | None = option("W,H")
     # Range of the vertical axis.
     range: str | None = option("LOW,HIGH")
+    # Make the vertical axis logarithmic.
+    log_scale: bool = option(default=False)
     # Number of points in a running mean of each curve; default: 1.
     smoothing: Annotated[int, Ge(1)] = option("N", 1)
     # Key such as agent.name: runs with the same value are pooled into one curve.

@@ -125,7 +125,7 @@ def parse_yaml(data: bytes, name: str) -> Any:
     """Return the values in YAML text; messages call it `name`."""
     try:
         if len(data) > MOST_BYTES:
-            raise UserError(f"{name} must be at most {MOST_BYTES:,} bytes long to be YAML")
+            raise UserError(must(name, f"at most {MOST_BYTES:,} bytes of YAML", "a larger file"))
         value = _construct(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(f"{name} is not UTF-8 text: byte {error.start} does not decode") from None

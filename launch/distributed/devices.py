@@ -38,11 +38,12 @@ def check_platform() -> None:
     except (RuntimeError, AssertionError) as error:  # AssertionError: the only platform is missing
         named = jax.config.values.get("jax_platforms") or "the default"
         reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"JAX_PLATFORMS must be a platform that starts here, got {named!r}"
-            f"{f' ({reason})' if reason else ''}; for NVIDIA GPUs install jax[cuda12] or "
-            "jax[cuda13], for TPUs jax[tpu], or unset JAX_PLATFORMS"
-        ) from error
+        got = f"{named!r}{f' ({reason})' if reason else ''}"
+        hint = (
+            "for NVIDIA GPUs install jax[cuda12] or jax[cuda13], for TPUs jax[tpu], or unset "
+            "JAX_PLATFORMS"
+        )
+        raise UserError(must("JAX_PLATFORMS", "a platform that starts here", got, hint)) from error
 
 
 def check_precision() -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.options import unknown
 from bellmax.launch.config.overrides import flatten
 from bellmax.launch.config.yaml_files import read_yaml
@@ -84,6 +84,9 @@ def draw_runs(runs: Sequence[Path], metric: str = "episode_return", look: Look =
     kinds = {source.kind for source in sources}
     label = _LABELS.get(metric, metric.replace("_", " "))
     curves = _apply_look(_pool(sources, look.group), look)
+    lowest = min(values.min() for curve in curves for _, values in curve.seeds)
+    if look.log_scale and lowest <= 0:
+        raise UserError(must("--log-scale", f"left out for {metric}", f"values from {lowest:g}"))
     return _draw(curves, f"{kinds.pop()} {label}" if len(kinds) == 1 else label, look)
 
 
@@ -112,7 +115,8 @@ def _apply_look(curves: list[Curve], look: Look) -> list[Curve]:
     labels = [curve.label for curve in curves] if look.labels is None else look.labels
     if len(labels) != len(curves):
         names = ", ".join(curve.label for curve in curves)
-        raise UserError(f"--labels must name {len(curves)} curves ({names}), got {len(labels)}")
+        allowed = f"{len(curves)} curves ({names})"
+        raise UserError(must("--labels", allowed, len(labels), verb="name"))
     return [
         curve._replace(
             label=label, seeds=[(steps, smooth(y, look.smoothing)) for steps, y in curve.seeds]
@@ -211,6 +215,8 @@ def _draw(curves: list[Curve], label: str, look: Look = LOOK) -> Any:
             _draw_curve(axes, curve, _statistic(shown), COLOURS[number % len(COLOURS)], style)
         _label_axes(axes, env if look.title is None or len(envs) > 1 else look.title, label, shown)
         axes.set_xlim(left=0)
+        if look.log_scale:
+            axes.set_yscale("log")
         if look.limits:
             axes.set_ylim(*look.limits)
     if look.title is not None and len(envs) > 1:

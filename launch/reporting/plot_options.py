@@ -16,7 +16,7 @@ class Look(NamedTuple):
     size: width and height of a panel in inches. limits: of the vertical axis; None fits the data.
     smoothing: number of points in a running mean, 1 or more.
     group: dotted key; runs with the same value are one curve. None: runs that differ by seed are.
-    pdf: whether to write a PDF too.
+    pdf: whether to write a PDF too. log_scale: whether the vertical axis is logarithmic.
     """
 
     title: str | None = None
@@ -26,6 +26,7 @@ class Look(NamedTuple):
     smoothing: int = 1
     group: str | None = None
     pdf: bool = False
+    log_scale: bool = False
 
 
 def read_look(
@@ -37,6 +38,7 @@ def read_look(
     smoothing: int = 1,
     group: str | None = None,
     pdf: bool = False,
+    log_scale: bool = False,
 ) -> Look:
     """Return the look for option values of the command line.
 
@@ -50,8 +52,10 @@ def read_look(
     ends = _pair("--range", limits, "LOW,HIGH such as 0,500")
     if ends and not ends[0] < ends[1]:
         raise UserError(must("--range", "LOW,HIGH with LOW < HIGH", limits))
+    if ends and log_scale and ends[0] <= 0:
+        raise UserError(must("--range", "LOW,HIGH with 0 < LOW with --log-scale", limits))
     group = group.replace("-", "_") if group else None
-    return Look(title, words, inches or Look().size, ends, smoothing, group, pdf)
+    return Look(title, words, inches or Look().size, ends, smoothing, group, pdf, log_scale)
 
 
 def smooth(values: np.ndarray, points: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.launch.config.overrides import flatten
 from bellmax.launch.config.run_config import RunConfig, load_to_play, to_dict, to_yaml
 from bellmax.launch.config.sentences import show
@@ -99,10 +99,9 @@ def _check_configs(configs: Mapping[Path, RunConfig], first: Path, other: Path) 
     ours, theirs = (flatten(to_dict(configs[run])) for run in (first, other))
     for key in ("agent.name", "env.name", "seeds"):
         if ours[key] != theirs[key]:
-            raise UserError(
-                f"{key} must be {show(ours[key])} in all runs, as in {first}, got "
-                f"{show(theirs[key])} in {other}; merge runs of one agent, task and number of seeds"
-            )
+            allowed = f"{show(ours[key])} in all runs, as in {first}"
+            hint = "merge runs of one agent, task and number of seeds"
+            raise UserError(must(key, allowed, f"{show(theirs[key])} in {other}", hint))
 
 
 def _check_shapes(first: _Source, other: _Source) -> None:
@@ -115,10 +114,9 @@ def _check_shapes(first: _Source, other: _Source) -> None:
             differs = [key for key in networks if ours.get(key) != theirs.get(key)]
             key = differs[0] if differs else None
             hint = f"{key} is {show(ours.get(key))} and {show(theirs.get(key))}" if key else ""
-            raise UserError(
-                f"{name} must have one shape in all runs, got {here} in {first.run} and {there} in "
-                f"{other.run}; {hint or 'merge runs of one network'}"
-            )
+            hint, allowed = hint or "merge runs of one network", "one shape in all runs"
+            got = f"{here} in {first.run} and {there} in {other.run}"
+            raise UserError(must(name, allowed, got, hint, verb="have"))
 
 
 def _shapes(first: Any, other: Any) -> list[tuple[str, str, str]]:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.launch.distributed.files import make_folder, sync, write_whole
 from bellmax.launch.distributed.processes import is_first
 from bellmax.launch.training.checkpoint_files import (
@@ -331,7 +331,6 @@ def _check_fit(step: int, saved: dict[str, str], specs: dict[str, Any], partial:
     for name in wanted if partial else [*wanted, *saved]:
         expected, found = wanted.get(name, "nothing"), saved.get(name, "nothing")
         if expected != found:
-            raise UserError(
-                f"checkpoint {step} does not fit this run: {name} must be {expected}, "
-                f"got {found}; use the configuration of its run"
-            )
+            hint = "use the configuration of its run"
+            words = must(name, expected, found, hint)
+            raise UserError(f"checkpoint {step} does not fit this run: {words}")

@@ -186,10 +186,9 @@ def _build_host(
     config: RunConfig, episodes: int, make_actor: ActorFactory | None, mesh: Mesh | None
 ) -> tuple[Agent, specs.Array, Runner, Evaluator]:
     if config.seeds > 1:
-        raise UserError(
-            f"seeds must be 1, as {config.env.name} is not stepped on the device, got "
-            f"{config.seeds}; `bellmax sweep` with --seed 0,1 trains a run for each seed"
-        )
+        allowed = f"1, as {config.env.name} is not stepped on the device"
+        hint = "`bellmax sweep` with --seed 0,1 trains a run for each seed"
+        raise UserError(must("seeds", allowed, config.seeds, hint))
     if config.replay.memory == "host" and config.devices > 1:
         raise UserError(must("devices", "1 for replay.memory host", config.devices))
     if jax.process_count() > 1:

@@ -85,7 +85,7 @@ def plan_runs(
 
     count = math.prod(map(len, values.values()))
     if count > MOST_RUNS:
-        raise UserError(f"a sweep must be at most {MOST_RUNS} runs, got {count} from these values")
+        raise UserError(must("a sweep", f"at most {MOST_RUNS} runs", count))
     varied = sorted(key for key, several in values.items() if len(several) > 1)
     plan: dict[str, Job] = {}
     for combination in itertools.product(*values.values()):
