@@ -105,13 +105,21 @@ def test_smoothing_is_a_running_mean():
         ("--labels a,b,c", "--labels must name 1 curves (dqn), got 3"),
         ("--group agent.lr", "unknown key 'agent.lr'"),
         ("--log-scale --range 0,9", "--range must be LOW,HIGH with 0 < LOW with --log-scale"),
-        ("--log-scale", "--log-scale must be left out for episode_return, got values from -"),
     ],
 )
 def test_mistakes_of_the_look_are_one_sentence(tmp_path, capsys, words, part):
     run = make_run(tmp_path / "run")
     assert main(["plot", str(run), *words.split()]) == 2
     assert part in capsys.readouterr().err
+
+
+def test_a_logarithmic_axis_needs_positive_values(tmp_path, capsys):
+    run = make_run(tmp_path / "run")
+    rows = (run / "metrics.jsonl").read_text().replace('"loss": 1.0', '"loss": -1.0')
+    (run / "metrics.jsonl").write_text(rows)
+    assert main(["plot", str(run), "--metric", "loss", "--log-scale"]) == 2
+    words = "--log-scale must be left out for loss, got values from -1"
+    assert words in capsys.readouterr().err and not (run / "curve.png").exists()
 
 
 @pytest.mark.parametrize("kind", ["agents", "envs", "presets"])
