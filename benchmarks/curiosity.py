@@ -49,7 +49,7 @@ def command(task: str, agent: str, arguments: argparse.Namespace) -> list[str]:
 
 
 def last_returns(folder: Path) -> np.ndarray:
-    """Return [seeds] mean returns of episodes in the last tenth of training, 0 if there are none."""
+    """Return [seeds] mean returns of episodes in the last tenth of training, 0 without episodes."""
     steps, returns = column(folder, "train", "episode_return")
     late = steps > 0.9 * steps[-1]
     ended = column(folder, "train", "episodes")[1][:, late]
