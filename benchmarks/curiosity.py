@@ -1,9 +1,9 @@
 """How much of a task does a bonus explore, and does it find the reward? MiniGrid and a noisy TV.
 
-Coverage counts the cells that training visited in any environment (docs/environments.md defines the
-cells of each task). Returns are those of greedy episodes, and of the episodes that ended in the
-last tenth of training, whose actions are sampled. Runs that are complete in DIR are not repeated,
-others continue.
+Coverage counts the cells that training visited in any environment; docs/guides/environments.md
+defines the cells of each task. Returns are those of greedy episodes, and of the episodes that ended
+in the last tenth of training, whose actions are sampled. Runs that are complete in DIR are not
+repeated, others continue.
 
     python benchmarks/curiosity.py --runs DIR [--tasks doorkey ...] [--agents byol_explore ...]
 """
@@ -89,7 +89,7 @@ def show(tasks: dict[str, dict[str, Path]], arguments: argparse.Namespace) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--plots", type=Path, default=Path("docs"))
+    parser.add_argument("--plots", type=Path, default=Path("docs/results"))
     parser.add_argument("--plot", default="minigrid", help="name of the plot")
     parser.add_argument("--tasks", nargs="+", default=["doorkey", "blocked"], choices=TASKS)
     parser.add_argument("--agents", nargs="+", default=list(AGENTS[:3]), choices=AGENTS)

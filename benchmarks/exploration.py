@@ -124,7 +124,7 @@ def show(size: int, runs: dict[str, Path], arguments: argparse.Namespace) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--plots", type=Path, default=Path("docs"))
+    parser.add_argument("--plots", type=Path, default=Path("docs/results"))
     parser.add_argument("--suffix", default="", help="of the plots' names")
     parser.add_argument("--sizes", nargs="+", type=int, default=[10, 20], choices=STEPS)
     parser.add_argument("--agents", nargs="+", default=list(PLAIN), choices=AGENTS)

@@ -7,7 +7,10 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/README.md")])
-RUN_PAGES = [p for p in PAGES if p.parent.name in (ROOT.name, "docs", "examples")]
+RESULTS = ROOT / "docs" / "results"  # records of studies
+RUN_PAGES = [
+    p for p in PAGES if p.parent in (ROOT, ROOT / "examples") or ROOT / "docs" in p.parents
+]
 FENCE = re.compile(r"^```(\w+)(.*?)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 

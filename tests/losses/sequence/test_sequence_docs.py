@@ -1,4 +1,4 @@
-"""The table of docs/sequence.md is complete, its shapes and papers true; docstrings stand alone."""
+"""The table in docs/losses/sequence.md is complete and correct; docstrings stand alone."""
 
 import inspect
 import pathlib
@@ -11,7 +11,7 @@ import pytest
 from bellmax.losses import sequence
 
 ROOT = pathlib.Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "sequence.md").read_text()
+PAGE = (ROOT / "docs" / "losses" / "sequence.md").read_text()
 SIZES = {"T": 5, "V": 11, "K": 4, "N": 6, "M": 3}
 REQUIRED = {"k": 2, "n": 2.0, "scale": 1.0, "epsilon": 0.1}
 TREES = {"average_weights", "lerp", "merge_task_vectors", "slerp", "task_vector"}
