@@ -30,7 +30,7 @@ def make_iqn(config: IQNConfig, spec: EnvSpec) -> Agent:
 
     Deviations from the papers: action values are means over fixed midpoints instead of random
     fractions, so acting and evaluation are deterministic; time limits bootstrap; M-IQN with n_step
-    > 1 unrolls as Munchausen DQN does (docs/iqn.md), where the paper has only n_step = 1.
+    > 1 unrolls as Munchausen DQN does (docs/agents/iqn.md), where the paper has only n_step = 1.
 
     Raises:
       UserError: the task's actions are not discrete, or the network does not fit.

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval, Le
 
-from bellmax.networks.config import NetworkConfig
+from bellmax.networks import NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class VarianceWeightingConfig(ValueConfig):
     """Hyper-parameters of Deep Variance Weighting (Kitamura et al. 2023, arXiv:2305.13185)."""
 
     # Whether the loss is weighted by the inverse variance of its target, which a second network
-    # learns (docs/munchausen.md).
+    # learns (docs/agents/munchausen_dqn.md).
     variance_weighting: bool = False
     # Added to the exponential of the variance network's output, in squared units of return
     # (authors' code: 0.1).
