@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, promote, widen
-from bellmax.losses._masking import finite_where
 from bellmax.losses.batches import masked_mean
 
 
@@ -66,7 +65,7 @@ def variance_scale_loss(
     Args:
       log_scale: [] float, logarithm of the scale: what is learned.
       variance: [B] float above 0, in squared units of return; treated as constant.
-      mask: [B] float, int or bool, at least 0: weight of each example in the mean.
+      mask: [B] float, int or bool, at least 0: weight of each example in the mean, a constant.
 
     Returns:
       [] float32 or wider, a loss.
@@ -80,8 +79,6 @@ def variance_scale_loss(
         log_scale=Spec(log_scale, ""), variance=Spec(variance, "B"), mask=Spec(mask, "B", NUMBER)
     )
     log_scale, variance = promote(log_scale, variance)
-    variance = jnp.where(
-        jnp.asarray(mask) == 0, 1.0, finite_where(jnp.asarray(mask) == 0, variance)
-    )
-    inverse = masked_mean(1.0 / jax.lax.stop_gradient(variance), mask)
+    variance, mask = jax.lax.stop_gradient((variance, jnp.asarray(mask)))
+    inverse = masked_mean(1.0 / jnp.where(mask == 0, 1.0, variance), mask)
     return jnp.square(jnp.exp(log_scale) * inverse - 1.0)

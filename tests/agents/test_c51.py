@@ -116,55 +116,48 @@ def test_a_gradient_step_is_the_rule_by_hand(changed, regression):
     np.testing.assert_allclose(found, gradient, atol=2e-5)
 
 
-def one_window(config, atoms, masses, **changed):
-    """The target of one window of two steps, with probabilities [K, A, M] at the successors."""
-    no, ones = np.zeros((1, 3), bool), np.ones((1, 3), np.float32)
+GRID = np.arange(-2.0, 3.0)
+TWO = C51Config(n_step=2, discount=0.5, num_atoms=5, v_min=-2.0, v_max=2.0)
+
+
+def one_window(config, masses, selector=None, **changed):
+    """The target of one window of two steps on `GRID`.
+
+    masses: [K, A, M], probabilities at the successors. selector: [K, A], by default their means.
+    """
+    probs = np.asarray(masses, np.float32)
+    selector = probs @ GRID if selector is None else np.asarray(selector)
     fields = {
         "observation": np.zeros((1, 3, 1)),
         "action": np.array([[0, 1, 0]]),
         "reward": np.array([[1.0, 0.0, 0.0]]),
-        "discount": ones,
-        "is_first": no,
-        "is_last": no,
+        "discount": np.ones((1, 3)),
+        "is_first": np.zeros((1, 3), bool),
+        "is_last": np.zeros((1, 3), bool),
         "behaviour": (),
     }
-    probs = np.asarray(masses, float)
-    logits = np.log(np.maximum(probs, 1e-30))[None]
-    steps = Step(**(fields | changed))
-    arrays = jax.tree.map(jnp.asarray, (atoms, steps, logits, (probs @ atoms)[None]))
+    arrays = GRID, Step(**(fields | changed)), np.log(np.maximum(probs, 1e-30))[None]
+    single = {"f": np.float32, "i": np.int32, "b": bool}
+    arrays = jax.tree.map(lambda x: jnp.asarray(x, single[x.dtype.kind]), (*arrays, selector[None]))
     target = quick_jit(lambda *a: window_targets(config, *a))(*arrays)
     return jax.tree.map(lambda x: np.asarray(x)[0], target)
 
 
-# Worked, lambda 1, K = 2, gamma 1/2, rewards 1 and 0: at the first successor action 0 gives 0 and
-# action 1, which was taken, 2; at the second action 0 gives -1, and is greedy.
-GRID = np.arange(-2.0, 3.0)
-WORKED = [[np.eye(5)[2], np.eye(5)[4]], [np.eye(5)[1], np.eye(5)[0]]]
-TWO = C51Config(n_step=2, discount=0.5, num_atoms=5, v_min=-2.0, v_max=2.0)
-
-
 def test_worked_window():
-    """Q(lambda) corrects the greedy action at the first successor, which is not the taken one."""
-    greedy_first = np.array([[[1.0, 0.0], [1.0, 0.0]]])  # action 0 is greedy at both
-    arguments = jax.tree.map(jnp.asarray, (np.log(np.maximum(WORKED, 1e-30))[None], greedy_first))
-    steps = Step(
-        *(np.zeros((1, 3, 1)), np.array([[0, 1, 0]]), np.array([[1.0, 0.0, 0.0]])),
-        *(np.ones((1, 3)), np.zeros((1, 3), bool), np.zeros((1, 3), bool), ()),
-    )
-    steps = jax.tree.map(
-        lambda x: jnp.asarray(x, x.dtype if x.dtype != float else "float32"), steps
-    )
-    masses = {}
+    """lambda 1, K = 2, gamma 1/2, rewards 1 and 0.
+
+    At the first successor the greedy action gives 0 and the taken one 2; at the second the greedy
+    action gives -1.
+    """
+    masses = [[np.eye(5)[2], np.eye(5)[4]], [np.eye(5)[1], np.eye(5)[0]]]
+    found = {}
     for trace in ("q_lambda", "retrace"):
-        config = replace(TWO, trace=trace)
-        target = quick_jit(lambda s, *a, c=config: window_targets(c, jnp.asarray(GRID), s, *a))(
-            steps, *arguments
-        )
-        masses[trace] = project(target.atoms[0], np.asarray(target.weights[0], float), GRID)
+        target = one_window(replace(TWO, trace=trace), masses, selector=[[1, 0], [1, 0]])
+        found[trace] = project(target.atoms, target.weights, GRID)
     # delta_1 - delta_2 + delta_0.75, mean -0.25; and the trace is cut at once.
-    np.testing.assert_allclose(masses["q_lambda"], [0, 0, 0.25, 1.75, -1], atol=1e-6)
-    np.testing.assert_allclose(masses["q_lambda"] @ GRID, -0.25, atol=1e-6)
-    np.testing.assert_allclose(masses["retrace"], [0, 0, 0, 1, 0], atol=1e-6)
+    np.testing.assert_allclose(found["q_lambda"], [0, 0, 0.25, 1.75, -1], atol=1e-6)
+    np.testing.assert_allclose(found["q_lambda"] @ GRID, -0.25, atol=1e-6)
+    np.testing.assert_allclose(found["retrace"], [0, 0, 0, 1, 0], atol=1e-6)
 
 
 def random_window(seed=0, **changed):
@@ -180,7 +173,7 @@ def random_window(seed=0, **changed):
 def test_the_mean_is_the_scalar_target(seed):
     """That of Harutyunyan's Q(lambda) with the mixed policy, before the grid's ends."""
     config, masses, fields = random_window(seed, trace_decay=0.8, target_mixing=0.3)
-    target = one_window(config, GRID, masses, **fields)
+    target = one_window(config, masses, **fields)
     q = masses @ GRID
     action = fields["action"][0, 1:]
     pi = 0.7 * np.eye(2)[q.argmax(axis=-1)] + 0.3 * np.eye(2)[action]
@@ -193,17 +186,17 @@ def test_the_mean_is_the_scalar_target(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_mixing_of_at_least_lambda_leaves_no_negative_mass(seed):
     config, masses, fields = random_window(seed, trace_decay=0.6, target_mixing=0.6)
-    assert one_window(config, GRID, masses, **fields).weights.min() >= -1e-7
+    assert one_window(config, masses, **fields).weights.min() >= -1e-7
     less = replace(config, target_mixing=0.0)
     not_greedy = 1 - (masses[0] @ GRID).argmax()
     action = np.array([[0, not_greedy, 0]])
-    signed = one_window(less, GRID, masses, reward=fields["reward"], action=action)
+    signed = one_window(less, masses, reward=fields["reward"], action=action)
     assert signed.weights.min() < -0.01
 
 
 def test_without_decay_it_is_one_step():
     config, masses, fields = random_window(trace_decay=0.0)
-    target = one_window(config, GRID, masses, **fields)
+    target = one_window(config, masses, **fields)
     np.testing.assert_allclose(target.weights[5:], np.zeros(5), atol=1e-7)
     greedy = masses[0][(masses[0] @ GRID).argmax()]
     np.testing.assert_allclose(target.weights[:5], greedy, rtol=1e-5)
@@ -217,9 +210,7 @@ def test_at_the_last_step_of_an_episode_the_taken_action_is_no_action():
     greedy = masses[0][(masses[0] @ GRID).argmax()]
     for action in (0, 1):
         taken = np.array([[0, action, 0]])
-        target = one_window(
-            config, GRID, masses, reward=fields["reward"], action=taken, is_last=last
-        )
+        target = one_window(config, masses, reward=fields["reward"], action=taken, is_last=last)
         np.testing.assert_allclose(target.weights[:5], greedy, rtol=1e-5)
         np.testing.assert_array_equal(target.weights[5:], np.zeros(5))
 
