@@ -128,7 +128,7 @@ def test_a_process_that_dies_is_told_by_the_other(folder, dies):
         saved, written = checkpoints(run).latest(), rows(run, "train")
         return saved and saved < written[-1]["step"] < saved + 4000
 
-    wait_until(trains, begun[0])
+    wait_until(trains, *begun)
     begun[dies].kill()
     out, err = begun[1 - dies].communicate(timeout=HANG_SECONDS)
     begun[dies].communicate()
