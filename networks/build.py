@@ -226,10 +226,9 @@ def load_module(
         bases = [f"{cls.__module__}." for cls in type(made).__mro__]
         known = ("flax.nnx", "equinox", "haiku", "torch")
         kind = next((f" of {p}" for p in known if any(b.startswith(f"{p}.") for b in bases)), "")
-        raise UserError(
-            f"agent.network.{key} must be a flax.linen module, got {path!r}, a "
-            f"{type(made).__name__}{kind}; write it as a flax.linen.Module with @nn.compact"
-        )
+        got = f"{path!r}, a {type(made).__name__}{kind}"
+        hint = "write it as a flax.linen.Module with @nn.compact"
+        raise UserError(must(f"agent.network.{key}", "a flax.linen module", got, hint))
     return made
 
 
