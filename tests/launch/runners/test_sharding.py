@@ -80,6 +80,15 @@ def test_a_run_of_eight_devices_resumes_on_them(folder, capsys):
     assert "2,000/2,000" in capsys.readouterr().out
 
 
+# The second process looks at a new folder later than the first, which must wait before it writes.
+LATE = """
+import time
+import bellmax.launch.training.train as train
+check_new = train.check_new
+train.check_new = lambda out: (time.sleep(2), check_new(out))
+"""
+
+
 def start_two(*words):
     """Start the two processes of one run on this machine."""
     with socket.socket() as free:
@@ -87,7 +96,8 @@ def start_two(*words):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     words += ("--coordinator", address, "--processes", "2")
     cpu = {"JAX_PLATFORMS": "cpu"}
-    return [start_bellmax(*words, "--process", i, env=cpu) for i in range(2)]
+    prepare = ["", LATE]
+    return [start_bellmax(*words, "--process", i, env=cpu, prepare=prepare[i]) for i in range(2)]
 
 
 def run_two(*words):
