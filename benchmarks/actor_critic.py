@@ -18,6 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from arguments import parse
 from dm_env import specs
 from timing import Peer, alternate, ratios, table
 
@@ -76,13 +77,13 @@ def make_side(make, config, updates):
     return go
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--updates", type=int, default=500, help="gradient steps in a turn")
     parser.add_argument("--sbx", metavar="PYTHON")
     parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    arguments = parse(parser, words, rounds=1, updates=50)
     sides = {name: make_side(*side, arguments.updates) for name, side in SIDES.items()}
     peer = None
     if arguments.sbx:
