@@ -2,8 +2,8 @@
 
 `tasks` has bellmax's own tasks, `wrappers` changes to one JAX environment, `host` the stepping of
 Python environments, `adapters` one module per suite, and `checks` the parts of `check_env`.
-Imports run in this order: base, config, errors, options, statistics, validation; tasks; wrappers;
-vector; host; adapters; registry; build; checks.
+Imports run in this order: base, config, errors, options, packed, statistics, validation; tasks;
+wrappers; vector; host; adapters; registry; build; checks.
 
 Names are loaded on first use: a command line can read `EnvConfig` without importing jax.
 """
