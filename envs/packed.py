@@ -27,20 +27,23 @@ class PackedArray(specs.Array):
         """[..., size] uint8 from arrays by name, [..., *shape] each.
 
         Raises:
-          ValueError: an array lacks, has another shape, or has a value that is not finite.
+          ValueError: an array lacks, has another shape or kind of dtype, or is not finite.
         """
         parts = []
         for name, spec in self.entries.items():
             value = arrays[name] if name in arrays else None
             if isinstance(spec, PackedArray) and isinstance(value, Mapping):
                 value = spec.pack(value)
-            value = np.asarray(value, spec.dtype)
+            value = np.asarray(value)
             lead = value.shape[: value.ndim - len(spec.shape)]
             if value.shape != (*lead, *spec.shape):
                 raise ValueError(f"{name!r} must have shape {spec.shape}, got {value.shape}")
+            if not np.can_cast(value.dtype, spec.dtype, "same_kind"):
+                raise ValueError(f"{name!r} must be {spec.dtype}, got {value.dtype}")
+            value = np.ascontiguousarray(value, spec.dtype).reshape(*lead, -1)
             if value.dtype.kind == "f" and not np.isfinite(value).all():
                 raise ValueError(f"{name!r} is not finite")
-            parts.append(np.ascontiguousarray(value).reshape(*lead, -1).view(np.uint8))
+            parts.append(value.view(np.uint8))
         return np.concatenate(parts, axis=-1)
 
     def unpack(self, packed: Any) -> dict[str, Any]:

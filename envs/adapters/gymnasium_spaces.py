@@ -34,7 +34,7 @@ def convert_observation(space: Any, name: str, *, key: str | int | None = None) 
     if isinstance(space, spaces.Dict | spaces.Tuple) and key is None and len(space.spaces) > 1:
         return _packed(space, name)
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        entry = _find_entry(space, name, key)
+        entry = _find_entry(space, name, key)  # the only one, if there is no key
         inner = convert_observation(space[entry], name)
         return Conversion(inner.spec, lambda value: inner.convert(value[entry]))
     if key is not None:
@@ -162,6 +162,8 @@ def _find_entry(space: Any, name: str, key: str | int | None) -> Any:
     entries = list(getattr(space, "spaces", {}))  # keys of a Dict
     if not isinstance(space.spaces, dict):
         entries = list(range(len(space.spaces)))
+    if key is None and len(entries) == 1:
+        return entries[0]
     if key not in entries:
         listed = ", ".join(repr(entry) for entry in entries)
         near = "" if key is None else did_you_mean(str(key), [str(entry) for entry in entries])

@@ -39,10 +39,10 @@ def packed_of(space, value):
 @pytest.mark.parametrize(
     ("space", "names"),
     [
-        (Camera.observation_space, ["gear", "image", "speed"]),
+        (Camera.observation_space, ["image", "speed", "gear"]),
         (spaces.Tuple([IMAGE, spaces.Box(-9, 9, (), np.float32)]), ["0", "1"]),
         (spaces.Dict(a=spaces.Discrete(9000), b=spaces.Box(0, 1, (2,), bool)), ["a", "b"]),
-        (spaces.Dict(map=spaces.Box(-1, 1, (4, 4)), at=spaces.MultiBinary(3)), ["at", "map"]),
+        (spaces.Dict(map=spaces.Box(-1, 1, (4, 4)), at=spaces.MultiBinary(3)), ["map", "at"]),
     ],
 )
 def test_each_entry_comes_back_as_it_was(space, names):
@@ -51,7 +51,7 @@ def test_each_entry_comes_back_as_it_was(space, names):
     spec = packed_of(space, values[0])[0]
     batch = np.stack([packed_of(space, value)[1] for value in values])
     arrays = jax.jit(spec.unpack)(batch)
-    assert list(arrays) == names == list(spec.entries)
+    assert sorted(arrays) == sorted(names) and names == list(spec.entries)
     keys = list(space.spaces) if isinstance(space.spaces, dict) else range(len(space.spaces))
     for name, key in zip(names, keys, strict=True):
         one = convert_observation(space[key], "task")
@@ -85,11 +85,18 @@ def test_mappings_of_dm_env_with_an_image_are_packed_too():
 
 def test_what_is_not_finite_or_of_another_shape_is_told():
     spec = convert_observation(Camera.observation_space, "task").spec
-    arrays = {"image": np.zeros(IMAGE.shape), "speed": [0.0, np.nan], "gear": np.zeros(3)}
+    image = np.zeros(IMAGE.shape, np.uint8)
+    arrays = {"image": image, "speed": [0.0, np.nan], "gear": np.zeros(3)}
     with pytest.raises(ValueError, match="'speed' is not finite"):
         spec.pack(arrays)
-    with pytest.raises(ValueError, match=r"'gear' must have shape \(3,\), got \(2,\)"):
-        spec.pack(arrays | {"gear": np.zeros(2)})
+    for other, words in [
+        ({"gear": np.zeros(2)}, r"'gear' must have shape \(3,\), got \(2,\)"),
+        ({"gear": None}, r"'gear' must have shape"),
+        ({"image": image / 2.0}, "'image' must be uint8, got float64"),
+        ({"image": image.astype(np.int16)}, "'image' must be uint8, got int16"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            spec.pack(arrays | {"speed": np.zeros(2)} | other)
 
 
 @pytest.mark.parametrize(
