@@ -15,7 +15,7 @@ from arguments import import_peer, parse
 
 
 class Still(gymnasium.Env):
-    """Hopper's shapes and nothing else."""
+    """A task with Hopper's shapes and constant observations."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (11,), np.float32)
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         LoopBatch,
         ProcessEnvironment,
     )
+    from bellmax.envs.packed import PackedArray
     from bellmax.envs.registry import is_host, is_pool, list_names, make, make_batch
     from bellmax.envs.statistics import RunningStatistics
     from bellmax.envs.tasks import (
@@ -49,7 +50,13 @@ if TYPE_CHECKING:
         random_mdp,
         value_iteration,
     )
-    from bellmax.envs.vector import VectorEnv, VectorState, VectorTimeStep, vectorise
+    from bellmax.envs.vector import (
+        VectorEnv,
+        VectorState,
+        VectorTimeStep,
+        agent_spec,
+        vectorise,
+    )
     from bellmax.envs.wrappers import Randomised, RandomisedState
 
 __all__ = [
@@ -68,6 +75,7 @@ __all__ = [
     "HostVector",
     "LoopBatch",
     "NoisyGrid",
+    "PackedArray",
     "Parametric",
     "Pendulum",
     "PixelCatch",
@@ -82,10 +90,11 @@ __all__ = [
     "VectorEnv",
     "VectorState",
     "VectorTimeStep",
+    "agent_spec",
     "check_env",
+    "describe_spaces",
     "from_dm_env",
     "from_gymnasium",
-    "describe_spaces",
     "is_host",
     "is_host_env",
     "is_pool",
@@ -100,6 +109,8 @@ __all__ = [
     "value_iteration",
     "vectorise",
 ]
+# Modules that agents and launch use too; their names are not public.
+INTERNAL_MODULES = ("errors", "options", "statistics")
 
 _MODULES = {
     "adapters": (
@@ -132,6 +143,7 @@ _MODULES = {
         "LoopBatch",
         "ProcessEnvironment",
     ),
+    "packed": ("PackedArray",),
     "registry": (
         "is_host",
         "is_pool",
@@ -157,6 +169,7 @@ _MODULES = {
         "VectorEnv",
         "VectorState",
         "VectorTimeStep",
+        "agent_spec",
         "vectorise",
     ),
     "wrappers": (
