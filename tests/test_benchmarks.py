@@ -24,11 +24,7 @@ SCRIPTS = sorted(p for p in FILES if '__name__ == "__main__"' in p.read_text())
 FAST = {
     "collect_wheels": r"pip wheel .*brax.*\n[\s\S]*pip install --no-index --find-links wheels",
     "quantile": r"\| 11 \| 33 \|.*\d",
-    "replay": r"\| cartpole \| prioritised \| 2 \|.*\d",
-    "tabular": r"contraction: \d+ s",
-    "losses": r"\| q_learning \|.*\d",
     "dqn_single_file": r"greedy return over 100 episodes: \d",
-    "munchausen_single_file": r"greedy return over 100 episodes: \d",
 }
 # The same of the others, which run in processes of their own.
 SLOW = {
@@ -40,13 +36,17 @@ SLOW = {
     "frontier": r"\| bond \| the policy \|",
     "host": r"\| bellmax, 1 environment \| [\d,]+ \|",
     "host_learning": r"\| CartPole-v1 \| munchausen_dqn \| 4,000 \| \d+, \d+ \|",
+    "losses": r"\| q_learning \|.*\d",
     "minatar": r"\| `va` \| [\d.]+ \[",
+    "munchausen_single_file": r"greedy return over 100 episodes: \d",
     "on_policy": r"\| `on_policy/deepsea` \| [\d,]+ \|",
     "operations": r"\| matrix products.*%",
     "overestimation": r"\| run \| -?\d",
+    "replay": r"\| cartpole \| prioritised \| 2 \|.*\d",
     "soak": r"\| lost steps \| 0 \|",
     "speed": r"\| bellmax \| 2 \| [\d,]+ \|",
     "startup": r"\| warm \| [\d.]+ \(",
+    "tabular": r"contraction: \d+ s",
     "train": r"dpo seed 2: reward [\d.]+",
     "windows": r"\| run \| [\d.]+ \[",
 }
@@ -89,6 +89,7 @@ def by_stem(path):
 def run_small(path, *words):
     """The output of a script as a user starts it; it must leave nothing in the current folder."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling takes the time
     command = [sys.executable, str(path), "--small", *words]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
