@@ -1,7 +1,7 @@
 """A gradient step of IQN against Dopamine's formula, written plainly with flax, rlax and optax.
 
 Nature network on 84x84x4 bytes, N = N' = 64, K = 32, 64 cosines, batch 32, Adam 5e-5: the settings
-of Dopamine. `--small` takes MinAtar's shapes and the preset's 8, 8 and 16 fractions. From the same
+of Dopamine. `--torso minatar` has MinAtar's shapes and the preset's 8, 8 and 16 fractions. From the same
 parameters, batch and fractions, one step of both must give the same loss, gradient and parameters,
 or the script stops. Steps are compiled once, states donated, and take turns.
 
@@ -9,7 +9,7 @@ The plain side applies the target network twice to the next observation, for the
 atoms, as Dopamine does; it draws the fractions of the batch at once and means over midpoints, as
 bellmax does.
 
-    python benchmarks/implicit_quantile.py [--small] [--actions 18] [--rounds 21]
+    python benchmarks/implicit_quantile.py [--torso nature] [--actions 18] [--rounds 21]
 """
 
 import argparse
@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import rlax
+from arguments import parse
 from dm_env import specs
 from timing import alternate, ratios, table
 
@@ -33,19 +34,21 @@ from bellmax.networks import NetworkConfig
 TOLERANCE = 1e-4  # of the largest entry, of sums over thousands of float32
 KEY = jax.random.key(0)
 GAMMA, BATCH, COSINES = 0.99, 32, 64
-ATARI: dict[str, Any] = {
-    "shape": (84, 84, 4),
-    "fractions": (64, 64, 32),
-    "torso": "nature",
-    "convolutions": ((32, 8, 4), (64, 4, 2), (64, 3, 1)),
-    "hidden": 512,
-}
-SMALL: dict[str, Any] = {
-    "shape": (10, 10, 4),
-    "fractions": (8, 8, 16),
-    "torso": "minatar",
-    "convolutions": ((16, 3, 1),),
-    "hidden": 128,
+SIZES: dict[str, dict[str, Any]] = {
+    "nature": {
+        "shape": (84, 84, 4),
+        "fractions": (64, 64, 32),
+        "torso": "nature",
+        "convolutions": ((32, 8, 4), (64, 4, 2), (64, 3, 1)),
+        "hidden": 512,
+    },
+    "minatar": {
+        "shape": (10, 10, 4),
+        "fractions": (8, 8, 16),
+        "torso": "minatar",
+        "convolutions": ((16, 3, 1),),
+        "hidden": 128,
+    },
 }
 
 
@@ -195,13 +198,13 @@ def side(step, state, arguments):
     return go
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="MinAtar's shapes, fewer fractions")
+def main(words=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--torso", choices=list(SIZES), default="nature")
     parser.add_argument("--actions", type=int, default=18)
     parser.add_argument("--rounds", type=int, default=21)
-    arguments = parser.parse_args()
-    sizes, actions = SMALL if arguments.small else ATARI, arguments.actions
+    arguments = parse(parser, words, torso="minatar", rounds=3)
+    sizes, actions = SIZES[arguments.torso], arguments.actions
     found = check_same_step(sizes, actions)
     print("one step of both sides differs by", end=" ")
     print(", ".join(f"{value:.1e} ({name})" for name, value in found.items()))
