@@ -1,9 +1,9 @@
 """A gradient step of IQN against Dopamine's formula, written plainly with flax, rlax and optax.
 
 Nature network on 84x84x4 bytes, N = N' = 64, K = 32, 64 cosines, batch 32, Adam 5e-5: the settings
-of Dopamine. `--torso minatar` has MinAtar's shapes and the preset's 8, 8 and 16 fractions. From the same
-parameters, batch and fractions, one step of both must give the same loss, gradient and parameters,
-or the script stops. Steps are compiled once, states donated, and take turns.
+of Dopamine. `--torso minatar` has MinAtar's shapes and the preset's 8, 8 and 16 fractions. From
+the same parameters, batch and fractions, one step of both must give the same loss, gradient and
+parameters, or the script stops. Steps are compiled once, states donated, and take turns.
 
 The plain side applies the target network twice to the next observation, for the action and for the
 atoms, as Dopamine does; it draws the fractions of the batch at once and means over midpoints, as
