@@ -38,6 +38,8 @@ ELSEWHERE = (
     'PATH="$PWD/.venv/bin:$PATH" python -m pytest ',
     "./test.sh",
     "pip install ",
+    "mkdocs ",
+    "python -m pytest --slow -m site",
     "python benchmarks/",
     "python -m benchmarks.",
     "python examples/",

@@ -100,9 +100,7 @@ def test_every_agent_has_a_page(site):
 
 def test_every_page_can_be_reached_from_the_first(site):
     pages = {path.resolve(): page for path, page in site.items()}
-    home = next(
-        path for path in pages if path.parent == min(pages, key=lambda p: len(p.parts)).parent
-    )
+    home = min(pages, key=lambda path: (len(path.parts), path.name != "index.html"))
     seen, left = set(), [home]
     while left:
         path = left.pop()
