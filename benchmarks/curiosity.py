@@ -1,8 +1,8 @@
-"""What does a bonus see of a task, and does it find the reward? MiniGrid, and a noisy TV.
+"""How much of a task does a bonus explore, and does it find the reward? MiniGrid and a noisy TV.
 
-Cells are those that training has visited, of all environments together; docs/guides/environments.md
-says what a cell of each task is. Returns are of greedy episodes, and of the episodes that ended in
-the last tenth of training, whose policy draws its actions. Runs that are complete in DIR are not
+Coverage counts the cells that training visited in any environment; docs/guides/environments.md
+defines the cells of each task. Returns are those of greedy episodes, and of the episodes that ended
+in the last tenth of training, whose actions are sampled. Runs that are complete in DIR are not
 repeated, others continue.
 
     python benchmarks/curiosity.py --runs DIR [--tasks doorkey ...] [--agents byol_explore ...]
@@ -49,7 +49,7 @@ def command(task: str, agent: str, arguments: argparse.Namespace) -> list[str]:
 
 
 def last_returns(folder: Path) -> np.ndarray:
-    """[seeds] mean returns of the episodes that ended in the last tenth of training, 0 for none."""
+    """Return [seeds] mean returns of episodes in the last tenth of training, 0 without episodes."""
     steps, returns = column(folder, "train", "episode_return")
     late = steps > 0.9 * steps[-1]
     ended = column(folder, "train", "episodes")[1][:, late]

@@ -178,7 +178,7 @@ def show_advantage(setting, kind, metric, curves, ax):
 
 
 def advantage_floors(setting, sample, ax):
-    """Rows and a panel: errors that remain when learning starts at the fixed point."""
+    """Return rows and draw a panel: errors that remain if learning starts at the fixed point."""
     rows = []
     for number, method in enumerate(advantage.METHODS[:3]):
         run = advantage.run(setting, sample, method, setting.step_sizes[:-1], at_optimum=True)

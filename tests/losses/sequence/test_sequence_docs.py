@@ -18,7 +18,7 @@ TREES = {"average_weights", "lerp", "merge_task_vectors", "slerp", "task_vector"
 
 
 def rows_of(page):
-    """Rows by function: equation, shapes, source, limit."""
+    """Return the rows of the table by function: equation, shapes, source, limit."""
     found = re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE)
     rows = [(name, re.split(r" \| ", cells + " ")) for name, cells in found]
     return [(name, cells) for name, cells in rows if len(cells) == 4]
