@@ -9,7 +9,6 @@ import re
 
 from griffe import Docstring, Extension
 
-FIELD = re.compile(r"^(\w+(?:, \w+)*): (.*)$")
 PARAMETERS = re.compile(r"^( +)(\w+(?:,\s+\w+)+): ((?:.+\n?)(?:\1 +.+\n?)*)", re.MULTILINE)
 
 
@@ -49,16 +48,25 @@ def separate_parameters(text):
 
 
 def with_attributes(text, names):
-    """Turns lines `name: text` about known attributes into an `Attributes` section, at the end."""
+    """Turns what a class docstring says of its fields into an `Attributes` section, at its end.
+
+    In a paragraph that starts with a field, fields start a line or a sentence. Lines of signatures,
+    `name(...) -> ...`, stay as they are written.
+    """
+    name = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    start = re.compile(rf"(?:^|(?<=[.;] ))((?:{name})(?:, (?:{name}))*): ", re.MULTILINE)
     kept, found = [], []
-    for line in text.splitlines():
-        match = FIELD.match(line)
-        if match and set(match[1].split(", ")) <= names:
-            found += [f"  {name}: {match[2]}" for name in match[1].split(", ")]
-        elif found and line.startswith("  "):  # continues the line above
-            found.append(f"  {line}")
-        else:
-            kept.append(line)
+    for paragraph in text.split("\n\n"):
+        if re.search(r"^\w+\(.*\) ->", paragraph, re.MULTILINE):
+            kept.append("\n".join(f"    {line}" for line in paragraph.splitlines()))
+            continue
+        if not names or not start.match(paragraph):
+            kept.append(paragraph)
+            continue
+        _, *parts = start.split(paragraph)
+        for known, words in zip(parts[::2], parts[1::2], strict=True):
+            words = " ".join(words.split()).rstrip(";")
+            found += [f"  {one}: {words}" for one in known.split(", ")]
     if not found:
-        return text
-    return "\n".join(kept).rstrip() + "\n\nAttributes:\n" + "\n".join(found)
+        return "\n\n".join(kept)
+    return "\n\n".join([*kept, "Attributes:\n" + "\n".join(found)])

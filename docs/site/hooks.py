@@ -24,7 +24,7 @@ ROOT_PAGES = {
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 BLOCK = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 TOUR = re.compile(r"\[[^]]+\]\((?:\.\./)*tour\.ipynb\)")
-ROW = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
+ROW = re.compile(r"^\| (`\w+`(?:, `\w+`)*) \|", re.MULTILINE)
 
 
 def on_config(config):
@@ -57,10 +57,9 @@ def on_page_markdown(markdown, page, config, files):
     folder = Path() if source else Path("docs", name).parent
     markdown = outside_blocks(markdown, lambda t: repository_links(t, folder, name, config))
     markdown = TOUR.sub(rf"\g<0> ([in Colab]({colab(config)}))", markdown)
-    for package, listing in reference.TOPICS.items():
-        if name == listing:
-            link = r"| [`\1`][" + package + r".\1] |"
-            markdown = ROW.sub(link, markdown)
+    package = next((p for p, listing in reference.TOPICS.items() if listing == name), None)
+    if package:
+        markdown = ROW.sub(lambda m: f"| {linked(m[1], package)} |", markdown)
     if name.startswith("agents/"):
         markdown += reference.of_agent(page.file.name)
     return markdown
@@ -77,6 +76,17 @@ def colab(config):
     """The address of the tour in Colab."""
     path = config.repo_url.removeprefix("https://github.com/")
     return f"https://colab.research.google.com/github/{path}/blob/main/docs/tour.ipynb"
+
+
+def linked(names, package):
+    """Names in code as links to their reference, those that are public."""
+    public = reference.public(package)
+
+    def link(match):
+        name = match[1]
+        return f"[`{name}`][{package}.{name}]" if name in public else match[0]
+
+    return re.sub(r"`(\w+)`", link, names)
 
 
 def outside_blocks(markdown, change):
