@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bellmax.agents.configs.value_based import (
         DQNConfig,
         MunchausenDQNConfig,
+        PQNConfig,
         QRDQNRetraceConfig,
         VALearningConfig,
         ValueConfig,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from bellmax.agents.icm import make_icm
     from bellmax.agents.munchausen_dqn import make_munchausen_dqn
     from bellmax.agents.on_policy import make_on_policy, make_on_policy_agent
+    from bellmax.agents.pqn import make_pqn
     from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace
     from bellmax.agents.rnd import make_rnd
     from bellmax.agents.shared.actor_critic import make_actor_critic_agent
@@ -93,6 +95,7 @@ _MODULES = {
     "configs.value_based": (
         "DQNConfig",
         "MunchausenDQNConfig",
+        "PQNConfig",
         "QRDQNRetraceConfig",
         "VALearningConfig",
         "ValueConfig",
@@ -106,6 +109,7 @@ _MODULES = {
         "make_on_policy",
         "make_on_policy_agent",
     ),
+    "pqn": ("make_pqn",),
     "qr_dqn_retrace": ("make_qr_dqn_retrace",),
     "rnd": ("make_rnd",),
     "td3": ("make_td3",),
@@ -144,6 +148,7 @@ __all__ = [
     "MunchausenDQNConfig",
     "OnPolicyConfig",
     "Outcome",
+    "PQNConfig",
     "Params",
     "QRDQNRetraceConfig",
     "RNDConfig",
@@ -164,6 +169,7 @@ __all__ = [
     "make_munchausen_dqn",
     "make_on_policy",
     "make_on_policy_agent",
+    "make_pqn",
     "make_qr_dqn_retrace",
     "make_rnd",
     "make_td3",

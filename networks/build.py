@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.nnx
@@ -11,11 +11,10 @@ import jax.numpy as jnp
 from dm_env import specs
 
 from bellmax import UserError, must
-from bellmax.networks.config import NetworkConfig
+from bellmax.networks.config import NetworkConfig, Norm, Torso
 from bellmax.networks.heads import DuelingHead, QHead, QOutput, QuantileHead, VAHead
 from bellmax.networks.torsos import MLP, ImpalaResNet, MinAtarConv, NatureConv
 
-Torso = Literal["mlp", "minatar", "nature", "impala"]
 _NATURE_SIZE = 36  # its three convolutions reduce 36 pixels to one
 
 
@@ -72,11 +71,14 @@ class QNetwork(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> Any:
         dtype = jnp.dtype(self.config.dtype)
-        torso = make_torso(self.config.torso, self.config.hidden, dtype, self.num_values)
+        config = self.config
+        torso = make_torso(config.torso, config.hidden, dtype, self.num_values, config.norm)
         return self.head(self.num_actions, dtype)(torso(x))
 
 
-def make_torso(name: Torso, hidden: tuple[int, ...], dtype: Any, num_values: int = 0) -> nn.Module:
+def make_torso(
+    name: Torso, hidden: tuple[int, ...], dtype: Any, num_values: int = 0, norm: Norm = "none"
+) -> nn.Module:
     """Makes a torso by name, inside a module's `__call__`.
 
     Args:
@@ -84,12 +86,13 @@ def make_torso(name: Torso, hidden: tuple[int, ...], dtype: Any, num_values: int
       hidden: widths of an mlp's layers.
       dtype: of the computation.
       num_values: of an mlp's observations if they are numbers, see `count_values`.
+      norm: normalisation before each activation.
     """
     torsos: dict[str, Callable[[], nn.Module]] = {
-        "mlp": lambda: MLP(tuple(hidden), dtype, num_values),
-        "minatar": lambda: MinAtarConv(dtype),
-        "nature": lambda: NatureConv(dtype),
-        "impala": lambda: ImpalaResNet(dtype=dtype),
+        "mlp": lambda: MLP(tuple(hidden), dtype, num_values, norm),
+        "minatar": lambda: MinAtarConv(dtype, norm),
+        "nature": lambda: NatureConv(dtype, norm),
+        "impala": lambda: ImpalaResNet(dtype=dtype, norm=norm),
     }
     return torsos[name]()
 

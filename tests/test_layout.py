@@ -41,7 +41,7 @@ ORDER = {
             "expectrl",
             "icm",
         ),
-        *("munchausen_dqn", "qr_dqn_retrace", "rnd", "td3", "va_learning", "registry"),
+        *("munchausen_dqn", "pqn", "qr_dqn_retrace", "rnd", "td3", "va_learning", "registry"),
     ),
     "launch": (
         *("config", "distributed", "replay", "runners", "actors", "reporting"),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from bellmax import losses
-from bellmax.agents.configs.value_based import ValueConfig
+from bellmax.agents.configs.value_based import EpsilonGreedyConfig, ValueConfig
 from bellmax.agents.shared.base import (
     Act,
     ActInput,
@@ -175,11 +175,12 @@ def make_value_agent(
       UserError: the action space is not discrete, or the network does not fit.
     """
     network = make_q_network(config.network, spec.observation, count_actions(spec), head)
-    epsilon = optax.linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps)
-    schedules: dict[str, Any] = {"epsilon": lambda gradient_steps, env_steps: epsilon(env_steps)}
+    schedules = make_schedules(config)
     if optimizer is None:
-        optimizer, rate = make_optimizer(config), learning_rate(config)
-        schedules["learning_rate"] = lambda gradient_steps, env_steps: rate(gradient_steps)
+        optimizer = make_optimizer(config)
+    else:
+        del schedules["learning_rate"]
+    keep = (lambda output, log_prob: log_prob) if keep_log_prob else None
     follow = functools.partial(update_target, period=config.target_period, rate=config.target_rate)
     target = target or Target(lambda params: jax.tree.map(jnp.copy, params), follow)
     parts = _Learner(config, network, loss_function, optimizer, target, follow, auxiliary)
@@ -187,7 +188,7 @@ def make_value_agent(
         functools.partial(_init, parts),
         lambda state: state.params if auxiliary is None else state.params["q"],
         lambda batch_size: (),
-        _make_act(network, count_actions(spec), epsilon, keep_log_prob),
+        make_epsilon_greedy(config, network, count_actions(spec), keep),
         functools.partial(_learn, parts),
         ReplaySpec(sequence_length=config.n_step + 1, batch_size=config.batch_size),
         values=lambda params, observation, memory, is_first: network.apply(params, observation),
@@ -207,25 +208,41 @@ class _Learner(NamedTuple):
     auxiliary: Auxiliary | None
 
 
-def _make_act(
-    network: Network, num_actions: int, epsilon: optax.Schedule, keep_log_prob: bool
+def make_epsilon_greedy(
+    config: EpsilonGreedyConfig,
+    network: Network,
+    num_actions: int,
+    keep: Callable[[Any, jax.Array], Any] | None = None,
 ) -> Act:
+    """Make the `act` of an epsilon-greedy agent whose parameters are those of its network.
+
+    Args:
+      config: the schedule of epsilon.
+      network: its output has `q_values`.
+      num_actions: A.
+      keep: (output of the network, log-probabilities [N] of the actions) -> behaviour; None keeps
+        nothing.
+    """
+    epsilon = epsilon_schedule(config)
+
     def act(params: Params, inputs: ActInput, *, evaluate: bool = False) -> ActorOutput:
         observation, memory, _, key, step = inputs
-        greedy = network.apply(params, observation).q_values.argmax(axis=-1).astype(jnp.int32)
+        output = network.apply(params, observation)
+        greedy = output.q_values.argmax(axis=-1).astype(jnp.int32)
         if evaluate:
-            return ActorOutput(greedy, memory, jnp.zeros(greedy.shape) if keep_log_prob else ())
+            kept = () if keep is None else keep(output, jnp.zeros(greedy.shape))
+            return ActorOutput(greedy, memory, kept)
         # A single call draws both: splitting the key and `randint` would make four more draws per
         # step.
         explore, choice = jax.random.uniform(key, (2, *greedy.shape))
         random = jnp.minimum(choice * num_actions, num_actions - 1).astype(jnp.int32)
         rate = epsilon(step)
         action = jnp.where(explore < rate, random, greedy)
-        if not keep_log_prob:
+        if keep is None:
             return ActorOutput(action, memory, ())
         # A random action may equal the greedy one; among ties the first action is greedy.
         probability = rate / num_actions + (1.0 - rate) * (action == greedy)
-        return ActorOutput(action, memory, jnp.log(probability))
+        return ActorOutput(action, memory, keep(output, jnp.log(probability)))
 
     return act
 
@@ -299,7 +316,12 @@ def _learn(
     return LearnerState(params, targets, opt_state, steps, aux), output
 
 
-def learning_rate(config: ValueConfig) -> optax.Schedule:
+def epsilon_schedule(config: EpsilonGreedyConfig) -> optax.Schedule:
+    """Epsilon after a number of environment steps: linear, then constant."""
+    return optax.linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps)
+
+
+def learning_rate(config: EpsilonGreedyConfig) -> optax.Schedule:
     """The learning rate after a number of gradient steps: constant, or with linear decay."""
     start, end = config.learning_rate, config.final_learning_rate
     if end is None:
@@ -307,14 +329,34 @@ def learning_rate(config: ValueConfig) -> optax.Schedule:
     return optax.linear_schedule(start, end, config.learning_rate_steps)
 
 
+def make_schedules(config: EpsilonGreedyConfig) -> dict[str, Callable[[int, int], Any]]:
+    """The `schedules` of an agent that uses `make_epsilon_greedy` and `with_schedule`."""
+    epsilon, rate = epsilon_schedule(config), learning_rate(config)
+    return {
+        "epsilon": lambda gradient_steps, env_steps: epsilon(env_steps),
+        "learning_rate": lambda gradient_steps, env_steps: rate(gradient_steps),
+    }
+
+
 def make_optimizer(config: ValueConfig) -> optax.GradientTransformation:
     """Adam, with linear decay of the learning rate and gradient clipping if configured."""
+    return with_schedule(config, functools.partial(optax.adam, eps=config.adam_epsilon))
+
+
+def with_schedule(
+    config: EpsilonGreedyConfig, algorithm: Callable[[Any], optax.GradientTransformation]
+) -> optax.GradientTransformation:
+    """An optimiser with linear decay of the learning rate and gradient clipping if configured.
+
+    Args:
+      config: learning rate and clipping.
+      algorithm: (learning rate, or its schedule) -> optimiser, such as `optax.radam`.
+    """
     constant = config.final_learning_rate is None
-    rate = config.learning_rate if constant else learning_rate(config)
-    adam = optax.adam(rate, eps=config.adam_epsilon)
+    rule = algorithm(config.learning_rate if constant else learning_rate(config))
     if config.max_gradient_norm is None:
-        return adam
-    return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), adam)
+        return rule
+    return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), rule)
 
 
 def huber(error: jax.Array, delta: float) -> jax.Array:
