@@ -39,7 +39,7 @@ from bellmax.networks import Network, make_q_network, quantile_head
 
 
 def make_pqn(config: PQNConfig, spec: EnvSpec) -> Agent:
-    """Makes a PQN agent. Equations, options and curves: docs/pqn.md.
+    """Makes a PQN agent. Equations, options and evidence: docs/agents/pqn.md.
 
     Deviations from the authors' code: time limits bootstrap from the final observation, and epsilon
     decays within rollouts too.

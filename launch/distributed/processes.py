@@ -43,13 +43,35 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
         raise UserError(must("--processes", "at least 1", processes))
     if processes is not None and process is not None and not 0 <= process < processes:
         raise UserError(must("--process", f"in [0, {processes - 1}]", process))
-    # Without it a process aborts when another one dies, before it can report that.
+    # Otherwise jax aborts this process when another one dies, before that can be reported.
     jax.config.update("jax_enable_recoverability", True)
     try:
         jax.distributed.initialize(coordinator if known else None, processes, process)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"the processes of this run cannot join: {reason}") from error
+
+
+_LONGEST_WAIT = 600  # seconds
+
+
+def wait_for_all(place: str) -> None:
+    """Wait until every process of the run has come to this place.
+
+    jax's own synchronisation is a computation over the devices, and the first of these fails if
+    another process comes more than 30 seconds later; this one uses the coordinator.
+
+    Args:
+      place: a name that a run uses once.
+
+    Raises:
+      RuntimeError: another process has ended, or has not come after ten minutes.
+    """
+    if jax.process_count() == 1:
+        return
+    from orbax.checkpoint import multihost
+
+    multihost.get_barrier_sync_fn()(key=f"bellmax {place}", timeout_ms=1000 * _LONGEST_WAIT)
 
 
 class LostProcessError(UserError):
@@ -59,8 +81,8 @@ class LostProcessError(UserError):
 
 
 @contextlib.contextmanager
-def together(how_to_resume: Callable[[], str]) -> Iterator[None]:
-    """Turn the failure of another process of a run into an error of one sentence.
+def distributed_guard(how_to_resume: Callable[[], str]) -> Iterator[None]:
+    """Turn an error of jax about a process that died into a LostProcessError.
 
     Args:
       how_to_resume: returns the command that continues the run.
@@ -98,12 +120,12 @@ def leave(code: int, *, at_once: bool = False) -> None:
 
 
 def is_first() -> bool:
-    """Return whether this process writes the run's folder."""
+    """Return whether this process is the first of the run, which writes the run's folder."""
     return jax.process_index() == 0
 
 
 @contextlib.contextmanager
-def writable(folder: Path) -> Iterator[Path]:
+def primary_folder(folder: Path) -> Iterator[Path]:
     """Yield the folder in the first process, and a temporary folder in the others."""
     if is_first():
         yield folder
