@@ -254,6 +254,7 @@ def exact_chain(config, gamma, hard):
     return hard
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ON_THE_CHAIN.values(), ids=ON_THE_CHAIN)
 def test_time_limits_are_not_deaths(config):
     exact = exact_chain(config, GAMMA, CHAIN.true_q(GAMMA))
@@ -262,6 +263,7 @@ def test_time_limits_are_not_deaths(config):
         assert np.abs(exact - CHAIN.true_q(GAMMA)).max() > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "munchausen"])
 def test_control_truncation_as_termination_leads_elsewhere(name):
     config = ON_THE_CHAIN[name]
@@ -279,6 +281,7 @@ def indifferent_mdp():
     return TabularMDP(np.eye(4)[following], r, terminal=np.arange(4) == 3, time_limit=3), value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "quantiles"])
 def test_traces_cross_neither_kind_of_end(name):
     mdp, value = indifferent_mdp()
@@ -295,6 +298,7 @@ CATCH = {"batch_size": 64, "learning_rate": 1e-3, "learning_rate_steps": 2400}
 CATCH |= {"epsilon_steps": 15_000, "network": NetworkConfig(hidden=(32,), norm="layer")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [{}, {"munchausen": True}, {"num_quantiles": 8, "huber_delta": 1.0}],
