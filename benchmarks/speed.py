@@ -20,6 +20,7 @@ import jax
 import numpy as np
 import reference_dqn
 import reference_pqn
+from arguments import parse
 from timing import Peer, alternate, ratios, table
 
 ENVS = reference_dqn.ENVS
@@ -101,20 +102,21 @@ def compare(seeds, updates, capacity, rounds, python):
     return rows
 
 
-def ablate(rounds):
+def ablate(rounds, steps):
     """Compare the wall clock of a whole run, as of `bellmax train`, with that of `advance` alone.
 
     Both start from the same initialised state, after compilation.
     """
-    sides = {"advance alone": make_advance_alone()}
-    everything = {"log_every": 50_000, "evaluate_every": 50_000, "checkpoint_every": 250_000}
+    sides = {"advance alone": make_advance_alone(steps)}
+    everything = {"log_every": steps // 10, "evaluate_every": steps // 10}
+    everything |= {"checkpoint_every": steps // 2}
     parts = {
         "whole session": everything,
         "session, no evaluation between": everything | {"evaluate_every": 0},
-        "session, only the end": dict.fromkeys(everything, 0) | {"log_every": 500_000},
+        "session, only the end": dict.fromkeys(everything, 0) | {"log_every": steps},
     }
     for name, intervals in parts.items():
-        sides[name] = make_session(intervals)
+        sides[name] = make_session(intervals | {"steps": steps})
     seconds = alternate(sides, rounds)
     base = seconds["advance alone"]
     return [
@@ -124,11 +126,11 @@ def ablate(rounds):
     ]
 
 
-def make_advance_alone():
+def make_advance_alone(steps):
     from bellmax.launch.config.run_config import load
     from bellmax.launch.training.experiment import build
 
-    config = load("dqn/cartpole")
+    config = load("dqn/cartpole", [f"--steps={steps}"])
     experiment = build(config)
     state = experiment.init()
     advance = experiment.runner.advance.lower(state, np.int32(0), np.int32(0)).compile()
@@ -142,7 +144,7 @@ def make_advance_alone():
     return go
 
 
-def make_session(intervals):
+def make_session(options):
     """`go()` is a whole `Session` of the preset into a temporary folder; compiles only once."""
     from bellmax.launch.config.run_config import load
     from bellmax.launch.reporting.metrics import MetricsLog
@@ -151,7 +153,7 @@ def make_session(intervals):
     from bellmax.launch.training.experiment import build
     from bellmax.launch.training.loop import Session
 
-    overrides = [f"--{name}={value}" for name, value in intervals.items()]
+    overrides = [f"--{name}={value}" for name, value in options.items()]
     config = load("dqn/cartpole", overrides)
     experiment = build(config)
     state = experiment.init()
@@ -170,7 +172,7 @@ def make_session(intervals):
     return go
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--agent", choices=("dqn", "pqn"), default="dqn")
@@ -178,17 +180,16 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--updates", type=int, default=10_000, help="iterations in a turn of dqn")
     parser.add_argument("--rollouts", type=int, default=20, help="iterations in a turn of pqn")
-    parser.add_argument("--small", action="store_true", help="a try of seconds: 2 short rounds")
     text = "transitions of replay; rejax's sampling takes time in proportion"
     parser.add_argument("--capacity", type=int, default=reference_dqn.CAPACITY, help=text)
     parser.add_argument("--rejax", metavar="PYTHON")
     parser.add_argument("--ablate", action="store_true")
+    parser.add_argument("--steps", type=int, default=500_000, help="of the run of --ablate")
     parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    if arguments.small:
-        arguments.rounds, arguments.updates, arguments.rollouts = 2, 200, 2
+    small = {"seeds": [2], "rounds": 1, "updates": 100, "rollouts": 2, "steps": 20000}
+    arguments = parse(parser, words, **small)
     if arguments.ablate:
-        rows = ablate(arguments.rounds)
+        rows = ablate(arguments.rounds, arguments.steps)
     elif arguments.agent == "pqn":
         rest = arguments.rollouts, arguments.rounds
         rows = [
