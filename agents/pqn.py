@@ -26,14 +26,12 @@ from bellmax.agents.shared.base import (
     ReplaySpec,
     count_actions,
 )
-from bellmax.agents.shared.value_based import (
-    apply_sequence,
-    huber,
+from bellmax.agents.shared.epsilon_greedy import (
     make_epsilon_greedy,
     make_schedules,
-    taken,
     with_schedule,
 )
+from bellmax.agents.shared.value_based import apply_sequence, huber, taken
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network, make_q_network, quantile_head
 

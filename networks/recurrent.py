@@ -58,8 +58,8 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        torso = make_torso(config.torso, config.hidden, dtype, self.num_values, config.norm)
-        x = torso(x)
+        shape = config.torso, config.hidden, dtype, self.num_values
+        x = make_torso(*shape, norm=config.norm)(x)
         return nn.Dense(config.latent_size, dtype=dtype)(x).astype(jnp.float32)
 
 

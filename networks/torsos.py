@@ -1,7 +1,9 @@
 """Torsos: from a batch of observations [B, ...] to features [B, D], in float32 or bfloat16.
 
-uint8 observations are divided by 255. With `norm="layer"` the input of every ReLU is normalised
-over its last axis: the units of a dense layer, the channels of each position of a convolution.
+uint8 observations are divided by 255. A convolutional torso of `width` 0 has no last dense layer:
+its features are those of the convolutions, [B, height * width * channels]. With `norm="layer"` the
+input of every ReLU is normalised over its last axis: the units of a dense layer, the channels of
+each position of a convolution.
 """
 
 from typing import Any
@@ -47,12 +49,13 @@ class MinAtarConv(nn.Module):
     """
 
     dtype: Dtype = jnp.float32
+    width: int = 128
     norm: Norm = "none"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = _relu(self.norm, PatchConv(16, dtype=self.dtype)(_unit_interval(x, self.dtype)))
-        return _relu(self.norm, nn.Dense(128, dtype=self.dtype)(x.reshape(x.shape[0], -1)))
+        return _last_layer(x, self.width, self.dtype, self.norm)
 
 
 class NatureConv(nn.Module):
@@ -62,6 +65,7 @@ class NatureConv(nn.Module):
     """
 
     dtype: Dtype = jnp.float32
+    width: int = 512
     norm: Norm = "none"
 
     @nn.compact
@@ -70,7 +74,7 @@ class NatureConv(nn.Module):
         for features, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
             layer = conv(features, kernel, self.dtype, stride=stride, padding="VALID")
             x = _relu(self.norm, layer(x))
-        return _relu(self.norm, nn.Dense(512, dtype=self.dtype)(x.reshape(x.shape[0], -1)))
+        return _last_layer(x, self.width, self.dtype, self.norm)
 
 
 class ImpalaResNet(nn.Module):
@@ -82,6 +86,7 @@ class ImpalaResNet(nn.Module):
     stages: tuple[int, ...] = (16, 32, 32)
     blocks: int = 2
     dtype: Dtype = jnp.float32
+    width: int = 256
     norm: Norm = "none"
 
     @nn.compact
@@ -95,8 +100,13 @@ class ImpalaResNet(nn.Module):
                 x = conv(features, 3, self.dtype)(_relu(self.norm, x))
                 x = conv(features, 3, self.dtype)(_relu(self.norm, x))
                 x = x + residual
-        x = _relu(self.norm, x).reshape(x.shape[0], -1)
-        return _relu(self.norm, nn.Dense(256, dtype=self.dtype)(x))
+        return _last_layer(_relu(self.norm, x), self.width, self.dtype, self.norm)
+
+
+def _last_layer(x: jax.Array, width: int, dtype: Dtype, norm: Norm) -> jax.Array:
+    """Flatten [B, ...] and apply a dense layer with ReLU, none if its width is 0."""
+    x = x.reshape(x.shape[0], -1)
+    return _relu(norm, nn.Dense(width, dtype=dtype)(x)) if width else x
 
 
 def _relu(norm: Norm, x: jax.Array) -> jax.Array:

@@ -9,11 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from bellmax import losses
-from bellmax.agents.configs.value_based import EpsilonGreedyConfig, ValueConfig
+from bellmax.agents.configs.value_based import ValueConfig
 from bellmax.agents.shared.base import (
-    Act,
-    ActInput,
-    ActorOutput,
     Agent,
     Batch,
     LearnerState,
@@ -22,6 +19,11 @@ from bellmax.agents.shared.base import (
     ReplaySpec,
     count_actions,
     update_target,
+)
+from bellmax.agents.shared.epsilon_greedy import (
+    make_epsilon_greedy,
+    make_schedules,
+    with_schedule,
 )
 from bellmax.agents.shared.own import check_fields, check_metrics
 from bellmax.envs import EnvSpec, Step
@@ -93,7 +95,8 @@ def transitions(steps: Step, discount: float) -> Transition:
     return Transition(*first, reward, total_discount, next_observation, mask)
 
 
-LossFunction = Callable[[Network, Params, Any, Step], ValueLoss]
+# (network, params, target_params, steps), and a key if `make_value_agent` has `takes_key`.
+LossFunction = Callable[..., ValueLoss]
 
 
 class Target(NamedTuple):
@@ -112,12 +115,14 @@ class AuxiliaryLoss(NamedTuple):
 
     loss: [B] float32, before importance weights, differentiable in the parameters.
     bonus: [B, T] or a number, added to the rewards that the agent's own loss sees; no gradient.
+    weight: [B] or a number, factor of the agent's own loss and not of its priorities; no gradient.
     aux: the next auxiliary state.
     metrics: name -> [] float32, for the log.
     """
 
     loss: jax.Array
     bonus: Any = 0.0
+    weight: Any = 1.0
     aux: Any = ()
     metrics: dict[str, jax.Array] = {}
 
@@ -146,6 +151,7 @@ def make_value_agent(
     loss_function: LossFunction,
     *,
     head: Head | None = None,
+    takes_key: bool = False,
     keep_log_prob: bool = False,
     optimizer: optax.GradientTransformation | None = None,
     target: Target | None = None,
@@ -159,6 +165,7 @@ def make_value_agent(
       loss_function: (network, params, target_params, steps [B, T]) -> ValueLoss, whose `loss` is
         differentiable in params.
       head: network head with the outputs that the loss needs; None for q-values only.
+      takes_key: whether `loss_function` takes the gradient step's random key as fifth argument.
       keep_log_prob: whether replay stores the log-probability of the action under the actor, as
         `steps.behaviour` [B, T].
       optimizer: for all parameters; None is `make_optimizer(config)`.
@@ -183,7 +190,9 @@ def make_value_agent(
     keep = (lambda output, log_prob: log_prob) if keep_log_prob else None
     follow = functools.partial(update_target, period=config.target_period, rate=config.target_rate)
     target = target or Target(lambda params: jax.tree.map(jnp.copy, params), follow)
-    parts = _Learner(config, network, loss_function, optimizer, target, follow, auxiliary)
+    parts = _Learner(
+        config, network, loss_function, takes_key, optimizer, target, follow, auxiliary
+    )
     return Agent(
         functools.partial(_init, parts),
         lambda state: state.params if auxiliary is None else state.params["q"],
@@ -202,49 +211,11 @@ class _Learner(NamedTuple):
     config: ValueConfig
     network: Network
     loss_function: LossFunction
+    takes_key: bool
     optimizer: optax.GradientTransformation
     target: Target
     follow: Callable[[Any, Any, jax.Array], Any]
     auxiliary: Auxiliary | None
-
-
-def make_epsilon_greedy(
-    config: EpsilonGreedyConfig,
-    network: Network,
-    num_actions: int,
-    keep: Callable[[Any, jax.Array], Any] | None = None,
-) -> Act:
-    """Make the `act` of an epsilon-greedy agent whose parameters are those of its network.
-
-    Args:
-      config: the schedule of epsilon.
-      network: its output has `q_values`.
-      num_actions: A.
-      keep: (output of the network, log-probabilities [N] of the actions) -> behaviour; None keeps
-        nothing.
-    """
-    epsilon = epsilon_schedule(config)
-
-    def act(params: Params, inputs: ActInput, *, evaluate: bool = False) -> ActorOutput:
-        observation, memory, _, key, step = inputs
-        output = network.apply(params, observation)
-        greedy = output.q_values.argmax(axis=-1).astype(jnp.int32)
-        if evaluate:
-            kept = () if keep is None else keep(output, jnp.zeros(greedy.shape))
-            return ActorOutput(greedy, memory, kept)
-        # A single call draws both: splitting the key and `randint` would make four more draws per
-        # step.
-        explore, choice = jax.random.uniform(key, (2, *greedy.shape))
-        random = jnp.minimum(choice * num_actions, num_actions - 1).astype(jnp.int32)
-        rate = epsilon(step)
-        action = jnp.where(explore < rate, random, greedy)
-        if keep is None:
-            return ActorOutput(action, memory, ())
-        # A random action may equal the greedy one; among ties the first action is greedy.
-        probability = rate / num_actions + (1.0 - rate) * (action == greedy)
-        return ActorOutput(action, memory, keep(output, jnp.log(probability)))
-
-    return act
 
 
 def _init(parts: _Learner, key: jax.Array) -> LearnerState:
@@ -258,10 +229,16 @@ def _init(parts: _Learner, key: jax.Array) -> LearnerState:
 
 
 def _own_loss(
-    parts: _Learner, params: Params, target_params: Any, steps: Step, weights: jax.Array
+    parts: _Learner,
+    params: Params,
+    target_params: Any,
+    steps: Step,
+    weights: jax.Array,
+    key: jax.Array,
 ) -> tuple[jax.Array, tuple[ValueLoss, dict[str, jax.Array], Any]]:
     """Return the loss of the q-network, and (its parts, metrics, no auxiliary state)."""
-    each = parts.loss_function(parts.network, params, target_params, steps)
+    keys = (jax.random.fold_in(key, 1),) if parts.takes_key else ()
+    each = parts.loss_function(parts.network, params, target_params, steps, *keys)
     shapes = dict.fromkeys(_LOSS_FIELDS, weights.shape)
     check_fields(each, ValueLoss, shapes, parts.loss_function, hint=_PER_SEQUENCE)
     check_metrics(each.metrics, parts.loss_function)
@@ -275,17 +252,20 @@ def _loss(
 ) -> tuple[jax.Array, tuple[ValueLoss, dict[str, jax.Array], Any]]:
     """Return the loss of all parameters, and (that of the q-network, metrics, auxiliary state)."""
     if parts.auxiliary is None:
-        return _own_loss(parts, params, target_params, batch.steps, batch.weights)
+        return _own_loss(parts, params, target_params, batch.steps, batch.weights, key)
     function = parts.auxiliary.loss
     other = function(params, target_params, batch.steps, aux, key)
     shapes = {"loss": batch.weights.shape}
     if jnp.ndim(getattr(other, "bonus", 0.0)):
         shapes["bonus"] = batch.steps.reward.shape
+    if jnp.ndim(getattr(other, "weight", 1.0)):
+        shapes["weight"] = batch.weights.shape
     check_fields(other, AuxiliaryLoss, shapes, function, hint=_PER_SEQUENCE)
     check_metrics(other.metrics, function)
     steps, bonus = batch.steps, jax.lax.stop_gradient(other.bonus)
     steps = steps._replace(reward=steps.reward + bonus)
-    own = params["q"], target_params["q"], steps, batch.weights
+    weights = batch.weights * jax.lax.stop_gradient(other.weight)
+    own = params["q"], target_params["q"], steps, weights, key
     loss, (each, metrics, _) = _own_loss(parts, *own)
     added = jnp.mean(other.loss * batch.weights)
     metrics = {**metrics, "loss": loss + added, "auxiliary_loss": added, **other.metrics}
@@ -316,47 +296,9 @@ def _learn(
     return LearnerState(params, targets, opt_state, steps, aux), output
 
 
-def epsilon_schedule(config: EpsilonGreedyConfig) -> optax.Schedule:
-    """Epsilon after a number of environment steps: linear, then constant."""
-    return optax.linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps)
-
-
-def learning_rate(config: EpsilonGreedyConfig) -> optax.Schedule:
-    """The learning rate after a number of gradient steps: constant, or with linear decay."""
-    start, end = config.learning_rate, config.final_learning_rate
-    if end is None:
-        return lambda count: start
-    return optax.linear_schedule(start, end, config.learning_rate_steps)
-
-
-def make_schedules(config: EpsilonGreedyConfig) -> dict[str, Callable[[int, int], Any]]:
-    """The `schedules` of an agent that uses `make_epsilon_greedy` and `with_schedule`."""
-    epsilon, rate = epsilon_schedule(config), learning_rate(config)
-    return {
-        "epsilon": lambda gradient_steps, env_steps: epsilon(env_steps),
-        "learning_rate": lambda gradient_steps, env_steps: rate(gradient_steps),
-    }
-
-
 def make_optimizer(config: ValueConfig) -> optax.GradientTransformation:
     """Adam, with linear decay of the learning rate and gradient clipping if configured."""
     return with_schedule(config, functools.partial(optax.adam, eps=config.adam_epsilon))
-
-
-def with_schedule(
-    config: EpsilonGreedyConfig, algorithm: Callable[[Any], optax.GradientTransformation]
-) -> optax.GradientTransformation:
-    """An optimiser with linear decay of the learning rate and gradient clipping if configured.
-
-    Args:
-      config: learning rate and clipping.
-      algorithm: (learning rate, or its schedule) -> optimiser, such as `optax.radam`.
-    """
-    constant = config.final_learning_rate is None
-    rule = algorithm(config.learning_rate if constant else learning_rate(config))
-    if config.max_gradient_norm is None:
-        return rule
-    return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), rule)
 
 
 def huber(error: jax.Array, delta: float) -> jax.Array:

@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from bellmax.agents.shared.value_based import ValueConfig, make_optimizer, with_schedule
+from bellmax.agents.shared.epsilon_greedy import with_schedule
+from bellmax.agents.shared.value_based import ValueConfig, make_optimizer
 from helpers.jitted import quick_jit
 
 STEPS = 50
