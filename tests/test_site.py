@@ -38,9 +38,9 @@ class Page(html.parser.HTMLParser):
 def site(tmp_path_factory):
     """Path -> page, of every page of the built site."""
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", folder]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", folder]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
     return {path: Page(path.read_text()) for path in sorted(folder.rglob("*.html"))}
 
 

@@ -7,32 +7,37 @@ as one line `name, name: text`.
 
 import re
 
-from griffe import Docstring, Extension
+from griffe import Extension
 
 PARAMETERS = re.compile(r"^( +)(\w+(?:,\s+\w+)+): ((?:.+\n?)(?:\1 +.+\n?)*)", re.MULTILINE)
 
 
 class Fields(Extension):
-    """Documents attributes by the comments above them, and puts docstrings into Google's form."""
-
-    def on_attribute_instance(self, *, node, attr, agent, **kwargs):
-        if attr.docstring or not hasattr(node, "lineno"):
-            return
-        lines = attr.filepath.read_text().splitlines()
-        found, at = [], node.lineno - 2
-        while at >= 0 and lines[at].strip().startswith("# "):
-            found.insert(0, lines[at].strip().removeprefix("# "))
-            at -= 1
-        if found:
-            attr.docstring = Docstring(" ".join(found), parent=attr)
+    """Puts docstrings into Google's form, with what comments say of a class's fields."""
 
     def on_function_instance(self, *, func, **kwargs):
         if func.docstring:
             func.docstring.value = separate_parameters(func.docstring.value)
 
     def on_class_members(self, *, cls, **kwargs):
-        if cls.docstring:
-            cls.docstring.value = with_attributes(cls.docstring.value, set(cls.attributes))
+        if not cls.docstring:
+            return
+        text = with_attributes(cls.docstring.value, set(cls.attributes))
+        found = {name: comment(field) for name, field in cls.attributes.items()}
+        lines = [f"  {name}: {words}" for name, words in found.items() if words]
+        if lines and "Attributes:" not in text:
+            text = "\n".join([text.rstrip(), "", "Attributes:", *lines])
+        cls.docstring.value = text
+
+
+def comment(field):
+    """The comment above a field, as one line."""
+    if not field.lineno:
+        return ""
+    lines, found = field.filepath.read_text().splitlines()[: field.lineno - 1], []
+    while lines and lines[-1].strip().startswith("# "):
+        found.insert(0, lines.pop().strip().removeprefix("# "))
+    return " ".join(found)
 
 
 def separate_parameters(text):

@@ -43,7 +43,7 @@ def on_files(files, config):
         if name != "index.md" and (ROOT / source).exists():
             text = (ROOT / source).read_text()
             files.append(File.generated(config, name, content=text))
-    for name, text in reference.pages().items():
+    for name, text in reference.pages()[0].items():
         files.append(File.generated(config, name, content=text))
     return files
 
@@ -60,6 +60,8 @@ def on_page_markdown(markdown, page, config, files):
     package = next((p for p, listing in reference.TOPICS.items() if listing == name), None)
     if package:
         markdown = ROW.sub(lambda m: f"| {linked(m[1], package)} |", markdown)
+    if name == "reference/index.md":
+        markdown += reference.pages()[1]
     if name.startswith("agents/"):
         markdown += reference.of_agent(page.file.name)
     return markdown

@@ -106,8 +106,9 @@ def listing(package, names):
     return "\n".join(f"::: {package}.{name}\n" for name in names)
 
 
+@functools.cache
 def pages():
-    """Address below docs/ -> Markdown, of all pages of the reference."""
+    """Address below docs/ -> Markdown, of all pages of the reference; and a table of them."""
     made, rows = {}, []
     for package, names in entries().items():
         if not names:
@@ -137,11 +138,8 @@ def pages():
             made[f"reference/{slug(package)}.md"] = "\n".join(parts)
             links = f"[{len(names)} names]({slug(package)}.md)"
         rows.append(f"| `{package}` | {first_paragraph(docstring(package))} | {links} |")
-    made["reference/index.md"] = (
-        "# Reference\n\nEvery public name, from its docstring. Everything else may change without "
-        "notice.\n\n| package | | pages |\n|---|---|---|\n" + "\n".join(rows) + "\n"
-    )
-    return made
+    table = "\n| package | | pages |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    return made, table
 
 
 def of_agent(name):
