@@ -27,8 +27,8 @@ MAY_IMPORT = {
 # before it, inside functions too; `__init__` comes last.
 ORDER = {
     "envs": (
-        *("base", "config", "errors", "options", "statistics", "validation", "tasks", "wrappers"),
-        *("vector", "host", "adapters", "registry", "build", "checks"),
+        *("base", "config", "errors", "options", "packed", "statistics", "validation", "tasks"),
+        *("wrappers", "vector", "host", "adapters", "registry", "build", "checks"),
     ),
     "agents": (
         *(
@@ -36,10 +36,12 @@ ORDER = {
             "shared",
             "on_policy",
             "byol_explore",
+            "c51",
             "count_bonus",
             "dqn",
             "expectrl",
             "icm",
+            "iqn",
         ),
         *("munchausen_dqn", "qr_dqn_retrace", "rnd", "td3", "va_learning", "registry"),
     ),
