@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from bellmax import UserError, losses, must
 from bellmax.agents.configs.value_based import QRDQNRetraceConfig
 from bellmax.agents.shared.base import Agent, Params
+from bellmax.agents.shared.objective import read_objective, see_stock, stock_spec, with_stock
 from bellmax.agents.shared.value_based import ValueLoss, apply_sequence, make_value_agent
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network, quantile_head
@@ -67,7 +68,9 @@ def make_qr_dqn_retrace(config: QRDQNRetraceConfig, spec: EnvSpec) -> Agent:
             selector = led_to.q_values
             if config.selector == "online":
                 selector = apply_sequence(network, params, after.observation).q_values
-            targets = window_targets(config, steps, led_to.quantiles, selector)
+            targets = window_targets(
+                config, steps, led_to.quantiles, selector, masked=spec.action_mask
+            )
         dist_tm1 = jnp.take_along_axis(online.quantiles, before.action[:, :, None, None], axis=-1)
         dist_tm1 = dist_tm1[..., 0]
         each = jax.vmap(jax.vmap(loss_one))(dist_tm1, targets)
@@ -78,26 +81,54 @@ def make_qr_dqn_retrace(config: QRDQNRetraceConfig, spec: EnvSpec) -> Agent:
         q_value = q_value / jnp.maximum(mask, 1e-6)
         return ValueLoss(loss, jnp.abs(jax.lax.stop_gradient(loss)), q_value, mask)
 
-    return make_value_agent(
+    head, keep = quantile_head(config.num_quantiles), needs_behaviour(config)
+    objective = read_objective(config.objective, config.return_range)
+    if objective is None:
+        return make_value_agent(config, spec, loss_function, head=head, keep_log_prob=keep)
+    _check_objective(config)
+    agent = make_value_agent(
         config,
-        spec,
+        stock_spec(spec),
         loss_function,
-        head=quantile_head(config.num_quantiles),
-        keep_log_prob=needs_behaviour(config),
+        head=head,
+        keep_log_prob=keep,
+        wrap_network=lambda network: see_stock(network, objective),
     )
+    discount, returns = config.discount, config.return_range
+    return with_stock(agent, objective, discount=discount, return_range=returns)
+
+
+def _check_objective(config: QRDQNRetraceConfig) -> None:
+    """Raise UserError if an option contradicts an objective other than the mean."""
+    network, objective = config.network, f"agent.objective {config.objective}"
+    torso = "mlp" if network.module else network.torso
+    for key, allowed, value in (
+        ("agent.munchausen", False, config.munchausen),
+        ("agent.network.memory", "none", network.memory),
+        ("agent.network.torso", "mlp", torso),
+    ):
+        if value != allowed:
+            raise UserError(must(key, f"{str(allowed).lower()} for {objective}", value))
+    if isinstance(config.discount, int | float) and config.discount == 0:
+        raise UserError(must("agent.discount", f"above 0 for {objective}", config.discount))
 
 
 def window_targets(
-    config: QRDQNRetraceConfig, steps: Step, dist_q: jax.Array, selector: jax.Array
+    config: QRDQNRetraceConfig,
+    steps: Step,
+    dist_q: jax.Array,
+    selector: jax.Array,
+    *,
+    masked: bool = False,
 ) -> losses.WeightedAtoms:
     """Targets of the T updated steps, leaves [B, T, M].
 
     dist_q: [B, K, N, A], quantiles at the successors of the K transitions. selector: [B, K, A],
-    values that choose the greedy action there.
+    values that choose the greedy action there. masked: whether illegal ones are -inf.
     """
     after = jax.tree.map(lambda x: x[:, 1:], steps)
     anchor = 0 if config.anchor == "first" else "every"
-    targets = jax.vmap(lambda *window: make_target(config, anchor, *window))(
+    targets = jax.vmap(lambda *window: make_target(config, anchor, *window, masked=masked))(
         steps.reward[:, :-1],
         config.discount * steps.discount[:, :-1],
         dist_q,
@@ -144,6 +175,8 @@ def make_target(
     action: jax.Array,
     log_prob: Any,
     trace: jax.Array,
+    *,
+    masked: bool = False,
 ) -> losses.WeightedAtoms:
     """The target of a window of K transitions.
 
@@ -154,6 +187,7 @@ def make_target(
       action, log_prob: [K], action taken at the successor and its log-probability under the actor;
         log_prob is () if not stored.
       trace: [K], 0 where the successor is the last step of its episode.
+      masked: whether illegal actions have values of -inf.
     """
     window = reward, discount, dist_q, action, trace
     decay = config.trace_decay
@@ -172,7 +206,12 @@ def make_target(
         return losses.distributional_n_step_target(reward, discount, dist_v, cut, anchor=anchor)
     num_actions = selector.shape[-1]
     pi = jax.nn.one_hot(greedy, num_actions) * (1.0 - config.target_epsilon)
-    pi = pi + config.target_epsilon / num_actions
+    if masked:
+        legal = selector > -jnp.inf
+        uniform = legal / jnp.sum(legal, axis=-1, keepdims=True)
+        pi = pi + config.target_epsilon * uniform
+    else:
+        pi = pi + config.target_epsilon / num_actions
     if config.trace == "q_lambda":
         c = losses.q_lambda_coefficients(action, lambda_=decay)
     else:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bellmax import UserError, must
@@ -34,6 +35,7 @@ class Evaluation(NamedTuple):
     cut: [S, E] bool, whether the evaluation ended before the episode.
     restarts: number of environments that were recreated after a fault, which resets the return.
     warning: a sentence if newer checkpoints are damaged, or None.
+    objective: [S] float, what the agent maximises, of these returns; None if it is their mean.
     """
 
     step: int
@@ -43,6 +45,7 @@ class Evaluation(NamedTuple):
     cut: np.ndarray
     restarts: int
     warning: str | None
+    objective: np.ndarray | None = None
 
 
 def evaluate_run(
@@ -76,8 +79,9 @@ def evaluate_run(
             experiment = experiment._replace(seeds=[seed])
         returns, lengths, cut = map(np.asarray, experiment.evaluate_policies(inputs, step))
         restarts = sum(experiment.evaluator.report().values())
-    seeds = np.array(experiment.seeds)
-    return Evaluation(step, seeds, returns, lengths, cut, restarts, warning)
+    seeds, score = np.array(experiment.seeds), experiment.agent.score
+    objective = None if score is None else np.array([score(jnp.asarray(r)) for r in returns])
+    return Evaluation(step, seeds, returns, lengths, cut, restarts, warning, objective)
 
 
 def check_seed(run: Path, config: RunConfig, seed: int) -> None:
@@ -106,6 +110,9 @@ def describe_evaluation(evaluation: Evaluation) -> list[str]:
             lines[-1] += f"; deviation {deviation}"
         if returns.size >= FEWEST_SEEDS:  # the range of fewer is above
             lines[-1] += f", 95 % interval {low} to {high}"
+    if evaluation.objective is not None:
+        each = zip(evaluation.seeds, evaluation.objective, strict=True)
+        lines += [f"seed {seed}: objective {value:.{digits}f}" for seed, value in each]
     if evaluation.restarts:
         lines.append(
             "restarts of environments that broke, which reset the episode's return to 0: "
@@ -123,7 +130,8 @@ def describe_evaluation(evaluation: Evaluation) -> list[str]:
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
     """Return an evaluation as JSON values, with an entry for each seed and all episodes."""
     each = zip(*evaluation[1:5], strict=True)
-    return {
+    own = {} if evaluation.objective is None else {"objective": evaluation.objective.tolist()}
+    return own | {
         "step": evaluation.step,
         "restarts": evaluation.restarts,
         "warning": evaluation.warning,

@@ -17,7 +17,7 @@ from bellmax.launch.distributed.processes import is_first, wait_for_all
 from bellmax.launch.distributed.signals import signals_held
 from bellmax.launch.reporting.metrics import MetricsLog
 from bellmax.launch.reporting.progress import Progress
-from bellmax.launch.runners.evaluation import evaluation_rows
+from bellmax.launch.runners.evaluation import evaluation_rows, row_score
 from bellmax.launch.runners.train_state import IntervalMetrics, TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment
@@ -45,7 +45,7 @@ class Session:
     Args:
       experiment, checkpoints, log, progress: the parts of the run and its outputs.
       resume_step: step of the checkpoint from which the run continues.
-      evaluated: [S], the mean returns of that checkpoint, if they are in the log.
+      evaluated: [S], the scores of that checkpoint, if they are in the log.
       in_place: returns whether the run's folder is still in its place; called before a save.
       folder: where policies are saved at each checkpoint and best evaluation; None saves none.
     """
@@ -122,7 +122,7 @@ class Session:
         return state
 
     def evaluate(self, state: TrainState) -> np.ndarray:
-        """Return and log mean episode returns [S] of the greedy policies, once for each step.
+        """Return and log the scores [S] of the greedy policies, `row_score`, once for each step.
 
         NaN if the run was asked to stop during the evaluation, which is then still due.
         """
@@ -132,12 +132,14 @@ class Session:
             if episodes is None:
                 return np.full(len(self.experiment.seeds), np.nan)
             report = self.experiment.evaluator.report()
-            rows = evaluation_rows(episodes, self.experiment.seeds, step)
+            score = self.experiment.agent.score
+            rows = evaluation_rows(episodes, self.experiment.seeds, step, score)
             self.log.write([row | report for row in rows])
-            self.evaluated = step, np.array([row["episode_return"] for row in rows])
+            self.evaluated = step, np.array([row_score(row) for row in rows])
             cut = sum(row["cut_episodes"] for row in rows)
             self.progress.message(
-                f"step {step:,}: evaluation return {self.evaluated[1].mean():.1f}"
+                f"step {step:,}: evaluation return {_mean(rows, 'episode_return'):.1f}"
+                + (f", objective {_mean(rows, 'objective'):.3g}" if score else "")
                 + (f", {cut} of {sum(r['episodes'] for r in rows)} episodes cut" if cut else "")
                 + "".join(f", {name} {n}" for name, n in report.items() if n)
             )
@@ -326,3 +328,7 @@ def first_checkpoint(config: RunConfig) -> int:
 def _finite(tree: Any) -> Any:
     """Return whether each seed [S] has only finite numbers, leaf by leaf."""
     return jax.tree.map(lambda x: jnp.isfinite(x).all(axis=tuple(range(1, x.ndim))), tree)
+
+
+def _mean(rows: list[dict[str, Any]], name: str) -> float:
+    return float(np.mean([row[name] for row in rows]))

@@ -30,7 +30,14 @@ class Act(Protocol):
     """See `Policy`."""
 
     def __call__(
-        self, observation: Any, memory: Memory, is_first: Any, key: jax.Array | None = None
+        self,
+        observation: Any,
+        memory: Memory,
+        is_first: Any,
+        key: jax.Array | None = None,
+        *,
+        reward: Any = None,
+        action_mask: Any = None,
     ) -> tuple[jax.Array, Memory]: ...
 
 
@@ -43,7 +50,8 @@ class Policy(NamedTuple):
         image with a vector as {name: [N, ...]};
         `is_first` is True for the first observation of an episode and resets the memory. Compiled
         once for each N. Policies of bellmax's agents are deterministic; a stochastic policy needs
-        a new key at each call.
+        a new key at each call. `action_mask` [N, A] bool, which actions are legal, for tasks that
+        show it; `reward` [N], of the action before, for agents with an objective other than mean.
     values(observation, memory, is_first) -> named tuple of the network's outputs: q_values [N, A],
         and quantiles [N, K, A] if the network has them. For agents that learn action values.
 
@@ -168,12 +176,23 @@ def load_policy(
         return jnp.asarray(observation)
 
     def act(
-        observation: Any, memory: Memory, is_first: Any, key: jax.Array | None = None
+        observation: Any,
+        memory: Memory,
+        is_first: Any,
+        key: jax.Array | None = None,
+        *,
+        reward: Any = None,
+        action_mask: Any = None,
     ) -> tuple[jax.Array, Memory]:
         observation, is_first = read(observation), jnp.asarray(is_first)
         check_observation(experiment.observation, observation, is_first, any_dtype=any_dtype)
         key = jax.random.key(0) if key is None else key
-        return greedy(restored, observation, memory, is_first, key, 0)
+        given, extras = {"reward": reward, "action_mask": action_mask}, {}
+        for name in agent.sees:
+            if given[name] is None:
+                raise UserError(must(name, "given for this policy", "None"))
+            extras[name] = jnp.asarray(given[name])
+        return greedy(restored, observation, memory, is_first, key, 0, extras)
 
     def values(observation: Any, memory: Memory, is_first: Any) -> Any:
         if read_values is None:

@@ -27,6 +27,7 @@ from bellmax.launch.reporting.metrics import FILE, MetricsLog, read_metrics
 from bellmax.launch.reporting.plot import plot_runs
 from bellmax.launch.reporting.progress import Progress
 from bellmax.launch.reporting.versions import all_versions
+from bellmax.launch.runners.evaluation import row_score
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment, build, check_memory
@@ -187,7 +188,7 @@ def _opened(run: Path, config: RunConfig, actors: str | None) -> Iterator[_Opene
 class _Start(NamedTuple):
     """The checkpoint from which a run continues.
 
-    evaluated: [S], mean returns at that step, None if the log lacks them.
+    evaluated: [S], scores at that step, None if the log lacks them.
     """
 
     step: int
@@ -248,12 +249,12 @@ def changed_versions(run: Path) -> list[str]:
 
 
 def _evaluated(experiment: Experiment, run: Path, step: int) -> np.ndarray | None:
-    """Return the mean returns [S] of the evaluation logged at a step; None if any is missing."""
+    """Return the scores [S] of the evaluation logged at a step; None if any is missing."""
     if not (run / FILE).exists():
         return None
     rows = [row for row in read_metrics(run) if row.get("step") == step]
-    returns = {r["seed"]: r["episode_return"] for r in rows if r.get("kind") == "evaluation"}
-    found = [returns.get(seed) for seed in experiment.seeds]
+    scores = {r["seed"]: row_score(r) for r in rows if r.get("kind") == "evaluation"}
+    found = [scores.get(seed) for seed in experiment.seeds]
     return None if None in found else np.array(found)
 
 
@@ -284,9 +285,10 @@ def _run(opened: _Opened, run: Path, start: _Start | None, said: list[str], outp
             experiment, checkpoints, log, progress, in_place=in_place, folder=out, **known
         )
         state = session.advance_to_end(start.state if start else experiment.init())
-        returns = session.evaluate(state)
-        each = ", ".join(f"{value:.1f}" for value in np.atleast_1d(returns))
-        progress.message(f"evaluation return {returns.mean():.1f} ({each} by seed)")
+        scores = session.evaluate(state)
+        what, form = ("return", ".1f") if experiment.agent.score is None else ("objective", ".3g")
+        each = ", ".join(f"{value:{form}}" for value in np.atleast_1d(scores))
+        progress.message(f"evaluation {what} {scores.mean():{form}} ({each} by seed)")
         curves = plot_runs([out])
         progress.message(f"curve: {curves[0]}\npolicy: {out / 'policy'}\nrun: {out}")
     return 0
