@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 
-def mask_outputs(output: Any, mask: jax.Array) -> Any:
+def mask_outputs(output: Any, mask: Any) -> Any:
     """Return a network's output in which illegal actions have values and logits of -inf.
 
     Advantages are centred again, over the legal actions alone. Where no action is legal, as at the
@@ -15,8 +15,10 @@ def mask_outputs(output: Any, mask: jax.Array) -> Any:
     Args:
       output: named tuple of a q-network, leaves [B, ...]. These fields are masked, if it has them:
         q_values, advantage and behaviour_logits [B, A], quantiles [B, N, A].
-      mask: [B, A] bool, the legal actions.
+      mask: [B, A] bool, the legal actions; () if all are.
     """
+    if isinstance(mask, tuple):
+        return output
     legal = mask | ~jnp.any(mask, axis=-1, keepdims=True)
     changed: dict[str, Any] = {}
     if hasattr(output, "advantage"):

@@ -22,14 +22,14 @@ class RecurrentQNetwork(NamedTuple):
     unroll(params, observations [B, T, ...], actions [B, T], is_first [B, T], RecurrentMemory) ->
         (features [B, T, M], RecurrentMemory after the last step); action t is an input from step
         t + 1 on
-    head(params, features [B, M]) -> output named tuple of the head
+    head(params, features [B, M], further inputs of the head) -> its output, a named tuple
     initial_memory(B) -> RecurrentMemory
     """
 
     init: Callable[[jax.Array], RecurrentParams]
     step: Callable[..., tuple[jax.Array, jax.Array]]
     unroll: Callable[..., tuple[jax.Array, RecurrentMemory]]
-    head: Callable[[RecurrentParams, jax.Array], Any]
+    head: Callable[..., Any]
     initial_memory: Callable[[int], RecurrentMemory]
 
 
@@ -103,7 +103,7 @@ def make_recurrent_q_network(
         after = RecurrentMemory(beliefs[-1], actions[:, -1])
         return jnp.swapaxes(beliefs[..., :size], 0, 1), after
 
-    def read(params: RecurrentParams, features: jax.Array) -> Any:
-        return outputs.apply(params.heads, features)
+    def read(params: RecurrentParams, features: jax.Array, *inputs: jax.Array) -> Any:
+        return outputs.apply(params.heads, features, *inputs)
 
     return RecurrentQNetwork(init, step, unroll, read, core.initial_memory)

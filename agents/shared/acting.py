@@ -62,7 +62,7 @@ def apply_step(
         output = network.head(params, features)
     else:
         output, belief = network.apply(params, observation), ()
-    return output if isinstance(action_mask, tuple) else mask_outputs(output, action_mask), belief
+    return mask_outputs(output, action_mask), belief
 
 
 def draw_action(choice: jax.Array, num_actions: int, mask: Any) -> tuple[jax.Array, Any]:

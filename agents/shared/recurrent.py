@@ -9,6 +9,7 @@ Source: Kapturowski et al. 2019 (R2D2). Deviations: sequences may start at any s
 reward is not an input, and no rescaling of values.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -28,11 +29,24 @@ class RecurrentBehaviour(NamedTuple):
     own: Any = ()
 
 
-class Windows(NamedTuple):
-    """The windows of B sequences, W of each; the first three are arguments of an agent's loss.
+class Table(NamedTuple):
+    """What a network says of B * T' steps, in place of its parameters.
 
-    network: reads outputs of one of the networks at numbers of steps. params, target_params: the
-        outputs of the online and of the target network, leaves [B * T', ...].
+    output: of its head, leaves [B * T', ...]. features: [B * T', M], inputs of the head. params:
+        the network's own. mask: [B * T', A] bool, legal actions; () if all are.
+    """
+
+    output: Any
+    features: jax.Array
+    params: Params
+    mask: Any
+
+
+class Windows(NamedTuple):
+    """The windows of B sequences, W of each: the arguments of an agent's loss.
+
+    network: reads a Table at numbers of steps. params, target_params: the Tables of the online and
+        of the target network.
     steps: [B * W, n + 1] steps, whose observations are numbers of steps, int32.
     """
 
@@ -61,17 +75,16 @@ def cut_windows(
     head = jax.tree.map(lambda x: x[:, :burn], steps)
     rest = jax.tree.map(lambda x: x[:, burn:], steps)
 
-    def outputs(params: Params) -> Any:
+    def table(params: Params) -> Table:
         memory = stored
         if burn:
             _, memory = network.unroll(params, head.observation, head.action, head.is_first, memory)
             memory = jax.tree.map(jax.lax.stop_gradient, memory)
         features, _ = network.unroll(params, rest.observation, rest.action, rest.is_first, memory)
-        output = network.head(params, features.reshape(-1, features.shape[-1]))
-        if isinstance(rest.action_mask, tuple):
-            return output
-        mask = rest.action_mask
-        return mask_outputs(output, mask.reshape(-1, mask.shape[-1]))
+        features, mask = features.reshape(-1, features.shape[-1]), rest.action_mask
+        mask = mask if isinstance(mask, tuple) else mask.reshape(-1, mask.shape[-1])
+        output = mask_outputs(network.head(params, features), mask)
+        return Table(output, features, params, mask)
 
     length = rest.reward.shape[1]
     starts = jnp.arange(length - config.n_step)
@@ -83,8 +96,16 @@ def cut_windows(
     numbers = jnp.arange(batch * length).reshape(batch, length)
     own = {"observation": numbers, "behaviour": rest.behaviour.own, "action_mask": ()}
     cuts = jax.tree.map(cut, rest._replace(**own))
-    reader = Network(network.init, lambda table, i: jax.tree.map(lambda x: x[i], table))
-    return Windows(reader, outputs(params), outputs(target_params), cuts)
+    reader = Network(network.init, functools.partial(_read, network))
+    return Windows(reader, table(params), table(target_params), cuts)
+
+
+def _read(network: RecurrentQNetwork, table: Table, number: jax.Array, *inputs: jax.Array) -> Any:
+    """Return outputs at numbers of steps; with further inputs of the head, its output for these."""
+    if not inputs:
+        return jax.tree.map(lambda x: x[number], table.output)
+    mask = table.mask if isinstance(table.mask, tuple) else table.mask[number]
+    return mask_outputs(network.head(table.params, table.features[number], *inputs), mask)
 
 
 def mix_priorities(priority: jax.Array, mask: jax.Array, share: float, batch: int) -> jax.Array:

@@ -260,8 +260,8 @@ def _masked(
         x.reshape(steps.reward.size, *x.shape[2:]) for x in (steps.observation, steps.action_mask)
     )
 
-    def apply(params: Params, number: jax.Array) -> Any:
-        return mask_outputs(network.apply(params, seen[number]), mask[number])
+    def apply(params: Params, number: jax.Array, *inputs: jax.Array) -> Any:
+        return mask_outputs(network.apply(params, seen[number], *inputs), mask[number])
 
     cut = steps._replace(observation=numbers, action_mask=())
     return Network(network.init, apply), params, target_params, cut

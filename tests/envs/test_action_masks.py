@@ -169,7 +169,7 @@ def test_a_missing_mask_is_told():
 
 
 def test_taxi_shows_its_masks():
-    batch = make_batch("gymnasium/Taxi-v3", 1, action_mask=True)
+    batch = make_batch("gymnasium/Taxi-v4", 1, action_mask=True)
     first = batch.reset(0)
     assert first.action_mask.shape == (1, 6) and 0 < first.action_mask.sum() < 6
     batch.close()

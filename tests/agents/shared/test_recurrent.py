@@ -207,7 +207,7 @@ def test_no_gradient_flows_through_the_burn_in():
         windows = cut_windows(
             network, CONFIG, params, params, steps._replace(observation=observation)
         )
-        return jnp.sum(jnp.sin(windows.params.q_values))
+        return jnp.sum(jnp.sin(windows.params.output.q_values))
 
     reached = np.abs(gradient(steps.observation)).max(axis=(0, 2))
     assert (reached[:BURN] == 0).all() and (reached[BURN:] > 0).all()
