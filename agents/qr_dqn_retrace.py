@@ -30,21 +30,7 @@ def make_qr_dqn_retrace(config: QRDQNRetraceConfig, spec: EnvSpec) -> Agent:
       UserError: actions are not discrete, the network does not fit, or options contradict each
         other.
     """
-    if config.trace == "one_step" and config.n_step != 1:
-        raise UserError(must("agent.n_step", "1 for agent.trace one_step", config.n_step))
-    if config.trace in ("uncorrected", "one_step") and config.target_epsilon:
-        raise UserError(
-            must("agent.target_epsilon", f"0 for agent.trace {config.trace}", config.target_epsilon)
-        )
-    rule = config.trace, config.selector, config.anchor
-    if config.munchausen and rule != ("one_step", "target", "first"):
-        raise UserError(
-            must(
-                "agent.trace, agent.selector and agent.anchor",
-                "one_step, target and first for agent.munchausen",
-                ", ".join(rule),
-            )
-        )
+    _check_rule(config)
     tau = losses.quantile_midpoints(config.num_quantiles)
 
     def loss_one(dist_tm1: jax.Array, target: losses.WeightedAtoms) -> jax.Array:
@@ -96,6 +82,25 @@ def make_qr_dqn_retrace(config: QRDQNRetraceConfig, spec: EnvSpec) -> Agent:
     )
     discount, returns = config.discount, config.return_range
     return with_stock(agent, objective, discount=discount, return_range=returns)
+
+
+def _check_rule(config: QRDQNRetraceConfig) -> None:
+    """Raise UserError if the options of the target contradict each other."""
+    if config.trace == "one_step" and config.n_step != 1:
+        raise UserError(must("agent.n_step", "1 for agent.trace one_step", config.n_step))
+    if config.trace in ("uncorrected", "one_step") and config.target_epsilon:
+        raise UserError(
+            must("agent.target_epsilon", f"0 for agent.trace {config.trace}", config.target_epsilon)
+        )
+    rule = config.trace, config.selector, config.anchor
+    if config.munchausen and rule != ("one_step", "target", "first"):
+        raise UserError(
+            must(
+                "agent.trace, agent.selector and agent.anchor",
+                "one_step, target and first for agent.munchausen",
+                ", ".join(rule),
+            )
+        )
 
 
 def _check_objective(config: QRDQNRetraceConfig) -> None:

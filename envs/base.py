@@ -125,7 +125,7 @@ class Step(NamedTuple):
     is_last: [] bool, o_t is the last observation of an episode: its action, reward and discount
       are placeholders and must be ignored.
     behaviour: pytree that the actor stores with a_t, such as its log-probability; () if none.
-    action_mask: [A] bool, which actions are legal at o_t; () if the task does not show it.
+    action_mask: [A] bool, which actions are legal at o_t; () if the task hides it.
     """
 
     observation: jax.Array

@@ -26,7 +26,7 @@ class Gamble:
     """Two steps. The first earns 0 or 2, whatever the action; then action 0 earns 1, and action 1
     earns 3 with probability 0.6, else -1.
 
-    The observation does not show the first reward. The mean return is largest, 2.4, for always
+    The first reward is not in the observation. The mean return is largest, 2.4, for always
     gambling. The mean of the worst half of returns is at most 1.0 for policies of the observation,
     and 1.4 for gambling after a first reward of 0 alone.
     """
