@@ -40,7 +40,8 @@ class _Encoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         config = self.config
-        torso = make_torso(config.torso, config.hidden, jnp.dtype(config.dtype), self.num_values)
+        shape = config.torso, config.hidden, jnp.dtype(config.dtype), self.num_values
+        torso = make_torso(*shape, norm=config.norm)
         return torso(x).astype(jnp.float32)
 
 
@@ -69,7 +70,9 @@ def make_recurrent_q_network(
     dtype, size = jnp.dtype(config.dtype), config.memory_size
     encoder = _Encoder(config, count_values(observation))
     core = make_core({"gru": GRU, "lstm": LSTM}[config.memory](size, dtype), num_actions)
-    outputs = value_head(config, head).module(num_actions, dtype)
+    head = value_head(config, head)
+    width = (size,) if head.has_last_layer else ()
+    outputs = head.module(num_actions, dtype, *width)
 
     def init(key: jax.Array) -> RecurrentParams:
         keys = jax.random.split(key, 3)

@@ -1,20 +1,18 @@
-"""Acting of value-based agents: epsilon-greedy, with or without memory."""
+"""Networks of value-based agents for one step, with or without memory, and random actions."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from bellmax import UserError, must
 from bellmax.agents.configs.value_based import ValueConfig
-from bellmax.agents.shared.base import Act, ActInput, ActorOutput, Memory, Params, count_actions
-from bellmax.agents.shared.recurrent import RecurrentBehaviour, check_lengths
+from bellmax.agents.shared.base import Memory, Params, count_actions
+from bellmax.agents.shared.recurrent import check_lengths
 from bellmax.envs import EnvSpec
 from bellmax.networks import (
     Head,
     Network,
-    RecurrentMemory,
     RecurrentQNetwork,
     make_q_network,
     make_recurrent_q_network,
@@ -81,52 +79,3 @@ def draw_action(choice: jax.Array, num_actions: int, mask: Any) -> tuple[jax.Arr
     number = jnp.minimum((choice * count).astype(jnp.int32), count - 1)
     reached = jnp.cumsum(legal, axis=-1) > number[:, None]
     return jnp.argmax(reached, axis=-1).astype(jnp.int32), count
-
-
-def make_act(
-    network: Network | RecurrentQNetwork,
-    num_actions: int,
-    epsilon: optax.Schedule,
-    keep_log_prob: bool,
-) -> Act:
-    """Make the epsilon-greedy `act` of a network.
-
-    Args:
-      network: with or without memory.
-      num_actions: A.
-      epsilon: from environment steps to the probability of a random action.
-      keep_log_prob: whether the log-probability of the action is stored with it.
-    """
-    recurrent = isinstance(network, RecurrentQNetwork)
-
-    def choose(
-        greedy: jax.Array, inputs: ActInput, evaluate: bool
-    ) -> tuple[jax.Array, jax.Array | tuple[()]]:
-        """Return actions and, if they are stored, their log-probabilities."""
-        if evaluate:
-            return greedy, jnp.zeros(greedy.shape) if keep_log_prob else ()
-        # A single call draws both: splitting the key and `randint` would make four more draws per
-        # step.
-        explore, choice = jax.random.uniform(inputs.key, (2, *greedy.shape))
-        random, count = draw_action(choice, num_actions, inputs.action_mask)
-        rate = epsilon(inputs.step)
-        action = jnp.where(explore < rate, random, greedy)
-        if not keep_log_prob:
-            return action, ()
-        # A random action may equal the greedy one; among ties the first action is greedy.
-        probability = rate / count + (1.0 - rate) * (action == greedy)
-        return action, jnp.log(probability)
-
-    def act(params: Params, inputs: ActInput, *, evaluate: bool = False) -> ActorOutput:
-        before = inputs.memory
-        seen = inputs.observation, before, inputs.is_first, inputs.action_mask
-        output, belief = apply_step(network, params, *seen)
-        greedy = output.q_values.argmax(axis=-1).astype(jnp.int32)
-        action, stored = choose(greedy, inputs, evaluate)
-        if not recurrent:
-            return ActorOutput(action, before, stored)
-        return ActorOutput(
-            action, RecurrentMemory(belief, action), RecurrentBehaviour(before, stored)
-        )
-
-    return act
