@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         OnPolicyConfig,
         RNDConfig,
     )
+    from bellmax.agents.configs.traceable import TRACEABLE
     from bellmax.agents.configs.value_based import (
         DQNConfig,
         MunchausenDQNConfig,
@@ -90,6 +91,7 @@ _MODULES = {
         "OnPolicyConfig",
         "RNDConfig",
     ),
+    "configs.traceable": ("TRACEABLE",),
     "configs.value_based": (
         "DQNConfig",
         "MunchausenDQNConfig",
@@ -149,6 +151,7 @@ __all__ = [
     "RNDConfig",
     "ReplaySpec",
     "TD3Config",
+    "TRACEABLE",
     "Target",
     "Transition",
     "VALearningConfig",

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval, Le
 
+from bellmax.agents.configs.traceable import TRACEABLE
 from bellmax.networks.config import NetworkConfig
 
 
@@ -12,39 +13,38 @@ from bellmax.networks.config import NetworkConfig
 class ValueConfig:
     """Hyper-parameters that value-based agents share.
 
-    `batch_size`, `n_step`, `network` and the lengths of schedules (`target_period`, `*_steps`) are
-    static; the other numbers may be traced values, so that an agent can be made under `vmap`.
+    Numbers marked TRACEABLE may be traced values, so that an agent can be made under `vmap`.
     """
 
     # Adam's learning rate; decays linearly to final_learning_rate if that is set.
-    learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 2.5e-4
+    learning_rate: Annotated[float, Gt(0), Interval(le=1), TRACEABLE] = 2.5e-4
     # Learning rate after learning_rate_steps; none keeps it constant.
-    final_learning_rate: Annotated[float, Interval(ge=0, le=1)] | None = None
+    final_learning_rate: Annotated[float, Interval(ge=0, le=1), TRACEABLE] | None = None
     # Length of the learning rate's decay, in gradient steps.
     learning_rate_steps: Annotated[int, Ge(1)] = 100_000
     # Adam's epsilon (optax's default; Atari agents use 0.01 / batch size).
-    adam_epsilon: Annotated[float, Gt(0), Interval(le=1)] = 1e-8
+    adam_epsilon: Annotated[float, Gt(0), Interval(le=1), TRACEABLE] = 1e-8
     # Gradient clipping: bound on the global norm; none does not clip.
-    max_gradient_norm: Annotated[float, Gt(0)] | None = None
+    max_gradient_norm: Annotated[float, Gt(0), TRACEABLE] | None = None
     # Gamma, per environment step.
-    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
+    discount: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 0.99
     # Rewards summed before the bootstrap, in environment steps (Munchausen and DQN papers: 1).
     n_step: Annotated[int, Interval(ge=1, le=1000)] = 1
     # Transitions per gradient step.
     batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 128
     # Probability of a random action at the start.
-    epsilon_start: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    epsilon_start: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 1.0
     # Probability of a random action after epsilon_steps.
-    epsilon_end: Annotated[float, Interval(ge=0, le=1)] = 0.05
+    epsilon_end: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 0.05
     # Length of the linear decay of epsilon, in environment steps.
     epsilon_steps: Annotated[int, Ge(1)] = 10_000
     # Gradient steps between updates of the target network.
     target_period: Annotated[int, Ge(1)] = 100
     # Rate of target updates: 1 copies the online network, smaller values are Polyak averaging.
-    target_rate: Annotated[float, Gt(0), Interval(le=1)] = 1.0
+    target_rate: Annotated[float, Gt(0), Interval(le=1), TRACEABLE] = 1.0
     # Threshold of the Huber loss, in reward units: larger errors count linearly; 0 is half the
     # squared loss.
-    huber_delta: Annotated[float, Ge(0)] = 1.0
+    huber_delta: Annotated[float, Ge(0), TRACEABLE] = 1.0
     network: NetworkConfig = field(default_factory=NetworkConfig)
 
 
@@ -62,11 +62,11 @@ class MunchausenDQNConfig(ValueConfig):
 
     # Tau, temperature of the softmax policy, in reward units (paper: 0.03, for rewards in [-1,
     # 1]).
-    temperature: Annotated[float, Gt(0)] = 0.03
+    temperature: Annotated[float, Gt(0), TRACEABLE] = 0.03
     # Alpha, weight of the log-policy in the reward (paper: 0.9).
-    alpha: Annotated[float, Interval(ge=0, le=1)] = 0.9
+    alpha: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 0.9
     # l0, lower clip of the scaled log-policy tau log pi, in reward units (paper: -1).
-    clip: Annotated[float, Le(0)] = -1.0
+    clip: Annotated[float, Le(0), TRACEABLE] = -1.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class QRDQNRetraceConfig(ValueConfig):
     # (arXiv:1710.10044; needs n_step 1).
     trace: Literal["retrace", "q_lambda", "uncorrected", "one_step"] = "retrace"
     # Lambda, decay of the traces.
-    trace_decay: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    trace_decay: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 1.0
     # Epsilon of the epsilon-greedy target policy; 0 is greedy and needs no stored behaviour
     # probabilities.
     target_epsilon: Annotated[float, Interval(ge=0, le=1)] = 0.0
@@ -95,11 +95,11 @@ class QRDQNRetraceConfig(ValueConfig):
     # (arXiv:2007.14430; needs trace one_step, selector target, anchor first).
     munchausen: bool = False
     # Tau, temperature of M-QR-DQN's softmax policy, in reward units.
-    temperature: Annotated[float, Gt(0)] = 0.03
+    temperature: Annotated[float, Gt(0), TRACEABLE] = 0.03
     # Alpha, weight of the log-policy in the reward.
-    alpha: Annotated[float, Interval(ge=0, le=1)] = 0.9
+    alpha: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 0.9
     # l0, lower clip of the scaled log-policy tau log pi, in reward units.
-    clip: Annotated[float, Le(0)] = -1.0
+    clip: Annotated[float, Le(0), TRACEABLE] = -1.0
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,6 @@ class VALearningConfig(ValueConfig):
     # `uncorrected` is the plain n-step return, `retrace` cuts the trace at non-greedy actions.
     trace: Literal["uncorrected", "retrace"] = "uncorrected"
     # Lambda, decay of Retrace's traces.
-    trace_decay: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    trace_decay: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 1.0
     # Whether the online network chooses the bootstrap action (arXiv:1509.06461).
     double: bool = False
