@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         OnPolicyConfig,
         RNDConfig,
     )
-    from bellmax.agents.configs.traceable import TRACEABLE
+    from bellmax.agents.configs.traceable import TRACEABLE, Traceable, is_traceable
     from bellmax.agents.configs.value_based import (
         DQNConfig,
         MunchausenDQNConfig,
@@ -91,7 +91,7 @@ _MODULES = {
         "OnPolicyConfig",
         "RNDConfig",
     ),
-    "configs.traceable": ("TRACEABLE",),
+    "configs.traceable": ("TRACEABLE", "Traceable", "is_traceable"),
     "configs.value_based": (
         "DQNConfig",
         "MunchausenDQNConfig",
@@ -153,11 +153,13 @@ __all__ = [
     "TD3Config",
     "TRACEABLE",
     "Target",
+    "Traceable",
     "Transition",
     "VALearningConfig",
     "ValueConfig",
     "ValueLoss",
     "apply_sequence",
+    "is_traceable",
     "make_actor_critic_agent",
     "make_byol_explore",
     "make_count_bonus",
@@ -177,6 +179,8 @@ __all__ = [
     "transitions",
     "update_target",
 ]
+# Modules that launch uses too; their names are not public.
+INTERNAL_MODULES = ("registry",)
 
 
 def __getattr__(name: str) -> Any:

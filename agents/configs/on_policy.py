@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval
 
 from bellmax.agents.configs.traceable import TRACEABLE
-from bellmax.networks.config import RecurrentNetworkConfig
+from bellmax.networks import RecurrentNetworkConfig
 
 
 @dataclass(frozen=True)

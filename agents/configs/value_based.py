@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval, Le
 
 from bellmax.agents.configs.traceable import TRACEABLE
-from bellmax.networks.config import NetworkConfig
+from bellmax.networks import NetworkConfig
 
 
 @dataclass(frozen=True)

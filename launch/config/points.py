@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bellmax import UserError
-from bellmax.agents.configs.traceable import is_traceable
+from bellmax.agents import is_traceable
 from bellmax.envs.options import unknown
 from bellmax.launch.config.aliases import known_as
 from bellmax.launch.config.fields import hints, section_type

@@ -94,7 +94,7 @@ def open_loggers(
 
     Args:
       folder: the run's folder.
-      config: names the loggers, and is shown by each.
+      config: names the loggers; each of them gets it.
       resume_step: step of the checkpoint that the run resumes from; None starts new logs.
 
     Returns:
@@ -119,7 +119,7 @@ def open_loggers(
 
 
 def check_logger(field: str, logger: Any) -> None:
-    """Raise UserError if an object is no Logger, and say so of a class; `field`: its name."""
+    """Raise UserError if an object lacks the methods of a Logger; `field`: its name in messages."""
     kind = f"the class {logger.__name__}" if isinstance(logger, type) else type(logger).__name__
     methods = [getattr(logger, name, None) for name in ("log", "close")]
     if isinstance(logger, type) or not all(map(callable, methods)):
@@ -135,10 +135,10 @@ class TensorBoardLogger:
         from tensorboardX import SummaryWriter
         from tensorboardX.summary import hparams
 
-        # This hides events of later steps, which the resumed run writes again.
+        # Hides the events of later steps, which the resumed run writes again.
         purge = None if resume_step is None else resume_step + 1
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own dependencies
+            warnings.simplefilter("ignore")  # from its dependencies
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
             flat = {key: _scalar(value) for key, value in flatten(config).items()}
             events: Any = self._writer.file_writer

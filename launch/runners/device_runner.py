@@ -69,7 +69,7 @@ class DeviceRunner:
         """Do nothing: a compiled call of `advance` runs to its end."""
 
     def close(self) -> None:
-        """Do nothing: its environments hold nothing outside jax."""
+        """Do nothing: its environments have no resources outside jax."""
 
 
 def make_runner(
@@ -97,55 +97,24 @@ def make_runner(
     values, make = Varied({}, lambda values: agent) if varied is None else varied
     values, split = dict(values), make_split(mesh)
 
-    def learning(agent: Agent) -> Learning:
+    def phases(values: Mapping[str, Any]) -> tuple[Any, Learning]:
+        """Return the functions of one learner: `collect`, and those of its learning phase."""
+        agent, updates = make(values), updates_per_rollout
+        collect = _make_collect(agent, env, rollout_length)
         if replay is None:
-            return from_rollout(agent, env.num_envs, updates_per_rollout, split)
-        return from_replay(agent, replay, updates_per_rollout, split)
+            return collect, from_rollout(agent, env.num_envs, updates, split)
+        return collect, from_replay(agent, replay, updates, split)
 
-    def fill_one(
-        values: Any, state: TrainState, interval: IntervalMetrics
-    ) -> tuple[TrainState, IntervalMetrics]:
-        agent = make(values)
-        state, interval, rollout = _make_collect(agent, env, rollout_length)(state, interval)
-        return learning(agent).keep(state, rollout), interval
-
-    def iterate_one(
-        values: Any, state: TrainState, interval: IntervalMetrics
-    ) -> tuple[TrainState, IntervalMetrics]:
-        agent = make(values)
-        keep, learn = learning(agent)
-        state, interval, rollout = _make_collect(agent, env, rollout_length)(state, interval)
-        return learn(keep(state, rollout), rollout, interval)
-
-    # A single seed uses vmap too, so that its operations are those of one seed among many, and both
-    # results are equal up to rounding.
-    state_axes = seed_axes(replay is None)
-    axes = state_axes, 0
-    run_fill = jax.vmap(fill_one, in_axes=(0, *axes), out_axes=axes)
-    run_iterate = jax.vmap(iterate_one, in_axes=(0, *axes), out_axes=axes)
-    # A point that diverges ends itself only, while seeds of one point stop together.
-    healthy = jnp.all if varied is None else jnp.any
     traces: list[int] = []
     example = example_step(agent, jax.eval_shape(env.reset, jax.random.key(0))[1])
+    state_axes = seed_axes(replay is None)
+    # A point that diverges ends alone, while the seeds of a run without points end together.
+    finite = jnp.all if varied is None else jnp.any
+    run = _make_advance(phases, values, finite, state_axes)
 
     def advance(state: TrainState, warmup: jax.Array, rollouts: jax.Array):
         traces.append(len(traces) + 1)
-        interval = zero_metrics(agent, example, num_seeds)
-
-        def fill(i: jax.Array, carry: tuple[TrainState, IntervalMetrics]):
-            return run_fill(values, *carry)
-
-        def going(carry: tuple[jax.Array, TrainState, IntervalMetrics]) -> jax.Array:
-            return (carry[0] < rollouts) & healthy(carry[2].finite)
-
-        def iterate(carry: tuple[jax.Array, TrainState, IntervalMetrics]):
-            i, state, interval = carry
-            return i + 1, *run_iterate(values, state, interval)
-
-        state, interval = jax.lax.fori_loop(0, warmup, fill, (state, interval))
-        carry = jnp.zeros((), jnp.int32), state, interval
-        _, state, interval = jax.lax.while_loop(going, iterate, carry)
-        return state, interval
+        return run(state, zero_metrics(agent, example, num_seeds), warmup, rollouts)
 
     init_each = jax.vmap(_make_init(make, env, replay, example), out_axes=state_axes)
 
@@ -164,13 +133,67 @@ def make_runner(
     )
 
 
+def _make_advance(
+    phases: Callable[[Mapping[str, Any]], tuple[Any, Learning]],
+    values: Mapping[str, Any],
+    finite: Callable[[jax.Array], jax.Array],
+    state_axes: TrainState,
+) -> Callable[..., tuple[TrainState, IntervalMetrics]]:
+    """Make the loops of `advance` over rollouts of all seeds, given the functions of one seed.
+
+    Args:
+      phases: from the values of a learner to its functions.
+      values: leaves [S].
+      finite: from whether each learner's losses are finite, [S], to whether the loop continues.
+      state_axes: as `seed_axes` returns.
+    """
+
+    def fill_one(
+        values: Any, state: TrainState, interval: IntervalMetrics
+    ) -> tuple[TrainState, IntervalMetrics]:
+        collect, learning = phases(values)
+        state, interval, rollout = collect(state, interval)
+        return learning.keep(state, rollout), interval
+
+    def iterate_one(
+        values: Any, state: TrainState, interval: IntervalMetrics
+    ) -> tuple[TrainState, IntervalMetrics]:
+        collect, (keep, learn) = phases(values)
+        state, interval, rollout = collect(state, interval)
+        return learn(keep(state, rollout), rollout, interval)
+
+    # A single seed uses vmap too, so that its operations are those of one seed among many, and both
+    # results are equal up to rounding.
+    axes = state_axes, 0
+    fill_all = jax.vmap(fill_one, in_axes=(0, *axes), out_axes=axes)
+    iterate_all = jax.vmap(iterate_one, in_axes=(0, *axes), out_axes=axes)
+
+    def run(state: TrainState, interval: IntervalMetrics, warmup: Any, rollouts: Any):
+        def fill(i: jax.Array, carry: tuple[TrainState, IntervalMetrics]):
+            return fill_all(values, *carry)
+
+        def unfinished(carry: tuple[jax.Array, TrainState, IntervalMetrics]) -> jax.Array:
+            return (carry[0] < rollouts) & finite(carry[2].finite)
+
+        def iterate(carry: tuple[jax.Array, TrainState, IntervalMetrics]):
+            i, state, interval = carry
+            return i + 1, *iterate_all(values, state, interval)
+
+        state, interval = jax.lax.fori_loop(0, warmup, fill, (state, interval))
+        carry = jnp.zeros((), jnp.int32), state, interval
+        _, state, interval = jax.lax.while_loop(unfinished, iterate, carry)
+        return state, interval
+
+    return run
+
+
 def _make_init(
     make: Callable[[Mapping[str, Any]], Agent],
     env: VectorEnv,
     replay: replay_lib.Replay | None,
     example: Step,
 ) -> Callable[[Mapping[str, Any], jax.Array], TrainState]:
-    """Make the function from the values and the seed [] of a learner to its state at the start."""
+    """Make the function from the values and the seed [] of a learner to its initial state."""
 
     def init(values: Mapping[str, Any], seed: jax.Array) -> TrainState:
         env_state, timestep = env.reset(stream(jax.random.key(seed), "reset"))
