@@ -191,29 +191,32 @@ def test_loggers_have_a_name_for_each_point(grid):
 def test_a_point_that_diverges_leaves_the_others_as_they_are(folder, tmp_path, capsys):
     """Without epsilon Adam divides 0 by 0 where a unit of the network has no gradient."""
     source, options = str(folder / "small.yaml"), ["--vmap.agent.adam-epsilon", "1e-60,1e-8"]
-    assert main(["train", source, "--out", str(tmp_path / "run"), *options, "--steps=320"]) == 0
+    options += ["--seeds=1", "--steps=320"]
+    assert main(["train", source, "--out", str(tmp_path / "run"), *options]) == 0
     said = capsys.readouterr().out
-    assert said.count("at adam_epsilon=1e-60 is not finite at gradient step 1 (") == 2
-    assert said.count("; the others continue") == 2
+    assert said.count("seed 3 at adam_epsilon=1e-60 is not finite at gradient step 1 (") == 1
+    assert said.count("; the others continue") == 1
     log = rows(tmp_path / "run")
     bad, good = ([r for r in log if r["vmap"]["agent.adam_epsilon"] == e] for e in (1e-60, 1e-8))
     learned = [r for r in bad if r["step"] > 80]
     assert learned and all(r["episode_return"] is None for r in learned)
-    assert all(r["loss"] is not None for r in good if r["kind"] == "train")
+    assert all(r["loss"] is not None for r in good if r["kind"] == "train" and r["step"] > 80)
     best = tmp_path / "run" / "policy"
     assert not (best / "adam_epsilon=1e-60" / "best").exists()
     assert (best / "adam_epsilon=1e-08" / "best" / "seed-3.msgpack").exists()
     assert main(["resume", str(tmp_path / "run"), "--steps=400"]) == 0
     assert "not finite" not in capsys.readouterr().out
     last = [r for r in rows(tmp_path / "run", "evaluation") if r["step"] == 400]
-    assert [r["episode_return"] is None for r in last] == [True, True, False, False]
+    assert [r["episode_return"] is None for r in last] == [True, False]
 
 
+@pytest.mark.slow
 def test_all_points_that_diverge_end_the_run(folder, tmp_path, capsys):
-    source, options = str(folder / "small.yaml"), ["--vmap.agent.adam-epsilon", "1e-60,1e-61"]
+    options = ["--vmap.agent.adam-epsilon", "1e-60,1e-61", "--seeds=1"]
+    source = str(folder / "small.yaml")
     assert main(["train", source, "--out", str(tmp_path / "run"), *options]) == 1
     error = capsys.readouterr().err
-    assert re.search("seed 4 at adam_epsilon=1e-61 is not finite at gradient step 1", error)
+    assert re.search("seed 3 at adam_epsilon=1e-60 is not finite at gradient step 1", error)
 
 
 def test_a_vmap_of_one_value_is_a_point(folder):
