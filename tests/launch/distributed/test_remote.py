@@ -28,7 +28,11 @@ def write(folder, **texts):
 
 def content(store):
     cut = len("/bucket/runs/first/")
-    return {n[cut:]: store.cat_file(store(), n).decode() for n in store.names() if "owner" not in n}
+    return {
+        n[cut:]: store.cat_file(store(), n).decode(errors="replace")
+        for n in store.names()
+        if "owner" not in n
+    }
 
 
 def test_only_what_changed_is_copied_and_a_manifest_last(store, tmp_path):
