@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from arguments import parse
 from timing import table
 
 
@@ -52,14 +53,14 @@ def measured(name: str, runs: list[list[str]], folder: Path) -> dict[str, object
     }
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--points", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20_000)
-    args = parser.parse_args()
+    args = parse(parser, words, points=2, seeds=1, steps=1_200)
     rates = [f"{rate:.3g}" for rate in np.geomspace(1e-5, 1e-2, args.points)]
     shared = [f"--seeds={args.seeds}", f"--steps={args.steps}", f"--log-every={args.steps}"]
     with tempfile.TemporaryDirectory() as name:
