@@ -181,7 +181,7 @@ def load_policy(
     """
     run = Path(run)
     if point is not None:
-        run = _find_point(run, point)
+        run = _find_point(run, point, trust=trust)
     config = load_to_play(run, trust=trust)
     seed = config.seed if seed is None else seed
     path = policy_folder(run, best=best) / f"seed-{seed}.msgpack"
@@ -225,9 +225,9 @@ def load_policy(
     return Policy(agent.initial_memory, act, values)
 
 
-def _find_point(run: Path, point: str | Mapping[str, float]) -> Path:
+def _find_point(run: Path, point: str | Mapping[str, float], *, trust: bool) -> Path:
     """Return the folder of a point's policies of a run; UserError names those that there are."""
-    config, folder = load(run, trust=True), policy_folder(run)
+    config, folder = load(run, trust=trust), policy_folder(run)
     names = [point_name(each) for each in points_of(config) if each]
     if not names:
         raise UserError(must("point", f"left out, as {run} has no vmap", str(point)))

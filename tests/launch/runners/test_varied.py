@@ -36,6 +36,11 @@ VARIANTS = {
 }
 CASES = [(name, options) for name, variants in VARIANTS.items() for options in variants]
 NAMES = [" ".join([name, *options]) for name, options in CASES]
+FAST = ("munchausen_dqn", "qr_dqn_retrace --agent.n-step=3", "expectrl", "byol_explore")
+SOME = [
+    pytest.param(*case, id=name, marks=[] if name in FAST else pytest.mark.slow)
+    for case, name in zip(CASES, NAMES, strict=True)
+]
 
 
 def traced_and_alone(name, options):
@@ -59,7 +64,7 @@ def _value(config, key):
     return 0.3 if value is None else float(np.float32(value * 0.9 or 0.1))
 
 
-@pytest.mark.parametrize(("name", "options"), CASES, ids=NAMES)
+@pytest.mark.parametrize(("name", "options"), SOME)
 def test_every_marked_number_can_be_traced(name, options):
     varied, alone = traced_and_alone(name, options)
     states = [jax.eval_shape(x.runner.init, jnp.zeros(1, jnp.int32)) for x in (varied, alone)]
