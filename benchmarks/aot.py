@@ -103,6 +103,7 @@ MEMORY = {
     **{"v5e, 16 GB": 16, "v6e, 32 GB": 32, "v5p, 95 GB": 95},
     **{"24 GB": 24, "40 GB": 40, "80 GB": 80, "141 GB": 141},
 }
+MOST = 65_536  # seeds or environments of a configuration
 SHARE = 0.9  # of the memory, which the device also needs for its own
 AGENTS = ("munchausen_dqn", "qr_dqn_retrace", "va_learning", "expectrl", "byol_explore")
 
@@ -282,7 +283,7 @@ def fits(rows: list[dict[str, Any]]) -> str:
         ):
             each = max((high - low) / (many - few), 1e-6)
             left = {name: SHARE * gigabytes * 1e3 - low for name, gigabytes in MEMORY.items()}
-            fit = {name: few + int(mb / each) for name, mb in left.items()}
+            fit = {name: min(few + int(mb / each), MOST) for name, mb in left.items()}
             shown.append({"preset": preset, "MB of each": round(each, 3), **fit})
     return f"seeds\n\n{table(seeds)}\n\nenvironments\n\n{table(environments)}"
 

@@ -80,8 +80,8 @@ def _train_in(
     from bellmax.launch.training.train import TERMINAL, train
 
     with interruptible(lambda: _how_to_continue(out)):
-        output = output or TERMINAL
-        return train(config, out, arguments.actors, output, continues=arguments.resume)
+        report = {"output": output or TERMINAL, "continues": arguments.resume}
+        return train(config, out, arguments.actors, **report)
 
 
 def _resume(arguments: command_options.Resume, overrides: Sequence[str]) -> int:
@@ -112,7 +112,7 @@ def _continue(
     from bellmax.launch.training.train import TERMINAL, resume
 
     with interruptible(lambda: _how_to_continue(run)):
-        return resume(run, config, arguments.actors, output or TERMINAL)
+        return resume(run, config, arguments.actors, output=output or TERMINAL)
 
 
 def _sweep(arguments: command_options.Sweep, overrides: Sequence[str]) -> int:
