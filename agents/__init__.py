@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bellmax.agents.byol_explore import make_byol_explore
+    from bellmax.agents.c51 import make_c51
     from bellmax.agents.configs.actor_critic import ActorCriticConfig, ExpectRLConfig, TD3Config
     from bellmax.agents.configs.on_policy import (
         BYOLExploreConfig,
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     )
     from bellmax.agents.configs.traceable import TRACEABLE, Traceable, is_traceable
     from bellmax.agents.configs.value_based import (
+        C51Config,
         DQNConfig,
+        IQNConfig,
         MunchausenDQNConfig,
         QRDQNRetraceConfig,
         VALearningConfig,
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from bellmax.agents.dqn import make_dqn
     from bellmax.agents.expectrl import make_expectrl
     from bellmax.agents.icm import make_icm
+    from bellmax.agents.iqn import make_iqn
     from bellmax.agents.munchausen_dqn import make_munchausen_dqn
     from bellmax.agents.on_policy import make_on_policy, make_on_policy_agent
     from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace
@@ -79,6 +83,7 @@ _MODULES = {
         "update_target",
     ),
     "byol_explore": ("make_byol_explore",),
+    "c51": ("make_c51",),
     "configs.actor_critic": (
         "ActorCriticConfig",
         "ExpectRLConfig",
@@ -93,7 +98,9 @@ _MODULES = {
     ),
     "configs.traceable": ("TRACEABLE", "Traceable", "is_traceable"),
     "configs.value_based": (
+        "C51Config",
         "DQNConfig",
+        "IQNConfig",
         "MunchausenDQNConfig",
         "QRDQNRetraceConfig",
         "VALearningConfig",
@@ -103,6 +110,7 @@ _MODULES = {
     "dqn": ("make_dqn",),
     "expectrl": ("make_expectrl",),
     "icm": ("make_icm",),
+    "iqn": ("make_iqn",),
     "munchausen_dqn": ("make_munchausen_dqn",),
     "on_policy": (
         "make_on_policy",
@@ -136,10 +144,12 @@ __all__ = [
     "AuxiliaryLoss",
     "BYOLExploreConfig",
     "Batch",
+    "C51Config",
     "CountBonusConfig",
     "DQNConfig",
     "ExpectRLConfig",
     "ICMConfig",
+    "IQNConfig",
     "LearnOutput",
     "LearnerState",
     "Memory",
@@ -162,10 +172,12 @@ __all__ = [
     "is_traceable",
     "make_actor_critic_agent",
     "make_byol_explore",
+    "make_c51",
     "make_count_bonus",
     "make_dqn",
     "make_expectrl",
     "make_icm",
+    "make_iqn",
     "make_munchausen_dqn",
     "make_on_policy",
     "make_on_policy_agent",

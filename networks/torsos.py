@@ -1,6 +1,7 @@
 """Torsos: from a batch of observations [B, ...] to features [B, D], in float32 or bfloat16.
 
-uint8 observations are divided by 255.
+uint8 observations are divided by 255. A convolutional torso of `width` 0 has no last dense layer:
+its features are those of the convolutions, [B, height * width * channels].
 """
 
 from typing import Any
@@ -44,11 +45,12 @@ class MinAtarConv(nn.Module):
     """
 
     dtype: Dtype = jnp.float32
+    width: int = 128
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nn.relu(PatchConv(16, dtype=self.dtype)(_unit_interval(x, self.dtype)))
-        return nn.relu(nn.Dense(128, dtype=self.dtype)(x.reshape(x.shape[0], -1)))
+        return _last_layer(x, self.width, self.dtype)
 
 
 class NatureConv(nn.Module):
@@ -58,6 +60,7 @@ class NatureConv(nn.Module):
     """
 
     dtype: Dtype = jnp.float32
+    width: int = 512
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -65,7 +68,7 @@ class NatureConv(nn.Module):
         for features, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
             layer = conv(features, kernel, self.dtype, stride=stride, padding="VALID")
             x = nn.relu(layer(x))
-        return nn.relu(nn.Dense(512, dtype=self.dtype)(x.reshape(x.shape[0], -1)))
+        return _last_layer(x, self.width, self.dtype)
 
 
 class ImpalaResNet(nn.Module):
@@ -77,6 +80,7 @@ class ImpalaResNet(nn.Module):
     stages: tuple[int, ...] = (16, 32, 32)
     blocks: int = 2
     dtype: Dtype = jnp.float32
+    width: int = 256
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -89,8 +93,13 @@ class ImpalaResNet(nn.Module):
                 x = conv(features, 3, self.dtype)(nn.relu(x))
                 x = conv(features, 3, self.dtype)(nn.relu(x))
                 x = x + residual
-        x = nn.relu(x).reshape(x.shape[0], -1)
-        return nn.relu(nn.Dense(256, dtype=self.dtype)(x))
+        return _last_layer(nn.relu(x), self.width, self.dtype)
+
+
+def _last_layer(x: jax.Array, width: int, dtype: Dtype) -> jax.Array:
+    """Flatten [B, ...] and apply a dense layer with ReLU, none if its width is 0."""
+    x = x.reshape(x.shape[0], -1)
+    return nn.relu(nn.Dense(width, dtype=dtype)(x)) if width else x
 
 
 def _unit_interval(x: jax.Array, dtype: Dtype) -> jax.Array:

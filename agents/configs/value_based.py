@@ -49,7 +49,23 @@ class ValueConfig:
 
 
 @dataclass(frozen=True)
-class DQNConfig(ValueConfig):
+class VarianceWeightingConfig(ValueConfig):
+    """Hyper-parameters of Deep Variance Weighting (Kitamura et al. 2023, arXiv:2305.13185)."""
+
+    # Whether the loss is weighted by the inverse variance of its target, which a second network
+    # learns (docs/agents/munchausen_dqn.md).
+    variance_weighting: bool = False
+    # Added to the exponential of the variance network's output, in squared units of return
+    # (authors' code: 0.1).
+    variance_epsilon: Annotated[float, Gt(0)] = 0.1
+    # Smallest weight; the mean weight is 1 (authors' code: 0.1).
+    weight_floor: Annotated[float, Interval(ge=0, le=1)] = 0.1
+    # Adam's learning rate for the logarithm of the weights' scale (authors' code: 1e-3).
+    scale_learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 1e-3
+
+
+@dataclass(frozen=True)
+class DQNConfig(VarianceWeightingConfig):
     """Hyper-parameters of DQN (Mnih et al. 2015, doi:10.1038/nature14236)."""
 
     # Whether the online network chooses the bootstrap action (arXiv:1509.06461).
@@ -57,8 +73,8 @@ class DQNConfig(ValueConfig):
 
 
 @dataclass(frozen=True)
-class MunchausenDQNConfig(ValueConfig):
-    """Hyper-parameters of M-DQN (Vieillard et al. 2020, arXiv:2007.14430)."""
+class MunchausenConfig(ValueConfig):
+    """Hyper-parameters that agents with a Munchausen term share."""
 
     # Tau, temperature of the softmax policy, in reward units (paper: 0.03, for rewards in [-1,
     # 1]).
@@ -70,7 +86,68 @@ class MunchausenDQNConfig(ValueConfig):
 
 
 @dataclass(frozen=True)
-class QRDQNRetraceConfig(ValueConfig):
+class MunchausenDQNConfig(VarianceWeightingConfig, MunchausenConfig):
+    """Hyper-parameters of M-DQN (Vieillard et al. 2020, arXiv:2007.14430)."""
+
+
+@dataclass(frozen=True)
+class C51Config(ValueConfig):
+    """Hyper-parameters of C51 (Bellemare et al. 2017, arXiv:1707.06887) and its traces.
+
+    `n_step` is the window K; `huber_delta` has no effect.
+    """
+
+    # Number of atoms (paper: 51).
+    num_atoms: Annotated[int, Interval(ge=2, le=10_000)] = 51
+    # Smallest atom, in units of return (paper: -10, for rewards in [-1, 1]). Returns outside the
+    # grid are learned as its ends.
+    v_min: float = -10.0
+    # Largest atom, in units of return (paper: 10).
+    v_max: float = 10.0
+    # `one_step` is C51 (needs n_step 1), `n_step` the uncorrected n-step return; `retrace` corrects
+    # for off-policy actions (arXiv:1704.04651), `q_lambda` never cuts, c = lambda
+    # (arXiv:2402.05766).
+    trace: Literal["one_step", "n_step", "retrace", "q_lambda"] = "one_step"
+    # Lambda, decay of the traces.
+    trace_decay: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    # Epsilon of the epsilon-greedy target policy of retrace and q_lambda; 0 is greedy and needs no
+    # stored behaviour probabilities.
+    target_epsilon: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    # Beta, probability of the taken action in the target policy of q_lambda, which is otherwise
+    # greedy: at least lambda makes all masses of the target positive.
+    target_mixing: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    # Network whose mean values choose the greedy action; `online` is double Q-learning.
+    selector: Literal["target", "online"] = "target"
+    # Comparison of prediction and projected target: `cross_entropy` as in the paper, or the squared
+    # `cramer` distance, which has a lower bound for targets with negative masses too.
+    regression: Literal["cross_entropy", "cramer"] = "cross_entropy"
+
+
+@dataclass(frozen=True)
+class IQNConfig(MunchausenConfig):
+    """Hyper-parameters of IQN (Dabney et al. 2018, arXiv:1806.06923).
+
+    `huber_delta` is the kappa of the quantile Huber loss, which is divided by it (0: pinball).
+    """
+
+    # N, fractions of the online network that a gradient step draws for each transition (Dopamine
+    # on Atari: 64).
+    num_quantiles: Annotated[int, Interval(ge=1, le=10_000)] = 32
+    # N', fractions of the target network that a gradient step draws for each transition (Dopamine
+    # on Atari: 64).
+    num_target_quantiles: Annotated[int, Interval(ge=1, le=10_000)] = 32
+    # K, fractions whose mean quantile is an action's value: fixed midpoints, in acting, evaluation
+    # and targets (paper: 32 random ones).
+    num_policy_quantiles: Annotated[int, Interval(ge=1, le=10_000)] = 32
+    # Cosines in the embedding of a fraction (paper: 64).
+    embedding_size: Annotated[int, Interval(ge=1, le=10_000)] = 64
+    # M-IQN: adds the scaled log-policy to the reward and bootstraps with a softmax policy
+    # (arXiv:2007.14430), with temperature, alpha and clip.
+    munchausen: bool = False
+
+
+@dataclass(frozen=True)
+class QRDQNRetraceConfig(MunchausenConfig):
     """Hyper-parameters of QR-DQN-Retrace (Tang et al. 2022, arXiv:2207.07570).
 
     `n_step` is the window K, `huber_delta` the kappa of the quantile Huber loss (0: pinball).
@@ -92,14 +169,9 @@ class QRDQNRetraceConfig(ValueConfig):
     # Steps of the window that are updated: the first only, or every one from the remaining window.
     anchor: Literal["first", "every"] = "first"
     # M-QR-DQN: adds the scaled log-policy to the reward and bootstraps with a softmax policy
-    # (arXiv:2007.14430; needs trace one_step, selector target, anchor first).
+    # (arXiv:2007.14430; needs trace one_step, selector target, anchor first), with temperature,
+    # alpha and clip.
     munchausen: bool = False
-    # Tau, temperature of M-QR-DQN's softmax policy, in reward units.
-    temperature: Annotated[float, Gt(0), TRACEABLE] = 0.03
-    # Alpha, weight of the log-policy in the reward.
-    alpha: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 0.9
-    # l0, lower clip of the scaled log-policy tau log pi, in reward units.
-    clip: Annotated[float, Le(0), TRACEABLE] = -1.0
 
 
 @dataclass(frozen=True)

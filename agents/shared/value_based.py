@@ -93,7 +93,8 @@ def transitions(steps: Step, discount: float) -> Transition:
     return Transition(*first, reward, total_discount, next_observation, mask)
 
 
-LossFunction = Callable[[Network, Params, Any, Step], ValueLoss]
+# (network, params, target_params, steps), and a key if `make_value_agent` has `takes_key`.
+LossFunction = Callable[..., ValueLoss]
 
 
 class Target(NamedTuple):
@@ -112,12 +113,14 @@ class AuxiliaryLoss(NamedTuple):
 
     loss: [B] float32, before importance weights, differentiable in the parameters.
     bonus: [B, T] or a number, added to the rewards that the agent's own loss sees; no gradient.
+    weight: [B] or a number, factor of the agent's own loss and not of its priorities; no gradient.
     aux: the next auxiliary state.
     metrics: name -> [] float32, for the log.
     """
 
     loss: jax.Array
     bonus: Any = 0.0
+    weight: Any = 1.0
     aux: Any = ()
     metrics: dict[str, jax.Array] = {}
 
@@ -146,6 +149,7 @@ def make_value_agent(
     loss_function: LossFunction,
     *,
     head: Head | None = None,
+    takes_key: bool = False,
     keep_log_prob: bool = False,
     optimizer: optax.GradientTransformation | None = None,
     target: Target | None = None,
@@ -159,6 +163,7 @@ def make_value_agent(
       loss_function: (network, params, target_params, steps [B, T]) -> ValueLoss, whose `loss` is
         differentiable in params.
       head: network head with the outputs that the loss needs; None for q-values only.
+      takes_key: whether `loss_function` takes the gradient step's random key as fifth argument.
       keep_log_prob: whether replay stores the log-probability of the action under the actor, as
         `steps.behaviour` [B, T].
       optimizer: for all parameters; None is `make_optimizer(config)`.
@@ -182,7 +187,9 @@ def make_value_agent(
         schedules["learning_rate"] = lambda gradient_steps, env_steps: rate(gradient_steps)
     follow = functools.partial(update_target, period=config.target_period, rate=config.target_rate)
     target = target or Target(lambda params: jax.tree.map(jnp.copy, params), follow)
-    parts = _Learner(config, network, loss_function, optimizer, target, follow, auxiliary)
+    parts = _Learner(
+        config, network, loss_function, takes_key, optimizer, target, follow, auxiliary
+    )
     return Agent(
         functools.partial(_init, parts),
         lambda state: state.params if auxiliary is None else state.params["q"],
@@ -201,6 +208,7 @@ class _Learner(NamedTuple):
     config: ValueConfig
     network: Network
     loss_function: LossFunction
+    takes_key: bool
     optimizer: optax.GradientTransformation
     target: Target
     follow: Callable[[Any, Any, jax.Array], Any]
@@ -241,10 +249,16 @@ def _init(parts: _Learner, key: jax.Array) -> LearnerState:
 
 
 def _own_loss(
-    parts: _Learner, params: Params, target_params: Any, steps: Step, weights: jax.Array
+    parts: _Learner,
+    params: Params,
+    target_params: Any,
+    steps: Step,
+    weights: jax.Array,
+    key: jax.Array,
 ) -> tuple[jax.Array, tuple[ValueLoss, dict[str, jax.Array], Any]]:
     """Return the loss of the q-network, and (its parts, metrics, no auxiliary state)."""
-    each = parts.loss_function(parts.network, params, target_params, steps)
+    keys = (jax.random.fold_in(key, 1),) if parts.takes_key else ()
+    each = parts.loss_function(parts.network, params, target_params, steps, *keys)
     shapes = dict.fromkeys(_LOSS_FIELDS, weights.shape)
     check_fields(each, ValueLoss, shapes, parts.loss_function, hint=_PER_SEQUENCE)
     check_metrics(each.metrics, parts.loss_function)
@@ -258,17 +272,20 @@ def _loss(
 ) -> tuple[jax.Array, tuple[ValueLoss, dict[str, jax.Array], Any]]:
     """Return the loss of all parameters, and (that of the q-network, metrics, auxiliary state)."""
     if parts.auxiliary is None:
-        return _own_loss(parts, params, target_params, batch.steps, batch.weights)
+        return _own_loss(parts, params, target_params, batch.steps, batch.weights, key)
     function = parts.auxiliary.loss
     other = function(params, target_params, batch.steps, aux, key)
     shapes = {"loss": batch.weights.shape}
     if jnp.ndim(getattr(other, "bonus", 0.0)):
         shapes["bonus"] = batch.steps.reward.shape
+    if jnp.ndim(getattr(other, "weight", 1.0)):
+        shapes["weight"] = batch.weights.shape
     check_fields(other, AuxiliaryLoss, shapes, function, hint=_PER_SEQUENCE)
     check_metrics(other.metrics, function)
     steps, bonus = batch.steps, jax.lax.stop_gradient(other.bonus)
     steps = steps._replace(reward=steps.reward + bonus)
-    own = params["q"], target_params["q"], steps, batch.weights
+    weights = batch.weights * jax.lax.stop_gradient(other.weight)
+    own = params["q"], target_params["q"], steps, weights, key
     loss, (each, metrics, _) = _own_loss(parts, *own)
     added = jnp.mean(other.loss * batch.weights)
     metrics = {**metrics, "loss": loss + added, "auxiliary_loss": added, **other.metrics}

@@ -53,6 +53,12 @@ def test_parameter_counts_are_the_papers():
     for module, shape, wanted in [
         (networks.NatureConv(), (1, 84, 84, 4), 1_684_128),
         (networks.MinAtarConv(), (1, 10, 10, 4), 9 * 4 * 16 + 16 + 1024 * 128 + 128),
+        (networks.NatureConv(width=0), (1, 84, 84, 4), 77_984),
+        (
+            networks.ImplicitQuantileHead(18, 32, width=512),
+            (1, 3136),
+            65 * 3136 + 1_606_144 + 9_234,
+        ),
     ]:
         params = jax.eval_shape(module.init, KEY, jax.ShapeDtypeStruct(shape, jnp.float32))
         assert sum(np.prod(p.shape) for p in jax.tree.leaves(params)) == wanted

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bellmax.agents import registry
 from bellmax.launch.config.points import at_point, points_of, traceable_keys
 from bellmax.launch.config.run_config import load
 from bellmax.launch.training.experiment import build
@@ -17,8 +18,10 @@ SMALL = ["--agent.network.hidden=4", "--steps=200", "--warmup-steps=40", "--upda
 REPLAY = ["--env.num-envs=4", "--agent.batch-size=8", "--replay.capacity=200"]
 # Of each agent the variants with other parts of its loss.
 VARIANTS = {
-    "dqn": [[], ["--agent.double"]],
+    "dqn": [[], ["--agent.double"], ["--agent.variance-weighting"]],
     "munchausen_dqn": [[]],
+    "c51": [[], ["--agent.n-step=3", "--agent.trace=retrace"]],
+    "iqn": [[], ["--agent.munchausen"]],
     "qr_dqn_retrace": [
         ["--agent.n-step=3"],
         ["--agent.n-step=1", "--agent.trace=one_step", "--agent.munchausen"],
@@ -62,6 +65,10 @@ def _value(config, key):
     for name in key.split("."):
         value = getattr(value, name)
     return 0.3 if value is None else float(np.float32(value * 0.9 or 0.1))
+
+
+def test_every_agent_has_a_case():
+    assert set(VARIANTS) == set(registry.names())
 
 
 @pytest.mark.parametrize(("name", "options"), SOME)
