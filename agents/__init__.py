@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         DQNConfig,
         IQNConfig,
         MunchausenDQNConfig,
+        PQNConfig,
         QRDQNRetraceConfig,
         VALearningConfig,
         ValueConfig,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from bellmax.agents.iqn import make_iqn
     from bellmax.agents.munchausen_dqn import make_munchausen_dqn
     from bellmax.agents.on_policy import make_on_policy, make_on_policy_agent
+    from bellmax.agents.pqn import make_pqn
     from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace
     from bellmax.agents.rnd import make_rnd
     from bellmax.agents.shared.actor_critic import make_actor_critic_agent
@@ -102,6 +104,7 @@ _MODULES = {
         "DQNConfig",
         "IQNConfig",
         "MunchausenDQNConfig",
+        "PQNConfig",
         "QRDQNRetraceConfig",
         "VALearningConfig",
         "ValueConfig",
@@ -116,6 +119,7 @@ _MODULES = {
         "make_on_policy",
         "make_on_policy_agent",
     ),
+    "pqn": ("make_pqn",),
     "qr_dqn_retrace": ("make_qr_dqn_retrace",),
     "rnd": ("make_rnd",),
     "td3": ("make_td3",),
@@ -156,6 +160,7 @@ __all__ = [
     "MunchausenDQNConfig",
     "OnPolicyConfig",
     "Outcome",
+    "PQNConfig",
     "Params",
     "QRDQNRetraceConfig",
     "RNDConfig",
@@ -181,6 +186,7 @@ __all__ = [
     "make_munchausen_dqn",
     "make_on_policy",
     "make_on_policy_agent",
+    "make_pqn",
     "make_qr_dqn_retrace",
     "make_rnd",
     "make_td3",

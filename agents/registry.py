@@ -23,6 +23,7 @@ _AGENTS = {
     "iqn": ("value_based", "IQNConfig"),
     "munchausen_dqn": ("value_based", "MunchausenDQNConfig"),
     "on_policy": ("on_policy", "OnPolicyConfig"),
+    "pqn": ("value_based", "PQNConfig"),
     "qr_dqn_retrace": ("value_based", "QRDQNRetraceConfig"),
     "rnd": ("on_policy", "RNDConfig"),
     "td3": ("actor_critic", "TD3Config"),

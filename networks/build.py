@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from dm_env import specs
 
 from bellmax import UserError, must
-from bellmax.networks.config import NetworkConfig
+from bellmax.networks.config import NetworkConfig, Norm, Torso
 from bellmax.networks.heads import (
     CategoricalHead,
     DuelingHead,
@@ -23,7 +23,6 @@ from bellmax.networks.heads import (
 )
 from bellmax.networks.torsos import MLP, ImpalaResNet, MinAtarConv, NatureConv
 
-Torso = Literal["mlp", "minatar", "nature", "impala"]
 _NATURE_SIZE = 36  # its three convolutions reduce 36 pixels to one
 
 
@@ -111,9 +110,9 @@ class QNetwork(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *inputs: jax.Array) -> Any:
         name, hidden, dtype = self.config.torso, self.config.hidden, jnp.dtype(self.config.dtype)
-        own = not self.has_last_layer
-        torso = make_torso(name, hidden, dtype, self.num_values, last_layer=own)
-        width = () if own else (last_width(name, hidden),)
+        options = {"norm": self.config.norm, "last_layer": not self.has_last_layer}
+        torso = make_torso(name, hidden, dtype, self.num_values, **options)
+        width = (last_width(name, hidden),) if self.has_last_layer else ()
         return self.head(self.num_actions, dtype, *width)(torso(x), *inputs)
 
 
@@ -131,6 +130,7 @@ def make_torso(
     dtype: Any,
     num_values: int = 0,
     *,
+    norm: Norm = "none",
     last_layer: bool = True,
 ) -> nn.Module:
     """Makes a torso by name, inside a module's `__call__`.
@@ -140,15 +140,16 @@ def make_torso(
       hidden: widths of an mlp's layers.
       dtype: of the computation.
       num_values: of an mlp's observations if they are numbers, see `count_values`.
+      norm: normalisation before each activation.
       last_layer: whether the torso has its last dense layer.
     """
     width = last_width(name, hidden) if last_layer else 0
     layers = tuple(hidden) if last_layer else tuple(hidden)[:-1]
     torsos: dict[str, Callable[[], nn.Module]] = {
-        "mlp": lambda: MLP(layers, dtype, num_values),
-        "minatar": lambda: MinAtarConv(dtype, width=width),
-        "nature": lambda: NatureConv(dtype, width=width),
-        "impala": lambda: ImpalaResNet(dtype=dtype, width=width),
+        "mlp": lambda: MLP(layers, dtype, num_values, norm),
+        "minatar": lambda: MinAtarConv(dtype, width=width, norm=norm),
+        "nature": lambda: NatureConv(dtype, width=width, norm=norm),
+        "impala": lambda: ImpalaResNet(dtype=dtype, width=width, norm=norm),
     }
     return torsos[name]()
 

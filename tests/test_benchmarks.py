@@ -132,6 +132,7 @@ def test_a_small_run_of_a_process(path):
         ("host", ["atari"], r"\| 2, nature, 2 actors \| [\d,]+ \|"),
         ("host", ["hopper"], r"\| bellmax, 8 environments, lock-step \| [\d,]+ \|"),
         ("speed", ["--ablate"], r"\| whole session \|"),
+        ("speed", ["--agent", "pqn"], r"\| bellmax \| cartpole \| 2 \| [\d,]+ \|"),
         ("startup", ["--imports"], r"\d s +bellmax"),
         ("startup", ["--losses"], r"\d s \("),
         ("tabular", ["advantage", "distributions"], r"### fresh windows"),

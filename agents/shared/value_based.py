@@ -11,9 +11,6 @@ import optax
 from bellmax import losses
 from bellmax.agents.configs.value_based import ValueConfig
 from bellmax.agents.shared.base import (
-    Act,
-    ActInput,
-    ActorOutput,
     Agent,
     Batch,
     LearnerState,
@@ -22,6 +19,11 @@ from bellmax.agents.shared.base import (
     ReplaySpec,
     count_actions,
     update_target,
+)
+from bellmax.agents.shared.epsilon_greedy import (
+    make_epsilon_greedy,
+    make_schedules,
+    with_schedule,
 )
 from bellmax.agents.shared.own import check_fields, check_metrics
 from bellmax.envs import EnvSpec, Step
@@ -180,11 +182,12 @@ def make_value_agent(
       UserError: the action space is not discrete, or the network does not fit.
     """
     network = make_q_network(config.network, spec.observation, count_actions(spec), head)
-    epsilon = optax.linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps)
-    schedules: dict[str, Any] = {"epsilon": lambda gradient_steps, env_steps: epsilon(env_steps)}
+    schedules = make_schedules(config)
     if optimizer is None:
-        optimizer, rate = make_optimizer(config), learning_rate(config)
-        schedules["learning_rate"] = lambda gradient_steps, env_steps: rate(gradient_steps)
+        optimizer = make_optimizer(config)
+    else:
+        del schedules["learning_rate"]
+    keep = (lambda output, log_prob: log_prob) if keep_log_prob else None
     follow = functools.partial(update_target, period=config.target_period, rate=config.target_rate)
     target = target or Target(lambda params: jax.tree.map(jnp.copy, params), follow)
     parts = _Learner(
@@ -194,7 +197,7 @@ def make_value_agent(
         functools.partial(_init, parts),
         lambda state: state.params if auxiliary is None else state.params["q"],
         lambda batch_size: (),
-        _make_act(network, count_actions(spec), epsilon, keep_log_prob),
+        make_epsilon_greedy(config, network, count_actions(spec), keep),
         functools.partial(_learn, parts),
         ReplaySpec(sequence_length=config.n_step + 1, batch_size=config.batch_size),
         values=lambda params, observation, memory, is_first: network.apply(params, observation),
@@ -213,29 +216,6 @@ class _Learner(NamedTuple):
     target: Target
     follow: Callable[[Any, Any, jax.Array], Any]
     auxiliary: Auxiliary | None
-
-
-def _make_act(
-    network: Network, num_actions: int, epsilon: optax.Schedule, keep_log_prob: bool
-) -> Act:
-    def act(params: Params, inputs: ActInput, *, evaluate: bool = False) -> ActorOutput:
-        observation, memory, _, key, step = inputs
-        greedy = network.apply(params, observation).q_values.argmax(axis=-1).astype(jnp.int32)
-        if evaluate:
-            return ActorOutput(greedy, memory, jnp.zeros(greedy.shape) if keep_log_prob else ())
-        # A single call draws both: splitting the key and `randint` would make four more draws per
-        # step.
-        explore, choice = jax.random.uniform(key, (2, *greedy.shape))
-        random = jnp.minimum(choice * num_actions, num_actions - 1).astype(jnp.int32)
-        rate = epsilon(step)
-        action = jnp.where(explore < rate, random, greedy)
-        if not keep_log_prob:
-            return ActorOutput(action, memory, ())
-        # A random action may equal the greedy one; among ties the first action is greedy.
-        probability = rate / num_actions + (1.0 - rate) * (action == greedy)
-        return ActorOutput(action, memory, jnp.log(probability))
-
-    return act
 
 
 def _init(parts: _Learner, key: jax.Array) -> LearnerState:
@@ -316,22 +296,9 @@ def _learn(
     return LearnerState(params, targets, opt_state, steps, aux), output
 
 
-def learning_rate(config: ValueConfig) -> optax.Schedule:
-    """The learning rate after a number of gradient steps: constant, or with linear decay."""
-    start, end = config.learning_rate, config.final_learning_rate
-    if end is None:
-        return lambda count: start
-    return optax.linear_schedule(start, end, config.learning_rate_steps)
-
-
 def make_optimizer(config: ValueConfig) -> optax.GradientTransformation:
     """Adam, with linear decay of the learning rate and gradient clipping if configured."""
-    constant = config.final_learning_rate is None
-    rate = config.learning_rate if constant else learning_rate(config)
-    adam = optax.adam(rate, eps=config.adam_epsilon)
-    if config.max_gradient_norm is None:
-        return adam
-    return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), adam)
+    return with_schedule(config, functools.partial(optax.adam, eps=config.adam_epsilon))
 
 
 def huber(error: jax.Array, delta: float) -> jax.Array:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from bellmax import UserError
@@ -182,9 +183,10 @@ def _opened(run: Path, config: RunConfig, actors: str | None) -> Iterator[_Opene
     check_loggers(config)
     if actors:
         check(actors, config)
-    experiment = build(config, make_actor=make_ray_actors(config) if actors else None)
-    messages = [check_memory(experiment)]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_traced(config))
+        experiment = build(config, make_actor=make_ray_actors(config) if actors else None)
+        messages = [check_memory(experiment)]
         if actors:
             messages.append(stack.enter_context(room_for(actors, config.host.actors)))
         stack.enter_context(distributed_guard(lambda: resume_command(run)))
@@ -192,6 +194,21 @@ def _opened(run: Path, config: RunConfig, actors: str | None) -> Iterator[_Opene
         make_folder(folder)
         in_place = stack.enter_context(locked(folder, "training"))
         yield _Opened(experiment, folder, in_place, messages)
+
+
+@contextlib.contextmanager
+def _traced(config: RunConfig) -> Iterator[None]:
+    """Say in a sentence if an agent needs to know a value that `vmap` traces."""
+    try:
+        yield
+    except (jax.errors.ConcretizationTypeError, UserError) as error:
+        # An agent's own check may refuse a traced value, and names it.
+        asked = not isinstance(error, UserError) or "Tracer" in str(error)
+        if not config.vmap or not asked:
+            raise
+        hint = "`bellmax sweep` trains a run for each value"
+        allowed = "of numbers that no branch and no shape of this agent depends on"
+        raise UserError(must("vmap", allowed, ", ".join(config.vmap), hint=hint)) from error
 
 
 class _Start(NamedTuple):

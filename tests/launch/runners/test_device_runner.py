@@ -17,6 +17,7 @@ from bellmax.agents.dqn import DQNConfig, make_dqn
 from bellmax.agents.expectrl import ExpectRLConfig, make_expectrl
 from bellmax.agents.iqn import IQNConfig, make_iqn
 from bellmax.agents.on_policy import OnPolicyConfig, make_on_policy
+from bellmax.agents.pqn import PQNConfig, make_pqn
 from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig, make_qr_dqn_retrace
 from bellmax.agents.rnd import RNDConfig, make_rnd
 from bellmax.agents.td3 import TD3Config, make_td3
@@ -41,11 +42,13 @@ AUTO = ExpectRLConfig(**WIDE, alpha="auto")
 RECURRENT = RecurrentNetworkConfig(hidden=(16,), latent_size=8, memory_size=8, head_hidden=())
 BYOL = BYOLExploreConfig(network=RECURRENT, batch_size=1, horizon=3, policy_loss="ppo")
 RND = RNDConfig(network=RECURRENT, batch_size=1, rnd_hidden=(16,), rnd_features=8)
+PQN = PQNConfig(**SMALL | {"batch_size": 4}, num_quantiles=4)
 MAKE = {
     BYOLExploreConfig: make_byol_explore,
     OnPolicyConfig: make_on_policy,
     RNDConfig: make_rnd,
     DQNConfig: make_dqn,
+    PQNConfig: make_pqn,
     QRDQNRetraceConfig: make_qr_dqn_retrace,
     VALearningConfig: make_va_learning,
     IQNConfig: make_iqn,
@@ -75,8 +78,10 @@ KINDS = {
     "vmpo": (5, 2, False, OnPolicyConfig(network=RECURRENT, batch_size=3)),
     # RND's state of each environment is in the actor's memory too.
     "rnd": (4, 3, False, RND),
+    # Minibatches of transitions; a key of its own in the learner's state.
+    "pqn": (4, 6, False, PQN),
 }
-ON_POLICY = ("byol", "vmpo", "rnd")
+ON_POLICY = ("byol", "vmpo", "rnd", "pqn")
 # Together they have every part of a state; the others differ from them only in the loss.
 FAST = ("retrace_epsilon", "auto")
 each_kind = pytest.mark.parametrize(

@@ -54,6 +54,8 @@ def traced_and_alone(name, options):
     keys = traceable_keys(type(config.agent))
     if isinstance(getattr(config.agent, "alpha", None), str):
         keys.remove("agent.alpha")  # a number there is another agent
+    if getattr(config.agent, "variance_weighting", False):
+        keys.remove("agent.target_rate")  # must be 1
     values = {key: (_value(config, key),) for key in keys}
     varied = dataclasses.replace(config, vmap=values)
     return build(varied), build(at_point(varied, points_of(varied)[0]))

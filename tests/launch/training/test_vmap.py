@@ -219,6 +219,17 @@ def test_all_points_that_diverge_end_the_run(folder, tmp_path, capsys):
     assert re.search("seed 3 at adam_epsilon=1e-60 is not finite at gradient step 1", error)
 
 
+def test_a_number_that_the_agent_branches_on_is_refused(folder, tmp_path, capsys):
+    """Variance weighting needs a target rate of 1 and asks for it, which a traced value cannot."""
+    options = ["--agent.variance-weighting", "--vmap.agent.target-rate", "1,0.5"]
+    source = str(folder / "small.yaml")
+    assert main(["train", source, "--out", str(tmp_path / "run"), *options]) == 2
+    assert " ".join(capsys.readouterr().err.split()) == (
+        "bellmax: vmap must be of numbers that no branch and no shape of this agent depends on, "
+        "got 'agent.target_rate'; `bellmax sweep` trains a run for each value"
+    )
+
+
 def test_a_vmap_of_one_value_is_a_point(folder):
     config = load(folder / "small.yaml", ["--vmap.agent.temperature", "0.03"])
     experiment = build(config)
