@@ -14,6 +14,7 @@ from bellmax.launch.training.experiment import build
 
 RECURRENT = ["--agent.network.latent-size=4", "--agent.network.memory-size=4"]
 ON_POLICY = ["--env.num-envs=4", "--agent.batch-size=4", "--rollout-length=12", *RECURRENT]
+ROLLOUT = ["--env.num-envs=4", "--agent.batch-size=48", "--rollout-length=12"]
 SMALL = ["--agent.network.hidden=4", "--steps=200", "--warmup-steps=40", "--updates-per-rollout=1"]
 REPLAY = ["--env.num-envs=4", "--agent.batch-size=8", "--replay.capacity=200"]
 # Of each agent the variants with other parts of its loss.
@@ -22,6 +23,7 @@ VARIANTS = {
     "munchausen_dqn": [[]],
     "c51": [[], ["--agent.n-step=3", "--agent.trace=retrace"]],
     "iqn": [[], ["--agent.munchausen"]],
+    "pqn": [[], ["--agent.num-quantiles=4"], ["--agent.munchausen"]],
     "qr_dqn_retrace": [
         ["--agent.n-step=3"],
         ["--agent.n-step=1", "--agent.trace=one_step", "--agent.munchausen"],
@@ -49,6 +51,7 @@ SOME = [
 def traced_and_alone(name, options):
     """(experiment of one point with every marked number, that of the same run without vmap)."""
     kind = REPLAY if name not in ("on_policy", "byol_explore", "rnd", "icm", "count_bonus") else ()
+    kind = ROLLOUT if name == "pqn" else kind
     task = ["--env.name=bellmax/Pendulum"] if name in ("td3", "expectrl") else []
     config = load(name, [*SMALL, *(kind or ON_POLICY), *task, *options])
     keys = traceable_keys(type(config.agent))
