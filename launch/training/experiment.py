@@ -305,6 +305,7 @@ def _make_replay(
             importance_exponent=config.replay.importance_exponent,
             frame_stack=frame_stack,
             observation_shape=observation.shape,
+            sharded=config.devices > 1,
         )
     except ValueError as error:
         raise UserError(f"replay.capacity: {error}") from error
