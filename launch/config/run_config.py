@@ -75,8 +75,7 @@ class RunConfig:
     seed: Annotated[int, Ge(0)] = 0
     # Independent learners in one program (seed, seed + 1, ...).
     seeds: Annotated[int, Interval(ge=1, le=65536)] = 1
-    # Values of hyper-parameters that one program trains with, every combination with all seeds: a
-    # key of the agent's and a list of numbers, such as agent.learning_rate: [1e-4, 1e-3].
+    # Numbers of the agent that one program trains in all combinations: agent.discount: [0.9, 0.99].
     vmap: dict[str, tuple[float, ...]] = field(default_factory=dict)
     # Devices that share environments, replay and each batch.
     devices: Annotated[int, Interval(ge=1, le=65536)] = 1
@@ -396,6 +395,6 @@ def _check(c: RunConfig, where: str) -> RunConfig:
     lines = [must(key, allowed, got) for key, (fits, allowed, got) in checks.items() if not fits]
     if lines:
         raise ConfigError(lines, where)
-    plain = to_dict(dataclasses.replace(c, vmap={}))
+    plain = {**to_dict(c), "vmap": {}}
     check_points(c, lambda key, value: _from_mapping(override(plain, {key: value}), where))
     return c
