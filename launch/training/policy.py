@@ -114,9 +114,9 @@ def policy_folder(run: Path, *, best: bool = False) -> Path:
     return folder / "best" if best else folder
 
 
-def best_score(run: Path) -> float | None:
-    """Return the score of the best policy in a run's folder, None if there is none."""
-    for path in policy_folder(run, best=True).glob("seed-*.msgpack"):
+def best_score(folder: Path) -> float | None:
+    """Return the mean return of the policies in a folder `best`; None if it has none."""
+    for path in folder.glob("seed-*.msgpack"):
         with contextlib.suppress(Exception):  # damaged: the next one replaces it
             return _content(path.read_bytes())[1][_SCORE]
     return None
