@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bellmax import UserError, must
 from bellmax.envs.options import unknown
 from bellmax.launch.cli import options as command_options
+from bellmax.launch.cli import sharing
 from bellmax.launch.config.yaml_files import is_unicode
 from bellmax.launch.distributed.signals import interruptible
 from bellmax.launch.training.folders import (
@@ -112,6 +113,29 @@ def _sweep(arguments: command_options.Sweep, overrides: Sequence[str]) -> int:
     return sweep(arguments.source, out, overrides, arguments.jobs, trust=arguments.trust)
 
 
+def _tune(arguments: command_options.Tune, overrides: Sequence[str]) -> int:
+    if not arguments.space:
+        hint = "give --space FILE"
+        raise UserError(must("--space", "a YAML file of keys and their values", "nothing", hint))
+    name = Path(arguments.source).stem if "." in arguments.source else arguments.source
+    default = Path("runs") / f"tune-{name.strip('/').replace('/', '-')}"
+    out = Path(arguments.out) if arguments.out else default
+    check_writable(out, "the folder of a search")
+    from bellmax.launch.studies.tune.run import tune
+
+    return tune(
+        arguments.source,
+        Path(arguments.space),
+        out,
+        overrides,
+        trials=arguments.trials,
+        jobs=arguments.jobs,
+        check=arguments.check,
+        prunes=not arguments.no_pruning,
+        trust=arguments.trust,
+    )
+
+
 def _evaluate(arguments: command_options.Evaluate) -> int:
     run = run_folder(arguments.run)
     if arguments.robust:
@@ -170,6 +194,7 @@ def _record(arguments: command_options.Record) -> int:
         out=out,
         fps=arguments.fps,
         max_steps=arguments.max_steps,
+        log=arguments.log,
         trust=arguments.trust,
         say=print,
     )
@@ -337,10 +362,14 @@ COMMANDS = {
     "train": Command(command_options.Train, _train, overrides=True),
     "resume": Command(command_options.Resume, _resume, overrides=True),
     "sweep": Command(command_options.Sweep, _sweep, overrides=True),
+    "tune": Command(command_options.Tune, _tune, overrides=True),
     "evaluate": Command(command_options.Evaluate, _evaluate),
     "record": Command(command_options.Record, _record),
     "plot": Command(command_options.Plot, _plot),
     "merge": Command(command_options.Merge, _merge),
+    "export": Command(command_options.Export, sharing.export),
+    "push": Command(command_options.Push, sharing.push),
+    "pull": Command(command_options.Pull, sharing.pull),
     "list": Command(command_options.List, _list),
     "show-config": Command(command_options.ShowConfig, _show_config, overrides=True),
     "schema": Command(command_options.Schema, _schema),

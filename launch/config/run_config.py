@@ -96,7 +96,8 @@ class RunConfig:
     tensorboard: bool = False
     # Weights & Biases project to report to; null reports to none.
     wandb: str | None = None
-    # Loggers of your own, each as module:factory; `--logger module:factory` adds one.
+    # Loggers: csv, trackio=PROJECT, mlflow=EXPERIMENT, or module:factory of your own; `--logger`
+    # adds one.
     loggers: tuple[str, ...] = ()
     # The agent's own configuration: the dataclass that `agent.name` chooses.
     agent: Any = None

@@ -16,6 +16,7 @@ from bellmax import UserError, must
 from bellmax.agents import Memory
 from bellmax.launch.config.run_config import load_to_play, to_yaml
 from bellmax.launch.distributed.files import make_folder, write_whole
+from bellmax.launch.reporting import hub
 from bellmax.launch.runners.base import PolicyInputs
 from bellmax.launch.runners.evaluation import make_greedy, make_values
 from bellmax.launch.runners.train_state import TrainState
@@ -134,7 +135,8 @@ def load_policy(
     """The greedy policy of a run: of its newest checkpoint, or of its best evaluation.
 
     Args:
-      run: the run's folder, or the folder `policy` of it alone.
+      run: the run's folder, or the folder `policy` of it alone, or `hf://owner/name`, a repository
+        that `bellmax push` wrote (`@revision` may follow), with the extra `hub`.
       seed: of the learner; the run's first one by default.
       best: whether it is that of the best evaluation, by the mean over seeds.
       trust: whether the run's configuration may name code of the user's own, which is imported.
@@ -143,9 +145,11 @@ def load_policy(
       A Policy, which plays as in `bellmax evaluate`.
 
     Raises:
-      UserError: the run has no policy of that seed, or its file is damaged.
+      UserError: the run has no policy of that seed, its file is damaged, or the repository cannot
+        be read.
     """
-    run = Path(run)
+    shared = str(run).startswith(hub.PREFIX)
+    run = hub.fetch(hub.read_repo(str(run)), policies_only=True) if shared else Path(run)
     config = load_to_play(run, trust=trust)
     seed = config.seed if seed is None else seed
     path = policy_folder(run, best=best) / f"seed-{seed}.msgpack"

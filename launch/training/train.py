@@ -278,5 +278,6 @@ def _run(opened: _Opened, run: Path, start: _Start | None, said: list[str], outp
         each = ", ".join(f"{value:.1f}" for value in np.atleast_1d(returns))
         progress.message(f"evaluation return {returns.mean():.1f} ({each} by seed)")
         curves = plot_runs([out])
+        log.write_file(session.total_steps, "curve", curves[0])
         progress.message(f"curve: {curves[0]}\npolicy: {out / 'policy'}\nrun: {out}")
     return 0
