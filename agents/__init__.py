@@ -174,6 +174,8 @@ __all__ = [
     "transitions",
     "update_target",
 ]
+# Modules that launch uses too; their names are not public.
+INTERNAL_MODULES = ("registry",)
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ from bellmax.networks import Network
 
 
 def make_dqn(config: DQNConfig, spec: EnvSpec) -> Agent:
-    """Makes a DQN agent. Learning curves: docs/results.md.
+    """Makes a DQN agent. Learning curves: docs/results/discrete.md.
 
     Deviations from the paper: Adam instead of RMSProp, time limits bootstrap.
 

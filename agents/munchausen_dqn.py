@@ -24,10 +24,10 @@ from bellmax.networks import Network
 
 
 def make_munchausen_dqn(config: MunchausenDQNConfig, spec: EnvSpec) -> Agent:
-    """Makes a Munchausen DQN agent. Learning curves: docs/results.md.
+    """Makes a Munchausen DQN agent. Learning curves: docs/results/discrete.md.
 
     Deviations from the paper: time limits bootstrap; n_step > 1 unrolls Munchausen value iteration
-    (docs/munchausen.md), where the paper has only n_step = 1.
+    (docs/agents/munchausen_dqn.md), where the paper has only n_step = 1.
 
     Raises:
       UserError: the task's actions are not discrete, or the network does not fit.

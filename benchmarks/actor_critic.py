@@ -34,11 +34,11 @@ SIDES = {
     "expectrl, auto with 4 heads": (make_expectrl, ExpectRLConfig(alpha="auto")),
 }
 ACTION = specs.BoundedArray((3,), np.float32, -1.0, 1.0)
-CHUNK = 50  # gradient steps to one of the environment, which is nothing
+CHUNK = 50  # gradient steps for each environment step, whose cost is negligible
 
 
 class Still(NamedTuple):
-    """Hopper's shapes and nothing else."""
+    """A task with Hopper's shapes and constant observations."""
 
     spec: EnvSpec = EnvSpec("benchmark/Still", specs.Array((11,), np.float32), ACTION)
 

@@ -15,7 +15,7 @@ LEARNING_RATE, ADAM_EPSILON, MAX_NORM = 5e-5, 0.01 / 32, 10.0
 
 
 class Given(nn.Module):
-    """A network without work: the observation is the output, but for a shift that is learnt."""
+    """A network without computation: its output is the observation plus a learned shift."""
 
     num_actions: int
     num_quantiles: int
@@ -27,7 +27,7 @@ class Given(nn.Module):
 
 
 def make_agent(num_actions, options, given=False, dtype="float32", batch_size=BATCH):
-    """QR-DQN-Retrace with those options; `given` replaces the network, computed in `dtype`."""
+    """Make QR-DQN-Retrace with these options; `given` replaces the network; outputs in `dtype`."""
     network = {"module": f"{__name__}:Given"} if given else {"torso": "nature", "dtype": dtype}
     config = QRDQNRetraceConfig(
         num_quantiles=N,
@@ -47,7 +47,7 @@ def make_agent(num_actions, options, given=False, dtype="float32", batch_size=BA
 
 
 def make_batch(num_actions, length, given=False, batch_size=BATCH):
-    """Random steps [B, length], a few of them the last of an episode, but never the first."""
+    """Return random steps [B, length]; some close an episode, but never the first of a row."""
     rng = np.random.default_rng(0)
     rows = batch_size, length
     if given:

@@ -1,4 +1,4 @@
-"""A network that sees nothing, for what acting costs beside its network's arithmetic (host.py)."""
+"""A network that ignores its input, to measure acting without a network's arithmetic (host.py)."""
 
 import flax.linen as nn
 import jax

@@ -1,11 +1,11 @@
-"""What a save and a restore of a checkpoint take: seconds, memory, bytes on disk. Linux only.
+"""Cost of saving and restoring a checkpoint: seconds, memory, bytes on disk. Linux only.
 
     python benchmarks/checkpoints.py [--states cartpole minatar frames] [--gigabytes 2]
 
-Each row is a process of its own, and its memory the most that was held beyond what was held before:
-on a restore with what is restored. `frames` is a replay of screens of Atari's size, sprites on a
-still background, so that it compresses as games do; `noise` is one that does not compress.
-`policy` restores the parameters and the statistics of observations, as `bellmax evaluate` does.
+Each row is measured in its own process. Its memory is the peak above the memory in use before; that
+of a restore includes the restored state. `frames` is a replay of screens of Atari's size, sprites
+on a still background, which compresses like games; `noise` does not compress. `policy` restores the
+parameters and the statistics of observations, as `bellmax evaluate` does.
 """
 
 import argparse
@@ -93,13 +93,13 @@ def measure(state: str, what: str, gigabytes: float, folder: Path) -> dict[str, 
 
 
 def reset_peak() -> float:
-    """Makes `peak` count from here on; what this process has in memory now, MB."""
+    """Start a new measurement of `peak`; return the memory of this process now, in MB."""
     Path("/proc/self/clear_refs").write_text("5")
     return peak()
 
 
 def peak() -> float:
-    """The most memory that this process had since `reset_peak`, MB."""
+    """Return the largest memory of this process since `reset_peak`, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
 
@@ -112,7 +112,7 @@ def make_run(preset: str):
 
 
 def make_frames(kind: str, gigabytes: float):
-    """A function that makes `learner`, a small one, and `replay`, [1, T, 1, 84, 84] uint8."""
+    """Return a function that makes a small `learner` and a `replay`, [1, T, 1, 84, 84] uint8."""
     blocks = max(int(gigabytes * 1e9 / (84 * 84 * 1000)), 1)
 
     def fill(i, frames):

@@ -27,14 +27,14 @@ def jax_requirement(kind: str) -> str:
 
 
 def requirements(kind: str, *, rejax: bool) -> dict[str, list[str]]:
-    """What goes into each folder below DIR, as pip reads it."""
+    """Return the requirements for each folder below DIR, as pip reads them."""
     jax = jax_requirement(kind)
     found = {"": [f"{ROOT}[{EXTRAS}]", jax]}
     return found | ({"rejax": [*REJAX, jax]} if rejax else {})
 
 
 def collect(out: Path, kind: str, *, rejax: bool) -> list[list[str]]:
-    """The commands that fill the folders, in order."""
+    """Return the commands that fill the folders, in order."""
     pip = [sys.executable, "-m", "pip", "wheel"]
     pins = ["--constraint", str(ROOT / "constraints.txt")]
     return [
@@ -45,7 +45,7 @@ def collect(out: Path, kind: str, *, rejax: bool) -> list[list[str]]:
 
 
 def install(kind: str, *, rejax: bool) -> list[str]:
-    """The commands for the other machine, from the folder that holds DIR as `wheels`."""
+    """Return the commands for the other machine, where DIR is the folder `wheels`."""
     jax = jax_requirement(kind)
     pip = "pip install --no-index --find-links"
     lines = [f"{pip} wheels 'bellmax[{EXTRAS}]' '{jax}'"]

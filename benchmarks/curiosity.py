@@ -1,8 +1,8 @@
-"""What does a bonus see of a task, and does it find the reward? MiniGrid, and a noisy TV.
+"""How much of a task does a bonus explore, and does it find the reward? MiniGrid and a noisy TV.
 
-Cells are those that training has visited (docs/environments.md says what a cell of each task is),
-of all environments together. Returns are of greedy episodes, and of the episodes that ended in the
-last tenth of training, whose policy draws its actions. Runs that are complete in DIR are not
+Coverage counts the cells that training visited in any environment; docs/guides/environments.md
+defines the cells of each task. Returns are those of greedy episodes, and of the episodes that ended
+in the last tenth of training, whose actions are sampled. Runs that are complete in DIR are not
 repeated, others continue.
 
     python benchmarks/curiosity.py --runs DIR [--tasks doorkey ...] [--agents byol_explore ...]
@@ -49,7 +49,7 @@ def command(task: str, agent: str, arguments: argparse.Namespace) -> list[str]:
 
 
 def last_returns(folder: Path) -> np.ndarray:
-    """[seeds] mean returns of the episodes that ended in the last tenth of training, 0 for none."""
+    """Return [seeds] mean returns of episodes in the last tenth of training, 0 without episodes."""
     steps, returns = column(folder, "train", "episode_return")
     late = steps > 0.9 * steps[-1]
     ended = column(folder, "train", "episodes")[1][:, late]
@@ -89,7 +89,7 @@ def show(tasks: dict[str, dict[str, Path]], arguments: argparse.Namespace) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--plots", type=Path, default=Path("docs"))
+    parser.add_argument("--plots", type=Path, default=Path("docs/results"))
     parser.add_argument("--plot", default="minigrid", help="name of the plot")
     parser.add_argument("--tasks", nargs="+", default=["doorkey", "blocked"], choices=TASKS)
     parser.add_argument("--agents", nargs="+", default=list(AGENTS[:3]), choices=AGENTS)

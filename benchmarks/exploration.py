@@ -1,7 +1,7 @@
 """Which bonus finds the reward of a DeepSea, and after how many steps?
 
-Every agent learns every size with seeds of its own, vmapped in one program, by the preset of the
-task but for the size and the length. A seed has solved a size at the first evaluation whose greedy
+Every agent learns every size with the task's preset, in which only size and length change; its
+seeds are vmapped in one program. A seed has solved a size at the first evaluation whose greedy
 policy earns at least 0.9, or half of the best return if moves slip (--stochastic). Runs that are
 complete in DIR are not repeated, others continue.
 
@@ -29,7 +29,7 @@ AGENTS = {
     "munchausen_dqn": "munchausen_dqn/deepsea --env.coverage",
     "vmpo": f"{BYOL} --agent.policy-loss vmpo",
     "horizon_1": f"{BYOL} --agent.horizon 1",
-    # Longer rollouts, or a third of the steps lack predictions that are still to be made.
+    # Longer rollouts; otherwise a third of the steps would be too close to the end for predictions.
     "horizon_8": f"{BYOL} --agent.horizon 8 --rollout-length 40 --updates-per-rollout 8",
     # Uncut, bonuses are ten times as large on average.
     "no_clipping": f"{BYOL} --agent.intrinsic.normaliser scaled --agent.intrinsic.scale 0.002",
@@ -124,7 +124,7 @@ def show(size: int, runs: dict[str, Path], arguments: argparse.Namespace) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--plots", type=Path, default=Path("docs"))
+    parser.add_argument("--plots", type=Path, default=Path("docs/results"))
     parser.add_argument("--suffix", default="", help="of the plots' names")
     parser.add_argument("--sizes", nargs="+", type=int, default=[10, 20], choices=STEPS)
     parser.add_argument("--agents", nargs="+", default=list(PLAIN), choices=AGENTS)

@@ -54,7 +54,7 @@ NETWORKS = {
     "16 units": " --agent.network.torso mlp --agent.network.hidden [16]",
     "nature": "",
 }
-# In a turn.
+# Environment steps in a turn.
 STEPS = {"cartpole": 20_000, "hopper": 2_000, "atari": 16_384}
 
 
@@ -62,7 +62,7 @@ def make_side(words, steps, learns=True):
     """Returns `go()`, which takes the given number of environment steps and returns the seconds,
     and the experiment.
 
-    A turn begins after the rollouts that waited for it, which took no time of it, and the next side
+    A turn begins after the rollouts that were queued before it, which are not timed; the next side
     begins when the actors have filled their queues again.
     """
     source, *overrides = words.split()
@@ -104,7 +104,7 @@ def compare(task, arguments):
         sides[f"SBX, {n} environment{'s' * (n > 1)}"] = peer.go
         close.append(peer.close)
     if task == "cartpole" and arguments.cleanrl:
-        # It speaks every 100 environment steps.
+        # It prints a line every 100 environment steps.
         command = [arguments.cleanrl_python, "-u", arguments.cleanrl, "--learning-starts"]
         command += ["1000", "--exploration-fraction", "0.001", "--total-timesteps", "1000000"]
         where = tempfile.TemporaryDirectory()
@@ -127,7 +127,7 @@ def rows_of(seconds, steps, base):
 
 
 def atari(arguments):
-    """What acting and storing take off the rate of ale_py's own vector environment; no learning."""
+    """Compare the rate of acting and storing, without learning, with that of ale_py alone."""
     steps = arguments.steps or STEPS["atari"]
     rows = []
     for n in ATARI_ENVS:

@@ -116,7 +116,7 @@ def show(results: dict, arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--plots", type=Path, default=Path("docs"))
+    parser.add_argument("--plots", type=Path, default=Path("docs/results"))
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, help="in place of each task's own")

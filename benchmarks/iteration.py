@@ -1,4 +1,4 @@
-"""Where the time of one training iteration goes: what it takes with one part left out.
+"""Shares of the parts in the time of a training iteration, by leaving out one part at a time.
 
 An iteration of dqn/cartpole is one vector step, one write to replay, one sample and one gradient
 step. A part's share is the whole minus the iteration without it; shares need not add up to 1, as
@@ -53,7 +53,7 @@ def without_learning(agent, env, replay):
 
 
 def without_acting(agent, env, replay):
-    """Actions need no network and no random bits."""
+    """Return the agent with constant actions, without network and random bits."""
 
     def act(params, inputs, *, evaluate=False):
         action = (inputs.is_first + inputs.step).astype(jnp.int32) % 2
@@ -63,7 +63,7 @@ def without_acting(agent, env, replay):
 
 
 def without_environment(agent, env, replay):
-    """A phase without environment steps."""
+    """Return a learning phase without environment steps."""
 
     def step(state, action, key):
         del key
@@ -75,7 +75,7 @@ def without_environment(agent, env, replay):
 
 
 def without_sampling(agent, env, replay):
-    """Every sample is the oldest slots of the storage, read as one slice."""
+    """Return a replay whose samples are always the oldest slots, read as one slice."""
     batch, length = agent.replay.batch_size, agent.replay.sequence_length
 
     def sample(state, key):

@@ -8,8 +8,9 @@ the script stops. Steps are compiled once, states donated, and take turns.
 The share of the loss is the time of the agent's own `learn` with a network that does nothing (the
 observations are its outputs): targets, loss and their gradient, and Adam on N A numbers.
 
-glibc frees and reallocates the memory of a step at every call, which costs time; it keeps it with
-MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=8589934592 in the environment. Report both.
+By default glibc frees and reallocates the memory of a step at every call, which costs time. With
+MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=8589934592 in the environment it keeps the
+memory. Report both.
 
     python benchmarks/learner.py [--actions 18] [--rounds 41] [--more] [--out learner.json]
 """
@@ -92,7 +93,7 @@ def make_zoo(num_actions):
 
 
 def to_haiku(params):
-    """A flax tree of NatureConv and QuantileHead under haiku's names, the same arrays."""
+    """Return the arrays of a flax tree of NatureConv and QuantileHead under haiku's names."""
     torso, head = params["params"]["NatureConv_0"], params["params"]["QuantileHead_0"]
     layers = {f"conv2_d_{i}" if i else "conv2_d": torso[f"Conv_{i}"] for i in range(3)}
     layers |= {"linear": torso["Dense_0"], "linear_1": head["Dense_0"]}
@@ -100,12 +101,12 @@ def to_haiku(params):
 
 
 def check_same_step(num_actions):
-    """How far one step of both sides differs, as shares of the largest entry.
+    """Return the differences of one step of both sides, relative to the largest entry.
 
     Adam's first moment after one step is a tenth of the clipped gradient.
 
     Raises:
-      SystemExit: they do not compute the same.
+      SystemExit: the differences exceed TOLERANCE.
     """
     agent = make_agent(num_actions, SIDES["one_step"])
     batch = make_batch(num_actions, agent.replay.sequence_length)

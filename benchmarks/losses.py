@@ -192,7 +192,7 @@ ROWS = {
 
 
 def measure(row, rounds):
-    """A line of the table: microseconds of a compiled batch; ratios above 1 are in our favour."""
+    """Return a row of the table: microseconds of a compiled batch; above 1, ours is faster."""
     sides = {}
     for name, one in (("ours", row.ours), ("other", row.other)):
         if one is None:

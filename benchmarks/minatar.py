@@ -1,4 +1,4 @@
-"""Do the claims of QR-DQN-Retrace and VA-learning show on MinAtar?
+"""Do the claims of QR-DQN-Retrace and VA-learning hold on MinAtar?
 
 Each family of agents learns each game under one protocol, its seeds vmapped in one program. The
 score of a run is the mean of its evaluations in the last quarter of training; over games, scores
@@ -20,7 +20,7 @@ from timing import table
 from bellmax.launch.reporting.statistics import bootstrap_interval, interquartile_mean
 
 GAMES = ("asterix", "breakout", "freeway", "space_invaders")
-# A shorter decay of epsilon than the presets', which are for 10M steps. All else is the presets'.
+# The decay of epsilon is shorter than in the presets, which are for 10M steps.
 PROTOCOL = "--agent.epsilon-steps 100000"
 FAMILIES = {
     "quantiles": {
@@ -81,7 +81,7 @@ def show(family: str, results: dict, arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--plots", type=Path, default=Path("docs"))
+    parser.add_argument("--plots", type=Path, default=Path("docs/results"))
     parser.add_argument("--games", nargs="+", default=GAMES, choices=GAMES)
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES)
     parser.add_argument("--first-seed", type=int, default=0)

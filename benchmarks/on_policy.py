@@ -1,6 +1,6 @@
-"""How fast on-policy agents run, whole, and what of it is acting: environment steps per second.
+"""Speed of on-policy agents, in total and of acting alone, in environment steps per second.
 
-Acting is the warm-up's rollouts, which learn nothing; learning is what the others take more.
+Acting is timed by rollouts of the warm-up, without learning; learning is the difference to others.
 
     python benchmarks/on_policy.py [PRESET ...] [--rounds 9]
 """

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: XLA's operations by kind, from jax's own profiler, on CPU.
+"""Shares of XLA's operations in the time of a run by kind, from jax's profiler, on CPU.
 
 Shares are of the time within operations; loops, which hold others, are left out. The profiler slows
 short operations down, so that shares say more than milliseconds.
@@ -33,7 +33,7 @@ KINDS = {
 
 
 def kind(operation: str) -> str:
-    """Which of KINDS an operation is, by its name."""
+    """Return the kind, one of KINDS, of an operation by its name."""
     name = operation.split(".")[0]
     return next((said for part, said in KINDS.items() if part in name), "elementwise and others")
 

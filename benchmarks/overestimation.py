@@ -1,4 +1,4 @@
-"""How far the critics of finished runs of TD3 and ExpectRL are from the returns of their policies.
+"""Difference between critics' values and returns of the policies in finished TD3 and ExpectRL runs.
 
 The greedy policy of each seed plays episodes of up to 1,000 steps without a time limit before that;
 the critic's value of each action in the first half is compared with the discounted return that
@@ -29,7 +29,7 @@ LENGTH, EPISODES = 1000, 10
 
 
 def measure(run: Path) -> dict[str, np.ndarray]:
-    """As `compare`, of a finished run."""
+    """Return the results of `compare` for a finished run."""
     config = load(run, trust=True)
     experiment = build(config)
     _, state, _ = restore(run, experiment, "latest")

@@ -15,7 +15,7 @@ ENVS = 10
 
 
 def make(updates, capacity):
-    """The algorithm: an evaluation that is asked for once, and does nothing."""
+    """Return the algorithm, with a single evaluation that does nothing."""
     steps = updates * ENVS
     dqn = get_algo("dqn").create(
         env="CartPole-v1",
@@ -51,7 +51,7 @@ def main():
         init, train = jax.vmap(init), jax.vmap(train)
     state = jax.jit(init)(keys if seeds > 1 else keys[0])
     train = jax.jit(train)
-    for _ in range(2):  # past the filling of the buffer; types have settled after the first
+    for _ in range(2):  # the first call fills the buffer, and may change dtypes
         state = jax.block_until_ready(train(state))
     print("done", flush=True)
     for _ in sys.stdin:

@@ -1,8 +1,8 @@
 """bellmax's replay against flashbax's, inside a compiled loop of add, sample and priority update.
 
-States are donated and the sides take turns. flashbax's is its trajectory buffer with period 1,
-which is what samples single transitions; ours keeps one step a slot too. Of Atari's stacks of four
-frames ours keeps the newest frame, and is measured keeping stacks too.
+States are donated and the sides take turns. The peer is flashbax's trajectory buffer with period 1,
+which samples single transitions and, like ours, stores one step in a slot. For Atari, ours stores
+only the newest frame of a stack of four; it is also measured with whole stacks.
 
     python benchmarks/replay.py [--tasks atari] [--seeds 1 8] [--rounds 7] [--iterations 2000]
         [--out replay.json]
@@ -43,7 +43,7 @@ def vector_step(task):
 
 
 def bellmax_sides(task, prioritised, frames=True):
-    """init() -> state, and add, draw and rank on it; `axes` says which leaves seeds share."""
+    """Return init() -> state, add, draw and rank; `axes`: seed axes, None for shared leaves."""
     envs, batch, capacity, _, _ = TASKS[task]
     replay = make_replay(
         capacity=capacity,
@@ -102,7 +102,7 @@ def make(sides, task, prioritised, seeds, iterations):
 
     def body(carry, key):
         state, total = carry
-        # What is added depends on what was drawn, so that nothing can be left out.
+        # The added data depends on the sample, so that the compiler can remove nothing.
         state = add(state, step._replace(reward=step.reward + total))
         drawn, indices = draw(state, key)
         if prioritised:

@@ -1,4 +1,4 @@
-"""How studies are shown: curves with intervals, PNG and SVG, and cells of tables."""
+"""Presentation of studies: curves with intervals as PNG and SVG, and cells of tables."""
 
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def legend(figure, axes, columns: int) -> None:
 
 
 def save(figure, folder: Path, name: str) -> None:
-    """NAME.png and NAME.svg, the latter equal whenever the numbers are."""
+    """Write NAME.png and NAME.svg; equal numbers give an equal SVG."""
     import matplotlib
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Runs of a study: started, continued or reused, each in its own process."""
+"""Start, continue or reuse the runs of a study, each in its own process."""
 
 import subprocess
 import sys

@@ -14,7 +14,7 @@ from sbx import TD3
 
 
 class Still(gymnasium.Env):
-    """Hopper's shapes and nothing else."""
+    """A task with Hopper's shapes and constant observations."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (11,), np.float32)
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32)

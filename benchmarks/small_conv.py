@@ -1,6 +1,6 @@
 """A network for Atari frames that two CPU cores can train.
 
-As in docs/results_host.md, where it learns Pong:
+As in docs/results/host.md, where it learns Pong:
 
     PYTHONPATH=benchmarks bellmax train PRESET --agent.network.module small_conv:SmallConv
 """

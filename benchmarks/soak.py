@@ -1,8 +1,8 @@
 """A long run on environments that break and die: is a step lost or doubled, does memory leak?
 
-M-DQN trains on a CartPole whose instances have a process each, raise once in 10,000 steps and are
-killed now and then. Every step on its way to replay is held against what the environment wrote into
-it, and at the end so is replay itself.
+M-DQN trains on CartPole environments, each in its own process, that raise once in 10,000 steps and
+are killed from time to time. Environments write marks into their observations; every step is
+compared with its marks on the way to replay, and so is the content of replay at the end.
 
     python benchmarks/soak.py --minutes 30 [--kill-every 300] [--leak 20] [--out soak.json]
 
@@ -31,8 +31,8 @@ from timing import table
 if TYPE_CHECKING:
     from soak_checks import Tally
 
-# Modules that import jax are imported inside functions: each environment's process imports this
-# file.
+# Modules that import jax are imported inside functions, because each environment's process imports
+# this file.
 
 CONFIG = """
 steps: 2147483647
@@ -66,7 +66,7 @@ class Watched(NamedTuple):
 
 
 def tap(runner: Any, tallies: "list[Tally]") -> None:
-    """Has every rollout counted at the door of replay; the last of `tallies` is the newest."""
+    """Count every rollout before it is added to replay; appends to `tallies`."""
     compiled = runner.compile
 
     def compile_and_tap(state: Any) -> Any:
@@ -89,7 +89,7 @@ def tap(runner: Any, tallies: "list[Tally]") -> None:
 def watch(
     options: argparse.Namespace, ledger: Path, tallies: "list[Tally]", over: threading.Event
 ) -> Watched:
-    """Starts a thread that samples memory, kills environments and ends the run in time."""
+    """Start a thread that samples memory, kills environments and ends the run after its time."""
     seen = Watched([], [])
     started, seconds = time.monotonic(), 60 * options.minutes
 
@@ -115,7 +115,7 @@ def watch(
 
 
 def memory() -> tuple[float, float]:
-    """Resident MB of this process, and of it and all below it."""
+    """Return the resident MB of this process, and those including its child processes."""
     main = psutil.Process()
     sizes = [main.memory_info().rss / 1e6]
     for child in main.children(recursive=True):
@@ -125,7 +125,7 @@ def memory() -> tuple[float, float]:
 
 
 def kill(ledger: Path, tally: "Tally", killed: list[int]) -> bool:
-    """Kills the process of one environment; False if it had gone already."""
+    """Kill the process of one environment; return False if it has already ended."""
     instances = tally.alive()
     if not instances:
         return False
@@ -140,7 +140,7 @@ def kill(ledger: Path, tally: "Tally", killed: list[int]) -> bool:
 
 
 def growth(samples: np.ndarray, column: int) -> dict[str, float]:
-    """The line through a column of samples, by Theil and Sen: one taken amid a restart is low."""
+    """Fit a line to a column of samples by Theil and Sen, robust to samples during a restart."""
     from scipy.stats import theilslopes
 
     if len(samples) < 4:
@@ -156,7 +156,7 @@ def growth(samples: np.ndarray, column: int) -> dict[str, float]:
 
 
 def make_session(folder: Path, experiment: Any) -> Any:
-    """The loop of a run in the folder, which ends only at SIGTERM."""
+    """Return the training session of a run in the folder, which ends only at SIGTERM."""
     from bellmax.launch.reporting.metrics import MetricsLog
     from bellmax.launch.reporting.progress import Progress
     from bellmax.launch.training.checkpoints import Checkpoints
@@ -168,7 +168,7 @@ def make_session(folder: Path, experiment: Any) -> Any:
 
 
 def soak(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """The run: what came of it, and what was wrong."""
+    """Run the test; return its results and the errors found."""
     import soak_checks as checks
 
     from bellmax.launch.config.run_config import load
@@ -180,12 +180,12 @@ def soak(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], lis
         shape = {"num_envs": NUM_ENVS, "capacity": CAPACITY}
         words = CONFIG.format(timeout=timeout, ledger=ledger, fault_every=every, **shape)
         (folder / f"{name}.yaml").write_text(words)
-    # Nothing breaks in evaluations, which are played in this process.
+    # Evaluations are played in this process, without faults.
     evaluator = build(load(folder / "calm.yaml")).evaluator
     experiment = build(load(folder / "run.yaml"))._replace(evaluator=evaluator)
     tap(experiment.runner, tallies)
     session = make_session(folder, experiment)
-    signal.signal(signal.SIGTERM, lambda *_: None)  # the session stops at it and saves
+    signal.signal(signal.SIGTERM, lambda *_: None)  # the session handles it
     with contextlib.closing(experiment), session.log:
         state = experiment.init()
         returns = [float(session.evaluate(state)[0])]
@@ -196,7 +196,7 @@ def soak(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], lis
             over.set()
         returns.append(float(session.evaluate(state)[0]))
         tally = tallies[-1]
-        # Nobody waits for the actors any more: they come to rest soon.
+        # The actors stop soon, because the learner takes no more rollouts.
         until, broken, counted, problems = time.monotonic() + QUIET_SECONDS, 0, {}, []
         while not counted or sum(counted.values()) != broken and time.monotonic() < until:
             counted = checks.restarts(experiment.runner.report())
@@ -221,7 +221,7 @@ def soak(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], lis
 
 
 def check_memory(seen: Watched, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    """Lines through what was sampled after warm-up, and which rise above the bound."""
+    """Fit lines to the memory after warm-up; return them and those that exceed the bound."""
     warm = 60 * options.minutes / 4
     steady = np.array([x for x in seen.samples if x[0] >= warm and x[3]]).reshape(-1, 4)
     facts: dict[str, Any] = {"samples after warm-up": len(steady)}

@@ -1,4 +1,4 @@
-"""Whether what went into replay is what the environments of `soak_task` showed, step by step."""
+"""Compare the steps in replay with those that the environments of `soak_task` showed."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from soak_task import TERMINATED, Marks, read_ledger, read_marks
 
 
 class Verdict(NamedTuple):
-    """Steps that are missing, that come again, and whose flags, action or reward are not theirs."""
+    """Numbers of steps that are missing, repeated, or have wrong flags, actions or rewards."""
 
     lost: int = 0
     doubled: int = 0
@@ -21,9 +21,9 @@ class Verdict(NamedTuple):
 
 
 def judge(steps: Any) -> Verdict:
-    """Whether consecutive steps [T, N] are what the marks of their observations say.
+    """Compare consecutive steps [T, N] with the marks of their observations.
 
-    Nothing is said of the last one's flags, which depend on the step after it.
+    The flags of the last step are not checked, because they depend on the step after it.
     """
     marks = read_marks(steps.observation)
     now, after = Marks(*(x[:-1] for x in marks)), Marks(*(x[1:] for x in marks))
@@ -59,7 +59,7 @@ class Tally(NamedTuple):
 
     def take(self, records: Any, after: Any = None) -> "Tally":
         """After a rollout of steps [L, N] and the time step that followed it."""
-        # In front of a step: the one that the rollout before ended with, or nothing.
+        # Prepend the last step of the rollout before, if there was one.
         window = records
         if self.newest is not None:
             window = jax.tree.map(lambda a, b: np.concatenate([a, b]), self.newest, records)
@@ -78,18 +78,18 @@ class Tally(NamedTuple):
         )
 
     def _again(self, instance: np.ndarray) -> int:
-        """How many instances [T, N] enter a stream and were in one before, or are in two."""
+        """Count the instances [T, N] that return to a stream that they have left, or are in two."""
         entering = instance[1:][instance[1:] != instance[:-1]].tolist()
         shared = instance.shape[1] - len(np.unique(instance[-1]))
         return shared + sum(i in self.numbers for i in entering)
 
     def alive(self) -> list[int]:
-        """The instance that each environment has, as far as replay knows."""
+        """Return the newest instance of each environment in replay."""
         return [] if self.newest is None else read_marks(self.newest.observation)[0][0].tolist()
 
 
 def check_replay(replay: Any, tally: Tally) -> list[str]:
-    """What is wrong with the ring: its steps, in the order in which they were added."""
+    """Return errors in the ring, whose steps are checked in the order in which they were added."""
     slots, filled = replay.storage.is_last.shape[1], int(replay.filled)
     order = (int(replay.cursor) - filled + np.arange(filled)) % slots
     steps = jax.tree.map(lambda x: np.asarray(x)[0][order], replay.storage)
@@ -102,10 +102,10 @@ def check_replay(replay: Any, tally: Tally) -> list[str]:
 
 
 def check_ends(ledger: Path, tally: Tally, killed: list[int]) -> tuple[int, list[str]]:
-    """How many environments broke or were killed, and which of their steps are missing."""
+    """Compare faults and kills of environments with the steps that are missing at them."""
     made = [i for i, pid in read_ledger(ledger, "made").items() if pid != os.getpid()]
     raised = {i: n for i, n in read_ledger(ledger, "raised").items() if i in made}
-    # Actors are a little ahead of the learner: the newest instances may not have come yet.
+    # Actors are ahead of the learner, so that steps of the newest instances may not be in replay.
     recent = set(made[-2 * len(tally.alive()) :]) | set(tally.alive())
     unseen = [i for i in made if i not in tally.numbers and i not in recent]
     cut = [i for i, n in raised.items() if i not in recent and tally.numbers.get(i, n - 1) != n - 1]
@@ -115,7 +115,7 @@ def check_ends(ledger: Path, tally: Tally, killed: list[int]) -> tuple[int, list
 
 
 def check_counts(state: Any, tally: Tally, log: dict[str, Any]) -> list[str]:
-    """Counters of the state and of the log that are not what was counted."""
+    """Return the counters of the state and of the log that differ from the counts made here."""
     ending = int((read_marks(tally.after.observation).ending > 0).sum())
     counted = {
         "vector_steps": (int(state.vector_steps), tally.steps),
@@ -127,18 +127,18 @@ def check_counts(state: Any, tally: Tally, log: dict[str, Any]) -> list[str]:
 
 
 def restarts(report: dict[str, float]) -> dict[str, float]:
-    """Those of a runner's report, or of a row of its log."""
+    """Return the restarts in a runner's report, or in a row of its log."""
     return {name: n for name, n in report.items() if name.startswith("restarts_")}
 
 
 def check_restarts(
     tally: Tally, broken: int, counted: dict[str, float], log: dict[str, Any]
 ) -> list[str]:
-    """What the runner counts, at its end and in the last row of its log, against what broke."""
+    """Compare the runner's counts, and those in the last row of its log, with the real faults."""
     problems = []
     if counted != {**dict.fromkeys(counted, 0), "restarts_raised": broken}:
         problems.append(f"{broken} environments broke, and the runner counts {counted}")
-    # Replay is a little behind the log, and the log behind the actors.
+    # Replay lags behind the log, and the log behind the actors.
     logged, replaced = log["restarts_raised"], len(tally.numbers) - len(tally.alive())
     if not replaced <= logged <= broken:
         problems.append(f"{logged} restarts in the log, {replaced} in replay, {broken} in all")

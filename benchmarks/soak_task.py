@@ -1,8 +1,8 @@
-"""A pole to balance that breaks at random and shows which step of which instance is seen.
+"""A CartPole that raises at random, and whose observations identify their instance and step.
 
-Beside what the policy needs an observation has four marks, so that each step that arrives in replay
-can be told from all others. They are integers times 2**-100, which is exact in float32 and too
-small for a network to notice.
+In addition to the numbers that the policy needs, an observation has four marks that identify each
+step in replay. They are integers times 2**-100, which is exact in float32 and too small to affect a
+network.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ TERMINATED, TRUNCATED = 1, 2
 
 
 class Marks(NamedTuple):
-    """What a step says of itself, int64.
+    """The marks of a step, int64.
 
     instance: its number. number: observations that this instance showed before.
     ending: 1 if the episode terminates here, 2 if a time limit cuts it, else 0.
@@ -39,7 +39,7 @@ class FaultyCartPole:
     """CartPole-v1 as a HostEnvironment that raises in one of `fault_every` steps; 0 for never.
 
     `ledger` is a file to which every instance writes `made INSTANCE PID`, and `raised INSTANCE
-    NUMBER` with the number of the observation that it owes then. It numbers the instances too.
+    NUMBER` with the number of the observation that was due. It also numbers the instances.
     """
 
     def __init__(self, ledger: str, fault_every: int):
@@ -90,7 +90,7 @@ def read_marks(observation: np.ndarray) -> Marks:
 
 
 def read_ledger(path: Path, word: str) -> dict[int, int]:
-    """Instance -> what it wrote after `word`, in the order written."""
+    """Return what each instance wrote after `word`, in order."""
     lines = [line.split() for line in path.read_text().splitlines()]
     return {int(instance): int(value) for said, instance, value in lines if said == word}
 

@@ -1,7 +1,7 @@
 """Steady-state speed of bellmax's DQN against a bare loop, and rejax, at equal hyper-parameters.
 
-Sides are compiled once and then take turns, round after round, so that a noisy machine is noisy to
-all of them; medians, and the ratio of each round, are reported.
+Sides are compiled once and then take turns in each round, so that noise of the machine affects all
+alike. Medians, and the ratios within rounds, are reported.
 
     python benchmarks/speed.py [--seeds 1 8] [--rounds 7] [--updates 10000] [--out speed.json]
     python benchmarks/speed.py --rejax PYTHON      PYTHON has rejax "gymnax<1" six jax installed
@@ -66,9 +66,9 @@ def compare(seeds, updates, capacity, rounds, python):
 
 
 def ablate(rounds):
-    """Wall clock of the preset's whole run as `bellmax train` makes it, against `advance` alone.
+    """Compare the wall clock of a whole run, as of `bellmax train`, with that of `advance` alone.
 
-    Both start from the same initialised state and leave compilation out.
+    Both start from the same initialised state, after compilation.
     """
     sides = {"advance alone": make_advance_alone()}
     everything = {"log_every": 50_000, "evaluate_every": 50_000, "checkpoint_every": 250_000}

@@ -3,7 +3,7 @@
     python benchmarks/tabular.py [distributions] [advantage] [contraction]
 
 Prints each study's tables as markdown and writes its plots, PNG and SVG. Step sizes are chosen
-on MDPs 100 and above; shown are MDPs 0 to 29. docs/tabular.md says what each number is.
+on MDPs 100 and above; shown are MDPs 0 to 29. docs/results/tabular.md says what each number is.
 """
 
 import argparse
@@ -178,7 +178,7 @@ def show_advantage(setting, kind, metric, curves, ax):
 
 
 def advantage_floors(setting, sample, ax):
-    """Rows and a panel: errors that remain when learning starts at the fixed point."""
+    """Return rows and draw a panel: errors that remain if learning starts at the fixed point."""
     rows = []
     for number, method in enumerate(advantage.METHODS[:3]):
         run = advantage.run(setting, sample, method, setting.step_sizes[:-1], at_optimum=True)
@@ -270,7 +270,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("studies", nargs="*", metavar="study", help=", ".join(STUDIES))
     parser.add_argument("--mdps", type=int, default=30, help="how many MDPs are shown")
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs", help="folder of plots")
+    folder = ROOT / "docs/results"
+    parser.add_argument("--out", type=pathlib.Path, default=folder, help="folder of plots")
     args = parser.parse_args()
     if unknown := sorted(set(args.studies) - set(STUDIES)):
         parser.error(f"there is no study {unknown[0]}; there are {', '.join(STUDIES)}")

@@ -1,4 +1,4 @@
-"""Tabular study of contraction: what one exact application does to distances, against theory."""
+"""Tabular study of contraction: distances after one exact application, compared with theory."""
 
 import functools
 import itertools

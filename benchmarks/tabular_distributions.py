@@ -38,7 +38,7 @@ THRESHOLD = 0.5
 
 
 def methods_for(mixture: float) -> list[Method]:
-    """On-policy no ratio is below 1, so that Q(lambda) is Retrace and is left out."""
+    """Without Q(lambda) on-policy, where no ratio is below 1 and it equals Retrace."""
     return [method for method in METHODS if mixture or method.trace != "q_lambda"]
 
 

@@ -1,4 +1,4 @@
-"""Random finite problems for the tabular studies, what is seen of them, and their exact laws.
+"""Random finite problems for the tabular studies, samples of them, and their exact laws.
 
 Arrays of a `Problem` have a leading axis of MDPs wherever they are mapped over. Seeds below 100
 are reported; those that chose step sizes are 100 and above.
@@ -57,7 +57,7 @@ def stack(problems) -> Problem:
 
 
 def _draw(key, odds):
-    """An index by inverting running sums; the last one is out of the sum's rounding's reach."""
+    """Draw an index by inverting cumulative sums; rounding never leads past the last."""
     cumulative = jnp.cumsum(odds)[:-1]
     return jnp.sum(jax.random.uniform(key) >= cumulative).astype(jnp.int32)
 
@@ -84,7 +84,7 @@ def stream(key, problem: Problem, updates: int, k: int) -> Windows:
 
 
 def fresh(key, problem: Problem, updates: int, k: int) -> Windows:
-    """Windows that share nothing, each from a state and action drawn uniformly."""
+    """Independent windows, each from a state and action drawn uniformly."""
 
     def one(key):
         walk_key, s_key, a_key = jax.random.split(key, 3)
@@ -105,8 +105,8 @@ def coefficients(trace: str, lambda_, a_t, pi_t, mu_t):
 def window_target(method: Method, r_t, dist_q_t, a_t, pi_t, mu_t, gamma) -> losses.WeightedAtoms:
     """The library's target of a window's first step; rows as there, dist_q_t [K, N, A].
 
-    Uncorrected is Retrace for the policy that did what was done: coefficients of 1, and what was
-    not done has no weight, up to the last step, which bootstraps from pi.
+    Uncorrected is Retrace for a policy that always takes the taken actions: coefficients are 1 and
+    other actions have no weight, except at the last step, which bootstraps from pi.
     """
     c_t = coefficients(method.trace, method.lambda_, a_t, pi_t, mu_t)
     if method.trace == "uncorrected":
@@ -223,7 +223,7 @@ def wasserstein(atoms, fine):
 def fixed_point(
     grid: Grid, problem: Problem, method: Method, start: np.ndarray, iterations: int = 40
 ) -> tuple[np.ndarray, float]:
-    """Quantiles [S, A, N] that the expected target has again, and how far the last step moved."""
+    """Return the fixed point [S, A, N] of the expected target, and the size of the last change."""
     atoms, moved = start, np.inf
     for _ in range(iterations):
         target = expected_target(grid, problem, method, on_grid(grid, atoms))

@@ -1,4 +1,4 @@
-"""What the benchmarks share: sides that take turns, their ratios, and a table of results."""
+"""Shared by benchmarks: sides that take turns, their ratios, and a table of results."""
 
 import signal
 import statistics
@@ -10,8 +10,8 @@ from pathlib import Path
 def alternate(sides, rounds):
     """Calls each side in turn, `rounds` times: name -> seconds of each call.
 
-    A side that returns a float has timed itself: it prepares and tidies up outside of its turn.
-    Whatever else it returns, such as arrays, is no time.
+    A side that returns a float has timed itself, without preparation and cleaning up. Any other
+    result, such as arrays, is not a time.
     """
     seconds = {name: [] for name in sides}
     for _ in range(rounds):
@@ -23,7 +23,7 @@ def alternate(sides, rounds):
 
 
 def settle():
-    """Waits until the threads of this process rest: until it takes less than a tenth of a core."""
+    """Wait until this process uses less than a tenth of a core."""
     while True:
         cpu, wall = time.process_time(), time.perf_counter()
         time.sleep(0.05)
@@ -60,7 +60,7 @@ class Peer:
 
 
 class Lines:
-    """A program that cannot be asked to wait: stopped between its turns, its work counted by lines.
+    """A program without turns: it is suspended between them, and its lines of output are counted.
 
     Args:
       command: the program; it must write a line at once, not when a buffer is full.

@@ -1,5 +1,5 @@
-"""What the windows of a finished run of QR-DQN-Retrace hold: how long they stay uncut, and how far
-targets of one step, of Retrace and of uncorrected windows lie apart on the same replay and network.
+"""Windows in the replay of a finished run of QR-DQN-Retrace: how long they stay uncut, and how much
+one-step, Retrace and uncorrected targets differ on the same replay and network.
 
     python benchmarks/windows.py RUN...
 """

@@ -49,7 +49,13 @@ if TYPE_CHECKING:
         random_mdp,
         value_iteration,
     )
-    from bellmax.envs.vector import VectorEnv, VectorState, VectorTimeStep, vectorise
+    from bellmax.envs.vector import (
+        VectorEnv,
+        VectorState,
+        VectorTimeStep,
+        agent_spec,
+        vectorise,
+    )
     from bellmax.envs.wrappers import Randomised, RandomisedState
 
 __all__ = [
@@ -82,10 +88,11 @@ __all__ = [
     "VectorEnv",
     "VectorState",
     "VectorTimeStep",
+    "agent_spec",
     "check_env",
+    "describe_spaces",
     "from_dm_env",
     "from_gymnasium",
-    "describe_spaces",
     "is_host",
     "is_host_env",
     "is_pool",
@@ -100,6 +107,8 @@ __all__ = [
     "value_iteration",
     "vectorise",
 ]
+# Modules that agents and launch use too; their names are not public.
+INTERNAL_MODULES = ("errors", "options", "statistics")
 
 _MODULES = {
     "adapters": (
@@ -157,6 +166,7 @@ _MODULES = {
         "VectorEnv",
         "VectorState",
         "VectorTimeStep",
+        "agent_spec",
         "vectorise",
     ),
     "wrappers": (

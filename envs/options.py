@@ -1,5 +1,6 @@
 """Options and parameters of tasks: their names and types, extras, and nearest names in messages."""
 
+import contextlib
 import difflib
 import importlib
 import importlib.metadata
@@ -7,7 +8,7 @@ import inspect
 import pathlib
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -26,15 +27,21 @@ def import_extra(module: str, extra: str) -> ModuleType:
     Raises:
       UserError: the module or one of its dependencies is not installed.
     """
-    try:
+    with needs_extra(extra):
         return importlib.import_module(module)
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Tell how to install an extra if a module that is imported in the block is not installed.
+
+    Raises:
+      UserError: instead of ModuleNotFoundError.
+    """
+    try:
+        yield
     except ModuleNotFoundError as error:
-        raise missing(error, extra) from error
-
-
-def missing(error: ModuleNotFoundError, extra: str) -> UserError:
-    """Return the error for a module of an extra that is not installed, with what installs it."""
-    return UserError(f"{error.name} is not installed: {install_command(extra)}")
+        raise UserError(f"{error.name} is not installed: {install_command(extra)}") from error
 
 
 def install_command(extra: str) -> str:
@@ -145,6 +152,14 @@ def check_options(task: str, names: Iterable[str], known: Iterable[str]) -> None
     _check_names("option", names, known, task)
 
 
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Raise UserError, with the nearest choice, if the value of an option is not among them."""
+    choices = list(choices)
+    if value not in choices:
+        hint = did_you_mean(str(value), choices)
+        raise UserError(must(name, f"one of {', '.join(choices)}", repr(value), hint))
+
+
 def check_types(options: Mapping[str, Any], nominal: Mapping[str, Any]) -> None:
     """Raises UserError if the type of an option differs from the type of its nominal value.
 
@@ -161,10 +176,8 @@ def check_integers(name: str, options: Mapping[str, Any]) -> None:
     """Raises UserError if an option of a JAX task is an integer that jax does not hold."""
     for option, value in options.items():
         if type(value) is int and not -(2**31) <= value < 2**31:
-            raise UserError(
-                f"env.options.{option} of {name} must be an integer of 32 bits, as jax holds them, "
-                f"got {value}"
-            )
+            field, allowed = f"env.options.{option} of {name}", "an integer of 32 bits"
+            raise UserError(must(field, allowed, value, "jax has no larger ones"))
 
 
 def defaults_of(factory: Callable[..., Any]) -> dict[str, Any]:

@@ -126,7 +126,8 @@ def make_batch(
         applies if it is shorter.
       timeout: seconds that a reset or step may take, above 0; each task then runs in its own
         process.
-      render: whether the tasks can draw pictures; ignored for your own factory.
+      render: whether the tasks can draw pictures. The argument `render_mode` of your own factory,
+        if it has one, is then "rgb_array".
       **options: keyword arguments of the task's factory.
 
     Raises:
@@ -143,7 +144,7 @@ def make_batch(
     elif (timeout is not None and is_own(name)) or is_host(name, **options):
         from bellmax.envs.adapters.factory import make_host
 
-        make_one = functools.partial(make_host, name, options)
+        make_one = functools.partial(make_host, name, options, render=render)
     else:
         raise UserError(f"{name} is a JAX environment; make it with bellmax.envs.make")
     from bellmax.envs.host.loop import LoopBatch

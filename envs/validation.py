@@ -6,7 +6,7 @@ import numpy as np
 from dm_env import specs
 from jax.core import Tracer
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.base import EnvSpec
 
 
@@ -19,14 +19,14 @@ def check_spec(spec: Any) -> None:
 def spec_problems(spec: Any) -> list[str]:
     """What is wrong with a spec, one sentence each without a full stop."""
     if not isinstance(spec, EnvSpec):
-        return [f"spec must be a bellmax.envs.EnvSpec, got a {type(spec).__name__}"]
+        return [must("spec", "a bellmax.envs.EnvSpec", f"a {type(spec).__name__}")]
     problems = _array_problems("observation", spec.observation)
     problems += _array_problems("action", spec.action) or _action_problems(spec.action)
     limit, range_ = spec.time_limit, spec.reward_range
     if _is_known(limit) and limit < 1:
-        problems.append(f"spec.time_limit must be at least 1, got {limit}")
+        problems.append(must("spec.time_limit", "at least 1", limit))
     if range_ is not None and all(map(_is_known, range_)) and not range_[0] <= range_[1]:
-        problems.append(f"spec.reward_range must be (low, high), got {range_}")
+        problems.append(must("spec.reward_range", "(low, high)", range_))
     return problems
 
 
@@ -37,18 +37,18 @@ def _is_known(value: Any) -> TypeGuard[float]:
 
 def _array_problems(name: str, array: Any) -> list[str]:
     if not isinstance(array, specs.Array):
-        return [f"spec.{name} must be a dm_env spec, got a {type(array).__name__}"]
+        return [must(f"spec.{name}", "a dm_env spec", f"a {type(array).__name__}")]
     if array.dtype.kind not in "biuf":
-        return [f"spec.{name} must be numeric, got dtype {array.dtype}"]
+        return [must(f"spec.{name}", "numeric", f"dtype {array.dtype}")]
     if 0 in array.shape:
-        return [f"spec.{name} must have at least one entry, got shape {array.shape}"]
+        return [must(f"spec.{name}", "at least one entry", f"shape {array.shape}", verb="have")]
     bounds = [getattr(array, bound, 0) for bound in ("minimum", "maximum")]
     if any(np.isnan(bound).any() for bound in bounds):
-        return [f"the bounds of spec.{name} must be numbers, got NaN"]
+        return [must(f"the bounds of spec.{name}", "numbers", "NaN")]
     return []
 
 
 def _action_problems(action: specs.Array) -> list[str]:
     if isinstance(action, specs.DiscreteArray) or action.dtype.kind == "f":
         return []
-    return [f"spec.action must be a dm_env DiscreteArray or of floats, got {action}"]
+    return [must("spec.action", "a dm_env DiscreteArray or of floats", action)]

@@ -282,7 +282,16 @@ def _where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def agent_spec(spec: EnvSpec, *, reward_clip: float | None, normalised: bool) -> EnvSpec:
-    """The spec after reward clipping and normalisation."""
+    """Return a task's spec as the agent sees it, after reward clipping and normalisation.
+
+    Args:
+      spec: of the task.
+      reward_clip: bound of the absolute reward; None clips nothing.
+      normalised: whether observations are normalised by running statistics.
+
+    Raises:
+      UserError: the observation is one of several numbers, which cannot be normalised.
+    """
     if reward_clip is not None:
         low, high = spec.reward_range or (-reward_clip, reward_clip)
         clip = (max(min(low, reward_clip), -reward_clip), max(min(high, reward_clip), -reward_clip))

@@ -191,7 +191,8 @@ class Run:
           on_interval, progress, loggers, overrides: as in `train`.
 
         Raises:
-          UserError: a value that must stay in a resumed run differs, or no checkpoint is intact.
+          UserError: an override changes a key that a resumed run must keep, or no checkpoint is
+            intact.
         """
         overrides |= {} if steps is None else {"steps": steps}
         check_steps(self.path, flatten(overrides).get("steps"))
@@ -249,8 +250,8 @@ def load_config(
     Args:
       source: a preset's name, a YAML file, a run's folder, a mapping laid out as such a file, or a
         configuration.
-      trust: whether a run's folder that is the source may name code, `module:name`, that is
-        imported; what a source of another kind names is the caller's own.
+      trust: whether to import code, `module:name`, that the configuration in a run's folder names;
+        sources of other kinds are always trusted.
       overrides: values on top, nested or by dotted key: `steps=1000`, `agent={"n_step": 3}`,
         `**{"agent.n_step": 3}`.
 
@@ -283,7 +284,7 @@ def _resolve(
 
 
 def _code(value: Any) -> str:
-    """Return what a function or class is, and its name as a value of the configuration."""
+    """Return the kind of a function or class, and its name in the form `module:name`."""
     kind = "class" if isinstance(value, type) else "function"
     name = getattr(value, "__qualname__", type(value).__name__)
     return f"the {kind} {getattr(value, '__module__', None)}:{name}"
@@ -307,7 +308,7 @@ def train(
         returned Run; if training fails or is interrupted, the folder is kept and named in a note of
         the exception.
       on_interval: called as on_interval(step, metrics) after every interval and every evaluation,
-        with the metrics that loggers get. An exception of it ends the run and propagates.
+        with the metrics that loggers get. An exception in it ends the run and propagates.
       progress: whether to print the progress.
       loggers: Logger objects, and names `module:factory`, which become part of the configuration.
       trust, overrides: as in `load_config`.
@@ -344,7 +345,7 @@ def load_run(path: str | Path, *, trust: bool = False) -> Run:
       trust: whether the run's configuration may name code of the user's own, which is imported.
 
     Raises:
-      UserError: the folder holds no run, or one whose configuration does not fit or names code.
+      UserError: the folder is not a run, or its configuration is invalid or names code.
     """
     run = Run(run_folder(str(path)), trust=trust)
     load(run.path, trust=trust)

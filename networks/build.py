@@ -226,10 +226,9 @@ def load_module(
         packages = {cls.__module__.partition(".")[0] for cls in type(made).__mro__}
         kind = next((f" of {p}" for p in ("equinox", "haiku", "torch") if p in packages), "")
         kind = " of flax.nnx" if isinstance(made, flax.nnx.Module) else kind
-        raise UserError(
-            f"agent.network.{key} must be a flax.linen module, got {path!r}, a "
-            f"{type(made).__name__}{kind}; write it as a flax.linen.Module with @nn.compact"
-        )
+        got = f"{path!r}, a {type(made).__name__}{kind}"
+        hint = "write it as a flax.linen.Module with @nn.compact"
+        raise UserError(must(f"agent.network.{key}", "a flax.linen module", got, hint))
     return made
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.networks.build import Network, check_arrays, load_module
 from bellmax.networks.config import ContinuousNetworkConfig
 from bellmax.networks.torsos import MLP
@@ -126,10 +126,10 @@ def _check_shape(key: str, module: nn.Module, shape: tuple[int, ...], *inputs: s
             f"agent.network.{key} does not accept {[x.shape for x in seen]}: {reason}"
         ) from error
     if getattr(output, "shape", None) != shape:
-        raise UserError(
-            f"agent.network.{key} must return shape {shape} for {[x.shape for x in seen]}, got "
-            f"{getattr(output, 'shape', type(output).__name__)}; the first axis is the batch"
-        )
+        allowed = f"shape {shape} for {[x.shape for x in seen]}"
+        got = getattr(output, "shape", type(output).__name__)
+        hint = "the first axis is the batch"
+        raise UserError(must(f"agent.network.{key}", allowed, got, hint, verb="return"))
 
 
 def _centre_and_half(action: specs.BoundedArray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,9 +4,9 @@ Lines of `bash` and `console` blocks that call bellmax run in order, in a folder
 files of the page and a finished run, `runs/first`. All run in this process: what a command leaves
 in processes of its own is the subject of tests/launch. Training is cut short by the options in
 SHORT. Two kinds of `train` are only tried, which means that they are parsed and that their run is
-built without compiling anything: those of records, pages of studies that took hours, and those
-whose preset and options another page trains. Those of HEAVY pages are tried, and trained with
-`--slow`. Of other commands only those in ELSEWHERE may appear.
+built without compiling anything: those of docs/results, studies that took hours, and those whose
+preset and options another page trains. Those of HEAVY pages are tried, and trained with `--slow`.
+Of other commands only those in ELSEWHERE may appear.
 """
 
 import contextlib
@@ -24,9 +24,8 @@ from bellmax.launch.studies.sweep.pools import Ended, Pool
 from bellmax.launch.training import train
 from bellmax.launch.training.experiment import build
 from helpers.compiling import compiles_soon
-from helpers.pages import RUN_PAGES, blocks, commands, named
+from helpers.pages import RESULTS, RUN_PAGES, blocks, commands, named
 
-RECORDS = ("results", "tabular")  # how the names of these pages begin
 SHORT = (
     "--steps 2000 --warmup-steps 1000 --log-every 1000 --evaluate-every 0 --evaluation-episodes 2 "
     "--evaluation-max-steps 20 --checkpoint-every 0 --agent.network.hidden 8"
@@ -47,7 +46,7 @@ HEAVY = {  # compiling what they train takes long
     *("byol_explore.md", "curiosity.md", "expectrl.md", "robustness.md", "sweeps.md"),
 }
 NEUTRAL = {"seed", "seeds", "out"}  # options that leave the program as it is
-RUN_COMMANDS = [p for p in RUN_PAGES if not p.name.startswith(RECORDS) and commands(p)]
+RUN_COMMANDS = [p for p in RUN_PAGES if RESULTS not in p.parents and commands(p)]
 
 
 def options_of(arguments):
@@ -195,7 +194,7 @@ def test_commands_work(page, reader, first_run, monkeypatch, capfd):
     work(page, reader, REPEATED, monkeypatch, capfd)
 
 
-TRIED = [p for p in RUN_PAGES if p.name.startswith(RECORDS) or p.name in HEAVY]
+TRIED = [p for p in RUN_PAGES if RESULTS in p.parents or p.name in HEAVY]
 
 
 @pytest.mark.parametrize("page", named(TRIED))

@@ -1,4 +1,4 @@
-"""The table in docs/losses.md is complete and correct: shapes, papers, rlax and limits."""
+"""The table in docs/losses/losses.md is complete and correct: shapes, papers, rlax and limits."""
 
 import ast
 import inspect
@@ -17,7 +17,7 @@ from bellmax.losses._rlax import rlax
 from helpers.compiling import compiled
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "losses.md").read_text()
+PAGE = (ROOT / "docs" / "losses" / "losses.md").read_text()
 HEADER = ["function", "equation", "shapes", "source", "limit"]
 # All differ, and W is the default window of a bandit.
 SIZES = dict(zip("ABCDKLMNSTW", (3, 4, 2, 6, 13, 7, 8, 9, 10, 11, 5), strict=True))
@@ -188,7 +188,7 @@ def test_a_docstring_that_sends_elsewhere_would_be_found():
 
 def test_sections_link_the_files_of_their_rows():
     for section in PAGE.split("\n## ")[2:]:
-        linked = set(re.findall(r"\(\.\./losses/(\w+)\.py\)", section))
+        linked = set(re.findall(r"\(\.\./\.\./losses/(\w+)\.py\)", section))
         modules = {getattr(losses, name_of(row)).__module__ for row in rows_of(section)}
         assert linked == {module.rpartition(".")[2] for module in modules}, section[:30]
 

@@ -211,7 +211,35 @@ def full_stops(source):
     return found
 
 
+def long_functions(source):
+    """Functions of more than 60 lines, their docstring aside: {name: lines}."""
+    found = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = node.end_lineno - node.lineno + 1
+            if ast.get_docstring(node, clean=False):
+                lines -= node.body[0].end_lineno - node.body[0].lineno + 1
+            if lines > 60:
+                found[node.name] = lines
+    return found
+
+
+def test_no_function_is_long():
+    found = {str(path.relative_to(ROOT)): long_functions(path.read_text()) for path in SOURCES}
+    assert {path: functions for path, functions in found.items() if functions} == {}
+
+
+@pytest.mark.parametrize(
+    ("lines", "docstring", "found"),
+    [(59, 0, {}), (60, 0, {"f": 61}), (59, 20, {}), (60, 20, {"f": 61})],
+)
+def test_long_functions_are_found(lines, docstring, found):
+    words = ['    """Docstring.', *["    x"] * (docstring - 2), '    """'] if docstring else []
+    assert long_functions("\n".join(["def f():", *words, *["    x = 1"] * lines])) == found
+
+
 def test_no_message_ends_in_a_full_stop():
+
     found = {str(path.relative_to(ROOT)): full_stops(path.read_text()) for path in SOURCES}
     assert {path: lines for path, lines in found.items() if lines} == {}
 

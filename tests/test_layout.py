@@ -135,6 +135,28 @@ def upward(path: pathlib.PurePath, source: str) -> list[str]:
     return found
 
 
+def private(folder: str, source: str) -> list[str]:
+    """Imports from other folders that those do not offer, in words.
+
+    A folder offers the names in `__all__` of its `__init__` and of those of its subfolders, and the
+    modules in `INTERNAL_MODULES`.
+    """
+    found = []
+    for name in sorted(imports(ast.parse(source))):
+        package, *rest = name.split(".")
+        if package != "bellmax" or len(rest) < 2 or rest[0] == folder or rest[0] not in MAY_IMPORT:
+            continue
+        module = importlib.import_module(f"bellmax.{rest[0]}")
+        if rest[1] in (*module.__all__, *getattr(module, "INTERNAL_MODULES", ())):
+            continue
+        if (ROOT / rest[0] / rest[1] / "__init__.py").exists():
+            module = importlib.import_module(f"bellmax.{rest[0]}.{rest[1]}")
+            if len(rest) == 2 or rest[2] in module.__all__:
+                continue
+        found.append(f"{folder} imports {name}, which {module.__name__} does not offer")
+    return found
+
+
 def circle(sources: dict[str, str]) -> list[str]:
     """Modules that import each other in a circle; sources: source by the module's dotted name."""
     graph = {}
@@ -154,7 +176,8 @@ def circle(sources: dict[str, str]) -> list[str]:
 def test_a_file_keeps_to_the_design(path):
     source = path.read_text()
     inside = path.relative_to(ROOT)
-    assert violations(inside.parts[0], source) + upward(inside, source) == []
+    folder = inside.parts[0]
+    assert violations(folder, source) + upward(inside, source) + private(folder, source) == []
     assert len(source.splitlines()) <= 400
     assert not source or ast.get_docstring(ast.parse(source)), "a module says what it is for"
 
@@ -232,6 +255,45 @@ def test_imports_against_the_order_are_found(module, source, there):
 )
 def test_imports_in_order_pass(module, source):
     assert upward(pathlib.PurePath("envs", module), source) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("from bellmax.envs.vector import vectorise", "envs.vector.vectorise"),
+        ("from bellmax.envs import vector", "envs.vector"),
+        ("import bellmax.envs.host.loop", "envs.host.loop"),
+        ("def f():\n    from bellmax.agents.dqn import make_dqn", "agents.dqn.make_dqn"),
+        ("from bellmax.envs.wrappers import pictures", "envs.wrappers.pictures"),
+    ],
+)
+def test_imports_of_what_a_folder_does_not_offer_are_found(source, name):
+    [line] = private("launch", source)
+    assert line.startswith(f"launch imports bellmax.{name}, which bellmax.{name.split('.')[0]}")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from bellmax.envs import make, options",
+        "from bellmax.envs.errors import in_words",
+        "from bellmax.envs.wrappers import find_drawing",
+        "from bellmax.losses.sequence import average_weights",
+        "from bellmax import UserError, envs",
+        "from bellmax.launch.replay import ring",
+    ],
+)
+def test_imports_of_what_a_folder_offers_pass(source):
+    assert private("launch", source) == []
+
+
+def test_internal_modules_are_used_by_other_folders():
+    for folder in ("envs", "agents"):
+        others = [p for p in FILES if p.relative_to(ROOT).parts[0] != folder]
+        used = {name for path in others for name in imports(ast.parse(path.read_text()))}
+        for module in importlib.import_module(f"bellmax.{folder}").INTERNAL_MODULES:
+            inner = f"bellmax.{folder}.{module}"
+            assert [name for name in used if name == inner or name.startswith(f"{inner}.")]
 
 
 def test_a_circle_is_found():

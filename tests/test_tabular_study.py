@@ -1,4 +1,4 @@
-"""The tabular studies in short: exact answers, and the directions that docs/tabular.md claims."""
+"""The tabular studies in short: exact answers, and what docs/results/tabular.md claims."""
 
 import jax
 import jax.numpy as jnp

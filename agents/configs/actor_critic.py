@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval, MinLen
 
-from bellmax.networks.config import ContinuousNetworkConfig
+from bellmax.networks import ContinuousNetworkConfig
 
 Alpha = Annotated[float, Interval(gt=0, lt=1)]
 

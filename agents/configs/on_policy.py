@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
 
-from bellmax.networks.config import RecurrentNetworkConfig
+from bellmax.networks import RecurrentNetworkConfig
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval, Le
 
-from bellmax.networks.config import NetworkConfig
+from bellmax.networks import NetworkConfig
 
 
 @dataclass(frozen=True)

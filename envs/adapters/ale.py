@@ -11,7 +11,7 @@ from bellmax import UserError, must
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.errors import making
 from bellmax.envs.host.pool import PoolBatch, check_pool
-from bellmax.envs.options import check_options, did_you_mean, import_extra, unknown
+from bellmax.envs.options import check_choice, check_options, import_extra, unknown
 
 FRAME = (84, 84)
 SCREEN = (210, 160)
@@ -190,15 +190,7 @@ def _make(rom: str, num_envs: int, rules: AtariProtocol, threads: int, *, colour
 
 
 def _rules(protocol: str, options: dict[str, Any]) -> AtariProtocol:
-    if protocol not in PROTOCOLS:
-        raise UserError(
-            must(
-                "protocol",
-                f"one of {', '.join(PROTOCOLS)}",
-                repr(protocol),
-                did_you_mean(str(protocol), PROTOCOLS),
-            )
-        )
+    check_choice("protocol", protocol, PROTOCOLS)
     rules = dataclasses.replace(PROTOCOLS[protocol], **options)
     if rules.max_num_frames < rules.frameskip:
         raise UserError(

@@ -21,12 +21,12 @@ from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dty
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.errors import in_words
 from bellmax.envs.options import (
+    check_choice,
     check_options,
     check_parameters,
     check_types,
     defaults_of,
-    did_you_mean,
-    missing,
+    import_extra,
     unknown,
 )
 
@@ -61,15 +61,7 @@ def make(
     tasks = list_tasks()
     if task not in tasks:
         raise unknown("task", task, tasks, of="brax")
-    if backend not in BACKENDS:
-        raise UserError(
-            must(
-                "backend",
-                f"one of {', '.join(BACKENDS)}",
-                repr(backend),
-                did_you_mean(str(backend), BACKENDS),
-            )
-        )
+    check_choice("backend", backend, BACKENDS)
     constructor = _brax()._envs[task]
     allowed = [p.name for p in inspect.signature(constructor).parameters.values()]
     allowed = [name for name in allowed if name not in ("backend", "kwargs")] + ["n_frames"]
@@ -98,10 +90,9 @@ def from_brax(env: Any, *, time_limit: int = 1000) -> "BraxEnv":
       UserError: it is in a wrapper of brax, or its observation is not one array.
     """
     if any(cls.__module__.startswith("brax.envs.wrappers") for cls in type(env).__mro__):
-        raise UserError(
-            f"a brax environment must not be in a wrapper, got a {type(env).__name__}; make it "
-            "with brax.envs.get_environment, bellmax resets it and limits its time"
-        )
+        hint = "make it with brax.envs.get_environment, bellmax resets it and limits its time"
+        got = f"a {type(env).__name__}"
+        raise UserError(must("a brax environment", "in a wrapper", got, hint, verb="not be"))
     task, sys = type(env).__name__.lower(), getattr(env, "sys", None)
     return BraxEnv(env, _spec(task, env, time_limit), {} if sys is None else _parameters(sys))
 
@@ -288,12 +279,8 @@ def _has_contacts(sys: Any) -> bool:
 
 
 def _brax() -> Any:
-    try:
-        with _theirs():
-            import brax.envs
-    except ModuleNotFoundError as error:
-        raise missing(error, "brax") from error
-    return brax.envs
+    with _theirs():
+        return import_extra("brax.envs", "brax")
 
 
 @contextlib.contextmanager

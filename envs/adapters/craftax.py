@@ -11,7 +11,7 @@ from dm_env import specs
 from bellmax import UserError, must
 from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
-from bellmax.envs.options import check_options, check_types, missing, unknown
+from bellmax.envs.options import check_options, check_types, needs_extra, unknown
 
 CLASSIC, FULL = "Craftax-Classic-Symbolic-v1", "Craftax-Symbolic-v1"
 _NEVER = int(np.iinfo(np.int32).max)
@@ -122,9 +122,7 @@ def _without_key(state: Any) -> Any:
 
 
 def _construct(task: str) -> Any:
-    try:
+    with needs_extra("craftax"):
         from craftax.craftax_env import make_craftax_env_from_name
 
         return make_craftax_env_from_name(task, auto_reset=False)
-    except ModuleNotFoundError as error:
-        raise missing(error, "craftax") from error

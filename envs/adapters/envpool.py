@@ -191,9 +191,7 @@ def _join_parts(space: Any, name: str) -> _Seen:
     keys = sorted(key for key in space if key != _PRIVILEGED)
     dtypes = [getattr(space[key], "dtype", None) for key in keys]
     if not all(dtype in (np.float32, np.float64) for dtype in dtypes):
-        raise UserError(
-            f"{name}'s observations must all be floats to be concatenated, got {', '.join(keys)}"
-        )
+        raise UserError(must(f"{name}'s observations", "all floats to be joined", ", ".join(keys)))
     size = sum(int(np.prod(space[key].shape)) for key in keys)
 
     def convert(value: dict[str, np.ndarray]) -> np.ndarray:

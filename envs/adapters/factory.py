@@ -8,7 +8,7 @@ import contextlib
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bellmax import UserError, must
@@ -60,12 +60,20 @@ def call(name: str, options: dict[str, Any]) -> Any:
 
 def _of_factory(factory: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
     """The options without `observation_key`, if the factory has no argument of that name."""
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):  # some builtins have no signature
+    parameters = _parameters(factory)
+    if parameters is None or "observation_key" in parameters:
         return options
-    takes = any(p.name == "observation_key" or p.kind is p.VAR_KEYWORD for p in parameters)
-    return options if takes else {k: v for k, v in options.items() if k != "observation_key"}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return options
+    return {k: v for k, v in options.items() if k != "observation_key"}
+
+
+def _parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
+    """The parameters of a factory by name; None if it has no signature, as some builtins."""
+    try:
+        return inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return None
 
 
 def from_suite(made: Any) -> Any:
@@ -117,8 +125,16 @@ def kind_of(made: Any) -> str:
     return "jax" if _is_pure(made) else "host"
 
 
-def make_host(name: str, options: dict[str, Any]) -> HostEnvironment:
-    """Make the user's own environment as a HostEnvironment."""
+def make_host(name: str, options: dict[str, Any], *, render: bool = False) -> HostEnvironment:
+    """Make the user's own environment as a HostEnvironment.
+
+    Args:
+      name: `module.path:factory`.
+      options: arguments of the factory.
+      render: whether to set the factory's argument `render_mode`, if it has one, to "rgb_array".
+    """
+    if render and "render_mode" in (_parameters(_load(name)) or {}):
+        options = {"render_mode": "rgb_array", **options}
     made = call(name, options)
     kind = kind_of(made)
     if kind == "jax":  # `is_host` was not asked, because of a timeout

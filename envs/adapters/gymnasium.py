@@ -103,10 +103,8 @@ class GymnasiumTask:
         came = (
             f"{len(result)} values" if isinstance(result, tuple) else f"a {type(result).__name__}"
         )
-        return UserError(
-            f"{where} of {self.spec.name} must return {allowed}, got {came}; this is Gymnasium's "
-            "interface, that of gym before 0.26 differs"
-        )
+        hint = "this is Gymnasium's interface, that of gym before 0.26 differs"
+        return UserError(must(f"{where} of {self.spec.name}", allowed, came, hint, verb="return"))
 
     def render(self) -> np.ndarray:
         """Draw the state, [H, W, 3] uint8.
@@ -115,9 +113,13 @@ class GymnasiumTask:
           UserError: the task was made without `render=True`, or cannot draw.
         """
         if getattr(self.env, "render_mode", None) != "rgb_array":
-            own = not self.spec.name.startswith("gymnasium/")
-            how = "render_mode='rgb_array' in its factory" if own else "render=True"
-            raise UserError(f"{self.spec.name} cannot draw pictures; make it with {how}")
+            how = "make it with render=True"
+            if not self.spec.name.startswith("gymnasium/"):
+                how = (
+                    "its render_mode must be 'rgb_array': give its factory the argument "
+                    "render_mode, which `bellmax record` sets"
+                )
+            raise UserError(f"{self.spec.name} cannot draw pictures; {how}")
         try:
             with without_warnings():
                 picture = self.env.render()

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.adapters.discrete import MAX_ONE_HOT
 from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
@@ -19,7 +19,7 @@ from bellmax.envs.options import (
     check_parameters,
     check_types,
     defaults_of,
-    missing,
+    import_extra,
     unknown,
 )
 
@@ -69,10 +69,9 @@ def from_gymnax(env: Any, params: Any = None) -> "GymnaxEnv":
       UserError: it is in a wrapper of gymnax.
     """
     if any(cls.__module__.startswith("gymnax.wrappers") for cls in type(env).__mro__):
-        raise UserError(
-            f"a gymnax environment must not be in a wrapper, got a {type(env).__name__}; return "
-            "the environment itself, which bellmax resets and observes"
-        )
+        hint = "return the environment itself, which bellmax resets and observes"
+        got = f"a {type(env).__name__}"
+        raise UserError(must("a gymnax environment", "in a wrapper", got, hint, verb="not be"))
     return GymnaxEnv(env.name, env, env.default_params if params is None else params)
 
 
@@ -170,11 +169,7 @@ class GymnaxEnv:
 
 
 def _gymnax() -> Any:
-    try:
-        import gymnax
-    except ModuleNotFoundError as error:
-        raise missing(error, "gymnax") from error
-    return gymnax
+    return import_extra("gymnax", "gymnax")
 
 
 def _construct(task: str, **arguments: Any) -> tuple[Any, Any]:

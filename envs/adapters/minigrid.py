@@ -9,7 +9,7 @@ from dm_env import specs
 from bellmax import UserError, must
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.host.base import HostTimeStep, opening
-from bellmax.envs.options import check_options, did_you_mean, import_extra, unknown
+from bellmax.envs.options import check_choice, check_options, import_extra, unknown
 
 ENCODINGS = ("one_hot", "ids")
 NUM_OBJECTS, NUM_COLOURS, NUM_STATES = 11, 6, 3  # number of ids in each of the image's three layers
@@ -35,15 +35,7 @@ def make(
     del render
     full_name = _find(task)
     check_options(f"minigrid/{task}", options, ("encoding", "max_steps"))
-    if encoding not in ENCODINGS:
-        raise UserError(
-            must(
-                "encoding",
-                f"one of {', '.join(ENCODINGS)}",
-                repr(encoding),
-                did_you_mean(str(encoding), ENCODINGS),
-            )
-        )
+    check_choice("encoding", encoding, ENCODINGS)
     for name, value in options.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(must(name, "a whole number of at least 1", repr(value)))

@@ -11,7 +11,7 @@ from dm_env import specs
 from bellmax import UserError, must
 from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
-from bellmax.envs.options import check_options, did_you_mean, missing, unknown
+from bellmax.envs.options import check_choice, check_options, import_extra, unknown
 from bellmax.envs.tasks import drawing
 
 ENCODINGS = ("one_hot", "ids")
@@ -41,15 +41,7 @@ def make(
     if task not in tasks:
         raise unknown("MiniGrid task", task, tasks, of="xminigrid")
     check_options(f"xminigrid/{task}", options, OPTIONS)
-    if encoding not in ENCODINGS:
-        raise UserError(
-            must(
-                "encoding",
-                f"one of {', '.join(ENCODINGS)}",
-                repr(encoding),
-                did_you_mean(str(encoding), ENCODINGS),
-            )
-        )
+    check_choice("encoding", encoding, ENCODINGS)
     numbers = options if layout is None else {**options, "layout": layout}
     for name, value in numbers.items():
         if not isinstance(value, int) or isinstance(value, bool):
@@ -75,10 +67,9 @@ def from_xminigrid(env: Any, params: Any = None) -> "XminigridEnv":
       UserError: it is in a wrapper of xminigrid.
     """
     if any(cls.__module__.startswith("xminigrid.wrappers") for cls in type(env).__mro__):
-        raise UserError(
-            f"an xminigrid environment must not be in a wrapper, got a {type(env).__name__}; "
-            "return the environment itself, which bellmax resets and observes"
-        )
+        hint = "return the environment itself, which bellmax resets and observes"
+        got = f"a {type(env).__name__}"
+        raise UserError(must("an xminigrid environment", "in a wrapper", got, hint, verb="not be"))
     params = env.default_params() if params is None else params
     return XminigridEnv(type(env).__name__, env, params)
 
@@ -195,8 +186,4 @@ class XminigridEnv:
 
 
 def _xminigrid() -> Any:
-    try:
-        import xminigrid
-    except ModuleNotFoundError as error:
-        raise missing(error, "xminigrid") from error
-    return xminigrid
+    return import_extra("xminigrid", "xminigrid")

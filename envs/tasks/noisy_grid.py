@@ -11,7 +11,7 @@ from dm_env import specs
 
 from bellmax import UserError, must
 from bellmax.envs.base import EnvSpec, TimeStep
-from bellmax.envs.options import did_you_mean
+from bellmax.envs.options import check_choice
 from bellmax.envs.tasks import drawing
 
 NOISES = ("none", "always", "remote")
@@ -62,15 +62,7 @@ class NoisyGrid:
     def __post_init__(self):
         if self.size < 5 or self.size % 2 == 0:
             raise UserError(must("NoisyGrid's size", "odd and at least 5", self.size))
-        if self.noise not in NOISES:
-            raise UserError(
-                must(
-                    "NoisyGrid's noise",
-                    f"one of {', '.join(NOISES)}",
-                    repr(self.noise),
-                    did_you_mean(str(self.noise), NOISES),
-                )
-            )
+        check_choice("NoisyGrid's noise", self.noise, NOISES)
         for name in ("channels", "time_limit"):
             if (value := getattr(self, name)) < 1:
                 raise UserError(must(f"NoisyGrid's {name}", "at least 1", value))

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from bellmax import must
+
 
 def value_iteration(
     p: np.ndarray,
@@ -24,7 +26,7 @@ def value_iteration(
       [S, A] float64.
     """
     if not 0 <= gamma < 1:
-        raise ValueError(f"gamma must be in [0, 1), got {gamma}")
+        raise ValueError(must("gamma", "in [0, 1)", gamma))
     p = _continuing(p, terminal)
     q = np.zeros(np.shape(r))
     while True:

@@ -154,7 +154,7 @@ class TwoStateChain:
     def true_q(self, gamma: float) -> np.ndarray:
         """[2, 2] float64, the optimal Q[state, action], in closed form; gamma in [0.75, 1)."""
         if not 0.75 <= gamma < 1:
-            raise ValueError(f"gamma must be in [0.75, 1), got {gamma}")
+            raise ValueError(must("gamma", "in [0.75, 1)", gamma))
         v1 = 1 / (1 - gamma)
         v0 = gamma * v1 - 1
         return np.array([[0.5 + gamma * v0, v0], [v1, gamma * v0]])

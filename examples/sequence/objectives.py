@@ -1,8 +1,9 @@
 """The losses of the example: of a pair in order of preference, or of a group of strings.
 
-Each takes what is known of the strings and beta, the strength of its regularisation: `log_pi` and
-`log_ref`, log-probabilities of tokens [2 or K, L], and `r`, rewards [2 or K]. Losses of one kind
-learn from the same strings; see `LOSSES`.
+Each takes `log_pi` and `log_ref`, log-probabilities of the tokens of strings [2 or K, L], `r`,
+their rewards [2 or K], and beta, the strength of its regularisation. Losses of one kind learn from
+the same strings; see `LOSSES`.
+
 """
 
 import functools

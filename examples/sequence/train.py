@@ -98,7 +98,7 @@ def all_rewards(sizes):
 
 
 class Problem(NamedTuple):
-    """A reference, strings that it wrote, and exact numbers of all strings."""
+    """A reference, strings drawn from it, and exact numbers of all strings."""
 
     model: Transformer
     ref: dict
@@ -144,7 +144,7 @@ def _pretrain(model, key):
 
 
 def draw_batch(problem, kind, params, key):
-    """Known facts of the strings of a step, with axes [pairs, 2] or [groups, K] in front."""
+    """Draw the inputs of a loss for a step, with leading axes [pairs, 2] or [groups, K]."""
     model, pool, length = problem.model, problem.pool, problem.model.sizes.length
     key, other = jax.random.split(key)
     if kind != "online":
@@ -163,7 +163,7 @@ def draw_batch(problem, kind, params, key):
     rows["log_ref"] = log_probs(model, problem.ref, strings)
     mix = jax.vmap(jax.vmap(lambda x, y: seq.mixture_logits(x, y, b=0.5)))
     first, second = jax.random.split(other)
-    # Only what a loss reads is computed: the rest is removed when this is compiled.
+    # The compiler removes everything that the loss does not read.
     rows["rival_r"] = reward(sample(lambda x: mix(own(x), theirs(x)), first, GROUPS * K, length))
     chosen = jax.random.randint(second, (GROUPS, MOST), 0, POOL)
     grouped = jax.tree.map(lambda x: jnp.reshape(x, (GROUPS, K, *x.shape[1:])), rows)

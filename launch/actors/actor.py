@@ -36,7 +36,7 @@ class Collector(Protocol):
     def collect(
         self, policy: PolicyInputs, memory: Memory, now: int
     ) -> tuple[HostRollout, RolloutSums]:
-        """Step L times from vector step `now` on; memory [E, ...] is that before it."""
+        """Take L vector steps, the first with number `now`; memory [E, ...] is that before it."""
         ...
 
     def close(self) -> None:
@@ -44,8 +44,9 @@ class Collector(Protocol):
         ...
 
 
-# make_actor(key, seed, now) -> Collector that starts at vector step `now`. key: for its actions.
-# seed(now, replaced) -> seed of its environments; `replaced` counts its replacements.
+# make_actor(key, seed, now) -> Collector that starts at vector step `now`.
+# key: for its actions. seed(now, replaced) -> seed of its environments, after `replaced` earlier
+# processes of this actor have died.
 ActorFactory = Callable[[jax.Array, Callable[[int, int], int], int], Collector]
 
 
@@ -105,40 +106,41 @@ class Actor:
     def collect(
         self, policy: PolicyInputs, memory: Memory, now: int
     ) -> tuple[HostRollout, RolloutSums]:
-        """Step L times from vector step `now` on; memory [E, ...] is that before it."""
+        """Take L vector steps, the first with number `now`; memory [E, ...] is that before it."""
         act, seen, before = self._bind(policy), self._seen, memory
         rows = [seen[1:]]  # without observations, which would allocate memory at each step
-        shown, actions, behaviours, memories, raw = [], [], [], [], []
+        observations, actions, behaviours, memories, raw = [], [], [], [], []
         for i in range(self._length):
             acted = act(seen.observation, memory, seen.is_first, now + i)
             observation, action, memory, behaviour = acted
             actions.append(np.asarray(action))
             behaviours.append(behaviour)
             if self._frames:
-                shown.append(self._frame)
+                observations.append(self._frame)
             else:
-                shown.append(observation if self._normalised else seen.observation)
+                observations.append(observation if self._normalised else seen.observation)
             if self._normalised:
                 raw.append(seen.observation)
             if self._observes:
                 memories.append(memory)
             if self._opening is None:
                 seen = self._env.step(actions[-1])
-            else:  # the action has no transition
+            else:  # a replaced actor: the action has no transition
                 seen, self._opening = self._opening, None
             self._frame = self._env.frame
             rows.append(seen[1:])
         self._seen = seen
         arrays: Any = map(np.array, zip(*rows, strict=True))
         reward, discount, is_first, is_last, _, returns, lengths = arrays
-        # Where an episode had ended or a task was restarted, the action was ignored.
-        nothing, ended = is_last[:-1] | is_first[1:], is_last[1:]
-        taken = _stack(shown), _stack(actions), reward[1:], discount[1:]
-        records = Step(*taken, is_first[:-1], nothing, _stack(behaviours))
+        # The action is ignored if the episode has ended or the environment is restarted.
+        ignored, ended = is_last[:-1] | is_first[1:], is_last[1:]
+        taken = _stack(observations), _stack(actions), reward[1:], discount[1:]
+        records = Step(*taken, is_first[:-1], ignored, _stack(behaviours))
         outcome = Outcome(_stack(memories), returns[1:], ended) if self._observes else ()
-        over = int(np.count_nonzero(ended))
-        episodes = RolloutSums(nothing.size - int(np.count_nonzero(nothing)), over, 0.0, 0)
-        if over:
+        number_ended = int(np.count_nonzero(ended))
+        env_steps = ignored.size - int(np.count_nonzero(ignored))
+        episodes = RolloutSums(env_steps, number_ended, 0.0, 0)
+        if number_ended:
             episodes = episodes._replace(
                 episode_return=float(returns[1:][ended].sum(dtype=np.float64)),
                 episode_length=int(lengths[1:][ended].sum()),

@@ -9,9 +9,8 @@ import jax
 from dm_env import specs
 
 from bellmax.agents import ActInput, Agent, registry
-from bellmax.envs import HostVector, VectorTimeStep, is_pool, make_host_vector
+from bellmax.envs import HostVector, VectorTimeStep, agent_spec, is_pool, make_host_vector
 from bellmax.envs.statistics import normalise
-from bellmax.envs.vector import agent_spec
 from bellmax.launch.actors.actor import Act, Actor
 from bellmax.launch.config.run_config import RunConfig
 from bellmax.launch.runners.base import PolicyInputs
@@ -106,10 +105,10 @@ def make_host_agent(config: RunConfig) -> tuple[Agent, specs.Array]:
 
     One environment is made for its specs, and closed.
     """
-    # With a timeout an environment gets its own process, which takes seconds to start. Only the
-    # user's own factory may hang, and pools refuse a timeout.
-    keeps = ":" in config.env.name or is_pool(config.env.name)
-    timeout = config.env.timeout if keeps else None
+    # An environment with a timeout gets its own process, which takes seconds to start. The probe
+    # needs one only for a factory of the user's own, which may hang. Pools refuse a timeout.
+    keeps_timeout = ":" in config.env.name or is_pool(config.env.name)
+    timeout = config.env.timeout if keeps_timeout else None
     probe = make_host_vector(dataclasses.replace(config.env, timeout=timeout), num_envs=1)
     raw = probe.spec
     probe.close()

@@ -47,10 +47,10 @@ class ActorPool:
         # None ends the actor. The locks of queue.Queue would be slow for short rollouts.
         self._tickets = [queue.SimpleQueue() for _ in range(num_actors)]
         self._rollouts = [queue.SimpleQueue() for _ in range(num_actors)]
-        self._spare = 0 if ahead is None else ahead + 1  # tickets not yet given out
+        self._spare = 0 if ahead is None else ahead + 1  # tickets per actor, not yet given out
         self._policy: Any = None
         self._closed = False
-        self._told = False  # of the first fault
+        self._reported = False  # the first fault
         self._learner_waited, self._actors_waited = 0.0, [0.0] * num_actors
 
     @property
@@ -69,7 +69,7 @@ class ActorPool:
         for i in range(self._num_actors):
             key = act_key if self._num_actors == 1 else jax.random.fold_in(act_key, i)
             self._actors.append(self._make_actor(key, functools.partial(_seed, env_key, i), now))
-        parts = enumerate(_shares(self._put(memory), self._actors))
+        parts = enumerate(_split_memory(self._put(memory), self._actors))
         self._threads = [make_thread(i, self._run, part, now) for i, part in parts]
         for thread in self._threads:
             thread.start()
@@ -79,7 +79,7 @@ class ActorPool:
 
         Without lock-step it waits until they are computed, so that actors need not wait for them.
         """
-        # One program computes all leaves, so one is enough. Waiting releases Python's lock.
+        # One program computes all leaves, so it is enough to wait for one; that releases the GIL.
         for leaf in [] if self._lock_step else jax.tree.leaves(policy)[-1:]:
             if not leaf.is_ready():
                 leaf.block_until_ready()
@@ -101,7 +101,7 @@ class ActorPool:
         """
         started = time.perf_counter()
         if self._lock_step:
-            parts = _shares(self._put(memory), self._actors)
+            parts = _split_memory(self._put(memory), self._actors)
             self._hand_out([(part, now) for part in parts])
         taken = self._waiter.take(self._rollouts)
         if not self._lock_step:
@@ -128,8 +128,8 @@ class ActorPool:
         for actor in self._actors:
             counts.update(actor.faults)
         first = next((a.first_fault for a in self._actors if a.first_fault), "")
-        if first and not self._told:
-            self._told = True
+        if first and not self._reported:
+            self._reported = True
             self._waiter.say(
                 f"an environment broke and was recreated: {first}; further faults are only counted"
             )
@@ -147,10 +147,10 @@ class ActorPool:
         """Stop the threads and free the environments, except those that hang."""
         self._closed = True
         self._hand_out([None] * self._num_actors)
-        at_rest = self._waiter.end(self._threads) if self._threads else [True] * len(self._actors)
+        ended = self._waiter.end(self._threads) if self._threads else [True] * len(self._actors)
         # An environment cannot be closed during a step.
-        for actor, rests in zip(self._actors, at_rest, strict=True):
-            if rests:
+        for actor, has_ended in zip(self._actors, ended, strict=True):
+            if has_ended:
                 actor.close()
         self._actors, self._threads = [], []
 
@@ -176,7 +176,7 @@ class ActorPool:
                 try:
                     item = actor.collect(self._policy, memory, now)
                     memory, now = item[0].memory, now + len(item[0].records.reward)
-                except BaseException as error:  # the learner's thread raises it
+                except BaseException as error:  # raised again by `take`, in the learner's thread
                     item = error
             self._rollouts[number].put(item)
 
@@ -196,8 +196,8 @@ def join(taken: Sequence[tuple[HostRollout, RolloutSums]]) -> tuple[HostRollout,
     return whole, functools.reduce(RolloutSums.plus, (sums for _, sums in taken))
 
 
-def _shares(memory: Memory, actors: Sequence[Collector]) -> list[Memory]:
-    """Split the memory [N, ...] of all environments into that of each actor."""
+def _split_memory(memory: Memory, actors: Sequence[Collector]) -> list[Memory]:
+    """Split the memory [N, ...] of all environments into the parts of the actors."""
     if len(actors) == 1:
         return [memory]
     size = actors[0].num_envs
@@ -207,6 +207,6 @@ def _shares(memory: Memory, actors: Sequence[Collector]) -> list[Memory]:
 
 def _seed(key: jax.Array, number: int, now: int, replaced: int = 0) -> int:
     """Return the environment seed of actor `number` for a start at vector step `now`."""
-    # The step is included, so that a resumed run has other episodes than at its start.
+    # The step is included, so that a resumed run does not repeat its first episodes.
     (seed,) = numpy_seeds(key, 1, now, number, *([replaced] if replaced else []))
     return seed

@@ -20,7 +20,6 @@ import numpy as np
 from bellmax import UserError
 from bellmax.agents import Memory
 from bellmax.envs import VectorTimeStep
-from bellmax.envs.host.loop import MAX_FAULTS
 from bellmax.envs.options import import_extra
 from bellmax.launch.actors.actor import Actor, ActorFactory
 from bellmax.launch.actors.local import make_host_agent, make_local_actors
@@ -29,7 +28,8 @@ from bellmax.launch.distributed.devices import configure_jax
 from bellmax.launch.distributed.ray_cluster import reached
 from bellmax.launch.runners.base import HostRollout, PolicyInputs, RolloutSums
 
-START_SECONDS = 120.0  # limit for an actor to get a CPU and start Python
+MAX_DEATHS = 10  # consecutive deaths of one actor's process before the run fails
+START_SECONDS = 120.0  # limit for getting a CPU and starting Python
 _CLOSE_SECONDS = 5.0
 _WHEN_LOST = "`bellmax resume` continues from the last checkpoint"
 
@@ -78,7 +78,7 @@ class RemoteActor:
 
     Raises:
       UserError: from `collect`: no CPU is free, its process and ten replacements died in a row, or
-        the environment raised one.
+        the environment raised a UserError.
       LostClusterError: from `collect`: the connection to the cluster is lost.
       Exception: from `collect`: an exception of the environment.
     """
@@ -96,21 +96,21 @@ class RemoteActor:
         self._key = str(jax.random.key_impl(key)), np.asarray(jax.random.key_data(key))
         self._seen: VectorTimeStep | None = None
         self._replaced, self._in_a_row = 0, 0
-        # Counts of replaced actors, and of the current one.
-        self._past: dict[str, int] = {"died": 0}
-        self._present: dict[str, int] = {}
+        # Faults by reason: of replaced processes with their deaths, and of the current process.
+        self._earlier_faults: dict[str, int] = {"died": 0}
+        self._faults: dict[str, int] = {}
         self.first_fault = ""
-        self._begin(now)
+        self._start_process(now)
 
     @property
     def faults(self) -> Mapping[str, int]:
         """Number of restarts of environments, by reason; "died" counts replaced actors."""
-        return _sum(self._past, self._present)
+        return _sum(self._earlier_faults, self._faults)
 
     def collect(
         self, policy: PolicyInputs, memory: Memory, now: int
     ) -> tuple[HostRollout, RolloutSums]:
-        """Step L times from vector step `now` on; memory [E, ...] is that before it."""
+        """Take L vector steps, the first with number `now`; memory [E, ...] is that before it."""
         memory = jax.device_get(memory)
         while True:
             try:
@@ -118,7 +118,7 @@ class RemoteActor:
                 break
             except _DiedError as death:
                 self._replace(now, str(death))
-        collected, sums, self._present, first = answer
+        collected, sums, self._faults, first = answer
         self.first_fault = self.first_fault or first
         self._seen, self._in_a_row = collected.after, 0
         return collected, sums
@@ -127,21 +127,21 @@ class RemoteActor:
         """Free the environments and end the process."""
         if self._built is None:
             with contextlib.suppress(Exception):
-                _answer(self._far.close.remote, _CLOSE_SECONDS)
+                _answer(self._remote.close.remote, _CLOSE_SECONDS)
         self._kill()
 
     def _ask(self, policy: PolicyInputs, memory: Memory, now: int) -> Any:
         self._await_start()
         reference = self._store.reference(policy)
-        return _answer(lambda: self._far.collect.remote(reference, memory, now))
+        return _answer(lambda: self._remote.collect.remote(reference, memory, now))
 
-    def _begin(self, now: int) -> None:
+    def _start_process(self, now: int) -> None:
         ray: Any = import_extra("ray", "ray")
         options = {"num_cpus": 1, "runtime_env": {"env_vars": {"JAX_PLATFORMS": "cpu"}}}
-        self._far = ray.remote(RayActor).options(**options).remote(os.getcwd())
-        self._ready = self._far.ready.remote()
+        self._remote = ray.remote(RayActor).options(**options).remote(os.getcwd())
+        self._ready = self._remote.ready.remote()
         seed = self._seed(now, self._replaced)
-        self._built = self._far.build.remote(self._config, self._key, seed, self._seen)
+        self._built = self._remote.build.remote(self._config, self._key, seed, self._seen)
 
     def _await_start(self) -> None:
         """Wait until the process has built its actor."""
@@ -160,19 +160,20 @@ class RemoteActor:
 
     def _replace(self, now: int, death: str) -> None:
         self._kill()
-        if self._in_a_row == MAX_FAULTS:
+        if self._in_a_row == MAX_DEATHS:
             raise UserError(
-                f"a Ray actor died, and so did {MAX_FAULTS} replacements in a row, the last "
+                f"a Ray actor died, and so did {MAX_DEATHS} replacements in a row, the last "
                 f"because {death}"
             )
         self._replaced, self._in_a_row = self._replaced + 1, self._in_a_row + 1
-        self._past, self._present = _sum(self._past, self._present, {"died": 1}), {}
-        self._begin(now)
+        self._earlier_faults = _sum(self._earlier_faults, self._faults, {"died": 1})
+        self._faults = {}
+        self._start_process(now)
 
     def _kill(self) -> None:
         ray: Any = import_extra("ray", "ray")
         with contextlib.suppress(Exception), reached(_WHEN_LOST):
-            ray.kill(self._far)
+            ray.kill(self._remote)
 
 
 def _sum(*counts: Mapping[str, int]) -> dict[str, int]:
@@ -194,12 +195,12 @@ def _answer(call: Callable[[], Any], seconds: float | None = None) -> Any:
     except errors.RayTaskError as error:
         if not isinstance(error.cause, errors.RayError):
             raise error.cause from None
-        raise _DiedError(_death(str(error.cause))) from error
+        raise _DiedError(_death_reason(str(error.cause))) from error
     except errors.RayError as error:
-        raise _DiedError(_death(str(error))) from error
+        raise _DiedError(_death_reason(str(error))) from error
 
 
-def _death(words: str) -> str:
+def _death_reason(words: str) -> str:
     """Extract the reason of an actor's death from Ray's message.
 
     Raises:
@@ -216,7 +217,7 @@ def _death(words: str) -> str:
 
 
 class RayActor:
-    """The remote part of an actor, which runs in a Ray process.
+    """The part of an actor that runs in a Ray process.
 
     Args:
       folder: working directory of the run. If it exists on this machine, it is added to the import

@@ -8,9 +8,9 @@ from typing import Any
 
 from bellmax.launch.runners.base import ActorTimeoutError
 
-STUCK_SECONDS = 60.0  # of waiting until the user is told which actor is late
-GIVE_UP_SECONDS = 10.0  # of waiting for a rollout after the run was asked to stop
-_LOOK_SECONDS = 0.1
+STUCK_SECONDS = 60.0  # a longer wait is reported to the user
+GIVE_UP_SECONDS = 10.0  # longest wait for a rollout after the run was asked to stop
+_POLL_SECONDS = 0.1
 _PREFIX = "actor-"
 
 
@@ -23,18 +23,18 @@ class ActorWaiter:
 
     def __init__(self):
         self.say: Callable[[str], None] = lambda _: None
-        self._asked: float | None = None
-        self._gave_up, self._said = False, False
+        self._stop_time: float | None = None
+        self._gave_up, self._reported = False, False
 
     @property
     def stopping(self) -> bool:
         """Whether the run was asked to stop."""
-        return self._asked is not None
+        return self._stop_time is not None
 
     def stop(self) -> None:
         """Ask the run to stop. Safe in a signal handler: it only stores the time."""
-        if self._asked is None:
-            self._asked = time.monotonic()
+        if self._stop_time is None:
+            self._stop_time = time.monotonic()
 
     def take(self, queues: Sequence[Any]) -> list[Any]:
         """Return one item of every actor's queue.
@@ -43,7 +43,7 @@ class ActorWaiter:
           ActorTimeoutError: the run was asked to stop and an item is missing after 10 s.
           BaseException: an item of a queue that is an exception.
         """
-        self._said, started, taken = False, time.monotonic(), []
+        self._reported, started, taken = False, time.monotonic(), []
         for number in range(len(queues)):
             try:
                 item = self._next(queues, number, started)
@@ -56,8 +56,9 @@ class ActorWaiter:
         return taken
 
     def end(self, threads: Sequence[threading.Thread]) -> list[bool]:
-        """Wait for threads that are to end; return for each whether it ended in time."""
-        seconds = STUCK_SECONDS if self._asked is None else GIVE_UP_SECONDS
+        """Wait for threads to end; return for each whether it ended in time."""
+
+        seconds = STUCK_SECONDS if self._stop_time is None else GIVE_UP_SECONDS
         until = time.monotonic() + (1.0 if self._gave_up else seconds)
         for thread in threads:
             thread.join(max(until - time.monotonic(), 0))
@@ -66,15 +67,15 @@ class ActorWaiter:
     def _next(self, queues: Sequence[Any], number: int, started: float) -> Any:
         while True:
             try:
-                return queues[number].get(timeout=_LOOK_SECONDS)
+                return queues[number].get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 now = time.monotonic()
-            if self._asked is not None and now - self._asked > GIVE_UP_SECONDS:
+            if self._stop_time is not None and now - self._stop_time > GIVE_UP_SECONDS:
                 late = _late(queues, number)
-                self.say(f"no rollout comes from {late}, whose last one is left out")
+                self.say(f"no rollout arrived from {late}; its last rollout is discarded")
                 raise ActorTimeoutError(late)
-            if not self._said and now - started > STUCK_SECONDS:
-                self._said = True
+            if not self._reported and now - started > STUCK_SECONDS:
+                self._reported = True
                 self.say(
                     f"no rollout from {_late(queues, number)} for {STUCK_SECONDS:.0f} s; with "
                     "env.timeout an environment that hangs is restarted"

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make_writable() -> None:
-    """Let output take any text: a stream may be closed, or encode fewer characters."""
+    """Make stdout and stderr accept any text, even if they are closed or only ASCII."""
     for name in ("stdout", "stderr"):
         stream: Any = getattr(sys, name)
         if stream is None:  # closed by the shell, as in `bellmax list presets >&-`
@@ -60,24 +60,24 @@ def _make_writable() -> None:
 
 
 def _run(argv: list[str], *, shows: bool = False) -> int:
-    """Return the exit code; `shows` prints the traceback of a UserError before its sentence."""
+    """Return the exit code; `shows`: whether to print tracebacks of a UserError too."""
     try:
         with interruptible(), warnings.catch_warnings():
             # jax ignores cache entries that a full disk or a kill left incomplete.
             warnings.filterwarnings("ignore", "Error .* persistent compilation cache")
             code = _dispatch(argv)
-            sys.stdout.flush()  # what goes wrong there goes wrong here
+            sys.stdout.flush()  # raises errors of the stream here
             return code
     except UserError as error:
         if shows:
             traceback.print_exception(error)
         lines = str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]
-        return _complain(lines, getattr(error, "exit_code", 2))
-    except SystemExit as end:  # of code that is not bellmax's: the command is not done
+        return _print_errors(lines, getattr(error, "exit_code", 2))
+    except SystemExit as end:  # raised by other code: the command did not finish
         if shows:
             traceback.print_exception(end)
         words = f"{argv[0]} ended early: {described(end)}"
-        return _complain([words], end.code if isinstance(end.code, int) and end.code > 0 else 1)
+        return _print_errors([words], end.code if isinstance(end.code, int) and end.code > 0 else 1)
     except BrokenPipeError:  # `bellmax list presets | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -85,7 +85,7 @@ def _run(argv: list[str], *, shows: bool = False) -> int:
         if error.errno not in _MACHINE:
             raise
         name = f"{error.filename}: " if error.filename else ""
-        return _complain([f"{name}{error.strerror}; free space or choose another folder"], 1)
+        return _print_errors([f"{name}{error.strerror}; free space or choose another folder"], 1)
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -97,9 +97,8 @@ def _dispatch(argv: list[str]) -> int:
     if argv[0] == "--version":
         print(f"bellmax {bellmax.__version__}")
         return 0
-    if (
-        os.getcwd() not in sys.path
-    ):  # for the user's `module:factory`; last, so that it hides no other module
+    # For the user's `module:factory`; last, so that it hides no other module.
+    if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     if argv[0] not in COMMANDS:
         raise unknown("command", argv[0], COMMANDS)
@@ -132,7 +131,7 @@ def _unexpected(options: Any, name: str, rest: Sequence[str]) -> UserError:
     return UserError(f"unexpected argument {', '.join(map(show, rest))}; {hint}")
 
 
-def _complain(lines: Sequence[str], code: int) -> int:
+def _print_errors(lines: Sequence[str], code: int) -> int:
     sys.stdout.flush()
     for line in lines:
         print(f"bellmax: {' '.join(line.split())}", file=sys.stderr)

@@ -93,7 +93,7 @@ def _continue(
     check_steps(run, read_overrides(overrides).get("steps"))
     config = _load(arguments, source, overrides)
     if is_finished(run, config.steps, config.env.num_envs * config.rollout_length):
-        print(f"{run} has taken its {config.steps:,} steps already; more --steps train it further")
+        print(f"{run} has taken its {config.steps:,} steps already; raise --steps to train on")
         sys.stdout.flush()
     _configure_jax(deterministic=arguments.deterministic)
     _join_processes(arguments)
@@ -215,6 +215,7 @@ def _plot(arguments: command_options.Plot) -> int:
         smoothing=arguments.smoothing,
         group=arguments.group,
         pdf=arguments.pdf,
+        log_scale=arguments.log_scale,
     )
     for path in plot_runs(runs, _path(arguments.out), look=look, **metric):
         print(path)
@@ -226,11 +227,11 @@ def _merge(arguments: command_options.Merge) -> int:
         raise UserError("name the folder of the merged policy with --out DIR")
     runs, out = [run_folder(run) for run in arguments.runs], Path(arguments.out)
     if len(runs) < 2:
-        raise UserError(f"RUN must be given twice or more, got {runs[0]}; `bellmax merge A B`")
+        raise UserError(must("RUN", "given twice or more", runs[0], "`bellmax merge A B`"))
     start = run_folder(arguments.start) if arguments.start else None
     if start is None and (arguments.method == "spherical" or arguments.eta is not None):
         what = "--eta" if arguments.eta is not None else "--method spherical"
-        raise UserError(f"{what} needs --start RUN, the run that the others were trained on from")
+        raise UserError(f"{what} needs --start RUN, the run from which the others started")
     check_writable(out)
     check_new(out)
     _configure_jax()
@@ -340,17 +341,18 @@ def _how_to_continue(run: Path) -> str:
 
 
 def make_default_folder(source: str) -> Path:
+    """Make and return the folder runs/SOURCE-DATE-TIME; a number follows if it exists."""
     path = Path(source)
     named = path.parent if path.name == "config.yaml" else path.with_suffix("")
     is_file = path.is_absolute() or path.suffix in (".yaml", ".yml")
     name = named.name if is_file else source.strip("/").replace("/", "-")
     first = Path("runs") / f"{name or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
     candidates = [first, *(first.with_name(f"{first.name}-{n}") for n in range(2, 1000))]
-    return next(filter(_make_alone, candidates), first)
+    return next(filter(_make_new_folder, candidates), first)
 
 
-def _make_alone(folder: Path) -> bool:
-    """Make a folder; return False if it exists, as another process may make one at once."""
+def _make_new_folder(folder: Path) -> bool:
+    """Make a folder; return False if it exists: another process may have just made it."""
     try:
         folder.mkdir(parents=True)
     except FileExistsError:

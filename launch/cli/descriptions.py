@@ -1,4 +1,4 @@
-"""A line of description for each name that `bellmax list` prints. Nothing here imports jax."""
+"""Descriptions of the names that `bellmax list` prints. Nothing here imports jax."""
 
 import importlib.resources
 import importlib.util
@@ -56,7 +56,7 @@ def _agent(name: str) -> str:
 
 
 def _preset(name: str) -> str:
-    """The comment at the top of the preset's file, its task, and the extra that is missing."""
+    """Return the comment at the top of the preset's file, its task, and the extra it lacks."""
     folder, _, file = name.partition("/")
     path = importlib.resources.files("bellmax.configs") / folder / f"{file}.yaml"
     lines = path.read_text(encoding="utf-8").splitlines()

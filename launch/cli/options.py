@@ -22,9 +22,9 @@ def option(metavar: str = "", default: Any = None) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Trusting:
-    """What may come from someone else."""
+    """Trust in a run that may come from someone else."""
 
-    # Import code, module:name, that the configuration of a run names: of a run that you trust.
+    # Import the code, module:name, that a run's configuration names; for runs that you trust.
     trust: bool = option(default=False)
 
 
@@ -50,7 +50,7 @@ class Where:
 
     # Use deterministic GPU operations only: bitwise repeatable, slower.
     deterministic: bool = option(default=False)
-    # This is one of several processes: ADDRESS:PORT of the first, or auto in a cluster.
+    # For a run of several processes: ADDRESS:PORT of the first, or auto in a cluster.
     coordinator: str | None = option("ADDRESS")
     # Number of processes.
     processes: int | None = option("N")
@@ -114,7 +114,7 @@ class Evaluate(OfRun):
     episodes: Annotated[int, _COUNT] | None = option("N")
     # latest (default), best, or a step.
     checkpoint: Checkpoint = option("WHICH", "latest")
-    # Seed of the only learner to evaluate; default: all.
+    # Evaluate only the learner with this seed; default: all.
     seed: int | None = option("SEED")
     # Print the result as JSON.
     json: bool = option(default=False)
@@ -207,9 +207,12 @@ class Plot:
     size: str | None = option("W,H")
     # Range of the vertical axis.
     range: str | None = option("LOW,HIGH")
-    # Points of each curve that are averaged; default: 1.
+    # Make the vertical axis logarithmic.
+    log_scale: bool = option(default=False)
+    # Number of points in a running mean of each curve; default: 1.
     smoothing: Annotated[int, Ge(1)] = option("N", 1)
-    # Key whose values make the groups, such as agent.name: runs of a group are pooled over seeds.
+    # Key such as agent.name: runs with the same value are pooled into one curve.
+
     group: str | None = option("KEY")
     # Write a PDF too.
     pdf: bool = option(default=False)
@@ -225,9 +228,9 @@ class Merge(Trusting):
     out: str | None = option("DIR")
     # linear (default): the mean; spherical: along arcs from --start, as in WARP.
     method: Literal["linear", "spherical"] = option("HOW", "linear")
-    # The run that the others were trained on from; needed by spherical and --eta.
+    # The run from which the others started; needed by spherical and --eta.
     start: str | None = option("RUN")
-    # 1 (default) keeps the merge, less goes back towards --start.
+    # Interpolates from --start (0) to the merged policy (1, default).
     eta: Annotated[float, Interval(ge=0, le=1)] | None = option("X")
     # latest (default), best, or a step, of every run.
     checkpoint: Checkpoint = option("WHICH", "latest")
@@ -256,7 +259,7 @@ class Schema:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckEnv:
-    """Say what is wrong with an environment; its options follow as --env.options.NAME VALUE."""
+    """Check an environment and report its faults; options: --env.options.NAME VALUE."""
 
     # suite/Task or module.path:factory.
     name: str = argument("NAME")

@@ -1,4 +1,4 @@
-"""What other libraries call the keys of a configuration, so that a message can name ours."""
+"""Names that other libraries use for our configuration keys; error messages suggest ours."""
 
 from collections.abc import Collection
 

@@ -89,7 +89,7 @@ def make_axes(box: Box, points: int, upper_end: UpperEnd = "included") -> dict[s
         low + i (high - low) / P for i < P, as RRLS's code does, so high is never evaluated.
 
     Raises:
-      UserError: fewer than 2 points, or more cells than 100,000.
+      UserError: fewer than 2 points, or more than 100,000 cells.
     """
     check_points(points)
     cells = points ** len(box.ranges)

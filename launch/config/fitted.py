@@ -1,19 +1,19 @@
-"""Defaults of a run that names an agent alone: they fit each other and the steps asked for."""
+"""Defaults of `bellmax train AGENT`: intervals and warm-up in proportion to the steps."""
 
 import math
 from typing import Any
 
-LOGS, EVALUATIONS, CHECKPOINTS = 20, 5, 2  # of a run
+LOGS, EVALUATIONS, CHECKPOINTS = 20, 5, 2  # per run
 
 
 def fitted(config: Any, given: set[str]) -> dict[str, Any]:
-    """Return defaults by dotted key for what was not given.
+    """Return defaults by dotted key for the keys that were not given.
 
-    The shares of the steps are about those of the presets.
+    Warm-up and exploration take about the same share of the steps as in the presets.
 
     Args:
-      config: the RunConfig of what was given, with the defaults of the dataclasses elsewhere.
-      given: dotted keys that are given.
+      config: the RunConfig with the given values and, for all other keys, the dataclass defaults.
+      given: dotted keys that were given.
     """
     agent, steps = config.agent, config.steps
     found: dict[str, Any] = {
@@ -44,6 +44,6 @@ def fitted(config: Any, given: set[str]) -> dict[str, Any]:
 
 
 def _warmup(steps: int, agent: Any, envs: int) -> int:
-    """Return the steps before learning: as given, but a batch of sequences at least."""
+    """Return `steps`, but at most 10,000, and at least the steps of a batch of sequences."""
     sequence, batch = getattr(agent, "n_step", 1) + 1, getattr(agent, "batch_size", 1)
     return max(min(steps, 10_000), sequence * envs, batch)

@@ -46,9 +46,8 @@ def read_command(cls: type, tokens: Sequence[str]) -> tuple[dict[str, Any], list
             add_help=False,
             console_outputs=False,
         )
-    except (
-        SystemExit
-    ):  # a missing value: the only mistake that tyro detects when every value is text
+    except SystemExit:
+        # A missing value: the only mistake that tyro detects when every value is text.
         flags = {fields.key_of(cls, n) for n, hint in fields.hints(cls).items() if hint is bool}
         followed = itertools.pairwise([*tokens, "--"])
         names = [token.replace("_", "-") for token, after in followed if after.startswith("--")]
@@ -83,7 +82,7 @@ def read_overrides(tokens: Sequence[str]) -> dict[str, Any]:
             typed[key] = [*before, Argument(token)]
     if strays:
         hint = "overrides look like --agent.learning-rate 1e-3"
-        if found := _ASSIGNED.match(strays[0]):  # as Hydra has them
+        if found := _ASSIGNED.match(strays[0]):  # Hydra's syntax, key=value
             hint = f"did you mean --{strays[0].removeprefix('+').replace('_', '-')}?"
             if ours := known_as(found[1], [f"agent.{name}" for name in _COMMON]):
                 hint = f"did you mean --{ours.replace('_', '-')}={strays[0].partition('=')[2]}?"

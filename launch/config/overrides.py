@@ -1,4 +1,4 @@
-"""Nested mappings of keys, and the same with dotted keys, as options name them."""
+"""Conversion between nested mappings and dotted keys, which options use."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ def flatten(section: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def override(base: Mapping[Any, Any], flat: Mapping[str, Any]) -> dict[Any, Any]:
-    """Return nested keys with values by dotted key applied, one after the other."""
+    """Return a nested mapping in which the values by dotted key, in their order, replace others."""
     result = dict(base)
     for key, value in flat.items():
         name, dot, rest = key.partition(".")

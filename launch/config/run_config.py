@@ -116,10 +116,10 @@ class RunConfig:
 
 
 class Source(NamedTuple):
-    """What a preset, file or run says: its keys, and its name for messages.
+    """The keys of a preset, a file or a run (`mapping`), and its name in messages (`where`).
 
-    of_run: whether it is the configuration in a run's folder, which may be someone else's.
-    fits: whether it names an agent alone: what is not given is then fitted to what is.
+    of_run: whether it is the configuration in a run's folder, which may come from someone else.
+    fits: whether it is only the name of an agent, so that `fitted` chooses all other defaults.
     """
 
     mapping: Any
@@ -157,10 +157,11 @@ def resolve(
     trust: bool = False,
     loggers: Sequence[str] = (),
 ) -> RunConfig:
-    """Return the configuration of a source with values by dotted key on top, and more loggers.
+    """Return the configuration of a source after overrides.
 
     Args:
-      source, typed: what to resolve.
+      source: from `read_source`.
+      typed: overrides, values by dotted key.
       trust, loggers: as in `load`.
 
     Raises:
@@ -173,7 +174,8 @@ def resolve(
         agent = source.mapping.get("agent")
         name = agent.get("name") if isinstance(agent, Mapping) else None
         check_trusted({"agent.name": name}, source.where, modules)
-    config = _from_mapping(source.mapping, source.where)  # alone, so that it gets the blame
+    # Without overrides first, so that messages name the source for its own mistakes.
+    config = _from_mapping(source.mapping, source.where)
     mapping = override(source.mapping, typed) if typed else source.mapping
     if typed:
         config = _from_mapping(mapping, "")
@@ -201,14 +203,14 @@ def json_schema(agent: str) -> dict[str, Any]:
 
 
 def load_to_play(run: Path, *, trust: bool = False) -> RunConfig:
-    """Return the configuration of a run on one device, however many trained it.
+    """Return the configuration of a run with `devices` 1, to play its policies.
 
     Args:
       run: the run's folder.
       trust: whether its configuration may name code.
 
     Raises:
-      UserError: as `load`.
+      UserError: as in `load`.
     """
     config = load(run, trust=trust)
     host = dataclasses.replace(config.host, actor_device=None)
@@ -223,7 +225,7 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def to_yaml(config: RunConfig, *, unicode: bool = True) -> str:
-    """Return the configuration as the text of a file that `load` accepts, as `dump_yaml`."""
+    """Return the configuration as YAML text that `load` accepts; `unicode` as in `dump_yaml`."""
     return dump_yaml(to_dict(config), unicode=unicode)
 
 

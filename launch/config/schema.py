@@ -34,8 +34,6 @@ from bellmax.launch.config.yaml_files import read_scalar
 T = TypeVar("T")
 # pydantic converts no types; `_readings` lists the accepted interpretations of a value.
 _STRICT = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
 _PLAIN = "text, a number, true or false, null, or a list or section of these"
 
 
@@ -64,7 +62,7 @@ def build(
 
 
 def json_schema(cls: type, types: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the JSON schema of what `build` accepts, with the comments above the fields."""
+    """Return the JSON schema of the mappings that `build` accepts; comments are descriptions."""
     return _adapter(cls, tuple((types or {}).items())).json_schema()
 
 
@@ -84,7 +82,7 @@ def _section(cls: Any, types: Mapping[str, Any], instance: Any) -> Any:
         kind = _readable(hint) if inner is None else _section(inner, {}, default)
         kind = kind if inner is None or inner is hint else kind | None
         given = {"default": default}
-        if default is NOTHING:  # validated, so that a missing key is reported as a wrong value is
+        if default is NOTHING:  # validated, so that a missing key is reported like a wrong value
             given = {"default_factory": lambda: NOTHING, "validate_default": True}
         details = {"alias": key_of(cls, name), "description": comments(cls).get(name)}
         # Not the name itself: pydantic's models have attributes such as `json`.
@@ -96,7 +94,7 @@ def _section(cls: Any, types: Mapping[str, Any], instance: Any) -> Any:
 
 
 def _readable(hint: Any) -> Any:
-    """Return the hint of a leaf that also accepts the other spellings of its values."""
+    """Return the hint of a leaf with a validator that tries every reading of a value."""
     base, _ = unwrap(hint)
     if typing.get_origin(base) is dict:
         held = typing.get_args(base)[1]
@@ -159,7 +157,7 @@ def _readings(value: Any) -> Iterator[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of YAML; what was typed is read as it would be in a file."""
+    """Return a plain YAML value; text from the command line is parsed as YAML."""
     if value is FLAG:
         return True
     if isinstance(value, Argument):
@@ -187,7 +185,7 @@ def _no_large_integer(value: Any) -> Any:
 def _read_mapping(value: Any) -> Any:
     read = read_scalar(value) if isinstance(value, Argument) else value
     is_null = read is None or (isinstance(value, Argument) and value.lower() == "none")
-    return {} if is_null else read  # clears what a preset has there
+    return {} if is_null else read  # null clears the section of a preset
 
 
 def _sentence(error: Any, known: list[str]) -> str:
@@ -196,7 +194,7 @@ def _sentence(error: Any, known: list[str]) -> str:
     key = ".".join(path)
     if error["type"] == "value_error":
         allowed, choices = error["ctx"]["error"].args
-        key = key if key in known else key.removesuffix("_")  # of a default that is missing
+        key = key if key in known else key.removesuffix("_")  # the model's name of a missing key
         several = isinstance(got, Argument) and "," in got and "a list" not in allowed
         hint = "`bellmax sweep` trains a run for each of several values" if several else ""
         return must(key, allowed, got, hint=did_you_mean(str(got), choices) or hint)

@@ -1,4 +1,4 @@
-"""Words for configuration errors: what a type hint allows, and a value as it would be typed."""
+"""Error messages of configurations: descriptions of type hints and of values."""
 
 import dataclasses
 import reprlib
@@ -15,8 +15,6 @@ from bellmax import UserError
 UNIONS = (Union, types.UnionType)
 NOTHING = object()  # marks a value that was not given
 INT32 = 2**31 - 1  # the largest integer that jax holds by default
-
-
 _SHORT = reprlib.Repr()
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 40
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 90
@@ -42,7 +40,7 @@ def must(field: str, allowed: str, got: Any, *, hint: str = "") -> str:
 
 
 def show(value: Any) -> str:
-    """Return a value as it would be typed, shortened, on one line."""
+    """Return a value as the user would type it, shortened, on one line."""
     if value is FLAG:
         return "no value"
     if value is NOTHING:
@@ -53,7 +51,7 @@ def show(value: Any) -> str:
         return "a very large integer" if value > 0 else "a very small integer"
     if isinstance(value, str):
         text = repr(str(value[:100]))
-    else:  # not str: a list may hold another a million times
+    else:  # reprlib, because YAML aliases make small files into huge lists
         text = (_SHORT.repr(value) if _is_nested(value) else str(value)).replace("\n", " ")
     return text if len(text) <= 90 else f"{text[:87]}..."
 

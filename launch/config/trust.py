@@ -1,8 +1,8 @@
-"""Which code a configuration names, and whether that of a run's own may be imported.
+"""Code that a configuration names as `module:name`, and whether it may be imported.
 
-A run's folder may come from someone else, and a configuration can name any function of any module.
-So what a run's own configuration names is refused, unless the user trusts the run or has named the
-module too. Presets and YAML files that the user names are the user's own words.
+A run's folder may come from someone else, and its configuration can name any function of any
+module. Code named there is refused unless the user trusts the run or has named the same module in
+the command. Presets and YAML files named by the user are trusted.
 """
 
 import re
@@ -13,24 +13,24 @@ from typing import Any
 from bellmax.launch.config.overrides import flatten
 from bellmax.launch.config.sentences import ConfigError, must
 
-# Keys whose text is code where it has the form module:name, and those whose text always is.
+# Keys whose text is code if it has the form module:name, and keys whose text is always code.
 _NAMES = ("env.name", "agent.name", "loggers")
 _MODULES = ("agent.network.module", "agent.network.actor", "agent.network.critic")
-# Some tasks of Gymnasium make a task that an option names.
+# An option of some Gymnasium tasks is the name of another task.
 _OPTIONS = ("env.options.", "agent.network.options.")
 _CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.-]*", re.ASCII)
-# Files that a run has next to its config.yaml, unlike a file of the user's own.
+# Files next to the config.yaml of a run, but not next to other YAML files.
 _OF_A_RUN = ("versions.json", "metrics.jsonl", "checkpoints", "policy")
 
 
 def is_of_run(path: Path) -> bool:
-    """Return whether a YAML file is the configuration that a run has in its folder."""
+    """Return whether a YAML file is the configuration in the folder of a run."""
     there = any((path.parent / name).exists() for name in _OF_A_RUN)
     return path.name == "config.yaml" and (there or any(path.parent.glob("seed-*.msgpack")))
 
 
 def code_in(mapping: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return what a configuration names as `module:name`, by dotted key.
+    """Return the code, `module:name`, that a configuration names, by dotted key.
 
     Args:
       mapping: the configuration, nested or by dotted key, resolved or as typed.
@@ -40,12 +40,12 @@ def code_in(mapping: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def modules_in(mapping: Mapping[str, Any]) -> set[str]:
-    """Return the modules of the code that a configuration names, arguments as of `code_in`."""
+    """Return the modules of the code that a configuration names; `mapping` as in `code_in`."""
     return {_module(name) for names in code_in(mapping).values() for name in names}
 
 
 def check_trusted(mapping: Mapping[str, Any], where: str, modules: Collection[str]) -> None:
-    """Raise ConfigError where a run's configuration names code of other modules than `modules`."""
+    """Raise ConfigError if a run's configuration names code of modules not in `modules`."""
     lines = [
         must(
             f"{key}{f' of {where}' if where else ''}",

@@ -11,10 +11,10 @@ import yaml
 
 from bellmax import UserError, must
 
-MOST_NODES, MOST_DEPTH = 100_000, 100  # of a document, aliases written out
+MOST_NODES, MOST_DEPTH = 100_000, 100  # of a document with its aliases expanded
 MOST_BYTES = 1 << 20  # of a file
 _TAG = "tag:yaml.org,2002:"
-# As YAML 1.2 has them: 010 is ten, 1:30 is text and so is a date. And 1e-3 is a number.
+# Numbers of YAML 1.2: 010 is ten, while 1:30 and dates are text. In addition, 1e-3 is a number.
 _INT = re.compile(r"[-+]?(0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)$")
 _FLOAT = re.compile(
     r"([-+]?(\.[0-9][0-9_]*|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?"
@@ -28,7 +28,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.depth += 1
-        if self.depth > MOST_DEPTH:  # at once: the scanner is slow where it is deep
+        if self.depth > MOST_DEPTH:  # checked early, because the scanner is slow at large depths
             problem = "it is nested too deeply"
             raise yaml.constructor.ConstructorError(None, None, problem, self.get_mark())
         node = super().compose_node(parent, index)
@@ -66,7 +66,7 @@ class _Dumper(yaml.SafeDumper):
     pass
 
 
-for _class in (_Loader, _Dumper):  # both, so that text like a number keeps its quotes
+for _class in (_Loader, _Dumper):  # both, so that text that looks like a number is quoted
     replaced = {f"{_TAG}{kind}" for kind in ("int", "float", "timestamp")}
     _class.yaml_implicit_resolvers = {
         first: [(tag, form) for tag, form in known if tag not in replaced]
@@ -83,24 +83,28 @@ def is_unicode(stream: Any) -> bool:
 
 
 def dump_yaml(value: Any, *, one_line: bool = False, unicode: bool = True) -> str:
-    """Return plain values as YAML, keys in their order, floats exact.
+    """Return plain values as YAML, with keys in their order and exact floats.
 
     Args:
       value: the values.
-      one_line: whether all are on one line.
-      unicode: whether all characters stand for themselves; else only those of ASCII.
+      one_line: whether the text has only one line.
+      unicode: whether characters outside ASCII are kept; otherwise they are escaped.
     """
     style: dict[str, Any] = {"default_flow_style": True, "width": 2**31} if one_line else {}
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=unicode, **style)
 
 
 def dump_value(value: Any) -> str:
-    """Return one plain value as YAML on one line, as an option would be typed."""
+    """Return one plain value as YAML on one line, as the user would type it."""
     return dump_yaml(value, one_line=True).removesuffix("...\n").strip()
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the content of a YAML file; UserError gives its first mistake with line and column."""
+    """Return the content of a YAML file.
+
+    Raises:
+      UserError: the file cannot be read, or is not YAML; with line and column.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -121,7 +125,7 @@ def parse_yaml(data: bytes, name: str) -> Any:
     """Return the values in YAML text; messages call it `name`."""
     try:
         if len(data) > MOST_BYTES:
-            raise UserError(f"{name} must be at most {MOST_BYTES:,} bytes long to be YAML")
+            raise UserError(must(name, f"at most {MOST_BYTES:,} bytes of YAML", "a larger file"))
         value = _construct(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(f"{name} is not UTF-8 text: byte {error.start} does not decode") from None
@@ -140,7 +144,7 @@ def _construct(text: str) -> Any:
     """Return the value of YAML text.
 
     Raises:
-      YAMLError: it is none, too deep or too large.
+      YAMLError: the text is not YAML, too deep or too large.
     """
     loader = _Loader(text)
     node: Any = loader.get_single_node()
@@ -150,17 +154,17 @@ def _construct(text: str) -> Any:
         _count(node, {}, 0)
         return loader.construct_document(node)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        # What pyyaml raises for a tag that does not fit its value.
+        # pyyaml raises these if a tag does not fit its value.
         raise _mistake("a tag does not fit its value", node) from error
     finally:
         loader.dispose()
 
 
 def _count(node: Any, known: dict[int, int], depth: int) -> int:
-    """Return how many nodes a document has with its aliases written out.
+    """Return the number of nodes of a document with its aliases expanded.
 
     Raises:
-      YAMLError: there are too many, or they are too deep; an alias in its own node is.
+      YAMLError: the document is too large or too deep, as with an alias inside its own node.
     """
     if depth > MOST_DEPTH:
         raise _mistake("it is nested too deeply", node)
@@ -169,7 +173,7 @@ def _count(node: Any, known: dict[int, int], depth: int) -> int:
         flat = [part for child in children for part in (child if type(child) is tuple else [child])]
         known[id(node)] = 1 + sum(_count(child, known, depth + 1) for child in flat)
     if known[id(node)] > MOST_NODES:
-        raise _mistake(f"it holds more than {MOST_NODES:,} values, aliases written out", node)
+        raise _mistake(f"it holds more than {MOST_NODES:,} values after aliases expand", node)
     return known[id(node)]
 
 

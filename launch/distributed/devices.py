@@ -1,4 +1,4 @@
-"""Settings of jax that a run makes before anything is compiled."""
+"""jax settings of a run, which are made before anything is compiled."""
 
 import os
 import tempfile
@@ -35,18 +35,19 @@ def check_platform() -> None:
 
     try:
         jax.devices()
-    except (RuntimeError, AssertionError) as error:  # jax asserts where its only platform is absent
+    except (RuntimeError, AssertionError) as error:  # AssertionError: the only platform is missing
         named = jax.config.values.get("jax_platforms") or "the default"
         reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"JAX_PLATFORMS must be a platform that starts here, got {named!r}"
-            f"{f' ({reason})' if reason else ''}; for NVIDIA GPUs install jax[cuda12] or "
-            "jax[cuda13], for TPUs jax[tpu], or unset JAX_PLATFORMS"
-        ) from error
+        got = f"{named!r}{f' ({reason})' if reason else ''}"
+        hint = (
+            "for NVIDIA GPUs install jax[cuda12] or jax[cuda13], for TPUs jax[tpu], or unset "
+            "JAX_PLATFORMS"
+        )
+        raise UserError(must("JAX_PLATFORMS", "a platform that starts here", got, hint)) from error
 
 
 def check_precision() -> None:
-    """Raise UserError where a program of the user's has settings of jax that runs do not have."""
+    """Raise UserError if the caller has changed a jax setting that runs depend on."""
     import jax
 
     if jax.config.values["jax_enable_x64"]:
@@ -55,7 +56,7 @@ def check_precision() -> None:
                 "jax_enable_x64",
                 "off for runs",
                 "on",
-                "they are computed in float32; losses and environments work with it",
+                "runs compute in float32; losses and environments also work in float64",
             )
         )
     if (promotion := jax.config.values["jax_numpy_dtype_promotion"]) != "standard":
@@ -64,7 +65,7 @@ def check_precision() -> None:
                 "jax_numpy_dtype_promotion",
                 "standard for runs",
                 promotion,
-                "losses and environments work with it",
+                "losses and environments also work with other promotion rules",
             )
         )
 
@@ -83,7 +84,7 @@ def configure_jax(*, deterministic: bool = False) -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
     import jax
 
-    # Runs are computed in float32, by jax's usual rules, whatever the environment variables say.
+    # Runs compute in float32 by jax's default rules; environment variables are overruled.
     jax.config.update("jax_enable_x64", False)
     jax.config.update("jax_numpy_dtype_promotion", "standard")
     jax.config.update("jax_cpu_enable_async_dispatch", False)

@@ -8,7 +8,7 @@ def write_whole(path: Path, data: bytes) -> None:
     """Replace a file atomically: a kill or a full disk leaves the old file unchanged."""
     written = path.with_name(f"{path.name}.tmp")
     try:
-        # Whatever has that name, such as a link in a run from elsewhere, is not written through.
+        # An existing file is removed: it may be a link, in a run that came from someone else.
         written.unlink(missing_ok=True)
         with written.open("xb") as file:
             file.write(data)
@@ -18,13 +18,12 @@ def write_whole(path: Path, data: bytes) -> None:
         sync(path.parent)
     except OSError as error:
         written.unlink(missing_ok=True)
-        raise OSError(
-            error.errno, error.strerror, str(path)
-        ) from error  # an error of a write has no file name
+        # The error of a write has no file name.
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, and wait until they are on disk."""
+    """Make a folder and its parents, and wait until they are on disk."""
     missing = [path for path in [folder, *folder.absolute().parents] if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:

@@ -1,4 +1,4 @@
-"""Locks of folders, which only one process may write."""
+"""Locks of folders: only one process writes to a run or a sweep."""
 
 import contextlib
 import fcntl
@@ -18,7 +18,7 @@ def locked(folder: Path, activity: str) -> Iterator[Callable[[], bool]]:
       activity: what the lock is for, such as "training"; for the message.
 
     Yields:
-      A function that returns whether that folder is still in its place.
+      A function that returns whether the path still leads to the locked folder.
 
     Raises:
       UserError: another process holds the lock.
@@ -31,12 +31,12 @@ def locked(folder: Path, activity: str) -> Iterator[Callable[[], bool]]:
             raise UserError(f"another process is {activity} in {folder}; wait or stop it") from None
         except OSError:  # some network file systems cannot lock folders
             pass
-        yield lambda: _is(folder, descriptor)
+        yield lambda: _is_same_folder(folder, descriptor)
     finally:
         os.close(descriptor)
 
 
-def _is(path: Path, descriptor: int) -> bool:
+def _is_same_folder(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except OSError:

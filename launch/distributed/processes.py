@@ -43,7 +43,7 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
         raise UserError(must("--processes", "at least 1", processes))
     if processes is not None and process is not None and not 0 <= process < processes:
         raise UserError(must("--process", f"in [0, {processes - 1}]", process))
-    # Without it a process aborts when another one dies, before it can report that.
+    # Otherwise jax aborts this process when another one dies, before that can be reported.
     jax.config.update("jax_enable_recoverability", True)
     try:
         jax.distributed.initialize(coordinator if known else None, processes, process)
@@ -59,8 +59,8 @@ class LostProcessError(UserError):
 
 
 @contextlib.contextmanager
-def together(how_to_resume: Callable[[], str]) -> Iterator[None]:
-    """Turn the failure of another process of a run into an error of one sentence.
+def distributed_guard(how_to_resume: Callable[[], str]) -> Iterator[None]:
+    """Turn an error of jax about a process that died into a LostProcessError.
 
     Args:
       how_to_resume: returns the command that continues the run.
@@ -98,12 +98,12 @@ def leave(code: int, *, at_once: bool = False) -> None:
 
 
 def is_first() -> bool:
-    """Return whether this process writes the run's folder."""
+    """Return whether this process is the first of the run, which writes the run's folder."""
     return jax.process_index() == 0
 
 
 @contextlib.contextmanager
-def writable(folder: Path) -> Iterator[Path]:
+def primary_folder(folder: Path) -> Iterator[Path]:
     """Yield the folder in the first process, and a temporary folder in the others."""
     if is_first():
         yield folder

@@ -21,8 +21,8 @@ from bellmax.launch.config.run_config import RunConfig
 from bellmax.launch.config.sentences import show
 
 CONNECT_SECONDS = 30.0  # Ray's own limit for ray://
-# Environment of a cluster that the run starts: no usage reports, and actors keep their priority.
-_OWN = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+# Variables of a cluster that the run starts: no usage reports, and actors keep their priority.
+_LOCAL_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 
 class LostClusterError(UserError):
@@ -128,12 +128,12 @@ def _join(ray: Any, where: str, cpus: int) -> None:
     if where == "local":
         # In a cluster that this run starts, the user decides how many actors share the cores.
         options |= {"num_cpus": cpus, "include_dashboard": False}
-        for name, value in _OWN.items():
+        for name, value in _LOCAL_VARIABLES.items():
             os.environ.setdefault(name, value)
     try:
         if where not in ("local", "auto"):
-            _knock(where)
-        with _handlers_kept():
+            _check_server(where)
+        with _keep_handlers():
             ray.init(where, **options)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         if where == "local":
@@ -144,8 +144,8 @@ def _join(ray: Any, where: str, cpus: int) -> None:
         ) from error
 
 
-def _knock(where: str) -> None:
-    """Raise OSError if no server answers at a port, for which Ray itself would wait long."""
+def _check_server(where: str) -> None:
+    """Raise OSError if no server answers at an address; Ray itself would wait much longer."""
     host, _, port = where.removeprefix("ray://").rpartition(":")
     try:
         number = int(port)
@@ -156,11 +156,11 @@ def _knock(where: str) -> None:
         return
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", where]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=CONNECT_SECONDS)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=CONNECT_SECONDS)
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"no Ray answered within {CONNECT_SECONDS:g} s") from None
-    if said.returncode != 0:
-        lines = said.stderr.strip().splitlines() or ["the Ray health check failed"]
+    if result.returncode != 0:
+        lines = result.stderr.strip().splitlines() or ["the Ray health check failed"]
         raise ConnectionError(lines[-1][:200])
 
 
@@ -169,7 +169,7 @@ def _silent(ray: Any) -> Iterator[None]:
     """Suppress Ray's own output; the run reports what matters."""
     logger = logging.getLogger("ray")
     worker = import_extra("ray._private.worker", "ray")
-    level, shows = logger.level, getattr(worker, "_worker_logs_enabled", True)
+    level, enabled = logger.level, getattr(worker, "_worker_logs_enabled", True)
     logger.setLevel(logging.CRITICAL)
     vars(worker)["_worker_logs_enabled"] = False  # otherwise it prints about dead workers
     with warnings.catch_warnings():
@@ -180,15 +180,14 @@ def _silent(ray: Any) -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
-            vars(worker)["_worker_logs_enabled"] = shows
+            vars(worker)["_worker_logs_enabled"] = enabled
 
 
 @contextlib.contextmanager
-def _handlers_kept() -> Iterator[None]:
+def _keep_handlers() -> Iterator[None]:
     """Keep this process's signal handlers. Ray's would end it at SIGTERM without a checkpoint."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # only the main thread receives signals
+    # Only the main thread receives signals.
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

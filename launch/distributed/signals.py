@@ -47,7 +47,7 @@ def interruptible(rest: Callable[[], str] = lambda: "") -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = _heeded()
+    before = _current_handlers()
     try:
         for number in before:
             signal.signal(number, stop)
@@ -68,7 +68,8 @@ def signals_held(asked: Callable[[], None] | None = None) -> Iterator[list[int]]
     A signal that was ignored before, such as Ctrl-C in a background job, stays ignored.
 
     Args:
-      asked: called at the first signal, in the main thread, between any two instructions.
+      asked: called at the first signal, in the main thread, which it interrupts anywhere.
+
 
     Yields:
       The signals received, a list that grows.
@@ -85,7 +86,7 @@ def signals_held(asked: Callable[[], None] | None = None) -> Iterator[list[int]]
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    before = _heeded()
+    before = _current_handlers()
     try:
         for number in before:
             signal.signal(number, hold)
@@ -96,11 +97,10 @@ def signals_held(asked: Callable[[], None] | None = None) -> Iterator[list[int]]
             signal.raise_signal(number)
 
 
-def _heeded() -> dict[int, Any]:
+def _current_handlers() -> dict[int, Any]:
     """Return the handlers of signals that are not ignored; {} outside the main thread."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # only the main thread receives signals
+    # Only the main thread receives signals.
+    if threading.current_thread() is not threading.main_thread():
         return {}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     # None is a handler that Python did not set and cannot restore.

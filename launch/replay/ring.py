@@ -30,9 +30,9 @@ from bellmax.launch.replay import sum_tree
 class ReplayState(NamedTuple):
     """The contents of replay.
 
-    storage: leaves [C, N, ...]. cursor: [] next slot to write. filled: [] slots that hold steps.
-        Of stacked observations it has the newest frame; observations are vectors [C, N, size] if
-        the replay was made with their shape.
+    storage: leaves [C, N, ...]. Of stacked observations it has the newest frame; observations are
+        vectors [C, N, size] if the replay was made with their shape.
+    cursor: [] next slot to write. filled: [] number of slots that hold steps.
     priorities: sum tree over the C * N possible first steps of a sequence, () if uniform.
     max_priority: [] largest priority seen, to the power of the exponent, () if uniform.
     """
@@ -67,6 +67,25 @@ class Replay(NamedTuple):
     sample: Callable[[ReplayState, jax.Array], Sample]
     update_priorities: Callable[[ReplayState, jax.Array, jax.Array], ReplayState]
     frame_stack: int
+
+
+class _Layout(NamedTuple):
+    """Sizes of a replay: C slots, N environments, rollouts of L steps, sequences of T, stacks of S.
+
+    shape: of the stored part of an observation; None stores observations in their own shape.
+    """
+
+    slots: int
+    num_envs: int
+    rollout_length: int
+    sequence_length: int
+    frame_stack: int
+    shape: tuple[int, ...] | None
+
+    @property
+    def history(self) -> int:
+        """Number of steps before a sequence that hold its older frames, S - 1."""
+        return self.frame_stack - 1
 
 
 seed_axes = ReplayState(storage=0, cursor=None, filled=None, priorities=0, max_priority=0)  # type: ignore[arg-type]
@@ -112,33 +131,22 @@ def make_replay(
 
     Source: Schaul et al. 2016, arXiv:1511.05952 (proportional variant, stratified).
     """
-    slots, history = capacity // (num_envs * rollout_length) * rollout_length, frame_stack - 1
-    _check_slots(slots, capacity, rollout_length, sequence_length, history)
-    starts = slots * num_envs
+    slots = capacity // (num_envs * rollout_length) * rollout_length
     shape = _frame_shape(observation_shape, frame_stack)
+    layout = _Layout(slots, num_envs, rollout_length, sequence_length, frame_stack, shape)
+    _check_slots(layout, capacity)
+    starts = slots * num_envs
 
     def init(step: Step) -> ReplayState:
-        kept = jax.eval_shape(lambda step: _stored(newest_frame(step, frame_stack), shape), step)
-        storage = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape), x.dtype), kept)
-        # Two arrays: the same buffer cannot be donated twice.
-        cursor, filled = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        state = _empty_state(step, layout)
         if not prioritised:
-            return ReplayState(storage, cursor, filled, (), ())
-        return ReplayState(storage, cursor, filled, sum_tree.init(starts), jnp.ones(()))
+            return state
+        return state._replace(priorities=sum_tree.init(starts), max_priority=jnp.ones(()))
 
     def add(state: ReplayState, steps: Step) -> ReplayState:
-        def write(storage: jax.Array, new: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_update_slice_in_dim(storage, new, state.cursor, axis=0)
-
-        if frame_stack > 1:
-            channels = (shape or state.storage.observation.shape)[-1]
-            if steps.observation.shape[-1] != channels:
-                steps = newest_frame(steps, frame_stack)
-        storage = jax.tree.map(write, state.storage, _stored(steps, shape))
-        state = state._replace(storage=storage)
+        state = state._replace(storage=_write(state, steps, layout))
         if prioritised:
-            tree = _rank_new_starts(state, rollout_length, sequence_length, history)
-            state = state._replace(priorities=tree)
+            state = state._replace(priorities=_rank_new_starts(state, layout))
         return state._replace(
             cursor=(state.cursor + rollout_length) % slots,
             filled=jnp.minimum(state.filled + rollout_length, slots),
@@ -149,12 +157,11 @@ def make_replay(
             indices, probabilities = sum_tree.sample(state.priorities, key, batch_size)
             weights = (probabilities / jnp.min(probabilities)) ** -importance_exponent
         else:
-            indices = _uniform_starts(state, key, sequence_length, batch_size, history)
+            indices = _uniform_starts(state, key, batch_size, layout)
             weights = jnp.ones((batch_size,))
-        ahead = jnp.arange(sequence_length) * num_envs
-        where = (indices[:, None] + ahead[None]) % starts
-        steps = _read_steps(state, where, frame_stack, shape)
-        return Sample(Batch(steps, weights), indices)
+        offsets = jnp.arange(sequence_length) * num_envs
+        where = (indices[:, None] + offsets[None]) % starts
+        return Sample(Batch(_read_steps(state, where, layout), weights), indices)
 
     def update_priorities(
         state: ReplayState, indices: jax.Array, priorities: jax.Array
@@ -170,19 +177,18 @@ def make_replay(
     return Replay(init, add, sample, update_priorities, frame_stack)
 
 
-def _check_slots(
-    slots: int, capacity: int, rollout_length: int, sequence_length: int, history: int
-) -> None:
-    if slots < sequence_length + rollout_length + history:
+def _check_slots(layout: _Layout, capacity: int) -> None:
+    length, history = layout.sequence_length, layout.history
+    if layout.slots < length + layout.rollout_length + history:
         before = f" and the {history} before it" if history else ""
-        allowed = f"enough for a sequence of {sequence_length} steps{before}"
+        allowed = f"enough for a sequence of {length} steps{before}"
         raise ValueError(must("capacity", allowed, capacity))
 
 
 def _frame_shape(
     observation_shape: tuple[int, ...] | None, frame_stack: int
 ) -> tuple[int, ...] | None:
-    """Return the shape of what is stored of an observation, before it becomes a vector."""
+    """Return the shape of the stored part of an observation, before it becomes a vector."""
     if observation_shape is None or frame_stack == 1:
         return observation_shape
     return *observation_shape[:-1], observation_shape[-1] // frame_stack
@@ -196,15 +202,37 @@ def _stored(steps: Step, shape: tuple[int, ...] | None) -> Step:
     return steps._replace(observation=steps.observation.reshape(*steps.is_last.shape, size))
 
 
-def _read_steps(
-    state: ReplayState, where: jax.Array, frame_stack: int, shape: tuple[int, ...] | None
-) -> Step:
+def _empty_state(step: Step, layout: _Layout) -> ReplayState:
+    """Return the state of a uniform replay without steps; `step` has the shapes of one."""
+    kept = jax.eval_shape(
+        lambda step: _stored(newest_frame(step, layout.frame_stack), layout.shape), step
+    )
+    storage = jax.tree.map(lambda x: jnp.zeros((layout.slots, *x.shape), x.dtype), kept)
+    # Two arrays: the same buffer cannot be donated twice.
+    cursor, filled = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+    return ReplayState(storage, cursor, filled, (), ())
+
+
+def _write(state: ReplayState, steps: Step, layout: _Layout) -> Step:
+    """Return the storage after writing a rollout at the cursor."""
+    if layout.frame_stack > 1:
+        channels = (layout.shape or state.storage.observation.shape)[-1]
+        if steps.observation.shape[-1] != channels:
+            steps = newest_frame(steps, layout.frame_stack)
+
+    def write(storage: jax.Array, new: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(storage, new, state.cursor, axis=0)
+
+    return jax.tree.map(write, state.storage, _stored(steps, layout.shape))
+
+
+def _read_steps(state: ReplayState, where: jax.Array, layout: _Layout) -> Step:
     """Return the steps at `where`, [B, T], with whole observations."""
     steps = jax.tree.map(lambda x: _read(x, where), state.storage._replace(observation=()))
-    if frame_stack == 1:
-        observation = _read_observations(state, where, shape)
+    if layout.frame_stack == 1:
+        observation = _read_observations(state, where, layout.shape)
     else:
-        observation = _read_stacks(state, where, frame_stack, shape)
+        observation = _read_stacks(state, where, layout)
     return steps._replace(observation=observation)
 
 
@@ -232,44 +260,40 @@ def _read(storage: jax.Array, where: jax.Array) -> jax.Array:
 def _read_observations(
     state: ReplayState, where: jax.Array, shape: tuple[int, ...] | None
 ) -> jax.Array:
-    """Return what is stored of the observations at `where`, in its own shape."""
+    """Return the stored parts of the observations at `where`, in their own shape."""
     stored = state.storage.observation
     rows = _read(stored, where)
     return rows.reshape(*where.shape, *(stored.shape[2:] if shape is None else shape))
 
 
-def _read_stacks(
-    state: ReplayState, where: jax.Array, frame_stack: int, shape: tuple[int, ...] | None
-) -> jax.Array:
+def _read_stacks(state: ReplayState, where: jax.Array, layout: _Layout) -> jax.Array:
     """Return observations [B, T, ..., S * C] of the sequences of steps at `where` [B, T]."""
-    slots, num_envs = state.storage.is_last.shape
-    history, length, first = frame_stack - 1, where.shape[1], where[:, :1]
+    slots, num_envs, history = layout.slots, layout.num_envs, layout.history
+    length, first = where.shape[1], where[:, :1]
     # The sequence, and the S - 1 steps before it that hold its older frames, [B, S - 1 + T].
     window = (first + jnp.arange(-history, length)[None] * num_envs) % (slots * num_envs)
     oldest = window // num_envs == (state.cursor - state.filled) % slots
     opens = _read(state.storage.is_first, window) | oldest
     place = jnp.arange(history + length)
     opened = jax.lax.cummax(jnp.where(opens, place[None], 0), axis=1)[:, history:]
-    wanted = place[:length, None] + jnp.arange(frame_stack)[None]
+    wanted = place[:length, None] + jnp.arange(layout.frame_stack)[None]
     shown = jnp.maximum(wanted[None], opened[:, :, None])  # [B, T, S] places in the window
     slot = (first[:, :, None] + (shown - history) * num_envs) % (slots * num_envs)
-    stacks = jnp.moveaxis(_read_observations(state, slot, shape), 2, -2)
+    stacks = jnp.moveaxis(_read_observations(state, slot, layout.shape), 2, -2)
     # Without the barrier XLA rebuilds the stacks in each reader's loop, five times as slow.
     return jax.lax.optimization_barrier(stacks.reshape(*stacks.shape[:-2], -1))
 
 
-def _rank_new_starts(
-    state: ReplayState, rollout_length: int, sequence_length: int, history: int
-) -> tuple[jax.Array, ...]:
+def _rank_new_starts(state: ReplayState, layout: _Layout) -> tuple[jax.Array, ...]:
     """Set the priorities of the sequences that a write at the cursor changes.
 
     Sequences that the write completes get the largest priority. Sequences that it overwrites in
     part, or whose preceding `history` steps it overwrites, get 0.
     """
-    slots, num_envs = state.storage.is_last.shape
-    offsets = jnp.arange(1 - sequence_length, rollout_length + history)
-    slot = (state.cursor + offsets) % slots
-    complete = (offsets <= rollout_length - sequence_length) & (state.filled + offsets >= 0)
+    num_envs, length, rollout = layout.num_envs, layout.sequence_length, layout.rollout_length
+    offsets = jnp.arange(1 - length, rollout + layout.history)
+    slot = (state.cursor + offsets) % layout.slots
+    complete = (offsets <= rollout - length) & (state.filled + offsets >= 0)
     fresh = complete[:, None] & ~state.storage.is_last[slot]
     leaves = slot[:, None] * num_envs + jnp.arange(num_envs)[None]
     values = jnp.where(fresh, state.max_priority, 0.0)
@@ -277,13 +301,13 @@ def _rank_new_starts(
 
 
 def _uniform_starts(
-    state: ReplayState, key: jax.Array, sequence_length: int, batch_size: int, history: int
+    state: ReplayState, key: jax.Array, batch_size: int, layout: _Layout
 ) -> jax.Array:
     """Draw [B] first steps of complete sequences with `history` steps before them, uniformly."""
-    slots, num_envs = state.storage.is_last.shape
+    slots, num_envs, history = layout.slots, layout.num_envs, layout.history
     filled = jnp.minimum(state.filled, slots - history) if history else state.filled
     # The remainder's bias is below starts / 2**32; it saves half of the random bits.
     bits = jax.random.bits(key, (batch_size,), jnp.uint32)
-    age = bits % ((filled - sequence_length + 1) * num_envs).astype(jnp.uint32)
+    age = bits % ((filled - layout.sequence_length + 1) * num_envs).astype(jnp.uint32)
     oldest = (state.cursor - filled) * num_envs
     return (age.astype(jnp.int32) + oldest) % (slots * num_envs)

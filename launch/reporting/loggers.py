@@ -87,7 +87,7 @@ def open_loggers(
 
     Args:
       folder: the run's folder.
-      config: names the loggers, and is shown by each.
+      config: names the loggers; each of them gets it.
       resume_step: step of the checkpoint that the run resumes from; None starts new logs.
 
     Returns:
@@ -115,7 +115,7 @@ def open_loggers(
 
 
 def check_logger(field: str, logger: Any) -> None:
-    """Raise UserError if an object is no Logger, and say so of a class; `field`: its name."""
+    """Raise UserError if an object lacks the methods of a Logger; `field`: its name in messages."""
     kind = f"the class {logger.__name__}" if isinstance(logger, type) else type(logger).__name__
     methods = [getattr(logger, name, None) for name in ("log", "close")]
     if isinstance(logger, type) or not all(map(callable, methods)):

@@ -116,13 +116,13 @@ def log_file(folder: Path, config: RunConfig, name: str, path: Path) -> list[str
 
 
 def read_metrics(folder: Path, report: Callable[[str], object] | None = None) -> list[Row]:
-    """The rows of a run, in the order written.
+    """Return the rows of a run, in the order written.
 
     A last line that a killed process left incomplete is ignored.
 
     Args:
-      folder: of the run.
-      report: takes a sentence about other damaged lines, which are left out; None warns.
+      folder: the run's folder.
+      report: takes a sentence about other damaged lines, which are ignored; None warns.
 
     Raises:
       UserError: the folder has no metrics.
@@ -135,7 +135,7 @@ def read_metrics(folder: Path, report: Callable[[str], object] | None = None) ->
     bad = [str(number) for number, row in enumerate(rows[:-1], start=1) if row is None]
     if bad:
         numbers = ", ".join(bad[:5]) + ("..." if len(bad) > 5 else "")
-        words = f"{path}: line {numbers} is damaged and left out"
+        words = f"{path}: line {numbers} is damaged and ignored"
         report(words) if report else warnings.warn(words, stacklevel=2)
     return [row for row in rows if row is not None]
 
@@ -155,7 +155,7 @@ def _read_row(line: bytes) -> Row | None:
         numbers = [row[name] for name in ("step", "seed") if name in row]
         whole = all(type(number) is int for number in numbers)
         return row if isinstance(row["kind"], str) and whole else None
-    except (ValueError, TypeError, KeyError, RecursionError):  # no JSON, no object, or no row
+    except (ValueError, TypeError, KeyError, RecursionError):  # not JSON, or not a row
         return None
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.envs.options import unknown
 from bellmax.launch.config.overrides import flatten
 from bellmax.launch.config.yaml_files import read_yaml
@@ -14,7 +14,7 @@ from bellmax.launch.reporting.metrics import Row, read_metrics
 from bellmax.launch.reporting.plot_options import Look, smooth
 from bellmax.launch.reporting.statistics import interquartile_mean, mean, spread, spread_name
 
-# Okabe and Ito's colours, told apart under every common colour blindness; yellow is left out.
+# The colours of Okabe and Ito without yellow: distinct under every common colour blindness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", ":", "-.")
 # Keys that may differ between runs of one experiment.
@@ -83,12 +83,21 @@ def draw_runs(runs: Sequence[Path], metric: str = "episode_return", look: Look =
     sources = [_read(Path(run), metric) for run in runs]
     kinds = {source.kind for source in sources}
     label = _LABELS.get(metric, metric.replace("_", " "))
-    curves = _look_at(_pool(sources, look.group), look)
+    curves = _apply_look(_pool(sources, look.group), look)
+    lowest = min(values.min() for curve in curves for _, values in curve.seeds)
+    if look.log_scale and lowest <= 0:
+        raise UserError(must("--log-scale", f"left out for {metric}", f"values from {lowest:g}"))
     return _draw(curves, f"{kinds.pop()} {label}" if len(kinds) == 1 else label, look)
 
 
 def save_figure(figure: Any, out: Path, *, pdf: bool = False) -> list[Path]:
-    """Write a figure as PNG, SVG and perhaps PDF, its suffix aside; return the files."""
+    """Write a figure as PNG and SVG; return the files.
+
+    Args:
+      figure: a matplotlib Figure.
+      out: path of the files; a suffix .png, .svg or .pdf is replaced.
+      pdf: whether to write a PDF too; always with the suffix .pdf.
+    """
     pdf = pdf or out.suffix == ".pdf"
     stem = out.with_suffix("") if out.suffix in (".png", ".svg", ".pdf") else out
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -101,12 +110,13 @@ def save_figure(figure: Any, out: Path, *, pdf: bool = False) -> list[Path]:
     return paths
 
 
-def _look_at(curves: list[Curve], look: Look) -> list[Curve]:
-    """The curves with their labels and smoothing."""
+def _apply_look(curves: list[Curve], look: Look) -> list[Curve]:
+    """Return the curves, labelled and smoothed as the look says."""
     labels = [curve.label for curve in curves] if look.labels is None else look.labels
     if len(labels) != len(curves):
         names = ", ".join(curve.label for curve in curves)
-        raise UserError(f"--labels must name {len(curves)} curves ({names}), got {len(labels)}")
+        allowed = f"{len(curves)} curves ({names})"
+        raise UserError(must("--labels", allowed, len(labels), verb="name"))
     return [
         curve._replace(
             label=label, seeds=[(steps, smooth(y, look.smoothing)) for steps, y in curve.seeds]
@@ -139,9 +149,10 @@ def _by_seed(rows: list[Row], metric: str) -> list[tuple[np.ndarray, np.ndarray]
 
 
 def _pool(sources: list[Source], key: str | None = None) -> list[Curve]:
-    """Puts runs that differ by seed alone together, and names each group by what sets it apart.
+    """Group runs into curves.
 
-    With a key, those of one task that have the same value there.
+    Without a key, a group is the runs that differ only by seed, labelled by the settings in which
+    it differs from other groups. With a key, it is the runs of a task with the same value of it.
     """
     groups: dict[str, list[Source]] = {}
     if key is not None:
@@ -155,8 +166,8 @@ def _pool(sources: list[Source], key: str | None = None) -> list[Curve]:
         names = [name.split("\n") for name in groups]
         return [Curve(n[0], n[1], seeds) for n, seeds in zip(names, pooled, strict=True)]
     for source in sources:
-        essence = {k: v for k, v in source.settings.items() if k not in _IGNORED_KEYS}
-        groups.setdefault(repr(sorted(essence.items())), []).append(source)
+        compared = {k: v for k, v in source.settings.items() if k not in _IGNORED_KEYS}
+        groups.setdefault(repr(sorted(compared.items())), []).append(source)
     return [
         Curve(
             _label(group[0], [other[0] for other in groups.values()]),
@@ -202,8 +213,10 @@ def _draw(curves: list[Curve], label: str, look: Look = LOOK) -> Any:
         for number, curve in enumerate(shown):
             style = STYLES[number // len(COLOURS) % len(STYLES)]
             _draw_curve(axes, curve, _statistic(shown), COLOURS[number % len(COLOURS)], style)
-        _dress(axes, env if look.title is None or len(envs) > 1 else look.title, label, shown)
-        axes.set_xlim(left=0)  # curves of other lengths stay comparable
+        _label_axes(axes, env if look.title is None or len(envs) > 1 else look.title, label, shown)
+        axes.set_xlim(left=0)
+        if look.log_scale:
+            axes.set_yscale("log")
         if look.limits:
             axes.set_ylim(*look.limits)
     if look.title is not None and len(envs) > 1:
@@ -226,7 +239,7 @@ def _draw_curve(axes: Any, curve: Curve, statistic: Any, colour: str, style: str
     axes.plot(steps, middle, style, color=colour, linewidth=1.8, label=label, marker=marker)
 
 
-def _dress(axes: Any, env: str, label: str, curves: list[Curve]) -> None:
+def _label_axes(axes: Any, env: str, label: str, curves: list[Curve]) -> None:
     from matplotlib.ticker import EngFormatter
 
     if any(len(curve.seeds) > 1 for curve in curves):

@@ -1,4 +1,4 @@
-"""How a plot looks: what the options of `bellmax plot` say."""
+"""Appearance of a plot, from the options of `bellmax plot`."""
 
 import math
 from typing import NamedTuple
@@ -10,11 +10,13 @@ from bellmax.launch.config.sentences import must
 
 
 class Look(NamedTuple):
-    """title, labels: None takes the task's, and what sets the runs apart. size: of a panel, inches.
+    """Appearance of a plot.
 
-    limits: of the vertical axis; None fits them. smoothing: points in a running mean, 1 or more.
-    group: dotted key whose values make the groups; None groups runs that differ by their seed.
-    pdf: whether a PDF is written too.
+    title: None takes the name of the task. labels: None takes the settings that differ.
+    size: width and height of a panel in inches. limits: of the vertical axis; None fits the data.
+    smoothing: number of points in a running mean, 1 or more.
+    group: dotted key; runs with the same value are one curve. None: runs that differ by seed are.
+    pdf: whether to write a PDF too. log_scale: whether the vertical axis is logarithmic.
     """
 
     title: str | None = None
@@ -24,6 +26,7 @@ class Look(NamedTuple):
     smoothing: int = 1
     group: str | None = None
     pdf: bool = False
+    log_scale: bool = False
 
 
 def read_look(
@@ -35,11 +38,12 @@ def read_look(
     smoothing: int = 1,
     group: str | None = None,
     pdf: bool = False,
+    log_scale: bool = False,
 ) -> Look:
-    """Return the look that texts of the command line describe.
+    """Return the look for option values of the command line.
 
     Raises:
-      UserError: a text is not of the form that it must have.
+      UserError: a value has the wrong form.
     """
     words = None if labels is None else tuple(label.strip() for label in labels.split(","))
     inches = _pair("--size", size, "W,H in inches, each in [1, 100], such as 6.4,4.2")
@@ -48,8 +52,10 @@ def read_look(
     ends = _pair("--range", limits, "LOW,HIGH such as 0,500")
     if ends and not ends[0] < ends[1]:
         raise UserError(must("--range", "LOW,HIGH with LOW < HIGH", limits))
+    if ends and log_scale and ends[0] <= 0:
+        raise UserError(must("--range", "LOW,HIGH with 0 < LOW with --log-scale", limits))
     group = group.replace("-", "_") if group else None
-    return Look(title, words, inches or Look().size, ends, smoothing, group, pdf)
+    return Look(title, words, inches or Look().size, ends, smoothing, group, pdf, log_scale)
 
 
 def smooth(values: np.ndarray, points: int) -> np.ndarray:

@@ -102,12 +102,12 @@ class Progress:
             self._live.start()
 
     def _draw(self, step: int, columns: Sequence[str]) -> None:
-        """Redraw the live line: a bar, and the columns that fit beside it."""
+        """Redraw the live line: a bar, then as many columns as fit."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
-        wide = min(_BAR, self._console.width // 3)
-        room = self._console.width - wide - 1
+        bar_width = min(_BAR, self._console.width // 3)
+        room = self._console.width - bar_width - 1
         shown = []
         for column in columns:
             room -= len(column) + 1
@@ -115,7 +115,7 @@ class Progress:
                 break
             shown.append(column)
         table = Table.grid(padding=(0, 1, 0, 0))
-        bar = ProgressBar(total=max(self._total, 1), completed=step, width=wide)
+        bar = ProgressBar(total=max(self._total, 1), completed=step, width=bar_width)
         table.add_row(bar, *shown)
         self._live.update(table, refresh=True)
 
@@ -133,7 +133,7 @@ class Progress:
         return str(datetime.timedelta(seconds=round(seconds)))
 
     def _safely(self, action: Any) -> None:
-        """Run `action`; after its first failure, such as a closed pipe, show nothing any more."""
+        """Run `action`; after a failure, such as a closed pipe, nothing is shown any more."""
         if self._broken:
             return
         try:

@@ -23,10 +23,10 @@ class TensorBoardLogger:
         from tensorboardX import SummaryWriter
         from tensorboardX.summary import hparams
 
-        # This hides events of later steps, which the resumed run writes again.
+        # Hides the events of later steps, which the resumed run writes again.
         purge = None if resume_step is None else resume_step + 1
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own dependencies
+            warnings.simplefilter("ignore")  # from its dependencies
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
             events: Any = self._writer.file_writer
             for summary in hparams(_flat(config), {"evaluation/episode_return": 0.0}):

@@ -63,7 +63,7 @@ def all_versions() -> dict[str, Any]:
     import jax
 
     core, extras = requirements()
-    optional = {"mujoco-mjx", *itertools.chain(*extras.values())}  # simulators among them
+    optional = {"mujoco-mjx", *itertools.chain(*extras.values())}  # such as simulators
     device = jax.local_devices()[0]
     return {
         "python": platform.python_version(),

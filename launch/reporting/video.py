@@ -17,7 +17,7 @@ from bellmax import UserError, must
 from bellmax.envs.errors import in_words
 from bellmax.envs.options import import_extra, unknown
 
-MAX_FPS = {".gif": 50, ".mp4": 240}  # browsers show a gif with more at a tenth of the speed
+MAX_FPS = {".gif": 50, ".mp4": 240}  # browsers slow faster gifs down to a tenth
 SUFFIXES = tuple(MAX_FPS)
 # Each picture of a gif gets its own palette of 256 colours.
 _PALETTES = (
@@ -39,7 +39,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def check_video(path: Path, fps: int | None = None) -> None:
-    """Check the arguments of `write_video` before there are pictures.
+    """Check the arguments of `write_video`, to be called before pictures are drawn.
 
     Args:
       path: the file.

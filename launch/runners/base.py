@@ -105,12 +105,12 @@ class Evaluator(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what the environments hold."""
+        """Free the environments."""
         ...
 
 
 class PolicyInputs(NamedTuple):
-    """The part of a state that acting needs; statistics: () if observations are not normalised."""
+    """Inputs of a policy; statistics: () if observations are not normalised."""
 
     params: Params
     statistics: Any
@@ -124,7 +124,7 @@ class ActorInputs(NamedTuple):
 
 
 class RolloutSums(NamedTuple):
-    """Sums over rollouts: environment steps; number, return and length of ended episodes."""
+    """Sums over rollouts: environment steps, and number, return and length of ended episodes."""
 
     env_steps: int
     episodes: int

@@ -68,7 +68,7 @@ class DeviceRunner:
         """Do nothing: a compiled call of `advance` runs to its end."""
 
     def close(self) -> None:
-        """Do nothing: its environments hold nothing outside jax."""
+        """Do nothing: its environments have no resources outside jax."""
 
 
 def make_runner(
@@ -97,6 +97,33 @@ def make_runner(
     else:
         keep, learn = from_replay(agent, replay, updates_per_rollout, split)
 
+    traces: list[int] = []
+    example = example_step(agent, jax.eval_shape(env.reset, jax.random.key(0))[1])
+    state_axes = seed_axes(replay is None)
+    run = _make_advance(collect, keep, learn, state_axes)
+
+    def advance(state: TrainState, warmup: jax.Array, rollouts: jax.Array):
+        traces.append(len(traces) + 1)
+        return run(state, zero_metrics(agent, example, num_seeds), warmup, rollouts)
+
+    init_all = jax.vmap(_make_init(agent, env, replay, example), out_axes=state_axes)
+    shapes = jax.eval_shape(init_all, jnp.zeros(num_seeds, jnp.int32))
+    # With None, jax decides where results are placed.
+    where = None if mesh is None else shardings(mesh, shapes)
+    whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    return DeviceRunner(
+        jax.jit(init_all, out_shardings=where),
+        jax.jit(advance, donate_argnums=0, out_shardings=(where, whole)),
+        traces,
+        lambda state: state if where is None else place(state, where),
+    )
+
+
+def _make_advance(
+    collect: Any, keep: Any, learn: Any, state_axes: TrainState
+) -> Callable[..., tuple[TrainState, IntervalMetrics]]:
+    """Make the loops of `advance` over rollouts of all seeds, given the functions of one seed."""
+
     def fill_one(
         state: TrainState, interval: IntervalMetrics
     ) -> tuple[TrainState, IntervalMetrics]:
@@ -111,43 +138,27 @@ def make_runner(
 
     # A single seed uses vmap too, so that its operations are those of one seed among many, and both
     # results are equal up to rounding.
-    state_axes = seed_axes(replay is None)
     axes = state_axes, 0
-    run_fill = jax.vmap(fill_one, in_axes=axes, out_axes=axes)
-    run_iterate = jax.vmap(iterate_one, in_axes=axes, out_axes=axes)
-    traces: list[int] = []
-    example = example_step(agent, jax.eval_shape(env.reset, jax.random.key(0))[1])
+    fill_all = jax.vmap(fill_one, in_axes=axes, out_axes=axes)
+    iterate_all = jax.vmap(iterate_one, in_axes=axes, out_axes=axes)
 
-    def advance(state: TrainState, warmup: jax.Array, rollouts: jax.Array):
-        traces.append(len(traces) + 1)
-        interval = zero_metrics(agent, example, num_seeds)
-
+    def run(state: TrainState, interval: IntervalMetrics, warmup: Any, rollouts: Any):
         def fill(i: jax.Array, carry: tuple[TrainState, IntervalMetrics]):
-            return run_fill(*carry)
+            return fill_all(*carry)
 
-        def going(carry: tuple[jax.Array, TrainState, IntervalMetrics]) -> jax.Array:
+        def unfinished(carry: tuple[jax.Array, TrainState, IntervalMetrics]) -> jax.Array:
             return (carry[0] < rollouts) & jnp.all(carry[2].finite)
 
         def iterate(carry: tuple[jax.Array, TrainState, IntervalMetrics]):
             i, state, interval = carry
-            return i + 1, *run_iterate(state, interval)
+            return i + 1, *iterate_all(state, interval)
 
         state, interval = jax.lax.fori_loop(0, warmup, fill, (state, interval))
         carry = jnp.zeros((), jnp.int32), state, interval
-        _, state, interval = jax.lax.while_loop(going, iterate, carry)
+        _, state, interval = jax.lax.while_loop(unfinished, iterate, carry)
         return state, interval
 
-    init_all = jax.vmap(_make_init(agent, env, replay, example), out_axes=state_axes)
-    shapes = jax.eval_shape(init_all, jnp.zeros(num_seeds, jnp.int32))
-    # With None, jax decides where results are placed.
-    where = None if mesh is None else shardings(mesh, shapes)
-    whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-    return DeviceRunner(
-        jax.jit(init_all, out_shardings=where),
-        jax.jit(advance, donate_argnums=0, out_shardings=(where, whole)),
-        traces,
-        lambda state: state if where is None else place(state, where),
-    )
+    return run
 
 
 def _make_init(

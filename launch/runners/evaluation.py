@@ -44,13 +44,13 @@ def make_greedy(agent: Agent) -> Greedy:
 def make_values(values: Callable[..., Any]) -> Callable[[PolicyInputs, Any, Memory, Any], Any]:
     """Return the agent's `values` as a function of raw observations."""
 
-    def of_task(policy: PolicyInputs, observation: Any, memory: Memory, is_first: Any) -> Any:
+    def read_values(policy: PolicyInputs, observation: Any, memory: Memory, is_first: Any) -> Any:
         params, statistics = policy
         if statistics:
             observation = normalise(statistics, observation)
         return values(params, observation, memory, is_first)
 
-    return of_task
+    return read_values
 
 
 class DeviceEvaluator(NamedTuple):
@@ -69,7 +69,7 @@ class DeviceEvaluator(NamedTuple):
         return {}
 
     def close(self) -> None:
-        """Do nothing: its environments hold nothing outside jax."""
+        """Do nothing: its environments have no resources outside jax."""
 
 
 def make_evaluator(agent: Agent, env: VectorEnv, max_steps: int | None) -> DeviceEvaluator:
@@ -90,7 +90,7 @@ def make_evaluator(agent: Agent, env: VectorEnv, max_steps: int | None) -> Devic
         empty = Episodes(jnp.zeros(env.num_envs), counts, counts == 0)
         memory = agent.initial_memory(env.num_envs)
 
-        def going(carry: tuple) -> jax.Array:
+        def unfinished(carry: tuple) -> jax.Array:
             return (carry[0] < limit) & jnp.any(carry[-1].cut)
 
         def advance(carry: tuple) -> tuple:
@@ -107,7 +107,7 @@ def make_evaluator(agent: Agent, env: VectorEnv, max_steps: int | None) -> Devic
             return now + 1, state, timestep, output.memory, episodes
 
         start = jnp.zeros((), jnp.int32), state, timestep, memory, empty
-        return jax.lax.while_loop(going, advance, start)[-1]
+        return jax.lax.while_loop(unfinished, advance, start)[-1]
 
     return DeviceEvaluator(jax.jit(jax.vmap(evaluate_one, in_axes=(0, 0, 0, None))))
 

@@ -32,8 +32,7 @@ class HostEvaluator:
         *,
         stopping: Callable[[], bool] = lambda: False,
     ):
-        self._restarts = 0
-        self._stopping = stopping
+        self._restarts, self._stopping = 0, stopping
         self._agent, self._make_env, self._max_steps = agent, make_env, max_steps
         self._env: HostVector | None = None
         self._act = jax.jit(make_greedy(agent))

@@ -33,9 +33,8 @@ from bellmax.launch.runners.learner_functions import (
 )
 from bellmax.launch.runners.train_state import IntervalMetrics, TrainState
 
-_FINITE_EVERY = (
-    32  # rollouts between checks that the losses are finite; each check waits for the device
-)
+# Rollouts between checks that the losses are finite; each check waits for the device.
+_FINITE_EVERY = 32
 
 
 class HostRunner:
@@ -153,9 +152,8 @@ class HostRunner:
     def restarts(self) -> dict[str, int]:
         """Return the number of restarts of environments and actors in the whole run, by reason."""
         counts = Counter(self._earlier)
-        counts.update(
-            self._source.faults()
-        )  # unlike +, `update` keeps counts of 0, which are columns of the log
+        # Unlike +, `update` keeps counts of 0, which are columns of the log.
+        counts.update(self._source.faults())
         return dict(counts)
 
     def resume_restarts(self, restarts: Mapping[str, int]) -> None:
@@ -177,11 +175,11 @@ class HostRunner:
 
     @functools.cached_property
     def zero_metrics(self) -> IntervalMetrics:
-        """Zero-initialised metrics of an interval. Their shapes take 0.3 s of tracing, once."""
+        """Zero-initialised metrics of an interval; cached, as tracing their shapes takes 0.3 s."""
         return zero_metrics(self._agent, self._example, 1)
 
     def _start(self, state: TrainState) -> TrainState:
-        """Start the actors; return the state with earlier unfinished episodes ended."""
+        """Start the actors; return the state, in whose replay unfinished episodes are ended."""
         now = int(state.vector_steps)
         memory = jax.tree.map(lambda x: x[0], state.actor.memory)
         self._source.start(state.keys.act[0], state.keys.env[0], memory, now)
@@ -215,7 +213,7 @@ class HostRunner:
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _end_episodes(replay: replay_lib.ReplayState) -> replay_lib.ReplayState:
-    """Mark the newest steps in replay as last: their episodes are not continued."""
+    """Mark the newest steps in replay as last, because their episodes are not continued."""
     storage = replay.storage
     newest = (replay.cursor - 1) % storage.is_last.shape[1]
     storage = storage._replace(is_last=storage.is_last.at[:, newest].set(True))

@@ -19,7 +19,7 @@ from bellmax.envs import Step, VectorState, VectorTimeStep
 from bellmax.envs.statistics import initial_statistics, merge_statistics, normalise
 from bellmax.launch.replay import ring as replay_lib
 from bellmax.launch.runners.base import ActorInputs, HostRollout, PolicyInputs
-from bellmax.launch.runners.learning import from_replay, from_rollout
+from bellmax.launch.runners.learning import Learning, from_replay, from_rollout
 from bellmax.launch.runners.sharding import make_split, place, shardings
 from bellmax.launch.runners.train_state import (
     ActorState,
@@ -106,35 +106,21 @@ def on_device(
     """
     axes, split = seed_axes(replay is None), make_split(mesh)
     if replay is None:
-        keep, learn_from = from_rollout(agent, num_envs, updates, split)
+        learning = from_rollout(agent, num_envs, updates, split)
     else:
-        keep, learn_from = from_replay(agent, replay, updates, split)
+        learning = from_replay(agent, replay, updates, split)
+    add_one, learn_one = _make_phases(agent, learning, traces)
 
     def init_one(seed: jax.Array) -> TrainState:
         buffer = () if replay is None else replay.init(example)
         return _start(agent, observation, num_envs, normalised, seed)._replace(replay=buffer)
 
-    def add_one(state: TrainState, rollout: HostRollout, counts: jax.Array) -> TrainState:
-        return keep(*_take_in(state, rollout, counts, agent))
-
-    def learn_one(
-        state: TrainState,
-        keys: Keys,
-        interval: IntervalMetrics,
-        rollout: HostRollout,
-        counts: jax.Array,
-    ) -> tuple[TrainState, IntervalMetrics]:
-        traces.append(len(traces) + 1)
-        state, steps = _take_in(state, rollout, counts, agent)
-        state, interval = learn_from(keep(state, steps)._replace(keys=keys), steps, interval)
-        return _pack(state)[0], interval
-
     init = jax.vmap(init_one, out_axes=axes)
     shapes = jax.eval_shape(init, jnp.zeros(1, jnp.int32))
     tree = jax.tree.structure(_pack(shapes)[0])
-    bare, _ = _pack(axes)
-    add_all = jax.vmap(add_one, in_axes=(bare, None, None), out_axes=bare)
-    learn_all = jax.vmap(learn_one, in_axes=(bare, 0, 0, None, None), out_axes=(bare, 0))
+    keyless, _ = _pack(axes)
+    add_all = jax.vmap(add_one, in_axes=(keyless, None, None), out_axes=keyless)
+    learn_all = jax.vmap(learn_one, in_axes=(keyless, 0, 0, None, None), out_axes=(keyless, 0))
     publish = _make_publish(agent, axes)
 
     def pack(state: TrainState) -> tuple[list[jax.Array], Keys]:
@@ -166,6 +152,30 @@ def on_device(
         learn=jax.jit(learn, donate_argnums=0, out_shardings=(packed_where, None, None)),
         place=lambda state: state if where is None else place(state, where),
     )
+
+
+def _make_phases(
+    agent: Agent, learning: Learning, traces: list[int]
+) -> tuple[Callable[..., TrainState], Callable[..., tuple[TrainState, IntervalMetrics]]]:
+    """Make `add_rollout` and `learn` of one seed, for states without their keys."""
+    keep, learn_from = learning
+
+    def add_one(state: TrainState, rollout: HostRollout, counts: jax.Array) -> TrainState:
+        return keep(*_record_rollout(state, rollout, counts, agent))
+
+    def learn_one(
+        state: TrainState,
+        keys: Keys,
+        interval: IntervalMetrics,
+        rollout: HostRollout,
+        counts: jax.Array,
+    ) -> tuple[TrainState, IntervalMetrics]:
+        traces.append(len(traces) + 1)
+        state, steps = _record_rollout(state, rollout, counts, agent)
+        state, interval = learn_from(keep(state, steps)._replace(keys=keys), steps, interval)
+        return _pack(state)[0], interval
+
+    return add_one, learn_one
 
 
 def _make_publish(agent: Agent, axes: TrainState) -> Callable[[TrainState], ActorInputs]:
@@ -204,10 +214,11 @@ def _start(
     return initial_state(agent, seed, num_envs, timestep=none, env=env, replay=none)
 
 
-def _take_in(
+def _record_rollout(
     state: TrainState, rollout: HostRollout, counts: jax.Array, agent: Agent
 ) -> tuple[TrainState, Rollout]:
-    """Return the state after a rollout, without learning, and the rollout to learn from."""
+    """Update a state, except its replay and parameters, by a rollout; return it and the rollout."""
+
     after, statistics = rollout.after, state.env.statistics
     if statistics:
         raw = rollout.raw
@@ -244,40 +255,28 @@ def in_host_memory(
     """
     cpu = jax.local_devices(backend="cpu")[0]
     axes = seed_axes(False)
-    ring = axes.replay
-
-    def take_one(state: TrainState, rollout: HostRollout, counts: jax.Array) -> TrainState:
-        return _take_in(state, rollout, counts, agent)[0]
-
     start = functools.partial(_start, agent, observation, num_envs, normalised)
-    started = axes._replace(replay=())
-    bare = _pack(axes)[0]._replace(replay=())
-    init_bare = jax.jit(jax.vmap(start, out_axes=started))
-    init_replay = jax.jit(jax.vmap(lambda _: replay.init(example), out_axes=ring))
-    take_in = _over_seeds(take_one, (bare, None, None), bare, donate=(0,))
-    add = _over_seeds(replay.add, (ring, None), ring, donate=(0,))
+    init_rest = jax.jit(jax.vmap(start, out_axes=axes._replace(replay=())))
+    init_replay = jax.jit(jax.vmap(lambda _: replay.init(example), out_axes=axes.replay))
+    add = _make_host_add(agent, replay, axes)
     update = _make_update(agent, replay, axes, traces)
-    publish_bare = jax.jit(_make_publish(agent, axes))
+    publish_rest = jax.jit(_make_publish(agent, axes))
 
     def init(seeds: jax.Array) -> TrainState:
         with jax.default_device(cpu):
             buffer = init_replay(seeds)
-        return init_bare(seeds)._replace(replay=buffer)
+        return init_rest(seeds)._replace(replay=buffer)
 
     def place(state: TrainState) -> TrainState:
         return state._replace(replay=jax.device_put(state.replay, cpu))
 
-    def take(state: TrainState, rollout: HostRollout, counts: Any) -> TrainState:
-        buffer = add(state.replay, rollout.records)
-        return take_in(state._replace(replay=()), rollout, counts)._replace(replay=buffer)
-
     def publish(state: TrainState) -> ActorInputs:
-        return publish_bare(state._replace(replay=()))
+        return publish_rest(state._replace(replay=()))
 
     def add_rollout(
         state: TrainState, rollout: HostRollout, counts: Any
     ) -> tuple[TrainState, ActorInputs]:
-        state = take(state, rollout, counts)
+        state = add(state, rollout, counts)
         return state, publish(state)
 
     def learn(
@@ -287,7 +286,7 @@ def in_host_memory(
         rollout: HostRollout,
         counts: Any,
     ) -> tuple[TrainState, IntervalMetrics, ActorInputs]:
-        state = take(state, rollout, counts)
+        state = add(state, rollout, counts)
         interval, steps = jax.tree.map(jnp.copy, interval), int(state.learner.steps)
         keys = keys._replace(replay=jax.device_put(keys.replay, cpu))
         for i in range(updates):
@@ -295,6 +294,25 @@ def in_host_memory(
         return state, interval, publish(state)
 
     return LearnerFunctions(init, _pack, _unpack, publish, add_rollout, learn, place)
+
+
+def _make_host_add(
+    agent: Agent, replay: replay_lib.Replay, axes: TrainState
+) -> Callable[[TrainState, HostRollout, Any], TrainState]:
+    """Make `add`: a rollout goes to replay in host memory, its statistics to the device."""
+    rest = _pack(axes)[0]._replace(replay=())
+
+    def record_one(state: TrainState, rollout: HostRollout, counts: jax.Array) -> TrainState:
+        return _record_rollout(state, rollout, counts, agent)[0]
+
+    record = _over_seeds(record_one, (rest, None, None), rest, donate=(0,))
+    add_records = _over_seeds(replay.add, (axes.replay, None), axes.replay, donate=(0,))
+
+    def add(state: TrainState, rollout: HostRollout, counts: Any) -> TrainState:
+        buffer = add_records(state.replay, rollout.records)
+        return record(state._replace(replay=()), rollout, counts)._replace(replay=buffer)
+
+    return add
 
 
 def _make_update(

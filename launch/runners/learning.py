@@ -1,4 +1,4 @@
-"""Learning phases between two rollouts, on samples of a replay or on the rollout itself."""
+"""Learning phases after each rollout, on samples of a replay or on the rollout itself."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from bellmax.launch.runners.train_state import IntervalMetrics, Rollout, TrainSt
 class Learning(NamedTuple):
     """Functions of a learning phase.
 
-    keep(state, rollout) -> state: called after every rollout, also in the warm-up.
+    keep(state, rollout) -> state: add a rollout to replay; called in the warm-up too.
     learn(state, rollout, interval) -> (state, interval): one learning phase.
     """
 
@@ -45,20 +45,20 @@ def from_replay(
         keys = state.keys
 
         def update(carry: tuple[LearnerState, replay_lib.ReplayState, IntervalMetrics], _: None):
-            learner, memory, interval = carry
-            sample = replay.sample(memory, jax.random.fold_in(keys.replay, learner.steps))
+            learner, buffer, interval = carry
+            sample = replay.sample(buffer, jax.random.fold_in(keys.replay, learner.steps))
             key = jax.random.fold_in(keys.learn, learner.steps)
             learner, output = agent.learn(learner, split(sample.batch), key)
-            memory = replay.update_priorities(memory, sample.indices, output.priorities)
-            return (learner, memory, count(interval, output)), None
+            buffer = replay.update_priorities(buffer, sample.indices, output.priorities)
+            return (learner, buffer, count(interval, output)), None
 
         carry = state.learner, state.replay, interval
         if updates == 1:
             carry, _ = update(carry, None)
         else:
             carry, _ = jax.lax.scan(update, carry, length=updates)
-        learner, memory, interval = carry
-        return state._replace(learner=learner, replay=memory), interval
+        learner, buffer, interval = carry
+        return state._replace(learner=learner, replay=buffer), interval
 
     return Learning(keep, learn)
 
@@ -108,7 +108,7 @@ def from_rollout(
 def with_next(records: Step, after: VectorTimeStep) -> Step:
     """Join steps [L, N, ...] and the next time step into sequences [N, L + 1, ...].
 
-    The last step has an observation and its flags; its other leaves are zeros.
+    Of the last step only the observation and its flags are set; its other leaves are zeros.
     """
     zeros = jax.tree.map(lambda x: jnp.zeros_like(x[0]), records)
     last = zeros._replace(

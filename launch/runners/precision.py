@@ -1,4 +1,4 @@
-"""Precision of the matrix products of an agent: of its networks, and of its losses."""
+"""Precision of the matrix products in an agent's networks and losses."""
 
 import functools
 from collections.abc import Callable
@@ -10,17 +10,17 @@ from bellmax.agents import Agent
 
 
 def with_precision(agent: Agent, precision: str) -> Agent:
-    """Return the agent with float32 matrix products and convolutions of a precision.
+    """Return the agent with a given precision of float32 matrix products and convolutions.
 
     Args:
-      agent: its functions are called as before, by whoever compiles them.
+      agent: the agent; the returned one has the same functions with the same arguments.
       precision: `default`, `high` or `highest`, of `jax.default_matmul_precision`. On a TPU they
         multiply in one, three and six passes of bfloat16. On a GPU `default` and `high` may use
         TF32, and `highest` is float32. A CPU always computes in float32.
     """
     if precision == "default":  # jax's own setting, which a user may have changed
         return agent
-    wrap = functools.partial(_within, precision)
+    wrap = functools.partial(_at_precision, precision)
     return agent._replace(
         act=wrap(agent.act),
         learn=wrap(agent.learn),
@@ -30,13 +30,13 @@ def with_precision(agent: Agent, precision: str) -> Agent:
     )
 
 
-def _within(precision: str, function: Callable[..., Any] | None) -> Any:
+def _at_precision(precision: str, function: Callable[..., Any] | None) -> Any:
     if function is None:
         return None
 
     @functools.wraps(function)
-    def within(*arguments: Any, **options: Any) -> Any:
+    def wrapped(*arguments: Any, **options: Any) -> Any:
         with jax.default_matmul_precision(precision):
             return function(*arguments, **options)
 
-    return within
+    return wrapped

@@ -20,17 +20,21 @@ Split: TypeAlias = Callable[[Any], Any]
 
 
 def make_mesh(count: int, devices: Sequence[Any] | None = None) -> Mesh | None:
-    """Return a mesh of the first `count` of `devices`, for None all that there are; None for one.
+    """Return a mesh of the first `count` devices, or None if `count` is 1.
+
+    Args:
+      count: number of devices.
+      devices: the devices to choose from; None takes all devices of the run.
 
     Raises:
-      UserError: there are fewer devices.
+      UserError: there are fewer devices, or a run of several processes does not use all.
     """
     devices = jax.devices() if devices is None else devices
     if count > len(devices):
         raise UserError(
             must(
                 "devices",
-                f"at most {len(devices)}, the {devices[0].platform} devices that there are",
+                f"at most {len(devices)}, the number of {devices[0].platform} devices",
                 count,
             )
         )
@@ -86,14 +90,14 @@ def shardings(mesh: Mesh, state: TrainState) -> TrainState:
 
 
 def place(state: Any, where: Any) -> Any:
-    """Place a state by its `shardings`; leaves that have theirs already are not copied.
+    """Place a state by its `shardings`; leaves that already have theirs are not copied.
 
-    With several processes every leaf must have its sharding already.
+    With several processes every leaf must already have its sharding.
     """
 
     def put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
-        there = x.sharding.is_equivalent_to(sharding, x.ndim)
-        return x if there else jax.device_put(x, sharding)
+        is_placed = x.sharding.is_equivalent_to(sharding, x.ndim)
+        return x if is_placed else jax.device_put(x, sharding)
 
     return jax.tree.map(put, state, where)
 

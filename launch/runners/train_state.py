@@ -24,7 +24,7 @@ class ActorState(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """Keys of the random streams. They never change: each use folds in the number of the step."""
+    """Keys of the random streams. They never change; each use folds in the step's number."""
 
     act: jax.Array
     env: jax.Array
@@ -76,9 +76,10 @@ class IntervalMetrics(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """The data of L vector steps.
+    """L vector steps.
 
-    records: leaves [L, N, ...]. memory: recurrent memory before them. after: the next time step.
+    records: leaves [L, N, ...]. memory: the agent's memory before the first of them.
+    after: the time step after the last of them.
     """
 
     records: Step

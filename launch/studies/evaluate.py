@@ -59,7 +59,7 @@ def evaluate_run(
       run: the run's folder.
       episodes: episodes per seed.
       checkpoint: "latest", "best" or a step.
-      seed: of the only learner to evaluate; None evaluates all.
+      seed: seed of one learner to evaluate; None evaluates all.
       trust: whether the run's configuration may name code of the user's own.
 
     Raises:
@@ -89,7 +89,7 @@ def check_seed(run: Path, config: RunConfig, seed: int) -> None:
 
 
 def describe_evaluation(evaluation: Evaluation) -> list[str]:
-    """Return lines with the returns of each seed, in as many digits as their spread needs."""
+    """Return lines with the returns of each seed; their digits depend on the deviation."""
     lines = [evaluation.warning] if evaluation.warning else []
     each = evaluation.seeds, evaluation.episode_return, evaluation.cut
     digits = _digits(evaluation.episode_return)
@@ -108,7 +108,7 @@ def describe_evaluation(evaluation: Evaluation) -> list[str]:
             lines[-1] += f", 95 % interval {low} to {high}"
     if evaluation.restarts:
         lines.append(
-            "restarts of environments that broke, whose returns begin again at 0: "
+            "restarts of environments that broke, which reset the episode's return to 0: "
             f"{evaluation.restarts}"
         )
     if len(evaluation.seeds) > 1:
@@ -121,7 +121,7 @@ def describe_evaluation(evaluation: Evaluation) -> list[str]:
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Return an evaluation as values of JSON: one entry a seed, and every episode."""
+    """Return an evaluation as JSON values, with an entry for each seed and all episodes."""
     each = zip(*evaluation[1:5], strict=True)
     return {
         "step": evaluation.step,
@@ -143,17 +143,17 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None  # which JSON lacks
+    return float(value) if np.isfinite(value) else None  # JSON has neither NaN nor infinity
 
 
 def _deviation(returns: np.ndarray) -> float:
-    """The standard deviation over episodes; NaN for one, or if a return is not finite."""
-    several = returns.size > 1 and np.isfinite(returns).all()
-    return float(returns.std(ddof=1, dtype=np.float64)) if several else math.nan
+    """Return the standard deviation; NaN for a single episode or if a return is not finite."""
+    known = returns.size > 1 and np.isfinite(returns).all()
+    return float(returns.std(ddof=1, dtype=np.float64)) if known else math.nan
 
 
 def _interval(returns: np.ndarray) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the mean over episodes; NaN if they are few."""
+    """Return the 95 % bootstrap interval of the mean; NaN for fewer than FEWEST_SEEDS episodes."""
     finite = returns[np.isfinite(returns)].astype(np.float64)
     if finite.size != returns.size or finite.size < FEWEST_SEEDS:
         return np.nan, np.nan
@@ -162,7 +162,7 @@ def _interval(returns: np.ndarray) -> tuple[float, float]:
 
 
 def _digits(returns: np.ndarray) -> int:
-    """Decimals that show a hundredth of the deviation over episodes: 2 to 8."""
+    """Return the number of decimals, 2 to 8, that show a hundredth of the deviation."""
     spread = float(np.std(returns[np.isfinite(returns)])) if np.isfinite(returns).any() else 0.0
     return min(max(2, 1 - math.floor(math.log10(spread))), 8) if spread > 0 else 2
 
@@ -174,7 +174,7 @@ def restore(
 
     Args:
       run: the run's folder.
-      experiment: the experiment that `build` makes of the run's configuration.
+      experiment: the experiment that `build` returns for the run's configuration.
       checkpoint: "latest", "best" or a step.
 
     Returns:
@@ -189,12 +189,12 @@ def restore(
 def restore_policy_inputs(
     run: Path, experiment: Experiment, checkpoint: str | int = "latest"
 ) -> tuple[int, PolicyInputs, str | None]:
-    """As `restore`, but reads only what greedy policies need, see `Experiment.policy_inputs`.
+    """Like `restore`, but read only the `Experiment.policy_inputs`.
 
-    Without a checkpoint the policies are read from their own files.
+    If the folder has no checkpoints, they are read from the files in its folder `policy`.
     """
-    alone = not Checkpoints(run / "checkpoints", keep=1, read_only=True).steps()
-    if alone and checkpoint in ("latest", "best") and policy_folder(run).is_dir():
+    has_none = not Checkpoints(run / "checkpoints", keep=1, read_only=True).steps()
+    if has_none and checkpoint in ("latest", "best") and policy_folder(run).is_dir():
         return *read_policies(run, experiment, best=checkpoint == "best"), None
     return experiment.restore_policy_inputs(*_find(run, experiment, checkpoint))
 
@@ -202,14 +202,14 @@ def restore_policy_inputs(
 def restore_playable(
     run: Path, experiment: Experiment, checkpoint: str | int = "latest"
 ) -> tuple[int, TrainState, str | None]:
-    """As `restore`, with None in place of all that greedy policies do not need."""
+    """Like `restore`, with None in place of the leaves that greedy policies do not use."""
     return experiment.restore_playable(*_find(run, experiment, checkpoint))
 
 
 def _find(
     run: Path, experiment: Experiment, checkpoint: str | int
 ) -> tuple[Checkpoints, int | None]:
-    """Return the checkpoints of a run, and the step of one; None for the newest intact one."""
+    """Return the checkpoints of a run, and the chosen step; None for the newest intact one."""
     keep = experiment.config.keep_checkpoints
     checkpoints = Checkpoints(run / "checkpoints", keep=keep, read_only=True)
     if checkpoint == "latest":

@@ -14,7 +14,7 @@ from dm_env import specs
 from bellmax import UserError, must
 from bellmax.agents import Agent
 from bellmax.envs.errors import in_a_sentence
-from bellmax.envs.options import import_extra, unknown
+from bellmax.envs.options import check_choice, import_extra
 from bellmax.launch.config.run_config import load_to_play
 from bellmax.launch.distributed.files import write_whole
 from bellmax.launch.runners.base import PolicyInputs
@@ -95,8 +95,7 @@ def export_run(
       UserError: the run has no such seed or checkpoint, the extra is missing, the policy has
         operations that the format lacks, or `is_first` does not reset its memory.
     """
-    if format not in SUFFIXES:
-        raise unknown("format", format, SUFFIXES)
+    check_choice("format", format, SUFFIXES)
     if format == "onnx":
         for module in ("jax2onnx", "onnxruntime"):
             import_extra(module, "onnx")

@@ -1,4 +1,4 @@
-"""Averaging the parameters of finished runs into one policy: WARM and WARP for our own agents."""
+"""Averaging the parameters of finished runs into one policy, as in WARM and WARP."""
 
 import contextlib
 import functools
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.launch.config.overrides import flatten
 from bellmax.launch.config.run_config import RunConfig, load_to_play, to_dict, to_yaml
 from bellmax.launch.config.sentences import show
@@ -24,7 +24,7 @@ from bellmax.losses.sequence import average_weights, merge_task_vectors
 
 
 class _Source(NamedTuple):
-    """A run and what greedy policies need of its checkpoint."""
+    """A run and the state of its checkpoint, without leaves that greedy policies do not use."""
 
     run: Path
     config: RunConfig
@@ -43,7 +43,7 @@ def merge_runs(
     checkpoint: str | int = "latest",
     trust: bool = False,
 ) -> list[str]:
-    """Average the policies of runs, learner by learner, into the folder of a run that plays.
+    """Average the policies of runs, learner by learner, and write a folder like that of a run.
 
     `evaluate`, `record` and `load_policy` read the result; it cannot be resumed. Statistics that
     normalise observations are averaged too.
@@ -51,14 +51,14 @@ def merge_runs(
     Args:
       runs: folders of two or more runs of one agent, task, network and number of seeds.
       out: new or empty folder; its configuration is the first run's.
-      start: the run that the others were trained on from, if any.
+      start: the run from which the training of the others started, if any.
       method: "linear", or "spherical", which needs `start`.
-      eta: how far to go from `start` to the merge.
+      eta: interpolates between `start` (0) and the merged parameters (1).
       checkpoint: "latest", "best" or a step, of every run.
       trust: whether the configurations of the runs may name code.
 
     Returns:
-      Lines that say what was merged.
+      Lines about the merge, for the user.
 
     Raises:
       UserError: the policies do not match, or a checkpoint is missing or damaged.
@@ -66,7 +66,7 @@ def merge_runs(
     configs = {run: load_to_play(run, trust=trust) for run in (*runs, *([start] if start else []))}
     for run in configs:
         _check_configs(configs, runs[0], run)
-    # A run may be named twice, to weigh it more.
+    # A run may be named twice, which doubles its weight.
     read = {run: _read(run, config, checkpoint) for run, config in configs.items()}
     sources = [read[run] for run in (*runs, *([start] if start else []))]
     for source in sources[1:]:
@@ -75,7 +75,7 @@ def merge_runs(
     if start is None:
         merged = average_weights(states)
     else:
-        # The seeds are the first axis, and arcs are those of single learners.
+        # Over the seeds, because a spherical average is that of single learners.
         merge = functools.partial(merge_task_vectors, eta=eta, method=method)
         merged = jax.jit(jax.vmap(merge))(states[-1], states[:-1])
     first = sources[0]
@@ -95,18 +95,17 @@ def _read(run: Path, config: RunConfig, checkpoint: str | int) -> _Source:
 
 
 def _check_configs(configs: Mapping[Path, RunConfig], first: Path, other: Path) -> None:
-    """Raise UserError where the runs of two configurations have no policies to average."""
+    """Raise UserError if two runs differ in agent, task or number of seeds."""
     ours, theirs = (flatten(to_dict(configs[run])) for run in (first, other))
     for key in ("agent.name", "env.name", "seeds"):
         if ours[key] != theirs[key]:
-            raise UserError(
-                f"{key} must be {show(ours[key])} in all runs, as in {first}, got "
-                f"{show(theirs[key])} in {other}; merge runs of one agent, task and number of seeds"
-            )
+            allowed = f"{show(ours[key])} in all runs, as in {first}"
+            hint = "merge runs of one agent, task and number of seeds"
+            raise UserError(must(key, allowed, f"{show(theirs[key])} in {other}", hint))
 
 
 def _check_shapes(first: _Source, other: _Source) -> None:
-    """Raise UserError where two policies differ in the names or shapes of their parameters."""
+    """Raise UserError if two policies differ in the names or shapes of their parameters."""
     ours, theirs = (flatten(to_dict(source.config)) for source in (first, other))
     names = *ours, *(key for key in theirs if key not in ours)
     networks = [key for key in names if key.startswith("agent.network")]
@@ -115,14 +114,13 @@ def _check_shapes(first: _Source, other: _Source) -> None:
             differs = [key for key in networks if ours.get(key) != theirs.get(key)]
             key = differs[0] if differs else None
             hint = f"{key} is {show(ours.get(key))} and {show(theirs.get(key))}" if key else ""
-            raise UserError(
-                f"{name} must have one shape in all runs, got {here} in {first.run} and {there} in "
-                f"{other.run}; {hint or 'merge runs of one network'}"
-            )
+            hint, allowed = hint or "merge runs of one network", "one shape in all runs"
+            got = f"{here} in {first.run} and {there} in {other.run}"
+            raise UserError(must(name, allowed, got, hint, verb="have"))
 
 
 def _shapes(first: Any, other: Any) -> list[tuple[str, str, str]]:
-    """Name of every leaf that either tree has, and its form in both, or nothing."""
+    """Return the name of every leaf, and its dtype and shape in each tree, or "nothing"."""
     forms, name = [], functools.partial(jax.tree_util.keystr, simple=True, separator="/")
     for tree in (first, other):
         leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -131,11 +129,11 @@ def _shapes(first: Any, other: Any) -> list[tuple[str, str, str]]:
 
 
 def _write(first: _Source, merged: TrainState, out: Path) -> None:
-    """Write the folder of a run whose only checkpoint has the merged policies."""
+    """Write a folder like that of a run, whose only checkpoint has the merged policies."""
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(build(first.config)) as experiment:
         checkpoints = Checkpoints(out / "checkpoints", keep=1)
         checkpoints.save(first.step, merged, metric=None, extra={})
         save_policies(experiment, merged, out / "policy", first.step)
-    # Last: a folder without it is no run.
+    # Written last, because a folder without it is not a run.
     write_whole(out / "config.yaml", to_yaml(first.config).encode())

@@ -39,7 +39,7 @@ _PYGAME = {
     "SDL_AUDIODRIVER": "dummy",
     "PYGAME_HIDE_SUPPORT_PROMPT": "1",
 }
-FPS, BOARD_FPS = 30, 10  # default pictures per second: for physics, and for boards and screens
+FPS, BOARD_FPS = 30, 10  # default pictures per second: of physics, and of image observations
 Shown = tuple[np.ndarray, VectorTimeStep]
 
 
@@ -82,8 +82,8 @@ def record_run(
       seed: seed of the learner; None is the run's first.
       out: a .gif or an .mp4, both with the extra `video`; RUN/episodes.gif by default.
       fps: pictures a second; 30 by default, 10 where the observation has rows and columns.
-      max_steps: environment steps after which an episode is cut, 1 or more; by default what
-        evaluations of the run have.
+      max_steps: environment steps after which an episode is cut, 1 or more; by default the limit
+        of the run's evaluations.
       log: whether the video is given to the loggers of the run's configuration too.
       trust: whether the run's configuration may name code of the user's own.
       say: takes lines for the user.
@@ -104,17 +104,17 @@ def record_run(
     with contextlib.ExitStack() as stack:
         experiment = build(config, episodes=1)
         stack.callback(experiment.close)
-        make_stage = _on_host if is_host_env(config.env) else _on_device
-        stage = make_stage(config.env, experiment.agent, episodes)
-        stack.callback(stage.close)
-        step, every, warning = restore_policy_inputs(run, experiment, checkpoint)
+        make_player = _on_host if is_host_env(config.env) else _on_device
+        player = make_player(config.env, experiment.agent, episodes)
+        stack.callback(player.close)
+        step, all_inputs, warning = restore_policy_inputs(run, experiment, checkpoint)
         if warning:
             say(warning)
-        acting = jax.tree.map(lambda x: x[experiment.seeds.index(seed)], every)
+        inputs = jax.tree.map(lambda x: x[experiment.seeds.index(seed)], all_inputs)
         key = jax.random.fold_in(stream(jax.random.key(seed), "evaluation"), step)
-        limit = max_steps or config.evaluation_max_steps or stage.spec.time_limit
-        fps = fps or (BOARD_FPS if len(stage.spec.observation.shape) > 1 else FPS)
-        play = functools.partial(stage.play, *acting, key, jnp.int32(step))
+        limit = max_steps or config.evaluation_max_steps or player.spec.time_limit
+        fps = fps or (BOARD_FPS if len(player.spec.observation.shape) > 1 else FPS)
+        play = functools.partial(player.play, *inputs, key, jnp.int32(step))
         pictures = _film(play, episodes, limit or DEFAULT_MAX_STEPS, say)
         count = write_video(out, pictures, fps)
     say(f"{out}: {count:,} pictures of seed {seed} at step {step:,}, {fps} a second")
@@ -137,7 +137,7 @@ def _film(
             yield picture
             if seen.is_last[0]:
                 break
-        cut = "" if seen.is_last[0] else ", cut there: --max-steps says how many it may take"
+        cut = "" if seen.is_last[0] else ", then cut; --max-steps sets the limit"
         say(
             f"episode {episode + 1}: return {float(seen.episode_return[0]):.2f}, "
             f"{int(seen.episode_length[0]):,} steps{cut}"
@@ -145,23 +145,23 @@ def _film(
 
 
 def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> Player:
-    """Return a player with the keys that `make_evaluator` uses for environment number `episode`."""
+    """Return a player; episode i has the keys of environment i in `make_evaluator`."""
     task, draw = find_drawing(make_task(config))
     env = make_vector_env(config, num_envs=1, evaluation=True, env=task)
 
-    def own(key: jax.Array, episode: Any) -> jax.Array:
+    def key_of(key: jax.Array, episode: Any) -> jax.Array:
         return jax.random.split(key, episodes)[episode][None]
 
     @jax.jit
     def begin(statistics: Any, key: jax.Array, episode: Any) -> tuple[VectorState, VectorTimeStep]:
-        return env.reset(own(stream(key, "reset"), episode), statistics=statistics)
+        return env.reset(key_of(stream(key, "reset"), episode), statistics=statistics)
 
     @jax.jit
     def advance(params, state, seen, memory, key, step, episode) -> Any:
         act_key, env_key = jax.random.split(key)
         shown = seen.observation, memory, seen.is_first, act_key, step
         output = agent.act(params, ActInput(*shown), evaluate=True)
-        return *env.step(state, output.action, own(env_key, episode)), output.memory
+        return *env.step(state, output.action, key_of(env_key, episode)), output.memory
 
     def play(
         params: Params, statistics: Any, key: jax.Array, step: jax.Array, episode: int
@@ -177,7 +177,7 @@ def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> Player:
 
 
 def _on_host(config: EnvConfig, agent: Agent, episodes: int) -> Player:
-    """Return a player whose first episode is that of `HostEvaluator`; later seeds differ."""
+    """Return a player; only its first episode has the same seed as in `HostEvaluator`."""
     env = make_host_vector(config, num_envs=1, evaluation=True, render=True)
     greedy = jax.jit(make_greedy(agent))
 

@@ -16,10 +16,10 @@ from bellmax.launch.distributed.files import sync
 
 STATE, REPLAY, META = "state", "replay", "meta"  # the items of a checkpoint
 MANIFEST = "manifest.json"
-EARLIER = "bellmax.json"  # a file that every checkpoint of bellmax 0.1.0 has
-UNFINISHED = ".unfinished"  # suffix of a checkpoint while it is written, before that of orbax
+EARLIER = "bellmax.json"  # a file in every checkpoint of an older format
+UNFINISHED = ".unfinished"  # suffix of a checkpoint while it is written; orbax adds its own
 _STEP = re.compile(r"0|[1-9][0-9]*")
-# What killed saves and killed removals leave. No other file is ours to remove.
+# Names of what killed saves and removals leave behind; nothing else is removed.
 _LEFTOVER = re.compile(rf"\d+\.(deleted|{UNFINISHED[1:]}.*)")
 
 
@@ -30,14 +30,14 @@ def write_manifest(path: Path) -> None:
     listed = {one.relative_to(path).as_posix(): _checksum(one) for one in files}
     data = {"checksum": zlib.crc32(json.dumps(listed).encode()), "files": listed}
     (path / MANIFEST).write_text(json.dumps(data))
-    # tensorstore wrote the files in deeper folders and has synced them.
+    # tensorstore has synced the files in deeper folders, which it wrote.
     top = [one for one in files if one.parent in items]
     for one in [*top, *items, path / MANIFEST, path]:
         sync(one)
 
 
 def damage(path: Path, items: Collection[str]) -> Exception | None:
-    """Return the error that shows that an item of the checkpoint in `path` is damaged, or None."""
+    """Return an error if one of the items of the checkpoint in `path` is damaged, else None."""
     try:
         data = json.loads((path / MANIFEST).read_text())
         if data["checksum"] != zlib.crc32(json.dumps(data["files"]).encode()):
@@ -51,19 +51,19 @@ def damage(path: Path, items: Collection[str]) -> Exception | None:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Return whether a path is a checkpoint of ours, damaged or not, and not the user's own."""
+    """Return whether a path is a checkpoint, damaged or not, and not a folder of the user's."""
     parts = (MANIFEST, STATE, META, EARLIER)
     return bool(_STEP.fullmatch(path.name)) and any((path / part).exists() for part in parts)
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint. It is renamed first, so that a kill leaves none that looks complete."""
+    """Remove a checkpoint. It is renamed first: a half removed one must not look complete."""
     gone = path.with_name(f"{path.name}.deleted")
     shutil.rmtree(gone, ignore_errors=True)
     shutil.rmtree(path.rename(gone), ignore_errors=True)
 
 
-def sweep(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove the remains of killed or failed saves and removals from `folder`."""
     if folder.is_dir():
         for path in [path for path in folder.iterdir() if _LEFTOVER.fullmatch(path.name)]:

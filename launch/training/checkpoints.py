@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
-from bellmax import UserError
+from bellmax import UserError, must
 from bellmax.launch.distributed.files import make_folder, sync, write_whole
 from bellmax.launch.distributed.processes import is_first
 from bellmax.launch.training.checkpoint_files import (
@@ -31,7 +31,7 @@ from bellmax.launch.training.checkpoint_files import (
     damage,
     is_checkpoint,
     remove,
-    sweep,
+    remove_leftovers,
     write_manifest,
 )
 from bellmax.launch.training.pieces import Cut, cut
@@ -65,7 +65,7 @@ class Checkpoints:
         self._folder = Path(folder).absolute()
         self._keep = keep
         if not read_only:
-            sweep(self._folder)
+            remove_leftovers(self._folder)
 
     def save(self, step: int, state: Any, *, metric: float | None, extra: dict[str, Any]) -> None:
         """Write `state`; on return everything is on disk and no buffer is referenced.
@@ -105,7 +105,7 @@ class Checkpoints:
                 multihost_utils.sync_global_devices(f"checkpoint {step}")
         except Exception as error:  # tensorstore reports a full disk as a ValueError
             if is_first():
-                sweep(self._folder)
+                remove_leftovers(self._folder)
             kept = max(self.steps(), default=None)
             raise CheckpointError(
                 f"checkpoint {step} could not be saved to {self._folder} ({_reason(error)}); "
@@ -115,7 +115,7 @@ class Checkpoints:
             if metric is not None:
                 self.score(step, metric)
             self._prune(step)
-        _give_back()
+        _trim_heap()
 
     def score(self, step: int, metric: float) -> None:
         """Store the metric of a checkpoint that was saved without one.
@@ -213,11 +213,11 @@ class Checkpoints:
             raise UserError(f"checkpoint {step} in {self._folder} is damaged") from found
 
     def _check_version(self, step: int) -> None:
-        """Raise UserError if bellmax 0.1.0 saved it."""
+        """Raise UserError if a checkpoint has the format of an older bellmax."""
         if (self._folder / str(step) / EARLIER).exists():
             raise UserError(
-                f"checkpoint {step} in {self._folder} was saved by bellmax 0.1.0 and can be read "
-                "only by that version; use it to continue the run, or train again"
+                f"checkpoint {step} in {self._folder} has the format of an older bellmax, which "
+                "this one cannot read; continue the run with the older one, or train again"
             )
 
     def _is_intact(self, step: int, items: Collection[str]) -> bool:
@@ -270,8 +270,8 @@ class Checkpoints:
                 remove(self._folder / str(old))
 
 
-def _give_back() -> None:
-    """Return freed memory to the system, because malloc keeps some for each of orbax's threads."""
+def _trim_heap() -> None:
+    """Return freed memory to the system; malloc keeps some for each of orbax's threads."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:  # only glibc has it
         trim(0)
@@ -282,7 +282,7 @@ def _checksum(metric: float) -> int:
 
 
 def _by_item(leaves: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Group leaves into items; the replay is one, because playing a run does not need it."""
+    """Group leaves into items: the replay, which playing a run does not need, and the rest."""
     items: dict[str, dict[str, Any]] = {}
     for name, leaf in leaves.items():
         item = REPLAY if name.partition("/")[0] == REPLAY else STATE
@@ -291,7 +291,7 @@ def _by_item(leaves: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _items_of(abstract_state: Any) -> list[str]:
-    """Return the items that must be read for a state."""
+    """Return the items from which a state is read."""
     return [META, *_by_item(_named_leaves(abstract_state))]
 
 
@@ -318,7 +318,7 @@ def _describe(leaf: Any) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Extract the system's error message from the longer one of orbax or tensorstore."""
+    """Extract the system's error message from the longer message of orbax or tensorstore."""
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOENT)
     known = [os.strerror(code) for code in codes]
     text = str(error) or type(error).__name__
@@ -331,7 +331,6 @@ def _check_fit(step: int, saved: dict[str, str], specs: dict[str, Any], partial:
     for name in wanted if partial else [*wanted, *saved]:
         expected, found = wanted.get(name, "nothing"), saved.get(name, "nothing")
         if expected != found:
-            raise UserError(
-                f"checkpoint {step} does not fit this run: {name} must be {expected}, "
-                f"got {found}; use the configuration of its run"
-            )
+            hint = "use the configuration of its run"
+            words = must(name, expected, found, hint)
+            raise UserError(f"checkpoint {step} does not fit this run: {words}")

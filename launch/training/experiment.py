@@ -99,7 +99,7 @@ class Experiment(NamedTuple):
     def restore_playable(
         self, checkpoints: Checkpoints, step: int | None
     ) -> tuple[int, TrainState, str | None]:
-        """Like `restore`, with None in place of all that `policy_inputs` does not need."""
+        """Like `restore`, with None in place of the leaves that `policy_inputs` does not use."""
         needed = needed_leaves(self.policy_inputs, self.abstract_state())
         return _restore(checkpoints, step, needed, partial=True)
 
@@ -140,8 +140,8 @@ def build(
       config: a resolved configuration.
       episodes: replaces config.evaluation_episodes.
       make_actor: factory for actors in other processes; None makes actors in this process.
-      devices: the run uses the first `config.devices` of these; None is those of this process.
-        With devices of a described topology, programs can be compiled for it.
+      devices: the run uses the first `config.devices` of these; None takes all that jax finds.
+        Devices of a topology that is only described allow compiling for it.
 
     Raises:
       UserError: parts of the configuration contradict each other.
@@ -186,10 +186,9 @@ def _build_host(
     config: RunConfig, episodes: int, make_actor: ActorFactory | None, mesh: Mesh | None
 ) -> tuple[Agent, specs.Array, Runner, Evaluator]:
     if config.seeds > 1:
-        raise UserError(
-            f"seeds must be 1, as {config.env.name} is not stepped on the device, got "
-            f"{config.seeds}; `bellmax sweep` with --seed 0,1 trains a run for each seed"
-        )
+        allowed = f"1, as {config.env.name} is not stepped on the device"
+        hint = "`bellmax sweep` with --seed 0,1 trains a run for each seed"
+        raise UserError(must("seeds", allowed, config.seeds, hint))
     if config.replay.memory == "host" and config.devices > 1:
         raise UserError(must("devices", "1 for replay.memory host", config.devices))
     if jax.process_count() > 1:

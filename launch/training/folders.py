@@ -1,4 +1,4 @@
-"""Folders of runs: checks of new and of existing ones."""
+"""Checks of the folders of new and existing runs."""
 
 import contextlib
 import os
@@ -20,13 +20,14 @@ def check_new(out: Path) -> None:
     """Raise UserError if a folder cannot hold a new run because it is not empty."""
     if (out / "config.yaml").exists():
         raise UserError(f"{out} holds a run already; continue it with `{resume_command(out)}`")
-    # A kill while the configuration is written leaves half of it; a restarted job continues.
+    # A process that is killed while it writes the configuration leaves this file; a restarted job
+    # may use the folder.
     if out.is_dir() and any(path.name != "config.yaml.tmp" for path in out.iterdir()):
         raise UserError(f"{out} is not empty; name a new folder with --out")
 
 
 def is_unused(run: Path) -> bool:
-    """Return whether a run has neither a checkpoint nor a row of metrics, so nothing to keep."""
+    """Return whether a run has neither a checkpoint nor a row of metrics."""
     for name in ("checkpoints", "policy"):
         if (run / name).is_dir() and any((run / name).iterdir()):
             return False
@@ -38,7 +39,7 @@ def is_unused(run: Path) -> bool:
 def emptied_on_failure(run: Path) -> Iterator[None]:
     """Empty the folder of a new run that fails at its start, so that its name can be used again.
 
-    A run that has a checkpoint or a row of metrics is kept.
+    The folder is kept if it has a checkpoint or a row of metrics.
     """
     try:
         yield
@@ -51,25 +52,31 @@ def emptied_on_failure(run: Path) -> Iterator[None]:
 
 
 def check_steps(run: Path, steps: object) -> None:
-    """Raise UserError if a run has taken more than `steps` already; other mistakes pass."""
+    """Raise UserError if a run has already taken more than `steps`; wrong types are ignored."""
     folder = run / "checkpoints"
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     taken = max((int(name) for name in names if name.isdigit()), default=0)
     try:
         few = steps is not None and float(cast(Any, steps)) < taken
-    except (TypeError, ValueError):  # not a number, which validation reports
+    except (TypeError, ValueError):  # not a number: validation reports it
         return
     if few:
         raise UserError(must("steps", f"at least {taken}, those that {run} has taken", steps))
 
 
 def is_finished(run: Path, steps: int, rollout: int) -> bool:
-    """Return whether a run of these steps, of rollouts of that size, has its last checkpoint."""
+    """Return whether a run has its last checkpoint.
+
+    Args:
+      run: the run's folder.
+      steps: environment steps of the whole run.
+      rollout: environment steps of a rollout.
+    """
     return is_checkpoint(run / "checkpoints" / str(steps - steps % rollout))
 
 
 def resume_command(run: Path) -> str:
-    """Return what continues a run, to be typed."""
+    """Return the command that continues a run."""
     try:
         mapping = read_yaml(run / "config.yaml")
     except UserError:
@@ -85,22 +92,22 @@ def check_writable(folder: Path, role: str = "a run folder") -> None:
     except (OSError, ValueError) as error:  # a name that is too long, or has a NUL in it
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{show(str(folder))} cannot be {role}: {reason}") from None
-    there = next(p for p in [folder, *folder.absolute().parents] if os.path.lexists(p))
-    if not there.is_dir():
-        raise UserError(f"{folder} cannot be {role}: {there} is not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{folder} cannot be written: no permission to write in {there}")
+    existing = next(p for p in [folder, *folder.absolute().parents] if os.path.lexists(p))
+    if not existing.is_dir():
+        raise UserError(f"{folder} cannot be {role}: {existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} cannot be written: no permission to write in {existing}")
 
 
-MERGED = "merge.json"  # of a folder that `bellmax merge` wrote
+MERGED = "merge.json"  # a file that `bellmax merge` writes
 
 
 def check_trains(run: Path) -> None:
-    """Raise UserError for a run that was merged: it has policies, but no state to train from."""
+    """Raise UserError for a merged run, which has policies but no state to train from."""
     if (run / MERGED).exists():
         raise UserError(
-            f"{run} was merged from other runs and can only be played; resume one of those that "
-            f"{run / MERGED} names"
+            f"{run} was merged from other runs and can only be played; resume one of the runs "
+            f"that {run / MERGED} names"
         )
 
 

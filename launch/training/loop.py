@@ -1,4 +1,4 @@
-"""The training loop: advances a run by intervals, and logs, evaluates and saves between them."""
+"""The training loop: advance a run by intervals, and log, evaluate and save between them."""
 
 import math
 import time
@@ -31,23 +31,23 @@ class NotFiniteError(UserError):
 
 
 class MovedError(UserError):
-    """The folder of a run is no longer in its place."""
+    """The folder of a run was moved or removed while it trained."""
 
     exit_code = 1  # of the command line: the run failed, not the command
 
 
 class Session:
-    """Trains from a state to the end of the run, and logs, evaluates and saves on the way.
+    """Trains from a state to the end of the run; logs, evaluates and saves on the way.
 
     Intervals end at steps that depend on the configuration alone, so a resumed run has the same
     intervals as an uninterrupted one.
 
     Args:
-      experiment, checkpoints, log, progress: the parts of the run, and where its results go.
+      experiment, checkpoints, log, progress: the parts of the run and its outputs.
       resume_step: step of the checkpoint from which the run continues.
       evaluated: [S], the mean returns of that checkpoint, if they are in the log.
-      in_place: whether the run's folder is still where it was, asked before a save.
-      folder: where policies go, with each checkpoint and each best evaluation; None saves none.
+      in_place: returns whether the run's folder is still in its place; called before a save.
+      folder: where policies are saved at each checkpoint and best evaluation; None saves none.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ class Session:
         Raises:
           NotFiniteError: a loss was not finite; that gradient step was the last.
           CheckpointError: a checkpoint could not be written; the earlier ones are kept.
-          MovedError: the run's folder is no longer in its place; training stopped.
+          MovedError: the run's folder was moved or removed; training stopped.
         """
         advance = None
         if self._rollouts_taken(state) < self.total:
             advance = self._compile(state)
-        if jax.process_count() > 1:  # all of them must save, but the signal may reach only one
+        if jax.process_count() > 1:  # all processes must save, but the signal may reach only one
             return self._advance(state, advance, [])
         runner = self.experiment.runner
         runner.on_message(self.progress.message)
@@ -100,10 +100,8 @@ class Session:
     def _advance(self, state: TrainState, advance: Any, came: list[int]) -> TrainState:
         """Train to the end or until a signal arrives; save the state reached."""
         rollouts = self._rollouts_taken(state)
-        if (
-            rollouts
-        ):  # the earlier run may have stopped before the evaluation or save that was due here
-            self._keep(state, rollouts)
+        if rollouts:  # a resumed run may have stopped before the evaluation or save due here
+            self._evaluate_and_save(state, rollouts)
         while rollouts < self.total and not came:
             stop = self._next_stop(rollouts)
             warmup = max(min(self.warmup, stop) - rollouts, 0)
@@ -121,16 +119,16 @@ class Session:
                 self.progress.message(f"first gradient step {age:.1f} s after the program started")
             rollouts = taken
             if not came:
-                self._keep(state, rollouts)
+                self._evaluate_and_save(state, rollouts)
         if came:
             self._save(state, rollouts)
             self.progress.message(f"stopped; checkpoint {self._steps(rollouts)} is written")
         return state
 
     def evaluate(self, state: TrainState) -> np.ndarray:
-        """Return and log mean episode returns [S] of the greedy policies; computed once a stop.
+        """Return and log mean episode returns [S] of the greedy policies, once for each step.
 
-        NaN if the run was asked to stop before; the evaluation is then still due.
+        NaN if the run was asked to stop during the evaluation, which is then still due.
         """
         step = self._steps(self._rollouts_taken(state))
         if self.evaluated is None or self.evaluated[0] != step:
@@ -156,7 +154,7 @@ class Session:
         return int(state.vector_steps) // self.experiment.config.rollout_length
 
     def _next_stop(self, rollouts: int) -> int:
-        """Return the end of the next interval; the first gradient step is timed and ends one."""
+        """Return the end of the next interval; the first gradient step ends one, to be timed."""
         config, size = self.experiment.config, self.steps_per_rollout
         periods = config.log_every, config.evaluate_every, config.checkpoint_every
         stops = [next_stop(rollouts, period, size) for period in periods if period]
@@ -165,14 +163,14 @@ class Session:
         return min(*stops, self.total)
 
     def _ends_warmup_only(self, rollouts: int) -> bool:
-        """Whether a stop is that of the first gradient step, and of nothing else."""
+        """Return whether an interval ends here only because of the first gradient step."""
         config = self.experiment.config
         periods = config.log_every, config.evaluate_every, config.checkpoint_every
         due = any(self._is_due(rollouts, period) for period in periods)
         return rollouts == self.warmup + 1 and not due
 
     def _is_due(self, rollouts: int, period: int) -> bool:
-        """Return whether something with a period of environment steps (0: at the end) is due."""
+        """Return whether an action with a period in environment steps is due; 0: at the end."""
         if rollouts == self.total or not period:
             return rollouts == self.total
         return next_stop(rollouts - 1, period, self.steps_per_rollout) == rollouts
@@ -184,10 +182,10 @@ class Session:
         self.progress.compiled(time.perf_counter() - started)
         return advance
 
-    def _keep(self, state: TrainState, rollouts: int) -> None:
+    def _evaluate_and_save(self, state: TrainState, rollouts: int) -> None:
         """Save and evaluate if due. Every checkpoint is evaluated, so that there is a best one.
 
-        Saving is first, because an evaluation may take longer than a scheduler waits after SIGTERM.
+        It saves first: an evaluation may take longer than a scheduler waits after SIGTERM.
         """
         config = self.experiment.config
         saves = self._is_due(rollouts, config.checkpoint_every)
@@ -199,11 +197,11 @@ class Session:
             if self.saved == step and is_first():
                 self.checkpoints.score(step, float(returns.mean()))
             self._keep_best(state, step, float(returns.mean()))
-        if self.folder and rollouts == self.total:  # they may have been lost or damaged since
+        if self.folder and rollouts == self.total:  # a resumed run restores lost or damaged files
             save_policies(self.experiment, state, self.folder / "policy", self._steps(rollouts))
 
     def _keep_best(self, state: TrainState, step: int, score: float) -> None:
-        """Save the policies if their evaluation is the best so far, the later of equals."""
+        """Save the policies if no earlier evaluation was better."""
         if self.folder and math.isfinite(score) and (self.best is None or score >= self.best):
             self.best = score
             save_policies(self.experiment, state, self.folder / "policy" / "best", step, score)
@@ -216,7 +214,7 @@ class Session:
             step = self._steps(rollouts)
             raise MovedError(
                 f"the run's folder was moved or removed while it trained; it stopped at step "
-                f"{step:,}, which is not saved, and checkpoints are where that folder is now"
+                f"{step:,} without saving it, and earlier checkpoints are in the moved folder"
             )
         extra = {"restarts": self.experiment.runner.restarts()}
         with signals_held():
@@ -229,7 +227,7 @@ class Session:
         self, state: TrainState, interval: IntervalMetrics, rollouts: int, seconds: float
     ) -> None:
         step = self._steps(self._rollouts_taken(state))
-        with np.errstate(invalid="ignore"):  # no episode ended, no gradient step yet
+        with np.errstate(invalid="ignore"):  # 0 / 0: no episode ended, or no gradient step
             columns = {
                 "env_steps": np.asarray(state.actor.env_steps),
                 "gradient_steps": np.full(interval.updates.shape, state.learner.steps),
@@ -245,21 +243,21 @@ class Session:
             "steps_per_second": taken / seconds,
             "updates_per_second": float(interval.updates.sum()) / seconds,
         }
-        said = self.experiment.runner.report()
-        waits = {name: said.pop(name) for name in ("learner_waited", "actors_waited") if said}
+        report = self.experiment.runner.report()
+        waits = {name: report.pop(name) for name in ("learner_waited", "actors_waited") if report}
         notes = [f"{name} {min(waited / seconds, 1):.0%}" for name, waited in waits.items()]
-        notes += [f"{name} {times}" for name, times in said.items() if times]
-        said |= self._schedules(int(state.learner.steps), step)
+        notes += [f"{name} {times}" for name, times in report.items() if times]
+        report |= self._schedules(int(state.learner.steps), step)
         timing = {"seconds": seconds, **rates, **waits}
         rows = [
             {"kind": "train", "step": step, "seed": seed}
             | {name: values[i] for name, values in columns.items()}
-            | {**said, "timing": timing}
+            | {**report, "timing": timing}
             for i, seed in enumerate(self.experiment.seeds)
         ]
         self.log.write(rows)
         if self._ends_warmup_only(self._rollouts_taken(state)):
-            return  # its rates are those of one rollout: they would give an absurd ETA
+            return  # the rates of a single rollout would give a wrong ETA
         self.progress.update(
             step,
             **rates,
@@ -276,7 +274,12 @@ class Session:
     def _stop_if_not_finite(
         self, state: TrainState, interval: IntervalMetrics, updates: int
     ) -> None:
-        """Raise NotFiniteError for a loss or state that is not finite; `updates`: steps before."""
+        """Raise NotFiniteError if a loss or parameter is not finite.
+
+        Args:
+          state, interval: at the end of the interval.
+          updates: gradient steps before the interval.
+        """
         params = jax.device_get(_finite(state.learner.params))
         # The parameters may be NaN although the loss is finite; such a state is not saved either.
         healthy = np.logical_and.reduce([interval.finite, *jax.tree.leaves(params)])
@@ -307,7 +310,7 @@ def next_stop(rollouts: int, period: int, steps_per_rollout: int) -> int:
 
     Args:
       rollouts: 0 or more.
-      period: environment steps, 1 or more; a shorter one than a rollout stops after each.
+      period: environment steps, 1 or more; if it is shorter than a rollout, every rollout is one.
       steps_per_rollout: environment steps.
     """
     count = rollouts * steps_per_rollout // period
@@ -317,7 +320,7 @@ def next_stop(rollouts: int, period: int, steps_per_rollout: int) -> int:
 
 
 def first_checkpoint(config: RunConfig) -> int:
-    """Return the environment step of the first checkpoint of a run that nobody stops."""
+    """Return the environment step of the first checkpoint of an uninterrupted run."""
     size = config.env.num_envs * config.rollout_length
     total, period = config.steps // size, config.checkpoint_every
     return size * (min(next_stop(0, period, size), total) if period else total)

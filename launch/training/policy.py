@@ -23,7 +23,7 @@ from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.experiment import Experiment, build
 from bellmax.launch.training.folders import resume_command
 
-_CHECKSUM, _STEP, _SCORE = "checksum", "step", "score"  # what a file has besides the inputs
+_CHECKSUM, _STEP, _SCORE = "checksum", "step", "score"  # keys of a file besides the inputs
 
 
 class Act(Protocol):
@@ -57,19 +57,19 @@ class Policy(NamedTuple):
 def save_policies(
     experiment: Experiment, state: TrainState, folder: Path, step: int, score: float | None = None
 ) -> None:
-    """Write what acting needs of each seed to folder/seed-<seed>.msgpack, and its configuration.
+    """Write the policy inputs of each seed to folder/seed-<seed>.msgpack, and config.yaml.
 
-    The folder is all that `load_policy`, `bellmax evaluate` and `bellmax record` need. The state
-    may lack what `Experiment.policy_inputs` does not need.
+    `load_policy`, `bellmax evaluate` and `bellmax record` need no other files.
 
     Args:
-      experiment, state: what to save.
-      folder: made if it is missing.
-      step: of the state, in environment steps per seed.
-      score: mean return over the seeds in the evaluation of that step, if it is known.
+      experiment: the experiment of the run.
+      state: its state; leaves that `Experiment.policy_inputs` does not use may be None.
+      folder: created if it is missing.
+      step: step of the state, in environment steps per seed.
+      score: mean return over seeds in the evaluation of that step, if it is known.
     """
     make_folder(folder)
-    # Who plays it reports to nobody.
+    # A policy that is played has no loggers.
     config = dataclasses.replace(experiment.config, loggers=(), wandb=None, tensorboard=False)
     write_whole(folder / "config.yaml", to_yaml(config).encode())
     acting = experiment.policy_inputs(state)
@@ -89,7 +89,7 @@ def policy_folder(run: Path, *, best: bool = False) -> Path:
 
 
 def best_score(run: Path) -> float | None:
-    """Return the mean return of the best policy that a run has kept, None if it has none."""
+    """Return the score of the best policy in a run's folder, None if there is none."""
     for path in policy_folder(run, best=True).glob("seed-*.msgpack"):
         with contextlib.suppress(Exception):  # damaged: the next one replaces it
             return _content(path.read_bytes())[1][_SCORE]
@@ -99,10 +99,10 @@ def best_score(run: Path) -> float | None:
 def read_policies(
     run: Path, experiment: Experiment, *, best: bool = False
 ) -> tuple[int, PolicyInputs]:
-    """Return the step of a run's policies, and what they need to act, with a leading [S].
+    """Return the step of a run's policies, and their inputs with a leading [S].
 
     Raises:
-      UserError: one is missing or damaged.
+      UserError: a policy is missing or damaged.
     """
     folder = policy_folder(run, best=best)
     paths = [folder / f"seed-{seed}.msgpack" for seed in experiment.seeds]
@@ -111,38 +111,38 @@ def read_policies(
     return read[0][0], stacked
 
 
-def _check_there(path: Path) -> None:
+def _check_exists(path: Path) -> None:
     if not path.is_file():
         raise UserError(
-            f"there is no policy {path}; has the run saved a checkpoint, and is the seed one of "
-            "its?"
+            f"there is no policy {path}; it is written with the run's first checkpoint, one file "
+            "for each seed"
         )
 
 
 def _read(path: Path, experiment: Experiment, run: Path) -> tuple[int, PolicyInputs]:
-    _check_there(path)
+    _check_exists(path)
     acting = experiment.policy_inputs(experiment.abstract_state())
     template = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), acting)
     try:
         return policy_from_bytes(template, path.read_bytes())
-    except Exception as error:  # what a broken file raises depends on where it is broken
+    except Exception as error:  # the type depends on the damage
         raise UserError(f"{path} is damaged; `{resume_command(run)}` writes it again") from error
 
 
 def load_policy(
     run: str | Path, seed: int | None = None, *, best: bool = False, trust: bool = False
 ) -> Policy:
-    """The greedy policy of a run: of its newest checkpoint, or of its best evaluation.
+    """Return the greedy policy of a run's newest checkpoint, or of its best evaluation.
 
     Args:
       run: the run's folder, or the folder `policy` of it alone, or `hf://owner/name`, a repository
         that `bellmax push` wrote (`@revision` may follow), with the extra `hub`.
-      seed: of the learner; the run's first one by default.
-      best: whether it is that of the best evaluation, by the mean over seeds.
+      seed: seed of the learner; None takes the run's first.
+      best: whether to take the policy of the best evaluation, by the mean over seeds.
       trust: whether the run's configuration may name code of the user's own, which is imported.
 
     Returns:
-      A Policy, which plays as in `bellmax evaluate`.
+      A Policy, which acts as in `bellmax evaluate`.
 
     Raises:
       UserError: the run has no policy of that seed, its file is damaged, or the repository cannot
@@ -153,7 +153,7 @@ def load_policy(
     config = load_to_play(run, trust=trust)
     seed = config.seed if seed is None else seed
     path = policy_folder(run, best=best) / f"seed-{seed}.msgpack"
-    _check_there(path)
+    _check_exists(path)
     experiment = build(config)
     agent, restored = experiment.agent, _read(path, experiment, run)[1]
     greedy = jax.jit(make_greedy(agent))
@@ -185,16 +185,16 @@ def load_policy(
 
 
 def policy_to_bytes(inputs: Any, facts: dict[str, Any]) -> bytes:
-    """Return msgpack of `inputs` as flax reads it, with facts and the CRC-32 of all the rest."""
+    """Return `inputs` and `facts` in flax's msgpack format, with a CRC-32 of the content."""
     content = flax.serialization.to_state_dict(inputs) | facts
     checksum = zlib.crc32(flax.serialization.msgpack_serialize(content))
     return flax.serialization.msgpack_serialize({**content, _CHECKSUM: checksum})
 
 
 def _content(data: bytes) -> tuple[Any, dict[str, Any]]:
-    """Return the state dictionary in the bytes, and the facts beside it."""
+    """Return the state dictionary and the facts in the bytes of a policy."""
     content: Any = flax.serialization.msgpack_restore(data)
-    # Of bellmax 0.2 and older it has none.
+    # Files of an older format have no checksum.
     known = content.pop(_CHECKSUM, None)
     if known not in (None, zlib.crc32(flax.serialization.msgpack_serialize(content))):
         raise ValueError("it has changed")
@@ -203,11 +203,16 @@ def _content(data: bytes) -> tuple[Any, dict[str, Any]]:
 
 
 def policy_from_bytes(template: Any, data: bytes) -> tuple[int, Any]:
+    """Return the step and the inputs in the bytes of a policy, with the structure of `template`.
+
+    Raises:
+      Exception: the bytes are damaged, or are of another network; the type depends on the damage.
+    """
     content, facts = _content(data)
     restored = flax.serialization.from_state_dict(template, content)
     shapes = [jax.tree.map(jnp.shape, tree) for tree in (template, restored)]
     if shapes[0] != shapes[1]:
-        raise ValueError("it is that of another network")
+        raise ValueError("its shapes are those of another network")
     return facts.get(_STEP, 0), restored
 
 

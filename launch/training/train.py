@@ -15,7 +15,7 @@ from bellmax.launch.config.run_config import RunConfig, load, read_source, to_di
 from bellmax.launch.config.sentences import must, show
 from bellmax.launch.distributed.files import make_folder, write_whole
 from bellmax.launch.distributed.locks import locked
-from bellmax.launch.distributed.processes import is_first, together, writable
+from bellmax.launch.distributed.processes import distributed_guard, is_first, primary_folder
 from bellmax.launch.distributed.ray_cluster import check, room_for
 from bellmax.launch.reporting.loggers import Logger, check_loggers, open_loggers
 from bellmax.launch.reporting.metrics import FILE, MetricsLog, read_metrics
@@ -33,15 +33,15 @@ from bellmax.launch.training.folders import (
 )
 from bellmax.launch.training.loop import Session, first_checkpoint
 
-# What a resumed run may change: nothing that the state or the steps taken so far depend on, but
-# for rounding (devices).
+# Keys that a resumed run may change: the saved state does not depend on them, except for rounding
+# on `devices`.
 RESUMABLE = (
     *("steps", "devices", "log_every", "evaluate_every", "evaluation_episodes"),
     *("evaluation_max_steps", "checkpoint_every", "keep_checkpoints"),
     *("tensorboard", "wandb", "loggers", "replay.memory_fraction"),
 )
 _CHECKPOINTS, _VERSIONS = "checkpoints", "versions.json"
-# Of the versions that a run began with, those that its numbers depend on.
+# Versions on which the numbers of a run depend.
 _WATCHED = ("bellmax", "jax", "jaxlib", "platform")
 
 
@@ -73,17 +73,17 @@ def train(
     """Train from scratch into the folder `out`; return the exit code.
 
     Args:
-      config: of the run.
-      out: new or empty.
-      actors: where those of a host environment are: `ray` or `ray://HOST:PORT`; None: here.
-      output: where it reports to.
-      continues: whether a run that another process has begun there meanwhile is resumed.
+      config: the run's configuration.
+      out: a new or empty folder.
+      actors: where actors run: `ray` or `ray://HOST:PORT`; None is this process.
+      output: outputs of the run besides its folder.
+      continues: whether to resume a run that another process has started in `out` meanwhile.
 
     Raises:
       UserError: the folder is in use, or holds a run.
     """
     with _opened(out, config, actors) as opened, contextlib.ExitStack() as stack:
-        # Another process may have trained there since it was checked, which takes seconds.
+        # Building takes seconds, in which another process may have started a run there.
         if (out / "config.yaml").exists() and continues:
             return _continue(opened, out, output)
         check_new(out)
@@ -100,7 +100,7 @@ def check_resumable(run: Path, config: RunConfig) -> None:
     raw = read_source(run).mapping
     agent = raw.get("agent") if isinstance(raw, Mapping) else None
     if isinstance(agent, Mapping) and agent.get("name") != config.agent_name:
-        # Of a name that differs no code is imported: it may not be the user's.
+        # The other agent's code is not imported, because it may come from someone else.
         raise _cannot_change(run, "agent.name", agent.get("name"), config.agent_name)
     old, new = flatten(to_dict(load(run, trust=True))), flatten(to_dict(config))
     names = [*new, *(name for name in old if name not in new)]
@@ -148,10 +148,10 @@ def _continue(opened: "_Opened", run: Path, output: Output) -> int:
 
 
 class _Opened(NamedTuple):
-    """What a run needs, its locked folder, and what is to be said.
+    """The parts of a run, its locked folder, and messages for the user.
 
-    folder: of this process, where all but checkpoints go.
-    in_place: whether the run's folder is still where it was.
+    folder: the folder to which this process writes everything except checkpoints.
+    in_place: returns whether the run's folder is still in its place.
     """
 
     experiment: Experiment
@@ -162,7 +162,7 @@ class _Opened(NamedTuple):
 
 @contextlib.contextmanager
 def _opened(run: Path, config: RunConfig, actors: str | None) -> Iterator[_Opened]:
-    """Build what a run needs and lock its folder."""
+    """Build the parts of a run and lock its folder."""
     check_loggers(config)
     if actors:
         check(actors, config)
@@ -171,15 +171,18 @@ def _opened(run: Path, config: RunConfig, actors: str | None) -> Iterator[_Opene
     with contextlib.ExitStack() as stack:
         if actors:
             messages.append(stack.enter_context(room_for(actors, config.host.actors)))
-        stack.enter_context(together(lambda: resume_command(run)))
-        folder = stack.enter_context(writable(run))
+        stack.enter_context(distributed_guard(lambda: resume_command(run)))
+        folder = stack.enter_context(primary_folder(run))
         make_folder(folder)
         in_place = stack.enter_context(locked(folder, "training"))
         yield _Opened(experiment, folder, in_place, messages)
 
 
 class _Start(NamedTuple):
-    """Where a run continues; evaluated: [S], the mean returns there if the log has them."""
+    """The checkpoint from which a run continues.
+
+    evaluated: [S], mean returns at that step, None if the log lacks them.
+    """
 
     step: int
     state: TrainState
@@ -206,7 +209,7 @@ def _start(experiment: Experiment, run: Path) -> tuple[_Start | None, list[str]]
 
 
 def _check_never_saved(experiment: Experiment, run: Path) -> None:
-    """Raise UserError where the log shows that checkpoints were saved, which are gone."""
+    """Raise UserError if the log shows that checkpoints were saved that are now missing."""
     if not (run / FILE).exists():
         return
     rows = read_metrics(run)
@@ -221,7 +224,7 @@ def _check_never_saved(experiment: Experiment, run: Path) -> None:
 
 
 def changed_versions(run: Path) -> list[str]:
-    """What differs from the versions that a run began with, as at most one line."""
+    """Return a message about versions that changed since the run began; [] if none did."""
     try:
         before = json.loads((run / _VERSIONS).read_text())
         names = [name for name in _WATCHED if name in before]
@@ -249,11 +252,12 @@ def _evaluated(experiment: Experiment, run: Path, step: int) -> np.ndarray | Non
 
 
 def _run(opened: _Opened, run: Path, start: _Start | None, said: list[str], output: Output) -> int:
-    """Trains; all processes write checkpoints to `run`, and each the rest to its own folder."""
+    """Train. All processes write checkpoints to `run`; other files go to `opened.folder`."""
     experiment, out, in_place, messages = opened
     config, resume_step = experiment.config, start.step if start else None
     if is_first():
-        make_folder(run / _CHECKPOINTS)  # empty, it says that nothing was saved yet
+        make_folder(run / _CHECKPOINTS)  # an empty folder shows that nothing was saved yet
+
     loggers = open_loggers(out, config, resume_step) if is_first() else []
     log = MetricsLog(
         out,

@@ -67,12 +67,12 @@ def test_weights_scale_each_window_of_the_loss_and_not_the_priorities(make, conf
     params = random_params(agent, 1), random_params(agent, 2)
     one = lambda window: learn(*params, window, jnp.ones(1))[1]  # noqa: E731
     alone = jax.jit(jax.vmap(one))(jax.tree.map(lambda x: np.asarray(x)[:, None], steps))
-    # How much each window counts: 0 where no step of it that learns is open.
+    # The weight of each window: 0 if it has no transition to learn from.
     anchors = config.n_step if getattr(config, "anchor", "first") == "every" else 1
     share = 1 - np.asarray(steps.is_last)[:, :anchors].mean(axis=1)
     loss = np.asarray(alone.metrics["loss"], np.float64)
     _, output, _ = learn_once(make, config, steps, weights)
-    # The mean divides by what counts, so a window alone has its own mean, whatever its share.
+    # The mean divides by the weights, so a window learned alone has the same mean at any weight.
     expected = (loss * share * weights).sum() / share.sum()
     np.testing.assert_allclose(output.metrics["loss"], expected, rtol=1e-5)
     np.testing.assert_allclose(alone.priorities[:, 0], output.priorities, rtol=1e-5, atol=1e-7)

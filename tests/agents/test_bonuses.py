@@ -62,8 +62,8 @@ def test_counts_are_those_of_a_table():
     assert state.sum() == counter.total() and np.sum(state > 0) == len(counter)
 
 
-def test_cells_of_a_deep_sea_share_counters_as_rarely_as_chance_has_it():
-    """Of 1600^2 / 2 pairs one in 2^20: 1.2; more than four have a chance below 1 %."""
+def test_cells_of_a_deep_sea_share_counters_as_rarely_as_random_hashes():
+    """1600^2 / 2 pairs, equal with odds 2^-20: 1.2 expected; more than 4 have odds below 1 %."""
     size = 40
     spec = DeepSea(size=size).spec
     bonus = compile_bonus(count_bonus(CountBonusConfig(), spec))
@@ -116,7 +116,7 @@ def test_rnd_sees_observations_in_deviations_of_all_so_far():
     seen = np.concatenate(reached)
     np.testing.assert_allclose(state.moments.mean, seen.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(state.moments.variance, seen.var(axis=0), rtol=1e-4)
-    # Another unit and origin of the observations change nothing.
+    # A different unit and origin of the observations give the same result.
     other = state._replace(moments=bonus.init(jax.random.key(0), ())[1].moments)
     for seed in range(3):
         chunk = random_chunk(seed)
@@ -202,7 +202,7 @@ CURIOUS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("make", "config"), CURIOUS)
-def test_each_bonus_fades_on_what_is_seen_again_and_again(make, config):
+def test_each_bonus_fades_on_cells_that_are_visited_often(make, config):
     """The raw bonus in a 3 x 3 DeepSea, all of whose 6 cells are visited often."""
     env = vectorise(DeepSea(size=3), 4)
     fixed = replace(config.intrinsic, normaliser="none", scale=0.0)

@@ -122,7 +122,7 @@ def test_a_prediction_knows_the_actions_before_it_and_no_later_observation():
     reward = quick_jit(bonus.reward)
 
     def rows(changed, target=OTHER):
-        """[T, B] whether the raw reward is another."""
+        """Return [T, B], whether the raw reward differs."""
         chunks = map(chunk_of, (steps, changed))
         rewards = (reward(params, target, NETWORK.encoder, chunk)[2] for chunk in chunks)
         return np.abs(np.subtract(*map(np.asarray, rewards))) > 1e-7
@@ -131,11 +131,11 @@ def test_a_prediction_knows_the_actions_before_it_and_no_later_observation():
     action[2, 0] = (action[2, 0] + 1) % 3
     observation[4, 0] += 1.0
     changed = steps._replace(action=action)
-    # Action 2 is first part of the prediction of observation 3, which is row 2, and of later ones.
+    # Action 2 is an input of the prediction of observation 3 (row 2) and of later observations.
     assert rows(changed)[:, 0].tolist() == [False, False, True, True, True, True]
     assert not rows(changed)[:, 1].any()
     changed = steps._replace(observation=observation)
-    # Observation 4 is the target of row 3 and known to what starts from it, so to no row before 4.
+    # Observation 4 is the target of row 3, and an input only of predictions from row 4 on.
     assert rows(changed)[:, 0].tolist() == [False, False, False, True, True, True]
     assert rows(changed, blind)[:, 0].tolist() == [False, False, False, False, True, True]
 

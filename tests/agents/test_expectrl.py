@@ -93,7 +93,7 @@ def fixed_point(alpha, p, r, terminal=(), gamma=0.9):
 
 
 def test_learns_the_expectile_of_a_fair_coin():
-    """Oracle 7: V = alpha / (1 - gamma) where the reward is 0 or 1; each head its own."""
+    """Oracle 7: V = alpha / (1 - gamma) for rewards 0 or 1; each head has its own alpha."""
     # Two states that lead to each other; the reward depends on the outcome of the coin.
     p = np.full((2, 2), 0.5)
     r = np.array([[0.0, 1.0], [0.0, 1.0]])
@@ -102,7 +102,7 @@ def test_learns_the_expectile_of_a_fair_coin():
 
 
 def test_learns_the_expectile_of_an_ending():
-    """Oracle 8: 1 / (1 - gamma alpha) where each step pays 1 and half of them are the last."""
+    """Oracle 8: 1 / (1 - gamma alpha) if each step pays 1 and ends the episode with odds 1/2."""
     p, r = np.array([[0.5, 0.5], [0.0, 1.0]]), np.array([[1.0, 1.0], [0.0, 0.0]])
     values = fixed_point(0.3, p, r, terminal=(1,))
     np.testing.assert_allclose(values[0], 1 / (1 - 0.9 * 0.3), rtol=2e-3)

@@ -209,7 +209,7 @@ def test_a_bonus_is_learned_with_the_agent_and_updated_after_each_step():
 
 
 def test_the_size_of_a_bonus_gradient_does_not_decide_the_policys_step():
-    """If clipped together, a gradient a million times as large would leave the policy no step."""
+    """Clipped together, a bonus gradient a million times larger would stop the policy."""
     config = OnPolicyConfig(network=SMALL, batch_size=B, max_gradient_norm=0.01)
 
     def policy(bonus):
@@ -279,7 +279,7 @@ class Cue:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy_loss", ["ppo", "vmpo"])
-def test_memory_solves_what_needs_it(policy_loss):
+def test_memory_solves_a_task_that_needs_it(policy_loss):
     """Without memory the best return is 0.5. Rollouts of 5 steps cut episodes of 3 anywhere."""
     network = RecurrentNetworkConfig(hidden=(16,), latent_size=16, memory_size=16, head_hidden=())
     config = OnPolicyConfig(
@@ -291,7 +291,7 @@ def test_memory_solves_what_needs_it(policy_loss):
     state, _ = runner.advance(runner.init(jnp.arange(3)), 0, 400)
     state, interval = runner.advance(state, 0, 50)
     assert (interval.episode_return / interval.episodes > 0.9).all()
-    # The value of the end is 1, and that of the start of an episode 1 * 0.99^2.
+    # The value is 1 at the end of an episode, and 1 * 0.99^2 at its start.
     net = make_recurrent_network(network, env.spec.observation, 2)
     params = jax.tree.map(lambda x: x[0], state.learner.params.network)
     first = jnp.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

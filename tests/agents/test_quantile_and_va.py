@@ -1,4 +1,4 @@
-"""QR-DQN-Retrace and VA-learning: gradients by hand, what the actor stores, refusals."""
+"""QR-DQN-Retrace and VA-learning: gradients by hand, stored probabilities, errors."""
 
 import dataclasses
 import functools
@@ -84,7 +84,7 @@ def test_a_gradient_step_of_retrace_is_the_tabular_rule(trace, decay, target_eps
 
 @pytest.mark.parametrize("loss", ["va", "behaviour_dueling"])
 def test_a_gradient_step_of_va_is_the_tabular_rule(loss):
-    """`-gradient` of V and f at one transition is what the tables move by, over the step size."""
+    """The negative gradient at one transition is the tabular update divided by the step size."""
     config = dataclasses.replace(VA, loss=loss, huber_delta=0.0)
     agent = make_va_learning(config, SPEC)
     params, target_params = random_params(agent, 1), random_params(agent, 2)

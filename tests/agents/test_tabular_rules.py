@@ -1,7 +1,7 @@
 """With one-hot observations, a step of a linear agent equals the tabular rule of the library.
 
-The gradient of a learning step, read from Adam's first moment, moves the parameters by exactly
-what the tabular functions of `bellmax.losses` move the same tables by, episode ends included.
+The gradient of a learning step, read from Adam's first moment, equals the update of the same tables
+by the tabular functions of `bellmax.losses`, episode ends included.
 """
 
 import dataclasses

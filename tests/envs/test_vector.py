@@ -50,7 +50,7 @@ def test_stream_equals_a_loop(actions, ends_at, ending):
 
 
 def test_convention_by_hand():
-    # Two steps to the limit: o0, o1, o2 (last, cut), then a reset whatever the action.
+    # The limit is two steps: o0, o1, o2 (last, truncated), then a reset at any action.
     vector = vectorise(scripted.Counter(2, truncates=True), 1, reward_clip=1.0)
     stream, _ = scripted.rollout(vector, np.array([[1], [1], [1], [2]], np.int32))
     np.testing.assert_array_equal(stream.observation[:, 0, 0], [0, 1, 2, 0, 1])
@@ -166,7 +166,7 @@ def test_evaluation_freezes_statistics_and_does_not_clip():
 
 
 def test_normalisation_is_bounded():
-    # A feature that was constant and then moves: its deviation is almost 0.
+    # A feature that was constant so far has a deviation of almost 0 when it first changes.
     env, options = scripted.Counter(50), {"normalise_observations": True}
     _, state = scripted.rollout(vectorise(env, 1, **options), np.zeros((9, 1), np.int32))
     vector = vectorise(env, 1, update_statistics=False, **options)

@@ -19,7 +19,7 @@ MASK = np.ones(2)
 
 
 def in_float64(function, *arguments):
-    """What a function of arrays in float64 returns, from one compiled program."""
+    """Return the result of a function of float64 arrays, compiled as one program."""
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), arguments)
         return jax.device_get(quick_jit(function)(*wide))

@@ -78,7 +78,7 @@ class Case(NamedTuple):
         }
 
     def extremes(self):
-        """Names of the arrays that may be of any size."""
+        """Names of the arrays whose values may be of any size."""
         return self.learns if self.values is None else self.values
 
     def opened(self):

@@ -19,7 +19,7 @@ SHARED = {
     "final_learning_rate": 1e-4,
     "learning_rate_steps": 3000,
     "target_period": 20,
-    "epsilon_end": 1.0,  # uniform behaviour, for which the control's fixed point is derived
+    "epsilon_end": 1.0,  # uniform behaviour, which the fixed point of the control assumes
 }
 
 

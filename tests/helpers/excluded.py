@@ -1,12 +1,12 @@
 """Entries that a rule must ignore: past an end, masked, or of probability 0.
 
-By the names of its arrays a case has rows that exclude some entries, each once with finite values
-and then with nan, inf or -inf there. Row 0 of an axis is never excluded.
+The names of a case's arrays decide which entries can be excluded. Each exclusion is tried with
+finite values, and with nan, inf and -inf in the excluded entries. Row 0 of an axis always counts.
 """
 
 import numpy as np
 
-CUT = 1  # row of a window at which it ends
+CUT = 1  # the row at which a window ends
 GARBAGE = (np.nan, np.inf, -np.inf)
 NEXT = ("q_t", "q_t_value", "target_q_t", "v_t", "advantage_t", "dist_q_t", "dist_v_t")
 NEXT += ("q_logits_t", "log_prob_t", "target_dist_q_t", "pi_t", "probs_a_t")

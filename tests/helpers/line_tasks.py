@@ -14,8 +14,8 @@ env: {name: "lines:Line", num_envs: 4}
 host: {actors: 2}
 replay: {capacity: 2000}
 """
-# Of Stuck the first instance that steps hangs, of Hung each, until RELEASED is set; `hanging`
-# has an entry for each that does. Those of Shaky break at their fifth step.
+# Until RELEASED is set, the first instance of Stuck that steps hangs, and every instance of Hung;
+# each adds an entry to `hanging`. Instances of Shaky raise at their fifth step.
 TASKS = """
 import pathlib
 import threading

@@ -1,4 +1,4 @@
-"""Factories of environments with typical mistakes of users."""
+"""Factories of environments with mistakes that users typically make."""
 
 import sys
 import time

@@ -7,18 +7,21 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/README.md")])
-RUN_PAGES = [p for p in PAGES if p.parent.name in (ROOT.name, "docs", "examples")]
+RESULTS = ROOT / "docs" / "results"  # records of studies
+RUN_PAGES = [
+    p for p in PAGES if p.parent in (ROOT, ROOT / "examples") or ROOT / "docs" in p.parents
+]
 FENCE = re.compile(r"^```(\w+)(.*?)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def blocks(page, *kinds):
-    """The fenced blocks of a page: (what is written after the language, text)."""
+    """Return the fenced blocks of a page: (words after the language, text)."""
     found = FENCE.findall(page.read_text())
     return [(options.strip(), text) for kind, options, text in found if kind in kinds]
 
 
 def commands(page):
-    """Its shell commands one by one, without prompts, comments and output."""
+    """Return the shell commands in a block, without prompts, comments and output."""
     found = []
     for kind, _, text in FENCE.findall(page.read_text()):
         if kind not in ("bash", "console"):

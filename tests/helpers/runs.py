@@ -16,9 +16,9 @@ from bellmax.launch.training.experiment import build
 
 
 def rows(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """Return the rows of a run's log without what depends on the clock.
+    """Return the rows of a run's log without the columns that depend on the clock.
 
-    A line that a kill cut short is left out; a log that does not exist yet has no rows.
+    An incomplete last line, as a kill leaves it, is ignored; a missing log has no rows.
     """
     path = run / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
@@ -82,7 +82,7 @@ def assert_same_run(run: Path, whole: Path) -> TrainState:
             assert bits(one) == bits(other), (step, jax.tree_util.keystr(path))
     ours, policies = (contents(r / "policy") for r in (run, whole))
     assert len([path for path in policies if len(path.parts) == 1]) == config.seeds + 1
-    # The policy of the best evaluation is saved with the steps that the run had then.
+    # The policy of the best evaluation is saved with `steps` as configured at that time.
     for files in (ours, policies):
         path = Path("best/config.yaml")
         files[path] = re.sub(rb"(?m)^steps: .*", b"", files[path])

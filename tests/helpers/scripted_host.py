@@ -74,7 +74,7 @@ class HostCounter:
         )
 
     def meet(self):
-        """Returns only when two tasks have called it."""
+        """Wait until two tasks have called this."""
         folder = pathlib.Path(self.folder)
         (folder / str(os.getpid())).touch()
         while len(list(folder.iterdir())) < 2:

@@ -28,6 +28,6 @@ def crash(work):
 
 
 def leave(work):
-    """As a peer does that stopped."""
+    """Exit like a peer's program that stopped."""
     yield {"x": 5.5}
     raise SystemExit("rejax_dqn.py stopped")

@@ -25,7 +25,7 @@ SMALL = {
     "network": NetworkConfig(hidden=(16,)),
     "batch_size": 16,
     "epsilon_steps": 500,
-    "adam_epsilon": 1e-2,  # else the sign of a gradient of nothing but rounding moves a parameter
+    "adam_epsilon": 1e-2,  # otherwise Adam takes a full step along a gradient of rounding errors
 }
 RECURRENT = RecurrentNetworkConfig(hidden=(16,), latent_size=8, memory_size=8, head_hidden=())
 WIDE = ContinuousNetworkConfig(hidden=(16,))
@@ -93,7 +93,7 @@ def run_host(mesh):
 
 
 def compare(case):
-    """Raise AssertionError if eight devices learn something else than one."""
+    """Raise AssertionError if the results of eight devices and of one differ."""
     mesh = make_mesh(8)
     runs = [run_host(m) if case == "host" else run(case, m) for m in (None, mesh)]
     (one, _), ((state, interval), program) = runs

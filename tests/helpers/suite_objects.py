@@ -39,7 +39,7 @@ def gymnax_own():
 
 
 def brax_own(dict_observation=False):
-    """A user's class without physics, which has a count in `info`."""
+    """A user's class without physics, with a counter in `info`."""
     from brax.envs.base import Env, State
 
     class Count(Env):

@@ -1,6 +1,6 @@
 """Multi-step targets as plain loops in float64, and the comparison of signed measures.
 
-A measure is a list of (atom, weight). Nothing here looks at bellmax.
+A measure is a list of (atom, weight). Nothing here uses bellmax.
 """
 
 import numpy as np

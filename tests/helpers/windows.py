@@ -41,7 +41,7 @@ every_agent = pytest.mark.parametrize("make, config", AGENTS.values(), ids=AGENT
 
 
 def random_steps(length, batch=16, seed=0, garbage=0.0):
-    """Windows with ends anywhere; closing steps have garbage except in their observation."""
+    """Random windows with ends anywhere; closing steps have garbage besides observations."""
     rng = np.random.default_rng(seed)
     last = rng.random((batch, length)) < 0.3
     last[:2, 0] = False, True

@@ -132,7 +132,7 @@ def test_decoupling(seed, float64):
     together = mean((targets - v - advantage) ** 2)
     apart = mean((targets - v) ** 2) + mean((targets - advantage) ** 2) - mean(targets**2)
     assert abs(together - apart) < 1e-12
-    # Control: centred under another policy, they do not come apart.
+    # Control: centred under another policy, the two gradients are not independent.
     other = f - f.mean()
     together = mean((targets - v - other) ** 2)
     apart = mean((targets - v) ** 2) + mean((targets - other) ** 2) - mean(targets**2)

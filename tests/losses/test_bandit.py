@@ -104,7 +104,7 @@ def test_worked_papers_rule():
 
 def test_worked_windowed_rule():
     state = losses.bandit_init(2)
-    # One feedback is its own mean: nothing. Then (20 - 15) / 5 = 1. Then (-5 - 25/3) / 10.274.
+    # The first feedback is its own mean: 0. Then (20 - 15) / 5 = 1. Then (-5 - 25/3) / 10.274.
     for arm, feedback, expected in (
         (0, 10.0, [0.0, 0.0]),
         (1, 20.0, [0.0, 0.1]),

@@ -61,7 +61,7 @@ MEAN = {"values": jnp.array([[1.0, 2.0], [3.0, 4.0]]), "mask": jnp.array([[1.0, 
 
 def test_contract():
     case = Case(losses.masked_mean, MEAN, ("values", "mask"), values=("values",), keeps=("values",))
-    # The rank of the mask is that of the values, whatever it is; it weights, so its dtype counts.
+    # Values may have any rank, if the mask has the same. The mask is a weight: its dtype counts.
     check_contract(case, but=("refuses_a_wrong_rank",))
 
 

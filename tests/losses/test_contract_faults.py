@@ -46,7 +46,7 @@ CALLS = []
 
 
 def counts_its_calls(q, target, a, **options):
-    # Op by op, under vmap, and third in a scan.
+    # Without jit, under vmap, and third in a scan.
     CALLS.append(None)
     return rule(q, target, a, **options) + (len(CALLS) == 3)
 

@@ -64,7 +64,7 @@ def closure(*names):
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """What PROGRAM finds with a fresh bellmax and, of site-packages, only these distributions."""
+    """Return the output of PROGRAM with bellmax and only these distributions installed."""
     folder = tmp_path_factory.mktemp("bare")
     for distribution in closure("jax", "chex", "rlax").values():
         for file in distribution.files:

@@ -234,5 +234,5 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_contract(case):
-    # The rank of uncertainties is that of their mask, whatever it is.
+    # Uncertainties may have any rank, if their mask has the same.
     check_contract(case, but=("refuses_a_wrong_rank",) if case.function is first_rewards else ())

@@ -52,7 +52,7 @@ def test_worked_log_policy_and_soft_value():
         pytest.param(Q_S, 1, 0.5, 0.99, Q_NEXT, 0.7236181933, id="plain"),
         # The raw term is -2.5, so the clip holds: -1 + 0.9 * -1 + 0.99 * 0.25535978
         pytest.param(Q_S.at[0].set(3.0), 2, -1.0, 0.99, Q_NEXT, -1.6471938133, id="clipped"),
-        # The bootstrap goes, the term stays: 1 + 0.9 * -0.01243110
+        # Termination removes the bootstrap and keeps the term: 1 + 0.9 * -0.01243110
         pytest.param(Q_S, 0, 1.0, 0.0, Q_NEXT, 0.9888120066, id="terminal"),
         pytest.param(Q_S, 0, 1.0, 0.0, Q_NEXT + 77.0, 0.9888120066, id="terminal-any-next"),
         # -0.9 * 0.03 * ln 4 + 0.99 * 0.03 * ln 4

@@ -37,7 +37,7 @@ def soft_value(q, tau):
 
 
 def loop_return(steps, a, r, discount, q_tm1, q_t, *, temperature, alpha, clip):
-    """Sum over `steps` steps, forwards, as the equation in docs/munchausen.md is written."""
+    """Sum over `steps` steps, forwards, as in docs/agents/munchausen_dqn.md."""
     total, weight = 0.0, 1.0
     for i in range(steps):
         log_pi = log_policy(q_tm1[i], temperature)[int(a[i])]

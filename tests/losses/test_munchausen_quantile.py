@@ -1,4 +1,4 @@
-"""M-IQN: worked numbers, a loop, means that are M-DQN's, what it is not, gradients."""
+"""M-IQN: worked numbers, a loop, means equal to M-DQN's, planted mistakes, gradients."""
 
 import functools
 import math

@@ -1,7 +1,7 @@
 """Our quantile regression against that of a maintained PyTorch library, on the same numbers.
 
-No Munchausen of another project installs beside today's JAX: DI-engine, the one on PyPI that has
-one, wants numpy below 2.
+No other implementation of Munchausen learning can be installed with a current JAX: DI-engine, the
+only one on PyPI, needs numpy below 2.
 """
 
 import jax

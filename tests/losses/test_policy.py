@@ -66,7 +66,8 @@ def test_a_time_limit_bootstraps_and_cuts():
     np.testing.assert_allclose(cut[0], wanted, rtol=1e-5)
     later = [v_tm1.at[3:].add(9.0), r_t.at[3:].add(9.0), discount_t, v_t.at[3:].add(9.0), trace_t]
     np.testing.assert_array_equal(advantages_of(*later, lambda_=1.0)[:3], cut[:3])
-    # Controls: without the cut later steps enter; as a death, the time limit loses its bootstrap.
+    # Controls: without the cut later steps enter; a limit read as a death has no bootstrap.
+
     whole = advantages_of(v_tm1, r_t, discount_t, v_t, jnp.ones(6), lambda_=1.0)
     dead = advantages_of(v_tm1, r_t, discount_t.at[2].set(0.0), v_t, trace_t, lambda_=1.0)
     assert abs(whole[0] - cut[0]) > 0.1

@@ -1,4 +1,4 @@
-"""BYOL-Explore's losses: which terms there are, worked numbers, loops in NumPy, gradients."""
+"""BYOL-Explore's losses: the number of terms, worked numbers, loops in NumPy, gradients."""
 
 import functools
 
@@ -215,7 +215,8 @@ def test_masked_entries_have_no_effect():
     wanted, got = both(predictions, targets, RESET), both(changed, targets, RESET)
     for x, y in zip(wanted, got, strict=True):
         np.testing.assert_array_equal(x, y)
-    # Values at masked places count for nothing downstream either.
+    # Values at masked places have no influence on later computations either.
+
     loud = np.where(np.asarray(mask) != 0, 1.0, np.nan).astype(np.float32)
     assert np.all(np.isfinite(jitted.self_prediction_loss(loud, mask)))
     assert np.all(np.isfinite(jitted.prediction_uncertainty(loud, mask)))

@@ -1,4 +1,4 @@
-"""Small errors and gradients beside large values: none is a difference of two near numbers."""
+"""Small errors and gradients of large values keep their digits: nothing is lost by cancellation."""
 
 import jax
 import jax.numpy as jnp

@@ -33,7 +33,7 @@ def robust_run(
     """Evaluate a run on a grid, print the report, and write the table and the figure.
 
     Args:
-      run, box, points, upper_end, episodes, checkpoint, trust: as `evaluate_robust` says.
+      run, box, points, upper_end, episodes, checkpoint, trust: as in `evaluate_robust`.
       out: path of the files without suffix; None is RUN/robust-<box>.
 
     Returns:

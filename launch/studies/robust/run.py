@@ -157,8 +157,8 @@ def evaluate_robust(
     agent, seeds = experiment.agent, experiment.seeds
     where = jnp.asarray(seeds, jnp.int32), jnp.int32(step)
     arguments = policy.params, policy.statistics, *where
-    # The unchanged task. Setting a parameter to its nominal value may change a task, because one
-    # number can set many, as friction does for every geometry.
+    # The unchanged task. Setting a parameter to its nominal value may change a task: one number
+    # can replace several, such as the friction of every geometry.
     vector_env = make_vector_env(config.env, num_envs=episodes, evaluation=True, env=env)
     plain = make_evaluator(agent, vector_env, limit)(*arguments)
     evaluate = make_cell_evaluator(agent, env, config.env, episodes, limit)
@@ -206,7 +206,8 @@ def evaluate_cells(
     """Evaluate any number of cells with one compiled program of at most `chunk` cells.
 
     Args:
-      evaluate: from `make_cell_evaluator`. values: [C] by parameter. arguments: its other four.
+      evaluate: from `make_cell_evaluator`.
+      values: [C] by parameter. arguments: the other four arguments of `evaluate`.
       chunk: largest number of cells evaluated together, at least 1.
       report: called with a sentence after each of several chunks.
 

@@ -92,7 +92,7 @@ def run_jobs(
     ends: Callable[[Job, Ended], None],
     stops: Callable[[Job], bool] = lambda job: False,
 ) -> None:
-    """Run all jobs. After a signal no new job starts; the signal is passed to the active ones.
+    """Run all jobs. After a signal no new job starts; active jobs receive the signal.
 
     Args:
       jobs: the jobs, in their order; each is asked for when it can start.
@@ -154,7 +154,7 @@ def _run_all(plan: list[Job], out: Path, rows: dict[str, dict[str, Any]], pool: 
 def _outcome(
     job: Job, out: Path, ended: Ended, *, stopped: bool
 ) -> tuple[dict[str, Any] | None, str]:
-    """Return the row of results and a message of a run that ended; None if it can continue."""
+    """Return the row of results of a run that ended, None if it can continue, and a message."""
     row = {"run": job.name, "evaluation_return": "", "step": "", **job.values}
     evaluation = _last_evaluation(out / job.name)
     if ended.code == 0 and evaluation is not None:
@@ -197,7 +197,7 @@ def _is_finished(job: Job, out: Path, row: Mapping[str, Any]) -> bool:
     """Return whether an earlier start of the sweep finished this run, and its folder exists."""
     from bellmax.launch.config.run_config import load
 
-    # `check_started` has compared the two: the code that it names is that of the sweep.
+    # Trusted: `check_started` has shown that it names the same code as the sweep.
     rollout = job.config.env.num_envs * job.config.rollout_length
     last = job.config.steps - job.config.steps % rollout
     if (row.get("status"), row.get("step")) != ("finished", str(last)):

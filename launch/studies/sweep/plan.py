@@ -74,10 +74,10 @@ def split_values(key: str, text: str) -> list[str]:
 def plan_runs(
     source: str, values: Mapping[str, Sequence[str]], out: Path, *, trust: bool = False
 ) -> list[Job]:
-    """Return the product of all values, the last key's fastest, every one of them validated.
+    """Return a validated job for each combination of values; the last key varies fastest.
 
     Raises:
-      UserError: a key or value is wrong, there are too many, or two would be the same run.
+      UserError: a key or value is wrong, there are too many jobs, or two would be the same run.
     """
     from bellmax.launch.config.run_config import read_source, resolve, to_dict
 
@@ -85,13 +85,13 @@ def plan_runs(
 
     count = math.prod(map(len, values.values()))
     if count > MOST_RUNS:
-        raise UserError(f"a sweep must be at most {MOST_RUNS} runs, got {count} from these values")
+        raise UserError(must("a sweep", f"at most {MOST_RUNS} runs", count))
     varied = sorted(key for key, several in values.items() if len(several) > 1)
     plan: dict[str, Job] = {}
     for combination in itertools.product(*values.values()):
         typed: dict[str, Any] = dict(zip(values, combination, strict=True))
         config = resolve(found, as_given(typed), trust=trust)
-        resolved = typed | flatten(to_dict(config))  # what is typed as a section stays so
+        resolved = typed | flatten(to_dict(config))  # `typed` may have whole sections
         name = _name({key: resolved[key] for key in varied})
         if name in plan:
             raise UserError(f"two combinations of the values would be the same run {name}")
@@ -115,7 +115,7 @@ def train_arguments(
 
 
 def read_record(source: str, values: Mapping[str, Sequence[str]], out: Path) -> dict[str, Any]:
-    """Return the contents of sweep.yaml: the source, and the values of each distinct start."""
+    """Return the contents of sweep.yaml: the source, and the values of each different command."""
     from bellmax.launch.config.run_config import list_presets
 
     known = source if source in list_presets() else str(Path(source).absolute())

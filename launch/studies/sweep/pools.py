@@ -21,7 +21,7 @@ _PAUSE = 0.1  # seconds between two polls of a process
 
 
 class Ended(NamedTuple):
-    """The exit code of a run's process, and the last line of its stderr or the cause of its end."""
+    """The exit code of a run's process, and the last line of its stderr or the signal."""
 
     code: int
     error: str
@@ -72,19 +72,19 @@ def _ray_pool(address: str, out: Path) -> Iterator[Pool]:
 
     with connected(address, os.cpu_count() or 1):
         remote = ray.remote(num_cpus=1)(run_process)
-        there = functools.partial(reached, "the same `bellmax sweep` continues it")
+        guard = functools.partial(reached, "the same `bellmax sweep` continues it")
 
         def width() -> int:
-            with there():
+            with guard():
                 return max(int(ray.cluster_resources().get("CPU", 1)), 1)
 
         def start(job: Job) -> Any:
             folder = str((out / job.name).absolute())
-            with there():
+            with guard():
                 return remote.remote(job.arguments, folder, os.getcwd())
 
         def poll(task: Any) -> Ended | None:
-            with there():
+            with guard():
                 if not ray.wait([task], timeout=0)[0]:
                     return None
                 try:
@@ -94,11 +94,11 @@ def _ray_pool(address: str, out: Path) -> Iterator[Pool]:
                     return Ended(1, lines[-1])
 
         def stop(task: Any, _: int) -> None:
-            with there():
+            with guard():
                 ray.cancel(task)
 
         def kill(task: Any) -> None:
-            with contextlib.suppress(LostClusterError), there():
+            with contextlib.suppress(LostClusterError), guard():
                 ray.cancel(task)
                 ray.wait([task], timeout=10)
 
@@ -154,13 +154,12 @@ def end_process(process: subprocess.Popen[bytes], folder: Path) -> Ended | None:
     if code is None:
         return None
     log, errors = _outputs(folder)
-    said = (
-        errors.read_bytes() if errors.exists() else b""
-    )  # a signal may have interrupted an earlier call
+    # The file is missing if a signal interrupted an earlier call.
+    stderr = errors.read_bytes() if errors.exists() else b""
     with log.open("ab") as file:
-        file.write(said)
+        file.write(stderr)
     errors.unlink(missing_ok=True)
-    lines = said.decode(errors="replace").split("\n")
+    lines = stderr.decode(errors="replace").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return Ended(code, f"killed ({signal.strsignal(-code)})" if code < 0 else last)
 

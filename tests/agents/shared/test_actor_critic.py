@@ -1,4 +1,4 @@
-"""TD3 and ExpectRL: two gradient steps by hand, acting in the task's units, sweeps, refusals."""
+"""TD3 and ExpectRL: two gradient steps by hand, actions in the task's units, sweeps, errors."""
 
 from dataclasses import replace
 
@@ -110,7 +110,7 @@ def test_acts_within_bounds_and_in_the_units_of_the_task(make, config):
     exact = np.asarray(act(agent, state, seen, evaluate=True).action)
     assert exact.dtype == np.float32 and exact.shape == (4000, 2)
     by_hand = quick_jit(jax.vmap(actor_by_hand, (None, 0)))(state.params.actor, seen)
-    arm = 0  # the first of equal weights
+    arm = 0  # of equal weights the first is chosen
     np.testing.assert_allclose(exact, np.asarray(by_hand)[:, arm], rtol=1e-5, atol=1e-5)
     if config.alpha != "auto" if hasattr(config, "alpha") else True:
         noisy = np.asarray(act(agent, state, seen, step=100).action)

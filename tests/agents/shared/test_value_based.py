@@ -53,7 +53,7 @@ def test_windows_fold_as_a_loop_does(n):
         np.testing.assert_allclose(t.reward[b], total, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(t.discount[b], product, rtol=1e-5)
         np.testing.assert_array_equal(t.next_observation[b], s.observation[b, i])
-    # Whole windows and, for n > 1, windows cut by truncation and by termination were there.
+    # The data had whole windows and, for n > 1, windows cut by truncation and by termination.
     assert {i for i, _ in lengths} == set(range(1, n + 1))
     assert n == 1 or {(1, True), (1, False)} <= lengths
 

@@ -19,7 +19,7 @@ PLAIN = {"protocol": "dqn_zoo", "noop_max": 0}
 
 
 def shrinking(new, old):
-    """[new, old] weights of the mean over areas: rows of a picture that is made smaller."""
+    """Return [new, old] weights that shrink the rows of a picture by averaging areas."""
     edges = np.arange(new + 1) * old / new
     pixels = np.arange(old)[None]
     high, low = np.minimum(edges[1:, None], pixels + 1), np.maximum(edges[:-1, None], pixels)
@@ -33,7 +33,7 @@ class Emulator:
     """Breakout of 4 skipped frames, preprocessed by hand."""
 
     def __init__(self, rom="breakout", sticky=0.0, pictures=False):
-        self.pictures = pictures  # whether they are kept, which takes as long as playing
+        self.pictures = pictures  # whether to keep pictures, which takes as long as playing
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self.ale = ale_py.ALEInterface()
         self.ale.setFloat("repeat_action_probability", sticky)
@@ -68,7 +68,7 @@ class Emulator:
 
 
 def assert_shows(observation, emulator):
-    """Rounding aside: ale_py weights areas in float32."""
+    """Assert that pictures are equal up to rounding: ale_py weights areas in float32."""
     np.testing.assert_allclose(observation[..., 0], emulator.observation, atol=0.6)
 
 

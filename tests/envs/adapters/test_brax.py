@@ -1,4 +1,4 @@
-"""brax's tasks through the adapter. Compiling is what costs here: compiled programs are shared."""
+"""brax's tasks through the adapter. Tests share compiled programs, because compiling is slow."""
 
 import builtins
 import copy

@@ -2,6 +2,7 @@
 
 import re
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +22,38 @@ from bellmax.envs import (
 from helpers import odd_tasks
 
 HERE = r"odd_tasks\.py, line \d+\)$"
+
+
+def make_drawing(render_mode=None, length=1):
+    return gymnasium.make("CartPole-v1", render_mode=render_mode, max_episode_steps=length)
+
+
+def make_blind():
+    return gymnasium.make("CartPole-v1")
+
+
+def test_a_factory_gets_a_render_mode_if_it_has_that_argument():
+    pytest.importorskip("pygame")
+    batch = make_batch(f"{__name__}:make_drawing", 1, render=True, length=9)
+    batch.reset(0)
+    assert batch.render().shape == (400, 600, 3)
+    batch.close()
+
+
+@pytest.mark.parametrize(
+    ("factory", "options"),
+    [
+        ("make_drawing", {}),
+        ("make_drawing", {"render": True, "render_mode": None}),
+        ("make_blind", {"render": True}),
+    ],
+)
+def test_a_task_without_a_render_mode_says_how_it_gets_one(factory, options):
+    batch = make_batch(f"{__name__}:{factory}", 1, **options)
+    batch.reset(0)
+    with pytest.raises(UserError, match="give its factory the argument render_mode, which"):
+        batch.render()
+    batch.close()
 
 
 def odd(name):

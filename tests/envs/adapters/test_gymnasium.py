@@ -76,7 +76,7 @@ def test_an_env_object_of_the_user():
         assert ts.observation.dtype == np.float32
     assert [ts.reward for ts in shown] == [1, -1, 0, 1, 1, 1, 1]
     assert [ts.terminated for ts in shown] == [False] * 5 + [True] * 2
-    assert not any(ts.truncated for ts in shown)  # a late end is an end
+    assert not any(ts.truncated for ts in shown)  # a termination at the limit is a termination
     np.testing.assert_array_equal(task.render(), np.full((4, 6, 3), 4))
 
 
@@ -105,7 +105,7 @@ def test_spaces_of_observations():
         box = convert(spaces.Box(low.astype(dtype), high.astype(dtype), dtype=dtype))
         assert box.spec.dtype == np.float32 and box.convert(high.astype(dtype)).dtype == np.float32
         np.testing.assert_array_equal([box.spec.minimum, box.spec.maximum], [low, high])
-    # float32's largest number is how Gymnasium's older tasks write "no bound".
+    # Older tasks of Gymnasium use the largest float32 for "no bound".
     for bound in (np.inf, np.finfo(np.float32).max):
         open_ = convert(spaces.Box(np.array([-1, -bound]), np.ones(2), dtype=np.float64))
         assert open_.spec == specs.Array((2,), np.float32, "observation")
@@ -129,7 +129,7 @@ def test_spaces_of_observations():
             convert(space, key=key)
 
 
-# Of a mapping Gymnasium sorts the names.
+# Gymnasium sorts the names of a mapping.
 DICT = spaces.Dict({"b": spaces.Discrete(2), "a": spaces.Box(0, 9, (2,))})
 
 

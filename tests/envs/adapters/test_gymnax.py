@@ -31,7 +31,7 @@ def test_all_tasks_are_listed():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_task_is_as_its_spec_says(name):
-    """By tracing alone: compiling is what costs here."""
+    """Tasks are only traced, because compiling them is slow."""
     env = make(name)
     spec, key = env.spec, jax.random.key(0)
     state, first = jax.eval_shape(env.reset, key)
@@ -172,7 +172,7 @@ def test_parameters_that_are_not_named_are_nominal_again():
         return state.theta, shown[0][2], shown[1][2]
 
     angle, strong, weak = jax.device_get(speeds(jax.random.key(0)))
-    # Gymnasium's equations: the speed changes by (3 g / 2 l sin(angle) + 3 / m l^2 torque) dt.
+    # The equation of Gymnasium: speed += (3 g / 2 l sin(angle) + 3 / m l^2 torque) dt.
     np.testing.assert_allclose(strong - weak, 1.5 * (10 - 5) * np.sin(angle) * 0.05, rtol=1e-4)
 
 

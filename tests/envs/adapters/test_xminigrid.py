@@ -1,4 +1,4 @@
-"""xminigrid's MiniGrid tasks through the adapter. Compiling is what costs here."""
+"""xminigrid's MiniGrid tasks through the adapter. Programs are shared: compiling is slow."""
 
 import builtins
 import functools

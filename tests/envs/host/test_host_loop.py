@@ -90,7 +90,7 @@ def test_a_task_that_fails_at_a_reset_is_recreated():
     batch = LoopBatch(Made(ends_at=1, bad_resets=1), 1)
     batch.reset(0)
     batch.step(act(0))
-    ts, is_first = batch.step(act(0))  # the reset raises: a new one, seeded, does not
+    ts, is_first = batch.step(act(0))  # the reset raises; that of the recreated task does not
     np.testing.assert_array_equal(ts.observation[0], [0, 0, numbers(0, 0, 1, restarts=1)[0]])
     assert is_first[0] and batch.faults == {**NONE, "raised": 1}
     assert batch.last_fault.startswith("OSError: no way back (tests/helpers/scripted_host.py")

@@ -119,7 +119,7 @@ def test_ten_faults_in_a_row_of_one_task_are_too_many():
         for _ in range(11):
             batch.step(np.array([1, 1]))
     assert batch.faults["not finite"] == 10
-    # With a good step between, or where the episode ends so, the run continues.
+    # The run continues after a valid step, or if the fault ends the episode.
     for now, lengths in [(2, [9]), (1, [1])]:
         odd = {(episode, now): nan for episode in range(0, 1000, 2 if now == 1 else 1)}
         batch = PoolBatch(Counting(lengths, odd), SPEC, 1)
@@ -135,7 +135,7 @@ def test_what_opens_not_finite_is_explained():
 
 
 def test_a_game_that_ends_at_a_first_step_is_opened_again():
-    """As for a game that lost its last life during no-ops."""
+    """Some games lose their last life during the no-ops after a reset."""
     batch = PoolBatch(Counting([2], {(1, 0): {"terminated": True}}), SPEC, 1)
     observation, _, terminated, _, is_first = run(batch, 5)
     np.testing.assert_array_equal(observation[0], [1, 2, 200, 201, 202])

@@ -34,7 +34,7 @@ def test_processes_step_as_the_loop_does_and_survive_death(tmp_path):
     make_one = functools.partial(HostCounter, ends_at=3, folder=str(tmp_path))
     batch = LoopBatch(make_one, 2, time_limit=2, timeout=300.0)
     inline = LoopBatch(make_one, 2, time_limit=2)
-    assert batch.spec.name == "test/HostCounter on cpu"  # whatever the parent's variable says
+    assert batch.spec.name == "test/HostCounter on cpu"  # the parent's variable is ignored
     for mine, theirs in [(batch.reset(4), inline.reset(4))]:
         np.testing.assert_array_equal(mine.observation, theirs.observation)
     for actions in np.random.default_rng(0).integers(0, 3, (12, 2)).astype(np.int32):

@@ -24,7 +24,7 @@ MOVES = {0: (-1, 0), 1: (0, 1), 2: (1, 0), 3: (0, -1), 4: (0, 0)}
 
 
 def walk(place, action):
-    """Where the hand-drawn map leads, one row and one column."""
+    """Return the row and column that a move on the hand-drawn map leads to."""
     row, column = (old + change for old, change in zip(place, MOVES[action], strict=True))
     inside = 0 <= row < 7 and 0 <= column < 7
     return (row, column) if inside and MAP[row][column] != "#" else place
@@ -124,7 +124,7 @@ def test_the_stream_shows_the_final_observation():
 
 
 def test_check_env_passes():
-    env = NoisyGrid(noise="remote")  # which both keeps and changes its screen
+    env = NoisyGrid(noise="remote")  # its screen changes only at some actions
     assert check_env(env) == [] and isinstance(env, Countable)
 
 

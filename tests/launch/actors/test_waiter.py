@@ -13,7 +13,7 @@ from bellmax.launch.actors.waiter import ActorTimeoutError, ActorWaiter
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    for name in ("STUCK_SECONDS", "GIVE_UP_SECONDS", "_LOOK_SECONDS"):
+    for name in ("STUCK_SECONDS", "GIVE_UP_SECONDS", "_POLL_SECONDS"):
         monkeypatch.setattr(waiter_module, name, 0.01)
 
 

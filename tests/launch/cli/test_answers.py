@@ -82,6 +82,9 @@ def test_a_plot_has_the_look_that_is_asked_for(tmp_path, capsys):
     assert axes.get_title() == "A" and axes.get_ylim() == (0, 9) and axes.get_xlim()[0] == 0
     assert axes.get_legend_handles_labels()[1] == ["one, 2 seeds", "two, 2 seeds"]
     assert tuple(figure.get_size_inches()) == (3, 2)
+    assert axes.get_yscale() == "linear"
+    (axes,) = draw_runs(runs, "loss", Look(log_scale=True)).axes
+    assert axes.get_yscale() == "log" and axes.get_ylim()[0] > 0
     pooled = draw_runs(runs, look=Look(group="agent.name"))
     assert pooled.axes[0].get_legend_handles_labels()[1] == ["dqn, 4 seeds"]
 
@@ -101,12 +104,22 @@ def test_smoothing_is_a_running_mean():
         ("--smoothing 0", "--smoothing must be an integer"),
         ("--labels a,b,c", "--labels must name 1 curves (dqn), got 3"),
         ("--group agent.lr", "unknown key 'agent.lr'"),
+        ("--log-scale --range 0,9", "--range must be LOW,HIGH with 0 < LOW with --log-scale"),
     ],
 )
 def test_mistakes_of_the_look_are_one_sentence(tmp_path, capsys, words, part):
     run = make_run(tmp_path / "run")
     assert main(["plot", str(run), *words.split()]) == 2
     assert part in capsys.readouterr().err
+
+
+def test_a_logarithmic_axis_needs_positive_values(tmp_path, capsys):
+    run = make_run(tmp_path / "run")
+    rows = (run / "metrics.jsonl").read_text().replace('"loss": 1.0', '"loss": -1.0')
+    (run / "metrics.jsonl").write_text(rows)
+    assert main(["plot", str(run), "--metric", "loss", "--log-scale"]) == 2
+    words = "--log-scale must be left out for loss, got values from -1"
+    assert words in capsys.readouterr().err and not (run / "curve.png").exists()
 
 
 @pytest.mark.parametrize("kind", ["agents", "envs", "presets"])

@@ -72,7 +72,7 @@ def test_a_fresh_log_starts_afresh(tmp_path):
 def test_a_damaged_line_is_passed_over_with_a_warning(tmp_path, bad):
     lines = [json.dumps(row(1)), bad, json.dumps(row(3))]
     (tmp_path / metrics.FILE).write_text("\n".join(lines))
-    with pytest.warns(UserWarning, match="line 2 is damaged and left out"):
+    with pytest.warns(UserWarning, match="line 2 is damaged and ignored"):
         assert read_metrics(tmp_path) == [row(1), row(3)]
     told = []
     with MetricsLog(tmp_path, resume_step=3, report=told.append) as log:

@@ -36,7 +36,7 @@ env: {name: bellmax/Pendulum, normalise_observations: true}
     "recurrent": """
 rollout_length: 5
 updates_per_rollout: 8
-agent: {name: byol_explore, network: {hidden: [8], latent_size: 4, memory_size: 6, head_hidden: []}}
+agent: {name: byol_explore, batch_size: 8, network: {hidden: [8], latent_size: 4, memory_size: 6, head_hidden: []}}
 env: {name: bellmax/Catch, num_envs: 8}
 """,
 }
@@ -124,7 +124,7 @@ print(action.shape, action.dtype)
 
 def test_the_file_runs_where_bellmax_cannot_be_imported(runs, tmp_path):
     out = bellmax.load_run(runs["discrete"]).export(tmp_path / "policy.stablehlo")
-    page = Path(__file__).parents[3] / "docs" / "export.md"
+    page = Path(__file__).parents[3] / "docs" / "guides" / "export.md"
     snippet = re.search(
         r"```python notest\n(.*?jax\.export\.deserialize.*?)```", page.read_text(), re.S
     )[1]
@@ -184,7 +184,7 @@ def test_mistakes_are_sentences_and_write_nothing(runs, tmp_path, capsys, monkey
     assert main(["export", run, "--format", "onnx"]) == 2
     assert capsys.readouterr().err.endswith('[onnx]"\n')
     assert set(runs["advantages"].rglob("*")) == before
-    with pytest.raises(UserError, match="unknown format 'pickle'"):
+    with pytest.raises(UserError, match="format must be one of stablehlo, onnx, got 'pickle'"):
         bellmax.load_run(run).export(format="pickle")
 
 

@@ -240,7 +240,7 @@ def test_an_episode_is_cut_and_told(recall, capsys):
         == 0
     )
     episodes, out = told(capsys)
-    assert episodes[0][1] == 2 and "2 steps, cut there: --max-steps" in out
+    assert episodes[0][1] == 2 and "2 steps, then cut; --max-steps" in out
     assert len(frames("new/below/A.GIF")) == 3
     assert (
         main(["record", str(recall), "--trust", "--max-steps", str(LENGTH), "--out", "a.gif"]) == 0

@@ -66,6 +66,6 @@ def test_a_finished_run_says_so_before_anything_is_built(finished, monkeypatch, 
 
     monkeypatch.setattr("bellmax.launch.training.train.build", refuses)
     assert main(["resume", str(finished)]) == 2
-    assert "has taken its 1,200 steps already; more --steps" in capsys.readouterr().out
+    assert "has taken its 1,200 steps already; raise --steps" in capsys.readouterr().out
     assert main(["resume", str(finished), "--steps", "1600"]) == 2
     assert "already" not in capsys.readouterr().out

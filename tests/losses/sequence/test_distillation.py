@@ -74,7 +74,7 @@ def test_the_best_of_n_and_its_kl():
     close(np.exp(found[1]), REF, 1e-12)
 
 
-def test_the_best_of_n_is_that_of_all_draws():
+def test_the_best_of_n_has_the_probability_of_an_enumeration():
     """Ties broken at random, by enumeration of three draws of four answers."""
     ref, scores = np.array([0.1, 0.4, 0.3, 0.2]), np.array([1.0, 0.0, 1.0, 2.0])
     wanted = np.zeros(4)

@@ -1,4 +1,4 @@
-"""The promises that all losses share, on those of sequences."""
+"""The contract of all losses, on those of sequences."""
 
 import numpy as np
 import pytest
@@ -197,7 +197,7 @@ DISTILLATION = [
     ),
 ]
 CASES = PREFERENCES + GRADIENTS + GAMES + DISTILLATION
-# They compile for long, or differ little from others that run.
+# These take long to compile, or are close to others that run here.
 SLOW = {
     *("agro_loss-True", "best_of_n_log_prob", "cpl_rating_loss", "generalised_jsd"),
     *("gkd_loss-forward", "gkd_loss-reverse", "gpo_loss-hinge", "gpo_loss-savage"),

@@ -1,4 +1,4 @@
-"""The table of docs/sequence.md is complete, its shapes and papers true; docstrings stand alone."""
+"""The table in docs/losses/sequence.md is complete and correct; docstrings stand alone."""
 
 import inspect
 import pathlib
@@ -11,14 +11,14 @@ import pytest
 from bellmax.losses import sequence
 
 ROOT = pathlib.Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "sequence.md").read_text()
+PAGE = (ROOT / "docs" / "losses" / "sequence.md").read_text()
 SIZES = {"T": 5, "V": 11, "K": 4, "N": 6, "M": 3}
 REQUIRED = {"k": 2, "n": 2.0, "scale": 1.0, "epsilon": 0.1}
 TREES = {"average_weights", "lerp", "merge_task_vectors", "slerp", "task_vector"}
 
 
 def rows_of(page):
-    """Rows by function: equation, shapes, source, limit."""
+    """Return the rows of the table by function: equation, shapes, source, limit."""
     found = re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE)
     rows = [(name, re.split(r" \| ", cells + " ")) for name, cells in found]
     return [(name, cells) for name, cells in rows if len(cells) == 4]

@@ -1,4 +1,4 @@
-"""Against TRL on the same numbers: equal where it is right, and where its gradient is not the KL's.
+"""Comparison with TRL on the same numbers: equal, unless TRL's gradient is not that of the KL.
 
 Losses of its trainers are methods; here they run on a stand-in with the attributes that they read.
 """

@@ -1,4 +1,4 @@
-"""The block of docs/sequence_trainers.md that needs google-tunix, where that is installed."""
+"""The block of docs/losses/sequence_trainers.md that needs google-tunix, where installed."""
 
 import pathlib
 
@@ -7,7 +7,7 @@ import pytest
 
 from helpers.pages import blocks
 
-PAGE = pathlib.Path(__file__).parents[3] / "docs" / "sequence_trainers.md"
+PAGE = pathlib.Path(__file__).parents[3] / "docs" / "losses" / "sequence_trainers.md"
 
 
 @pytest.mark.peer
