@@ -36,7 +36,10 @@ env: {name: bellmax/Pendulum, normalise_observations: true}
     "recurrent": """
 rollout_length: 5
 updates_per_rollout: 8
-agent: {name: byol_explore, batch_size: 8, network: {hidden: [8], latent_size: 4, memory_size: 6, head_hidden: []}}
+agent:
+  name: byol_explore
+  batch_size: 8
+  network: {hidden: [8], latent_size: 4, memory_size: 6, head_hidden: []}
 env: {name: bellmax/Catch, num_envs: 8}
 """,
 }
