@@ -70,11 +70,10 @@ def fetch(repo: Repo, *, policies_only: bool = False) -> Path:
                 repo.name, revision=repo.revision, files_metadata=True, timeout=30
             )
             sizes = {one.rfilename: one.size or 0 for one in seen.siblings or []}
-        except (hub.errors.OfflineModeIsEnabled, OSError) as error:
-            if isinstance(error, hub.errors.HfHubHTTPError):
-                raise
-            options = {"revision": repo.revision, "local_files_only": True}
-            return Path(hub.snapshot_download(repo.name, **options))
+        except Exception as error:  # the type depends on what has no connection
+            if isinstance(error, (hub.errors.HfHubHTTPError, ValueError)):
+                raise  # the Hub has answered, or the name is none
+            return _fetched_before(hub, repo)
         names = [name for name in sizes if is_file_of_run(name)]
         if policies_only:
             names = [name for name in names if name == CONFIG or POLICY.fullmatch(name)]
@@ -83,6 +82,16 @@ def fetch(repo: Repo, *, policies_only: bool = False) -> Path:
         with _silent():
             options = {"revision": repo.revision, "allow_patterns": names}
             return Path(hub.snapshot_download(repo.name, library_name="bellmax", **options))
+
+
+def _fetched_before(hub: Any, repo: Repo) -> Path:
+    try:
+        options = {"revision": repo.revision, "local_files_only": True}
+        return Path(hub.snapshot_download(repo.name, **options))
+    except hub.errors.LocalEntryNotFoundError as error:
+        if folder := getattr(error, "snapshot_path", None):
+            return Path(folder)  # it lacks files, as those that are no run's were left out
+        raise
 
 
 def send(repo: Repo, files: Mapping[str, Path | bytes], *, private: bool) -> str:

@@ -27,7 +27,11 @@ class TensorBoardLogger:
         purge = None if resume_step is None else resume_step + 1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # from its dependencies
-            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
+            self._writer = SummaryWriter(
+                str(folder / "tensorboard"),
+                purge_step=purge,
+                filename_suffix=f".{time.time_ns()}",  # else two of one second are one file
+            )
             events: Any = self._writer.file_writer
             for summary in hparams(_flat(config), {"evaluation/episode_return": 0.0}):
                 events.add_summary(summary)
@@ -219,9 +223,9 @@ class CSVLogger:
     def _read(self) -> list[dict[str, str]]:
         if not self._path.is_file():
             return []
-        with self._path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, restval=""))
-        # A kill may have cut the last line short.
+        text = self._path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]  # a kill may have cut the last line short
+        rows = list(csv.DictReader(io.StringIO(whole), restval=""))
         return [row for row in rows if row.get("step", "").isdecimal() and None not in row]
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:

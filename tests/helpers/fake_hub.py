@@ -18,6 +18,7 @@ class FakeHub:
 
     def __init__(self):
         self.repos, self.requests, self.private, self.made = {}, [], set(), {}
+        self.address = ""
 
     def sha(self, repo):
         files = self.repos[repo]
@@ -34,7 +35,7 @@ class FakeHub:
             self.made[name] = asked
             status = 409 if name in self.repos else 200
             self.repos.setdefault(name, {})
-            return status, {}, {"url": f"https://hub/{name}", "name": name}
+            return status, {}, {"url": f"{self.address}/{name}", "name": name}
         if path == "/api/validate-yaml":
             return 200, {}, {"errors": [], "warnings": []}
         found = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/([a-z]+)(?:/([^/]+))?)?", path)
@@ -77,7 +78,7 @@ class FakeHub:
                 files[change["value"]["path"]] = base64.b64decode(change["value"]["content"])
             elif change["key"] == "deletedFile":
                 del files[change["value"]["path"]]
-        commit = {"commitUrl": f"https://hub/{repo}/commit/{self.sha(repo)}", "hookOutput": ""}
+        commit = {"commitUrl": f"{self.address}/{repo}/commit/{self.sha(repo)}", "hookOutput": ""}
         return 200, {}, {**commit, "success": True, "commitOid": self.sha(repo)}
 
     def _missing(self):
@@ -110,6 +111,7 @@ def serving(hub):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        hub.address = f"http://127.0.0.1:{server.server_port}"
+        yield hub.address
         server.shutdown()
         thread.join()

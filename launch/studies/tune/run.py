@@ -67,7 +67,8 @@ def tune(
       Interrupted: Ctrl-C or SIGTERM; the active runs were stopped with checkpoints.
     """
     check_jobs(jobs)
-    fixed, found = read_overrides(overrides), read_source(source)
+    typed, found = read_overrides(overrides), read_source(source)
+    fixed = {k: f"[{','.join(x)}]" if isinstance(x, list) else x for k, x in typed.items()}
     given = as_given(fixed)
     config = resolve(found, given, trust=trust)
     dimensions = read_space(space, found, given, trust=trust)
