@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from dm_env import specs
 
 from bellmax import UserError, must
 from bellmax.agents import Agent
-from bellmax.envs.errors import in_a_sentence
+from bellmax.envs.errors import in_a_sentence, without_warnings
 from bellmax.envs.options import check_choice, import_extra
 from bellmax.launch.config.run_config import load_to_play
 from bellmax.launch.distributed.files import write_whole
@@ -98,7 +99,8 @@ def export_run(
     check_choice("format", format, SUFFIXES)
     if format == "onnx":
         for module in ("jax2onnx", "onnxruntime"):
-            import_extra(module, "onnx")
+            with _without_messages():
+                import_extra(module, "onnx")
     out = run / f"policy{SUFFIXES[format]}" if out is None else out
     if out.is_dir():
         raise UserError(f"{out} is a folder; name a file for the policy")
@@ -251,7 +253,8 @@ def _make_onnx(policy: PlainPolicy) -> bytes:
         return action, *(after[name] for name in memory)
 
     shapes: Any = {name: ("n", *x.shape) for name, x in policy.inputs.items()}
-    with in_a_sentence("the policy cannot be written as ONNX, other than as StableHLO"):
+    failed = "the policy cannot be written as ONNX, other than as StableHLO"
+    with in_a_sentence(failed), _without_messages():
         model = jax2onnx.to_onnx(
             flat,
             [jax.ShapeDtypeStruct(shapes[name], x.dtype) for name, x in policy.inputs.items()],
@@ -260,6 +263,19 @@ def _make_onnx(policy: PlainPolicy) -> bytes:
             output_names=["action", *(f"next/{name}" for name in memory)],
         )
     return model.SerializeToString()
+
+
+@contextlib.contextmanager
+def _without_messages() -> Iterator[None]:
+    """Suppress what jax2onnx tells about parts of it that this jax lacks and no policy needs."""
+    logger = logging.getLogger("jax2onnx")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with without_warnings():
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 def _read_onnx(data: bytes) -> PlainAct:
