@@ -18,7 +18,7 @@ from bellmax.launch.training.experiment import build
 from helpers.fake_hub import FakeHub, serving
 from helpers.runs import contents
 
-huggingface_hub = pytest.importorskip("huggingface_hub")
+constants = pytest.importorskip("huggingface_hub.constants")
 NAME = "someone/pole"
 
 
@@ -27,7 +27,6 @@ def hub(tmp_path, monkeypatch):
     """An empty hub, which is that of huggingface_hub, and an empty cache."""
     hub = FakeHub()
     with serving(hub) as address:
-        constants = huggingface_hub.constants
         form = address + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "ENDPOINT", address)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", form)
@@ -220,7 +219,7 @@ def test_mistakes_are_sentences_and_leave_nothing(finished, hub, tmp_path, monke
 def test_a_policy_that_was_fetched_is_read_without_a_connection(finished, hub, monkeypatch):
     bellmax.load_run(finished).push(NAME)
     bellmax.load_policy(f"hf://{NAME}@main")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     asked = len(hub.requests)
     assert bellmax.load_policy(f"hf://{NAME}").initial_memory(1) == ()
     assert len(hub.requests) == asked
