@@ -169,7 +169,7 @@ class Export(OfRun):
 
 @dataclass(frozen=True, kw_only=True)
 class Push:
-    """Share a run on the Hugging Face Hub: policies, configuration, metrics, curve and video."""
+    """Share a run on the Hugging Face Hub."""
 
     # The folder of a run.
     run: str = argument("RUN")
