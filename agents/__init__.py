@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bellmax.agents.byol_explore import make_byol_explore
+    from bellmax.agents.c51 import make_c51
     from bellmax.agents.configs.actor_critic import ActorCriticConfig, ExpectRLConfig, TD3Config
     from bellmax.agents.configs.on_policy import (
         BYOLExploreConfig,
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
         RNDConfig,
     )
     from bellmax.agents.configs.value_based import (
+        C51Config,
         DQNConfig,
+        IQNConfig,
         MunchausenDQNConfig,
+        PQNConfig,
         QRDQNRetraceConfig,
         VALearningConfig,
         ValueConfig,
@@ -29,8 +33,10 @@ if TYPE_CHECKING:
     from bellmax.agents.dqn import make_dqn
     from bellmax.agents.expectrl import make_expectrl
     from bellmax.agents.icm import make_icm
+    from bellmax.agents.iqn import make_iqn
     from bellmax.agents.munchausen_dqn import make_munchausen_dqn
     from bellmax.agents.on_policy import make_on_policy, make_on_policy_agent
+    from bellmax.agents.pqn import make_pqn
     from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace
     from bellmax.agents.rnd import make_rnd
     from bellmax.agents.shared.actor_critic import make_actor_critic_agent
@@ -78,6 +84,7 @@ _MODULES = {
         "update_target",
     ),
     "byol_explore": ("make_byol_explore",),
+    "c51": ("make_c51",),
     "configs.actor_critic": (
         "ActorCriticConfig",
         "ExpectRLConfig",
@@ -91,8 +98,11 @@ _MODULES = {
         "RNDConfig",
     ),
     "configs.value_based": (
+        "C51Config",
         "DQNConfig",
+        "IQNConfig",
         "MunchausenDQNConfig",
+        "PQNConfig",
         "QRDQNRetraceConfig",
         "VALearningConfig",
         "ValueConfig",
@@ -101,11 +111,13 @@ _MODULES = {
     "dqn": ("make_dqn",),
     "expectrl": ("make_expectrl",),
     "icm": ("make_icm",),
+    "iqn": ("make_iqn",),
     "munchausen_dqn": ("make_munchausen_dqn",),
     "on_policy": (
         "make_on_policy",
         "make_on_policy_agent",
     ),
+    "pqn": ("make_pqn",),
     "qr_dqn_retrace": ("make_qr_dqn_retrace",),
     "rnd": ("make_rnd",),
     "td3": ("make_td3",),
@@ -134,16 +146,19 @@ __all__ = [
     "AuxiliaryLoss",
     "BYOLExploreConfig",
     "Batch",
+    "C51Config",
     "CountBonusConfig",
     "DQNConfig",
     "ExpectRLConfig",
     "ICMConfig",
+    "IQNConfig",
     "LearnOutput",
     "LearnerState",
     "Memory",
     "MunchausenDQNConfig",
     "OnPolicyConfig",
     "Outcome",
+    "PQNConfig",
     "Params",
     "QRDQNRetraceConfig",
     "RNDConfig",
@@ -157,13 +172,16 @@ __all__ = [
     "apply_sequence",
     "make_actor_critic_agent",
     "make_byol_explore",
+    "make_c51",
     "make_count_bonus",
     "make_dqn",
     "make_expectrl",
     "make_icm",
+    "make_iqn",
     "make_munchausen_dqn",
     "make_on_policy",
     "make_on_policy_agent",
+    "make_pqn",
     "make_qr_dqn_retrace",
     "make_rnd",
     "make_td3",

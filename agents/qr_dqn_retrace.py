@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from bellmax import UserError, losses, must
 from bellmax.agents.configs.value_based import QRDQNRetraceConfig
 from bellmax.agents.shared.base import Agent, Params
+from bellmax.agents.shared.traces import epsilon_greedy, trace_coefficients
 from bellmax.agents.shared.value_based import ValueLoss, apply_sequence, make_value_agent
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network, quantile_head
@@ -170,15 +171,8 @@ def make_target(
         cut = trace * (action == greedy) if greedy_retrace else trace
         dist_v = jnp.take_along_axis(dist_q, greedy[:, None, None], axis=-1)[..., 0]
         return losses.distributional_n_step_target(reward, discount, dist_v, cut, anchor=anchor)
-    num_actions = selector.shape[-1]
-    pi = jax.nn.one_hot(greedy, num_actions) * (1.0 - config.target_epsilon)
-    pi = pi + config.target_epsilon / num_actions
-    if config.trace == "q_lambda":
-        c = losses.q_lambda_coefficients(action, lambda_=decay)
-    else:
-        # The action at the last step of an episode is a placeholder, and so is its probability.
-        mu = jnp.where(trace > 0, jnp.exp(log_prob), 1.0)
-        c = losses.retrace_coefficients(action, pi, mu, lambda_=decay)
+    pi = epsilon_greedy(selector, config.target_epsilon)
+    c = trace_coefficients(config.trace, action, pi, log_prob, trace, lambda_=decay)
     return losses.distributional_retrace_target(
         reward, discount, dist_q, action, pi, c, trace, anchor=anchor
     )

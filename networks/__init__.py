@@ -11,7 +11,9 @@ if TYPE_CHECKING:
         Head,
         Network,
         QNetwork,
+        categorical_head,
         check_arrays,
+        implicit_quantile_head,
         make_q_network,
         make_torso,
         quantile_head,
@@ -26,8 +28,11 @@ if TYPE_CHECKING:
     from bellmax.networks.continuous import Actor, Critic, action_bounds, make_actor, make_critics
     from bellmax.networks.convolution import PatchConv, conv
     from bellmax.networks.heads import (
+        CategoricalHead,
+        CategoricalOutput,
         DuelingHead,
         DuelingOutput,
+        ImplicitQuantileHead,
         QHead,
         QOutput,
         QuantileHead,
@@ -46,6 +51,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Actor",
+    "CategoricalHead",
+    "CategoricalOutput",
     "ContinuousNetworkConfig",
     "Critic",
     "DuelingHead",
@@ -53,6 +60,7 @@ __all__ = [
     "GRU",
     "Head",
     "ImpalaResNet",
+    "ImplicitQuantileHead",
     "MLP",
     "MinAtarConv",
     "NatureConv",
@@ -72,8 +80,10 @@ __all__ = [
     "VAHead",
     "VAOutput",
     "action_bounds",
+    "categorical_head",
     "check_arrays",
     "conv",
+    "implicit_quantile_head",
     "make_actor",
     "make_critics",
     "make_q_network",

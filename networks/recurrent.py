@@ -58,7 +58,8 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        x = make_torso(config.torso, config.hidden, dtype, self.num_values)(x)
+        shape = config.torso, config.hidden, dtype, self.num_values
+        x = make_torso(*shape, norm=config.norm)(x)
         return nn.Dense(config.latent_size, dtype=dtype)(x).astype(jnp.float32)
 
 

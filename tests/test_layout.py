@@ -2,7 +2,7 @@
 
 import ast
 import graphlib
-import importlib
+import importlib.metadata
 import pathlib
 import re
 import sys
@@ -27,8 +27,8 @@ MAY_IMPORT = {
 # before it, inside functions too; `__init__` comes last.
 ORDER = {
     "envs": (
-        *("base", "config", "errors", "options", "statistics", "validation", "tasks", "wrappers"),
-        *("vector", "host", "adapters", "registry", "build", "checks"),
+        *("base", "config", "errors", "options", "packed", "statistics", "validation", "tasks"),
+        *("wrappers", "vector", "host", "adapters", "registry", "build", "checks"),
     ),
     "agents": (
         *(
@@ -36,12 +36,14 @@ ORDER = {
             "shared",
             "on_policy",
             "byol_explore",
+            "c51",
             "count_bonus",
             "dqn",
             "expectrl",
             "icm",
+            "iqn",
         ),
-        *("munchausen_dqn", "qr_dqn_retrace", "rnd", "td3", "va_learning", "registry"),
+        *("munchausen_dqn", "pqn", "qr_dqn_retrace", "rnd", "td3", "va_learning", "registry"),
     ),
     "launch": (
         *("config", "distributed", "replay", "runners", "actors", "reporting"),
@@ -327,8 +329,21 @@ def test_every_public_name_resolves(folder):
 
 def test_there_is_one_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert PYPROJECT["project"]["version"] == bellmax.__version__ == citation["version"]
-    assert f"## {bellmax.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    version = PYPROJECT["tool"]["hatch"]["version"]["fallback-version"].removesuffix(".dev0")
+    assert version == citation["version"]
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest and newest[1] == version
+
+
+def test_the_version_is_that_of_the_installed_package(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: f"{name} 1.2")
+    assert bellmax.__version__ == "bellmax 1.2"
+
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", absent)
+    assert bellmax.__version__ == "0+unknown"
 
 
 def test_core_declares_what_it_imports():
@@ -359,7 +374,7 @@ def test_core_declares_what_it_imports():
 
 
 # Of accelerators, of which a machine has one, of developers, and of trackers with older packages.
-OWN_EXTRAS = {"all", "cuda12", "cuda13", "tpu", "dev", "peer", "mlflow", "trackio"}
+OWN_EXTRAS = {"all", "cuda12", "cuda13", "tpu", "dev", "docs", "peer", "mlflow", "trackio"}
 
 
 def test_the_extra_all_has_every_extra_that_installs_together():

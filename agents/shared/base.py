@@ -81,11 +81,14 @@ class ReplaySpec(NamedTuple):
     on_policy: the agent uses no replay. A batch is a rollout of B environments: `rollout_length`
     steps and one more, whose action, reward and discount must be ignored. sequence_length is then
     the smallest supported length of a batch.
+    transitions: `prepare` of an on-policy agent returns the rollout as single transitions, leaves
+    [N L, ...], which are shuffled; batch_size counts these and not environments.
     """
 
     sequence_length: int
     batch_size: int
     on_policy: bool = False
+    transitions: bool = False
 
 
 class ActInput(NamedTuple):

@@ -11,9 +11,6 @@ import optax
 from bellmax import losses
 from bellmax.agents.configs.value_based import ValueConfig
 from bellmax.agents.shared.base import (
-    Act,
-    ActInput,
-    ActorOutput,
     Agent,
     Batch,
     LearnerState,
@@ -22,6 +19,11 @@ from bellmax.agents.shared.base import (
     ReplaySpec,
     count_actions,
     update_target,
+)
+from bellmax.agents.shared.epsilon_greedy import (
+    make_epsilon_greedy,
+    make_schedules,
+    with_schedule,
 )
 from bellmax.agents.shared.own import check_fields, check_metrics
 from bellmax.envs import EnvSpec, Step
@@ -93,7 +95,8 @@ def transitions(steps: Step, discount: float) -> Transition:
     return Transition(*first, reward, total_discount, next_observation, mask)
 
 
-LossFunction = Callable[[Network, Params, Any, Step], ValueLoss]
+# (network, params, target_params, steps), and a key if `make_value_agent` has `takes_key`.
+LossFunction = Callable[..., ValueLoss]
 
 
 class Target(NamedTuple):
@@ -112,12 +115,14 @@ class AuxiliaryLoss(NamedTuple):
 
     loss: [B] float32, before importance weights, differentiable in the parameters.
     bonus: [B, T] or a number, added to the rewards that the agent's own loss sees; no gradient.
+    weight: [B] or a number, factor of the agent's own loss and not of its priorities; no gradient.
     aux: the next auxiliary state.
     metrics: name -> [] float32, for the log.
     """
 
     loss: jax.Array
     bonus: Any = 0.0
+    weight: Any = 1.0
     aux: Any = ()
     metrics: dict[str, jax.Array] = {}
 
@@ -146,6 +151,7 @@ def make_value_agent(
     loss_function: LossFunction,
     *,
     head: Head | None = None,
+    takes_key: bool = False,
     keep_log_prob: bool = False,
     optimizer: optax.GradientTransformation | None = None,
     target: Target | None = None,
@@ -159,6 +165,7 @@ def make_value_agent(
       loss_function: (network, params, target_params, steps [B, T]) -> ValueLoss, whose `loss` is
         differentiable in params.
       head: network head with the outputs that the loss needs; None for q-values only.
+      takes_key: whether `loss_function` takes the gradient step's random key as fifth argument.
       keep_log_prob: whether replay stores the log-probability of the action under the actor, as
         `steps.behaviour` [B, T].
       optimizer: for all parameters; None is `make_optimizer(config)`.
@@ -175,19 +182,22 @@ def make_value_agent(
       UserError: the action space is not discrete, or the network does not fit.
     """
     network = make_q_network(config.network, spec.observation, count_actions(spec), head)
-    epsilon = optax.linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps)
-    schedules: dict[str, Any] = {"epsilon": lambda gradient_steps, env_steps: epsilon(env_steps)}
+    schedules = make_schedules(config)
     if optimizer is None:
-        optimizer, rate = make_optimizer(config), learning_rate(config)
-        schedules["learning_rate"] = lambda gradient_steps, env_steps: rate(gradient_steps)
+        optimizer = make_optimizer(config)
+    else:
+        del schedules["learning_rate"]
+    keep = (lambda output, log_prob: log_prob) if keep_log_prob else None
     follow = functools.partial(update_target, period=config.target_period, rate=config.target_rate)
     target = target or Target(lambda params: jax.tree.map(jnp.copy, params), follow)
-    parts = _Learner(config, network, loss_function, optimizer, target, follow, auxiliary)
+    parts = _Learner(
+        config, network, loss_function, takes_key, optimizer, target, follow, auxiliary
+    )
     return Agent(
         functools.partial(_init, parts),
         lambda state: state.params if auxiliary is None else state.params["q"],
         lambda batch_size: (),
-        _make_act(network, count_actions(spec), epsilon, keep_log_prob),
+        make_epsilon_greedy(config, network, count_actions(spec), keep),
         functools.partial(_learn, parts),
         ReplaySpec(sequence_length=config.n_step + 1, batch_size=config.batch_size),
         values=lambda params, observation, memory, is_first: network.apply(params, observation),
@@ -201,33 +211,11 @@ class _Learner(NamedTuple):
     config: ValueConfig
     network: Network
     loss_function: LossFunction
+    takes_key: bool
     optimizer: optax.GradientTransformation
     target: Target
     follow: Callable[[Any, Any, jax.Array], Any]
     auxiliary: Auxiliary | None
-
-
-def _make_act(
-    network: Network, num_actions: int, epsilon: optax.Schedule, keep_log_prob: bool
-) -> Act:
-    def act(params: Params, inputs: ActInput, *, evaluate: bool = False) -> ActorOutput:
-        observation, memory, _, key, step = inputs
-        greedy = network.apply(params, observation).q_values.argmax(axis=-1).astype(jnp.int32)
-        if evaluate:
-            return ActorOutput(greedy, memory, jnp.zeros(greedy.shape) if keep_log_prob else ())
-        # A single call draws both: splitting the key and `randint` would make four more draws per
-        # step.
-        explore, choice = jax.random.uniform(key, (2, *greedy.shape))
-        random = jnp.minimum(choice * num_actions, num_actions - 1).astype(jnp.int32)
-        rate = epsilon(step)
-        action = jnp.where(explore < rate, random, greedy)
-        if not keep_log_prob:
-            return ActorOutput(action, memory, ())
-        # A random action may equal the greedy one; among ties the first action is greedy.
-        probability = rate / num_actions + (1.0 - rate) * (action == greedy)
-        return ActorOutput(action, memory, jnp.log(probability))
-
-    return act
 
 
 def _init(parts: _Learner, key: jax.Array) -> LearnerState:
@@ -241,10 +229,16 @@ def _init(parts: _Learner, key: jax.Array) -> LearnerState:
 
 
 def _own_loss(
-    parts: _Learner, params: Params, target_params: Any, steps: Step, weights: jax.Array
+    parts: _Learner,
+    params: Params,
+    target_params: Any,
+    steps: Step,
+    weights: jax.Array,
+    key: jax.Array,
 ) -> tuple[jax.Array, tuple[ValueLoss, dict[str, jax.Array], Any]]:
     """Return the loss of the q-network, and (its parts, metrics, no auxiliary state)."""
-    each = parts.loss_function(parts.network, params, target_params, steps)
+    keys = (jax.random.fold_in(key, 1),) if parts.takes_key else ()
+    each = parts.loss_function(parts.network, params, target_params, steps, *keys)
     shapes = dict.fromkeys(_LOSS_FIELDS, weights.shape)
     check_fields(each, ValueLoss, shapes, parts.loss_function, hint=_PER_SEQUENCE)
     check_metrics(each.metrics, parts.loss_function)
@@ -258,17 +252,20 @@ def _loss(
 ) -> tuple[jax.Array, tuple[ValueLoss, dict[str, jax.Array], Any]]:
     """Return the loss of all parameters, and (that of the q-network, metrics, auxiliary state)."""
     if parts.auxiliary is None:
-        return _own_loss(parts, params, target_params, batch.steps, batch.weights)
+        return _own_loss(parts, params, target_params, batch.steps, batch.weights, key)
     function = parts.auxiliary.loss
     other = function(params, target_params, batch.steps, aux, key)
     shapes = {"loss": batch.weights.shape}
     if jnp.ndim(getattr(other, "bonus", 0.0)):
         shapes["bonus"] = batch.steps.reward.shape
+    if jnp.ndim(getattr(other, "weight", 1.0)):
+        shapes["weight"] = batch.weights.shape
     check_fields(other, AuxiliaryLoss, shapes, function, hint=_PER_SEQUENCE)
     check_metrics(other.metrics, function)
     steps, bonus = batch.steps, jax.lax.stop_gradient(other.bonus)
     steps = steps._replace(reward=steps.reward + bonus)
-    own = params["q"], target_params["q"], steps, batch.weights
+    weights = batch.weights * jax.lax.stop_gradient(other.weight)
+    own = params["q"], target_params["q"], steps, weights, key
     loss, (each, metrics, _) = _own_loss(parts, *own)
     added = jnp.mean(other.loss * batch.weights)
     metrics = {**metrics, "loss": loss + added, "auxiliary_loss": added, **other.metrics}
@@ -299,22 +296,9 @@ def _learn(
     return LearnerState(params, targets, opt_state, steps, aux), output
 
 
-def learning_rate(config: ValueConfig) -> optax.Schedule:
-    """The learning rate after a number of gradient steps: constant, or with linear decay."""
-    start, end = config.learning_rate, config.final_learning_rate
-    if end is None:
-        return lambda count: start
-    return optax.linear_schedule(start, end, config.learning_rate_steps)
-
-
 def make_optimizer(config: ValueConfig) -> optax.GradientTransformation:
     """Adam, with linear decay of the learning rate and gradient clipping if configured."""
-    constant = config.final_learning_rate is None
-    rate = config.learning_rate if constant else learning_rate(config)
-    adam = optax.adam(rate, eps=config.adam_epsilon)
-    if config.max_gradient_norm is None:
-        return adam
-    return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), adam)
+    return with_schedule(config, functools.partial(optax.adam, eps=config.adam_epsilon))
 
 
 def huber(error: jax.Array, delta: float) -> jax.Array:

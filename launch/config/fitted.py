@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from bellmax.agents import PQNConfig
+
 LOGS, EVALUATIONS, CHECKPOINTS = 20, 5, 2  # per run
 
 
@@ -29,6 +31,18 @@ def fitted(config: Any, given: set[str]) -> dict[str, Any]:
         least = getattr(agent, "horizon", 1) + 1
         length = max(least, min(max(32, least), steps // (8 * envs)))
         found |= {"rollout_length": length, "updates_per_rollout": 4 * envs // size}
+    elif isinstance(agent, PQNConfig):
+        envs = envs if "env.num_envs" in given else 32
+        length = config.rollout_length
+        if "rollout_length" not in given:
+            length = max(1, min(32, steps // (8 * envs)))
+        rows = envs * length
+        size = agent.batch_size if "agent.batch_size" in given else math.gcd(rows, 128)
+        updates = 4 * max(1, rows // size)
+        found |= {"env.num_envs": envs, "warmup_steps": 0, "rollout_length": length}
+        found |= {"agent.batch_size": size, "updates_per_rollout": updates}
+        found["agent.learning_rate_steps"] = max(1, steps // rows) * updates
+        found["agent.epsilon_steps"] = max(1, steps // 5)
     elif hasattr(agent, "random_steps"):  # continuous actions: a gradient step per step
         envs = envs if "env.num_envs" in given else 1
         if "env.name" not in given:

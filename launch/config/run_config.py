@@ -267,25 +267,33 @@ def check_replay(
         raise UserError(must("warmup_steps", allowed, config.warmup_steps))
 
 
-def check_rollout(config: RunConfig, *, sequence_length: int, batch_size: int) -> None:
+def check_rollout(
+    config: RunConfig, *, sequence_length: int, batch_size: int, transitions: bool = False
+) -> None:
     """Raise UserError if the gradient steps of an on-policy agent do not fit the rollout.
 
     Args:
       config: the run's configuration.
       sequence_length: minimum of the agent's ReplaySpec, including the step after the rollout.
-      batch_size: environments in a batch of the agent's ReplaySpec.
+      batch_size: environments or transitions in a batch of the agent's ReplaySpec.
+      transitions: whether it counts transitions.
     """
     n, updates = config.env.num_envs, config.updates_per_rollout
     if config.rollout_length < sequence_length - 1:
         allowed = f"at least {sequence_length - 1}, as the agent learns from rollouts alone"
         raise UserError(must("rollout_length", allowed, config.rollout_length))
-    if n % batch_size:
-        allowed = f"a divisor of env.num_envs = {n}, as a batch is whole environments"
+    rows, name, what = n, f"env.num_envs = {n}", "environments"
+    if transitions:
+        rows, what = n * config.rollout_length, "transitions"
+        name = f"env.num_envs * rollout_length = {rows}"
+    if rows % batch_size:
+        reason = "split into equal batches" if transitions else "as a batch is whole environments"
+        allowed = f"a divisor of {name}, {reason}"
         raise UserError(must("agent.batch_size", allowed, batch_size))
-    if updates % (n // batch_size):
+    if updates % (rows // batch_size):
         allowed = (
-            f"a multiple of {n // batch_size} (env.num_envs = {n} over agent.batch_size = "
-            f"{batch_size}), so that all environments count alike"
+            f"a multiple of {rows // batch_size} ({name} over agent.batch_size = {batch_size}), so "
+            f"that all {what} count alike"
         )
         raise UserError(must("updates_per_rollout", allowed, updates))
 

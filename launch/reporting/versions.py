@@ -53,7 +53,7 @@ def requirements() -> tuple[list[str], dict[str, list[str]]]:
         extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", line)
         if extra is None:
             core.append(name)
-        elif extra.group(1) not in ("all", "dev", "peer"):
+        elif extra.group(1) not in ("all", "dev", "docs", "peer"):
             extras.setdefault(extra.group(1), []).append(name)
     return sorted(core, key=str.lower), extras
 

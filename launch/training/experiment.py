@@ -240,7 +240,12 @@ def _make_replay(
     """Return the replay of a configuration; None for an on-policy agent."""
     spec = agent.replay
     if spec.on_policy:
-        check_rollout(config, sequence_length=spec.sequence_length, batch_size=spec.batch_size)
+        check_rollout(
+            config,
+            sequence_length=spec.sequence_length,
+            batch_size=spec.batch_size,
+            transitions=spec.transitions,
+        )
         return None
     frame_stack = config.stored_frame_stack
     check_replay(

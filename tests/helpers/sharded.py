@@ -10,6 +10,7 @@ import numpy as np
 
 from bellmax.agents.byol_explore import BYOLExploreConfig, make_byol_explore
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
+from bellmax.agents.pqn import PQNConfig, make_pqn
 from bellmax.agents.td3 import TD3Config, make_td3
 from bellmax.envs import CartPole, DeepSea, Pendulum, PixelCatch, vectorise
 from bellmax.envs.host import HostVector
@@ -35,6 +36,12 @@ CASES = {
     "priorities": (CartPole(), make_munchausen_dqn, DQN, {"prioritised": True}),
     "frames": (PixelCatch(), make_munchausen_dqn, DQN, {"frame_stack": 2}),
     "td3": (Pendulum(), make_td3, TD3Config(network=WIDE, batch_size=16, random_steps=80), {}),
+    "pqn": (
+        CartPole(),
+        make_pqn,
+        PQNConfig(network=SMALL["network"], batch_size=N, epsilon_steps=500),
+        {},
+    ),
     "on_policy": (
         DeepSea(size=5),
         make_byol_explore,

@@ -9,6 +9,7 @@ import pytest
 
 from bellmax.agents.byol_explore import BYOLExploreConfig, make_byol_explore
 from bellmax.agents.expectrl import ExpectRLConfig, make_expectrl
+from bellmax.agents.iqn import IQNConfig, make_iqn
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
 from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig, make_qr_dqn_retrace
 from bellmax.agents.va_learning import VALearningConfig, make_va_learning
@@ -27,6 +28,13 @@ CASES = {
         make_qr_dqn_retrace,
         QRDQNRetraceConfig(**SMALL, num_quantiles=4, n_step=3, target_epsilon=0.1),
         1,
+    ),
+    # A loss that draws random numbers.
+    "iqn": (
+        CartPole(),
+        make_iqn,
+        IQNConfig(**SMALL, num_quantiles=4, num_target_quantiles=3, num_policy_quantiles=5),
+        2,
     ),
     "va_learning": (CartPole(), make_va_learning, VALearningConfig(**SMALL), 3),
     # Memory that spans episodes, and outcomes that a bandit observes.
@@ -50,7 +58,7 @@ CASES = {
     ),
 }
 # The others have behaviour in replay, memory that spans episodes and outcomes.
-SLOW = ("munchausen_dqn", "va_learning", "expectrl", "byol_explore")
+SLOW = ("munchausen_dqn", "iqn", "va_learning", "expectrl", "byol_explore")
 
 
 def assert_same(ours, theirs):

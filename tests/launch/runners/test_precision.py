@@ -55,6 +55,8 @@ HEADS = {
     "munchausen_dqn": ["--agent.network.dueling"],
     "qr_dqn_retrace": ["--agent.num-quantiles=5"],
     "va_learning": [],
+    "c51": [],
+    "iqn": ["--agent.num-quantiles=5"],
 }
 HALF = [(f"{agent}/cartpole", options) for agent, options in HEADS.items()]
 HALF += [("expectrl/pendulum", [])]
