@@ -110,8 +110,10 @@ def log_file(folder: Path, config: RunConfig, name: str, path: Path) -> list[str
     last = max((row.get("step", 0) for row in read_metrics(folder)), default=0)
     loggers = open_loggers(folder, config, resume_step=last)
     for sink in map(_to_logger, loggers):
-        with contextlib.closing(sink):
+        try:
             sink.write_file(last, name, path)
+        finally:
+            sink.close()
     return [title for title, _ in loggers]
 
 

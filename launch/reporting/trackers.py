@@ -44,13 +44,15 @@ class TensorBoardLogger:
 
     def log_file(self, step: int, name: str, path: Path) -> None:
         """Write a picture; a .gif is animated."""
-        from tensorboardX.proto.summary_pb2 import Summary
+        from tensorboardX.proto import summary_pb2
 
         if not (size := _size(data := path.read_bytes())):
             return  # TensorBoard shows no .mp4
-        picture = Summary.Image(width=size[0], height=size[1], encoded_image_string=data)
+        proto: Any = summary_pb2
+        picture = proto.Summary.Image(width=size[0], height=size[1], encoded_image_string=data)
         events: Any = self._writer.file_writer
-        events.add_summary(Summary(value=[Summary.Value(tag=name, image=picture)]), step)
+        value = proto.Summary.Value(tag=name, image=picture)
+        events.add_summary(proto.Summary(value=[value]), step)
         self._writer.flush()
 
     def close(self) -> None:
@@ -91,11 +93,8 @@ class WandbLogger:
         """Send a picture or a video to the run's page."""
         import wandb  # pyright: ignore[reportMissingImports]
 
-        is_video = path.suffix in _VIDEOS
-        shown = (
-            wandb.Video(str(path), format=path.suffix[1:]) if is_video else wandb.Image(str(path))
-        )
-        self._run.log({name: shown, "step": step})
+        kind: Any = wandb.Video if path.suffix in _VIDEOS else wandb.Image
+        self._run.log({name: kind(str(path)), "step": step})
 
     def close(self) -> None:
         """Wait until everything is sent."""

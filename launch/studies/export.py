@@ -236,7 +236,8 @@ def _make_stablehlo(policy: PlainPolicy) -> bytes:
 
 
 def _read_stablehlo(data: bytes) -> PlainAct:
-    return jax.export.deserialize(bytearray(data)).call
+    exported: Any = jax.export.deserialize(bytearray(data))
+    return exported.call
 
 
 def _make_onnx(policy: PlainPolicy) -> bytes:

@@ -88,8 +88,8 @@ def run_jobs(
     jobs: Iterable[Job],
     pool: Pool,
     came: Sequence[int],
-    starts: Callable[[Job], None],
-    ends: Callable[[Job, Ended], None],
+    starts: Callable[[Job], object],
+    ends: Callable[[Job, Ended], object],
     stops: Callable[[Job], bool] = lambda job: False,
 ) -> None:
     """Run all jobs. After a signal no new job starts; active jobs receive the signal.
@@ -182,7 +182,7 @@ def evaluations(folder: Path, seeds: int = 1) -> dict[int, float]:
     for row in found:
         returns.setdefault(row["step"], {})[row["seed"]] = row["episode_return"]
     return {
-        step: math.nan if None in each.values() else sum(each.values()) / len(each)
+        step: sum(math.nan if x is None else x for x in each.values()) / len(each)
         for step, each in sorted(returns.items())
         if len(each) >= seeds
     }

@@ -63,7 +63,7 @@ def check_best(
         return 1
     make_folder(search.out / CHECK)
     seed = search.config.seed + search.config.seeds
-    jobs = [(search.job(f"{CHECK}/start", {}, seed=seed), None)]
+    jobs: list[tuple[Job, Trial | None]] = [(search.job(f"{CHECK}/start", {}, seed=seed), None)]
     for trial in best:
         jobs.append((search.job(f"{CHECK}/{trial.number:04d}", trial.values, seed=seed), trial))
     last = seed + search.config.seeds - 1

@@ -60,7 +60,7 @@ def _importance(shares: Mapping[str, float]) -> Any:
 
     figure = Figure(figsize=(6.4, 0.6 + 0.4 * len(shares)), layout="constrained")
     axes = figure.subplots()
-    names = [*reversed(shares)]
+    names = [*shares][::-1]
     axes.barh(names, [shares[name] for name in names], color=COLOURS[0])
     axes.set_xlabel("share of the variance of returns (fANOVA)")
     axes.set_xlim(0, 1)

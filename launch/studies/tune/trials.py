@@ -130,7 +130,7 @@ class Trials:
         return self._active[number]
 
     def _describe(self, frozen: Any) -> Trial:
-        state = {"fail": "failed"}.get(frozen.state.name.lower(), frozen.state.name.lower())
+        state = "failed" if frozen.state.name == "FAIL" else str(frozen.state.name).lower()
         last = frozen.intermediate_values.get(max(frozen.intermediate_values, default=None))
         value = frozen.value if frozen.value is not None else last
         attributes = frozen.user_attrs
