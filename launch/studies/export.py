@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -251,7 +252,9 @@ def _make_onnx(policy: PlainPolicy) -> bytes:
     def flat(observation: Any, *others: Any) -> tuple[Any, ...]:
         *before, is_first = others
         action, after = policy.act(observation, dict(zip(memory, before, strict=True)), is_first)
-        return action, *(after[name] for name in memory)
+        # A value has one name in ONNX, and a memory may hold the action.
+        kept = [after[name] for name in memory]
+        return action, *(x + jnp.zeros_like(x) if x is action else x for x in kept)
 
     shapes: Any = {name: ("n", *x.shape) for name, x in policy.inputs.items()}
     failed = "the policy cannot be written as ONNX, other than as StableHLO"
@@ -273,7 +276,12 @@ def _without_messages() -> Iterator[None]:
     before = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with without_warnings():
+        # Its convolutions broadcast, and it prints.
+        with (
+            without_warnings(),
+            jax.numpy_rank_promotion("allow"),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
             yield
     finally:
         logger.setLevel(before)

@@ -54,10 +54,26 @@ def write_run(folder, text):
     return folder
 
 
+class Runs(dict):
+    """Folders of runs by name, each written when it is asked for."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __missing__(self, name):
+        self[name] = write_run(self.folder / name, RUNS[name])
+        return self[name]
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    return {name: write_run(folder / name, text) for name, text in RUNS.items()}
+    return Runs(tmp_path_factory.mktemp("runs"))
+
+
+def names(*slow):
+    """Names of all runs as parameters of a test, of which some are slow."""
+    marks = {True: [pytest.mark.slow], False: []}
+    return [pytest.param(name, marks=marks[name in slow]) for name in RUNS]
 
 
 def observations(run):
@@ -91,7 +107,7 @@ def assert_same_actions(run, policy, seed=0):
         seen = seen[::-1]
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", names("quantiles of pixels", "advantages"))
 def test_a_stablehlo_file_acts_as_the_policy_on_a_thousand_observations(name, runs, capsys):
     out = bellmax.load_run(runs[name]).export(seed=1)
     assert out == runs[name] / "policy.stablehlo"
@@ -163,8 +179,8 @@ def test_the_command_says_what_the_inputs_are_and_how_many_actions_agree(runs, c
     lines = capsys.readouterr().out.splitlines()
     assert lines[:4] == [
         "observation: float32 [N, 10, 5]",
-        "memory/actor/action: int32 [N]",
         "memory/actor/belief: float32 [N, 6]",
+        "memory/actor/action: int32 [N]",
         "is_first: bool [N]",
     ]
     assert lines[4] == "actions for random observations: 1,000 of 1,000 equal the policy's"
@@ -253,7 +269,7 @@ needs_onnx = pytest.mark.skipif(
 
 
 @needs_onnx
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", names("quantiles of pixels", "advantages", "continuous"))
 def test_an_onnx_file_acts_as_the_policy_on_a_thousand_observations(name, runs, capsys):
     import onnxruntime
 
@@ -275,8 +291,8 @@ def test_an_onnx_file_acts_as_the_policy_on_a_thousand_observations(name, runs, 
     for is_first in (np.ones(N, bool), np.arange(N) % 3 == 0):
         action, ours = own.act(seen, memories[0], is_first)
         given = {"observation": seen, "is_first": is_first, **memories[1]}
-        names = [one.name for one in session.get_outputs()]
-        found = session.run(names, {k: x for k, x in given.items() if k in shapes})
-        answers = dict(zip(names, found, strict=True))
+        outputs = [one.name for one in session.get_outputs()]
+        found = session.run(outputs, {k: x for k, x in given.items() if k in shapes})
+        answers = dict(zip(outputs, found, strict=True))
         np.testing.assert_allclose(action, answers.pop("action"), rtol=1e-4, atol=1e-5)
         memories = ours, {n.replace("next/", "memory/"): x for n, x in answers.items()}
