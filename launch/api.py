@@ -17,6 +17,7 @@ import numpy as np
 from bellmax import UserError, must
 from bellmax.launch.config.overrides import flatten, override
 from bellmax.launch.config.run_config import RunConfig, Source, load, read_source, resolve, to_dict
+from bellmax.launch.distributed.remote import check_local
 from bellmax.launch.reporting.loggers import Logger, check_logger
 from bellmax.launch.reporting.metrics import read_metrics
 from bellmax.launch.reporting.plot import draw_runs, save_figure
@@ -61,6 +62,7 @@ class Run:
 
         Returns:
           A pandas DataFrame where pandas is installed, otherwise a dict of NumPy arrays by column.
+          With `vmap` the key of each value is a column, such as `agent.learning_rate`.
           Numbers that are missing at a step, or were not finite, are NaN.
 
         Raises:
@@ -69,12 +71,12 @@ class Run:
         if kind not in ("train", "evaluation"):
             raise UserError(must("kind", "train or evaluation", f"{kind!r}"))
         rows = [row for row in read_metrics(self.path) if row["kind"] == kind]
-        flat = [{**row, **row.get("timing", {})} for row in rows]
+        flat = [{**row, **row.get("vmap", {}), **row.get("timing", {})} for row in rows]
         names = dict.fromkeys(name for row in flat for name in row)
         columns = {
             name: np.array([np.nan if row.get(name) is None else row[name] for row in flat])
             for name in names
-            if name not in ("kind", "timing")
+            if name not in ("kind", "timing", "vmap")
         }
         try:
             import pandas
@@ -125,9 +127,15 @@ class Run:
         figure._repr_png_ = to_png  # notebooks show figures by themselves only with pyplot
         return figure
 
-    def policy(self, seed: int | None = None, *, best: bool = False) -> Policy:
+    def policy(
+        self,
+        seed: int | None = None,
+        *,
+        point: str | Mapping[str, float] | None = None,
+        best: bool = False,
+    ) -> Policy:
         """Return the greedy policy of a seed, by default the first; see `bellmax.load_policy`."""
-        return load_policy(self.path, seed, best=best, trust=self._trust)
+        return load_policy(self.path, seed, point=point, best=best, trust=self._trust)
 
     def export(
         self,
@@ -279,7 +287,8 @@ def _resolve(
     for key, value in [*given.items(), *typed.items()]:
         if callable(value):
             raise UserError(must(key, "text, module:name", _code(value), _HOW_TO_NAME))
-    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in typed.items()}
+    arrays = np.generic, np.ndarray
+    plain = {k: v.tolist() if isinstance(v, arrays) else v for k, v in typed.items()}
     return resolve(read, plain, trust=trust, loggers=loggers)
 
 
@@ -322,6 +331,7 @@ def train(
     if out is None:
         folder = Path(tempfile.mkdtemp(prefix="bellmax-"))
     else:
+        check_local(out, "out")
         folder = Path(out)
         check_writable(folder)
         check_new(folder)

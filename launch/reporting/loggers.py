@@ -10,6 +10,7 @@ import numpy as np
 from bellmax import UserError, must
 from bellmax.envs.errors import in_a_sentence
 from bellmax.envs.options import did_you_mean, import_extra, load_callable
+from bellmax.launch.config.points import point_name
 from bellmax.launch.config.run_config import RunConfig, to_dict
 from bellmax.launch.reporting import trackers
 
@@ -49,10 +50,23 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
       `train/loss` or `evaluation/episode_return` -> the mean over the seeds that have a finite
       value; with several seeds `train/loss_std` -> the standard deviation over them, for all
       columns except counts; `timing/seconds` -> the same for all seeds. A name without a finite
-      value is left out.
+      value is left out. With `vmap` each point has names of its own,
+      `train/loss/learning_rate=0.001`.
     """
+    points: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        points.setdefault(point_name(row["vmap"]) if "vmap" in row else "", []).append(row)
+    metrics: dict[str, float] = {}
+    for point, group in points.items():
+        found = _over_seeds(group)
+        metrics |= {f"{name}/{point}" if point else name: x for name, x in found.items()}
+    timing = {name: _finite([value]) for name, value in rows[0].get("timing", {}).items()}
+    return metrics | {f"timing/{name}": float(v[0]) for name, v in timing.items() if v.size}
+
+
+def _over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     first = rows[0]
-    names = [name for name in first if name not in ("step", "seed", "timing")]
+    names = [name for name in first if name not in ("step", "seed", "timing", "vmap")]
     metrics = {}
     for name in names:
         values = _finite(row.get(name) for row in rows)
@@ -61,8 +75,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         metrics[f"{first['kind']}/{name}"] = float(values.mean())
         if len(rows) > 1 and not all(isinstance(row.get(name), int) for row in rows):
             metrics[f"{first['kind']}/{name}_std"] = float(values.std())
-    timing = {name: _finite([value]) for name, value in first.get("timing", {}).items()}
-    return metrics | {f"timing/{name}": float(v[0]) for name, v in timing.items() if v.size}
+    return metrics
 
 
 def _finite(values: Iterable[Any]) -> np.ndarray:

@@ -51,7 +51,7 @@ CASES = {
 }
 
 
-def replay_of(agent, changes):
+def replay_of(agent, changes, mesh):
     spec = agent.replay
     if spec.on_policy:
         return None
@@ -61,6 +61,7 @@ def replay_of(agent, changes):
         rollout_length=2,
         sequence_length=spec.sequence_length,
         batch_size=spec.batch_size,
+        sharded=mesh is not None,
         **changes,
     )
 
@@ -72,7 +73,7 @@ def run(case, mesh):
     agent = make(config, vector.spec)
     warmup = 0 if agent.replay.on_policy else 20
     phases = {"rollout_length": 2, "updates_per_rollout": 2}
-    replay = replay_of(agent, changes)
+    replay = replay_of(agent, changes, mesh)
     runner = make_runner(agent, vector, replay, num_seeds=2, mesh=mesh, **phases)
     state = runner.init(jnp.array([3, 4]))
     advance = runner.compile(state)
@@ -88,7 +89,7 @@ def run_host(mesh):
         agent,
         env.spec.observation,
         lambda: HostVector(JaxBatch(env, N, 3)),
-        replay_of(agent, {}),
+        replay_of(agent, {}, mesh),
         num_envs=N,
         rollout_length=2,
         updates_per_rollout=2,

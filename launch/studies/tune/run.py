@@ -71,6 +71,9 @@ def tune(
     fixed = {k: f"[{','.join(x)}]" if isinstance(x, list) else x for k, x in typed.items()}
     given = as_given(fixed)
     config = resolve(found, given, trust=trust)
+    if config.vmap:
+        hint = "each trial is one point"
+        raise UserError(must("vmap", "left out of a search", ", ".join(config.vmap), hint))
     dimensions = read_space(space, found, given, trust=trust)
     search = Search(source, dimensions, fixed, config, out, prunes, trust)
     record = _check_started(search, space)
