@@ -87,6 +87,11 @@ class Session:
         if resume_step is not None and evaluated is not None:
             self.evaluated = resume_step, evaluated
 
+    @property
+    def total_steps(self) -> int:
+        """Environment steps per seed at the end of the run."""
+        return self._steps(self.total)
+
     def advance_to_end(self, state: TrainState) -> TrainState:
         """Train to the configured number of steps.
 
