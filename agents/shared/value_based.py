@@ -303,7 +303,10 @@ def make_optimizer(config: ValueConfig) -> optax.GradientTransformation:
 
 def huber(error: jax.Array, delta: float) -> jax.Array:
     """Huber loss of errors [B]; half the squared error if delta is 0."""
-    delta = jnp.inf if isinstance(delta, (int, float)) and delta == 0 else delta
+    if isinstance(delta, (int, float)):
+        delta = delta or jnp.inf
+    else:  # a traced value
+        delta = jnp.where(delta == 0, jnp.inf, delta)
     return losses.batched(losses.huber_loss, delta=delta)(error)
 
 

@@ -1,6 +1,7 @@
 """Evaluation: complete episodes of the greedy policy, compiled separately from training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -56,13 +57,18 @@ def make_values(values: Callable[..., Any]) -> Callable[[PolicyInputs, Any, Memo
 class DeviceEvaluator(NamedTuple):
     """An `Evaluator` whose environments are part of the compiled program `evaluate`."""
 
-    evaluate: Callable[[Params, Any, jax.Array, jax.Array], Episodes]
+    evaluate: Callable[..., Episodes]
 
     def __call__(
-        self, params: Params, statistics: Any, seeds: jax.Array, step: jax.Array
+        self,
+        params: Params,
+        statistics: Any,
+        seeds: jax.Array,
+        step: jax.Array,
+        values: Mapping[str, Any] = MappingProxyType({}),
     ) -> Episodes:
         """Return episodes [S, E]; arguments as of an `Evaluator`."""
-        return self.evaluate(params, statistics, seeds, step)
+        return self.evaluate(params, statistics, seeds, step, dict(values))
 
     def report(self) -> dict[str, int]:
         """Return no columns."""
@@ -72,7 +78,12 @@ class DeviceEvaluator(NamedTuple):
         """Do nothing: its environments have no resources outside jax."""
 
 
-def make_evaluator(agent: Agent, env: VectorEnv, max_steps: int | None) -> DeviceEvaluator:
+def make_evaluator(
+    agent: Agent,
+    env: VectorEnv,
+    max_steps: int | None,
+    make: Callable[[Mapping[str, Any]], Agent] | None = None,
+) -> DeviceEvaluator:
     """Compile the evaluation of S policies, one episode in each environment.
 
     Args:
@@ -80,10 +91,15 @@ def make_evaluator(agent: Agent, env: VectorEnv, max_steps: int | None) -> Devic
       env: E environments made for evaluation (rewards unclipped, statistics frozen).
       max_steps: vector steps after which unfinished episodes are cut; None takes the time limit of
         the task, or 27,000.
+      make: as in `Varied`, if the policies differ in their values; None if they do not.
     """
     limit = max_steps or env.spec.time_limit or DEFAULT_MAX_STEPS
+    agent_of = make or (lambda values: agent)
 
-    def evaluate_one(params: Params, statistics: Any, seed: jax.Array, step: jax.Array) -> Episodes:
+    def evaluate_one(
+        params: Params, statistics: Any, seed: jax.Array, step: jax.Array, values: dict[str, Any]
+    ) -> Episodes:
+        agent = agent_of(values)
         key = jax.random.fold_in(stream(jax.random.key(seed), "evaluation"), step)
         state, timestep = env.reset(stream(key, "reset"), statistics=statistics)
         counts = jnp.zeros(env.num_envs, jnp.int32)
@@ -109,7 +125,7 @@ def make_evaluator(agent: Agent, env: VectorEnv, max_steps: int | None) -> Devic
         start = jnp.zeros((), jnp.int32), state, timestep, memory, empty
         return jax.lax.while_loop(unfinished, advance, start)[-1]
 
-    return DeviceEvaluator(jax.jit(jax.vmap(evaluate_one, in_axes=(0, 0, 0, None))))
+    return DeviceEvaluator(jax.jit(jax.vmap(evaluate_one, in_axes=(0, 0, 0, None, 0))))
 
 
 def evaluation_rows(episodes: Episodes, seeds: list[int], step: int) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Evaluation on host environments: complete episodes of the greedy policy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -38,12 +39,18 @@ class HostEvaluator:
         self._act = jax.jit(make_greedy(agent))
 
     def __call__(
-        self, params: Params, statistics: Any, seeds: jax.Array, step: jax.Array
+        self,
+        params: Params,
+        statistics: Any,
+        seeds: jax.Array,
+        step: jax.Array,
+        values: Mapping[str, Any] = MappingProxyType({}),
     ) -> Episodes | None:
         """Return episodes [1, E] of the first policy; arguments as in `Evaluator`.
 
         None if the run was asked to stop before the episodes ended.
         """
+        del values  # there are none: the run has one learner
         env = self._env = self._env or self._make_env()
         limit = self._max_steps or env.spec.time_limit or DEFAULT_MAX_STEPS
         policy = jax.tree.map(lambda x: x[0], PolicyInputs(params, statistics))
