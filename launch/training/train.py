@@ -332,6 +332,7 @@ def _run(opened: _Opened, run: Path, start: _Start | None, said: list[str], outp
             mean = returns[places].mean()
             progress.message(f"evaluation return {mean:.1f}{where} ({each} by seed)")
         curves = plot_runs([out])
+        log.write_file(session.total_steps, "curve", curves[0])
         places = f"curve: {curves[0]}\npolicy: {out / 'policy'}\nrun: {out}"
         progress.message(output.shown(places))
     return 0
