@@ -22,7 +22,9 @@ from bellmax.launch.reporting.loggers import Logger, check_logger
 from bellmax.launch.reporting.metrics import read_metrics
 from bellmax.launch.reporting.plot import draw_runs, save_figure
 from bellmax.launch.studies.evaluate import Evaluation, evaluate_run
+from bellmax.launch.studies.export import export_run
 from bellmax.launch.studies.record import record_run
+from bellmax.launch.studies.share import pull_run, push_run
 from bellmax.launch.training import train as training
 from bellmax.launch.training.folders import check_new, check_steps, check_writable, run_folder
 from bellmax.launch.training.policy import Policy, load_policy
@@ -135,6 +137,52 @@ class Run:
         """Return the greedy policy of a seed, by default the first; see `bellmax.load_policy`."""
         return load_policy(self.path, seed, point=point, best=best, trust=self._trust)
 
+    def export(
+        self,
+        out: str | Path | None = None,
+        *,
+        format: str = "stablehlo",
+        checkpoint: str | int = "latest",
+        seed: int | None = None,
+    ) -> Path:
+        """Write the greedy policy of a learner to a file that runs without bellmax.
+
+        Args:
+          out: the file; None writes `policy.stablehlo` or `policy.onnx` to the run's folder.
+          format: "stablehlo", or "onnx" with the extra `onnx`.
+          checkpoint: "latest", "best" or a step.
+          seed: of the learner; None takes the first.
+
+        Returns:
+          The file.
+
+        Raises:
+          UserError: there is no such checkpoint or seed, or the format lacks an operation.
+        """
+        return export_run(
+            self.path,
+            None if out is None else Path(out),
+            format=format,
+            checkpoint=checkpoint,
+            seed=seed,
+            trust=self._trust,
+        )
+
+    def push(self, repo: str, *, private: bool = False) -> str:
+        """Share the run on the Hugging Face Hub, as `bellmax push`; needs the extra `hub`.
+
+        Args:
+          repo: `owner/name`; it is made if it is missing.
+          private: whether a new repository is private.
+
+        Returns:
+          The address of the repository.
+
+        Raises:
+          UserError: the run has no policy, or the repository cannot be written.
+        """
+        return push_run(self.path, repo, private=private)
+
     def resume(
         self,
         steps: int | None = None,
@@ -170,6 +218,7 @@ class Run:
         seed: int | None = None,
         fps: int | None = None,
         max_steps: int | None = None,
+        log: bool = False,
     ) -> Path:
         """Write a video of episodes of the greedy policy; needs the extra `video`.
 
@@ -180,6 +229,7 @@ class Run:
           seed: of the learner; None takes the first.
           fps: frames per second; None takes the task's default.
           max_steps: environment steps after which an episode is cut.
+          log: whether the video is given to the run's loggers too.
 
         Returns:
           The file.
@@ -195,6 +245,7 @@ class Run:
             out=None if out is None else Path(out),
             fps=fps,
             max_steps=max_steps,
+            log=log,
             trust=self._trust,
         )
 
@@ -309,6 +360,23 @@ def load_run(path: str | Path, *, trust: bool = False) -> Run:
     run = Run(run_folder(str(path)), trust=trust)
     load(run.path, trust=trust)
     return run
+
+
+def pull(repo: str, out: str | Path | None = None, *, trust: bool = False) -> Run:
+    """Fetch a shared run from the Hugging Face Hub to a new folder; needs the extra `hub`.
+
+    Args:
+      repo: `owner/name`, with `@revision` for a branch, tag or commit.
+      out: a new or empty folder; None takes runs/NAME.
+      trust: as in `load_run`.
+
+    Returns:
+      The run, which can be evaluated, recorded and exported; it has no checkpoint to resume from.
+
+    Raises:
+      UserError: the repository cannot be read or holds no run, or `out` is not empty.
+    """
+    return load_run(pull_run(repo, None if out is None else Path(out)), trust=trust)
 
 
 def _prepare(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bellmax import UserError, must
 from bellmax.envs.options import unknown
 from bellmax.launch.cli import options as command_options
+from bellmax.launch.cli import sharing, tuning
 from bellmax.launch.cli.places import Place, folder_to_play, folder_to_train
 from bellmax.launch.config.yaml_files import is_unicode
 from bellmax.launch.distributed.remote import check_local
@@ -193,6 +194,7 @@ def _record_in(place: Place, arguments: command_options.Record) -> int:
         out=out,
         fps=arguments.fps,
         max_steps=arguments.max_steps,
+        log=arguments.log,
         trust=arguments.trust,
         say=lambda sentence: print(place.shown(sentence)),
     )
@@ -370,10 +372,14 @@ COMMANDS = {
     "train": Command(command_options.Train, _train, overrides=True),
     "resume": Command(command_options.Resume, _resume, overrides=True),
     "sweep": Command(command_options.Sweep, _sweep, overrides=True),
+    "tune": Command(command_options.Tune, tuning.tune, overrides=True),
     "evaluate": Command(command_options.Evaluate, _evaluate),
     "record": Command(command_options.Record, _record),
     "plot": Command(command_options.Plot, _plot),
     "merge": Command(command_options.Merge, _merge),
+    "export": Command(command_options.Export, sharing.export),
+    "push": Command(command_options.Push, sharing.push),
+    "pull": Command(command_options.Pull, sharing.pull),
     "list": Command(command_options.List, _list),
     "show-config": Command(command_options.ShowConfig, _show_config, overrides=True),
     "schema": Command(command_options.Schema, _schema),

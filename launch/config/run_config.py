@@ -99,7 +99,7 @@ class RunConfig:
     tensorboard: bool = False
     # Weights & Biases project to report to; null reports to none.
     wandb: str | None = None
-    # Loggers of your own, each as module:factory; `--logger module:factory` adds one.
+    # Loggers: csv, trackio=PROJECT, mlflow=EXPERIMENT, or your own module:factory.
     loggers: tuple[str, ...] = ()
     # The agent's own configuration: the dataclass that `agent.name` chooses.
     agent: Any = None

@@ -26,6 +26,7 @@ from bellmax.envs import (
 )
 from bellmax.envs.wrappers import find_drawing
 from bellmax.launch.config.run_config import load_to_play
+from bellmax.launch.reporting.metrics import log_file
 from bellmax.launch.reporting.video import check_video, write_video
 from bellmax.launch.runners.evaluation import DEFAULT_MAX_STEPS, make_greedy
 from bellmax.launch.runners.random import numpy_seeds, stream
@@ -64,6 +65,7 @@ def record_run(
     out: Path | None = None,
     fps: int | None = None,
     max_steps: int | None = None,
+    log: bool = False,
     trust: bool = False,
     say: Callable[[str], object] = lambda sentence: None,
 ) -> Path:
@@ -82,6 +84,7 @@ def record_run(
       fps: pictures a second; 30 by default, 10 where the observation has rows and columns.
       max_steps: environment steps after which an episode is cut, 1 or more; by default the limit
         of the run's evaluations.
+      log: whether the video is given to the loggers of the run's configuration too.
       trust: whether the run's configuration may name code of the user's own.
       say: takes lines for the user.
 
@@ -115,6 +118,9 @@ def record_run(
         pictures = _film(play, episodes, limit or DEFAULT_MAX_STEPS, say)
         count = write_video(out, pictures, fps)
     say(f"{out}: {count:,} pictures of seed {seed} at step {step:,}, {fps} a second")
+    if log:
+        names = log_file(run, config, "episodes", out)
+        say(f"given to {', '.join(names) or 'no logger: the configuration names none'}")
     return out
 
 

@@ -78,7 +78,7 @@ class Session:
         self.best: list[float | None] = [None for _ in experiment.groups]
         if folder and resume_step is not None:
             folders = [point_folder(folder / "policy", point) for point, _ in experiment.groups]
-            self.best = [best_score(each) for each in folders]
+            self.best = [best_score(each / "best") for each in folders]
         config = experiment.config
         self.steps_per_rollout = config.env.num_envs * config.rollout_length
         self.total = config.steps // self.steps_per_rollout
@@ -86,6 +86,11 @@ class Session:
         self.evaluated: tuple[int, np.ndarray] | None = None
         if resume_step is not None and evaluated is not None:
             self.evaluated = resume_step, evaluated
+
+    @property
+    def total_steps(self) -> int:
+        """Environment steps per seed at the end of the run."""
+        return self._steps(self.total)
 
     def advance_to_end(self, state: TrainState) -> TrainState:
         """Train to the configured number of steps.

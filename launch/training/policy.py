@@ -18,6 +18,7 @@ from bellmax.envs import PackedArray
 from bellmax.launch.config.points import at_point, listed, point_name, points_of
 from bellmax.launch.config.run_config import load, load_to_play, to_yaml
 from bellmax.launch.distributed.files import make_folder, write_whole
+from bellmax.launch.reporting import hub
 from bellmax.launch.runners.base import PolicyInputs
 from bellmax.launch.runners.evaluation import make_greedy, make_values
 from bellmax.launch.runners.train_state import TrainState
@@ -122,9 +123,9 @@ def policy_folder(run: Path, *, best: bool = False) -> Path:
     return folder / "best" if best else folder
 
 
-def best_score(run: Path) -> float | None:
-    """Return the score of the best policy in a run's folder, None if there is none."""
-    for path in policy_folder(run, best=True).glob("seed-*.msgpack"):
+def best_score(folder: Path) -> float | None:
+    """Return the mean return of the policies in a folder `best`; None if it has none."""
+    for path in folder.glob("seed-*.msgpack"):
         with contextlib.suppress(Exception):  # damaged: the next one replaces it
             return _content(path.read_bytes())[1][_SCORE]
     return None
@@ -175,7 +176,8 @@ def load_policy(
     """Return the greedy policy of a run's newest checkpoint, or of its best evaluation.
 
     Args:
-      run: the run's folder, or a copy of its folder `policy`.
+      run: the run's folder, or the folder `policy` of it alone, or `hf://owner/name`, a repository
+        that `bellmax push` wrote (`@revision` may follow), with the extra `hub`.
       seed: seed of the learner; None takes the run's first.
       point: of a run with `vmap`: its values by key, or the name of its folder in `policy`.
       best: whether to take the policy of the best evaluation, by the mean over seeds.
@@ -185,9 +187,11 @@ def load_policy(
       A Policy, which acts as in `bellmax evaluate`.
 
     Raises:
-      UserError: the run has no policy of that point or seed, or its file is damaged.
+      UserError: the run has no policy of that point or seed, its file is damaged, or the repository
+        cannot be read.
     """
-    run = Path(run)
+    shared = str(run).startswith(hub.PREFIX)
+    run = hub.fetch(hub.read_repo(str(run)), policies_only=True) if shared else Path(run)
     if point is not None:
         run = _find_point(run, point, trust=trust)
     config = load_to_play(run, trust=trust)

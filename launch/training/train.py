@@ -334,6 +334,7 @@ def _run(opened: _Opened, run: Path, start: _Start | None, said: list[str], outp
             mean = scores[places].mean()
             progress.message(f"evaluation {what} {mean:{form}}{where} ({each} by seed)")
         curves = plot_runs([out])
+        log.write_file(session.total_steps, "curve", curves[0])
         places = f"curve: {curves[0]}\npolicy: {out / 'policy'}\nrun: {out}"
         progress.message(output.shown(places))
     return 0

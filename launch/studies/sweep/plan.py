@@ -87,9 +87,7 @@ def plan_runs(
     plan: dict[str, Job] = {}
     for combination in itertools.product(*values.values()):
         typed: dict[str, Any] = dict(zip(values, combination, strict=True))
-        options = [f"--{k}" if value is FLAG else f"--{k}={value}" for k, value in typed.items()]
-        given = {k: value if value is FLAG else Argument(value) for k, value in typed.items()}
-        config = resolve(found, given, trust=trust)
+        config = resolve(found, as_given(typed), trust=trust)
         if config.vmap:
             hint = "one run of `bellmax train` has all its points"
             raise UserError(must("vmap", "left out of a sweep", ", ".join(config.vmap), hint=hint))
@@ -98,10 +96,22 @@ def plan_runs(
         if name in plan:
             raise UserError(f"two combinations of the values would be the same run {name}")
         texts = {key: value_text(resolved[key]) for key in varied}
-        arguments = ["train", source, "--out", str(out / name), "--resume"]
-        arguments += [*["--trust"] * trust, *options]
+        arguments = train_arguments(source, out / name, typed, trust=trust)
         plan[name] = Job(name, texts, arguments, config)
     return list(plan.values())
+
+
+def as_given(typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return texts by dotted key as the command line gives them to `resolve`."""
+    return {key: text if text is FLAG else Argument(text) for key, text in typed.items()}
+
+
+def train_arguments(
+    source: str, folder: Path, typed: Mapping[str, Any], *, trust: bool
+) -> list[str]:
+    """Return the arguments of `bellmax` that train or continue a run with values as typed."""
+    options = [f"--{key}" if text is FLAG else f"--{key}={text}" for key, text in typed.items()]
+    return ["train", source, "--out", str(folder), "--resume", *["--trust"] * trust, *options]
 
 
 def read_record(source: str, values: Mapping[str, Sequence[str]], out: Path) -> dict[str, Any]:
