@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from dm_env import specs
 
 from bellmax import UserError, must
-from bellmax.agents import Memory
+from bellmax.agents import Agent, Memory
 from bellmax.envs import PackedArray
 from bellmax.launch.config.points import at_point, listed, point_name, points_of
 from bellmax.launch.config.run_config import load, load_to_play, to_yaml
@@ -225,11 +225,7 @@ def load_policy(
         observation, is_first = read(observation), jnp.asarray(is_first)
         check_observation(experiment.observation, observation, is_first, any_dtype=any_dtype)
         key = jax.random.key(0) if key is None else key
-        given, extras = {"reward": reward, "action_mask": action_mask}, {}
-        for name in agent.sees:
-            if given[name] is None:
-                raise UserError(must(name, "given for this policy", "None"))
-            extras[name] = jnp.asarray(given[name])
+        extras = _extras(agent, {"reward": reward, "action_mask": action_mask})
         return greedy(restored, observation, memory, is_first, key, 0, extras)
 
     def values(observation: Any, memory: Memory, is_first: Any) -> Any:
@@ -258,6 +254,18 @@ def _find_point(run: Path, point: str | Mapping[str, float], *, trust: bool) -> 
     if wanted not in names:
         raise UserError(must("point", f"one of {listed(names)}", wanted))
     return folder / wanted
+
+
+def _extras(agent: Agent, given: dict[str, Any]) -> dict[str, Any]:
+    """Return what the agent `sees` among what a user gave.
+
+    Raises:
+      UserError: the user gave None of something.
+    """
+    for name in agent.sees:
+        if given[name] is None:
+            raise UserError(must(name, "given for this policy", "None"))
+    return {name: jnp.asarray(given[name]) for name in agent.sees}
 
 
 def policy_to_bytes(inputs: Any, facts: dict[str, Any]) -> bytes:
