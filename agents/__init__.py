@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         OnPolicyConfig,
         RNDConfig,
     )
+    from bellmax.agents.configs.traceable import TRACEABLE, Traceable, is_traceable
     from bellmax.agents.configs.value_based import (
         C51Config,
         DQNConfig,
@@ -97,6 +98,7 @@ _MODULES = {
         "OnPolicyConfig",
         "RNDConfig",
     ),
+    "configs.traceable": ("TRACEABLE", "Traceable", "is_traceable"),
     "configs.value_based": (
         "C51Config",
         "DQNConfig",
@@ -164,12 +166,15 @@ __all__ = [
     "RNDConfig",
     "ReplaySpec",
     "TD3Config",
+    "TRACEABLE",
     "Target",
+    "Traceable",
     "Transition",
     "VALearningConfig",
     "ValueConfig",
     "ValueLoss",
     "apply_sequence",
+    "is_traceable",
     "make_actor_critic_agent",
     "make_byol_explore",
     "make_c51",

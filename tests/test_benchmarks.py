@@ -34,6 +34,7 @@ SLOW = {
     "curiosity": r"\| NoisyGrid, noise \| `rnd` \|.*\d",
     "exploration": r"\| `count_bonus` \| \d of 2",
     "frontier": r"\| bond \| the policy \|",
+    "grid": r"\| each \| 2 \| 2 \| [\d.]+ \|",
     "host": r"\| bellmax, 1 environment \| [\d,]+ \|",
     "host_learning": r"\| CartPole-v1 \| munchausen_dqn \| 4,000 \| \d+, \d+ \|",
     "implicit_quantile": r"\| bellmax \| [\d.]+ \| [\d.]+ \|",

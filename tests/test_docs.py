@@ -16,8 +16,9 @@ from helpers.compiling import compiles_soon
 from helpers.pages import PAGES, ROOT, RUN_PAGES, blocks, commands, named, prose
 
 SLOW = {"curiosity.md", "one_loss_in_your_code.md", "sequence_trainers.md"}  # many programs
-# Python blocks marked `notest`. That of google-tunix runs in test_sequence_trainers.py.
-NOT_TESTED = {"README.md": 1, "sequence_trainers.md": 1}
+# Python blocks marked `notest`. Those of google-tunix, of an exported file and of a repository are
+# run by test_sequence_trainers.py, test_export.py and test_share.py.
+NOT_TESTED = {"README.md": 1, "export.md": 1, "sequence_trainers.md": 1, "sharing.md": 1}
 
 
 @pytest.mark.parametrize("page", named((p for p in RUN_PAGES if blocks(p, "python")), slow=SLOW))

@@ -57,6 +57,7 @@ LAZY = {
     *("ale_py", "craftax", "dm_control", "envpool", "minigrid", "xminigrid"),
     *("gymnax", "brax", "mujoco", "flashbax", "gymnasium", "bsuite", "wandb", "tensorboardX"),
     *("matplotlib", "pandas", "scipy", "ray", "rich", "distrax", "tyro"),
+    *("huggingface_hub", "jax2onnx", "onnxruntime", "optuna", "trackio", "mlflow"),
 }
 OUTSIDE = {"tests", "benchmarks", "examples"}
 FILES = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
@@ -354,16 +355,26 @@ def test_core_declares_what_it_imports():
     names -= {"bellmax", *sys.stdlib_module_names}
     declared = PYPROJECT["project"]["dependencies"]
     optional = PYPROJECT["project"]["optional-dependencies"]
-    suites = ("brax", "craftax", "gymnasium", "gymnax", "xminigrid")
-    extras = [*(line for name in suites for line in optional[name]), "wandb", "pandas"]
+    suites = (
+        "brax",
+        "craftax",
+        "gymnasium",
+        "gymnax",
+        "hub",
+        "onnx",
+        "trackio",
+        "tune",
+        "xminigrid",
+    )
+    extras = [*(line for name in suites for line in optional[name]), "wandb", "pandas", "mlflow"]
     core, extra = ({re.split(r"[>=<\[ ]", d)[0].lower() for d in ds} for ds in (declared, extras))
     used = {distributions.get(name, name).lower() for name in names}
     assert used - (extra - core) == core
     assert not [line for line in declared if line.startswith("jax") and "<" in line]
 
 
-# Of accelerators, of which a machine has one, and of developers.
-OWN_EXTRAS = {"all", "cuda12", "cuda13", "tpu", "dev", "docs", "peer"}
+# Of accelerators, of which a machine has one, of developers, and of trackers with older packages.
+OWN_EXTRAS = {"all", "cuda12", "cuda13", "tpu", "dev", "docs", "peer", "mlflow", "trackio"}
 
 
 def test_the_extra_all_has_every_extra_that_installs_together():

@@ -44,18 +44,26 @@ def site(tmp_path_factory):
     return {path: Page(path.read_text()) for path in sorted(folder.rglob("*.html"))}
 
 
+def place_of(target, path):
+    """The file that a link of a page leads to, and the id in it; None outside of the site."""
+    url = urllib.parse.urlsplit(target)
+    if url.scheme or url.netloc:
+        return None
+    there = (path.parent / urllib.parse.unquote(url.path)).resolve() if url.path else path
+    there = there / "index.html" if there.is_dir() else there
+    return there, urllib.parse.unquote(url.fragment)
+
+
 def dead_links(pages):
     """(page, target) of links to files or places that do not exist on a site."""
     found = []
     for path, page in pages.items():
         for target in page.targets:
-            url = urllib.parse.urlsplit(target)
+            known = place_of(target, path)
             # The page of errors has absolute links, as it is shown at any address.
-            if url.scheme or url.netloc or path.name == "404.html":
+            if known is None or path.name == "404.html":
                 continue
-            there = (path.parent / urllib.parse.unquote(url.path)).resolve() if url.path else path
-            there = there / "index.html" if there.is_dir() else there
-            place = urllib.parse.unquote(url.fragment)
+            there, place = known
             if not there.exists() or place and there in pages and place not in pages[there].ids:
                 found.append((path.as_posix(), target))
     return found
@@ -107,7 +115,6 @@ def test_every_page_can_be_reached_from_the_first(site):
         if path in seen or path not in pages:
             continue
         seen.add(path)
-        for target in pages[path].targets:
-            place = (path.parent / urllib.parse.urlsplit(target).path).resolve()
-            left.append(place / "index.html" if place.is_dir() else place)
+        known = (place_of(target, path) for target in pages[path].targets)
+        left += [place[0] for place in known if place]
     assert {p.name for p in set(pages) - seen} <= {"404.html"}

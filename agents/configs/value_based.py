@@ -5,53 +5,60 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval, Le
 
+from bellmax.agents.configs.traceable import TRACEABLE
 from bellmax.networks import NetworkConfig
 
 
 @dataclass(frozen=True)
 class EpsilonGreedyConfig:
-    """Hyper-parameters of every epsilon-greedy agent, with and without replay."""
+    """Hyper-parameters of every epsilon-greedy agent, with and without replay.
+
+    Numbers marked TRACEABLE may be traced values, so that an agent can be made under `vmap`.
+    """
 
     # Learning rate; decays linearly to final_learning_rate if that is set.
-    learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 2.5e-4
+    learning_rate: Annotated[float, Gt(0), Interval(le=1), TRACEABLE] = 2.5e-4
     # Learning rate after learning_rate_steps; none keeps it constant.
-    final_learning_rate: Annotated[float, Interval(ge=0, le=1)] | None = None
+    final_learning_rate: Annotated[float, Interval(ge=0, le=1), TRACEABLE] | None = None
     # Length of the learning rate's decay, in gradient steps.
     learning_rate_steps: Annotated[int, Ge(1)] = 100_000
     # Gradient clipping: bound on the global norm; none does not clip.
-    max_gradient_norm: Annotated[float, Gt(0)] | None = None
+    max_gradient_norm: Annotated[float, Gt(0), TRACEABLE] | None = None
     # Gamma, per environment step.
-    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
-    # Transitions per gradient step.
+    discount: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 0.99
+    # Transitions per gradient step; sequences with network.memory.
     batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 128
     # Probability of a random action at the start.
-    epsilon_start: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    epsilon_start: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 1.0
     # Probability of a random action after epsilon_steps.
-    epsilon_end: Annotated[float, Interval(ge=0, le=1)] = 0.05
+    epsilon_end: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 0.05
     # Length of the linear decay of epsilon, in environment steps.
     epsilon_steps: Annotated[int, Ge(1)] = 10_000
     # Threshold of the Huber loss, in reward units: larger errors count linearly; 0 is half the
     # squared loss.
-    huber_delta: Annotated[float, Ge(0)] = 1.0
+    huber_delta: Annotated[float, Ge(0), TRACEABLE] = 1.0
     network: NetworkConfig = field(default_factory=NetworkConfig)
 
 
 @dataclass(frozen=True)
 class ValueConfig(EpsilonGreedyConfig):
-    """Hyper-parameters that value-based agents with replay share.
-
-    `batch_size`, `n_step`, `network` and the lengths of schedules (`target_period`, `*_steps`) are
-    static; the other numbers may be traced values, so that an agent can be made under `vmap`.
-    """
+    """Hyper-parameters that value-based agents with replay share."""
 
     # Adam's epsilon (optax's default; Atari agents use 0.01 / batch size).
-    adam_epsilon: Annotated[float, Gt(0), Interval(le=1)] = 1e-8
+    adam_epsilon: Annotated[float, Gt(0), Interval(le=1), TRACEABLE] = 1e-8
     # Rewards summed before the bootstrap, in environment steps (Munchausen and DQN papers: 1).
     n_step: Annotated[int, Interval(ge=1, le=1000)] = 1
+    # Steps of a training sequence, burn-in included, with network.memory (R2D2: 40 + 80).
+    sequence_length: Annotated[int, Interval(ge=2, le=65536)] = 120
+    # Steps at the start of a sequence that only give a memory, without gradient (R2D2: 40).
+    burn_in: Annotated[int, Interval(ge=0, le=65536)] = 40
+    # Eta, weight of the largest priority of a sequence's steps in the sequence's; the mean has the
+    # rest (R2D2: 0.9).
+    priority_share: Annotated[float, Interval(ge=0, le=1)] = 0.9
     # Gradient steps between updates of the target network.
     target_period: Annotated[int, Ge(1)] = 100
     # Rate of target updates: 1 copies the online network, smaller values are Polyak averaging.
-    target_rate: Annotated[float, Gt(0), Interval(le=1)] = 1.0
+    target_rate: Annotated[float, Gt(0), Interval(le=1), TRACEABLE] = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,11 +91,11 @@ class MunchausenConfig(ValueConfig):
 
     # Tau, temperature of the softmax policy, in reward units (paper: 0.03, for rewards in [-1,
     # 1]).
-    temperature: Annotated[float, Gt(0)] = 0.03
+    temperature: Annotated[float, Gt(0), TRACEABLE] = 0.03
     # Alpha, weight of the log-policy in the reward (paper: 0.9).
-    alpha: Annotated[float, Interval(ge=0, le=1)] = 0.9
+    alpha: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 0.9
     # l0, lower clip of the scaled log-policy tau log pi, in reward units (paper: -1).
-    clip: Annotated[float, Le(0)] = -1.0
+    clip: Annotated[float, Le(0), TRACEABLE] = -1.0
 
 
 @dataclass(frozen=True)
@@ -166,7 +173,7 @@ class QRDQNRetraceConfig(MunchausenConfig):
     # (arXiv:1710.10044; needs n_step 1).
     trace: Literal["retrace", "q_lambda", "uncorrected", "one_step"] = "retrace"
     # Lambda, decay of the traces.
-    trace_decay: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    trace_decay: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 1.0
     # Epsilon of the epsilon-greedy target policy; 0 is greedy and needs no stored behaviour
     # probabilities.
     target_epsilon: Annotated[float, Interval(ge=0, le=1)] = 0.0
@@ -174,6 +181,13 @@ class QRDQNRetraceConfig(MunchausenConfig):
     selector: Literal["target", "online"] = "target"
     # Steps of the window that are updated: the first only, or every one from the remaining window.
     anchor: Literal["first", "every"] = "first"
+    # What is maximised, of the law of the discounted return: its `mean`; `cvar:SHARE`, the mean of
+    # the worst share; `below:LEVEL`, minus the probability of less than the level;
+    # `homeostasis:LEVEL`, minus the mean distance from the level. Needs a feed-forward mlp, and
+    # rewards that are not clipped.
+    objective: str = "mean"
+    # Lowest and highest return of an episode, in reward units; for objective cvar.
+    return_range: tuple[float, float] | None = None
     # M-QR-DQN: adds the scaled log-policy to the reward and bootstraps with a softmax policy
     # (arXiv:2007.14430; needs trace one_step, selector target, anchor first), with temperature,
     # alpha and clip.
@@ -192,7 +206,7 @@ class VALearningConfig(ValueConfig):
     # `uncorrected` is the plain n-step return, `retrace` cuts the trace at non-greedy actions.
     trace: Literal["uncorrected", "retrace"] = "uncorrected"
     # Lambda, decay of Retrace's traces.
-    trace_decay: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    trace_decay: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 1.0
     # Whether the online network chooses the bootstrap action (arXiv:1509.06461).
     double: bool = False
 
@@ -201,37 +215,35 @@ class VALearningConfig(ValueConfig):
 class PQNConfig(EpsilonGreedyConfig):
     """Hyper-parameters of PQN (Gallici et al. 2024, arXiv:2407.04811).
 
-    `batch_size`, `num_quantiles`, `munchausen`, `network` and the lengths of schedules (`*_steps`)
-    are static; the other numbers may be traced values. The paper's values differ by task: those
-    for MinAtar are the defaults.
+    The paper's values differ by task: those for MinAtar are the defaults.
     """
 
     # RAdam's learning rate; decays linearly to final_learning_rate if that is set.
-    learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 5e-4
+    learning_rate: Annotated[float, Gt(0), Interval(le=1), TRACEABLE] = 5e-4
     # Learning rate after learning_rate_steps; none keeps it constant.
-    final_learning_rate: Annotated[float, Interval(ge=0, le=1)] | None = 0.0
+    final_learning_rate: Annotated[float, Interval(ge=0, le=1), TRACEABLE] | None = 0.0
     # Gradient clipping: bound on the global norm; none does not clip.
-    max_gradient_norm: Annotated[float, Gt(0)] | None = 10.0
+    max_gradient_norm: Annotated[float, Gt(0), TRACEABLE] | None = 10.0
     # Transitions per gradient step; must divide env.num_envs * rollout_length.
     batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 128
     # Lambda of Peng's Q(lambda); 0 bootstraps after one step, 1 only at the rollout's end.
-    trace_decay: Annotated[float, Interval(ge=0, le=1)] = 0.65
+    trace_decay: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 0.65
     # Factor of the rewards that are learned from; values are in its unit.
-    reward_scale: Annotated[float, Gt(0)] = 1.0
+    reward_scale: Annotated[float, Gt(0), TRACEABLE] = 1.0
     # Threshold of the Huber loss, in scaled reward units: larger errors count linearly; 0 is half
     # the squared loss, and with num_quantiles the quantile loss without Huber.
-    huber_delta: Annotated[float, Ge(0)] = 0.0
+    huber_delta: Annotated[float, Ge(0), TRACEABLE] = 0.0
     # Number of quantiles of the return that are learned per action; none learns its mean alone.
     num_quantiles: Annotated[int, Interval(ge=1, le=10_000)] | None = None
     # Whether to add the scaled log-policy to the reward and to bootstrap with a softmax policy
     # (arXiv:2007.14430); not with num_quantiles.
     munchausen: bool = False
     # Tau, temperature of the softmax policy, in scaled reward units.
-    temperature: Annotated[float, Gt(0)] = 0.03
+    temperature: Annotated[float, Gt(0), TRACEABLE] = 0.03
     # Alpha, weight of the log-policy in the reward.
-    alpha: Annotated[float, Interval(ge=0, le=1)] = 0.9
+    alpha: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 0.9
     # l0, lower clip of the scaled log-policy tau log pi, in scaled reward units.
-    clip: Annotated[float, Le(0)] = -1.0
+    clip: Annotated[float, Le(0), TRACEABLE] = -1.0
     network: NetworkConfig = field(
         default_factory=lambda: NetworkConfig(hidden=(256, 256), norm="layer")
     )

@@ -17,6 +17,7 @@ from bellmax.envs.options import did_you_mean
 from bellmax.launch.config.fitted import fitted
 from bellmax.launch.config.options import read_overrides
 from bellmax.launch.config.overrides import flatten, override
+from bellmax.launch.config.points import check_one_point, check_points
 from bellmax.launch.config.sentences import INT32, NOTHING, ConfigError, must, show
 from bellmax.launch.config.trust import check_trusted, is_of_run, modules_in
 from bellmax.launch.config.yaml_files import dump_yaml, parse_yaml, read_yaml
@@ -74,6 +75,8 @@ class RunConfig:
     seed: Annotated[int, Ge(0)] = 0
     # Independent learners in one program (seed, seed + 1, ...).
     seeds: Annotated[int, Interval(ge=1, le=65536)] = 1
+    # Numbers of the agent that one program trains in all combinations: agent.discount: [0.9, 0.99].
+    vmap: dict[str, tuple[float, ...]] = field(default_factory=dict)
     # Devices that share environments, replay and each batch.
     devices: Annotated[int, Interval(ge=1, le=65536)] = 1
     # Precision of the agent's matrix products and convolutions in float32, where the device offers
@@ -96,7 +99,7 @@ class RunConfig:
     tensorboard: bool = False
     # Weights & Biases project to report to; null reports to none.
     wandb: str | None = None
-    # Loggers of your own, each as module:factory; `--logger module:factory` adds one.
+    # Loggers: csv, trackio=PROJECT, mlflow=EXPERIMENT, or your own module:factory.
     loggers: tuple[str, ...] = ()
     # The agent's own configuration: the dataclass that `agent.name` chooses.
     agent: Any = None
@@ -201,17 +204,20 @@ def json_schema(agent: str) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **result}
 
 
-def load_to_play(run: Path, *, trust: bool = False) -> RunConfig:
+def load_to_play(run: Path, *, trust: bool = False, every_point: bool = False) -> RunConfig:
     """Return the configuration of a run with `devices` 1, to play its policies.
 
     Args:
       run: the run's folder.
       trust: whether its configuration may name code.
+      every_point: whether the run may have `vmap`.
 
     Raises:
       UserError: as in `load`.
     """
     config = load(run, trust=trust)
+    if not every_point:
+        check_one_point(run, config)
     host = dataclasses.replace(config.host, actor_device=None)
     return dataclasses.replace(config, devices=1, host=host)
 
@@ -356,6 +362,8 @@ def _from_mapping(mapping: Any, where: str) -> RunConfig:
         "agent": registry.config_class(name) if known else Any,
     }
     values = {**mapping, "agent.name": name, "agent": agent}
+    if isinstance(values.get("vmap"), Mapping):
+        values["vmap"] = flatten(values["vmap"])
     return build(RunConfig, values, where=where, types=types)
 
 
@@ -387,4 +395,6 @@ def _check(c: RunConfig, where: str) -> RunConfig:
     lines = [must(key, allowed, got) for key, (fits, allowed, got) in checks.items() if not fits]
     if lines:
         raise ConfigError(lines, where)
+    plain = {**to_dict(c), "vmap": {}}
+    check_points(c, lambda key, value: _from_mapping(override(plain, {key: value}), where))
     return c

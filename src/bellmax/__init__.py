@@ -4,12 +4,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bellmax.launch import Run, load_config, load_policy, load_run, train
+    from bellmax.launch import Run, load_config, load_policy, load_run, pull, train
 
     __version__: str
 
 _LONGEST = 2_000  # characters of a line of a message
-__all__ = ["Run", "UserError", "load_config", "load_policy", "load_run", "train"]
+__all__ = ["Run", "UserError", "load_config", "load_policy", "load_run", "pull", "train"]
 
 
 class UserError(ValueError):

@@ -107,7 +107,10 @@ MISTAKES = [
     ("train good.yaml --tensorboard 3", ["tensorboard", "true or false", "'3'"]),
     ("train good.yaml --wandb", ["wandb", "no value"]),
     ("train good.yaml --logger", ["--logger must be followed by a value"]),
-    ("train good.yaml --logger own", ["loggers must be of the form module.path:name, got 'own'"]),
+    (
+        "train good.yaml --logger own",
+        ["loggers must be of the form module.path:name, or csv,", "got 'own'"],
+    ),
     ("train good.yaml --env.num-envs 0", ["env.num_envs", "[1, 65536]"]),
     ("train good.yaml --replay.capcity 9", ["did you mean replay.capacity?"]),
     ("train good.yaml --replay.memory-fraction 1.5", ["replay.memory_fraction", "(0, 1]"]),
