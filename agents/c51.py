@@ -47,7 +47,9 @@ def make_c51(config: C51Config, spec: EnvSpec) -> Agent:
         selector = led_to.q_values
         if config.selector == "online":
             selector = apply_sequence(network, params, after).q_values
-        target = window_targets(config, atoms, steps, led_to.logits, selector)
+        target = window_targets(
+            config, atoms, steps, led_to.logits, selector, masked=spec.action_mask
+        )
         rows = jnp.arange(logits_tm1.shape[0])
         logits_tm1 = logits_tm1[rows, steps.action[:, 0]]
         loss = regression(atoms, logits_tm1, *target)
@@ -79,7 +81,13 @@ def check_options(config: C51Config) -> None:
 
 
 def window_targets(
-    config: C51Config, atoms: jax.Array, steps: Step, logits: jax.Array, selector: jax.Array
+    config: C51Config,
+    atoms: jax.Array,
+    steps: Step,
+    logits: jax.Array,
+    selector: jax.Array,
+    *,
+    masked: bool = False,
 ) -> losses.WeightedAtoms:
     """Targets of the windows' first steps before projection, leaves [B, L].
 
@@ -89,6 +97,7 @@ def window_targets(
       steps: [B, K + 1].
       logits: [B, K, A, M], of the target network, at the successors of the K transitions.
       selector: [B, K, A], values that choose the greedy action there.
+      masked: whether illegal actions have values of -inf.
     """
     after = jax.tree.map(lambda x: x[:, 1:], steps)
     trace_t = 1.0 - after.is_last
@@ -104,7 +113,7 @@ def window_targets(
         return jax.vmap(bootstrap_once)(*window, logits, selector, trace_t)
 
     def corrected(r_t, discount_t, logits, selector, action, log_prob, trace_t):
-        pi = epsilon_greedy(selector, config.target_epsilon)
+        pi = epsilon_greedy(selector, config.target_epsilon, masked=masked)
         c_t = trace_coefficients(
             config.trace, action, pi, log_prob, trace_t, lambda_=config.trace_decay
         )

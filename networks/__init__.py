@@ -40,13 +40,16 @@ if TYPE_CHECKING:
         VAHead,
         VAOutput,
     )
+    from bellmax.networks.masking import mask_logits, mask_outputs
     from bellmax.networks.recurrent import (
         GRU,
+        LSTM,
         RecurrentMemory,
         RecurrentNetwork,
         RecurrentParams,
         make_recurrent_network,
     )
+    from bellmax.networks.recurrent_values import RecurrentQNetwork, make_recurrent_q_network
     from bellmax.networks.torsos import MLP, ImpalaResNet, MinAtarConv, NatureConv
 
 __all__ = [
@@ -61,6 +64,7 @@ __all__ = [
     "Head",
     "ImpalaResNet",
     "ImplicitQuantileHead",
+    "LSTM",
     "MLP",
     "MinAtarConv",
     "NatureConv",
@@ -76,6 +80,7 @@ __all__ = [
     "RecurrentNetwork",
     "RecurrentNetworkConfig",
     "RecurrentParams",
+    "RecurrentQNetwork",
     "Torso",
     "VAHead",
     "VAOutput",
@@ -88,12 +93,18 @@ __all__ = [
     "make_critics",
     "make_q_network",
     "make_recurrent_network",
+    "make_recurrent_q_network",
     "make_torso",
+    "mask_logits",
+    "mask_outputs",
     "quantile_head",
     "va_head",
 ]
 
-_MODULES = ("config", "build", "continuous", "convolution", "heads", "recurrent", "torsos")
+_MODULES = (
+    *("config", "build", "continuous", "convolution", "heads", "masking", "recurrent"),
+    *("recurrent_values", "torsos"),
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -249,12 +249,9 @@ def make_q_network(
       UserError: the module cannot be found or built, does not accept these observations, or
         returns a wrong shape; the message gives both shapes.
     """
-    if head is None:
-        plain = DuelingHead if config.dueling else QHead
-        head = Head(lambda actions, dtype: plain(actions, dtype), {"q_values": ("A",)})
-    elif config.dueling:
-        allowed, hint = "false for this agent", "it has a head of its own"
-        raise UserError(must("agent.network.dueling", allowed, "true", hint))
+    head = value_head(config, head)
+    if config.memory != "none":
+        raise UserError(must("agent.network.memory", "none for this agent", config.memory))
     if config.module is None:
         check_torso(config.torso, observation)
         count = count_values(observation)
@@ -280,6 +277,21 @@ def make_q_network(
     if head.inputs:
         _check_shapes(config, init, apply, observation, shapes, head.inputs)
     return Network(init, apply)
+
+
+def value_head(config: NetworkConfig, head: Head | None) -> Head:
+    """Return an agent's head, or a plain or dueling one if it is None.
+
+    Raises:
+      UserError: the config wants a dueling head and the agent has another.
+    """
+    if head is None:
+        plain = DuelingHead if config.dueling else QHead
+        return Head(lambda actions, dtype: plain(actions, dtype), {"q_values": ("A",)})
+    if config.dueling:
+        allowed, hint = "false for this agent", "it has a head of its own"
+        raise UserError(must("agent.network.dueling", allowed, "true", hint))
+    return head
 
 
 def load_module(

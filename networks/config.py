@@ -25,6 +25,10 @@ class NetworkConfig:
     norm: Norm = "none"
     # Whether to use separate state-value and advantage streams (arXiv:1511.06581).
     dueling: bool = False
+    # Recurrent cell between torso and head, or none; see sequence_length and burn_in of the agent.
+    memory: Literal["none", "gru", "lstm"] = "none"
+    # Size of the cell's output (R2D2 on Atari: 512); ignored without memory.
+    memory_size: Annotated[int, Ge(1)] = 128
     # Precision of the computation; parameters and outputs are float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
     # Your own flax module as `package.module:Name`, called Name(num_actions=A, **options):

@@ -26,7 +26,7 @@ class EpsilonGreedyConfig:
     max_gradient_norm: Annotated[float, Gt(0), TRACEABLE] | None = None
     # Gamma, per environment step.
     discount: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 0.99
-    # Transitions per gradient step.
+    # Transitions per gradient step; sequences with network.memory.
     batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 128
     # Probability of a random action at the start.
     epsilon_start: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 1.0
@@ -48,6 +48,13 @@ class ValueConfig(EpsilonGreedyConfig):
     adam_epsilon: Annotated[float, Gt(0), Interval(le=1), TRACEABLE] = 1e-8
     # Rewards summed before the bootstrap, in environment steps (Munchausen and DQN papers: 1).
     n_step: Annotated[int, Interval(ge=1, le=1000)] = 1
+    # Steps of a training sequence, burn-in included, with network.memory (R2D2: 40 + 80).
+    sequence_length: Annotated[int, Interval(ge=2, le=65536)] = 120
+    # Steps at the start of a sequence that only give a memory, without gradient (R2D2: 40).
+    burn_in: Annotated[int, Interval(ge=0, le=65536)] = 40
+    # Eta, weight of the largest priority of a sequence's steps in the sequence's; the mean has the
+    # rest (R2D2: 0.9).
+    priority_share: Annotated[float, Interval(ge=0, le=1)] = 0.9
     # Gradient steps between updates of the target network.
     target_period: Annotated[int, Ge(1)] = 100
     # Rate of target updates: 1 copies the online network, smaller values are Polyak averaging.
@@ -174,6 +181,13 @@ class QRDQNRetraceConfig(MunchausenConfig):
     selector: Literal["target", "online"] = "target"
     # Steps of the window that are updated: the first only, or every one from the remaining window.
     anchor: Literal["first", "every"] = "first"
+    # What is maximised, of the law of the discounted return: its `mean`; `cvar:SHARE`, the mean of
+    # the worst share; `below:LEVEL`, minus the probability of less than the level;
+    # `homeostasis:LEVEL`, minus the mean distance from the level. Needs a feed-forward mlp, and
+    # rewards that are not clipped.
+    objective: str = "mean"
+    # Lowest and highest return of an episode, in reward units; for objective cvar.
+    return_range: tuple[float, float] | None = None
     # M-QR-DQN: adds the scaled log-policy to the reward and bootstraps with a softmax policy
     # (arXiv:2007.14430; needs trace one_step, selector target, anchor first), with temperature,
     # alpha and clip.

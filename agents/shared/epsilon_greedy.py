@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import optax
 
 from bellmax.agents.configs.value_based import EpsilonGreedyConfig
+from bellmax.agents.shared.acting import apply_step, draw_action
 from bellmax.agents.shared.base import Act, ActInput, ActorOutput, Params
-from bellmax.networks import Network
+from bellmax.agents.shared.recurrent import RecurrentBehaviour
+from bellmax.networks import Network, RecurrentMemory, RecurrentQNetwork
 
 
 def make_epsilon_greedy(
     config: EpsilonGreedyConfig,
-    network: Network,
+    network: Network | RecurrentQNetwork,
     num_actions: int,
     keep: Callable[[Any, jax.Array], Any] | None = None,
 ) -> Act:
@@ -27,26 +29,34 @@ def make_epsilon_greedy(
       keep: (output of the network, log-probabilities [N] of the actions) -> behaviour; None keeps
         nothing.
     """
-    epsilon = epsilon_schedule(config)
+    epsilon, recurrent = epsilon_schedule(config), isinstance(network, RecurrentQNetwork)
 
-    def act(params: Params, inputs: ActInput, *, evaluate: bool = False) -> ActorOutput:
-        observation, memory, _, key, step = inputs
-        output = network.apply(params, observation)
+    def choose(output: Any, inputs: ActInput, evaluate: bool) -> tuple[jax.Array, Any]:
+        """Return actions, and what is kept with them."""
         greedy = output.q_values.argmax(axis=-1).astype(jnp.int32)
         if evaluate:
-            kept = () if keep is None else keep(output, jnp.zeros(greedy.shape))
-            return ActorOutput(greedy, memory, kept)
+            return greedy, () if keep is None else keep(output, jnp.zeros(greedy.shape))
         # A single call draws both: splitting the key and `randint` would make four more draws per
         # step.
-        explore, choice = jax.random.uniform(key, (2, *greedy.shape))
-        random = jnp.minimum(choice * num_actions, num_actions - 1).astype(jnp.int32)
-        rate = epsilon(step)
+        explore, choice = jax.random.uniform(inputs.key, (2, *greedy.shape))
+        random, count = draw_action(choice, num_actions, inputs.action_mask)
+        rate = epsilon(inputs.step)
         action = jnp.where(explore < rate, random, greedy)
         if keep is None:
-            return ActorOutput(action, memory, ())
+            return action, ()
         # A random action may equal the greedy one; among ties the first action is greedy.
-        probability = rate / num_actions + (1.0 - rate) * (action == greedy)
-        return ActorOutput(action, memory, keep(output, jnp.log(probability)))
+        probability = rate / count + (1.0 - rate) * (action == greedy)
+        return action, keep(output, jnp.log(probability))
+
+    def act(params: Params, inputs: ActInput, *, evaluate: bool = False) -> ActorOutput:
+        before = inputs.memory
+        seen = inputs.observation, before, inputs.is_first, inputs.action_mask
+        output, belief = apply_step(network, params, *seen)
+        action, kept = choose(output, inputs, evaluate)
+        if not recurrent:
+            return ActorOutput(action, before, kept)
+        memory = RecurrentMemory(belief, action)
+        return ActorOutput(action, memory, RecurrentBehaviour(before, kept))
 
     return act
 

@@ -8,11 +8,17 @@ import jax.numpy as jnp
 from bellmax import losses
 
 
-def epsilon_greedy(selector: jax.Array, epsilon: Any) -> jax.Array:
-    """Return probabilities [T, A] of the policy that is epsilon-greedy in values [T, A]."""
+def epsilon_greedy(selector: jax.Array, epsilon: Any, *, masked: bool = False) -> jax.Array:
+    """Return probabilities [T, A] of the policy that is epsilon-greedy in values [T, A].
+
+    masked: whether illegal actions have values of -inf.
+    """
     num_actions = selector.shape[-1]
     greedy = jax.nn.one_hot(jnp.argmax(selector, axis=-1), num_actions)
-    return greedy * (1.0 - epsilon) + epsilon / num_actions
+    if not masked:
+        return greedy * (1.0 - epsilon) + epsilon / num_actions
+    legal = selector > -jnp.inf
+    return greedy * (1.0 - epsilon) + epsilon * legal / jnp.sum(legal, axis=-1, keepdims=True)
 
 
 def trace_coefficients(

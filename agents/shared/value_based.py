@@ -10,6 +10,7 @@ import optax
 
 from bellmax import losses
 from bellmax.agents.configs.value_based import ValueConfig
+from bellmax.agents.shared.acting import apply_step, make_network
 from bellmax.agents.shared.base import (
     Agent,
     Batch,
@@ -26,8 +27,9 @@ from bellmax.agents.shared.epsilon_greedy import (
     with_schedule,
 )
 from bellmax.agents.shared.own import check_fields, check_metrics
+from bellmax.agents.shared.recurrent import cut_windows, mix_priorities
 from bellmax.envs import EnvSpec, Step
-from bellmax.networks import Head, Network, make_q_network
+from bellmax.networks import Head, Network, RecurrentQNetwork, mask_outputs
 
 # On a CPU a window is processed step by step if one step of the batch has at least this many
 # values: allocating activations for a whole window of images costs as much as the computation.
@@ -156,6 +158,7 @@ def make_value_agent(
     optimizer: optax.GradientTransformation | None = None,
     target: Target | None = None,
     auxiliary: Auxiliary | None = None,
+    wrap_network: Callable[[Network], Network] | None = None,
 ) -> Agent:
     """Make an epsilon-greedy agent from its loss.
 
@@ -172,6 +175,7 @@ def make_value_agent(
       target: update rule of the q-network's target parameters; None is a copy or Polyak average
         with config.target_period and config.target_rate.
       auxiliary: further networks, whose loss is added to the agent's.
+      wrap_network: changes what a feed-forward network sees or returns.
 
     Returns:
       The agent. `learn` minimises the mean loss, weighted by the batch's importance weights. With
@@ -181,7 +185,10 @@ def make_value_agent(
     Raises:
       UserError: the action space is not discrete, or the network does not fit.
     """
-    network = make_q_network(config.network, spec.observation, count_actions(spec), head)
+    network = make_network(config, spec, head, own_target=target is not None)
+    if wrap_network is not None:
+        assert isinstance(network, Network)
+        network = wrap_network(network)
     schedules = make_schedules(config)
     if optimizer is None:
         optimizer = make_optimizer(config)
@@ -193,15 +200,18 @@ def make_value_agent(
     parts = _Learner(
         config, network, loss_function, takes_key, optimizer, target, follow, auxiliary
     )
+    recurrent = isinstance(network, RecurrentQNetwork)
+    length = config.sequence_length if recurrent else config.n_step + 1
     return Agent(
         functools.partial(_init, parts),
         lambda state: state.params if auxiliary is None else state.params["q"],
-        lambda batch_size: (),
+        network.initial_memory if recurrent else lambda batch_size: (),
         make_epsilon_greedy(config, network, count_actions(spec), keep),
         functools.partial(_learn, parts),
-        ReplaySpec(sequence_length=config.n_step + 1, batch_size=config.batch_size),
-        values=lambda params, observation, memory, is_first: network.apply(params, observation),
+        ReplaySpec(sequence_length=length, batch_size=config.batch_size),
+        values=lambda *inputs: apply_step(network, *inputs)[0],
         schedules=schedules,
+        sees=("action_mask",) if spec.action_mask else (),
     )
 
 
@@ -209,7 +219,7 @@ class _Learner(NamedTuple):
     """Arguments of `make_value_agent` without None. follow: the update of the default target."""
 
     config: ValueConfig
-    network: Network
+    network: Network | RecurrentQNetwork
     loss_function: LossFunction
     takes_key: bool
     optimizer: optax.GradientTransformation
@@ -235,22 +245,52 @@ def _own_loss(
     steps: Step,
     weights: jax.Array,
     key: jax.Array,
-) -> tuple[jax.Array, tuple[ValueLoss, dict[str, jax.Array], Any]]:
-    """Return the loss of the q-network, and (its parts, metrics, no auxiliary state)."""
+) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array], Any]]:
+    """Return the loss of the q-network, and (priorities [B], metrics, no auxiliary state)."""
+    network, batch = parts.network, len(weights)
+    given = network, params, target_params, steps
+    if isinstance(network, RecurrentQNetwork):
+        given = cut_windows(network, parts.config, params, target_params, steps)
+        weights = jnp.repeat(weights, len(given.steps.reward) // batch)
+    elif not isinstance(steps.action_mask, tuple):
+        given = _masked(network, params, target_params, steps)
     keys = (jax.random.fold_in(key, 1),) if parts.takes_key else ()
-    each = parts.loss_function(parts.network, params, target_params, steps, *keys)
+    each = parts.loss_function(*given, *keys)
     shapes = dict.fromkeys(_LOSS_FIELDS, weights.shape)
     check_fields(each, ValueLoss, shapes, parts.loss_function, hint=_PER_SEQUENCE)
     check_metrics(each.metrics, parts.loss_function)
     loss = losses.masked_mean(each.loss * weights, each.mask)
     q_value = losses.masked_mean(each.q_value, each.mask)
-    return loss, (each, {"loss": loss, "q_value": q_value, **each.metrics}, ())
+    priority = each.priority * each.mask
+    if isinstance(network, RecurrentQNetwork):
+        priority = mix_priorities(priority, each.mask, parts.config.priority_share, batch)
+    return loss, (priority, {"loss": loss, "q_value": q_value, **each.metrics}, ())
+
+
+def _masked(
+    network: Network, params: Params, target_params: Any, steps: Step
+) -> tuple[Network, Params, Any, Step]:
+    """Return the arguments of a loss whose network masks the illegal actions of each step.
+
+    An observation becomes the number of its step, from which the network finds observation and
+    mask.
+    """
+    numbers = jnp.arange(steps.reward.size).reshape(steps.reward.shape)
+    seen, mask = (
+        x.reshape(steps.reward.size, *x.shape[2:]) for x in (steps.observation, steps.action_mask)
+    )
+
+    def apply(params: Params, number: jax.Array, *inputs: jax.Array) -> Any:
+        return mask_outputs(network.apply(params, seen[number], *inputs), mask[number])
+
+    cut = steps._replace(observation=numbers, action_mask=())
+    return Network(network.init, apply), params, target_params, cut
 
 
 def _loss(
     parts: _Learner, params: Params, target_params: Any, batch: Batch, aux: Any, key: jax.Array
-) -> tuple[jax.Array, tuple[ValueLoss, dict[str, jax.Array], Any]]:
-    """Return the loss of all parameters, and (that of the q-network, metrics, auxiliary state)."""
+) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array], Any]]:
+    """Return the loss of all parameters, and (priorities [B], metrics, auxiliary state)."""
     if parts.auxiliary is None:
         return _own_loss(parts, params, target_params, batch.steps, batch.weights, key)
     function = parts.auxiliary.loss
@@ -266,10 +306,10 @@ def _loss(
     steps = steps._replace(reward=steps.reward + bonus)
     weights = batch.weights * jax.lax.stop_gradient(other.weight)
     own = params["q"], target_params["q"], steps, weights, key
-    loss, (each, metrics, _) = _own_loss(parts, *own)
+    loss, (priority, metrics, _) = _own_loss(parts, *own)
     added = jnp.mean(other.loss * batch.weights)
     metrics = {**metrics, "loss": loss + added, "auxiliary_loss": added, **other.metrics}
-    return loss + added, (each, metrics, other.aux)
+    return loss + added, (priority, metrics, other.aux)
 
 
 def _move_target(parts: _Learner, params: Params, target_params: Any, steps: jax.Array) -> Any:
@@ -285,15 +325,14 @@ def _learn(
     def loss(params: Params) -> Any:
         return _loss(parts, params, state.target_params, batch, state.aux, key)
 
-    gradients, (each, metrics, aux) = jax.grad(loss, has_aux=True)(state.params)
+    gradients, (priority, metrics, aux) = jax.grad(loss, has_aux=True)(state.params)
     updates, opt_state = parts.optimizer.update(gradients, state.opt_state, state.params)
     params: Any = optax.apply_updates(state.params, updates)
     steps = state.steps + 1
     targets = _move_target(parts, params, state.target_params, steps)
     if parts.config.max_gradient_norm is not None:  # it costs 5 % of a small step on a CPU
         metrics = {**metrics, "gradient_norm": optax.tree.norm(gradients)}
-    output = LearnOutput(metrics, each.priority * each.mask)
-    return LearnerState(params, targets, opt_state, steps, aux), output
+    return LearnerState(params, targets, opt_state, steps, aux), LearnOutput(metrics, priority)
 
 
 def make_optimizer(config: ValueConfig) -> optax.GradientTransformation:

@@ -78,11 +78,11 @@ def _train_in(
 ) -> int:
     _configure_jax(deterministic=arguments.deterministic)
     _join_processes(arguments)
-    from bellmax.launch.training.train import TERMINAL, train
+    from bellmax.launch.training.train import train
 
     with interruptible(lambda: _how_to_continue(out)):
-        report = {"output": output or TERMINAL, "continues": arguments.resume}
-        return train(config, out, arguments.actors, **report)
+        report = {} if output is None else {"output": output}
+        return train(config, out, arguments.actors, continues=arguments.resume, **report)
 
 
 def _resume(arguments: command_options.Resume, overrides: Sequence[str]) -> int:
@@ -110,10 +110,11 @@ def _continue(
         sys.stdout.flush()
     _configure_jax(deterministic=arguments.deterministic)
     _join_processes(arguments)
-    from bellmax.launch.training.train import TERMINAL, resume
+    from bellmax.launch.training.train import resume
 
     with interruptible(lambda: _how_to_continue(run)):
-        return resume(run, config, arguments.actors, output=output or TERMINAL)
+        report = {} if output is None else {"output": output}
+        return resume(run, config, arguments.actors, **report)
 
 
 def _sweep(arguments: command_options.Sweep, overrides: Sequence[str]) -> int:

@@ -60,4 +60,6 @@ def fitted(config: Any, given: set[str]) -> dict[str, Any]:
 def _warmup(steps: int, agent: Any, envs: int) -> int:
     """Return `steps`, but at most 10,000, and at least the steps of a batch of sequences."""
     sequence, batch = getattr(agent, "n_step", 1) + 1, getattr(agent, "batch_size", 1)
+    if getattr(getattr(agent, "network", None), "memory", "none") != "none":
+        sequence = agent.sequence_length
     return max(min(steps, 10_000), sequence * envs, batch)

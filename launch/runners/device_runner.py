@@ -217,7 +217,8 @@ def _make_collect(agent: Agent, env: VectorEnv, length: int):
             seen = actor.timestep
             key = jax.random.fold_in(state.keys.act, now)
             steps = now * env.num_envs
-            inputs = ActInput(seen.observation, actor.memory, seen.is_first, key, steps)
+            shown = seen.observation, actor.memory, seen.is_first, key, steps
+            inputs = ActInput(*shown, **agent.extras(seen))
             output = agent.act(params, inputs)
             key = jax.random.fold_in(state.keys.env, now)
             env_state, timestep = env.step(env_state, output.action, key)
@@ -229,6 +230,7 @@ def _make_collect(agent: Agent, env: VectorEnv, length: int):
                 seen.is_first,
                 seen.is_last,
                 output.behaviour,
+                seen.action_mask,
             )
             ended = timestep.is_last
             outcome = Outcome(output.memory, timestep.episode_return, ended)
@@ -272,12 +274,10 @@ def example_step(agent: Agent, seen: VectorTimeStep) -> Step:
         params = agent.actor_params(agent.init(key))
         memory = agent.initial_memory(num_envs)
         now = jnp.zeros((), jnp.int32)
-        inputs = ActInput(seen.observation, memory, seen.is_first, key, now)
+        inputs = ActInput(seen.observation, memory, seen.is_first, key, now, **agent.extras(seen))
         output = agent.act(params, inputs)
-        flags = seen.is_first, seen.is_last
-        return Step(
-            seen.observation, output.action, seen.reward, seen.discount, *flags, output.behaviour
-        )
+        flags, own = (seen.is_first, seen.is_last), (output.behaviour, seen.action_mask)
+        return Step(seen.observation, output.action, seen.reward, seen.discount, *flags, *own)
 
     return jax.eval_shape(one, seen, jax.random.key(0))
 

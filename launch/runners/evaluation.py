@@ -15,9 +15,10 @@ from bellmax.launch.runners.base import Episodes, PolicyInputs
 from bellmax.launch.runners.random import stream
 
 DEFAULT_MAX_STEPS = 27_000  # environment steps for tasks without a time limit: 30 minutes of Atari
+NO_EXTRAS: Mapping[str, Any] = MappingProxyType({})
 
-
-# greedy(policy, observation [N, ...], memory, is_first [N], key, step []) -> (action, memory)
+# greedy(policy, observation [N, ...], memory, is_first [N], key, step [], extras) -> (action,
+# memory); extras are the `extras` of the agent.
 Greedy = Callable[..., tuple[jax.Array, Memory]]
 
 
@@ -31,11 +32,12 @@ def make_greedy(agent: Agent) -> Greedy:
         is_first: Any,
         key: jax.Array,
         step: Any,
+        extras: Mapping[str, Any] = NO_EXTRAS,
     ) -> tuple[jax.Array, Memory]:
         params, statistics = policy
         if statistics:
             observation = normalise(statistics, observation)
-        inputs = ActInput(observation, memory, is_first, key, jnp.int32(step))
+        inputs = ActInput(observation, memory, is_first, key, jnp.int32(step), **extras)
         output = agent.act(params, inputs, evaluate=True)
         return output.action, output.memory
 
@@ -113,7 +115,8 @@ def make_evaluator(
             now, state, timestep, memory, episodes = carry
             act_key, env_key = jax.random.split(jax.random.fold_in(key, now))
             seen = timestep.observation, memory, timestep.is_first, act_key, step
-            output = agent.act(params, ActInput(*seen), evaluate=True)
+            inputs = ActInput(*seen, **agent.extras(timestep))
+            output = agent.act(params, inputs, evaluate=True)
             state, timestep = env.step(state, output.action, env_key)
             episodes = Episodes(
                 jnp.where(episodes.cut, timestep.episode_return, episodes.episode_return),
@@ -128,8 +131,15 @@ def make_evaluator(
     return DeviceEvaluator(jax.jit(jax.vmap(evaluate_one, in_axes=(0, 0, 0, None, 0))))
 
 
-def evaluation_rows(episodes: Episodes, seeds: list[int], step: int) -> list[dict[str, Any]]:
-    """Return one row of metrics for each seed."""
+def row_score(row: dict[str, Any]) -> float:
+    """Return what the best evaluation is chosen by: the agent's objective, or the mean return."""
+    return row.get("objective", row["episode_return"])
+
+
+def evaluation_rows(
+    episodes: Episodes, seeds: list[int], step: int, score: Callable[[Any], Any] | None = None
+) -> list[dict[str, Any]]:
+    """Return one row of metrics for each seed; with the agent's `score`, `objective` too."""
     returns, lengths, cut = (np.asarray(x) for x in episodes)
     return [
         {
@@ -143,5 +153,6 @@ def evaluation_rows(episodes: Episodes, seeds: list[int], step: int) -> list[dic
             "episodes": int(returns[i].size),
             "cut_episodes": int(cut[i].sum()),
         }
+        | ({} if score is None else {"objective": float(score(jnp.asarray(returns[i])))})
         for i, seed in enumerate(seeds)
     ]

@@ -63,8 +63,9 @@ class HostEvaluator:
         for now in range(limit):
             if self._stopping():
                 return None
-            shown = seen.observation, memory, seen.is_first
-            action, memory = self._act(policy, *shown, jax.random.fold_in(key, now), step)
+            shown, extras = (seen.observation, memory, seen.is_first), self._agent.extras(seen)
+            now_key = jax.random.fold_in(key, now)
+            action, memory = self._act(policy, *shown, now_key, step, extras)
             seen = env.step(np.asarray(action))
             returns = np.where(cut, seen.episode_return, returns)
             lengths = np.where(cut, seen.episode_length, lengths)

@@ -110,11 +110,14 @@ def from_rollout(
 def with_next(records: Step, after: VectorTimeStep) -> Step:
     """Join steps [L, N, ...] and the next time step into sequences [N, L + 1, ...].
 
-    Of the last step only the observation and its flags are set; its other leaves are zeros.
+    Of the last step only observation, flags and action mask are set; its other leaves are zeros.
     """
     zeros = jax.tree.map(lambda x: jnp.zeros_like(x[0]), records)
     last = zeros._replace(
-        observation=after.observation, is_first=after.is_first, is_last=after.is_last
+        observation=after.observation,
+        is_first=after.is_first,
+        is_last=after.is_last,
+        action_mask=after.action_mask,
     )
 
     def join(before: jax.Array, new: jax.Array) -> jax.Array:

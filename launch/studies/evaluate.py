@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bellmax import UserError, must
@@ -37,6 +38,7 @@ class Evaluation(NamedTuple):
     cut: [S, E] bool, whether the evaluation ended before the episode.
     restarts: number of environments that were recreated after a fault, which resets the return.
     warning: a sentence if newer checkpoints are damaged, or None.
+    objective: [S] float, what the agent maximises, of these returns; None if it is their mean.
     """
 
     step: int
@@ -47,6 +49,7 @@ class Evaluation(NamedTuple):
     restarts: int
     warning: str | None
     points: tuple[Mapping[str, float], ...] = ()
+    objective: np.ndarray | None = None
 
 
 def evaluate_run(
@@ -81,7 +84,9 @@ def evaluate_run(
         returns, lengths, cut = map(np.asarray, experiment.evaluate_policies(inputs, step))
         restarts = sum(experiment.evaluator.report().values())
     seeds, points = np.array(experiment.seeds), tuple(experiment.points) if config.vmap else ()
-    return Evaluation(step, seeds, returns, lengths, cut, restarts, warning, points)
+    score = experiment.agent.score
+    objective = None if score is None else np.array([score(jnp.asarray(r)) for r in returns])
+    return Evaluation(step, seeds, returns, lengths, cut, restarts, warning, points, objective)
 
 
 def check_seed(run: Path, config: RunConfig, seed: int) -> None:
@@ -112,6 +117,9 @@ def describe_evaluation(evaluation: Evaluation) -> list[str]:
             lines[-1] += f"; deviation {deviation}"
         if returns.size >= FEWEST_SEEDS:  # the range of fewer is above
             lines[-1] += f", 95 % interval {low} to {high}"
+    if evaluation.objective is not None:
+        each = zip(evaluation.seeds, evaluation.objective, strict=True)
+        lines += [f"seed {seed}: objective {value:.{digits}f}" for seed, value in each]
     if evaluation.restarts:
         lines.append(
             "restarts of environments that broke, which reset the episode's return to 0: "
@@ -130,7 +138,8 @@ def describe_evaluation(evaluation: Evaluation) -> list[str]:
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
     """Return an evaluation as JSON values, with an entry for each seed and all episodes."""
     each = zip(*evaluation[1:5], evaluation.points or [{}] * len(evaluation.seeds), strict=True)
-    return {
+    own = {} if evaluation.objective is None else {"objective": evaluation.objective.tolist()}
+    return own | {
         "step": evaluation.step,
         "restarts": evaluation.restarts,
         "warning": evaluation.warning,

@@ -160,7 +160,8 @@ def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> Player:
     def advance(params, state, seen, memory, key, step, episode) -> Any:
         act_key, env_key = jax.random.split(key)
         shown = seen.observation, memory, seen.is_first, act_key, step
-        output = agent.act(params, ActInput(*shown), evaluate=True)
+        inputs = ActInput(*shown, **agent.extras(seen))
+        output = agent.act(params, inputs, evaluate=True)
         return *env.step(state, output.action, key_of(env_key, episode)), output.memory
 
     def play(
@@ -190,7 +191,7 @@ def _on_host(config: EnvConfig, agent: Agent, episodes: int) -> Player:
             yield env.render(), seen
             shown = seen.observation, memory, seen.is_first
             at = jax.random.fold_in(key, now)
-            action, memory = greedy((params, statistics), *shown, at, step)
+            action, memory = greedy((params, statistics), *shown, at, step, agent.extras(seen))
             seen = env.step(np.asarray(action))
 
     return Player(play, env.spec, env.close)

@@ -15,7 +15,7 @@ from bellmax import UserError, must
 from bellmax.agents import Agent, registry
 from bellmax.envs import is_host_env, make_host_vector, make_vector_env
 from bellmax.launch.actors.actor import ActorFactory
-from bellmax.launch.actors.local import make_host_agent, make_local_actors
+from bellmax.launch.actors.local import check_masks, make_host_agent, make_local_actors
 from bellmax.launch.actors.pools import ActorPool
 from bellmax.launch.config.points import Point, at_point, learners_of
 from bellmax.launch.config.run_config import RunConfig, check_replay, check_rollout
@@ -193,7 +193,8 @@ def _build_on_device(config: RunConfig, episodes: int, mesh: Mesh | None) -> Exp
     _, make = registry.load(config.agent_name)
 
     def make_agent(point: Mapping[str, Any]) -> Agent:
-        return with_precision(make(at_point(config, point).agent, env.spec), config.precision)
+        made = make(at_point(config, point).agent, env.spec)
+        return with_precision(check_masks(made, config.agent_name, env.spec), config.precision)
 
     learners = learners_of(config)
     points, seeds = [point for point, _ in learners], [seed for _, seed in learners]
@@ -233,7 +234,8 @@ def _build_host(
     if jax.process_count() > 1:
         allowed = "an environment that is stepped on the device, in a run of several processes"
         raise UserError(must("env.name", allowed, config.env.name))
-    agent, observation = make_host_agent(config)
+    agent, spec = make_host_agent(config)
+    observation = spec.observation
     replay, device = _make_replay(config, agent, observation), None
     if make_actor is None:
         device = _actor_device(config.host.actor_device)
@@ -254,6 +256,7 @@ def _build_host(
         normalised=config.env.normalise_observations,
         host_memory=replay is not None and config.replay.memory == "host",
         mesh=mesh,
+        mask_size=spec.action.num_values if spec.action_mask else 0,  # type: ignore[attr-defined]
     )
     make_env = functools.partial(make_host_vector, config.env, num_envs=episodes, evaluation=True)
     evaluator = HostEvaluator(

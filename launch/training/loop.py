@@ -18,7 +18,7 @@ from bellmax.launch.distributed.processes import is_first, wait_for_all
 from bellmax.launch.distributed.signals import signals_held
 from bellmax.launch.reporting.metrics import MetricsLog
 from bellmax.launch.reporting.progress import Progress
-from bellmax.launch.runners.evaluation import evaluation_rows
+from bellmax.launch.runners.evaluation import evaluation_rows, row_score
 from bellmax.launch.runners.train_state import IntervalMetrics, TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment
@@ -46,7 +46,7 @@ class Session:
     Args:
       experiment, checkpoints, log, progress: the parts of the run and its outputs.
       resume_step: step of the checkpoint from which the run continues.
-      evaluated: [S], the mean returns of that checkpoint, if they are in the log.
+      evaluated: [S], the scores of that checkpoint, if they are in the log.
       diverged: places of the learners whose loss was not finite before that checkpoint, while
         other points of the run continue.
       in_place: returns whether the run's folder is still in its place; called before a save.
@@ -78,7 +78,7 @@ class Session:
         self.best: list[float | None] = [None for _ in experiment.groups]
         if folder and resume_step is not None:
             folders = [point_folder(folder / "policy", point) for point, _ in experiment.groups]
-            self.best = [best_score(each) for each in folders]
+            self.best = [best_score(each / "best") for each in folders]
         config = experiment.config
         self.steps_per_rollout = config.env.num_envs * config.rollout_length
         self.total = config.steps // self.steps_per_rollout
@@ -142,7 +142,7 @@ class Session:
         return state
 
     def evaluate(self, state: TrainState) -> np.ndarray:
-        """Return and log mean episode returns [S] of the greedy policies, once for each step.
+        """Return and log the scores [S] of the greedy policies, `row_score`, once for each step.
 
         NaN if the run was asked to stop during the evaluation, which is then still due.
         """
@@ -152,12 +152,16 @@ class Session:
             if episodes is None:
                 return np.full(len(self.experiment.seeds), np.nan)
             report = self.experiment.evaluator.report()
-            rows = self._rows(evaluation_rows(episodes, self.experiment.seeds, step))
+            score = self.experiment.agent.score
+            rows = evaluation_rows(episodes, self.experiment.seeds, step, score)
+            rows = self._rows(rows)
             self.log.write([row | report for row in rows])
-            self.evaluated = step, np.array([row["episode_return"] for row in rows])
+            self.evaluated = step, np.array([row_score(row) for row in rows])
             cut = sum(row["cut_episodes"] for row in rows)
             self.progress.message(
-                f"step {step:,}: evaluation return {self._describe(self.evaluated[1])}"
+                f"step {step:,}: evaluation return "
+                f"{self._describe(np.array([row['episode_return'] for row in rows]))}"
+                + (f", objective {self._describe(self.evaluated[1])}" if score else "")
                 + (f", {cut} of {sum(r['episodes'] for r in rows)} episodes cut" if cut else "")
                 + "".join(f", {name} {n}" for name, n in report.items() if n)
             )

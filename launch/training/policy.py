@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from dm_env import specs
 
 from bellmax import UserError, must
-from bellmax.agents import Memory
+from bellmax.agents import Agent, Memory
 from bellmax.envs import PackedArray
 from bellmax.launch.config.points import at_point, listed, point_name, points_of
 from bellmax.launch.config.run_config import load, load_to_play, to_yaml
@@ -32,7 +32,14 @@ class Act(Protocol):
     """See `Policy`."""
 
     def __call__(
-        self, observation: Any, memory: Memory, is_first: Any, key: jax.Array | None = None
+        self,
+        observation: Any,
+        memory: Memory,
+        is_first: Any,
+        key: jax.Array | None = None,
+        *,
+        reward: Any = None,
+        action_mask: Any = None,
     ) -> tuple[jax.Array, Memory]: ...
 
 
@@ -45,7 +52,8 @@ class Policy(NamedTuple):
         image with a vector as {name: [N, ...]};
         `is_first` is True for the first observation of an episode and resets the memory. Compiled
         once for each N. Policies of bellmax's agents are deterministic; a stochastic policy needs
-        a new key at each call.
+        a new key at each call. `action_mask` [N, A] bool, which actions are legal, for tasks that
+        show it; `reward` [N], of the action before, for agents with an objective other than mean.
     values(observation, memory, is_first) -> named tuple of the network's outputs: q_values [N, A],
         and quantiles [N, K, A] if the network has them. For agents that learn action values.
 
@@ -115,9 +123,9 @@ def policy_folder(run: Path, *, best: bool = False) -> Path:
     return folder / "best" if best else folder
 
 
-def best_score(run: Path) -> float | None:
-    """Return the score of the best policy in a run's folder, None if there is none."""
-    for path in policy_folder(run, best=True).glob("seed-*.msgpack"):
+def best_score(folder: Path) -> float | None:
+    """Return the mean return of the policies in a folder `best`; None if it has none."""
+    for path in folder.glob("seed-*.msgpack"):
         with contextlib.suppress(Exception):  # damaged: the next one replaces it
             return _content(path.read_bytes())[1][_SCORE]
     return None
@@ -206,12 +214,19 @@ def load_policy(
         return jnp.asarray(observation)
 
     def act(
-        observation: Any, memory: Memory, is_first: Any, key: jax.Array | None = None
+        observation: Any,
+        memory: Memory,
+        is_first: Any,
+        key: jax.Array | None = None,
+        *,
+        reward: Any = None,
+        action_mask: Any = None,
     ) -> tuple[jax.Array, Memory]:
         observation, is_first = read(observation), jnp.asarray(is_first)
         check_observation(experiment.observation, observation, is_first, any_dtype=any_dtype)
         key = jax.random.key(0) if key is None else key
-        return greedy(restored, observation, memory, is_first, key, 0)
+        extras = _extras(agent, {"reward": reward, "action_mask": action_mask})
+        return greedy(restored, observation, memory, is_first, key, 0, extras)
 
     def values(observation: Any, memory: Memory, is_first: Any) -> Any:
         if read_values is None:
@@ -239,6 +254,18 @@ def _find_point(run: Path, point: str | Mapping[str, float], *, trust: bool) -> 
     if wanted not in names:
         raise UserError(must("point", f"one of {listed(names)}", wanted))
     return folder / wanted
+
+
+def _extras(agent: Agent, given: dict[str, Any]) -> dict[str, Any]:
+    """Return what the agent `sees` among what a user gave.
+
+    Raises:
+      UserError: the user gave None of something.
+    """
+    for name in agent.sees:
+        if given[name] is None:
+            raise UserError(must(name, "given for this policy", "None"))
+    return {name: jnp.asarray(given[name]) for name in agent.sees}
 
 
 def policy_to_bytes(inputs: Any, facts: dict[str, Any]) -> bytes:

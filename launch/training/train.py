@@ -29,6 +29,7 @@ from bellmax.launch.reporting.metrics import FILE, MetricsLog, read_metrics
 from bellmax.launch.reporting.plot import plot_runs
 from bellmax.launch.reporting.progress import Progress
 from bellmax.launch.reporting.versions import all_versions
+from bellmax.launch.runners.evaluation import row_score
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment, build, check_memory
@@ -214,7 +215,7 @@ def _traced(config: RunConfig) -> Iterator[None]:
 class _Start(NamedTuple):
     """The checkpoint from which a run continues.
 
-    evaluated: [S], mean returns at that step, None if the log lacks them.
+    evaluated: [S], scores at that step, None if the log lacks them.
     """
 
     step: int
@@ -278,14 +279,14 @@ def changed_versions(run: Path) -> list[str]:
 
 
 def _evaluated(experiment: Experiment, run: Path, step: int) -> np.ndarray | None:
-    """Return the mean returns [S] of the evaluation logged at a step; None if any is missing."""
+    """Return the scores [S] of the evaluation logged at a step; None if any is missing."""
     if not (run / FILE).exists():
         return None
     rows = [row for row in read_metrics(run) if row.get("step") == step]
     rows = [row for row in rows if row.get("kind") == "evaluation"]
-    returns = {(r["seed"], *r.get("vmap", {}).values()): r["episode_return"] for r in rows}
+    scores = {(r["seed"], *r.get("vmap", {}).values()): row_score(r) for r in rows}
     learners = zip(experiment.seeds, experiment.points, strict=True)
-    found = [returns.get((seed, *point.values())) for seed, point in learners]
+    found = [scores.get((seed, *point.values())) for seed, point in learners]
     return None if None in found else np.array(found)
 
 
@@ -325,12 +326,13 @@ def _run(opened: _Opened, run: Path, start: _Start | None, said: list[str], outp
             **known,
         )
         state = session.advance_to_end(start.state if start else experiment.init())
-        returns = session.evaluate(state)
+        scores = session.evaluate(state)
+        what, form = ("return", ".1f") if experiment.agent.score is None else ("objective", ".3g")
         for point, places in experiment.groups:
-            each = ", ".join(f"{value:.1f}" for value in returns[places])
+            each = ", ".join(f"{value:{form}}" for value in scores[places])
             where = f" at {point_name(point)}" if point else ""
-            mean = returns[places].mean()
-            progress.message(f"evaluation return {mean:.1f}{where} ({each} by seed)")
+            mean = scores[places].mean()
+            progress.message(f"evaluation {what} {mean:{form}}{where} ({each} by seed)")
         curves = plot_runs([out])
         log.write_file(session.total_steps, "curve", curves[0])
         places = f"curve: {curves[0]}\npolicy: {out / 'policy'}\nrun: {out}"

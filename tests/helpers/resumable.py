@@ -47,6 +47,27 @@ agent: {name: va_learning, batch_size: 16, n_step: 2, network: {hidden: [32]}}
 env: {name: bellmax/CartPole, num_envs: 4, frame_stack: 8}
 replay: {prioritised: true}
 """,
+    # The memory before each step in replay, and priorities of sequences.
+    "recurrent": """
+seeds: 2
+agent:
+  {name: dqn, batch_size: 8, sequence_length: 8, burn_in: 2, n_step: 2,
+   network: {hidden: [16], memory: lstm, memory_size: 8}}
+env: {name: bellmax/CartPole, num_envs: 4, normalise_observations: true}
+replay: {prioritised: true}
+""",
+    # Action masks in replay.
+    "masked": """
+agent: {name: munchausen_dqn, batch_size: 16, network: {hidden: [16]}}
+env: {name: bellmax/TicTacToe, num_envs: 4}
+""",
+    # The stock of each step in replay.
+    "objective": """
+agent:
+  {name: qr_dqn_retrace, trace: one_step, num_quantiles: 8, objective: "cvar:0.5",
+   return_range: [-1, 5], batch_size: 16, network: {hidden: [16]}}
+env: {name: bellmax/Gamble, num_envs: 4}
+""",
     # Two networks, an actor that is updated every other step, and a bandit fed by episodes.
     "expectrl": """
 seeds: 2

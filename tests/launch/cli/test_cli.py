@@ -368,7 +368,7 @@ def test_help_of_a_preset_lists_every_key_with_comment_range_and_value(capsys):
     for part in (
         "--steps an integer in [1, 2147483647] Environment steps of training per seed",
         "(default: 7000)",
-        "--agent.learning-rate a number in (0, 1] Adam's learning rate",
+        "--agent.learning-rate a number in (0, 1] Learning rate; decays",
         "(default: 0.001)",
         "--agent.network.hidden a list where each is an integer in [1, 2147483647]",
         "(default: 120,84)",
