@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bellmax import UserError, must
 from bellmax.launch.cli import options as command_options
+from bellmax.launch.distributed.remote import check_local
 from bellmax.launch.training.folders import check_writable
 
 
@@ -16,6 +17,7 @@ def tune(arguments: command_options.Tune, overrides: Sequence[str]) -> int:
     name = Path(arguments.source).stem if "." in arguments.source else arguments.source
     default = Path("runs") / f"tune-{name.strip('/').replace('/', '-')}"
     out = Path(arguments.out) if arguments.out else default
+    check_local(str(out), "--out")
     check_writable(out, "the folder of a search")
     from bellmax.launch.studies.tune.run import tune
 

@@ -313,10 +313,11 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
 
 
 def test_an_interrupted_run_says_how_to_continue(capsys, monkeypatch):
-    def stop(run, config, actors):
+    def stop(run, config, actors, output):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(sys.modules, "bellmax.launch.training.train", SimpleNamespace(resume=stop))
+    fake = SimpleNamespace(resume=stop, TERMINAL=None)
+    monkeypatch.setitem(sys.modules, "bellmax.launch.training.train", fake)
     line = sentence(capsys, ["resume", "run1"], code=130)
     assert "last checkpoint is kept" in line and "bellmax resume run1" in line
 

@@ -67,6 +67,7 @@ def table(path):
 WORDS = "tune small.yaml --space space.yaml --out found --no-pruning".split()
 
 
+@pytest.mark.slow
 def test_a_search_names_the_best_after_a_check_and_is_continued(home, monkeypatch, capsys):
     monkeypatch.setattr(tuning, "make_pool", pool_here)
     monkeypatch.setattr("bellmax.launch.studies.sweep.jobs._PAUSE", 0)
