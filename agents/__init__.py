@@ -9,12 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bellmax.agents.byol_explore import make_byol_explore
+    from bellmax.agents.byol_explore import byol_bonus, make_byol_explore
     from bellmax.agents.configs.actor_critic import ActorCriticConfig, ExpectRLConfig, TD3Config
     from bellmax.agents.configs.on_policy import (
         BYOLExploreConfig,
         CountBonusConfig,
         ICMConfig,
+        IntrinsicConfig,
         OnPolicyConfig,
         RNDConfig,
     )
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
     from bellmax.agents.count_bonus import make_count_bonus
     from bellmax.agents.dqn import make_dqn
     from bellmax.agents.expectrl import make_expectrl
-    from bellmax.agents.icm import make_icm
+    from bellmax.agents.icm import icm_bonus, make_icm
     from bellmax.agents.munchausen_dqn import make_munchausen_dqn
     from bellmax.agents.on_policy import make_on_policy, make_on_policy_agent
     from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace
-    from bellmax.agents.rnd import make_rnd
+    from bellmax.agents.rnd import make_rnd, rnd_bonus
     from bellmax.agents.shared.actor_critic import make_actor_critic_agent
     from bellmax.agents.shared.base import (
         ActInput,
@@ -46,6 +47,14 @@ if TYPE_CHECKING:
         Params,
         ReplaySpec,
         update_target,
+    )
+    from bellmax.agents.shared.intrinsic import (
+        Chunk,
+        Intrinsic,
+        Normaliser,
+        make_normaliser,
+        no_memory,
+        transition_mask,
     )
     from bellmax.agents.shared.value_based import (
         Auxiliary,
@@ -77,7 +86,7 @@ _MODULES = {
         "ReplaySpec",
         "update_target",
     ),
-    "byol_explore": ("make_byol_explore",),
+    "byol_explore": ("byol_bonus", "make_byol_explore"),
     "configs.actor_critic": (
         "ActorCriticConfig",
         "ExpectRLConfig",
@@ -87,6 +96,7 @@ _MODULES = {
         "BYOLExploreConfig",
         "CountBonusConfig",
         "ICMConfig",
+        "IntrinsicConfig",
         "OnPolicyConfig",
         "RNDConfig",
     ),
@@ -100,14 +110,22 @@ _MODULES = {
     "count_bonus": ("make_count_bonus",),
     "dqn": ("make_dqn",),
     "expectrl": ("make_expectrl",),
-    "icm": ("make_icm",),
+    "icm": ("icm_bonus", "make_icm"),
     "munchausen_dqn": ("make_munchausen_dqn",),
     "on_policy": (
         "make_on_policy",
         "make_on_policy_agent",
     ),
     "qr_dqn_retrace": ("make_qr_dqn_retrace",),
-    "rnd": ("make_rnd",),
+    "rnd": ("make_rnd", "rnd_bonus"),
+    "shared.intrinsic": (
+        "Chunk",
+        "Intrinsic",
+        "Normaliser",
+        "make_normaliser",
+        "no_memory",
+        "transition_mask",
+    ),
     "td3": ("make_td3",),
     "va_learning": ("make_va_learning",),
     "shared.value_based": (
@@ -134,14 +152,18 @@ __all__ = [
     "AuxiliaryLoss",
     "BYOLExploreConfig",
     "Batch",
+    "Chunk",
     "CountBonusConfig",
     "DQNConfig",
     "ExpectRLConfig",
     "ICMConfig",
+    "Intrinsic",
+    "IntrinsicConfig",
     "LearnOutput",
     "LearnerState",
     "Memory",
     "MunchausenDQNConfig",
+    "Normaliser",
     "OnPolicyConfig",
     "Outcome",
     "Params",
@@ -155,6 +177,8 @@ __all__ = [
     "ValueConfig",
     "ValueLoss",
     "apply_sequence",
+    "byol_bonus",
+    "icm_bonus",
     "make_actor_critic_agent",
     "make_byol_explore",
     "make_count_bonus",
@@ -162,6 +186,7 @@ __all__ = [
     "make_expectrl",
     "make_icm",
     "make_munchausen_dqn",
+    "make_normaliser",
     "make_on_policy",
     "make_on_policy_agent",
     "make_qr_dqn_retrace",
@@ -169,8 +194,11 @@ __all__ = [
     "make_td3",
     "make_va_learning",
     "make_value_agent",
+    "no_memory",
+    "rnd_bonus",
     "taken",
     "td_loss",
+    "transition_mask",
     "transitions",
     "update_target",
 ]
