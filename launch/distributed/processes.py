@@ -52,6 +52,28 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
         raise UserError(f"the processes of this run cannot join: {reason}") from error
 
 
+_LONGEST_WAIT = 600  # seconds
+
+
+def wait_for_all(place: str) -> None:
+    """Wait until every process of the run has come to this place.
+
+    jax's own synchronisation is a computation over the devices, and the first of these fails if
+    another process comes more than 30 seconds later; this one uses the coordinator.
+
+    Args:
+      place: a name that a run uses once.
+
+    Raises:
+      RuntimeError: another process has ended, or has not come after ten minutes.
+    """
+    if jax.process_count() == 1:
+        return
+    from orbax.checkpoint import multihost
+
+    multihost.get_barrier_sync_fn()(key=f"bellmax {place}", timeout_ms=1000 * _LONGEST_WAIT)
+
+
 class LostProcessError(UserError):
     """Another process of the run has died."""
 

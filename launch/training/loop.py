@@ -13,7 +13,7 @@ import psutil
 
 from bellmax import UserError
 from bellmax.launch.config.run_config import RunConfig
-from bellmax.launch.distributed.processes import is_first
+from bellmax.launch.distributed.processes import is_first, wait_for_all
 from bellmax.launch.distributed.signals import signals_held
 from bellmax.launch.reporting.metrics import MetricsLog
 from bellmax.launch.reporting.progress import Progress
@@ -85,6 +85,7 @@ class Session:
         advance = None
         if self._rollouts_taken(state) < self.total:
             advance = self._compile(state)
+        wait_for_all("the training program is compiled")
         if jax.process_count() > 1:  # all processes must save, but the signal may reach only one
             return self._advance(state, advance, [])
         runner = self.experiment.runner

@@ -15,7 +15,12 @@ from bellmax.launch.config.run_config import RunConfig, load, read_source, to_di
 from bellmax.launch.config.sentences import must, show
 from bellmax.launch.distributed.files import make_folder, write_whole
 from bellmax.launch.distributed.locks import locked
-from bellmax.launch.distributed.processes import distributed_guard, is_first, primary_folder
+from bellmax.launch.distributed.processes import (
+    distributed_guard,
+    is_first,
+    primary_folder,
+    wait_for_all,
+)
 from bellmax.launch.distributed.ray_cluster import check, room_for
 from bellmax.launch.reporting.loggers import Logger, check_loggers, open_loggers
 from bellmax.launch.reporting.metrics import FILE, MetricsLog, read_metrics
@@ -87,6 +92,7 @@ def train(
         if (out / "config.yaml").exists() and continues:
             return _continue(opened, out, output)
         check_new(out)
+        wait_for_all("every process has looked at the new folder")  # before one writes there
         stack.enter_context(emptied_on_failure(opened.folder))
         write_whole(opened.folder / "config.yaml", to_yaml(config).encode())
         versions = json.dumps(all_versions(), indent=2) + "\n"

@@ -47,13 +47,26 @@ def finish(process: psutil.Popen, code: int = 0) -> tuple[str, str]:
     return out, err
 
 
-def wait_until(condition: Callable[[], object], process: psutil.Popen, pause: float = 0.01) -> None:
-    """Wait until the condition holds, which must be before the process ends."""
+def wait_until(
+    condition: Callable[[], object], *processes: psutil.Popen, pause: float = 0.01
+) -> None:
+    """Wait until the condition holds, which must be before one of the processes ends."""
     until = time.monotonic() + HANG_SECONDS
     while not condition():
-        assert process.poll() is None, process.communicate()
+        if any(process.poll() is not None for process in processes):
+            raise AssertionError(f"ended too early: {[_output(each) for each in processes]}")
         assert time.monotonic() < until, "hangs"
         time.sleep(pause)
+
+
+def _output(process: psutil.Popen) -> tuple[int, str, str]:
+    """Return (exit code, stdout, stderr) of a process; kill it if it does not end by itself."""
+    try:
+        out, err = process.communicate(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+    return process.returncode, out, err
 
 
 def have_ended(processes: list[psutil.Process]) -> bool:

@@ -80,6 +80,15 @@ def test_a_run_of_eight_devices_resumes_on_them(folder, capsys):
     assert "2,000/2,000" in capsys.readouterr().out
 
 
+# The second process looks at a new folder later than the first, which must wait before it writes.
+LATE = """
+import time
+import bellmax.launch.training.train as train
+check_new = train.check_new
+train.check_new = lambda out: (time.sleep(2), check_new(out))
+"""
+
+
 def start_two(*words):
     """Start the two processes of one run on this machine."""
     with socket.socket() as free:
@@ -87,7 +96,8 @@ def start_two(*words):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     words += ("--coordinator", address, "--processes", "2")
     cpu = {"JAX_PLATFORMS": "cpu"}
-    return [start_bellmax(*words, "--process", i, env=cpu) for i in range(2)]
+    prepare = ["", LATE]
+    return [start_bellmax(*words, "--process", i, env=cpu, prepare=prepare[i]) for i in range(2)]
 
 
 def run_two(*words):
@@ -128,7 +138,7 @@ def test_a_process_that_dies_is_told_by_the_other(folder, dies):
         saved, written = checkpoints(run).latest(), rows(run, "train")
         return saved and saved < written[-1]["step"] < saved + 4000
 
-    wait_until(trains, begun[0])
+    wait_until(trains, *begun)
     begun[dies].kill()
     out, err = begun[1 - dies].communicate(timeout=HANG_SECONDS)
     begun[dies].communicate()
