@@ -9,6 +9,7 @@ PYTHON is that of an environment with `pip install sbx-rl`.
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import sys
@@ -18,6 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from arguments import parse
 from dm_env import specs
 from timing import Peer, alternate, ratios, table
 
@@ -52,10 +54,11 @@ class Still(NamedTuple):
         return state, TimeStep(jax.random.normal(key, (11,)), jnp.ones(()), no, no)
 
 
-def make_side(make, config, updates):
+def make_side(make, config, updates, width):
     """Returns `go()`, which takes the given number of gradient steps."""
     env = vectorise(Still(), 1)
-    agent = make(config, env.spec)
+    network = dataclasses.replace(config.network, hidden=(width, width))
+    agent = make(dataclasses.replace(config, network=network), env.spec)
     replay = make_replay(
         capacity=100_000,
         num_envs=1,
@@ -76,14 +79,16 @@ def make_side(make, config, updates):
     return go
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--updates", type=int, default=500, help="gradient steps in a turn")
+    parser.add_argument("--width", type=int, default=256, help="of the layers, but of SBX's")
     parser.add_argument("--sbx", metavar="PYTHON")
     parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    sides = {name: make_side(*side, arguments.updates) for name, side in SIDES.items()}
+    arguments = parse(parser, words, rounds=1, updates=50, width=8)
+    sizes = arguments.updates, arguments.width
+    sides = {name: make_side(*side, *sizes) for name, side in SIDES.items()}
     peer = None
     if arguments.sbx:
         script = Path(__file__).with_name("sbx_td3.py")

@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from arguments import parse
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 from timing import table
@@ -203,7 +204,7 @@ def _item_bytes(dtype: Any) -> int:
     return 8 if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) else np.dtype(dtype).itemsize
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -212,7 +213,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, nargs="+", default=[1])
     parser.add_argument("--set", nargs=argparse.REMAINDER, default=[], help="options of train")
     parser.add_argument("--out", type=Path, help="a JSON file, written after every program")
-    args = parser.parse_args()
+    args = parse(parser, words, presets=["dqn/cartpole"])
     os.environ.update(ENVIRONMENT | os.environ)
     if not importlib.util.find_spec("libtpu"):
         parser.error('libtpu must be installed: pip install "libtpu==0.0.42.*"')

@@ -26,11 +26,13 @@ class Given(nn.Module):
         return QuantileOutput((x + shift).mean(axis=1), x + shift)
 
 
-def make_agent(num_actions, options, given=False, dtype="float32", batch_size=BATCH):
+def make_agent(
+    num_actions, options, given=False, dtype="float32", batch_size=BATCH, num_quantiles=N
+):
     """Make QR-DQN-Retrace with these options; `given` replaces the network; outputs in `dtype`."""
     network = {"module": f"{__name__}:Given"} if given else {"torso": "nature", "dtype": dtype}
     config = QRDQNRetraceConfig(
-        num_quantiles=N,
+        num_quantiles=num_quantiles,
         batch_size=batch_size,
         discount=GAMMA,
         learning_rate=LEARNING_RATE,
@@ -41,17 +43,19 @@ def make_agent(num_actions, options, given=False, dtype="float32", batch_size=BA
         **options,
     )
     pixels = specs.Array(SHAPE, np.uint8)
-    observation = specs.Array((N, num_actions), np.float32) if given else pixels
+    outputs = specs.Array((num_quantiles, num_actions), np.float32)
+    observation = outputs if given else pixels
     action = specs.DiscreteArray(num_actions)
     return make_qr_dqn_retrace(config, EnvSpec("atari shapes", observation, action))
 
 
-def make_batch(num_actions, length, given=False, batch_size=BATCH):
+def make_batch(num_actions, length, given=False, batch_size=BATCH, num_quantiles=N):
     """Return random steps [B, length]; some close an episode, but never the first of a row."""
     rng = np.random.default_rng(0)
     rows = batch_size, length
     if given:
-        observation = rng.normal(size=(*rows, N, num_actions)).astype(np.float32)
+        shape = *rows, num_quantiles, num_actions
+        observation = rng.normal(size=shape).astype(np.float32)
     else:
         observation = rng.integers(0, 256, (*rows, *SHAPE), np.uint8)
     is_last = rng.random(rows) < 0.02

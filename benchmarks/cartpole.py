@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from arguments import parse
+
 PROGRAM = "import sys; from bellmax.launch.cli import main; sys.exit(main())"
 RETURN = re.compile(r"mean return ([-\d.]+)")
 SECONDS, GOAL = 60.0, 475.0
@@ -43,14 +45,15 @@ def one_seed(preset, seed, overrides):
     return {"seed": seed, "seconds": seconds, "return": value, "passed": passed}
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--agent", default="munchausen_dqn")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     parser.add_argument("overrides", nargs="*", help="after --, such as -- --steps 20000")
-    arguments = parser.parse_args()
+    short = "--steps 2000 --warmup-steps 1000 --evaluation-episodes 2 --evaluate-every 1000"
+    arguments = parse(parser, words, seeds=1, overrides=short.split())
     rows = []
     print("| seed | command to policy (s) | return over 100 episodes | passed |")
     print("| --- | --- | --- | --- |")

@@ -18,18 +18,20 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from arguments import SCRATCH, parse
 
 PRESETS = {"cartpole": "munchausen_dqn/cartpole", "minatar": "munchausen_dqn/minatar_breakout"}
 SAVES = 7  # of a small state; the median counts
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--states", nargs="+", default=["cartpole", "minatar", "frames"])
     parser.add_argument("--gigabytes", type=float, default=2.0, help="of `frames` and `noise`")
     parser.add_argument("--folder", type=Path, default=Path("checkpoints.benchmark"))
     parser.add_argument("--one", nargs=2, metavar=("STATE", "WHAT"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    small = {"states": ["cartpole", "frames"], "gigabytes": 0.01, "folder": SCRATCH}
+    arguments = parse(parser, words, **small)
     if arguments.one:
         print(json.dumps(measure(*arguments.one, arguments.gigabytes, arguments.folder)))
         return

@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from arguments import parse
+
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = "brax,gymnax"  # of the presets that are measured
 REJAX = ("rejax", "gymnax<1", "six")
@@ -59,10 +61,10 @@ def install(kind: str, *, rejax: bool) -> list[str]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jax", choices=KINDS, default="cuda12", help="default: cuda12")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the wheels")
+    parser.add_argument("--out", type=Path, default=Path("wheels"), help="folder of the wheels")
     parser.add_argument("--rejax", action="store_true", help="rejax too")
     parser.add_argument("--dry-run", action="store_true", help="only print the commands")
-    given = parser.parse_args(arguments)
+    given = parse(parser, arguments, dry_run=True)
     for command in collect(given.out, given.jax, rejax=given.rejax):
         print(shlex.join(command), flush=True)
         if not given.dry_run:

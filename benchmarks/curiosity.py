@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from arguments import SCRATCH, parse
 from report import draw, dress, interval, legend, panels, save, thousands
 from runs import column, evaluations, train
 from timing import table
@@ -45,7 +46,7 @@ def command(task: str, agent: str, arguments: argparse.Namespace) -> list[str]:
         options += " --agent.extrinsic-scale 0"
     if arguments.scale is not None and agent != "on_policy":
         options += f" --agent.intrinsic.scale {arguments.scale}"
-    return [*template.format(agent, name).split(), *options.split()]
+    return [*template.format(agent, name).split(), *options.split(), *arguments.overrides]
 
 
 def last_returns(folder: Path) -> np.ndarray:
@@ -86,9 +87,9 @@ def show(tasks: dict[str, dict[str, Path]], arguments: argparse.Namespace) -> No
     save(figure, arguments.plots, arguments.plot)
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--runs", type=Path, default=Path("runs/curiosity"), help="their folder")
     parser.add_argument("--plots", type=Path, default=Path("docs/results"))
     parser.add_argument("--plot", default="minigrid", help="name of the plot")
     parser.add_argument("--tasks", nargs="+", default=["doorkey", "blocked"], choices=TASKS)
@@ -98,7 +99,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=None, help="in place of each task's own")
     parser.add_argument("--scale", type=float, default=None, help="weight of the bonus")
     parser.add_argument("--reward-free", action="store_true", help="the bonus alone counts")
-    arguments = parser.parse_args()
+    parser.add_argument("overrides", nargs="*", help="options of bellmax train, after --")
+    few = {"tasks": ["noisy_tv"], "agents": ["rnd"], "seeds": 2, "steps": 4000}
+    arguments = parse(parser, words, runs=SCRATCH, plots=SCRATCH, **few)
     tasks: dict[str, dict[str, Path]] = {}
     for task in arguments.tasks:
         for agent in arguments.agents:

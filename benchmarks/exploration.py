@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from arguments import SCRATCH, parse
 from report import draw, dress, legend, median_of, panels, save, thousands
 from runs import column, evaluations, train
 from scipy.stats import binomtest
@@ -55,7 +56,7 @@ def command(agent: str, size: int, arguments: argparse.Namespace) -> list[str]:
         options += " --agent.extrinsic-scale 0"
     if arguments.stochastic:
         options += " --env.options.deterministic false"
-    return [*AGENTS[agent].split(), *options.split(), *seeds.split()]
+    return [*AGENTS[agent].split(), *options.split(), *seeds.split(), *arguments.overrides]
 
 
 def threshold(size: int, stochastic: bool) -> float:
@@ -121,9 +122,9 @@ def show(size: int, runs: dict[str, Path], arguments: argparse.Namespace) -> Non
     save(figure, arguments.plots, f"deepsea_{size}{arguments.suffix}")
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--runs", type=Path, default=Path("runs/deepsea"), help="their folder")
     parser.add_argument("--plots", type=Path, default=Path("docs/results"))
     parser.add_argument("--suffix", default="", help="of the plots' names")
     parser.add_argument("--sizes", nargs="+", type=int, default=[10, 20], choices=STEPS)
@@ -133,7 +134,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=None, help="in place of each size's own")
     parser.add_argument("--reward-free", action="store_true", help="the bonus alone counts")
     parser.add_argument("--stochastic", action="store_true", help="one right move in N slips")
-    arguments = parser.parse_args()
+    parser.add_argument("overrides", nargs="*", help="options of bellmax train, after --")
+    few = {"sizes": [10], "agents": ["count_bonus"], "seeds": 2, "steps": 4000}
+    arguments = parse(parser, words, runs=SCRATCH, plots=SCRATCH, **few)
     for size in arguments.sizes:
         runs = {agent: arguments.runs / f"{size}_{agent}" for agent in arguments.agents}
         for agent, folder in runs.items():

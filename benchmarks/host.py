@@ -24,6 +24,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from arguments import parse
 from timing import Lines, Peer, alternate, ratios, settle, table
 
 from bellmax.launch.config.run_config import load
@@ -130,7 +131,7 @@ def atari(arguments):
     """Compare the rate of acting and storing, without learning, with that of ale_py alone."""
     steps = arguments.steps or STEPS["atari"]
     rows = []
-    for n in ATARI_ENVS:
+    for n in arguments.envs:
         common = f"munchausen_dqn/atari --replay.capacity 20000 --env.num-envs {n}"
         common += f" --rollout-length {arguments.rollout}"
         bare, stop = make_bare(n, steps)
@@ -180,9 +181,10 @@ def make_bare(num_envs, steps):
     return go, games.close
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("task", choices=["cartpole", "hopper", "atari"])
+    tasks = ["cartpole", "hopper", "atari"]
+    parser.add_argument("task", nargs="?", default=tasks[0], choices=tasks)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, help="environment steps in a turn")
     parser.add_argument("--rollout", type=int, default=8, help="rollout_length of atari")
@@ -190,7 +192,8 @@ def main():
     parser.add_argument("--cleanrl", metavar="SCRIPT", type=Path)
     parser.add_argument("--cleanrl-python", metavar="PYTHON", default=sys.executable)
     parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    parser.add_argument("--envs", type=int, nargs="+", default=ATARI_ENVS, help="of atari")
+    arguments = parse(parser, words, rounds=1, steps=160, envs=[2])
     configure_jax()  # as the command line does
     task = arguments.task
     rows = atari(arguments) if task == "atari" else compare(task, arguments)

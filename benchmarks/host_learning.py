@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from arguments import SCRATCH, parse
 from report import draw, dress, interval, legend, panels, save, thousands
 from runs import evaluations, train
 from timing import table
@@ -59,15 +60,18 @@ TASKS = {
     ),
 }
 SBX = "SBX's TD3"
+SMALL = "--warmup-steps 500 --evaluation-episodes 2 --evaluation-max-steps 20"
 
 
-def learn(task: Task, agent: str, seed: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def learn(
+    task: Task, agent: str, seed: int, folder: Path, overrides: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
     """([P] steps, [P] returns) of one run."""
     words = task.agents[agent].split()
     options = f"--steps {task.steps} --evaluate-every {task.every} --evaluation-episodes "
     options += f"{10 if task.solved is None else 100} --checkpoint-every {task.steps} --seed {seed}"
     if task.steps not in evaluations(folder)[0]:
-        train(folder, [*words, *options.split()])
+        train(folder, [*words, *options.split(), *overrides])
     steps, returns = evaluations(folder)
     return steps, returns[0]
 
@@ -113,24 +117,31 @@ def show(results: dict, arguments: argparse.Namespace) -> None:
     save(figure, arguments.plots, "_".join(["host", *names]))
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--runs", type=Path, default=Path("runs/host"), help="their folder")
     parser.add_argument("--plots", type=Path, default=Path("docs/results"))
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, help="in place of each task's own")
     parser.add_argument("--sbx", metavar="PYTHON")
-    arguments = parser.parse_args()
+    parser.add_argument("--steps", type=int, help="in place of each task's own")
+    parser.add_argument("overrides", nargs="*", help="options of bellmax train, after --")
+    few = {"tasks": ["cartpole"], "seeds": 2, "steps": 4000, "overrides": SMALL.split()}
+    arguments = parse(parser, words, runs=SCRATCH, plots=SCRATCH, **few)
     results: dict[str, dict] = {}
     for name in arguments.tasks:
         task = TASKS[name]
+        if steps := arguments.steps:
+            task = task._replace(steps=steps, every=steps // 10)
         first = arguments.first_seed
         seeds = range(first, first + (arguments.seeds or task.seeds))
         folder = arguments.runs / name
         agents = results.setdefault(name, {})
         for agent in task.agents:
-            each = [learn(task, agent, seed, folder / f"{agent}_{seed}") for seed in seeds]
+            folders = [folder / f"{agent}_{seed}" for seed in seeds]
+            asked = zip(seeds, folders, strict=True)
+            each = [learn(task, agent, *one, arguments.overrides) for one in asked]
             agents[agent] = each[0][0], np.array([returns for _, returns in each])
         if name == "hopper" and arguments.sbx:
             each = [learn_sbx(task, seed, folder / f"sbx_{seed}", arguments.sbx) for seed in seeds]

@@ -19,13 +19,14 @@ import argparse
 import json
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import rlax
+from arguments import import_peer, parse
 from atari_shapes import (
     ADAM_EPSILON,
     BATCH,
@@ -38,11 +39,6 @@ from atari_shapes import (
     make_batch,
 )
 from timing import alternate, ratios, table
-
-try:
-    import haiku as hk
-except ImportError:
-    raise SystemExit("benchmarks/learner.py compares with haiku: pip install dm-haiku") from None
 
 TOLERANCE = 1e-4  # of the largest entry, of sums over thousands of float32
 KEY = jax.random.key(0)
@@ -58,20 +54,39 @@ MORE: dict[str, dict[str, Any]] = {
 }
 
 
-def make_zoo(num_actions):
+class Sizes(NamedTuple):
+    """Of a side."""
+
+    num_actions: int
+    num_quantiles: int = N
+    batch_size: int = BATCH
+
+
+def make_agent_of(sizes, options, given=False):
+    rest = {"batch_size": sizes.batch_size, "num_quantiles": sizes.num_quantiles}
+    return make_agent(sizes.num_actions, options, given, **rest)
+
+
+def make_batch_of(sizes, length, given=False):
+    return make_batch(sizes.num_actions, length, given, sizes.batch_size, sizes.num_quantiles)
+
+
+def make_zoo(sizes):
     """`init(key) -> (params, opt_state)` and `step(params, opt_state, target_params, batch)`."""
+    hk = import_peer("haiku", "dm-haiku")
+    n, num_actions = sizes.num_quantiles, sizes.num_actions
 
     def forward(x):
         x = x.astype(jnp.float32) / 255.0
         for channels, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
             x = jax.nn.relu(hk.Conv2D(channels, kernel, stride, padding="VALID")(x))
         x = jax.nn.relu(hk.Linear(512)(hk.Flatten()(x)))
-        return hk.Linear(N * num_actions)(x).reshape(-1, N, num_actions)
+        return hk.Linear(n * num_actions)(x).reshape(-1, n, num_actions)
 
     network = hk.without_apply_rng(hk.transform(forward))
     adam = optax.adam(LEARNING_RATE, eps=ADAM_EPSILON)
     optimizer = optax.chain(optax.clip_by_global_norm(MAX_NORM), adam)
-    tau = (jnp.arange(N) + 0.5) / N
+    tau = (jnp.arange(n) + 0.5) / n
     each_loss = jax.vmap(rlax.quantile_q_learning, in_axes=(0, None, 0, 0, 0, 0, 0, None))
 
     def loss_fn(params, target_params, steps):
@@ -100,7 +115,7 @@ def to_haiku(params):
     return {name: {"w": x["kernel"], "b": x["bias"]} for name, x in layers.items()}
 
 
-def check_same_step(num_actions):
+def check_same_step(sizes):
     """Return the differences of one step of both sides, relative to the largest entry.
 
     Adam's first moment after one step is a tenth of the clipped gradient.
@@ -108,9 +123,9 @@ def check_same_step(num_actions):
     Raises:
       SystemExit: the differences exceed TOLERANCE.
     """
-    agent = make_agent(num_actions, SIDES["one_step"])
-    batch = make_batch(num_actions, agent.replay.sequence_length)
-    init, step = make_zoo(num_actions)
+    init, step = make_zoo(sizes)
+    agent = make_agent_of(sizes, SIDES["one_step"])
+    batch = make_batch_of(sizes, agent.replay.sequence_length)
     keys = jax.random.split(jax.random.key(1))
     state = jax.jit(agent.init)(keys[0])
     state = state._replace(target_params=jax.jit(agent.init)(keys[1]).params)
@@ -135,12 +150,12 @@ def check_same_step(num_actions):
     return found
 
 
-def zoo_side(num_actions):
+def zoo_side(sizes):
     """`go()`: one gradient step, parameters and optimiser state donated."""
-    init, step = make_zoo(num_actions)
+    init, step = make_zoo(sizes)
     params, opt_state = jax.jit(init)(KEY)
     target_params = jax.tree.map(jnp.copy, params)
-    batch = make_batch(num_actions, 2)
+    batch = make_batch_of(sizes, 2)
     jitted = jax.jit(step, donate_argnums=(0, 1))
     compiled = jitted.lower(params, opt_state, target_params, batch).compile()
     held = [(params, opt_state)]
@@ -153,10 +168,10 @@ def zoo_side(num_actions):
     return go
 
 
-def agent_side(num_actions, options, given=False):
+def agent_side(sizes, options, given=False):
     """`go()`: one `learn` of the agent, its whole state donated."""
-    agent = make_agent(num_actions, options, given)
-    batch = make_batch(num_actions, agent.replay.sequence_length, given)
+    agent = make_agent_of(sizes, options, given)
+    batch = make_batch_of(sizes, agent.replay.sequence_length, given)
     state = jax.jit(agent.init)(KEY)
     compiled = jax.jit(agent.learn, donate_argnums=0).lower(state, batch, KEY).compile()
     held = [state]
@@ -168,17 +183,17 @@ def agent_side(num_actions, options, given=False):
     return go
 
 
-def compare(num_actions, options, rounds):
+def compare(sizes, options, rounds):
     """Rows of the table, and the seconds of every call."""
-    made = {ZOO: zoo_side(num_actions)}
+    made = {ZOO: zoo_side(sizes)}
     for name, changed in options.items():
-        made[name] = agent_side(num_actions, changed)
-        made[name, "loss"] = agent_side(num_actions, changed, given=True)
+        made[name] = agent_side(sizes, changed)
+        made[name, "loss"] = agent_side(sizes, changed, given=True)
     seconds = alternate(made, rounds)
     middle = {name: statistics.median(each) for name, each in seconds.items()}
     rows = []
     for name in (ZOO, *options):
-        row = {"step": name, "A": num_actions, "ms": 1e3 * middle[name]}
+        row = {"step": name, "A": sizes.num_actions, "ms": 1e3 * middle[name]}
         of_zoo = ratios(seconds[name], seconds[ZOO])
         row |= {"of DQN Zoo's": of_zoo["ratio"], "least": of_zoo["ratio_min"]}
         row |= {"most": of_zoo["ratio_max"]}
@@ -189,22 +204,26 @@ def compare(num_actions, options, rounds):
     return rows, {" ".join(np.atleast_1d(name)): each for name, each in seconds.items()}
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--actions", type=int, nargs="+", default=[18])
+    parser.add_argument("--quantiles", type=int, default=N)
+    parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--more", action="store_true", help="other forms of Retrace too")
     parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    arguments = parse(parser, words, rounds=1, actions=[3], quantiles=11, batch=2)
     results = []
     for num_actions in arguments.actions:
-        found = check_same_step(num_actions)
+        sizes = Sizes(num_actions, arguments.quantiles, arguments.batch)
+        found = check_same_step(sizes)
         print(f"A={num_actions}: one step of DQN Zoo's and ours differs by", end=" ")
         print(", ".join(f"{value:.1e} ({name})" for name, value in found.items()))
         options = SIDES | (MORE if arguments.more else {})
-        rows, seconds = compare(num_actions, options, arguments.rounds)
+        rows, seconds = compare(sizes, options, arguments.rounds)
         results.append({"rows": rows, "seconds": seconds, "differences": found})
-    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, N={N}, batch {BATCH}\n")
+    shapes = f"N={arguments.quantiles}, batch {arguments.batch}"
+    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {shapes}\n")
     print(table([row for result in results for row in result["rows"]]))
     if arguments.out:
         arguments.out.write_text(json.dumps(results, indent=2) + "\n")

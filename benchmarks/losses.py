@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import rlax
+from arguments import parse
 from timing import alternate, table
 
 from bellmax import losses
@@ -219,11 +220,11 @@ def measure(row, rounds):
     return line
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=51)
     parser.add_argument("--only", choices=ROWS)
-    arguments = parser.parse_args()
+    arguments = parse(parser, words, rounds=2, only="value")
     families = [ROWS[arguments.only]] if arguments.only else ROWS.values()
     lines = [measure(row, arguments.rounds) for rows in families for row in rows()]
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, batch {B} where none is given")

@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from arguments import SCRATCH, parse
 from report import draw, dress, interval, legend, panels, save, thousands
 from runs import evaluations, train
 from timing import table
@@ -22,6 +23,7 @@ from bellmax.launch.reporting.statistics import bootstrap_interval, interquartil
 GAMES = ("asterix", "breakout", "freeway", "space_invaders")
 # The decay of epsilon is shorter than in the presets, which are for 10M steps.
 PROTOCOL = "--agent.epsilon-steps 100000"
+SMALL = "--warmup-steps 500 --evaluation-episodes 2 --evaluation-max-steps 20"
 FAMILIES = {
     "quantiles": {
         "one_step": "qr_dqn_retrace --agent.trace one_step --agent.n-step 1",
@@ -35,7 +37,13 @@ FAMILIES = {
         "uniform_dueling": "va_learning --agent.loss behaviour_dueling --agent.behaviour uniform",
     },
 }
+AGENTS = [agent for family in FAMILIES.values() for agent in family]
 TITLES = {"quantiles": "QR-DQN, K = 1 and 3", "advantages": "VA-learning, dueling and Q-learning"}
+
+
+def chosen(family: str, arguments: argparse.Namespace) -> dict[str, str]:
+    """The agents of a family that were asked for."""
+    return {name: v for name, v in FAMILIES[family].items() if name in arguments.agents}
 
 
 def command(game: str, agent: str, arguments: argparse.Namespace) -> list[str]:
@@ -43,7 +51,8 @@ def command(game: str, agent: str, arguments: argparse.Namespace) -> list[str]:
     every, logs = arguments.evaluate_every, max(arguments.steps // 5, arguments.evaluate_every)
     shared = f"--seed {arguments.first_seed} --seeds {arguments.seeds} --steps {arguments.steps}"
     shared += f" --evaluate-every {every} --evaluation-episodes 20 --log-every {logs}"
-    return [f"{preset}/minatar_{game}", *options, *PROTOCOL.split(), *shared.split()]
+    asked = *options, *PROTOCOL.split(), *shared.split(), *arguments.overrides
+    return [f"{preset}/minatar_{game}", *asked]
 
 
 def score(steps: np.ndarray, returns: np.ndarray, end: int) -> np.ndarray:
@@ -53,7 +62,7 @@ def score(steps: np.ndarray, returns: np.ndarray, end: int) -> np.ndarray:
 
 def show(family: str, results: dict, arguments: argparse.Namespace) -> None:
     """Prints the family's table and draws its curves; results[game, agent] = (steps, returns)."""
-    agents, games = FAMILIES[family], arguments.games
+    agents, games = chosen(family, arguments), arguments.games
     end = arguments.steps
     scores = {key: score(*result, end) for key, result in results.items()}
     first = next(iter(agents))
@@ -78,9 +87,9 @@ def show(family: str, results: dict, arguments: argparse.Namespace) -> None:
     save(figure, arguments.plots, f"minatar_{family}")
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--runs", type=Path, default=Path("runs/minatar"), help="their folder")
     parser.add_argument("--plots", type=Path, default=Path("docs/results"))
     parser.add_argument("--games", nargs="+", default=GAMES, choices=GAMES)
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES)
@@ -88,11 +97,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=500_000)
     parser.add_argument("--evaluate-every", type=int, default=50_000)
-    arguments = parser.parse_args()
+    parser.add_argument("--agents", nargs="+", default=AGENTS, choices=AGENTS)
+    parser.add_argument("overrides", nargs="*", help="options of bellmax train, after --")
+    few = {"games": ["breakout"], "families": ["advantages"], "agents": ["q_learning", "va"]}
+    few |= {"seeds": 2, "steps": 2000, "evaluate_every": 500, "overrides": SMALL.split()}
+    arguments = parse(parser, words, runs=SCRATCH, plots=SCRATCH, **few)
     for family in arguments.families:
         results = {}
         for game in arguments.games:
-            for agent, options in FAMILIES[family].items():
+            for agent, options in chosen(family, arguments).items():
                 folder = arguments.runs / f"{game}_{agent}"
                 result = evaluations(folder)
                 if arguments.steps not in result[0]:

@@ -10,6 +10,7 @@ import time
 
 import jax
 import numpy as np
+from arguments import parse
 from timing import table
 
 from bellmax.launch.config.run_config import load
@@ -28,7 +29,7 @@ PRESETS = (
 )
 
 
-def measure(words: list[str], rounds: int, rollouts: int = 10) -> dict[str, str]:
+def measure(words: list[str], rounds: int, rollouts: int) -> dict[str, str]:
     preset, *options = words
     config = load(preset, options)
     experiment = build(config)
@@ -53,12 +54,14 @@ def measure(words: list[str], rounds: int, rollouts: int = 10) -> dict[str, str]
     }
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("presets", nargs="*", default=PRESETS, metavar="PRESET")
     parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
-    rows = [measure(preset.split(), arguments.rounds) for preset in arguments.presets]
+    parser.add_argument("--rollouts", type=int, default=10, help="in a turn")
+    arguments = parse(parser, words, rounds=1, rollouts=2, presets=PRESETS[-5:-4])
+    rest = arguments.rounds, arguments.rollouts
+    rows = [measure(preset.split(), *rest) for preset in arguments.presets]
     print(f"jax {jax.__version__}, {jax.local_devices()[0].device_kind}\n\n{table(rows)}")
 
 

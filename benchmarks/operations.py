@@ -3,7 +3,7 @@
 Shares are of the time within operations; loops, which hold others, are left out. The profiler slows
 short operations down, so that shares say more than milliseconds.
 
-    python benchmarks/operations.py [PRESET [OPTIONS ...]]
+    python benchmarks/operations.py [PRESET [-- OPTIONS ...]]
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from arguments import parse
 from timing import table
 
 from bellmax.launch.config.run_config import load
@@ -54,16 +55,19 @@ def operations(folder: Path) -> Counter[str]:
     return total
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("preset", nargs="?", default="byol_explore/deepsea")
-    arguments, options = parser.parse_known_args()
-    config = load(arguments.preset, options)
+    parser.add_argument("overrides", nargs="*", help="options of bellmax train, after --")
+    parser.add_argument("--rollouts", type=int, default=20)
+    few = {"preset": "count_bonus/deepsea", "rollouts": 2}
+    arguments = parse(parser, words, **few)
+    config = load(arguments.preset, arguments.overrides)
     experiment = build(config)
     state = experiment.init()
     advance = experiment.runner.compile(state)
     state, _ = advance(state, np.int32(0), np.int32(5))
-    rollouts = 20
+    rollouts = arguments.rollouts
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             state, _ = advance(state, np.int32(0), np.int32(rollouts))

@@ -13,7 +13,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from arguments import parse
 from report import interval
+from runs import add_runs, chosen_runs
 from timing import table
 
 from bellmax.agents import ActInput, Agent
@@ -26,20 +28,23 @@ from bellmax.launch.training.experiment import build
 from bellmax.networks import make_critics
 
 LENGTH, EPISODES = 1000, 10
+SMALL = "td3/pendulum --steps 1000 --warmup-steps 500 --agent.network.hidden 8 --seeds 2"
 
 
-def measure(run: Path) -> dict[str, np.ndarray]:
+def measure(run: Path, length: int) -> dict[str, np.ndarray]:
     """Return the results of `compare` for a finished run."""
     config = load(run, trust=True)
     experiment = build(config)
     _, state, _ = restore(run, experiment, "latest")
-    return compare(config, experiment.agent, state)
+    return compare(config, experiment.agent, state, length)
 
 
-def compare(config: RunConfig, agent: Agent, state: TrainState) -> dict[str, np.ndarray]:
+def compare(
+    config: RunConfig, agent: Agent, state: TrainState, length: int = LENGTH
+) -> dict[str, np.ndarray]:
     """[S] mean value, mean discounted return and mean difference of each seed's policy."""
     hyper = config.agent
-    task = make(config.env.name, **{**config.env.options, "time_limit": LENGTH})
+    task = make(config.env.name, **{**config.env.options, "time_limit": length})
     env = make_vector_env(config.env, num_envs=EPISODES, evaluation=True, env=task)
     params = state.learner.params.critics
     num_seeds = jax.tree.leaves(params)[0].shape[0]
@@ -65,7 +70,7 @@ def compare(config: RunConfig, agent: Agent, state: TrainState) -> dict[str, np.
             return (env_state, after, output.memory, going & ~after.is_last), record
 
         start = env_state, seen, memory, jnp.ones(EPISODES, bool)
-        return jax.lax.scan(step, start, jax.random.split(key, LENGTH))[1]
+        return jax.lax.scan(step, start, jax.random.split(key, length))[1]
 
     acting = agent.actor_params(state.learner)
     keys = jax.random.split(jax.random.key(123), num_seeds)
@@ -76,10 +81,10 @@ def compare(config: RunConfig, agent: Agent, state: TrainState) -> dict[str, np.
     reward, discount = reward * going, discount * going
     returns = np.zeros_like(reward)
     follows = np.zeros_like(reward[:, 0])
-    for t in reversed(range(LENGTH)):
+    for t in reversed(range(length)):
         follows = reward[:, t] + hyper.discount * discount[:, t] * follows
         returns[:, t] = follows
-    counted = going & (np.arange(LENGTH) < LENGTH // 2)[None, :, None]
+    counted = going & (np.arange(length) < length // 2)[None, :, None]
 
     def mean(x: np.ndarray) -> np.ndarray:
         return (x * counted).sum(axis=(1, 2)) / counted.sum(axis=(1, 2))
@@ -87,12 +92,15 @@ def compare(config: RunConfig, agent: Agent, state: TrainState) -> dict[str, np.
     return {"value": mean(value), "return": mean(returns), "difference": mean(value - returns)}
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    add_runs(parser)
+    parser.add_argument("--length", type=int, default=LENGTH, help="of the longest episodes")
+    arguments = parse(parser, words, length=50)
     rows = []
-    for run in parser.parse_args().runs:
-        found = {name: interval(values) for name, values in measure(run).items()}
+    for run in chosen_runs(parser, arguments, SMALL):
+        measured = measure(run, arguments.length)
+        found = {name: interval(values) for name, values in measured.items()}
         rows.append({"run": run.name, **found})
     print(table(rows))
 

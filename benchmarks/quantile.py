@@ -12,6 +12,7 @@ import statistics
 
 import jax
 import jax.numpy as jnp
+from arguments import parse
 from timing import alternate, ratios, table
 
 from bellmax.losses import quantile_midpoints, quantile_regression
@@ -57,14 +58,14 @@ def compare(n, k, batch, kappa, rounds):
     }
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quantiles", type=int, nargs="+", default=[201])
     parser.add_argument("--targets", type=int, nargs="+", default=[1, 3, 5, 10])
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--kappa", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=21)
-    args = parser.parse_args()
+    args = parse(parser, words, quantiles=[11], targets=[1, 3], batch=4, rounds=3)
     sizes = [(n, k) for n in args.quantiles for k in args.targets]
     rows = [compare(n, k, args.batch, args.kappa, args.rounds) for n, k in sizes]
     print(f"jax {jax.__version__}, {jax.default_backend()}, batch {args.batch}")

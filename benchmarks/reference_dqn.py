@@ -2,14 +2,10 @@
 
 10 environments, batch 128, one gradient step per 10 environment steps, MLP 120-84, Adam 2.5e-4,
 10,000 transitions of replay, a target copied every 50 gradient steps; gymnax's CartPole.
-
-    python benchmarks/reference_dqn.py [--seeds 1] [--updates 20000] [--rounds 3]
+`speed.py` and the accelerator script run it.
 """
 
-import argparse
 import functools
-import statistics
-import time
 
 import gymnax
 import jax
@@ -119,26 +115,3 @@ def make(seeds, updates, capacity=CAPACITY):
         held[0] = jax.block_until_ready(compiled(held[0]))
 
     return go
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--updates", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
-    started = time.perf_counter()
-    go = make(arguments.seeds, arguments.updates)
-    print(f"compiled and run once in {time.perf_counter() - started:.1f} s")
-    rates = []
-    for _ in range(arguments.rounds):
-        started = time.perf_counter()
-        go()
-        rates.append(arguments.seeds * arguments.updates / (time.perf_counter() - started))
-    middle = statistics.median(rates)
-    spread = f"({min(rates):,.0f} to {max(rates):,.0f})"
-    print(f"{middle:,.0f} gradient steps/s {spread}, {middle * ENVS:,.0f} environment steps/s")
-
-
-if __name__ == "__main__":
-    main()

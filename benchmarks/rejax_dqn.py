@@ -5,11 +5,12 @@
     PYTHON benchmarks/rejax_dqn.py SEEDS UPDATES CAPACITY
 """
 
+import argparse
 import sys
 
 import jax
+from arguments import import_peer, parse
 from flax import linen as nn
-from rejax import get_algo
 
 ENVS = 10
 
@@ -17,6 +18,7 @@ ENVS = 10
 def make(updates, capacity):
     """Return the algorithm, with a single evaluation that does nothing."""
     steps = updates * ENVS
+    get_algo = import_peer("rejax", 'rejax "gymnax<1" six').get_algo
     dqn = get_algo("dqn").create(
         env="CartPole-v1",
         num_envs=ENVS,
@@ -38,9 +40,12 @@ def make(updates, capacity):
     return dqn.replace(agent=agent, eval_callback=lambda algo, state, key: ())
 
 
-def main():
-    seeds, updates, capacity = map(int, sys.argv[1:])
-    dqn = make(updates, capacity)
+def main(words=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, default in (("seeds", 1), ("updates", 10_000), ("capacity", 10_000)):
+        parser.add_argument(name, type=int, nargs="?", default=default)
+    arguments = parse(parser, words, updates=100)
+    seeds, dqn = arguments.seeds, make(arguments.updates, arguments.capacity)
 
     def advance(state):
         return dqn.train(train_state=state)[0]

@@ -20,6 +20,7 @@ from pathlib import Path
 import flashbax
 import jax
 import jax.numpy as jnp
+from arguments import parse
 from timing import alternate, ratios, table
 
 from bellmax.envs import Step
@@ -152,14 +153,14 @@ def import_seconds(module, repeats=5):
     return statistics.median(float(run.stdout) for run in runs)
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--iterations", type=int, default=2_000)
     parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    arguments = parse(parser, words, tasks=["cartpole"], seeds=[2], rounds=1, iterations=100)
     started = time.perf_counter()
     rows = [
         compare(task, prioritised, seeds, arguments.iterations, arguments.rounds)

@@ -1,10 +1,12 @@
 """Start, continue or reuse the runs of a study, each in its own process."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+from arguments import make_scratch
 
 from bellmax.launch.reporting.metrics import read_metrics
 
@@ -38,3 +40,22 @@ def column(folder: Path, kind: str, name: str) -> tuple[np.ndarray, np.ndarray]:
 def evaluations(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """([P] steps, [seeds, P] returns) of a run's evaluations."""
     return column(folder, "evaluation", "episode_return")
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """The argument of scripts that measure finished runs."""
+    text = "a finished run; with --small one is trained if none is named"
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help=text)
+
+
+def chosen_runs(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, small: str
+) -> list[Path]:
+    """The runs of `add_runs`; without any, --small trains one with the options `small`."""
+    if arguments.runs:
+        return arguments.runs
+    if not arguments.small:
+        parser.error("at least one finished RUN must be named")
+    folder = make_scratch() / "run"
+    train(folder, [*small.split(), "--evaluation-episodes", "2"])
+    return [folder]

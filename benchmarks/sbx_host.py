@@ -5,16 +5,20 @@
     PYTHON benchmarks/sbx_host.py cartpole|hopper STEPS NUM_ENVS
 """
 
+import argparse
 import sys
 
-from sbx import DQN, TD3
-from stable_baselines3.common.env_util import make_vec_env
+from arguments import import_peer, parse
+
+INSTALL = 'sbx-rl "gymnasium[classic-control,mujoco]"'
 
 
 def make_model(task, num_envs):
     """The model of a task, with the hyper-parameters of `host.py`."""
+    sbx = import_peer("sbx", INSTALL)
+    make_vec_env = import_peer("stable_baselines3.common.env_util", INSTALL).make_vec_env
     if task == "cartpole":
-        return DQN(
+        return sbx.DQN(
             "MlpPolicy",
             make_vec_env("CartPole-v1", num_envs),
             learning_rate=2.5e-4,
@@ -27,7 +31,7 @@ def make_model(task, num_envs):
             exploration_final_eps=0.05,
             policy_kwargs={"net_arch": [120, 84]},
         )
-    return TD3(
+    return sbx.TD3(
         "MlpPolicy",
         make_vec_env("Hopper-v5", num_envs),
         learning_rate=3e-4,
@@ -41,9 +45,13 @@ def make_model(task, num_envs):
     )
 
 
-def main():
-    task, steps, num_envs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    model = make_model(task, num_envs)
+def main(words=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("task", nargs="?", default="cartpole", choices=["cartpole", "hopper"])
+    parser.add_argument("steps", type=int, nargs="?", default=20_000, help="in a turn")
+    parser.add_argument("num_envs", type=int, nargs="?", default=1)
+    arguments = parse(parser, words, steps=100)
+    steps, model = arguments.steps, make_model(arguments.task, arguments.num_envs)
     model.learn(2_000)  # fills replay and compiles
     print("done", flush=True)
     for _ in sys.stdin:

@@ -5,12 +5,13 @@
     PYTHON benchmarks/sbx_td3.py UPDATES
 """
 
+import argparse
 import sys
 
 import gymnasium
 import jax
 import numpy as np
-from sbx import TD3
+from arguments import import_peer, parse
 
 
 class Still(gymnasium.Env):
@@ -27,8 +28,11 @@ class Still(gymnasium.Env):
         return self.np_random.normal(size=11).astype(np.float32), 1.0, False, False, {}
 
 
-def main():
-    updates = int(sys.argv[1])
+def main(words=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("updates", type=int, nargs="?", default=500, help="in a turn")
+    updates = parse(parser, words, updates=10).updates
+    TD3 = import_peer("sbx", "sbx-rl").TD3
     numbers = {"learning_rate": 3e-4, "batch_size": 256, "policy_delay": 2, "buffer_size": 100_000}
     shape = {"net_arch": [256, 256]}
     model = TD3("MlpPolicy", Still(), **numbers, policy_kwargs=shape, learning_starts=2_000)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import psutil
+from arguments import parse
 from soak_task import read_ledger
 from timing import table
 
@@ -36,13 +37,13 @@ if TYPE_CHECKING:
 
 CONFIG = """
 steps: 2147483647
-warmup_steps: 5000
+warmup_steps: {warmup}
 rollout_length: 4
 updates_per_rollout: 4
-log_every: 50000
-evaluate_every: 200000
+log_every: {capacity}
+evaluate_every: {evaluate_every}
 evaluation_episodes: 16
-checkpoint_every: 50000
+checkpoint_every: {capacity}
 replay: {{capacity: {capacity}}}
 host: {{actors: 2}}
 agent:
@@ -54,8 +55,7 @@ env:
   timeout: {timeout}
   options: {{ledger: {ledger}, fault_every: {fault_every}}}
 """
-NUM_ENVS, CAPACITY, FAULT_EVERY = 8, 50_000, 10_000  # the last two in steps
-SAMPLE_SECONDS, QUIET_SECONDS = 10.0, 20.0
+NUM_ENVS, QUIET_SECONDS = 8, 20.0
 
 
 class Watched(NamedTuple):
@@ -92,6 +92,7 @@ def watch(
     """Start a thread that samples memory, kills environments and ends the run after its time."""
     seen = Watched([], [])
     started, seconds = time.monotonic(), 60 * options.minutes
+    quiet = min(QUIET_SECONDS, seconds / 3)
 
     def go() -> None:
         now, sample_at, kill_at = 0.0, 0.0, options.kill_every
@@ -99,12 +100,12 @@ def watch(
             while now < seconds and not over.wait(0.5):
                 now, tally = time.monotonic() - started, tallies[-1]
                 if now >= sample_at:
-                    sizes, full = memory(), tally.steps * NUM_ENVS >= CAPACITY
+                    sizes, full = memory(), tally.steps * NUM_ENVS >= options.capacity
                     seen.samples.append((now, *sizes, full))
-                    sample_at += SAMPLE_SECONDS
+                    sample_at += options.sample_every
                     steps = tally.steps * NUM_ENVS
                     print(f"{now:.0f} s, {steps:,} steps, {sizes[1]:,.0f} MB", flush=True)
-                if kill_at <= now < seconds - QUIET_SECONDS and kill(ledger, tally, seen.killed):
+                if kill_at <= now < seconds - quiet and kill(ledger, tally, seen.killed):
                     kill_at += options.kill_every
         finally:
             if not over.is_set():
@@ -176,8 +177,9 @@ def soak(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], lis
     from bellmax.launch.training.experiment import build
 
     ledger, tallies, over = folder / "ledger", [checks.Tally()], threading.Event()
-    for name, timeout, every in [("run", "60", FAULT_EVERY), ("calm", "null", 0)]:
-        shape = {"num_envs": NUM_ENVS, "capacity": CAPACITY}
+    shape = {"num_envs": NUM_ENVS, "capacity": options.capacity}
+    shape |= {"warmup": options.capacity // 10, "evaluate_every": 4 * options.capacity}
+    for name, timeout, every in [("run", "60", options.fault_every), ("calm", "null", 0)]:
         words = CONFIG.format(timeout=timeout, ledger=ledger, fault_every=every, **shape)
         (folder / f"{name}.yaml").write_text(words)
     # Evaluations are played in this process, without faults.
@@ -225,7 +227,7 @@ def check_memory(seen: Watched, options: argparse.Namespace) -> tuple[dict[str, 
     warm = 60 * options.minutes / 4
     steady = np.array([x for x in seen.samples if x[0] >= warm and x[3]]).reshape(-1, 4)
     facts: dict[str, Any] = {"samples after warm-up": len(steady)}
-    late = 60 * options.minutes - 2 * SAMPLE_SECONDS
+    late = 60 * options.minutes - 2 * options.sample_every
     problems = ["the run was cut short"] if seen.samples[-1][0] < late else []
     for name, column in (("this process", 1), ("all processes", 2)):
         line = growth(steady, column)
@@ -238,13 +240,17 @@ def check_memory(seen: Watched, options: argparse.Namespace) -> tuple[dict[str, 
     return facts, problems
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="A long run on environments that break and die.")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--kill-every", type=float, default=300, metavar="SECONDS")
     parser.add_argument("--leak", type=float, default=20, metavar="MB_AN_HOUR")
+    parser.add_argument("--sample-every", type=float, default=10, metavar="SECONDS")
+    parser.add_argument("--capacity", type=int, default=50_000, help="steps in replay")
+    parser.add_argument("--fault-every", type=int, default=10_000, metavar="STEPS")
     parser.add_argument("--out", type=Path, metavar="FILE")
-    options = parser.parse_args()
+    few = {"minutes": 0.2, "kill_every": 3, "sample_every": 0.2, "leak": float("inf")}
+    options = parse(parser, words, capacity=2_000, fault_every=500, **few)
     os.environ["JAX_PLATFORMS"] = "cpu"
     with tempfile.TemporaryDirectory() as folder:
         facts, problems = soak(options, Path(folder))

@@ -18,6 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import reference_dqn
+from arguments import parse
 from timing import Peer, alternate, ratios, table
 
 ENVS = reference_dqn.ENVS
@@ -65,20 +66,21 @@ def compare(seeds, updates, capacity, rounds, python):
     return rows
 
 
-def ablate(rounds):
+def ablate(rounds, steps):
     """Compare the wall clock of a whole run, as of `bellmax train`, with that of `advance` alone.
 
     Both start from the same initialised state, after compilation.
     """
-    sides = {"advance alone": make_advance_alone()}
-    everything = {"log_every": 50_000, "evaluate_every": 50_000, "checkpoint_every": 250_000}
+    sides = {"advance alone": make_advance_alone(steps)}
+    everything = {"log_every": steps // 10, "evaluate_every": steps // 10}
+    everything |= {"checkpoint_every": steps // 2}
     parts = {
         "whole session": everything,
         "session, no evaluation between": everything | {"evaluate_every": 0},
-        "session, only the end": dict.fromkeys(everything, 0) | {"log_every": 500_000},
+        "session, only the end": dict.fromkeys(everything, 0) | {"log_every": steps},
     }
     for name, intervals in parts.items():
-        sides[name] = make_session(intervals)
+        sides[name] = make_session(intervals | {"steps": steps})
     seconds = alternate(sides, rounds)
     base = seconds["advance alone"]
     return [
@@ -88,11 +90,11 @@ def ablate(rounds):
     ]
 
 
-def make_advance_alone():
+def make_advance_alone(steps):
     from bellmax.launch.config.run_config import load
     from bellmax.launch.training.experiment import build
 
-    config = load("dqn/cartpole")
+    config = load("dqn/cartpole", [f"--steps={steps}"])
     experiment = build(config)
     state = experiment.init()
     advance = experiment.runner.advance.lower(state, np.int32(0), np.int32(0)).compile()
@@ -106,7 +108,7 @@ def make_advance_alone():
     return go
 
 
-def make_session(intervals):
+def make_session(options):
     """`go()` is a whole `Session` of the preset into a temporary folder; compiles only once."""
     from bellmax.launch.config.run_config import load
     from bellmax.launch.reporting.metrics import MetricsLog
@@ -115,7 +117,7 @@ def make_session(intervals):
     from bellmax.launch.training.experiment import build
     from bellmax.launch.training.loop import Session
 
-    overrides = [f"--{name}={value}" for name, value in intervals.items()]
+    overrides = [f"--{name}={value}" for name, value in options.items()]
     config = load("dqn/cartpole", overrides)
     experiment = build(config)
     state = experiment.init()
@@ -134,7 +136,7 @@ def make_session(intervals):
     return go
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=7)
@@ -143,10 +145,11 @@ def main():
     parser.add_argument("--capacity", type=int, default=reference_dqn.CAPACITY, help=text)
     parser.add_argument("--rejax", metavar="PYTHON")
     parser.add_argument("--ablate", action="store_true")
+    parser.add_argument("--steps", type=int, default=500_000, help="of the run of --ablate")
     parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    arguments = parse(parser, words, seeds=[2], rounds=1, updates=100, steps=20000)
     if arguments.ablate:
-        rows = ablate(arguments.rounds)
+        rows = ablate(arguments.rounds, arguments.steps)
     else:
         rest = arguments.updates, arguments.capacity, arguments.rounds, arguments.rejax
         rows = [row for seeds in arguments.seeds for row in compare(seeds, *rest)]

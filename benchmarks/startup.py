@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from arguments import parse
+
 LINE = re.compile(r"first gradient step ([\d.]+) s after the program started")
 COMPILED = re.compile(r"compiled in ([\d.]+) s")
 PROGRAM = "import sys; from bellmax.launch.cli import main; sys.exit(main())"
@@ -91,14 +93,14 @@ def losses(repeats):
     print(f"{statistics.median(times):.3f} s ({min(times):.3f} to {max(times):.3f})")
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="dqn/cartpole")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--imports", action="store_true")
     parser.add_argument("--losses", action="store_true")
     parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    arguments = parse(parser, words, repeats=1)
     if arguments.imports:
         imports(arguments.preset)
         return

@@ -14,6 +14,7 @@ import numpy as np
 import tabular_advantage as advantage
 import tabular_contraction as contraction
 import tabular_distributions as distributions
+from arguments import SCRATCH, parse
 from report import (
     draw,
     dress,
@@ -266,13 +267,13 @@ STUDIES = {
 }
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("studies", nargs="*", metavar="study", help=", ".join(STUDIES))
     parser.add_argument("--mdps", type=int, default=30, help="how many MDPs are shown")
     folder = ROOT / "docs/results"
     parser.add_argument("--out", type=pathlib.Path, default=folder, help="folder of plots")
-    args = parser.parse_args()
+    args = parse(parser, words, studies=["contraction"], mdps=2, out=SCRATCH)
     if unknown := sorted(set(args.studies) - set(STUDIES)):
         parser.error(f"there is no study {unknown[0]}; there are {', '.join(STUDIES)}")
     if not 2 <= args.mdps <= 100:

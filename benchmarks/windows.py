@@ -11,7 +11,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from arguments import parse
 from report import interval
+from runs import add_runs, chosen_runs
 from timing import table
 
 from bellmax.agents.qr_dqn_retrace import window_targets
@@ -24,6 +26,9 @@ from bellmax.launch.training.experiment import build
 from bellmax.networks import make_q_network, quantile_head
 
 BATCH = 4096
+SMALL = (
+    "qr_dqn_retrace/cartpole --steps 2000 --warmup-steps 1000 --agent.network.hidden 8 --seeds 2"
+)
 
 
 def measure(run: Path) -> dict[str, np.ndarray]:
@@ -81,11 +86,12 @@ def measure(run: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="The windows of runs of QR-DQN-Retrace.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    add_runs(parser)
+    arguments = parse(parser, words)
     rows = []
-    for run in parser.parse_args().runs:
+    for run in chosen_runs(parser, arguments, SMALL):
         found = {name: interval(values, 2) for name, values in measure(run).items()}
         rows.append({"run": run.name, **found})
     print(table(rows))

@@ -2,8 +2,8 @@
 
 `tasks` has bellmax's own tasks, `wrappers` changes to one JAX environment, `host` the stepping of
 Python environments, `adapters` one module per suite, and `checks` the parts of `check_env`.
-Imports run in this order: base, config, errors, options, statistics, validation; tasks; wrappers;
-vector; host; adapters; registry; build; checks.
+Imports run in this order: base, config, errors, options, packed, statistics, validation; tasks;
+wrappers; vector; host; adapters; registry; build; checks.
 
 Names are loaded on first use: a command line can read `EnvConfig` without importing jax.
 """
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         LoopBatch,
         ProcessEnvironment,
     )
+    from bellmax.envs.packed import PackedArray
     from bellmax.envs.registry import is_host, is_pool, list_names, make, make_batch
     from bellmax.envs.statistics import RunningStatistics
     from bellmax.envs.tasks import (
@@ -74,6 +75,7 @@ __all__ = [
     "HostVector",
     "LoopBatch",
     "NoisyGrid",
+    "PackedArray",
     "Parametric",
     "Pendulum",
     "PixelCatch",
@@ -141,6 +143,7 @@ _MODULES = {
         "LoopBatch",
         "ProcessEnvironment",
     ),
+    "packed": ("PackedArray",),
     "registry": (
         "is_host",
         "is_pool",

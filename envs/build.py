@@ -7,9 +7,19 @@ from bellmax.envs.config import EnvConfig
 from bellmax.envs.registry import is_host, is_own, make, make_batch
 
 if TYPE_CHECKING:
-    from bellmax.envs.base import Environment, Parametric
+    from bellmax.envs.base import Environment, EnvSpec, Parametric
     from bellmax.envs.host.vector import HostVector
     from bellmax.envs.vector import VectorEnv
+
+# Options that change a task's own time limit, by suite or task.
+_OWN_LIMITS = {
+    "bellmax/CartPole": "time-limit",
+    "bellmax/NoisyGrid": "time-limit",
+    "bellmax/Pendulum": "time-limit",
+    "brax": "time-limit",
+    "gymnasium": "max-episode-steps",
+    "gymnax": "max-steps-in-episode",
+}
 
 
 def is_host_env(config: EnvConfig) -> bool:
@@ -64,8 +74,11 @@ def make_vector_env(
     if config.timeout is not None:
         allowed, hint = f"left out for {config.name}", "only host environments have one"
         raise UserError(must("env.timeout", allowed, config.timeout, hint))
+    if env is None:
+        env = make_task(config)
+        _check_time_limit(config, env.spec)
     return vectorise(
-        make_task(config) if env is None else env,
+        env,
         config.num_envs if num_envs is None else num_envs,
         time_limit=config.time_limit,
         reward_clip=None if evaluation else config.reward_clip,
@@ -113,5 +126,26 @@ def make_host_vector(
         render=render,
         **config.options,
     )
-    clip = None if evaluation else config.reward_clip
-    return HostVector(batch, reward_clip=clip, frame_stack=config.frame_stack)
+    try:
+        _check_time_limit(config, batch.spec)
+        clip = None if evaluation else config.reward_clip
+        return HostVector(batch, reward_clip=clip, frame_stack=config.frame_stack)
+    except UserError:
+        batch.close()
+        raise
+
+
+def _check_time_limit(config: EnvConfig, spec: "EnvSpec") -> None:
+    """Raise UserError if the task's own time limit is shorter, so that the given one does nothing.
+
+    Args:
+      spec: of the task, or of tasks that have the shorter of both limits.
+    """
+    own, given = spec.time_limit, config.time_limit
+    if own is None or given is None or own >= given:
+        return
+    hint = "the task's own limit comes first"
+    for name in (config.name, config.name.partition("/")[0]):
+        if name in _OWN_LIMITS:
+            hint = f"{hint}; --env.options.{_OWN_LIMITS[name]} changes it"
+    raise UserError(must("env.time_limit", f"at most {own} for {config.name}", given, hint))

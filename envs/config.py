@@ -17,8 +17,8 @@ class EnvConfig:
     name: str = "bellmax/CartPole"
     # Environments that are stepped in parallel.
     num_envs: Annotated[int, Interval(ge=1, le=65536)] = 8
-    # Time limit: episodes are truncated after this number of environment steps; None keeps the
-    # task's own limit.
+    # Time limit: episodes are truncated after this number of environment steps, at most the task's
+    # own limit, which an option of the task may change; None keeps that.
     time_limit: Annotated[int, Interval(ge=1)] | None = None
     # Rewards are clipped to plus or minus this value in training, in reward units; None does not
     # clip.

@@ -15,6 +15,7 @@ from dm_env import specs
 from bellmax import UserError, must
 from bellmax.envs.base import Environment, EnvSpec, EnvState, TimeStep
 from bellmax.envs.errors import in_a_sentence
+from bellmax.envs.packed import PackedArray
 from bellmax.envs.statistics import (
     NORMALISED_BOUND,
     RunningStatistics,
@@ -300,6 +301,10 @@ def agent_spec(spec: EnvSpec, *, reward_clip: float | None, normalised: bool) ->
         if isinstance(spec.observation, specs.DiscreteArray):
             hint = f"its observation is one of {spec.observation.num_values} numbers"
             allowed = f"false for {spec.name}"
+            raise UserError(must("env.normalise_observations", allowed, "true", hint))
+        if isinstance(spec.observation, PackedArray):
+            hint = "normalise in the network, or choose an entry with observation_key"
+            allowed = f"false for observations {spec.observation}"
             raise UserError(must("env.normalise_observations", allowed, "true", hint))
         observation = specs.BoundedArray(
             spec.observation.shape, jnp.float32, -NORMALISED_BOUND, NORMALISED_BOUND, "observation"

@@ -131,15 +131,17 @@ def main(argv=None):
     parser.add_argument("--steps", type=int, default=500_000, help="environment steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--small", action="store_true", help="2,000 steps, which show nothing")
     arguments = parser.parse_args(argv)
+    total = 2_000 if arguments.small else arguments.steps
     seeds = jnp.arange(arguments.seed, arguments.seed + arguments.seeds)
     keys = jax.vmap(jax.random.key)(seeds)
-    one = functools.partial(train, steps=arguments.steps)
+    one = functools.partial(train, steps=total)
     params, log = jax.jit(jax.vmap(one))(keys)
     parts = jnp.array_split(log["return"], 10, axis=1), jnp.array_split(log["episodes"], 10, axis=1)
     for i, (returns, episodes) in enumerate(zip(*parts, strict=True)):
         mean = returns.sum(axis=1) / jnp.maximum(episodes.sum(axis=1), 1)
-        steps = (i + 1) * arguments.steps // 10
+        steps = (i + 1) * total // 10
         print(f"step {steps:>9,}: training return {', '.join(f'{x:.1f}' for x in mean)}")
     returns = jax.jit(jax.vmap(evaluate))(params, keys)
     print(f"greedy return over 100 episodes: {', '.join(f'{x:.1f}' for x in returns)}")

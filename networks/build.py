@@ -98,6 +98,24 @@ def count_values(observation: specs.Array) -> int:
     return observation.num_values if isinstance(observation, specs.DiscreteArray) else 0
 
 
+def reader_of(observation: specs.Array) -> Callable[[Any], Any]:
+    """What turns a batch of observations into the input of a user's own module.
+
+    Several arrays that are packed into one (bellmax.envs.packed) are given by name.
+    """
+    return getattr(observation, "unpack", lambda batch: batch)
+
+
+def check_single(observation: specs.Array) -> None:
+    """Raises UserError if an observation is several arrays, which need a network of one's own."""
+    if hasattr(observation, "unpack"):
+        hint = (
+            "a network of your own gets them by name (agent.network.module, or actor and critic), "
+            "--env.options.observation-key chooses one"
+        )
+        raise UserError(must("observations", "one array for this network", observation, hint))
+
+
 def check_arrays(observation: specs.Array, what: str) -> None:
     """Raises UserError if observations are numbers; `what` names a network without embedding."""
     if count := count_values(observation):
@@ -113,6 +131,7 @@ def check_arrays(observation: specs.Array, what: str) -> None:
 
 def check_torso(name: Torso, observation: specs.Array) -> None:
     """Raises UserError if a torso gets images of another layout, or needs images and gets none."""
+    check_single(observation)
     shape = tuple(observation.shape)
     if _is_channels_first(shape):
         raise UserError(
@@ -162,7 +181,8 @@ def make_q_network(
 
     Returns:
       Network whose apply maps [B, *observation.shape] to a named tuple with `q_values` [B, A] and
-      the other outputs of the head.
+      the other outputs of the head. A user's own module gets the arrays of a packed observation by
+      name.
 
     Raises:
       UserError: the module cannot be found or built, does not accept these observations, or
@@ -175,18 +195,19 @@ def make_q_network(
         allowed, hint = "false for this agent", "it has a head of its own"
         raise UserError(must("agent.network.dueling", allowed, "true", hint))
     if config.module is None:
-        module: Any = QNetwork(config, num_actions, head.module, count_values(observation))
         check_torso(config.torso, observation)
+        module: Any = QNetwork(config, num_actions, head.module, count_values(observation))
     else:
         arguments = {"num_actions": num_actions, **head.arguments}
         module = load_module(config.module, arguments, config.options)
     dummy = jnp.zeros((1, *observation.shape), observation.dtype)
+    read = reader_of(observation)
 
     def init(key: jax.Array) -> Any:
-        return module.init(key, dummy)
+        return module.init(key, read(dummy))
 
     def apply(params: Any, observations: jax.Array) -> Any:
-        output = module.apply(params, observations)
+        output = module.apply(params, read(observations))
         return output if hasattr(output, "q_values") else QOutput(output)
 
     shapes = {
@@ -251,8 +272,9 @@ def _check_shapes(
         output = jax.eval_shape(apply, params, batch)
     except Exception as error:  # the user's module may raise any exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        shape = observation if hasattr(observation, "unpack") else f"of shape {batch.shape}"
         raise UserError(
-            f"agent.network: {name} does not accept observations of shape {batch.shape}: {reason}"
+            f"agent.network: {name} does not accept observations {shape}: {reason}"
         ) from error
     for field, shape in shapes.items():
         if not hasattr(output, field):

@@ -14,7 +14,13 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError, must
-from bellmax.networks.build import Network, check_arrays, load_module
+from bellmax.networks.build import (
+    Network,
+    check_arrays,
+    check_single,
+    load_module,
+    reader_of,
+)
 from bellmax.networks.config import ContinuousNetworkConfig
 from bellmax.networks.torsos import MLP
 
@@ -56,19 +62,22 @@ def make_actor(
 ) -> Network:
     """The actor: apply(params, observations [B, ...]) -> actions [B, K, D], in the task's units."""
     check_arrays(observation, "an actor")
+    read = reader_of(observation)
     size = action.shape[0]
     module: nn.Module = Actor(tuple(config.hidden), num_heads, size, jnp.dtype(config.dtype))
     if config.actor is not None:
         arguments = {"action_size": size, "num_heads": num_heads}
         module = load_module(config.actor, arguments, config.options, "actor")
         _check_shape("actor", module, (2, num_heads, size), observation)
+    else:
+        check_single(observation)
     centre, half = _centre_and_half(action)
 
     def init(key: jax.Array) -> Any:
-        return module.init(key, jnp.zeros((1, *observation.shape), observation.dtype))
+        return module.init(key, read(jnp.zeros((1, *observation.shape), observation.dtype)))
 
     def apply(params: Any, observations: jax.Array) -> jax.Array:
-        unit: Any = module.apply(params, observations)
+        unit: Any = module.apply(params, read(observations))
         return centre + half * unit
 
     return Network(init, apply)
@@ -86,14 +95,17 @@ def make_critics(
     Parameters have a leading [C].
     """
     check_arrays(observation, "a critic")
+    read = reader_of(observation)
     module: nn.Module = Critic(tuple(config.hidden), num_heads, jnp.dtype(config.dtype))
     if config.critic is not None:
         module = load_module(config.critic, {"num_heads": num_heads}, config.options, "critic")
         _check_shape("critic", module, (2, num_heads), observation, action)
+    else:
+        check_single(observation)
     centre, half = _centre_and_half(action)
 
     def init(key: jax.Array) -> Any:
-        seen = jnp.zeros((1, *observation.shape), observation.dtype)
+        seen = read(jnp.zeros((1, *observation.shape), observation.dtype))
         act = jnp.zeros((1, *action.shape))
         return jax.vmap(lambda k: module.init(k, seen, act))(jax.random.split(key, num_critics))
 
@@ -102,7 +114,8 @@ def make_critics(
         # Broadcast the inputs per critic: with shared inputs XLA joins the products and transposes
         # after.
         count = jax.tree.leaves(params)[0].shape[0]
-        wide = (jnp.broadcast_to(x, (count, *x.shape)) for x in (observations, scaled))
+        inputs = read(observations), scaled
+        wide = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), inputs)
         each: Any = jax.vmap(module.apply)(params, *wide)
         return jnp.swapaxes(each, 0, 1)
 
@@ -118,8 +131,14 @@ def action_bounds(action: specs.BoundedArray) -> tuple[np.ndarray, np.ndarray]:
 def _check_shape(key: str, module: nn.Module, shape: tuple[int, ...], *inputs: specs.Array) -> None:
     """Raises UserError if the user's own module does not map a batch of 2 to the shape."""
     seen = [jax.ShapeDtypeStruct((2, *spec.shape), spec.dtype) for spec in inputs]
+
+    def first_output(*batches: jax.Array) -> Any:
+        each = zip(inputs, batches, strict=True)
+        read = [reader_of(spec)(batch) for spec, batch in each]
+        return module.init_with_output(jax.random.key(0), *read)[0]
+
     try:
-        output = jax.eval_shape(module.init_with_output, jax.random.key(0), *seen)[0]
+        output = jax.eval_shape(first_output, *seen)
     except Exception as error:  # the user's module may raise any exception
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(

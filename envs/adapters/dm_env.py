@@ -14,6 +14,7 @@ from bellmax.envs.adapters.discrete import convert_discrete
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.host.base import Conversion, HostTimeStep, opening, within
 from bellmax.envs.host.values import as_reward
+from bellmax.envs.packed import PackedArray
 
 
 def from_dm_env(
@@ -49,8 +50,8 @@ class DmEnvTask:
 
     The last step of an episode is a termination if its discount is 0, else a truncation. Discounts
     of other steps are ignored. Several named observations are concatenated into one float32 vector,
-    sorted by name. A single observation keeps its shape, except that [1, D] becomes [D]; uint8 and
-    bool keep their dtype, all others become float32.
+    sorted by name, or packed if one is an image. A single observation keeps its shape, except that
+    [1, D] becomes [D]; uint8 and bool keep their dtype, all others become float32.
 
     Args:
       make_env: makes the environment for a seed or None.
@@ -120,6 +121,8 @@ def convert_observation(spec: Any) -> Conversion:
     if len(parts) == 1:
         (path, _), (part,) = leaves[0], parts
         return Conversion(part.spec, lambda value: part.convert(_follow(value, path)))
+    if any(len(part.spec.shape) == 3 for part in parts):
+        return _packed(leaves, parts)
     size = sum(int(np.prod(part.spec.shape)) for part in parts)
 
     def join(value):
@@ -129,6 +132,18 @@ def convert_observation(spec: Any) -> Conversion:
         return np.concatenate([_to_float32(part).ravel() for part in found])
 
     return Conversion(specs.Array((size,), np.float32, "observation"), join)
+
+
+def _packed(leaves: list[Any], parts: list[Conversion]) -> Conversion:
+    """Conversion to the bytes of each observation, for a network that takes them by name."""
+    names = ["/".join(map(str, path)) for path, _ in leaves]
+    spec = PackedArray({name: part.spec for name, part in zip(names, parts, strict=True)})
+
+    def pack(value: Any) -> np.ndarray:
+        each = zip(names, leaves, parts, strict=True)
+        return spec.pack({n: part.convert(_follow(value, path)) for n, (path, _), part in each})
+
+    return Conversion(spec, pack)
 
 
 def convert_action(spec: Any, name: str) -> Conversion:

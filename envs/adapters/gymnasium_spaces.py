@@ -9,6 +9,7 @@ from bellmax import UserError, must
 from bellmax.envs.adapters.discrete import MAX_ONE_HOT, convert_discrete
 from bellmax.envs.host.base import Conversion, within
 from bellmax.envs.options import did_you_mean
+from bellmax.envs.packed import PackedArray
 
 
 def convert_observation(space: Any, name: str, *, key: str | int | None = None) -> Conversion:
@@ -19,7 +20,7 @@ def convert_observation(space: Any, name: str, *, key: str | int | None = None) 
         them is infinite. Discrete becomes a one-hot float32 vector, or stays a number if it has
         more than 4,096 values; MultiBinary becomes float32, MultiDiscrete one-hot vectors one after
         the other. Of a Dict or Tuple, the entry `key` is converted; without a key all entries are
-        joined to one float32 vector in the order of the space, if none is an image.
+        joined to one float32 vector in the order of the space, or packed if one is an image.
       name: of the task, for messages.
       key: the entry of a Dict or Tuple that the agent sees.
 
@@ -30,8 +31,10 @@ def convert_observation(space: Any, name: str, *, key: str | int | None = None) 
 
     if isinstance(space, spaces.Dict | spaces.Tuple) and key is None and _is_flat(space):
         return _joined(space, name)
+    if isinstance(space, spaces.Dict | spaces.Tuple) and key is None and len(space.spaces) > 1:
+        return _packed(space, name)
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        entry = _find_entry(space, name, key)
+        entry = _find_entry(space, name, key)  # the only one, if there is no key
         inner = convert_observation(space[entry], name)
         return Conversion(inner.spec, lambda value: inner.convert(value[entry]))
     if key is not None:
@@ -105,6 +108,19 @@ def _joined(space: Any, name: str) -> Conversion:
     return Conversion(specs.Array((size,), np.float32, "observation"), join)
 
 
+def _packed(space: Any, name: str) -> Conversion:
+    """Conversion of a Dict or Tuple to the bytes of its entries, for a network that takes them."""
+    keys = list(space.spaces) if isinstance(space.spaces, dict) else range(len(space.spaces))
+    parts = {str(k): convert_observation(space[k], name) for k in keys}
+    spec = PackedArray({key: part.spec for key, part in parts.items()})
+
+    def pack(value: Any) -> np.ndarray:
+        each = zip(keys, parts.items(), strict=True)
+        return spec.pack({name: part.convert(value[key]) for key, (name, part) in each})
+
+    return Conversion(spec, pack)
+
+
 def _one_hots(space: Any, name: str) -> Conversion:
     """Conversion of a MultiDiscrete to its one-hot vectors, one after the other."""
     counts = np.ravel(space.nvec)
@@ -146,13 +162,12 @@ def _find_entry(space: Any, name: str, key: str | int | None) -> Any:
     entries = list(getattr(space, "spaces", {}))  # keys of a Dict
     if not isinstance(space.spaces, dict):
         entries = list(range(len(space.spaces)))
+    if key is None and len(entries) == 1:
+        return entries[0]
     if key not in entries:
         listed = ", ".join(repr(entry) for entry in entries)
         near = "" if key is None else did_you_mean(str(key), [str(entry) for entry in entries])
         got = "nothing" if key is None else repr(key)
-        hint = near or (
-            f"{name} has several observations, which are joined only without an image; "
-            "--env.options.observation-key chooses one"
-        )
+        hint = near or "--env.options.observation-key chooses one"
         raise UserError(must("observation_key", f"one of {listed}", got, hint))
     return key

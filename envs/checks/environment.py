@@ -17,6 +17,7 @@ from bellmax.envs.checks.rollout import check_rollout, sample_action
 from bellmax.envs.errors import described
 from bellmax.envs.host.base import HostBatch, HostEnvironment
 from bellmax.envs.host.loop import LoopBatch
+from bellmax.envs.packed import PackedArray
 from bellmax.envs.registry import is_host, make, make_batch
 from bellmax.envs.validation import spec_problems
 
@@ -73,6 +74,8 @@ def describe_spaces(name: str, **options: Any) -> list[str]:
 def _in_words(spec: Any) -> str:
     if isinstance(spec, specs.DiscreteArray):
         return f"one of {spec.num_values} numbers"
+    if isinstance(spec, PackedArray):
+        return f"{spec}, which a network of your own gets by name (agent.network.module)"
     text = f"{list(spec.shape)} {np.dtype(spec.dtype)}"
     if isinstance(spec, specs.BoundedArray):
         text += f" in [{np.min(spec.minimum):g}, {np.max(spec.maximum):g}]"

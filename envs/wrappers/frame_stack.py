@@ -10,6 +10,7 @@ from dm_env import specs
 
 from bellmax import UserError, must
 from bellmax.envs.base import Environment, EnvSpec, EnvState, TimeStep
+from bellmax.envs.packed import PackedArray
 
 
 def stack_frames(env: Environment, num_frames: int) -> Environment:
@@ -59,7 +60,14 @@ class FrameStack:
 
 
 def repeat_spec(spec: specs.Array, times: int) -> specs.Array:
-    """The spec of `times` observations concatenated on the last axis."""
+    """The spec of `times` observations concatenated on the last axis.
+
+    Raises:
+      UserError: an observation is several arrays.
+    """
+    if isinstance(spec, PackedArray):
+        hint = "stack frames in the environment, or choose an entry with observation_key"
+        raise UserError(must("frame_stack", f"1 for observations {spec}", times, hint))
     shape = (*spec.shape[:-1], spec.shape[-1] * times)
     if not isinstance(spec, specs.BoundedArray):
         return specs.Array(shape, spec.dtype, spec.name)

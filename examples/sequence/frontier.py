@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from train import LOSSES, Sizes, best_possible, make_problem, make_train_of
+from train import LOSSES, best_possible, make_problem, make_train_of, sizes_of
 
 SEEDS, STEPS = 3, 150
 AT = (1.4, 1.6, 1.9)  # KL, in nats, that all losses reach
@@ -38,10 +38,10 @@ PROGRAMS = [GPO, ("rloo", "grpo", "grpo_returns", "online_ipo"), ("copg_offline"
 PROGRAMS += [("nash_md",), ("bond",)]
 
 
-def run(problem, names):
+def run(problem, names, seeds, steps):
     """Rewards and KLs [betas, seeds] of losses that learn from strings of one kind, by name."""
-    keys = jax.random.split(jax.random.key(1), SEEDS)
-    train = jax.vmap(make_train_of(problem, names, STEPS), (0, None, None))
+    keys = jax.random.split(jax.random.key(1), seeds)
+    train = jax.vmap(make_train_of(problem, names, steps), (0, None, None))
     all_betas = jax.vmap(train, (None, 0, None))
     betas = jnp.asarray([BETAS[name] for name in names])
     rewards, kls = jax.jit(jax.vmap(all_betas, (None, 0, 0)))(keys, betas, jnp.arange(len(names)))
@@ -134,15 +134,18 @@ def draw(results, out):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="sequence_frontier", help="path without a suffix")
-    out = Path(parser.parse_args(argv).out)
+    parser.add_argument("--small", action="store_true", help="seconds long, and shows nothing")
+    arguments = parser.parse_args(argv)
+    sizes = (2, 2) if arguments.small else (SEEDS, STEPS)
+    out = Path(arguments.out)
     file = out.with_suffix(".json")
     results = json.loads(file.read_text()) if file.exists() else {}
-    problem = make_problem(Sizes())
+    problem = make_problem(sizes_of(arguments.small))
     rewards, kls = best_possible(problem, np.geomspace(0.01, 2.0, 300))
     results["best possible"] = {"reward": rewards.tolist(), "kl": kls.tolist()}
     for names in PROGRAMS:
         if any(results.get(n, {}).get("betas") != list(BETAS[n]) for n in names):
-            results |= run(problem, names)
+            results |= run(problem, names, *sizes)
             file.write_text(json.dumps(results) + "\n")
             for name in names:
                 print(name, np.round(results[name]["kl"], 2).tolist(), flush=True)

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +14,7 @@ from dm_env import specs
 
 from bellmax import UserError, must
 from bellmax.agents import Memory
+from bellmax.envs import PackedArray
 from bellmax.launch.config.run_config import load_to_play, to_yaml
 from bellmax.launch.distributed.files import make_folder, write_whole
 from bellmax.launch.runners.base import PolicyInputs
@@ -38,7 +39,8 @@ class Policy(NamedTuple):
 
     initial_memory(N) -> memory before the first observation; () for most feed-forward agents.
     act(observation [N, ...], memory, is_first [N], key=None) -> (action [N] or [N, D], memory):
-        observations as the task shows them (frames stacked as in training, not normalised);
+        observations as the task shows them (frames stacked as in training, not normalised), an
+        image with a vector as {name: [N, ...]};
         `is_first` is True for the first observation of an episode and resets the memory. Compiled
         once for each N. Policies of bellmax's agents are deterministic; a stochastic policy needs
         a new key at each call.
@@ -156,10 +158,19 @@ def load_policy(
     read_values = jax.jit(make_values(agent.values)) if agent.values else None
     any_dtype = config.env.normalise_observations
 
+    def read(observation: Any) -> jax.Array:
+        spec = experiment.observation
+        if isinstance(spec, PackedArray) and isinstance(observation, Mapping):
+            try:
+                observation = spec.pack(observation)
+            except ValueError as error:
+                raise UserError(f"observation: {error}") from error
+        return jnp.asarray(observation)
+
     def act(
         observation: Any, memory: Memory, is_first: Any, key: jax.Array | None = None
     ) -> tuple[jax.Array, Memory]:
-        observation, is_first = jnp.asarray(observation), jnp.asarray(is_first)
+        observation, is_first = read(observation), jnp.asarray(is_first)
         check_observation(experiment.observation, observation, is_first, any_dtype=any_dtype)
         key = jax.random.key(0) if key is None else key
         return greedy(restored, observation, memory, is_first, key, 0)
@@ -173,7 +184,7 @@ def load_policy(
                     f"{config.agent_name!r}, whose policy has none",
                 )
             )
-        observation, is_first = jnp.asarray(observation), jnp.asarray(is_first)
+        observation, is_first = read(observation), jnp.asarray(is_first)
         check_observation(experiment.observation, observation, is_first, any_dtype=any_dtype)
         return read_values(restored, observation, memory, is_first)
 

@@ -7,7 +7,15 @@ import sys
 import pytest
 
 from bellmax import UserError
-from bellmax.envs import EnvConfig, is_host, list_names, make, make_batch, make_vector_env
+from bellmax.envs import (
+    EnvConfig,
+    is_host,
+    list_names,
+    make,
+    make_batch,
+    make_host_vector,
+    make_vector_env,
+)
 
 OWN = [
     *("bellmax/CartPole", "bellmax/Catch", "bellmax/DeepSea", "bellmax/NoisyGrid"),
@@ -64,6 +72,32 @@ def test_config_reaches_the_environment():
     env = make_vector_env(config)
     assert env.num_envs == 3 and env.spec.observation.shape == (4, 8)
     assert make_vector_env(config, num_envs=5).num_envs == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "option"),
+    [
+        ("gymnasium/CartPole-v1", 500, "max_episode_steps"),
+        ("gymnasium/Pendulum-v1", 200, "max_episode_steps"),
+        ("bellmax/Pendulum", 200, "time_limit"),
+        ("gymnax/CartPole-v1", 500, "max_steps_in_episode"),
+        ("helpers.scripted:Counter", 7, None),
+    ],
+)
+def test_a_time_limit_above_the_tasks_own_is_refused_as_it_would_do_nothing(name, own, option):
+    if name.startswith("gymnax"):
+        pytest.importorskip("gymnax")
+    build = make_host_vector if is_host(name) else make_vector_env
+    ours = {"truncates": True, "ends_at": own} if option is None else {}
+    for limit in (own + 1, 10 * own):
+        with pytest.raises(UserError, match=f"env.time_limit must be at most {own} for") as error:
+            build(EnvConfig(name, num_envs=1, time_limit=limit, options=ours))
+        if option:
+            assert f"--env.options.{option}".replace("_", "-") in str(error.value)
+            longer = build(EnvConfig(name, num_envs=1, options={option: limit}))
+            assert longer.spec.time_limit == limit
+    config = EnvConfig(name, num_envs=1, time_limit=own, options=ours)
+    assert build(config).spec.time_limit == own
 
 
 IMPORTS = """

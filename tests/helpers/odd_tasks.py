@@ -156,6 +156,20 @@ class Drawn(Counter):
         pass
 
 
+class DrawnWithOptions(Drawn):
+    def step(self, state, action, key, *, debug=False, scale=1.0):
+        del debug, scale
+        return super().step(state, action, key)
+
+
+class DrawnAsStatic(Drawn):
+    """Its functions belong to the class, and `render` is an attribute of it."""
+
+    step = staticmethod(Counter().step)
+    reset = staticmethod(Counter().reset)
+    render = None
+
+
 class JaxChanged:
     """A correct JAX task with some leaves of its steps replaced, or changed by functions."""
 

@@ -1,5 +1,7 @@
 """Networks of the user's own: arguments from the configuration, and sentences for other kinds."""
 
+import dataclasses
+
 import flax.linen as nn
 import flax.nnx
 import jax
@@ -9,6 +11,8 @@ import pytest
 from dm_env import specs
 
 from bellmax import UserError
+from bellmax.agents import registry
+from bellmax.envs import EnvSpec
 from bellmax.networks.build import make_q_network
 from bellmax.networks.config import ContinuousNetworkConfig, NetworkConfig
 from bellmax.networks.continuous import make_actor, make_critics
@@ -59,6 +63,11 @@ class OfNnx(flax.nnx.Module):
         self.num_actions = num_actions
 
 
+class AnyNnx(flax.nnx.Module):
+    def __init__(self, **arguments):
+        del arguments
+
+
 class Raises(nn.Module):
     num_actions: int
 
@@ -68,6 +77,10 @@ class Raises(nn.Module):
 
 def plain(num_actions):
     return lambda x: x
+
+
+def any_function(**arguments):
+    return lambda x: arguments
 
 
 def named(name, **options):
@@ -109,6 +122,43 @@ def test_an_equinox_module_is_refused_in_words(monkeypatch):
     monkeypatch.setitem(globals(), "OfEquinox", Own)
     with pytest.raises(UserError, match="a Own of equinox"):
         make_q_network(named("OfEquinox"), OBSERVATION, 4)
+
+
+def keys_of_modules(agent):
+    fields = dataclasses.fields(registry.config_class(agent)().network)
+    return [f.name for f in fields if f.name in ("module", "actor", "critic")]
+
+
+@pytest.mark.parametrize("kind", ["nnx", "equinox", "a function"])
+@pytest.mark.parametrize(
+    ("agent", "key"), [(agent, key) for agent in registry.names() for key in keys_of_modules(agent)]
+)
+def test_every_agent_with_a_module_of_ones_own_refuses_those_of_others(
+    agent, key, kind, monkeypatch
+):
+    if kind == "equinox":
+        equinox = pytest.importorskip("equinox")
+
+        class Own(equinox.Module):
+            def __init__(self, **arguments):
+                del arguments
+
+        monkeypatch.setitem(globals(), "AnyEquinox", Own)
+    names = {"nnx": "AnyNnx", "equinox": "AnyEquinox", "a function": "any_function"}
+    make_config, make_agent = registry.load(agent)
+    network = type(make_config().network)(**{key: f"{__name__}:{names[kind]}"})
+    action = specs.DiscreteArray(2) if key == "module" else ACTION
+    config = make_config(network=network)
+    with pytest.raises(UserError, match=f"{key} must be a flax.linen module, .*{kind}") as caught:
+        make_agent(config, EnvSpec("task", OBSERVATION, action))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_agents_that_take_modules_of_ones_own():
+    taking = {agent: keys_of_modules(agent) for agent in registry.names()}
+    assert taking["dqn"] == taking["qr_dqn_retrace"] == taking["va_learning"] == ["module"]
+    assert taking["td3"] == taking["expectrl"] == ["actor", "critic"]
+    assert taking["rnd"] == taking["on_policy"] == []
 
 
 @pytest.mark.slow

@@ -137,9 +137,10 @@ def test_modules_that_cannot_be_imported(source, words, tmp_path, monkeypatch):
         assert "\n" not in str(error.value)
 
 
-def test_a_jax_task_that_can_be_drawn_and_closed_is_a_jax_task():
-    assert not is_host(odd("Drawn"))
-    assert make(odd("Drawn")).spec.name == "test/Counter"
+@pytest.mark.parametrize("name", ["Drawn", "DrawnWithOptions", "DrawnAsStatic"])
+def test_a_jax_task_that_can_be_drawn_and_closed_is_a_jax_task(name):
+    assert not is_host(odd(name))
+    assert make(odd(name)).spec.name == "test/Counter"
 
 
 @pytest.mark.parametrize(

@@ -112,11 +112,13 @@ def test_spaces_of_observations():
     bits = convert(spaces.MultiBinary([2, 2]))
     assert bits.spec == specs.BoundedArray((2, 2), np.float32, 0, 1, "observation")
     assert bits.convert(np.ones((2, 2), np.int8)).dtype == np.float32
+    alone = convert(spaces.Dict(image=spaces.Box(0, 255, (4, 4, 3), np.uint8)))
+    assert alone.spec == image.spec and alone.convert({"image": 7}) == 7
     pair = spaces.Tuple([spaces.Discrete(3), spaces.Dict(a=spaces.Discrete(2))])
     np.testing.assert_array_equal(convert(pair, key=0).convert((2, {"a": 0})), [0, 0, 1])
     for space, key, words in [
-        (spaces.Tuple([image_space(), spaces.Discrete(2)]), None, "one of 0, 1, got nothing; task"),
-        (spaces.Dict(a=spaces.Discrete(5000)), None, "observation_key must be one of 'a'"),
+        (spaces.Tuple([image_space(), spaces.Discrete(2)]), 2, "one of 0, 1, got 2; --env.options"),
+        (spaces.Dict(a=spaces.Discrete(5000)), "b", "observation_key must be one of 'a'"),
         (spaces.Dict(front=image_space(), back=image_space()), "fron", "did you mean front"),
         (
             spaces.Discrete(2),

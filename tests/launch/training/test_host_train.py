@@ -24,9 +24,9 @@ agent: {name: dqn, batch_size: 16, network: {hidden: [16]}}
 env: {name: gymnasium/CartPole-v1, num_envs: 4}
 replay: {capacity: 2000}
 """
-# A user's task that raises at every 50th step, and one that hangs there.
+# A user's task that breaks at every 50th step, in a way of its own.
 TASKS = """
-import time
+import os, sys
 import gymnasium
 import numpy as np
 
@@ -35,16 +35,21 @@ class Broken(gymnasium.Env):
     action_space = gymnasium.spaces.Discrete(2)
     steps = 0
 
+    def __init__(self, how="raise RuntimeError('a wire came off')", opens=True):
+        self.how, self.opens = how, opens
+
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.time = 0
+        if not self.opens:
+            exec(self.how)
         return np.zeros(2, np.float32), {}
 
     def step(self, action):
         Broken.steps += 1
         self.time += 1
         if Broken.steps % 50 == 0:
-            raise RuntimeError("a wire came off")
+            exec(self.how)
         return np.full(2, self.time / 9, np.float32), 1.0, self.time == 9, False, {}
 """
 
@@ -110,13 +115,40 @@ def test_on_policy_agents_run_here_too(folder):
     assert rows(folder / "one", "train")[-1]["gradient_steps"] == 2 * (1200 // 32)
 
 
-def test_a_task_that_breaks_is_restarted_and_reported(folder, capsys):
-    assert main(["train", "run.yaml", "--env.name", "wires:Broken", "--out", "run"]) == 0
+@pytest.mark.parametrize(
+    "how",
+    [
+        "raise RuntimeError('a wire came off')",
+        "sys.exit(0)",
+        pytest.param("sys.exit('enough')", marks=pytest.mark.slow),
+        pytest.param("raise SystemExit(3)", marks=pytest.mark.slow),
+    ],
+)
+def test_a_task_that_breaks_is_restarted_and_reported(folder, capsys, how):
+    words = ["--env.name", "wires:Broken", "--env.options.how", repr(how)]
+    assert main(["train", "run.yaml", *words, "--out", "run"]) == 0
     assert "restarts raised" in capsys.readouterr().out
     last = rows(folder / "run", "train")[-1]
     # 1,200 vector steps of which one in ten opens an episode; threads may be a little ahead.
     assert 15 <= last["restarts_raised"] <= 30
     assert last["env_steps"] < 1200
+
+
+@pytest.mark.parametrize("how", ["sys.exit(0)", "sys.exit()", "raise ValueError('no wires')"])
+def test_a_run_that_cannot_reach_its_steps_never_ends_with_0(folder, capsys, how):
+    words = ["--env.name", "wires:Broken", "--env.options.opens", "false"]
+    words += ["--env.options.how", repr(how)]
+    assert main(["train", "run.yaml", *words, "--out", "run"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "10 times in a row" in line and ("SystemExit" if "exit" in how else "no wires") in line
+
+
+@pytest.mark.slow
+def test_a_process_of_a_task_that_exits_is_restarted(folder, capsys):
+    words = ["--env.name", "wires:Broken", "--env.options.how", "os._exit(0)"]
+    assert main(["train", "run.yaml", *words, "--env.timeout", "60", "--out", "run"]) == 0
+    assert rows(folder / "run", "train")[-1]["restarts_raised"] >= 3
+    assert "its process died with exit code 0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
