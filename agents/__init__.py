@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bellmax.agents.byol_explore import byol_bonus, make_byol_explore
+    from bellmax.agents.c51 import make_c51
     from bellmax.agents.configs.actor_critic import ActorCriticConfig, ExpectRLConfig, TD3Config
     from bellmax.agents.configs.on_policy import (
         BYOLExploreConfig,
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
         OnPolicyConfig,
         RNDConfig,
     )
+    from bellmax.agents.configs.traceable import TRACEABLE, Traceable, is_traceable
     from bellmax.agents.configs.value_based import (
+        C51Config,
         DQNConfig,
+        IQNConfig,
         MunchausenDQNConfig,
+        PQNConfig,
         QRDQNRetraceConfig,
         VALearningConfig,
         ValueConfig,
@@ -30,8 +35,10 @@ if TYPE_CHECKING:
     from bellmax.agents.dqn import make_dqn
     from bellmax.agents.expectrl import make_expectrl
     from bellmax.agents.icm import icm_bonus, make_icm
+    from bellmax.agents.iqn import make_iqn
     from bellmax.agents.munchausen_dqn import make_munchausen_dqn
     from bellmax.agents.on_policy import make_on_policy, make_on_policy_agent
+    from bellmax.agents.pqn import make_pqn
     from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace
     from bellmax.agents.rnd import make_rnd, rnd_bonus
     from bellmax.agents.shared.actor_critic import make_actor_critic_agent
@@ -87,6 +94,7 @@ _MODULES = {
         "update_target",
     ),
     "byol_explore": ("byol_bonus", "make_byol_explore"),
+    "c51": ("make_c51",),
     "configs.actor_critic": (
         "ActorCriticConfig",
         "ExpectRLConfig",
@@ -100,9 +108,13 @@ _MODULES = {
         "OnPolicyConfig",
         "RNDConfig",
     ),
+    "configs.traceable": ("TRACEABLE", "Traceable", "is_traceable"),
     "configs.value_based": (
+        "C51Config",
         "DQNConfig",
+        "IQNConfig",
         "MunchausenDQNConfig",
+        "PQNConfig",
         "QRDQNRetraceConfig",
         "VALearningConfig",
         "ValueConfig",
@@ -111,11 +123,13 @@ _MODULES = {
     "dqn": ("make_dqn",),
     "expectrl": ("make_expectrl",),
     "icm": ("icm_bonus", "make_icm"),
+    "iqn": ("make_iqn",),
     "munchausen_dqn": ("make_munchausen_dqn",),
     "on_policy": (
         "make_on_policy",
         "make_on_policy_agent",
     ),
+    "pqn": ("make_pqn",),
     "qr_dqn_retrace": ("make_qr_dqn_retrace",),
     "rnd": ("make_rnd", "rnd_bonus"),
     "shared.intrinsic": (
@@ -152,11 +166,13 @@ __all__ = [
     "AuxiliaryLoss",
     "BYOLExploreConfig",
     "Batch",
+    "C51Config",
     "Chunk",
     "CountBonusConfig",
     "DQNConfig",
     "ExpectRLConfig",
     "ICMConfig",
+    "IQNConfig",
     "Intrinsic",
     "IntrinsicConfig",
     "LearnOutput",
@@ -166,12 +182,15 @@ __all__ = [
     "Normaliser",
     "OnPolicyConfig",
     "Outcome",
+    "PQNConfig",
     "Params",
     "QRDQNRetraceConfig",
     "RNDConfig",
     "ReplaySpec",
     "TD3Config",
+    "TRACEABLE",
     "Target",
+    "Traceable",
     "Transition",
     "VALearningConfig",
     "ValueConfig",
@@ -179,16 +198,20 @@ __all__ = [
     "apply_sequence",
     "byol_bonus",
     "icm_bonus",
+    "is_traceable",
     "make_actor_critic_agent",
     "make_byol_explore",
+    "make_c51",
     "make_count_bonus",
     "make_dqn",
     "make_expectrl",
     "make_icm",
+    "make_iqn",
     "make_munchausen_dqn",
     "make_normaliser",
     "make_on_policy",
     "make_on_policy_agent",
+    "make_pqn",
     "make_qr_dqn_retrace",
     "make_rnd",
     "make_td3",

@@ -1,7 +1,7 @@
 """DQN with double Q-learning, dueling heads and n-step returns: the baseline agent.
 
 y = r_1 + ... + gamma^{n-1} r_n + gamma^n max_a q_target(s_n, a)            (double: argmax of q)
-loss = Huber(y - q(s_0, a_0))
+loss = Huber(y - q(s_0, a_0))                 (variance_weighting: weighted, see shared/)
 """
 
 import jax
@@ -9,13 +9,8 @@ import jax
 from bellmax import losses
 from bellmax.agents.configs.value_based import DQNConfig
 from bellmax.agents.shared.base import Agent, Params
-from bellmax.agents.shared.value_based import (
-    ValueLoss,
-    make_value_agent,
-    taken,
-    td_loss,
-    transitions,
-)
+from bellmax.agents.shared.value_based import taken, transitions
+from bellmax.agents.shared.variance_weighting import TDErrors, make_td_agent
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network
 
@@ -29,9 +24,7 @@ def make_dqn(config: DQNConfig, spec: EnvSpec) -> Agent:
       UserError: the task's actions are not discrete, or the network does not fit.
     """
 
-    def loss_function(
-        network: Network, params: Params, target_params: Params, steps: Step
-    ) -> ValueLoss:
+    def td_errors(network: Network, params: Params, target_params: Params, steps: Step) -> TDErrors:
         t = transitions(steps, config.discount)
         q_tm1 = network.apply(params, t.observation).q_values
         q_t = network.apply(target_params, t.next_observation).q_values
@@ -42,6 +35,6 @@ def make_dqn(config: DQNConfig, spec: EnvSpec) -> Agent:
             )
         else:
             td_error = jax.vmap(losses.q_learning)(q_tm1, t.action, t.reward, t.discount, q_t)
-        return td_loss(td_error, taken(q_tm1, t.action), t.mask, config.huber_delta)
+        return TDErrors(td_error, taken(q_tm1, t.action), t.mask)
 
-    return make_value_agent(config, spec, loss_function)
+    return make_td_agent(config, spec, td_errors)

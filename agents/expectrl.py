@@ -45,7 +45,7 @@ def make_expectrl(config: ExpectRLConfig, spec: EnvSpec) -> Agent:
     Raises:
       UserError: the task's actions are not a vector with finite bounds.
     """
-    auto = config.alpha == "auto"
+    auto = isinstance(config.alpha, str)
     alphas = jnp.asarray(config.alphas if auto else (config.alpha,))
     rule = jax.vmap(_loss, in_axes=(0, None, None, 0, 0))  # over heads
 

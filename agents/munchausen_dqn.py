@@ -3,7 +3,7 @@
 pi = softmax(q_target / tau)
 y = r + alpha max(l0, tau log pi(a|s))
       + gamma sum_a' pi(a'|s') (q_target(s', a') - tau log pi(a'|s'))
-loss = Huber(y - q(s, a))
+loss = Huber(y - q(s, a))                     (variance_weighting: weighted, see shared/)
 """
 
 import jax
@@ -12,13 +12,8 @@ import jax.numpy as jnp
 from bellmax import losses
 from bellmax.agents.configs.value_based import MunchausenDQNConfig
 from bellmax.agents.shared.base import Agent, Params
-from bellmax.agents.shared.value_based import (
-    ValueLoss,
-    apply_sequence,
-    make_value_agent,
-    taken,
-    td_loss,
-)
+from bellmax.agents.shared.value_based import apply_sequence, taken
+from bellmax.agents.shared.variance_weighting import TDErrors, make_td_agent
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network
 
@@ -34,9 +29,7 @@ def make_munchausen_dqn(config: MunchausenDQNConfig, spec: EnvSpec) -> Agent:
     """
     hyper = {"temperature": config.temperature, "alpha": config.alpha, "clip": config.clip}
 
-    def loss_function(
-        network: Network, params: Params, target_params: Params, steps: Step
-    ) -> ValueLoss:
+    def td_errors(network: Network, params: Params, target_params: Params, steps: Step) -> TDErrors:
         q_tm1 = network.apply(params, steps.observation[:, 0]).q_values
         target_q = apply_sequence(network, target_params, steps.observation).q_values
         window = (
@@ -51,6 +44,6 @@ def make_munchausen_dqn(config: MunchausenDQNConfig, spec: EnvSpec) -> Agent:
             q_tm1, *window
         )
         mask = 1.0 - steps.is_last[:, 0].astype(jnp.float32)
-        return td_loss(td_error, taken(q_tm1, steps.action[:, 0]), mask, config.huber_delta)
+        return TDErrors(td_error, taken(q_tm1, steps.action[:, 0]), mask)
 
-    return make_value_agent(config, spec, loss_function)
+    return make_td_agent(config, spec, td_errors)

@@ -44,6 +44,7 @@ from bellmax.networks import (
     RecurrentNetwork,
     RecurrentParams,
     make_recurrent_network,
+    mask_logits,
 )
 
 _REWARDS = "rewards [S, B] of the function"
@@ -170,6 +171,7 @@ def make_on_policy_agent(
         ReplaySpec(sequence_length=3, batch_size=config.batch_size, on_policy=True),
         prepare=lambda state, batch, memory: _prepare(components, state, batch, memory),
         schedules={"learning_rate": lambda gradient_steps, env_steps: config.learning_rate},
+        sees=("action_mask",) if spec.action_mask else (),
     )
 
 
@@ -189,6 +191,7 @@ def _make_act(network: RecurrentNetwork) -> Act:
         latents = network.encode(params.encoder, inputs.observation)
         belief = network.step(params.cell, latents, inputs.is_first, memory.actor)
         logits, _ = network.heads(params.heads, belief)
+        logits = mask_logits(logits, inputs.action_mask)
         if evaluate:
             action = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         else:
@@ -253,6 +256,8 @@ def _loss(
     chunk = _unroll(components, params.network, batch)
     logits, values = components.network.heads(params.network.heads, chunk.beliefs[:-1])
     steps, mask = chunk.steps, transition_mask(chunk.steps)
+    if not isinstance(steps.action_mask, tuple):
+        logits = mask_logits(logits, steps.action_mask[:-1])
     prepared: Prepared = jax.tree.map(jnp.transpose, batch.aux)
     policy_loss, kl = _policy_loss(config, params.duals, logits, steps, prepared.advantage, mask)
     value_loss = 0.5 * losses.masked_mean(jnp.square(values - prepared.target), mask)

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from bellmax import UserError, losses, must
 from bellmax.agents.configs.value_based import QRDQNRetraceConfig
 from bellmax.agents.shared.base import Agent, Params
+from bellmax.agents.shared.objective import read_objective, see_stock, stock_spec, with_stock
+from bellmax.agents.shared.traces import epsilon_greedy, trace_coefficients
 from bellmax.agents.shared.value_based import ValueLoss, apply_sequence, make_value_agent
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import Network, quantile_head
@@ -29,21 +31,7 @@ def make_qr_dqn_retrace(config: QRDQNRetraceConfig, spec: EnvSpec) -> Agent:
       UserError: actions are not discrete, the network does not fit, or options contradict each
         other.
     """
-    if config.trace == "one_step" and config.n_step != 1:
-        raise UserError(must("agent.n_step", "1 for agent.trace one_step", config.n_step))
-    if config.trace in ("uncorrected", "one_step") and config.target_epsilon:
-        raise UserError(
-            must("agent.target_epsilon", f"0 for agent.trace {config.trace}", config.target_epsilon)
-        )
-    rule = config.trace, config.selector, config.anchor
-    if config.munchausen and rule != ("one_step", "target", "first"):
-        raise UserError(
-            must(
-                "agent.trace, agent.selector and agent.anchor",
-                "one_step, target and first for agent.munchausen",
-                ", ".join(rule),
-            )
-        )
+    _check_rule(config)
     tau = losses.quantile_midpoints(config.num_quantiles)
 
     def loss_one(dist_tm1: jax.Array, target: losses.WeightedAtoms) -> jax.Array:
@@ -67,7 +55,9 @@ def make_qr_dqn_retrace(config: QRDQNRetraceConfig, spec: EnvSpec) -> Agent:
             selector = led_to.q_values
             if config.selector == "online":
                 selector = apply_sequence(network, params, after.observation).q_values
-            targets = window_targets(config, steps, led_to.quantiles, selector)
+            targets = window_targets(
+                config, steps, led_to.quantiles, selector, masked=spec.action_mask
+            )
         dist_tm1 = jnp.take_along_axis(online.quantiles, before.action[:, :, None, None], axis=-1)
         dist_tm1 = dist_tm1[..., 0]
         each = jax.vmap(jax.vmap(loss_one))(dist_tm1, targets)
@@ -78,26 +68,73 @@ def make_qr_dqn_retrace(config: QRDQNRetraceConfig, spec: EnvSpec) -> Agent:
         q_value = q_value / jnp.maximum(mask, 1e-6)
         return ValueLoss(loss, jnp.abs(jax.lax.stop_gradient(loss)), q_value, mask)
 
-    return make_value_agent(
+    head, keep = quantile_head(config.num_quantiles), needs_behaviour(config)
+    objective = read_objective(config.objective, config.return_range)
+    if objective is None:
+        return make_value_agent(config, spec, loss_function, head=head, keep_log_prob=keep)
+    _check_objective(config)
+    agent = make_value_agent(
         config,
-        spec,
+        stock_spec(spec),
         loss_function,
-        head=quantile_head(config.num_quantiles),
-        keep_log_prob=needs_behaviour(config),
+        head=head,
+        keep_log_prob=keep,
+        wrap_network=lambda network: see_stock(network, objective),
     )
+    discount, returns = config.discount, config.return_range
+    return with_stock(agent, objective, discount=discount, return_range=returns)
+
+
+def _check_rule(config: QRDQNRetraceConfig) -> None:
+    """Raise UserError if the options of the target contradict each other."""
+    if config.trace == "one_step" and config.n_step != 1:
+        raise UserError(must("agent.n_step", "1 for agent.trace one_step", config.n_step))
+    if config.trace in ("uncorrected", "one_step") and config.target_epsilon:
+        raise UserError(
+            must("agent.target_epsilon", f"0 for agent.trace {config.trace}", config.target_epsilon)
+        )
+    rule = config.trace, config.selector, config.anchor
+    if config.munchausen and rule != ("one_step", "target", "first"):
+        raise UserError(
+            must(
+                "agent.trace, agent.selector and agent.anchor",
+                "one_step, target and first for agent.munchausen",
+                ", ".join(rule),
+            )
+        )
+
+
+def _check_objective(config: QRDQNRetraceConfig) -> None:
+    """Raise UserError if an option contradicts an objective other than the mean."""
+    network, objective = config.network, f"agent.objective {config.objective}"
+    torso = "mlp" if network.module else network.torso
+    for key, allowed, value in (
+        ("agent.munchausen", False, config.munchausen),
+        ("agent.network.memory", "none", network.memory),
+        ("agent.network.torso", "mlp", torso),
+    ):
+        if value != allowed:
+            raise UserError(must(key, f"{str(allowed).lower()} for {objective}", value))
+    if isinstance(config.discount, int | float) and config.discount == 0:
+        raise UserError(must("agent.discount", f"above 0 for {objective}", config.discount))
 
 
 def window_targets(
-    config: QRDQNRetraceConfig, steps: Step, dist_q: jax.Array, selector: jax.Array
+    config: QRDQNRetraceConfig,
+    steps: Step,
+    dist_q: jax.Array,
+    selector: jax.Array,
+    *,
+    masked: bool = False,
 ) -> losses.WeightedAtoms:
     """Targets of the T updated steps, leaves [B, T, M].
 
     dist_q: [B, K, N, A], quantiles at the successors of the K transitions. selector: [B, K, A],
-    values that choose the greedy action there.
+    values that choose the greedy action there. masked: whether illegal ones are -inf.
     """
     after = jax.tree.map(lambda x: x[:, 1:], steps)
     anchor = 0 if config.anchor == "first" else "every"
-    targets = jax.vmap(lambda *window: make_target(config, anchor, *window))(
+    targets = jax.vmap(lambda *window: make_target(config, anchor, *window, masked=masked))(
         steps.reward[:, :-1],
         config.discount * steps.discount[:, :-1],
         dist_q,
@@ -144,6 +181,8 @@ def make_target(
     action: jax.Array,
     log_prob: Any,
     trace: jax.Array,
+    *,
+    masked: bool = False,
 ) -> losses.WeightedAtoms:
     """The target of a window of K transitions.
 
@@ -154,6 +193,7 @@ def make_target(
       action, log_prob: [K], action taken at the successor and its log-probability under the actor;
         log_prob is () if not stored.
       trace: [K], 0 where the successor is the last step of its episode.
+      masked: whether illegal actions have values of -inf.
     """
     window = reward, discount, dist_q, action, trace
     decay = config.trace_decay
@@ -170,15 +210,8 @@ def make_target(
         cut = trace * (action == greedy) if greedy_retrace else trace
         dist_v = jnp.take_along_axis(dist_q, greedy[:, None, None], axis=-1)[..., 0]
         return losses.distributional_n_step_target(reward, discount, dist_v, cut, anchor=anchor)
-    num_actions = selector.shape[-1]
-    pi = jax.nn.one_hot(greedy, num_actions) * (1.0 - config.target_epsilon)
-    pi = pi + config.target_epsilon / num_actions
-    if config.trace == "q_lambda":
-        c = losses.q_lambda_coefficients(action, lambda_=decay)
-    else:
-        # The action at the last step of an episode is a placeholder, and so is its probability.
-        mu = jnp.where(trace > 0, jnp.exp(log_prob), 1.0)
-        c = losses.retrace_coefficients(action, pi, mu, lambda_=decay)
+    pi = epsilon_greedy(selector, config.target_epsilon, masked=masked)
+    c = trace_coefficients(config.trace, action, pi, log_prob, trace, lambda_=decay)
     return losses.distributional_retrace_target(
         reward, discount, dist_q, action, pi, c, trace, anchor=anchor
     )

@@ -15,12 +15,15 @@ from bellmax.envs.options import load_callable
 # is `agents/NAME.py`, its function `make_NAME`.
 _AGENTS = {
     "byol_explore": ("on_policy", "BYOLExploreConfig"),
+    "c51": ("value_based", "C51Config"),
     "count_bonus": ("on_policy", "CountBonusConfig"),
     "dqn": ("value_based", "DQNConfig"),
     "expectrl": ("actor_critic", "ExpectRLConfig"),
     "icm": ("on_policy", "ICMConfig"),
+    "iqn": ("value_based", "IQNConfig"),
     "munchausen_dqn": ("value_based", "MunchausenDQNConfig"),
     "on_policy": ("on_policy", "OnPolicyConfig"),
+    "pqn": ("value_based", "PQNConfig"),
     "qr_dqn_retrace": ("value_based", "QRDQNRetraceConfig"),
     "rnd": ("on_policy", "RNDConfig"),
     "td3": ("actor_critic", "TD3Config"),

@@ -4,6 +4,8 @@
     python benchmarks/aot.py munchausen_dqn/minatar_breakout dqn/cartpole
     python benchmarks/aot.py --devices 1 4 --topology v5e:2x2 --out aot.json
     python benchmarks/aot.py expectrl/pendulum --set --replay.capacity 1000000
+    python benchmarks/aot.py --every --out aot.json     all presets of the five agents
+    python benchmarks/aot.py --fits --out fits.json     how many seeds and environments fit
 
 Compiles the real `advance` of presets, by default one or two of each of five agents, ahead of time
 for each topology and number of chips. Environments are rounded up to a multiple of the chips. All
@@ -38,7 +40,8 @@ from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 from timing import table
 
-from bellmax.launch.config.run_config import load
+from bellmax import UserError, must
+from bellmax.launch.config.run_config import list_presets, load
 from bellmax.launch.runners.device_runner import DeviceRunner
 from bellmax.launch.training.experiment import Experiment, build
 
@@ -92,6 +95,17 @@ class Operation(NamedTuple):
     shape: str
     size: int
     root: str
+
+
+# Sizes whose memory `--fits` compares, and the memory of devices in GB.
+SEEDS, ENVIRONMENTS = (1, 64), (128, 1024)
+MEMORY = {
+    **{"v5e, 16 GB": 16, "v6e, 32 GB": 32, "v5p, 95 GB": 95},
+    **{"24 GB": 24, "40 GB": 40, "80 GB": 80, "141 GB": 141},
+}
+MOST = 65_536  # seeds or environments of a configuration
+SHARE = 0.9  # of the memory, which the device also needs for its own
+AGENTS = ("munchausen_dqn", "qr_dqn_retrace", "va_learning", "expectrl", "byol_explore")
 
 
 def array_bytes(shape: str) -> int:
@@ -154,7 +168,8 @@ def compile_for(preset: str, topology: str, devices: int, overrides: list[str]) 
     experiment = build(load(preset, options), devices=chips)
     runner = experiment.runner
     if not isinstance(runner, DeviceRunner):
-        raise SystemExit(f"{preset} must be stepped on the device to be compiled as one program")
+        allowed = "a preset whose environment is stepped on the device, as one program"
+        raise UserError(must("preset", allowed, preset))
     state = experiment.abstract_state()
     if devices == 1:
         there = SingleDeviceSharding(chips[0])
@@ -212,22 +227,65 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--topology", nargs="+", default=["v5e:2x2"])
     parser.add_argument("--devices", type=int, nargs="+", default=[1])
     parser.add_argument("--set", nargs=argparse.REMAINDER, default=[], help="options of train")
+    parser.add_argument("--every", action="store_true", help="all presets of the five agents")
+    parser.add_argument("--fits", action="store_true", help="seeds and environments that fit")
     parser.add_argument("--out", type=Path, help="a JSON file, written after every program")
     args = parse(parser, words, presets=["dqn/cartpole"])
     os.environ.update(ENVIRONMENT | os.environ)
     if not importlib.util.find_spec("libtpu"):
         parser.error('libtpu must be installed: pip install "libtpu==0.0.42.*"')
-    rows = []
-    for preset in args.presets:
+    presets = args.presets
+    if args.every:
+        presets = [name for name in list_presets() if name.partition("/")[0] in AGENTS]
+    rows, refused = [], []
+    for preset in presets:
         for topology in args.topology:
             for devices in args.devices:
-                rows.append(compile_for(preset, topology, devices, args.set))
+                try:
+                    for options in sizes_of(preset) if args.fits else [[]]:
+                        rows.append(compile_for(preset, topology, devices, [*args.set, *options]))
+                        print(rows[-1], flush=True)
+                except UserError as error:
+                    refused.append(str(error))
                 if args.out:
-                    args.out.write_text(json.dumps(rows, indent=1))
-                print(rows[-1], flush=True)
-    shown = [{**row, "large": len(row["large"])} for row in rows]
+                    args.out.write_text(json.dumps({"rows": rows, "refused": refused}, indent=1))
     print(f"jax {jax.__version__}")
-    print(table(shown))
+    shown = [{**row, "large": len(row["large"])} for row in rows]
+    print(fits(rows) if args.fits else table(shown))
+    if refused:
+        print("\n".join(dict.fromkeys(refused)))
+
+
+def sizes_of(preset: str) -> list[list[str]]:
+    """Return the options of the programs whose memory `fits` compares: SEEDS, then ENVIRONMENTS."""
+    on_policy = build(load(preset)).agent.replay.on_policy
+    sizes = [[f"--seeds={seeds}"] for seeds in SEEDS]
+    for envs in ENVIRONMENTS:
+        more = [f"--agent.batch-size={envs}"] if on_policy else [f"--warmup-steps={16 * envs}"]
+        sizes.append([f"--env.num-envs={envs}", *more])
+    return sizes
+
+
+def fits(rows: list[dict[str, Any]]) -> str:
+    """Return tables of the seeds, and of the environments of one seed, that fit on a device.
+
+    Arguments and temporaries of a program are a constant and a part for each seed or environment,
+    by the rows of `sizes_of`; they may take SHARE of a device's memory.
+    """
+    seeds, environments = [], []
+    for preset in dict.fromkeys(row["preset"] for row in rows):
+        used = [r["args MB"] + r["temp MB"] for r in rows if r["preset"] == preset]
+        if len(used) < len(SEEDS) + len(ENVIRONMENTS):
+            continue
+        for shown, (low, high), (few, many) in (
+            (seeds, used[:2], SEEDS),
+            (environments, used[2:], ENVIRONMENTS),
+        ):
+            each = max((high - low) / (many - few), 1e-6)
+            left = {name: SHARE * gigabytes * 1e3 - low for name, gigabytes in MEMORY.items()}
+            fit = {name: min(few + int(mb / each), MOST) for name, mb in left.items()}
+            shown.append({"preset": preset, "MB of each": round(each, 3), **fit})
+    return f"seeds\n\n{table(seeds)}\n\nenvironments\n\n{table(environments)}"
 
 
 if __name__ == "__main__":

@@ -91,11 +91,14 @@ def watch(
 ) -> Watched:
     """Start a thread that samples memory, kills environments and ends the run after its time."""
     seen = Watched([], [])
-    started, seconds = time.monotonic(), 60 * options.minutes
+    seconds = 60 * options.minutes
     quiet = min(QUIET_SECONDS, seconds / 3)
 
     def go() -> None:
         now, sample_at, kill_at = 0.0, 0.0, options.kill_every
+        while not tallies[-1].steps and not over.wait(0.1):
+            pass  # the program is compiled before the time begins
+        started = time.monotonic()
         try:
             while now < seconds and not over.wait(0.5):
                 now, tally = time.monotonic() - started, tallies[-1]
@@ -178,7 +181,7 @@ def soak(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], lis
 
     ledger, tallies, over = folder / "ledger", [checks.Tally()], threading.Event()
     shape = {"num_envs": NUM_ENVS, "capacity": options.capacity}
-    shape |= {"warmup": options.capacity // 10, "evaluate_every": 4 * options.capacity}
+    shape |= {"warmup": max(options.capacity // 10, 256), "evaluate_every": 4 * options.capacity}
     for name, timeout, every in [("run", "60", options.fault_every), ("calm", "null", 0)]:
         words = CONFIG.format(timeout=timeout, ledger=ledger, fault_every=every, **shape)
         (folder / f"{name}.yaml").write_text(words)
@@ -249,8 +252,8 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--capacity", type=int, default=50_000, help="steps in replay")
     parser.add_argument("--fault-every", type=int, default=10_000, metavar="STEPS")
     parser.add_argument("--out", type=Path, metavar="FILE")
-    few = {"minutes": 0.2, "kill_every": 3, "sample_every": 0.2, "leak": float("inf")}
-    options = parse(parser, words, capacity=2_000, fault_every=500, **few)
+    few = {"minutes": 0.3, "kill_every": 6, "sample_every": 0.2, "leak": float("inf")}
+    options = parse(parser, words, capacity=400, fault_every=1000, **few)
     os.environ["JAX_PLATFORMS"] = "cpu"
     with tempfile.TemporaryDirectory() as folder:
         facts, problems = soak(options, Path(folder))

@@ -1,9 +1,10 @@
-"""Steady-state speed of bellmax's DQN against a bare loop, and rejax, at equal hyper-parameters.
+"""Steady-state speed of bellmax's DQN or PQN against a bare loop at equal hyper-parameters.
 
 Sides are compiled once and then take turns in each round, so that noise of the machine affects all
 alike. Medians, and the ratios within rounds, are reported.
 
     python benchmarks/speed.py [--seeds 1 8] [--rounds 7] [--updates 10000] [--out speed.json]
+    python benchmarks/speed.py --agent pqn [--task minatar_breakout] [--small]
     python benchmarks/speed.py --rejax PYTHON      PYTHON has rejax "gymnax<1" six jax installed
     python benchmarks/speed.py --ablate            what logging, evaluation and checkpoints cost
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import reference_dqn
+import reference_pqn
 from arguments import parse
 from timing import Peer, alternate, ratios, table
 
@@ -39,6 +41,40 @@ def make_bellmax(seeds, updates, capacity):
 
     jax.block_until_ready(held[0])
     return go
+
+
+def make_bellmax_pqn(task, seeds, rollouts):
+    """Returns `go()`: `rollouts` more rollouts of a preset of pqn, each with its gradient steps."""
+    from bellmax.launch.config.run_config import load
+    from bellmax.launch.training.experiment import build
+
+    experiment = build(load(f"pqn/{task}", [f"--seeds={seeds}"]))
+    state = experiment.init()
+    advance = experiment.runner.advance.lower(state, np.int32(0), np.int32(0)).compile()
+    held = [state]
+
+    def go():
+        held[0] = jax.block_until_ready(advance(held[0], np.int32(0), np.int32(rollouts))[0])
+
+    go()
+    return go
+
+
+def compare_pqn(task, seeds, rollouts, rounds):
+    """Rows of one table: environment and gradient steps/s of each side, and their ratio."""
+    sides = {
+        "bare loop": reference_pqn.make(task, seeds, rollouts),
+        "bellmax": make_bellmax_pqn(task, seeds, rollouts),
+    }
+    seconds, shape = alternate(sides, rounds), reference_pqn.TASKS[task]
+    steps = seeds * rollouts * shape.envs * shape.length
+    rows = []
+    for name, taken in seconds.items():
+        rate = steps / statistics.median(taken)
+        row = {"side": name, "task": task, "seeds": seeds, "env_steps_per_second": rate}
+        row["gradient_steps_per_second"] = rate * shape.passes / reference_pqn.MINIBATCH
+        rows.append(row | {"seconds": taken} | ratios(seconds["bare loop"], taken))
+    return rows
 
 
 def compare(seeds, updates, capacity, rounds, python):
@@ -139,17 +175,26 @@ def make_session(options):
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--agent", choices=("dqn", "pqn"), default="dqn")
+    parser.add_argument("--task", choices=tuple(reference_pqn.TASKS), default="cartpole")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--updates", type=int, default=10_000, help="iterations in a turn")
+    parser.add_argument("--updates", type=int, default=10_000, help="iterations in a turn of dqn")
+    parser.add_argument("--rollouts", type=int, default=20, help="iterations in a turn of pqn")
     text = "transitions of replay; rejax's sampling takes time in proportion"
     parser.add_argument("--capacity", type=int, default=reference_dqn.CAPACITY, help=text)
     parser.add_argument("--rejax", metavar="PYTHON")
     parser.add_argument("--ablate", action="store_true")
     parser.add_argument("--steps", type=int, default=500_000, help="of the run of --ablate")
     parser.add_argument("--out", type=Path)
-    arguments = parse(parser, words, seeds=[2], rounds=1, updates=100, steps=20000)
+    small = {"seeds": [2], "rounds": 1, "updates": 100, "rollouts": 2, "steps": 20000}
+    arguments = parse(parser, words, **small)
     if arguments.ablate:
         rows = ablate(arguments.rounds, arguments.steps)
+    elif arguments.agent == "pqn":
+        rest = arguments.rollouts, arguments.rounds
+        rows = [
+            row for seeds in arguments.seeds for row in compare_pqn(arguments.task, seeds, *rest)
+        ]
     else:
         rest = arguments.updates, arguments.capacity, arguments.rounds, arguments.rejax
         rows = [row for seeds in arguments.seeds for row in compare(seeds, *rest)]

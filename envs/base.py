@@ -15,7 +15,8 @@ class EnvSpec(NamedTuple):
 
     `observation` and `action` describe one observation and one action, unbatched. `time_limit` is
     in environment steps, None if the task has no limit. `reward_range` is (low, high) of one
-    reward, None if unknown.
+    reward, None if unknown. `action_mask`: whether time steps show which actions are legal, for
+    discrete actions.
     """
 
     name: str
@@ -23,6 +24,7 @@ class EnvSpec(NamedTuple):
     action: specs.Array
     time_limit: int | None = None
     reward_range: tuple[float, float] | None = None
+    action_mask: bool = False
 
 
 class TimeStep(NamedTuple):
@@ -33,12 +35,15 @@ class TimeStep(NamedTuple):
     terminated: [] bool, the task ended here: the value of this observation is 0.
     truncated: [] bool, a time limit cut the episode here: the value of this observation is not 0,
       so bootstrap from it.
+    action_mask: [A] bool, which actions are legal at this observation; () unless the spec has
+      `action_mask`. At least one is, except where the episode terminated.
     """
 
     observation: jax.Array
     reward: jax.Array
     terminated: jax.Array
     truncated: jax.Array
+    action_mask: Any = ()
 
 
 class Environment(Protocol):
@@ -120,6 +125,7 @@ class Step(NamedTuple):
     is_last: [] bool, o_t is the last observation of an episode: its action, reward and discount
       are placeholders and must be ignored.
     behaviour: pytree that the actor stores with a_t, such as its log-probability; () if none.
+    action_mask: [A] bool, which actions are legal at o_t; () if the task hides it.
     """
 
     observation: jax.Array
@@ -129,3 +135,4 @@ class Step(NamedTuple):
     is_first: jax.Array
     is_last: jax.Array
     behaviour: Any = ()
+    action_mask: Any = ()

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _OWN = tuple(
     f"bellmax/{task}"
     for task in (
-        *("CartPole", "Catch", "DeepSea", "NoisyGrid"),
-        *("Pendulum", "PixelCatch", "TwoStateChain"),
+        *("CartPole", "Catch", "DeepSea", "Gamble", "NoisyGrid"),
+        *("Pendulum", "PixelCatch", "TicTacToe", "TwoStateChain"),
     )
 )
 # JAX suites and the form of their task names; each has an extra and an adapter of the same name.

@@ -22,6 +22,8 @@ def spec_problems(spec: Any) -> list[str]:
         return [must("spec", "a bellmax.envs.EnvSpec", f"a {type(spec).__name__}")]
     problems = _array_problems("observation", spec.observation)
     problems += _array_problems("action", spec.action) or _action_problems(spec.action)
+    if spec.action_mask and not isinstance(spec.action, specs.DiscreteArray):
+        problems.append("spec.action_mask must be False unless spec.action is a DiscreteArray")
     limit, range_ = spec.time_limit, spec.reward_range
     if _is_known(limit) and limit < 1:
         problems.append(must("spec.time_limit", "at least 1", limit))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from dm_env import specs
 
 from bellmax import UserError, must
@@ -61,6 +62,7 @@ class VectorTimeStep(NamedTuple):
     truncated: [N] bool, a time limit ended the episode; False where the environment terminated.
     episode_return: [N] float32, RAW undiscounted return so far; complete where `is_last`.
     episode_length: [N] int32, environment steps so far; complete where `is_last`.
+    action_mask: [N, A] bool, which actions are legal at o_t; () unless the spec has `action_mask`.
     """
 
     observation: jax.Array
@@ -71,6 +73,7 @@ class VectorTimeStep(NamedTuple):
     truncated: jax.Array
     episode_return: jax.Array
     episode_length: jax.Array
+    action_mask: Any = ()
 
 
 class VectorEnv(NamedTuple):
@@ -200,9 +203,31 @@ def _checked(
             reward=_single(ts.reward, f"{what}: the reward", "one number", jnp.number),
             terminated=_single(ts.terminated, f"{what}: terminated", "one bool"),
             truncated=_single(ts.truncated, f"{what}: truncated", "one bool"),
+            action_mask=check_mask(ts.action_mask, spec, what),
         )
 
     return checked
+
+
+def check_mask(mask: Any, spec: EnvSpec, what: str) -> Any:
+    """Return the action mask of one time step, as it should be by the spec.
+
+    Raises:
+      UserError: it has another form, or the spec does not announce it; `what` names its origin.
+    """
+    form = (getattr(mask, "shape", None), getattr(mask, "dtype", None))
+    if not spec.action_mask:
+        if isinstance(mask, tuple):
+            return mask
+        hint = "set action_mask=True in the spec"
+        raise UserError(must(what, "no action_mask", "one", hint, verb="return"))
+    if form != ((spec.action.num_values,), np.dtype(bool)):  # type: ignore[attr-defined]
+        shape = f"({spec.action.num_values},)"  # type: ignore[attr-defined]
+        got = type(mask).__name__ if form[0] is None else f"{form[0]} and {form[1]}"
+        raise UserError(
+            must(what, f"an action_mask of shape {shape} and dtype bool", got, verb="return")
+        )
+    return mask
 
 
 def _single(value: Any, field: str, allowed: str, kind: Any = jnp.bool_) -> jax.Array:
@@ -268,6 +293,7 @@ def _show(
         truncated=is_last & ~terminated,
         episode_return=episode_return,
         episode_length=episode_length,
+        action_mask=ts.action_mask,
     )
 
 

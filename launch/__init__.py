@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bellmax.launch.api import Run, load_config, load_run, train
+    from bellmax.launch.api import Run, load_config, load_run, pull, train
     from bellmax.launch.reporting.loggers import Logger
     from bellmax.launch.studies.evaluate import Evaluation
     from bellmax.launch.training.policy import Policy, load_policy
@@ -20,6 +20,7 @@ __all__ = [
     "load_config",
     "load_policy",
     "load_run",
+    "pull",
     "train",
 ]
 

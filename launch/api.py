@@ -17,11 +17,14 @@ import numpy as np
 from bellmax import UserError, must
 from bellmax.launch.config.overrides import flatten, override
 from bellmax.launch.config.run_config import RunConfig, Source, load, read_source, resolve, to_dict
+from bellmax.launch.distributed.remote import check_local
 from bellmax.launch.reporting.loggers import Logger, check_logger
 from bellmax.launch.reporting.metrics import read_metrics
 from bellmax.launch.reporting.plot import draw_runs, save_figure
 from bellmax.launch.studies.evaluate import Evaluation, evaluate_run
+from bellmax.launch.studies.export import export_run
 from bellmax.launch.studies.record import record_run
+from bellmax.launch.studies.share import pull_run, push_run
 from bellmax.launch.training import train as training
 from bellmax.launch.training.folders import check_new, check_steps, check_writable, run_folder
 from bellmax.launch.training.policy import Policy, load_policy
@@ -59,6 +62,7 @@ class Run:
 
         Returns:
           A pandas DataFrame where pandas is installed, otherwise a dict of NumPy arrays by column.
+          With `vmap` the key of each value is a column, such as `agent.learning_rate`.
           Numbers that are missing at a step, or were not finite, are NaN.
 
         Raises:
@@ -67,12 +71,12 @@ class Run:
         if kind not in ("train", "evaluation"):
             raise UserError(must("kind", "train or evaluation", f"{kind!r}"))
         rows = [row for row in read_metrics(self.path) if row["kind"] == kind]
-        flat = [{**row, **row.get("timing", {})} for row in rows]
+        flat = [{**row, **row.get("vmap", {}), **row.get("timing", {})} for row in rows]
         names = dict.fromkeys(name for row in flat for name in row)
         columns = {
             name: np.array([np.nan if row.get(name) is None else row[name] for row in flat])
             for name in names
-            if name not in ("kind", "timing")
+            if name not in ("kind", "timing", "vmap")
         }
         try:
             import pandas
@@ -123,9 +127,61 @@ class Run:
         figure._repr_png_ = to_png  # notebooks show figures by themselves only with pyplot
         return figure
 
-    def policy(self, seed: int | None = None, *, best: bool = False) -> Policy:
+    def policy(
+        self,
+        seed: int | None = None,
+        *,
+        point: str | Mapping[str, float] | None = None,
+        best: bool = False,
+    ) -> Policy:
         """Return the greedy policy of a seed, by default the first; see `bellmax.load_policy`."""
-        return load_policy(self.path, seed, best=best, trust=self._trust)
+        return load_policy(self.path, seed, point=point, best=best, trust=self._trust)
+
+    def export(
+        self,
+        out: str | Path | None = None,
+        *,
+        format: str = "stablehlo",
+        checkpoint: str | int = "latest",
+        seed: int | None = None,
+    ) -> Path:
+        """Write the greedy policy of a learner to a file that runs without bellmax.
+
+        Args:
+          out: the file; None writes `policy.stablehlo` or `policy.onnx` to the run's folder.
+          format: "stablehlo", or "onnx" with the extra `onnx`.
+          checkpoint: "latest", "best" or a step.
+          seed: of the learner; None takes the first.
+
+        Returns:
+          The file.
+
+        Raises:
+          UserError: there is no such checkpoint or seed, or the format lacks an operation.
+        """
+        return export_run(
+            self.path,
+            None if out is None else Path(out),
+            format=format,
+            checkpoint=checkpoint,
+            seed=seed,
+            trust=self._trust,
+        )
+
+    def push(self, repo: str, *, private: bool = False) -> str:
+        """Share the run on the Hugging Face Hub, as `bellmax push`; needs the extra `hub`.
+
+        Args:
+          repo: `owner/name`; it is made if it is missing.
+          private: whether a new repository is private.
+
+        Returns:
+          The address of the repository.
+
+        Raises:
+          UserError: the run has no policy, or the repository cannot be written.
+        """
+        return push_run(self.path, repo, private=private)
 
     def resume(
         self,
@@ -162,6 +218,7 @@ class Run:
         seed: int | None = None,
         fps: int | None = None,
         max_steps: int | None = None,
+        log: bool = False,
     ) -> Path:
         """Write a video of episodes of the greedy policy; needs the extra `video`.
 
@@ -172,6 +229,7 @@ class Run:
           seed: of the learner; None takes the first.
           fps: frames per second; None takes the task's default.
           max_steps: environment steps after which an episode is cut.
+          log: whether the video is given to the run's loggers too.
 
         Returns:
           The file.
@@ -187,6 +245,7 @@ class Run:
             out=None if out is None else Path(out),
             fps=fps,
             max_steps=max_steps,
+            log=log,
             trust=self._trust,
         )
 
@@ -228,7 +287,8 @@ def _resolve(
     for key, value in [*given.items(), *typed.items()]:
         if callable(value):
             raise UserError(must(key, "text, module:name", _code(value), _HOW_TO_NAME))
-    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in typed.items()}
+    arrays = np.generic, np.ndarray
+    plain = {k: v.tolist() if isinstance(v, arrays) else v for k, v in typed.items()}
     return resolve(read, plain, trust=trust, loggers=loggers)
 
 
@@ -271,6 +331,7 @@ def train(
     if out is None:
         folder = Path(tempfile.mkdtemp(prefix="bellmax-"))
     else:
+        check_local(out, "out")
         folder = Path(out)
         check_writable(folder)
         check_new(folder)
@@ -299,6 +360,23 @@ def load_run(path: str | Path, *, trust: bool = False) -> Run:
     run = Run(run_folder(str(path)), trust=trust)
     load(run.path, trust=trust)
     return run
+
+
+def pull(repo: str, out: str | Path | None = None, *, trust: bool = False) -> Run:
+    """Fetch a shared run from the Hugging Face Hub to a new folder; needs the extra `hub`.
+
+    Args:
+      repo: `owner/name`, with `@revision` for a branch, tag or commit.
+      out: a new or empty folder; None takes runs/NAME.
+      trust: as in `load_run`.
+
+    Returns:
+      The run, which can be evaluated, recorded and exported; it has no checkpoint to resume from.
+
+    Raises:
+      UserError: the repository cannot be read or holds no run, or `out` is not empty.
+    """
+    return load_run(pull_run(repo, None if out is None else Path(out)), trust=trust)
 
 
 def _prepare(

@@ -9,10 +9,10 @@ is evaluated at the true final observation. `target_` marks values of the target
 Axes. A learning rule takes one example: `[A]` action values, `[]` actions, rewards and discounts.
 Functions of sequences put time first, `[T, ...]`: row i is the transition from step i to step i +
 1, and `trace_t[i]` is 0 where step i + 1 is the last of its episode. There is no batch axis: the
-caller applies `jax.vmap`, weights and reduces. The exceptions are `vmpo_loss`, whose weights are
-normalised over a batch, and the running scales of intrinsic rewards. `bellmax.losses.sequence`, the
-losses for sequences of tokens, is imported on its own; some of them have an axis of a group of
-answers.
+caller applies `jax.vmap`, weights and reduces. The exceptions are `vmpo_loss` and the variance
+weights, which are normalised over a batch, and the running scales of intrinsic rewards.
+`bellmax.losses.sequence`, the losses for sequences of tokens, is imported on its own; some of them
+have an axis of a group of answers.
 
 Functions return a TD error, target minus prediction, unless they say otherwise. Hyper-parameters
 are keyword-only. Numeric ones may be traced and, where the rule depends on them smoothly, have
@@ -53,6 +53,7 @@ from bellmax.losses.bandit import (
 )
 from bellmax.losses.batches import batched, masked_mean
 from bellmax.losses.categorical import (
+    categorical_cramer_regression,
     categorical_expected_sarsa,
     categorical_q_learning,
     categorical_regression,
@@ -61,6 +62,7 @@ from bellmax.losses.categorical_multi_step import (
     categorical_retrace,
     categorical_retrace_target,
     n_step_categorical_q_learning,
+    n_step_categorical_target,
 )
 from bellmax.losses.curiosity import (
     IntrinsicCuriosity,
@@ -185,6 +187,11 @@ from bellmax.losses.value import (
     soft_q_learning,
     soft_value,
 )
+from bellmax.losses.variance_weighting import (
+    variance_scale_loss,
+    variance_target,
+    variance_weights,
+)
 
 __all__ = [
     "BanditState",
@@ -205,6 +212,7 @@ __all__ = [
     "behaviour_centred",
     "behaviour_dueling_q_learning",
     "behaviour_likelihood_loss",
+    "categorical_cramer_regression",
     "categorical_entropy",
     "categorical_expected_sarsa",
     "categorical_q_learning",
@@ -251,6 +259,7 @@ __all__ = [
     "munchausen_term",
     "munchausen_value_iteration",
     "n_step_categorical_q_learning",
+    "n_step_categorical_target",
     "n_step_munchausen_q_learning",
     "n_step_q_learning",
     "n_step_quantile_q_learning",
@@ -292,6 +301,9 @@ __all__ = [
     "va_target",
     "va_update",
     "va_value_iteration",
+    "variance_scale_loss",
+    "variance_target",
+    "variance_weights",
     "vmpo_loss",
     "watkins_coefficients",
     "watkins_q_lambda",

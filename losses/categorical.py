@@ -1,9 +1,10 @@
-"""Distributions on a fixed grid (C51): one-step losses, and the projected cross-entropy.
+"""Distributions on a fixed grid (C51): one-step losses, and projected regressions.
 
-A target is projected onto the grid and compared by cross-entropy. The projection is rlax's. The
-losses of rlax are not called because they use `rlax.categorical_cross_entropy`, which is
-deprecated, warns, and gives NaN for the negative masses of a corrected multi-step target. rlax
-also lacks expected SARSA. Grids must be increasing; their spacing is arbitrary.
+A target is projected onto the grid and compared by cross-entropy, or by the Cramer distance, which
+is bounded below for negative masses too. The projection is rlax's. The losses of rlax are not
+called because they use `rlax.categorical_cross_entropy`, which is deprecated, warns, and gives NaN
+for the negative masses of a corrected multi-step target. rlax also lacks expected SARSA. Grids must
+be increasing; their spacing is arbitrary.
 """
 
 import chex
@@ -37,6 +38,25 @@ def _check_step(q_atoms_tm1, q_logits_tm1, a_tm1, r_t, discount_t, q_atoms_t, q_
     )
 
 
+def _projected(
+    atoms_tm1, logits_tm1, target, weights, stop_target_gradients: bool
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The target's masses on the grid, [M], and the grid and logits in the common dtype."""
+    check_arrays(
+        atoms_tm1=Spec(atoms_tm1, "M"),
+        logits_tm1=Spec(logits_tm1, "M"),
+        target=Spec(target, "K"),
+        weights=Spec(weights, "K"),
+    )
+    arrays = promote(atoms_tm1, logits_tm1, target, weights)
+    atoms_tm1, logits_tm1, target, weights = arrays
+    target = finite_where(weights == 0, target)
+    masses = jnp.asarray(rlax.categorical_l2_project(target, weights, atoms_tm1))
+    if stop_target_gradients:
+        masses = jax.lax.stop_gradient(masses)
+    return masses, atoms_tm1, logits_tm1
+
+
 def categorical_regression(
     atoms_tm1: chex.Array,
     logits_tm1: chex.Array,
@@ -67,19 +87,47 @@ def categorical_regression(
     Source: Bellemare et al. 2017, arXiv:1707.06887, algorithm 1. Deviation: signed weights, as
     Gruslys et al. 2018, arXiv:1704.04651. Calls rlax.categorical_l2_project.
     """
-    check_arrays(
-        atoms_tm1=Spec(atoms_tm1, "M"),
-        logits_tm1=Spec(logits_tm1, "M"),
-        target=Spec(target, "K"),
-        weights=Spec(weights, "K"),
+    masses, _, logits_tm1 = _projected(
+        atoms_tm1, logits_tm1, target, weights, stop_target_gradients
     )
-    arrays = promote(atoms_tm1, logits_tm1, target, weights)
-    atoms_tm1, logits_tm1, target, weights = arrays
-    target = finite_where(weights == 0, target)
-    masses = jnp.asarray(rlax.categorical_l2_project(target, weights, atoms_tm1))
-    if stop_target_gradients:
-        masses = jax.lax.stop_gradient(masses)
     return -weighted_sum(masses, log_softmax(logits_tm1))
+
+
+def categorical_cramer_regression(
+    atoms_tm1: chex.Array,
+    logits_tm1: chex.Array,
+    target: chex.Array,
+    weights: chex.Array,
+    *,
+    stop_target_gradients: bool = True,
+) -> jax.Array:
+    """Squared Cramer distance of one distribution on a grid from weighted target atoms.
+
+    The integral of the squared difference of the cumulative distributions, after the target is
+    projected onto the grid as in `categorical_regression`. It is at least 0 for any weights, where
+    the cross-entropy of a target with negative masses has no lower bound.
+
+    Args:
+      atoms_tm1: [M] float, increasing, the grid in units of return.
+      logits_tm1: [M] float, finite logits of the probabilities on the grid.
+      target: [K] float, target atoms in units of return.
+      weights: [K] float summing to 1, may be negative.
+      stop_target_gradients: whether the projected target is a constant to the gradient.
+
+    Returns:
+      [] float32 or wider, a loss in units of return.
+
+    Raises:
+      ValueError: a rank, dtype or size differs from the above; names the argument.
+
+    Source: Bellemare et al. 2019, arXiv:1902.03149; Rowland et al. 2018, arXiv:1802.08163.
+    Deviation: signed weights. Calls rlax.categorical_l2_project.
+    """
+    masses, atoms_tm1, logits_tm1 = _projected(
+        atoms_tm1, logits_tm1, target, weights, stop_target_gradients
+    )
+    error = jnp.cumsum(masses - softmax(logits_tm1))[:-1]
+    return jnp.sum(jnp.diff(atoms_tm1) * jnp.square(error))
 
 
 def means(q_atoms: chex.Array, q_logits: chex.Array) -> jax.Array:

@@ -117,6 +117,52 @@ def categorical_retrace(
     return categorical_regression(*prediction, *target, stop_target_gradients=stop_target_gradients)
 
 
+def n_step_categorical_target(
+    r_t: chex.Array,
+    discount_t: chex.Array,
+    q_atoms_t: chex.Array,
+    q_logits_t: chex.Array,
+    trace_t: chex.Array,
+    *,
+    q_t_selector: chex.Array | None = None,
+) -> WeightedAtoms:
+    """Uncorrected n-step target of a window's first step, n = T, before projection.
+
+    It bootstraps from the greedy action at the first cut or the end of the window.
+
+    Args:
+      r_t: [T] float, rewards.
+      discount_t: [T] float, gamma, or 0 where the environment terminated.
+      q_atoms_t: [L] float, the grid, in units of return.
+      q_logits_t: [T, A, L] float, logits of each action's distribution at the successor step.
+      trace_t: [T] float, 0 where the target bootstraps; any other value continues the trace.
+      q_t_selector: [T, A] float, values whose argmax is the greedy action (the first of ties); None
+        means the means of q_logits_t.
+
+    Returns:
+      Atoms and weights [L], float32 or wider, for `categorical_regression`. Gradients flow: the
+      caller stops them.
+
+    Raises:
+      ValueError: a rank, dtype or size differs from the above; names the argument.
+
+    Source: Hessel et al. 2017, arXiv:1710.02298.
+    """
+    check_arrays(
+        r_t=Spec(r_t, "T", NUMBER),
+        discount_t=Spec(discount_t, "T", NUMBER),
+        q_atoms_t=Spec(q_atoms_t, "L"),
+        q_logits_t=Spec(q_logits_t, "TAL"),
+        trace_t=Spec(trace_t, "T", NUMBER),
+    )
+    selector = means(q_atoms_t, q_logits_t) if q_t_selector is None else q_t_selector
+    check_arrays(q_logits_t=Spec(q_logits_t, "TAL"), q_t_selector=Spec(selector, "TA"))
+    shift, scale, end = bootstrap_step(r_t, discount_t, trace_t, 0)
+    logits = widen(q_logits_t)[end, jnp.argmax(jnp.asarray(selector)[end])]
+    weights = softmax(finite_where(scale == 0, logits))
+    return WeightedAtoms(shift + scale * widen(q_atoms_t), weights)
+
+
 def n_step_categorical_q_learning(
     q_atoms_tm1: chex.Array,
     q_logits_tm1: chex.Array,
@@ -156,21 +202,8 @@ def n_step_categorical_q_learning(
     Source: Hessel et al. 2017, arXiv:1710.02298.
     """
     check_prediction(q_atoms_tm1, q_logits_tm1, a_tm1)
-    check_arrays(
-        q_logits_tm1=Spec(q_logits_tm1, "AM"),
-        r_t=Spec(r_t, "T", NUMBER),
-        discount_t=Spec(discount_t, "T", NUMBER),
-        q_atoms_t=Spec(q_atoms_t, "L"),
-        q_logits_t=Spec(q_logits_t, "TAL"),
-        trace_t=Spec(trace_t, "T", NUMBER),
-    )
-    selector = means(q_atoms_t, q_logits_t) if q_t_selector is None else q_t_selector
-    check_arrays(q_logits_t=Spec(q_logits_t, "TAL"), q_t_selector=Spec(selector, "TA"))
-    shift, scale, end = bootstrap_step(r_t, discount_t, trace_t, 0)
-    logits = widen(q_logits_t)[end, jnp.argmax(jnp.asarray(selector)[end])]
-    weights = softmax(finite_where(scale == 0, logits))
-    target = shift + scale * widen(q_atoms_t)
+    check_arrays(q_logits_tm1=Spec(q_logits_tm1, "AM"), q_logits_t=Spec(q_logits_t, "TAL"))
+    window = (r_t, discount_t, q_atoms_t, q_logits_t, trace_t)
+    target = n_step_categorical_target(*window, q_t_selector=q_t_selector)
     prediction = (q_atoms_tm1, widen(q_logits_tm1)[a_tm1])
-    return categorical_regression(
-        *prediction, target, weights, stop_target_gradients=stop_target_gradients
-    )
+    return categorical_regression(*prediction, *target, stop_target_gradients=stop_target_gradients)

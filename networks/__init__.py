@@ -11,7 +11,9 @@ if TYPE_CHECKING:
         Head,
         Network,
         QNetwork,
+        categorical_head,
         check_arrays,
+        implicit_quantile_head,
         make_q_network,
         make_torso,
         quantile_head,
@@ -26,8 +28,11 @@ if TYPE_CHECKING:
     from bellmax.networks.continuous import Actor, Critic, action_bounds, make_actor, make_critics
     from bellmax.networks.convolution import PatchConv, conv
     from bellmax.networks.heads import (
+        CategoricalHead,
+        CategoricalOutput,
         DuelingHead,
         DuelingOutput,
+        ImplicitQuantileHead,
         QHead,
         QOutput,
         QuantileHead,
@@ -35,17 +40,22 @@ if TYPE_CHECKING:
         VAHead,
         VAOutput,
     )
+    from bellmax.networks.masking import mask_logits, mask_outputs
     from bellmax.networks.recurrent import (
         GRU,
+        LSTM,
         RecurrentMemory,
         RecurrentNetwork,
         RecurrentParams,
         make_recurrent_network,
     )
+    from bellmax.networks.recurrent_values import RecurrentQNetwork, make_recurrent_q_network
     from bellmax.networks.torsos import MLP, ImpalaResNet, MinAtarConv, NatureConv
 
 __all__ = [
     "Actor",
+    "CategoricalHead",
+    "CategoricalOutput",
     "ContinuousNetworkConfig",
     "Critic",
     "DuelingHead",
@@ -53,6 +63,8 @@ __all__ = [
     "GRU",
     "Head",
     "ImpalaResNet",
+    "ImplicitQuantileHead",
+    "LSTM",
     "MLP",
     "MinAtarConv",
     "NatureConv",
@@ -68,22 +80,31 @@ __all__ = [
     "RecurrentNetwork",
     "RecurrentNetworkConfig",
     "RecurrentParams",
+    "RecurrentQNetwork",
     "Torso",
     "VAHead",
     "VAOutput",
     "action_bounds",
+    "categorical_head",
     "check_arrays",
     "conv",
+    "implicit_quantile_head",
     "make_actor",
     "make_critics",
     "make_q_network",
     "make_recurrent_network",
+    "make_recurrent_q_network",
     "make_torso",
+    "mask_logits",
+    "mask_outputs",
     "quantile_head",
     "va_head",
 ]
 
-_MODULES = ("config", "build", "continuous", "convolution", "heads", "recurrent", "torsos")
+_MODULES = (
+    *("config", "build", "continuous", "convolution", "heads", "masking", "recurrent"),
+    *("recurrent_values", "torsos"),
+)
 
 
 def __getattr__(name: str) -> Any:

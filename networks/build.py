@@ -1,8 +1,9 @@
 """Builds networks from configs: pairs of pure functions with checked output shapes."""
 
 import importlib
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,18 +11,26 @@ import jax.numpy as jnp
 from dm_env import specs
 
 from bellmax import UserError, must
-from bellmax.networks.config import NetworkConfig
-from bellmax.networks.heads import DuelingHead, QHead, QOutput, QuantileHead, VAHead
+from bellmax.networks.config import NetworkConfig, Norm, Torso
+from bellmax.networks.heads import (
+    CategoricalHead,
+    DuelingHead,
+    ImplicitQuantileHead,
+    QHead,
+    QOutput,
+    QuantileHead,
+    VAHead,
+)
 from bellmax.networks.torsos import MLP, ImpalaResNet, MinAtarConv, NatureConv
 
-Torso = Literal["mlp", "minatar", "nature", "impala"]
 _NATURE_SIZE = 36  # its three convolutions reduce 36 pixels to one
 
 
 class Network(NamedTuple):
     """init(key) -> params; apply(params, observations [B, ...]) -> output named tuple.
 
-    A critic's apply takes actions [B, D] too.
+    A critic's apply takes actions [B, D] too, that of a network with an `ImplicitQuantileHead` may
+    take fractions [B, N].
     """
 
     init: Callable[[jax.Array], Any]
@@ -35,11 +44,17 @@ class Head(NamedTuple):
       module: (num_actions, dtype) -> flax module from features [B, D] to the output.
       outputs: name of each required field -> its shape without the batch; "A" is num_actions.
       arguments: keyword arguments of a user's own module in addition to num_actions.
+      inputs: name of each further input that the module takes after the features, and may lack ->
+        its shape without the batch. A user's own module takes them after the observations.
+      has_last_layer: whether the head has the torso's last dense layer: the features are those
+        before it, and `module` gets its width as third argument.
     """
 
-    module: Callable[[int, Any], nn.Module]
+    module: Callable[..., nn.Module]
     outputs: dict[str, tuple[int | str, ...]] = {"q_values": ("A",)}
     arguments: dict[str, Any] = {}
+    inputs: dict[str, tuple[int, ...]] = {}
+    has_last_layer: bool = False
 
 
 def quantile_head(num_quantiles: int) -> Head:
@@ -48,6 +63,29 @@ def quantile_head(num_quantiles: int) -> Head:
         lambda actions, dtype: QuantileHead(actions, num_quantiles, dtype),
         outputs={"q_values": ("A",), "quantiles": (num_quantiles, "A")},
         arguments={"num_quantiles": num_quantiles},
+    )
+
+
+def categorical_head(num_atoms: int, v_min: float, v_max: float) -> Head:
+    """`CategoricalHead` of M atoms: the output has `logits` [B, A, M]."""
+    grid = {"num_atoms": num_atoms, "v_min": v_min, "v_max": v_max}
+    return Head(
+        lambda actions, dtype: CategoricalHead(actions, **grid, dtype=dtype),
+        outputs={"q_values": ("A",), "logits": ("A", num_atoms)},
+        arguments=grid,
+    )
+
+
+def implicit_quantile_head(num_quantiles: int, embedding_size: int = 64) -> Head:
+    """`ImplicitQuantileHead` with the torso's last layer: may take `fractions` [B, N]."""
+    return Head(
+        lambda actions, dtype, width: ImplicitQuantileHead(
+            actions, num_quantiles, embedding_size, width, dtype
+        ),
+        outputs={"q_values": ("A",), "quantiles": (num_quantiles, "A")},
+        arguments={"num_quantiles": num_quantiles},
+        inputs={"fractions": (num_quantiles,)},
+        has_last_layer=True,
     )
 
 
@@ -61,21 +99,40 @@ def va_head(uniform: bool) -> Head:
 
 
 class QNetwork(nn.Module):
-    """A torso and a head: observations [B, ...] -> the head's named tuple."""
+    """A torso and a head: observations [B, ...] and the head's inputs -> its named tuple."""
 
     config: NetworkConfig
     num_actions: int
-    head: Callable[[int, Any], nn.Module]
+    head: Callable[..., nn.Module]
     num_values: int = 0
+    has_last_layer: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> Any:
-        dtype = jnp.dtype(self.config.dtype)
-        torso = make_torso(self.config.torso, self.config.hidden, dtype, self.num_values)
-        return self.head(self.num_actions, dtype)(torso(x))
+    def __call__(self, x: jax.Array, *inputs: jax.Array) -> Any:
+        name, hidden, dtype = self.config.torso, self.config.hidden, jnp.dtype(self.config.dtype)
+        options = {"norm": self.config.norm, "last_layer": not self.has_last_layer}
+        torso = make_torso(name, hidden, dtype, self.num_values, **options)
+        width = (last_width(name, hidden),) if self.has_last_layer else ()
+        return self.head(self.num_actions, dtype, *width)(torso(x), *inputs)
 
 
-def make_torso(name: Torso, hidden: tuple[int, ...], dtype: Any, num_values: int = 0) -> nn.Module:
+def last_width(name: Torso, hidden: tuple[int, ...]) -> int:
+    """Return the width of a torso's last dense layer; 0 for an mlp without layers."""
+    torsos = {"minatar": MinAtarConv, "nature": NatureConv, "impala": ImpalaResNet}
+    if name == "mlp":
+        return hidden[-1] if hidden else 0
+    return torsos[name].width
+
+
+def make_torso(
+    name: Torso,
+    hidden: tuple[int, ...],
+    dtype: Any,
+    num_values: int = 0,
+    *,
+    norm: Norm = "none",
+    last_layer: bool = True,
+) -> nn.Module:
     """Makes a torso by name, inside a module's `__call__`.
 
     Args:
@@ -83,12 +140,16 @@ def make_torso(name: Torso, hidden: tuple[int, ...], dtype: Any, num_values: int
       hidden: widths of an mlp's layers.
       dtype: of the computation.
       num_values: of an mlp's observations if they are numbers, see `count_values`.
+      norm: normalisation before each activation.
+      last_layer: whether the torso has its last dense layer.
     """
+    width = last_width(name, hidden) if last_layer else 0
+    layers = tuple(hidden) if last_layer else tuple(hidden)[:-1]
     torsos: dict[str, Callable[[], nn.Module]] = {
-        "mlp": lambda: MLP(tuple(hidden), dtype, num_values),
-        "minatar": lambda: MinAtarConv(dtype),
-        "nature": lambda: NatureConv(dtype),
-        "impala": lambda: ImpalaResNet(dtype=dtype),
+        "mlp": lambda: MLP(layers, dtype, num_values, norm),
+        "minatar": lambda: MinAtarConv(dtype, width=width, norm=norm),
+        "nature": lambda: NatureConv(dtype, width=width, norm=norm),
+        "impala": lambda: ImpalaResNet(dtype=dtype, width=width, norm=norm),
     }
     return torsos[name]()
 
@@ -188,15 +249,13 @@ def make_q_network(
       UserError: the module cannot be found or built, does not accept these observations, or
         returns a wrong shape; the message gives both shapes.
     """
-    if head is None:
-        plain = DuelingHead if config.dueling else QHead
-        head = Head(lambda actions, dtype: plain(actions, dtype), {"q_values": ("A",)})
-    elif config.dueling:
-        allowed, hint = "false for this agent", "it has a head of its own"
-        raise UserError(must("agent.network.dueling", allowed, "true", hint))
+    head = value_head(config, head)
+    if config.memory != "none":
+        raise UserError(must("agent.network.memory", "none for this agent", config.memory))
     if config.module is None:
         check_torso(config.torso, observation)
-        module: Any = QNetwork(config, num_actions, head.module, count_values(observation))
+        count = count_values(observation)
+        module: Any = QNetwork(config, num_actions, head.module, count, head.has_last_layer)
     else:
         arguments = {"num_actions": num_actions, **head.arguments}
         module = load_module(config.module, arguments, config.options)
@@ -206,8 +265,8 @@ def make_q_network(
     def init(key: jax.Array) -> Any:
         return module.init(key, read(dummy))
 
-    def apply(params: Any, observations: jax.Array) -> Any:
-        output = module.apply(params, read(observations))
+    def apply(params: Any, observations: jax.Array, *inputs: jax.Array) -> Any:
+        output = module.apply(params, read(observations), *inputs)
         return output if hasattr(output, "q_values") else QOutput(output)
 
     shapes = {
@@ -215,7 +274,24 @@ def make_q_network(
         for name, shape in head.outputs.items()
     }
     _check_shapes(config, init, apply, observation, shapes)
+    if head.inputs:
+        _check_shapes(config, init, apply, observation, shapes, head.inputs)
     return Network(init, apply)
+
+
+def value_head(config: NetworkConfig, head: Head | None) -> Head:
+    """Return an agent's head, or a plain or dueling one if it is None.
+
+    Raises:
+      UserError: the config wants a dueling head and the agent has another.
+    """
+    if head is None:
+        plain = DuelingHead if config.dueling else QHead
+        return Head(lambda actions, dtype: plain(actions, dtype), {"q_values": ("A",)})
+    if config.dueling:
+        allowed, hint = "false for this agent", "it has a head of its own"
+        raise UserError(must("agent.network.dueling", allowed, "true", hint))
+    return head
 
 
 def load_module(
@@ -259,9 +335,12 @@ def _check_shapes(
     apply: Any,
     observation: specs.Array,
     shapes: dict[str, tuple[int | str, ...]],
+    inputs: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> None:
     """Traces the network on a batch of 2 without computing anything."""
     batch = jax.ShapeDtypeStruct((2, *observation.shape), observation.dtype)
+    more = [jax.ShapeDtypeStruct((2, *shape), jnp.float32) for shape in inputs.values()]
+    given = "".join(f" and {key} of shape {(2, *shape)}" for key, shape in inputs.items())
     name = config.module or config.torso
     try:
         params = jax.eval_shape(init, jax.random.key(0))
@@ -269,12 +348,12 @@ def _check_shapes(
             leaf.size == 0 for leaf in jax.tree.leaves(params)
         ):  # older versions of jax divide by zero
             raise ValueError("a layer is left without inputs")
-        output = jax.eval_shape(apply, params, batch)
+        output = jax.eval_shape(apply, params, batch, *more)
     except Exception as error:  # the user's module may raise any exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         shape = observation if hasattr(observation, "unpack") else f"of shape {batch.shape}"
         raise UserError(
-            f"agent.network: {name} does not accept observations {shape}: {reason}"
+            f"agent.network: {name} does not accept observations {shape}{given}: {reason}"
         ) from error
     for field, shape in shapes.items():
         if not hasattr(output, field):
@@ -286,7 +365,7 @@ def _check_shapes(
             raise UserError(
                 must(
                     f"agent.network: {field} of {name}",
-                    f"shape {wanted} for observations {batch.shape}",
+                    f"shape {wanted} for observations {batch.shape}{given}",
                     found,
                     "the first axis is the batch",
                     verb="have",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 
 Torso = Literal["mlp", "minatar", "nature", "impala"]
+Norm = Literal["none", "layer"]
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,15 @@ class NetworkConfig:
     torso: Torso = "mlp"
     # Widths of the mlp's layers, in units.
     hidden: tuple[Annotated[int, Ge(1)], ...] = (120, 84)
+    # Normalisation before each activation of the torso: `layer` is layer normalisation
+    # (arXiv:1607.06450), which makes learning without a target network stable (arXiv:2407.04811).
+    norm: Norm = "none"
     # Whether to use separate state-value and advantage streams (arXiv:1511.06581).
     dueling: bool = False
+    # Recurrent cell between torso and head, or none; see sequence_length and burn_in of the agent.
+    memory: Literal["none", "gru", "lstm"] = "none"
+    # Size of the cell's output (R2D2 on Atari: 512); ignored without memory.
+    memory_size: Annotated[int, Ge(1)] = 128
     # Precision of the computation; parameters and outputs are float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
     # Your own flax module as `package.module:Name`, called Name(num_actions=A, **options):
@@ -56,6 +64,9 @@ class RecurrentNetworkConfig:
     torso: Torso = "mlp"
     # Widths of the mlp's layers, in units.
     hidden: tuple[Annotated[int, Ge(1)], ...] = (256,)
+    # Normalisation before each activation of the torso: `layer` is layer normalisation
+    # (arXiv:1607.06450).
+    norm: Norm = "none"
     # Size of the latent of one observation (Atari: 512).
     latent_size: Annotated[int, Ge(1)] = 128
     # Size of the recurrent state (Atari: 256).

@@ -28,6 +28,13 @@ class QuantileOutput(NamedTuple):
     quantiles: jax.Array
 
 
+class CategoricalOutput(NamedTuple):
+    """q_values: [B, A], means, in reward units; logits: [B, A, M], of the atoms. All float32."""
+
+    q_values: jax.Array
+    logits: jax.Array
+
+
 class VAOutput(NamedTuple):
     """q_values: [B, A] = value + advantage; value: [B]; advantage: [B, A], zero mean under the
     behaviour; behaviour_logits: [B, A], of the behaviour policy. All float32."""
@@ -82,6 +89,69 @@ class QuantileHead(nn.Module):
         width = self.num_quantiles * self.num_actions
         flat = nn.Dense(width, dtype=self.dtype)(x).astype(jnp.float32)
         quantiles = flat.reshape(-1, self.num_quantiles, self.num_actions)
+        return QuantileOutput(quantiles.mean(axis=1), quantiles)
+
+
+class CategoricalHead(nn.Module):
+    """[B, D] -> CategoricalOutput on M atoms from v_min to v_max, one linear layer.
+
+    Source: Bellemare et al. 2017, arXiv:1707.06887.
+    """
+
+    num_actions: int
+    num_atoms: int
+    v_min: float
+    v_max: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> CategoricalOutput:
+        width = self.num_actions * self.num_atoms
+        flat = nn.Dense(width, dtype=self.dtype)(x).astype(jnp.float32)
+        logits = flat.reshape(-1, self.num_actions, self.num_atoms)
+        atoms = jnp.linspace(self.v_min, self.v_max, self.num_atoms)
+        q_values = jnp.sum(jax.nn.softmax(logits) * atoms[None, None, :], axis=-1)
+        return CategoricalOutput(q_values, logits)
+
+
+def cosine_features(fractions: jax.Array, size: int) -> jax.Array:
+    """Features `cos(pi * i * fraction)`, i = 1 .. size: [...] -> [..., size] float32."""
+    multiples = jnp.pi * jnp.arange(1, size + 1, dtype=jnp.float32)
+    return jnp.cos(fractions[..., None] * jnp.expand_dims(multiples, range(fractions.ndim)))
+
+
+class ImplicitQuantileHead(nn.Module):
+    """[B, D] and fractions [B, N] in (0, 1) -> QuantileOutput, the quantiles at these fractions.
+
+    The features are multiplied by an embedding of the fraction; a dense layer of `width` units with
+    ReLU follows, and a linear one. Without fractions they are the midpoints of `num_quantiles`
+    equal parts of (0, 1), whose mean is a quadrature of the expected return.
+
+    Attributes:
+      width: of the hidden layer after the product; 0 is none.
+      embedding_size: number of cosines.
+
+    Source: Dabney et al. 2018, arXiv:1806.06923, eq. 4, where i = 0 .. 63. Here i = 1 .. 64, as in
+      Dopamine: the first cosine would be the constant that the layer's bias already is.
+    """
+
+    num_actions: int
+    num_quantiles: int
+    embedding_size: int = 64
+    width: int = 0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, fractions: jax.Array | None = None) -> QuantileOutput:
+        if fractions is None:  # one embedding for the whole batch
+            fractions = ((jnp.arange(self.num_quantiles) + 0.5) / self.num_quantiles)[None, :]
+        cosines = cosine_features(fractions, self.embedding_size)
+        embedding = nn.relu(nn.Dense(x.shape[-1], dtype=self.dtype, name="embedding")(cosines))
+        x = x[:, None, :] * embedding
+        if self.width:
+            x = nn.relu(nn.Dense(self.width, dtype=self.dtype, name="hidden")(x))
+        output = nn.Dense(self.num_actions, dtype=self.dtype, name="quantiles")(x)
+        quantiles = output.astype(jnp.float32)
         return QuantileOutput(quantiles.mean(axis=1), quantiles)
 
 

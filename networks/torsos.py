@@ -1,6 +1,9 @@
 """Torsos: from a batch of observations [B, ...] to features [B, D], in float32 or bfloat16.
 
-uint8 observations are divided by 255.
+uint8 observations are divided by 255. A convolutional torso of `width` 0 has no last dense layer:
+its features are those of the convolutions, [B, height * width * channels]. With `norm="layer"` the
+input of every ReLU is normalised over its last axis: the units of a dense layer, the channels of
+each position of a convolution.
 """
 
 from typing import Any
@@ -9,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bellmax.networks.config import Norm
 from bellmax.networks.convolution import PatchConv, conv
 
 Dtype = Any
@@ -24,16 +28,17 @@ class MLP(nn.Module):
     features: tuple[int, ...] = (120, 84)
     dtype: Dtype = jnp.float32
     num_values: int = 0
+    norm: Norm = "none"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         features = self.features
         if self.num_values:
             first, *features = features or (64,)
-            x = nn.relu(nn.Embed(self.num_values, first, dtype=self.dtype)(x))
+            x = _relu(self.norm, nn.Embed(self.num_values, first, dtype=self.dtype)(x))
         x = _unit_interval(x.reshape(x.shape[0], -1), self.dtype)
         for width in features:
-            x = nn.relu(nn.Dense(width, dtype=self.dtype)(x))
+            x = _relu(self.norm, nn.Dense(width, dtype=self.dtype)(x))
         return x
 
 
@@ -44,11 +49,13 @@ class MinAtarConv(nn.Module):
     """
 
     dtype: Dtype = jnp.float32
+    width: int = 128
+    norm: Norm = "none"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = nn.relu(PatchConv(16, dtype=self.dtype)(_unit_interval(x, self.dtype)))
-        return nn.relu(nn.Dense(128, dtype=self.dtype)(x.reshape(x.shape[0], -1)))
+        x = _relu(self.norm, PatchConv(16, dtype=self.dtype)(_unit_interval(x, self.dtype)))
+        return _last_layer(x, self.width, self.dtype, self.norm)
 
 
 class NatureConv(nn.Module):
@@ -58,14 +65,16 @@ class NatureConv(nn.Module):
     """
 
     dtype: Dtype = jnp.float32
+    width: int = 512
+    norm: Norm = "none"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = _unit_interval(x, self.dtype)
         for features, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
             layer = conv(features, kernel, self.dtype, stride=stride, padding="VALID")
-            x = nn.relu(layer(x))
-        return nn.relu(nn.Dense(512, dtype=self.dtype)(x.reshape(x.shape[0], -1)))
+            x = _relu(self.norm, layer(x))
+        return _last_layer(x, self.width, self.dtype, self.norm)
 
 
 class ImpalaResNet(nn.Module):
@@ -77,6 +86,8 @@ class ImpalaResNet(nn.Module):
     stages: tuple[int, ...] = (16, 32, 32)
     blocks: int = 2
     dtype: Dtype = jnp.float32
+    width: int = 256
+    norm: Norm = "none"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -86,11 +97,21 @@ class ImpalaResNet(nn.Module):
             x = nn.max_pool(x, (3, 3), (2, 2), padding="SAME")
             for _ in range(self.blocks):
                 residual = x
-                x = conv(features, 3, self.dtype)(nn.relu(x))
-                x = conv(features, 3, self.dtype)(nn.relu(x))
+                x = conv(features, 3, self.dtype)(_relu(self.norm, x))
+                x = conv(features, 3, self.dtype)(_relu(self.norm, x))
                 x = x + residual
-        x = nn.relu(x).reshape(x.shape[0], -1)
-        return nn.relu(nn.Dense(256, dtype=self.dtype)(x))
+        return _last_layer(_relu(self.norm, x), self.width, self.dtype, self.norm)
+
+
+def _last_layer(x: jax.Array, width: int, dtype: Dtype, norm: Norm) -> jax.Array:
+    """Flatten [B, ...] and apply a dense layer with ReLU, none if its width is 0."""
+    x = x.reshape(x.shape[0], -1)
+    return _relu(norm, nn.Dense(width, dtype=dtype)(x)) if width else x
+
+
+def _relu(norm: Norm, x: jax.Array) -> jax.Array:
+    """ReLU of an input that is normalised if asked for, inside a module's `__call__`."""
+    return nn.relu(nn.LayerNorm(dtype=x.dtype)(x) if norm == "layer" else x)
 
 
 def _unit_interval(x: jax.Array, dtype: Dtype) -> jax.Array:

@@ -22,7 +22,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="run the tests marked slow or peer too")
+    parser.addoption(
+        "--slow", action="store_true", help="run the tests marked slow, peer or site too"
+    )
 
 
 def pytest_collection_modifyitems(config, items):
@@ -30,7 +32,9 @@ def pytest_collection_modifyitems(config, items):
         return
     chosen = {True: [], False: []}
     for item in items:
-        chosen[not {"slow", "peer"} & {mark.name for mark in item.iter_markers()}].append(item)
+        chosen[not {"slow", "peer", "site"} & {mark.name for mark in item.iter_markers()}].append(
+            item
+        )
     items[:] = chosen[True]
     config.hook.pytest_deselected(items=chosen[False])
 

@@ -13,11 +13,12 @@ import pytest
 
 from bellmax.launch.cli.commands import COMMANDS
 from helpers.compiling import compiles_soon
-from helpers.pages import PAGES, RUN_PAGES, blocks, commands, named, prose
+from helpers.pages import PAGES, ROOT, RUN_PAGES, blocks, commands, named, prose
 
 SLOW = {"curiosity.md", "one_loss_in_your_code.md", "sequence_trainers.md"}  # many programs
-# Python blocks marked `notest`. That of google-tunix runs in test_sequence_trainers.py.
-NOT_TESTED = {"README.md": 1, "sequence_trainers.md": 1}
+# Python blocks marked `notest`. Those of google-tunix, of an exported file and of a repository are
+# run by test_sequence_trainers.py, test_export.py and test_share.py.
+NOT_TESTED = {"README.md": 1, "export.md": 1, "sequence_trainers.md": 1, "sharing.md": 1}
 
 
 @pytest.mark.parametrize("page", named((p for p in RUN_PAGES if blocks(p, "python")), slow=SLOW))
@@ -44,6 +45,12 @@ def test_commands_in_sentences_exist(page):
 @pytest.mark.parametrize("page", named(PAGES))
 def test_links_within_the_repository_lead_somewhere(page):
     assert broken_links(prose(page), page.parent) == []
+
+
+def test_every_page_of_an_agent_is_in_the_list_of_agents():
+    folder = ROOT / "docs" / "agents"
+    listed = re.findall(r"\]\((\w+\.md)\)", (folder / "index.md").read_text())
+    assert {path.name for path in folder.glob("*.md")} - {"index.md"} == set(listed)
 
 
 def broken_links(text, folder):

@@ -38,12 +38,15 @@ ELSEWHERE = (
     'PATH="$PWD/.venv/bin:$PATH" python -m pytest ',
     "./test.sh",
     "pip install ",
+    "mkdocs ",
+    "python -m pytest --slow -m site",
     "python benchmarks/",
     "python -m benchmarks.",
     "python examples/",
 )
 HEAVY = {  # compiling what they train takes long
     *("byol_explore.md", "curiosity.md", "expectrl.md", "robustness.md", "sweeps.md"),
+    *("count_bonus.md", "icm.md", "on_policy.md", "rnd.md"),
 }
 NEUTRAL = {"seed", "seeds", "out"}  # options that leave the program as it is
 RUN_COMMANDS = [p for p in RUN_PAGES if RESULTS not in p.parents and commands(p)]

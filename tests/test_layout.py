@@ -2,7 +2,7 @@
 
 import ast
 import graphlib
-import importlib
+import importlib.metadata
 import pathlib
 import re
 import sys
@@ -38,12 +38,14 @@ ORDER = {
             "shared",
             "on_policy",
             "byol_explore",
+            "c51",
             "count_bonus",
             "dqn",
             "expectrl",
             "icm",
+            "iqn",
         ),
-        *("munchausen_dqn", "qr_dqn_retrace", "rnd", "td3", "va_learning", "registry"),
+        *("munchausen_dqn", "pqn", "qr_dqn_retrace", "rnd", "td3", "va_learning", "registry"),
     ),
     "launch": (
         *("config", "distributed", "replay", "runners", "actors", "reporting"),
@@ -57,6 +59,7 @@ LAZY = {
     *("ale_py", "craftax", "dm_control", "envpool", "minigrid", "xminigrid"),
     *("gymnax", "brax", "mujoco", "flashbax", "gymnasium", "bsuite", "wandb", "tensorboardX"),
     *("matplotlib", "pandas", "scipy", "ray", "rich", "distrax", "tyro"),
+    *("huggingface_hub", "jax2onnx", "onnxruntime", "optuna", "trackio", "mlflow"),
 }
 OUTSIDE = {"tests", "benchmarks", "examples"}
 FILES = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
@@ -347,8 +350,21 @@ def test_every_public_name_resolves(folder):
 
 def test_there_is_one_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert PYPROJECT["project"]["version"] == bellmax.__version__ == citation["version"]
-    assert f"## {bellmax.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    version = PYPROJECT["tool"]["hatch"]["version"]["fallback-version"].removesuffix(".dev0")
+    assert version == citation["version"]
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest and newest[1] == version
+
+
+def test_the_version_is_that_of_the_installed_package(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: f"{name} 1.2")
+    assert bellmax.__version__ == "bellmax 1.2"
+
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", absent)
+    assert bellmax.__version__ == "0+unknown"
 
 
 def test_core_declares_what_it_imports():
@@ -360,16 +376,26 @@ def test_core_declares_what_it_imports():
     names -= {"bellmax", *sys.stdlib_module_names}
     declared = PYPROJECT["project"]["dependencies"]
     optional = PYPROJECT["project"]["optional-dependencies"]
-    suites = ("brax", "craftax", "gymnasium", "gymnax", "xminigrid")
-    extras = [*(line for name in suites for line in optional[name]), "wandb", "pandas"]
+    suites = (
+        "brax",
+        "craftax",
+        "gymnasium",
+        "gymnax",
+        "hub",
+        "onnx",
+        "trackio",
+        "tune",
+        "xminigrid",
+    )
+    extras = [*(line for name in suites for line in optional[name]), "wandb", "pandas", "mlflow"]
     core, extra = ({re.split(r"[>=<\[ ]", d)[0].lower() for d in ds} for ds in (declared, extras))
     used = {distributions.get(name, name).lower() for name in names}
     assert used - (extra - core) == core
     assert not [line for line in declared if line.startswith("jax") and "<" in line]
 
 
-# Of accelerators, of which a machine has one, and of developers.
-OWN_EXTRAS = {"all", "cuda12", "cuda13", "tpu", "dev", "peer"}
+# Of accelerators, of which a machine has one, of developers, and of trackers with older packages.
+OWN_EXTRAS = {"all", "cuda12", "cuda13", "tpu", "dev", "docs", "peer", "mlflow", "trackio"}
 
 
 def test_the_extra_all_has_every_extra_that_installs_together():

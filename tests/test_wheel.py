@@ -2,9 +2,12 @@
 
 import os
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 import zipfile
 
@@ -44,6 +47,28 @@ def test_the_wheel_holds_every_module_preset_and_the_licence_and_nothing_else(wh
     assert any(name.endswith(".yaml") for name in packaged)
     rest = {name.split("/", 1)[1] for name in names - packaged}
     assert rest == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
+
+
+def test_the_metadata_suit_a_package_index(wheel):
+    archive = zipfile.ZipFile(wheel)
+    [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    head, _, readme = archive.read(name).decode().partition("\n\n")
+    assert re.search(r"^Version: \d+\.\d+\.\d+", head, re.MULTILINE)
+    assert "Description-Content-Type: text/markdown" in head
+    assert head.count("Project-URL: ") == 4 and "License-Expression: Apache-2.0" in head
+    # On the index nothing is relative to the repository.
+    text = (ROOT / "README.md").read_text()
+    assert len(re.findall(r"\]\(", readme)) == len(re.findall(r"\]\(", text)) > 20
+    assert not re.findall(r"\]\((?!https://|#)[^)]*\)", readme)
+
+
+def test_a_tree_without_git_has_the_version_of_the_next_release(tmp_path):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    command = [sys.executable, "-m", "hatchling", "version"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    expected = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert found.stdout.strip() == expected["tool"]["hatch"]["version"]["fallback-version"]
 
 
 @pytest.mark.slow

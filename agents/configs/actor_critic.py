@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval, MinLen
 
+from bellmax.agents.configs.traceable import TRACEABLE
 from bellmax.networks import ContinuousNetworkConfig
 
 Alpha = Annotated[float, Interval(gt=0, lt=1)]
@@ -14,29 +15,28 @@ Alpha = Annotated[float, Interval(gt=0, lt=1)]
 class ActorCriticConfig:
     """Hyper-parameters that these agents share (defaults: TD3's official code).
 
-    `batch_size`, `policy_delay` and `network` are static; the other numbers may be traced values,
-    so that an agent can be made under `vmap`.
+    Numbers marked TRACEABLE may be traced values, so that an agent can be made under `vmap`.
     """
 
     # Adam's learning rate, for actor and critics.
-    learning_rate: Annotated[float, Gt(0), Interval(le=1)] = 3e-4
+    learning_rate: Annotated[float, Gt(0), Interval(le=1), TRACEABLE] = 3e-4
     # Gamma, per environment step.
-    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
+    discount: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 0.99
     # Transitions per gradient step.
     batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 256
     # Environment steps at the start of training with uniformly random actions.
     random_steps: Annotated[int, Ge(0)] = 25_000
     # Standard deviation of the exploration noise, in units of half the action range.
-    exploration_noise: Annotated[float, Ge(0)] = 0.1
+    exploration_noise: Annotated[float, Ge(0), TRACEABLE] = 0.1
     # Standard deviation of the noise on the target policy's actions, in units of half the action
     # range.
-    target_noise: Annotated[float, Ge(0)] = 0.2
+    target_noise: Annotated[float, Ge(0), TRACEABLE] = 0.2
     # Bound on the absolute value of the target policy's noise, in the same units.
-    target_noise_clip: Annotated[float, Ge(0)] = 0.5
+    target_noise_clip: Annotated[float, Ge(0), TRACEABLE] = 0.5
     # Gradient steps of the critics per update of the actor and of the target networks.
     policy_delay: Annotated[int, Ge(1)] = 2
     # Polyak averaging rate (tau) of the target networks.
-    target_rate: Annotated[float, Gt(0), Interval(le=1)] = 0.005
+    target_rate: Annotated[float, Gt(0), Interval(le=1), TRACEABLE] = 0.005
     network: ContinuousNetworkConfig = field(default_factory=ContinuousNetworkConfig)
 
 
@@ -56,20 +56,20 @@ class ExpectRLConfig(ActorCriticConfig):
 
     # Expectile of the target that the critic learns: 0.5 is the mean, smaller values are
     # pessimistic; `auto` is AutoExpectRL.
-    alpha: Alpha | Literal["auto"] = 0.4
+    alpha: Annotated[Alpha, TRACEABLE] | Literal["auto"] = 0.4
     # Expectiles that `auto` chooses from.
     alphas: Annotated[tuple[Alpha, ...], MinLen(1)] = (0.2, 0.3, 0.4, 0.5)
     # Update rule of the bandit: `exponential` weights as in the papers, or `windowed` as in TOP's
     # code, which normalises the feedback.
     bandit: Literal["exponential", "windowed"] = "windowed"
     # Step size of the bandit.
-    bandit_step_size: Annotated[float, Gt(0)] = 0.1
+    bandit_step_size: Annotated[float, Gt(0), TRACEABLE] = 0.1
     # Factor by which `windowed` decays the weight of the played arm at each update.
-    bandit_decay: Annotated[float, Interval(ge=0, le=1)] = 0.9
+    bandit_decay: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 0.9
     # Episodes over which `windowed` normalises the feedback.
     bandit_window: Annotated[int, Ge(1)] = 5
     # Divisor of the feedback of `exponential`, in units of return.
-    bandit_scale: Annotated[float, Gt(0)] = 1.0
+    bandit_scale: Annotated[float, Gt(0), TRACEABLE] = 1.0
     # Lower bound on the probability by which `exponential` divides (papers: none, which
     # overflows).
-    bandit_floor: Annotated[float, Interval(gt=0, le=1)] = 0.01
+    bandit_floor: Annotated[float, Interval(gt=0, le=1), TRACEABLE] = 0.01

@@ -81,11 +81,14 @@ class ReplaySpec(NamedTuple):
     on_policy: the agent uses no replay. A batch is a rollout of B environments: `rollout_length`
     steps and one more, whose action, reward and discount must be ignored. sequence_length is then
     the smallest supported length of a batch.
+    transitions: `prepare` of an on-policy agent returns the rollout as single transitions, leaves
+    [N L, ...], which are shuffled; batch_size counts these and not environments.
     """
 
     sequence_length: int
     batch_size: int
     on_policy: bool = False
+    transitions: bool = False
 
 
 class ActInput(NamedTuple):
@@ -93,7 +96,8 @@ class ActInput(NamedTuple):
 
     observation: [N, ...]. memory: recurrent state before the observation. is_first: [N] bool,
     whether the observation opens an episode. key: key of this step. step: [] int32, environment
-    steps so far.
+    steps so far. The rest is () unless the agent's `sees` names it. reward: [N] float32, of the
+    action before, 0 where `is_first`. action_mask: [N, A] bool, the legal actions.
     """
 
     observation: Any
@@ -101,6 +105,8 @@ class ActInput(NamedTuple):
     is_first: jax.Array
     key: jax.Array
     step: jax.Array
+    reward: Any = ()
+    action_mask: Any = ()
 
 
 class Act(Protocol):
@@ -125,6 +131,9 @@ class Agent(NamedTuple):
     values(params, observation [N, ...], memory, is_first [N]) -> named tuple of action values, with
         q_values [N, A] and the network's other outputs, such as quantiles [N, K, A]; params are
         those of `act`. None for an agent whose policy needs no action values
+    score: from returns [E] of equally likely episodes to the objective [] that the agent maximises;
+        None if it is their mean
+    sees: further fields of a time step that `act` needs: reward, action_mask
     schedules: name -> function(gradient steps, environment steps) -> value, such as the learning
         rate; for the log only
     """
@@ -141,6 +150,12 @@ class Agent(NamedTuple):
     )
     values: Callable[[Params, Any, Memory, Any], Any] | None = None
     schedules: Mapping[str, Callable[[int, int], Any]] = MappingProxyType({})
+    sees: tuple[str, ...] = ()
+    score: Callable[[jax.Array], jax.Array] | None = None
+
+    def extras(self, timestep: Any) -> dict[str, Any]:
+        """Return the fields of a time step that `sees` names."""
+        return {name: getattr(timestep, name) for name in self.sees}
 
 
 def count_actions(spec: EnvSpec) -> int:

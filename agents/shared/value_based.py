@@ -10,10 +10,8 @@ import optax
 
 from bellmax import losses
 from bellmax.agents.configs.value_based import ValueConfig
+from bellmax.agents.shared.acting import apply_step, make_network
 from bellmax.agents.shared.base import (
-    Act,
-    ActInput,
-    ActorOutput,
     Agent,
     Batch,
     LearnerState,
@@ -23,9 +21,15 @@ from bellmax.agents.shared.base import (
     count_actions,
     update_target,
 )
+from bellmax.agents.shared.epsilon_greedy import (
+    make_epsilon_greedy,
+    make_schedules,
+    with_schedule,
+)
 from bellmax.agents.shared.own import check_fields, check_metrics
+from bellmax.agents.shared.recurrent import cut_windows, mix_priorities
 from bellmax.envs import EnvSpec, Step
-from bellmax.networks import Head, Network, make_q_network
+from bellmax.networks import Head, Network, RecurrentQNetwork, mask_outputs
 
 # On a CPU a window is processed step by step if one step of the batch has at least this many
 # values: allocating activations for a whole window of images costs as much as the computation.
@@ -93,7 +97,8 @@ def transitions(steps: Step, discount: float) -> Transition:
     return Transition(*first, reward, total_discount, next_observation, mask)
 
 
-LossFunction = Callable[[Network, Params, Any, Step], ValueLoss]
+# (network, params, target_params, steps), and a key if `make_value_agent` has `takes_key`.
+LossFunction = Callable[..., ValueLoss]
 
 
 class Target(NamedTuple):
@@ -112,12 +117,14 @@ class AuxiliaryLoss(NamedTuple):
 
     loss: [B] float32, before importance weights, differentiable in the parameters.
     bonus: [B, T] or a number, added to the rewards that the agent's own loss sees; no gradient.
+    weight: [B] or a number, factor of the agent's own loss and not of its priorities; no gradient.
     aux: the next auxiliary state.
     metrics: name -> [] float32, for the log.
     """
 
     loss: jax.Array
     bonus: Any = 0.0
+    weight: Any = 1.0
     aux: Any = ()
     metrics: dict[str, jax.Array] = {}
 
@@ -146,10 +153,12 @@ def make_value_agent(
     loss_function: LossFunction,
     *,
     head: Head | None = None,
+    takes_key: bool = False,
     keep_log_prob: bool = False,
     optimizer: optax.GradientTransformation | None = None,
     target: Target | None = None,
     auxiliary: Auxiliary | None = None,
+    wrap_network: Callable[[Network], Network] | None = None,
 ) -> Agent:
     """Make an epsilon-greedy agent from its loss.
 
@@ -159,12 +168,14 @@ def make_value_agent(
       loss_function: (network, params, target_params, steps [B, T]) -> ValueLoss, whose `loss` is
         differentiable in params.
       head: network head with the outputs that the loss needs; None for q-values only.
+      takes_key: whether `loss_function` takes the gradient step's random key as fifth argument.
       keep_log_prob: whether replay stores the log-probability of the action under the actor, as
         `steps.behaviour` [B, T].
       optimizer: for all parameters; None is `make_optimizer(config)`.
       target: update rule of the q-network's target parameters; None is a copy or Polyak average
         with config.target_period and config.target_rate.
       auxiliary: further networks, whose loss is added to the agent's.
+      wrap_network: changes what a feed-forward network sees or returns.
 
     Returns:
       The agent. `learn` minimises the mean loss, weighted by the batch's importance weights. With
@@ -174,24 +185,33 @@ def make_value_agent(
     Raises:
       UserError: the action space is not discrete, or the network does not fit.
     """
-    network = make_q_network(config.network, spec.observation, count_actions(spec), head)
-    epsilon = optax.linear_schedule(config.epsilon_start, config.epsilon_end, config.epsilon_steps)
-    schedules: dict[str, Any] = {"epsilon": lambda gradient_steps, env_steps: epsilon(env_steps)}
+    network = make_network(config, spec, head, own_target=target is not None)
+    if wrap_network is not None:
+        assert isinstance(network, Network)
+        network = wrap_network(network)
+    schedules = make_schedules(config)
     if optimizer is None:
-        optimizer, rate = make_optimizer(config), learning_rate(config)
-        schedules["learning_rate"] = lambda gradient_steps, env_steps: rate(gradient_steps)
+        optimizer = make_optimizer(config)
+    else:
+        del schedules["learning_rate"]
+    keep = (lambda output, log_prob: log_prob) if keep_log_prob else None
     follow = functools.partial(update_target, period=config.target_period, rate=config.target_rate)
     target = target or Target(lambda params: jax.tree.map(jnp.copy, params), follow)
-    parts = _Learner(config, network, loss_function, optimizer, target, follow, auxiliary)
+    parts = _Learner(
+        config, network, loss_function, takes_key, optimizer, target, follow, auxiliary
+    )
+    recurrent = isinstance(network, RecurrentQNetwork)
+    length = config.sequence_length if recurrent else config.n_step + 1
     return Agent(
         functools.partial(_init, parts),
         lambda state: state.params if auxiliary is None else state.params["q"],
-        lambda batch_size: (),
-        _make_act(network, count_actions(spec), epsilon, keep_log_prob),
+        network.initial_memory if recurrent else lambda batch_size: (),
+        make_epsilon_greedy(config, network, count_actions(spec), keep),
         functools.partial(_learn, parts),
-        ReplaySpec(sequence_length=config.n_step + 1, batch_size=config.batch_size),
-        values=lambda params, observation, memory, is_first: network.apply(params, observation),
+        ReplaySpec(sequence_length=length, batch_size=config.batch_size),
+        values=lambda *inputs: apply_step(network, *inputs)[0],
         schedules=schedules,
+        sees=("action_mask",) if spec.action_mask else (),
     )
 
 
@@ -199,35 +219,13 @@ class _Learner(NamedTuple):
     """Arguments of `make_value_agent` without None. follow: the update of the default target."""
 
     config: ValueConfig
-    network: Network
+    network: Network | RecurrentQNetwork
     loss_function: LossFunction
+    takes_key: bool
     optimizer: optax.GradientTransformation
     target: Target
     follow: Callable[[Any, Any, jax.Array], Any]
     auxiliary: Auxiliary | None
-
-
-def _make_act(
-    network: Network, num_actions: int, epsilon: optax.Schedule, keep_log_prob: bool
-) -> Act:
-    def act(params: Params, inputs: ActInput, *, evaluate: bool = False) -> ActorOutput:
-        observation, memory, _, key, step = inputs
-        greedy = network.apply(params, observation).q_values.argmax(axis=-1).astype(jnp.int32)
-        if evaluate:
-            return ActorOutput(greedy, memory, jnp.zeros(greedy.shape) if keep_log_prob else ())
-        # A single call draws both: splitting the key and `randint` would make four more draws per
-        # step.
-        explore, choice = jax.random.uniform(key, (2, *greedy.shape))
-        random = jnp.minimum(choice * num_actions, num_actions - 1).astype(jnp.int32)
-        rate = epsilon(step)
-        action = jnp.where(explore < rate, random, greedy)
-        if not keep_log_prob:
-            return ActorOutput(action, memory, ())
-        # A random action may equal the greedy one; among ties the first action is greedy.
-        probability = rate / num_actions + (1.0 - rate) * (action == greedy)
-        return ActorOutput(action, memory, jnp.log(probability))
-
-    return act
 
 
 def _init(parts: _Learner, key: jax.Array) -> LearnerState:
@@ -241,38 +239,77 @@ def _init(parts: _Learner, key: jax.Array) -> LearnerState:
 
 
 def _own_loss(
-    parts: _Learner, params: Params, target_params: Any, steps: Step, weights: jax.Array
-) -> tuple[jax.Array, tuple[ValueLoss, dict[str, jax.Array], Any]]:
-    """Return the loss of the q-network, and (its parts, metrics, no auxiliary state)."""
-    each = parts.loss_function(parts.network, params, target_params, steps)
+    parts: _Learner,
+    params: Params,
+    target_params: Any,
+    steps: Step,
+    weights: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array], Any]]:
+    """Return the loss of the q-network, and (priorities [B], metrics, no auxiliary state)."""
+    network, batch = parts.network, len(weights)
+    given = network, params, target_params, steps
+    if isinstance(network, RecurrentQNetwork):
+        given = cut_windows(network, parts.config, params, target_params, steps)
+        weights = jnp.repeat(weights, len(given.steps.reward) // batch)
+    elif not isinstance(steps.action_mask, tuple):
+        given = _masked(network, params, target_params, steps)
+    keys = (jax.random.fold_in(key, 1),) if parts.takes_key else ()
+    each = parts.loss_function(*given, *keys)
     shapes = dict.fromkeys(_LOSS_FIELDS, weights.shape)
     check_fields(each, ValueLoss, shapes, parts.loss_function, hint=_PER_SEQUENCE)
     check_metrics(each.metrics, parts.loss_function)
     loss = losses.masked_mean(each.loss * weights, each.mask)
     q_value = losses.masked_mean(each.q_value, each.mask)
-    return loss, (each, {"loss": loss, "q_value": q_value, **each.metrics}, ())
+    priority = each.priority * each.mask
+    if isinstance(network, RecurrentQNetwork):
+        priority = mix_priorities(priority, each.mask, parts.config.priority_share, batch)
+    return loss, (priority, {"loss": loss, "q_value": q_value, **each.metrics}, ())
+
+
+def _masked(
+    network: Network, params: Params, target_params: Any, steps: Step
+) -> tuple[Network, Params, Any, Step]:
+    """Return the arguments of a loss whose network masks the illegal actions of each step.
+
+    An observation becomes the number of its step, from which the network finds observation and
+    mask.
+    """
+    numbers = jnp.arange(steps.reward.size).reshape(steps.reward.shape)
+    seen, mask = (
+        x.reshape(steps.reward.size, *x.shape[2:]) for x in (steps.observation, steps.action_mask)
+    )
+
+    def apply(params: Params, number: jax.Array, *inputs: jax.Array) -> Any:
+        return mask_outputs(network.apply(params, seen[number], *inputs), mask[number])
+
+    cut = steps._replace(observation=numbers, action_mask=())
+    return Network(network.init, apply), params, target_params, cut
 
 
 def _loss(
     parts: _Learner, params: Params, target_params: Any, batch: Batch, aux: Any, key: jax.Array
-) -> tuple[jax.Array, tuple[ValueLoss, dict[str, jax.Array], Any]]:
-    """Return the loss of all parameters, and (that of the q-network, metrics, auxiliary state)."""
+) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array], Any]]:
+    """Return the loss of all parameters, and (priorities [B], metrics, auxiliary state)."""
     if parts.auxiliary is None:
-        return _own_loss(parts, params, target_params, batch.steps, batch.weights)
+        return _own_loss(parts, params, target_params, batch.steps, batch.weights, key)
     function = parts.auxiliary.loss
     other = function(params, target_params, batch.steps, aux, key)
     shapes = {"loss": batch.weights.shape}
     if jnp.ndim(getattr(other, "bonus", 0.0)):
         shapes["bonus"] = batch.steps.reward.shape
+    if jnp.ndim(getattr(other, "weight", 1.0)):
+        shapes["weight"] = batch.weights.shape
     check_fields(other, AuxiliaryLoss, shapes, function, hint=_PER_SEQUENCE)
     check_metrics(other.metrics, function)
     steps, bonus = batch.steps, jax.lax.stop_gradient(other.bonus)
     steps = steps._replace(reward=steps.reward + bonus)
-    own = params["q"], target_params["q"], steps, batch.weights
-    loss, (each, metrics, _) = _own_loss(parts, *own)
+    weights = batch.weights * jax.lax.stop_gradient(other.weight)
+    own = params["q"], target_params["q"], steps, weights, key
+    loss, (priority, metrics, _) = _own_loss(parts, *own)
     added = jnp.mean(other.loss * batch.weights)
     metrics = {**metrics, "loss": loss + added, "auxiliary_loss": added, **other.metrics}
-    return loss + added, (each, metrics, other.aux)
+    return loss + added, (priority, metrics, other.aux)
 
 
 def _move_target(parts: _Learner, params: Params, target_params: Any, steps: jax.Array) -> Any:
@@ -288,38 +325,27 @@ def _learn(
     def loss(params: Params) -> Any:
         return _loss(parts, params, state.target_params, batch, state.aux, key)
 
-    gradients, (each, metrics, aux) = jax.grad(loss, has_aux=True)(state.params)
+    gradients, (priority, metrics, aux) = jax.grad(loss, has_aux=True)(state.params)
     updates, opt_state = parts.optimizer.update(gradients, state.opt_state, state.params)
     params: Any = optax.apply_updates(state.params, updates)
     steps = state.steps + 1
     targets = _move_target(parts, params, state.target_params, steps)
     if parts.config.max_gradient_norm is not None:  # it costs 5 % of a small step on a CPU
         metrics = {**metrics, "gradient_norm": optax.tree.norm(gradients)}
-    output = LearnOutput(metrics, each.priority * each.mask)
-    return LearnerState(params, targets, opt_state, steps, aux), output
-
-
-def learning_rate(config: ValueConfig) -> optax.Schedule:
-    """The learning rate after a number of gradient steps: constant, or with linear decay."""
-    start, end = config.learning_rate, config.final_learning_rate
-    if end is None:
-        return lambda count: start
-    return optax.linear_schedule(start, end, config.learning_rate_steps)
+    return LearnerState(params, targets, opt_state, steps, aux), LearnOutput(metrics, priority)
 
 
 def make_optimizer(config: ValueConfig) -> optax.GradientTransformation:
     """Adam, with linear decay of the learning rate and gradient clipping if configured."""
-    constant = config.final_learning_rate is None
-    rate = config.learning_rate if constant else learning_rate(config)
-    adam = optax.adam(rate, eps=config.adam_epsilon)
-    if config.max_gradient_norm is None:
-        return adam
-    return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), adam)
+    return with_schedule(config, functools.partial(optax.adam, eps=config.adam_epsilon))
 
 
 def huber(error: jax.Array, delta: float) -> jax.Array:
     """Huber loss of errors [B]; half the squared error if delta is 0."""
-    delta = jnp.inf if isinstance(delta, (int, float)) and delta == 0 else delta
+    if isinstance(delta, (int, float)):
+        delta = delta or jnp.inf
+    else:  # a traced value
+        delta = jnp.where(delta == 0, jnp.inf, delta)
     return losses.batched(losses.huber_loss, delta=delta)(error)
 
 

@@ -19,6 +19,8 @@ from bellmax.envs.errors import making
 from bellmax.envs.host.base import HostEnvironment
 from bellmax.envs.options import check_arguments, load_callable, nearest
 
+# Arguments of `from_gymnasium`, which options of a task may have too.
+_OF_ADAPTER = ("observation_key", "action_mask")
 # JAX suites whose environment objects an adapter takes, and others.
 _SUITES = ("gymnax", "brax", "craftax", "xminigrid")
 _NO_ADAPTER = ("jumanji", "mujoco_playground", "navix", "pgx")
@@ -59,13 +61,11 @@ def call(name: str, options: dict[str, Any]) -> Any:
 
 
 def _of_factory(factory: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    """The options without `observation_key`, if the factory has no argument of that name."""
+    """The options without those of Gymnasium's adapter that the factory has no argument for."""
     parameters = _parameters(factory)
-    if parameters is None or "observation_key" in parameters:
+    if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return options
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return options
-    return {k: v for k, v in options.items() if k != "observation_key"}
+    return {k: v for k, v in options.items() if k in parameters or k not in _OF_ADAPTER}
 
 
 def _parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
@@ -142,8 +142,7 @@ def make_host(name: str, options: dict[str, Any], *, render: bool = False) -> Ho
         raise UserError(must("env.timeout", allowed, "one", "only host environments have one"))
     if kind == "gymnasium":
         ours = options.keys() - _of_factory(_load(name), options).keys()
-        key = options["observation_key"] if ours else None
-        return from_gymnasium(made, name, observation_key=key)
+        return from_gymnasium(made, name, **{key: options[key] for key in ours})
     if kind == "dm_env":
         close(made)  # `from_dm_env` calls the factory again for every seed
         with making(name, options):

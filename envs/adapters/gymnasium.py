@@ -21,6 +21,7 @@ def make(
     *,
     render: bool = False,
     observation_key: str | int | None = None,
+    action_mask: bool = False,
     **options: Any,
 ) -> "GymnasiumTask":
     """Makes a task that is registered with Gymnasium, without Gymnasium's checking wrappers.
@@ -30,6 +31,7 @@ def make(
         it.
       render: whether the task can draw pictures.
       observation_key: the entry of a Dict observation that the agent sees.
+      action_mask: whether info["action_mask"] of the task says which actions are legal.
       **options: arguments of gymnasium.make, such as max_episode_steps, and of the task.
 
     Raises:
@@ -45,11 +47,15 @@ def make(
         with making(name, options):
             _check_options(gymnasium, name, spec, options)
             env = gymnasium.make(spec, disable_env_checker=True, **options | drawing)
-    return from_gymnasium(env, name, observation_key=observation_key)
+    return from_gymnasium(env, name, observation_key=observation_key, action_mask=action_mask)
 
 
 def from_gymnasium(
-    env: Any, name: str, *, observation_key: str | int | None = None
+    env: Any,
+    name: str,
+    *,
+    observation_key: str | int | None = None,
+    action_mask: bool = False,
 ) -> "GymnasiumTask":
     """Wraps a gymnasium.Env as a host environment.
 
@@ -57,6 +63,7 @@ def from_gymnasium(
       env: the environment, in any wrappers except automatic resets.
       name: name in the spec and in messages.
       observation_key: the entry of a Dict observation that the agent sees.
+      action_mask: whether info["action_mask"] says which actions are legal.
 
     Raises:
       UserError: bellmax does not support its spaces.
@@ -66,7 +73,9 @@ def from_gymnasium(
     action = convert_action(env.action_space, name)
     with without_warnings():
         time_limit = getattr(env.spec, "max_episode_steps", None)
-    spec = EnvSpec(name, observation.spec, action.spec, time_limit)
+    if not isinstance(action_mask, bool):
+        raise UserError(must("env.options.action_mask", "true or false", repr(action_mask)))
+    spec = EnvSpec(name, observation.spec, action.spec, time_limit, action_mask=action_mask)
     return GymnasiumTask(env, spec, observation, action)
 
 
@@ -83,21 +92,30 @@ class GymnasiumTask:
         result = self.env.reset(seed=seed)
         if not isinstance(result, tuple) or len(result) != 2:
             raise self._interface("reset", "(observation, info)", result)
-        return opening(self.observation.convert(result[0]))
+        return opening(self.observation.convert(result[0]), self._mask(result[1]))
 
     def step(self, action: np.ndarray) -> HostTimeStep:
         result = self.env.step(self.action.convert(action))
         if type(result) is not tuple or len(result) != 5:
             allowed = "(observation, reward, terminated, truncated, info)"
             raise self._interface("step", allowed, result)
-        observation, reward, terminated, truncated, _ = result
+        observation, reward, terminated, truncated, info = result
         observation = self.observation.convert(observation)
         if type(terminated) is not bool or type(truncated) is not bool:
             terminated = as_flag(terminated, "terminated", self.spec.name)
             truncated = as_flag(truncated, "truncated", self.spec.name)
         if type(reward) is not float:
             reward = as_reward(reward, self.spec.name)
-        return HostTimeStep(observation, reward, terminated, truncated and not terminated)
+        truncated = truncated and not terminated
+        return HostTimeStep(observation, reward, terminated, truncated, self._mask(info))
+
+    def _mask(self, info: Any) -> Any:
+        if not self.spec.action_mask:
+            return ()
+        if "action_mask" not in info:
+            where, hint = f"info of {self.spec.name}", "leave out env.options.action_mask"
+            raise UserError(must(where, "the key 'action_mask'", list(info), hint, verb="have"))
+        return info["action_mask"]
 
     def _interface(self, where: str, allowed: str, result: Any) -> UserError:
         came = (
@@ -175,5 +193,5 @@ def _check_options(gymnasium: Any, name: str, spec: Any, options: dict[str, Any]
     parameters = inspect.signature(creator).parameters.values()
     if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
         taken = [parameter.name for parameter in parameters]
-        own = ["max_episode_steps", "observation_key", "render_mode"]
+        own = ["action_mask", "max_episode_steps", "observation_key", "render_mode"]
         check_options(name, options, [*own, *(word for word in taken if word not in own)])

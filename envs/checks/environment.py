@@ -151,6 +151,10 @@ def _check_step(where: str, ts: Any, spec: EnvSpec) -> list[str]:
         "truncated": ((), np.dtype(bool)),
     }
     problems = []
+    if isinstance(spec.action, specs.DiscreteArray) and spec.action_mask:
+        wanted["action_mask"] = ((spec.action.num_values,), np.dtype(bool))
+    elif not isinstance(ts.action_mask, tuple):
+        problems.append(f"{where}: it has an action_mask, but the spec does not announce it.")
     for name, (shape, dtype) in wanted.items():
         value = getattr(ts, name)
         if not isinstance(value, jax.Array):

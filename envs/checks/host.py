@@ -6,7 +6,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax.envs.base import EnvSpec
-from bellmax.envs.checks.rollout import at_entry, widened_bounds
+from bellmax.envs.checks.rollout import NO_ACTION, at_entry, widened_bounds
 from bellmax.envs.errors import described
 from bellmax.envs.host.base import HostBatch, HostTimeStep
 
@@ -35,7 +35,10 @@ def check_batch(batch: HostBatch, *, seed: int) -> list[str]:
         problems.update(dict.fromkeys(_check_first(first, batch)))
         where = "step"
         length, over = np.zeros(batch.num_envs, int), np.zeros(batch.num_envs, bool)
-        for action in actions:
+        ts = first
+        for i, action in enumerate(actions):
+            if batch.spec.action_mask:
+                action = actions[i] = _legal_actions(ts.action_mask, rng).astype(action.dtype)
             faults = sum(batch.faults.values())
             ts, is_first = batch.step(action)
             faulted = sum(batch.faults.values()) > faults
@@ -74,6 +77,11 @@ def sample_actions(spec: specs.Array, count: int, rng: np.random.Generator) -> n
     return np.clip(drawn, low, high).astype(np.float32)
 
 
+def _legal_actions(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One random legal action for each row of a mask [N, A]."""
+    return np.argmax(np.where(mask, rng.random(mask.shape), -1.0), axis=1)
+
+
 def _check_first(ts: Any, batch: HostBatch) -> list[str]:
     if problems := _check_leaves("reset", ts, batch):
         return problems
@@ -96,6 +104,8 @@ def _check_leaves(where: str, ts: Any, batch: HostBatch) -> list[str]:
         "terminated": ((), "b", "bool"),
         "truncated": ((), "b", "bool"),
     }
+    if isinstance(batch.spec.action, specs.DiscreteArray) and batch.spec.action_mask:
+        wanted["action_mask"] = ((batch.spec.action.num_values,), "b", "bool")
     problems = []
     for name, (shape, kind, dtype) in wanted.items():
         value = getattr(ts, name)
@@ -126,6 +136,8 @@ def _check_values(where: str, ts: HostTimeStep, spec: EnvSpec) -> list[str]:
             f"{where}: terminated and truncated are both True; a termination at the time limit is "
             "only a termination."
         )
+    if spec.action_mask and not np.all(ts.terminated | ts.action_mask.any(axis=1)):
+        problems.append(f"{where}: {NO_ACTION}")
     if not np.isfinite(ts.reward).all():
         problems.append(f"{where}: a reward is not finite.")
     elif spec.reward_range is not None and where == "step":

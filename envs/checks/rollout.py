@@ -11,11 +11,15 @@ from bellmax.envs.base import Environment, EnvSpec, TimeStep
 
 _NUM_ENVS, _NUM_STEPS = 4, 256
 _MAX_LIMIT_STEPS = 5_000  # longer time limits are not verified
+NO_ACTION = "action_mask allows no action although the episode has not terminated."
 _TOLERANCE = 1e-5  # relative, for bounds: a float32 cosine may round to slightly above 1
 
 
-def sample_action(spec: specs.Array, key: jax.Array) -> jax.Array:
-    """A random action, as `sample_actions` of host environments draws them."""
+def sample_action(spec: specs.Array, key: jax.Array, mask: Any = ()) -> jax.Array:
+    """A random action, legal by the mask, as `sample_actions` of host environments draws them."""
+    if not isinstance(mask, tuple):
+        drawn = jnp.where(mask, jax.random.uniform(key, mask.shape, jnp.float32), -1.0)
+        return jnp.argmax(drawn).astype(spec.dtype)
     if isinstance(spec, specs.DiscreteArray):
         return jax.random.randint(key, (), 0, spec.num_values, spec.dtype)
     low, high = -1.0, 1.0
@@ -34,22 +38,24 @@ def check_rollout(env: Environment, spec: EnvSpec, key: jax.Array) -> list[str]:
     steps = max(_NUM_STEPS, (limit or 0) + 2)
 
     def body(carry, key):
-        state, time = carry
+        state, time, mask = carry
         action_key, step_key = jax.random.split(key)
-        stepped, ts = env.step(state, sample_action(spec.action, action_key), step_key)
-        fresh, _ = env.reset(step_key)
+        stepped, ts = env.step(state, sample_action(spec.action, action_key, mask), step_key)
+        fresh, opening = env.reset(step_key)
         over = ts.terminated | ts.truncated
         overdue = jnp.zeros((), bool) if limit is None else ~over & (time + 1 >= limit)
-        new = jax.tree.map(lambda f, s: jnp.where(over | overdue, f, s), fresh, stepped)
+        resets = over | overdue
+        after = (fresh, opening.action_mask), (stepped, ts.action_mask)
+        new, mask = jax.tree.map(lambda f, s: jnp.where(resets, f, s), *after)
         seen = {**_summary(ts, spec), "overdue": overdue}
-        return (new, jnp.where(over | overdue, 0, time + 1)), seen
+        return (new, jnp.where(resets, 0, time + 1), mask), seen
 
     @jax.jit
     @jax.vmap
     def rollout(key):
         reset_key, steps_key = jax.random.split(key)
         state, first = env.reset(reset_key)
-        carry = (state, jnp.zeros((), jnp.int32))
+        carry = (state, jnp.zeros((), jnp.int32), first.action_mask)
         _, seen = jax.lax.scan(body, carry, jax.random.split(steps_key, steps))
         return _summary(first, spec), seen
 
@@ -84,6 +90,7 @@ def _summary(ts: TimeStep, spec: EnvSpec) -> dict[str, jax.Array]:
         "reward": ts.reward,
         "terminated": ts.terminated,
         "truncated": ts.truncated,
+        "stuck": ~ts.terminated & ~jnp.any(ts.action_mask) if spec.action_mask else ~finite & False,
     }
 
 
@@ -115,6 +122,8 @@ def _in_words(where: str, seen: dict[str, Any], spec: EnvSpec) -> list[str]:
             f"{where}: terminated and truncated are both True; a termination at the time limit is "
             "only a termination."
         )
+    if np.any(seen["stuck"]):
+        problems.append(f"{where}: {NO_ACTION}")
     reward = seen["reward"]
     if not np.all(np.isfinite(reward)):
         problems.append(f"{where}: a reward is not finite.")

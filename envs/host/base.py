@@ -18,12 +18,14 @@ class HostTimeStep(NamedTuple):
     reward: [] float, what the action earned; 0 at a reset.
     terminated: [] bool, the task ended here: the value of this observation is 0.
     truncated: [] bool, a time limit cut the episode here: bootstrap from this observation.
+    action_mask: [A] bool, which actions are legal; () unless the spec has `action_mask`.
     """
 
     observation: Any
     reward: Any
     terminated: Any
     truncated: Any
+    action_mask: Any = ()
 
 
 class HostEnvironment(Protocol):
@@ -80,9 +82,9 @@ class Conversion(NamedTuple):
     convert: Callable[[Any], Any]
 
 
-def opening(observation: Any) -> HostTimeStep:
+def opening(observation: Any, action_mask: Any = ()) -> HostTimeStep:
     """The HostTimeStep of a reset with this observation."""
-    return HostTimeStep(observation, 0.0, terminated=False, truncated=False)
+    return HostTimeStep(observation, 0.0, False, False, action_mask)
 
 
 def within(dtype: Any, low: Any, high: Any) -> Callable[[Any], np.ndarray]:

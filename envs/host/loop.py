@@ -12,7 +12,7 @@ from bellmax import UserError, must
 from bellmax.envs.errors import described
 from bellmax.envs.host.base import HostEnvironment, HostTimeStep, within
 from bellmax.envs.host.process import ProcessEnvironment
-from bellmax.envs.host.values import LARGEST, as_flag, as_reward, not_finite
+from bellmax.envs.host.values import LARGEST, as_flag, as_mask, as_reward, not_finite
 from bellmax.envs.validation import check_spec
 
 if TYPE_CHECKING:
@@ -94,8 +94,9 @@ class LoopBatch:
         """Starts an episode in every task; the same seed, 0 or more, gives the same streams."""
         self._begin(seed)
         seeds = [task_seed(seed, i) for i in range(self.num_envs)]
-        observation = self._call([True] * self.num_envs, seeds)[0]
-        return HostTimeStep(observation, np.zeros(self.num_envs, np.float32), self._no, self._no)
+        observation, answers, *_ = self._call([True] * self.num_envs, seeds)
+        zeros, mask = np.zeros(self.num_envs, np.float32), self._masks(answers)
+        return HostTimeStep(observation, zeros, self._no, self._no, mask)
 
     def step(self, action: np.ndarray) -> tuple[HostTimeStep, np.ndarray]:
         """Steps every task; action: [N, ...]. A task whose episode has ended is reset instead."""
@@ -131,7 +132,18 @@ class LoopBatch:
         if True in terminated or True in truncated:
             flags = np.array(terminated), np.array(truncated)
             self._over = [a or b for a, b in zip(terminated, truncated, strict=True)]
-        return HostTimeStep(observation, reward, *flags), is_first
+        return HostTimeStep(observation, reward, *flags, self._masks(answers)), is_first
+
+    def _masks(self, answers: Sequence[HostTimeStep]) -> Any:
+        """Action masks [N, A], or () for a task without.
+
+        Raises:
+          UserError: a mask has another form.
+        """
+        if not self.spec.action_mask:
+            return ()
+        count, name = self.spec.action.num_values, self.spec.name  # type: ignore[attr-defined]
+        return np.array([as_mask(ts.action_mask, count, name) for ts in answers])
 
     def render(self) -> np.ndarray:
         """Draws task 0, [H, W, 3] uint8."""

@@ -42,6 +42,22 @@ def as_flag(value: Any, field: str, name: str) -> bool:
     return bool(array.reshape(()))
 
 
+def as_mask(value: Any, count: int, name: str) -> np.ndarray:
+    """Return an action mask as an array [A] of bools; zeros and ones are taken.
+
+    Args:
+      value: the mask. count: A. name: of the task.
+
+    Raises:
+      UserError: it is something else.
+    """
+    array = _array(value)
+    kind, known = array.dtype.kind, array.shape == (count,)
+    if not known or kind not in "bui" or (kind != "b" and not np.isin(array, (0, 1)).all()):
+        raise UserError(must(f"action_mask of {name}", f"{count} bools", _shown(value)))
+    return array.astype(bool)
+
+
 def not_finite(observation: np.ndarray, reward: float) -> str:
     """Return which entries of an observation, [...], or that the reward is not finite, in words."""
     if not -LARGEST <= reward <= LARGEST:

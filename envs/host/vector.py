@@ -119,6 +119,7 @@ class HostVector:
             truncated=truncated,
             episode_return=returns,
             episode_length=length,
+            action_mask=ts.action_mask,
         )
 
     def _stack(self, newest: np.ndarray, is_first: np.ndarray) -> np.ndarray:

@@ -10,10 +10,11 @@ from bellmax.agents import Memory, Outcome
 from bellmax.envs import HostVector, Step, VectorTimeStep
 from bellmax.launch.runners.base import HostRollout, PolicyInputs, RolloutSums
 
-# act(observation [E, ...], memory, is_first [E], now) -> (observation as the agent saw it, action,
-# memory, behaviour), [E, ...] each, as in ActorOutput; `now` is the vector step. The result is a
-# plain tuple, because creating a NamedTuple at each step is slow.
-Act = Callable[[Any, Memory, Any, int], tuple[Any, Any, Memory, Any]]
+# act(observation [E, ...], memory, is_first [E], now, *extras) -> (observation as the agent saw it,
+# action, memory, behaviour), [E, ...] each, as in ActorOutput; `now` is the vector step, and
+# extras are what the agent's `sees` names. The result is a plain tuple, because creating a
+# NamedTuple at each step is slow.
+Act = Callable[..., tuple[Any, Any, Memory, Any]]
 
 
 class Collector(Protocol):
@@ -60,6 +61,7 @@ class Actor:
       observes: whether the agent has `observe`, which needs outcomes.
       normalised: whether the agent's observations are normalised.
       frames: whether rollouts contain only the newest frame of each observation.
+      sees: as in `Agent`.
       seed: seed of the environments.
       seen: if this actor replaces another one, the last time step [E, ...] of that one. It becomes
         the first time step of this actor, and its transition is masked. None for a new actor.
@@ -74,12 +76,14 @@ class Actor:
         observes: bool,
         normalised: bool,
         frames: bool = False,
+        sees: tuple[str, ...] = (),
         seed: int,
         seen: VectorTimeStep | None = None,
     ):
         self._env = env
         self._bind, self._length = bind, length
         self._observes, self._normalised, self._frames = observes, normalised, frames
+        self._sees, self._masked = sees, env.spec.action_mask
         opening = env.reset(seed)
         self._seen, self._frame = opening, env.frame
         self._opening = None
@@ -108,10 +112,11 @@ class Actor:
     ) -> tuple[HostRollout, RolloutSums]:
         """Take L vector steps, the first with number `now`; memory [E, ...] is that before it."""
         act, seen, before = self._bind(policy), self._seen, memory
-        rows = [seen[1:]]  # without observations, which would allocate memory at each step
-        observations, actions, behaviours, memories, raw = [], [], [], [], []
+        rows = [seen[1:8]]  # without observations, which would allocate memory at each step
+        observations, actions, behaviours, memories, raw, masks = [], [], [], [], [], []
         for i in range(self._length):
-            acted = act(seen.observation, memory, seen.is_first, now + i)
+            extras = [getattr(seen, name) for name in self._sees]
+            acted = act(seen.observation, memory, seen.is_first, now + i, *extras)
             observation, action, memory, behaviour = acted
             actions.append(np.asarray(action))
             behaviours.append(behaviour)
@@ -121,6 +126,8 @@ class Actor:
                 observations.append(observation if self._normalised else seen.observation)
             if self._normalised:
                 raw.append(seen.observation)
+            if self._masked:
+                masks.append(seen.action_mask)
             if self._observes:
                 memories.append(memory)
             if self._opening is None:
@@ -128,14 +135,15 @@ class Actor:
             else:  # a replaced actor: the action has no transition
                 seen, self._opening = self._opening, None
             self._frame = self._env.frame
-            rows.append(seen[1:])
+            rows.append(seen[1:8])
         self._seen = seen
         arrays: Any = map(np.array, zip(*rows, strict=True))
         reward, discount, is_first, is_last, _, returns, lengths = arrays
         # The action is ignored if the episode has ended or the environment is restarted.
         ignored, ended = is_last[:-1] | is_first[1:], is_last[1:]
         taken = _stack(observations), _stack(actions), reward[1:], discount[1:]
-        records = Step(*taken, is_first[:-1], ignored, _stack(behaviours))
+        own = _stack(behaviours), np.array(masks) if masks else ()
+        records = Step(*taken, is_first[:-1], ignored, *own)
         outcome = Outcome(_stack(memories), returns[1:], ended) if self._observes else ()
         number_ended = int(np.count_nonzero(ended))
         env_steps = ignored.size - int(np.count_nonzero(ignored))

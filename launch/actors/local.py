@@ -6,10 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from dm_env import specs
 
+from bellmax import UserError, must
 from bellmax.agents import ActInput, Agent, registry
-from bellmax.envs import HostVector, VectorTimeStep, agent_spec, is_pool, make_host_vector
+from bellmax.envs import (
+    EnvSpec,
+    HostVector,
+    VectorTimeStep,
+    agent_spec,
+    is_pool,
+    make_host_vector,
+)
 from bellmax.envs.statistics import normalise
 from bellmax.launch.actors.actor import Act, Actor
 from bellmax.launch.config.run_config import RunConfig
@@ -74,6 +81,7 @@ class LocalActors:
             observes=self._agent.observe is not None,
             normalised=self._normalised,
             frames=self._newest_frames,
+            sees=self._agent.sees,
             seed=seed,
             seen=seen,
         )
@@ -88,20 +96,22 @@ class LocalActors:
         memory: Any,
         is_first: Any,
         now: Any,
+        *extras: Any,
     ) -> tuple[Any, Any, Any, Any]:
         params, statistics = jax.tree.unflatten(tree, leaves)
         if self._normalised:
             observation = normalise(statistics, observation)
         key = jax.random.fold_in(jax.random.wrap_key_data(key_data, impl=key_impl), now)
         step = now * self._num_envs
-        inputs = ActInput(observation, memory, is_first, key, step)
+        seen = dict(zip(self._agent.sees, extras, strict=True))
+        inputs = ActInput(observation, memory, is_first, key, step, **seen)
         output = self._agent.act(params, inputs)
-        seen = observation if self._normalised else ()
-        return seen, output.action, output.memory, output.behaviour
+        shown = observation if self._normalised else ()
+        return shown, output.action, output.memory, output.behaviour
 
 
-def make_host_agent(config: RunConfig) -> tuple[Agent, specs.Array]:
-    """Return the agent of a run on host environments, and the spec of a raw observation.
+def make_host_agent(config: RunConfig) -> tuple[Agent, EnvSpec]:
+    """Return the agent of a run on host environments, and the spec of a raw task.
 
     One environment is made for its specs, and closed.
     """
@@ -114,8 +124,20 @@ def make_host_agent(config: RunConfig) -> tuple[Agent, specs.Array]:
     probe.close()
     spec = agent_spec(raw, reward_clip=None, normalised=config.env.normalise_observations)
     _, make_agent = registry.load(config.agent_name)
-    agent = with_precision(make_agent(config.agent, spec), config.precision)
-    return agent, raw.observation
+    agent = check_masks(make_agent(config.agent, spec), config.agent_name, spec)
+    return with_precision(agent, config.precision), raw
+
+
+def check_masks(agent: Agent, name: str, spec: EnvSpec) -> Agent:
+    """Return an agent that respects the action masks of a task, if it has them.
+
+    Raises:
+      UserError: the agent does not.
+    """
+    if spec.action_mask and "action_mask" not in agent.sees:
+        allowed, hint = f"a task without action masks for {name}", "its `act` does not see them"
+        raise UserError(must("env.name", allowed, spec.name, hint))
+    return agent
 
 
 def make_local_actors(config: RunConfig, agent: Agent, device: Any = None) -> LocalActors:

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from bellmax import UserError, must
 from bellmax.envs.options import unknown
 from bellmax.launch.cli import options as command_options
+from bellmax.launch.cli import sharing, tuning
+from bellmax.launch.cli.places import Place, folder_to_play, folder_to_train
 from bellmax.launch.config.yaml_files import is_unicode
+from bellmax.launch.distributed.remote import check_local
 from bellmax.launch.distributed.signals import interruptible
 from bellmax.launch.training.folders import (
     check_new,
@@ -24,6 +27,7 @@ from bellmax.launch.training.folders import (
 
 if TYPE_CHECKING:
     from bellmax.launch.config.run_config import RunConfig
+    from bellmax.launch.training.train import Output
 
 
 class Command(NamedTuple):
@@ -45,12 +49,13 @@ def _train(arguments: command_options.Train, overrides: Sequence[str]) -> int:
         )
     if not arguments.out:
         return _train_in_new_folder(arguments, overrides)
-    out = Path(arguments.out)
-    check_writable(out)
-    if arguments.resume and (out / "config.yaml").exists():
-        return _continue(out, arguments.source, arguments, overrides)
-    check_new(out)
-    return _train_in(out, _load(arguments, arguments.source, overrides), arguments)
+    with folder_to_train(arguments.out, arguments.coordinator) as (out, output):
+        check_writable(out)
+        if arguments.resume and (out / "config.yaml").exists():
+            return _continue(out, arguments.source, arguments, overrides, output)
+        check_new(out)
+        config = _load(arguments, arguments.source, overrides)
+        return _train_in(out, config, arguments, output)
 
 
 def _train_in_new_folder(arguments: command_options.Train, overrides: Sequence[str]) -> int:
@@ -65,19 +70,26 @@ def _train_in_new_folder(arguments: command_options.Train, overrides: Sequence[s
             out.parent.rmdir()
 
 
-def _train_in(out: Path, config: "RunConfig", arguments: command_options.Train) -> int:
+def _train_in(
+    out: Path,
+    config: "RunConfig",
+    arguments: command_options.Train,
+    output: "Output | None" = None,
+) -> int:
     _configure_jax(deterministic=arguments.deterministic)
     _join_processes(arguments)
     from bellmax.launch.training.train import train
 
     with interruptible(lambda: _how_to_continue(out)):
-        return train(config, out, arguments.actors, continues=arguments.resume)
+        report = {} if output is None else {"output": output}
+        return train(config, out, arguments.actors, continues=arguments.resume, **report)
 
 
 def _resume(arguments: command_options.Resume, overrides: Sequence[str]) -> int:
-    run = run_folder(arguments.run)
-    check_writable(run)
-    return _continue(run, str(run), arguments, overrides)
+    with folder_to_train(arguments.run, arguments.coordinator) as (folder, output):
+        run = run_folder(str(folder))
+        check_writable(run)
+        return _continue(run, str(run), arguments, overrides, output)
 
 
 def _continue(
@@ -85,6 +97,7 @@ def _continue(
     source: str,
     arguments: command_options.Train | command_options.Resume,
     overrides: Sequence[str],
+    output: "Output | None",
 ) -> int:
     """Resume a run with the configuration of `source` and the overrides."""
     from bellmax.launch.config.options import read_overrides
@@ -92,19 +105,22 @@ def _continue(
     check_steps(run, read_overrides(overrides).get("steps"))
     config = _load(arguments, source, overrides)
     if is_finished(run, config.steps, config.env.num_envs * config.rollout_length):
-        print(f"{run} has taken its {config.steps:,} steps already; raise --steps to train on")
+        name = output.shown(str(run)) if output else run
+        print(f"{name} has taken its {config.steps:,} steps already; raise --steps to train on")
         sys.stdout.flush()
     _configure_jax(deterministic=arguments.deterministic)
     _join_processes(arguments)
     from bellmax.launch.training.train import resume
 
     with interruptible(lambda: _how_to_continue(run)):
-        return resume(run, config, arguments.actors)
+        report = {} if output is None else {"output": output}
+        return resume(run, config, arguments.actors, **report)
 
 
 def _sweep(arguments: command_options.Sweep, overrides: Sequence[str]) -> int:
     if not arguments.out:
         raise UserError(must("--out", "the folder of the sweep", "nothing", "give --out DIR"))
+    check_local(arguments.out, "--out")
     out = Path(arguments.out)
     check_writable(out, "the folder of a sweep")
     from bellmax.launch.studies.sweep.jobs import sweep
@@ -113,7 +129,11 @@ def _sweep(arguments: command_options.Sweep, overrides: Sequence[str]) -> int:
 
 
 def _evaluate(arguments: command_options.Evaluate) -> int:
-    run = run_folder(arguments.run)
+    with folder_to_play(arguments.run) as place:
+        return _evaluate_in(place.folder, arguments)
+
+
+def _evaluate_in(run: Path, arguments: command_options.Evaluate) -> int:
     if arguments.robust:
         return _evaluate_robust(arguments, run)
     for name in ("box", "parameter", "points", "upper_end", "out"):
@@ -157,7 +177,12 @@ def _evaluate_robust(arguments: command_options.Evaluate, run: Path) -> int:
 
 
 def _record(arguments: command_options.Record) -> int:
-    run, out = run_folder(arguments.run), _path(arguments.out)
+    with folder_to_play(arguments.run) as place:
+        return _record_in(place, arguments)
+
+
+def _record_in(place: Place, arguments: command_options.Record) -> int:
+    run, out = place.folder, _path(arguments.out)
     check_writable(out.parent if out else run, "the folder of a video")
     _configure_jax()
     from bellmax.launch.studies.record import record_run
@@ -170,14 +195,20 @@ def _record(arguments: command_options.Record) -> int:
         out=out,
         fps=arguments.fps,
         max_steps=arguments.max_steps,
+        log=arguments.log,
         trust=arguments.trust,
-        say=print,
+        say=lambda sentence: print(place.shown(sentence)),
     )
     return 0
 
 
 def _plot(arguments: command_options.Plot) -> int:
-    runs = [run_folder(run) for run in arguments.runs]
+    with contextlib.ExitStack() as stack:
+        places = [stack.enter_context(folder_to_play(run)) for run in arguments.runs]
+        return _plot_in(places, arguments)
+
+
+def _plot_in(places: list[Place], arguments: command_options.Plot) -> int:
     from bellmax.launch.reporting.plot import plot_runs
     from bellmax.launch.reporting.plot_options import read_look
 
@@ -192,14 +223,16 @@ def _plot(arguments: command_options.Plot) -> int:
         pdf=arguments.pdf,
         log_scale=arguments.log_scale,
     )
+    runs = [place.folder for place in places]
     for path in plot_runs(runs, _path(arguments.out), look=look, **metric):
-        print(path)
+        print(places[0].shown(str(path)))
     return 0
 
 
 def _merge(arguments: command_options.Merge) -> int:
     if not arguments.out:
         raise UserError("name the folder of the merged policy with --out DIR")
+    check_local(arguments.out, "--out")
     runs, out = [run_folder(run) for run in arguments.runs], Path(arguments.out)
     if len(runs) < 2:
         raise UserError(must("RUN", "given twice or more", runs[0], "`bellmax merge A B`"))
@@ -282,6 +315,7 @@ def _doctor(arguments: command_options.Doctor) -> int:
 
 
 def _path(name: str | None) -> Path | None:
+    check_local(name or "", "--out")
     return Path(name) if name else None
 
 
@@ -339,10 +373,14 @@ COMMANDS = {
     "train": Command(command_options.Train, _train, overrides=True),
     "resume": Command(command_options.Resume, _resume, overrides=True),
     "sweep": Command(command_options.Sweep, _sweep, overrides=True),
+    "tune": Command(command_options.Tune, tuning.tune, overrides=True),
     "evaluate": Command(command_options.Evaluate, _evaluate),
     "record": Command(command_options.Record, _record),
     "plot": Command(command_options.Plot, _plot),
     "merge": Command(command_options.Merge, _merge),
+    "export": Command(command_options.Export, sharing.export),
+    "push": Command(command_options.Push, sharing.push),
+    "pull": Command(command_options.Pull, sharing.pull),
     "list": Command(command_options.List, _list),
     "show-config": Command(command_options.ShowConfig, _show_config, overrides=True),
     "schema": Command(command_options.Schema, _schema),

@@ -10,9 +10,11 @@ _TASKS = {
     "bellmax/CartPole": "balance a pole, 2 actions",
     "bellmax/Catch": "catch a falling ball, 3 actions",
     "bellmax/DeepSea": "deep exploration on a grid, 2 actions",
+    "bellmax/Gamble": "two steps whose best policy depends on the objective, 2 actions",
     "bellmax/NoisyGrid": "a grid with a noisy screen, 5 actions",
     "bellmax/Pendulum": "swing a pendulum up, continuous actions",
     "bellmax/PixelCatch": "Catch as images, 3 actions",
+    "bellmax/TicTacToe": "against a random opponent, legal actions shown, 9 actions",
     "bellmax/TwoStateChain": "two states with exact answers, 2 actions",
 }
 _SUITES = {

@@ -58,8 +58,9 @@ class Where:
     process: int | None = option("I")
     # Ray processes step the environments: ray on this machine, or ray://HOST:PORT.
     actors: str | None = option("ADDRESS")
-    # A logger of your own in addition to those of the configuration; can be repeated.
-    logger: tuple[str, ...] = option("MODULE:FACTORY", ())
+    # A logger in addition to those of the configuration: csv, trackio=PROJECT, mlflow=EXPERIMENT,
+    # or module:factory of your own; can be repeated.
+    logger: tuple[str, ...] = option("LOGGER", ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,24 @@ class Sweep(Overridden):
     out: _Text | None = option("DIR")
     # Runs at once on this machine, ray, or ray://HOST:PORT for a cluster; default: 1.
     jobs: str = option("N", "1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tune(Overridden):
+    """Search for the best values of keys: --space FILE."""
+
+    # YAML file: for each key a list of values, or {low: X, high: Y}, with log: true or step: Z.
+    space: _Text | None = option("FILE")
+    # Trials, those of earlier starts included; default: 20.
+    trials: Annotated[int, Interval(ge=1, le=10_000)] = option("N", 20)
+    # Folder of the search; an existing search is continued; default: runs/tune-PRESET.
+    out: _Text | None = option("DIR")
+    # Trials at once on this machine, ray, or ray://HOST:PORT for a cluster; default: 1.
+    jobs: str = option("N", "1")
+    # Best trials that are trained again with new seeds; default: 3.
+    check: Annotated[int, Interval(ge=1, le=1000)] = option("N", 3)
+    # Run every trial to its end, however poor its evaluations are.
+    no_pruning: bool = option(default=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +149,44 @@ class Record(OfRun):
     fps: int | None = option("N")
     # Environment steps after which an episode is cut; default: the limit of the run's evaluations.
     max_steps: Annotated[int, Ge(1)] | None = option("N")
+    # Give the video to the run's loggers too.
+    log: bool = option(default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(OfRun):
+    """Write a trained policy to a file that runs without bellmax."""
+
+    # stablehlo (default): for jax alone; onnx: for ONNX Runtime, with the extra `onnx`.
+    format: Literal["stablehlo", "onnx"] = option("FORMAT", "stablehlo")
+    # latest (default), best, or a step.
+    checkpoint: Checkpoint = option("WHICH", "latest")
+    # Seed of the learner; default: the run's first.
+    seed: int | None = option("SEED")
+    # The file; default: RUN/policy.stablehlo or RUN/policy.onnx.
+    out: _Text | None = option("FILE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """Share a run on the Hugging Face Hub."""
+
+    # The folder of a run.
+    run: str = argument("RUN")
+    # owner/name of the repository; it is made if it is missing.
+    repo: str = argument("REPO")
+    # Make a new repository private.
+    private: bool = option(default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pull:
+    """Fetch a shared run from the Hugging Face Hub."""
+
+    # owner/name of the repository, with @REVISION for a branch, tag or commit.
+    repo: str = argument("REPO")
+    # A new folder for the run; default: runs/NAME.
+    out: _Text | None = option("DIR")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from bellmax.agents import PQNConfig
+
 LOGS, EVALUATIONS, CHECKPOINTS = 20, 5, 2  # per run
 
 
@@ -29,6 +31,18 @@ def fitted(config: Any, given: set[str]) -> dict[str, Any]:
         least = getattr(agent, "horizon", 1) + 1
         length = max(least, min(max(32, least), steps // (8 * envs)))
         found |= {"rollout_length": length, "updates_per_rollout": 4 * envs // size}
+    elif isinstance(agent, PQNConfig):
+        envs = envs if "env.num_envs" in given else 32
+        length = config.rollout_length
+        if "rollout_length" not in given:
+            length = max(1, min(32, steps // (8 * envs)))
+        rows = envs * length
+        size = agent.batch_size if "agent.batch_size" in given else math.gcd(rows, 128)
+        updates = 4 * max(1, rows // size)
+        found |= {"env.num_envs": envs, "warmup_steps": 0, "rollout_length": length}
+        found |= {"agent.batch_size": size, "updates_per_rollout": updates}
+        found["agent.learning_rate_steps"] = max(1, steps // rows) * updates
+        found["agent.epsilon_steps"] = max(1, steps // 5)
     elif hasattr(agent, "random_steps"):  # continuous actions: a gradient step per step
         envs = envs if "env.num_envs" in given else 1
         if "env.name" not in given:
@@ -46,4 +60,6 @@ def fitted(config: Any, given: set[str]) -> dict[str, Any]:
 def _warmup(steps: int, agent: Any, envs: int) -> int:
     """Return `steps`, but at most 10,000, and at least the steps of a batch of sequences."""
     sequence, batch = getattr(agent, "n_step", 1) + 1, getattr(agent, "batch_size", 1)
+    if getattr(getattr(agent, "network", None), "memory", "none") != "none":
+        sequence = agent.sequence_length
     return max(min(steps, 10_000), sequence * envs, batch)

@@ -17,6 +17,7 @@ from bellmax.envs.options import did_you_mean
 from bellmax.launch.config.fitted import fitted
 from bellmax.launch.config.options import read_overrides
 from bellmax.launch.config.overrides import flatten, override
+from bellmax.launch.config.points import check_one_point, check_points
 from bellmax.launch.config.sentences import INT32, NOTHING, ConfigError, must, show
 from bellmax.launch.config.trust import check_trusted, is_of_run, modules_in
 from bellmax.launch.config.yaml_files import dump_yaml, parse_yaml, read_yaml
@@ -74,6 +75,8 @@ class RunConfig:
     seed: Annotated[int, Ge(0)] = 0
     # Independent learners in one program (seed, seed + 1, ...).
     seeds: Annotated[int, Interval(ge=1, le=65536)] = 1
+    # Numbers of the agent that one program trains in all combinations: agent.discount: [0.9, 0.99].
+    vmap: dict[str, tuple[float, ...]] = field(default_factory=dict)
     # Devices that share environments, replay and each batch.
     devices: Annotated[int, Interval(ge=1, le=65536)] = 1
     # Precision of the agent's matrix products and convolutions in float32, where the device offers
@@ -96,7 +99,7 @@ class RunConfig:
     tensorboard: bool = False
     # Weights & Biases project to report to; null reports to none.
     wandb: str | None = None
-    # Loggers of your own, each as module:factory; `--logger module:factory` adds one.
+    # Loggers: csv, trackio=PROJECT, mlflow=EXPERIMENT, or your own module:factory.
     loggers: tuple[str, ...] = ()
     # The agent's own configuration: the dataclass that `agent.name` chooses.
     agent: Any = None
@@ -201,17 +204,20 @@ def json_schema(agent: str) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **result}
 
 
-def load_to_play(run: Path, *, trust: bool = False) -> RunConfig:
+def load_to_play(run: Path, *, trust: bool = False, every_point: bool = False) -> RunConfig:
     """Return the configuration of a run with `devices` 1, to play its policies.
 
     Args:
       run: the run's folder.
       trust: whether its configuration may name code.
+      every_point: whether the run may have `vmap`.
 
     Raises:
       UserError: as in `load`.
     """
     config = load(run, trust=trust)
+    if not every_point:
+        check_one_point(run, config)
     host = dataclasses.replace(config.host, actor_device=None)
     return dataclasses.replace(config, devices=1, host=host)
 
@@ -266,25 +272,33 @@ def check_replay(
         raise UserError(must("warmup_steps", allowed, config.warmup_steps))
 
 
-def check_rollout(config: RunConfig, *, sequence_length: int, batch_size: int) -> None:
+def check_rollout(
+    config: RunConfig, *, sequence_length: int, batch_size: int, transitions: bool = False
+) -> None:
     """Raise UserError if the gradient steps of an on-policy agent do not fit the rollout.
 
     Args:
       config: the run's configuration.
       sequence_length: minimum of the agent's ReplaySpec, including the step after the rollout.
-      batch_size: environments in a batch of the agent's ReplaySpec.
+      batch_size: environments or transitions in a batch of the agent's ReplaySpec.
+      transitions: whether it counts transitions.
     """
     n, updates = config.env.num_envs, config.updates_per_rollout
     if config.rollout_length < sequence_length - 1:
         allowed = f"at least {sequence_length - 1}, as the agent learns from rollouts alone"
         raise UserError(must("rollout_length", allowed, config.rollout_length))
-    if n % batch_size:
-        allowed = f"a divisor of env.num_envs = {n}, as a batch is whole environments"
+    rows, name, what = n, f"env.num_envs = {n}", "environments"
+    if transitions:
+        rows, what = n * config.rollout_length, "transitions"
+        name = f"env.num_envs * rollout_length = {rows}"
+    if rows % batch_size:
+        reason = "split into equal batches" if transitions else "as a batch is whole environments"
+        allowed = f"a divisor of {name}, {reason}"
         raise UserError(must("agent.batch_size", allowed, batch_size))
-    if updates % (n // batch_size):
+    if updates % (rows // batch_size):
         allowed = (
-            f"a multiple of {n // batch_size} (env.num_envs = {n} over agent.batch_size = "
-            f"{batch_size}), so that all environments count alike"
+            f"a multiple of {rows // batch_size} ({name} over agent.batch_size = {batch_size}), so "
+            f"that all {what} count alike"
         )
         raise UserError(must("updates_per_rollout", allowed, updates))
 
@@ -348,6 +362,8 @@ def _from_mapping(mapping: Any, where: str) -> RunConfig:
         "agent": registry.config_class(name) if known else Any,
     }
     values = {**mapping, "agent.name": name, "agent": agent}
+    if isinstance(values.get("vmap"), Mapping):
+        values["vmap"] = flatten(values["vmap"])
     return build(RunConfig, values, where=where, types=types)
 
 
@@ -379,4 +395,6 @@ def _check(c: RunConfig, where: str) -> RunConfig:
     lines = [must(key, allowed, got) for key, (fits, allowed, got) in checks.items() if not fits]
     if lines:
         raise ConfigError(lines, where)
+    plain = {**to_dict(c), "vmap": {}}
+    check_points(c, lambda key, value: _from_mapping(override(plain, {key: value}), where))
     return c

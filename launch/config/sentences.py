@@ -11,6 +11,7 @@ import annotated_types as at
 
 import bellmax
 from bellmax import UserError
+from bellmax.agents import Traceable
 
 UNIONS = (Union, types.UnionType)
 NOTHING = object()  # marks a value that was not given
@@ -102,6 +103,8 @@ def unwrap(hint: Any) -> tuple[Any, dict[str, Any]]:
     bounds: dict[str, Any] = {}
     for item in metadata:
         for part in item if isinstance(item, at.GroupedMetadata) else [item]:
+            if isinstance(part, Traceable):
+                continue
             if not isinstance(part, at.Ge | at.Gt | at.Le | at.Lt | at.MultipleOf | at.MinLen):
                 raise TypeError(f"{part} is not a bound that bellmax checks")
             bounds |= {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}

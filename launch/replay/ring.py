@@ -73,6 +73,7 @@ class _Layout(NamedTuple):
     """Sizes of a replay: C slots, N environments, rollouts of L steps, sequences of T, stacks of S.
 
     shape: of the stored part of an observation; None stores observations in their own shape.
+    sharded: whether several devices hold the environments.
     """
 
     slots: int
@@ -81,6 +82,7 @@ class _Layout(NamedTuple):
     sequence_length: int
     frame_stack: int
     shape: tuple[int, ...] | None
+    sharded: bool
 
     @property
     def history(self) -> int:
@@ -103,6 +105,7 @@ def make_replay(
     importance_exponent: float = 0.4,
     frame_stack: int = 1,
     observation_shape: tuple[int, ...] | None = None,
+    sharded: bool = False,
 ) -> Replay:
     """Make a replay of sequences.
 
@@ -121,6 +124,7 @@ def make_replay(
         every step with `is_first`, opens an episode.
       observation_shape: shape of one observation, as the agent sees it; observations are then
         stored as vectors, with equal samples. None stores them in their own shape.
+      sharded: whether several devices hold the environments; samples are equal.
 
     Returns:
       Replay, a named tuple of pure functions.
@@ -133,7 +137,7 @@ def make_replay(
     """
     slots = capacity // (num_envs * rollout_length) * rollout_length
     shape = _frame_shape(observation_shape, frame_stack)
-    layout = _Layout(slots, num_envs, rollout_length, sequence_length, frame_stack, shape)
+    layout = _Layout(slots, num_envs, rollout_length, sequence_length, frame_stack, shape, sharded)
     _check_slots(layout, capacity)
     starts = slots * num_envs
 
@@ -228,12 +232,11 @@ def _write(state: ReplayState, steps: Step, layout: _Layout) -> Step:
 
 def _read_steps(state: ReplayState, where: jax.Array, layout: _Layout) -> Step:
     """Return the steps at `where`, [B, T], with whole observations."""
-    steps = jax.tree.map(lambda x: _read(x, where), state.storage._replace(observation=()))
-    if layout.frame_stack == 1:
-        observation = _read_observations(state, where, layout.shape)
-    else:
-        observation = _read_stacks(state, where, layout)
-    return steps._replace(observation=observation)
+    if layout.frame_stack > 1:
+        steps = _read(state.storage._replace(observation=()), where, layout)
+        return steps._replace(observation=_read_stacks(state, where, layout))
+    steps = _read(state.storage, where, layout)
+    return steps._replace(observation=_whole(steps.observation, where, layout))
 
 
 def newest_frame(steps: Step, frame_stack: int) -> Step:
@@ -247,23 +250,30 @@ def newest_frame(steps: Step, frame_stack: int) -> Step:
     return steps._replace(observation=steps.observation[..., -(size // frame_stack) :])
 
 
-def _read(storage: jax.Array, where: jax.Array) -> jax.Array:
-    """Return rows of storage [C, N, ...] at `where` (slot * N + environment), in its shape.
+def _read(storage: Any, where: jax.Array, layout: _Layout) -> Any:
+    """Return rows of storage, leaves [C, N, ...], at `where` (slot * N + environment).
 
-    Joining the two axes would copy the whole replay on a TPU, and gather it on each of several
-    devices.
+    On a CPU one index is the faster one; elsewhere, joining the two axes would copy the whole
+    replay on a TPU, and gather it on each of several devices.
     """
-    num_envs = storage.shape[1]
-    return storage[where // num_envs, where % num_envs]
+
+    def joined(storage: Any, where: jax.Array) -> Any:
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[where], storage)
+
+    def apart(storage: Any, where: jax.Array) -> Any:
+        slot, environment = where // layout.num_envs, where % layout.num_envs
+        return jax.tree.map(lambda x: x[slot, environment], storage)
+
+    if layout.sharded:
+        return apart(storage, where)
+    return jax.lax.platform_dependent(storage, where, cpu=joined, default=apart)
 
 
-def _read_observations(
-    state: ReplayState, where: jax.Array, shape: tuple[int, ...] | None
-) -> jax.Array:
-    """Return the stored parts of the observations at `where`, in their own shape."""
-    stored = state.storage.observation
-    rows = _read(stored, where)
-    return rows.reshape(*where.shape, *(stored.shape[2:] if shape is None else shape))
+def _whole(observations: jax.Array, where: jax.Array, layout: _Layout) -> jax.Array:
+    """Return stored parts of observations, [*where.shape, ...], in their own shape."""
+    if layout.shape is None:
+        return observations
+    return observations.reshape(*where.shape, *layout.shape)
 
 
 def _read_stacks(state: ReplayState, where: jax.Array, layout: _Layout) -> jax.Array:
@@ -273,13 +283,14 @@ def _read_stacks(state: ReplayState, where: jax.Array, layout: _Layout) -> jax.A
     # The sequence, and the S - 1 steps before it that hold its older frames, [B, S - 1 + T].
     window = (first + jnp.arange(-history, length)[None] * num_envs) % (slots * num_envs)
     oldest = window // num_envs == (state.cursor - state.filled) % slots
-    opens = _read(state.storage.is_first, window) | oldest
+    opens = _read(state.storage.is_first, window, layout) | oldest
     place = jnp.arange(history + length)
     opened = jax.lax.cummax(jnp.where(opens, place[None], 0), axis=1)[:, history:]
     wanted = place[:length, None] + jnp.arange(layout.frame_stack)[None]
     shown = jnp.maximum(wanted[None], opened[:, :, None])  # [B, T, S] places in the window
     slot = (first[:, :, None] + (shown - history) * num_envs) % (slots * num_envs)
-    stacks = jnp.moveaxis(_read_observations(state, slot, layout.shape), 2, -2)
+    frames = _whole(_read(state.storage.observation, slot, layout), slot, layout)
+    stacks = jnp.moveaxis(frames, 2, -2)
     # Without the barrier XLA rebuilds the stacks in each reader's loop, five times as slow.
     return jax.lax.optimization_barrier(stacks.reshape(*stacks.shape[:-2], -1))
 

@@ -1,7 +1,6 @@
-"""Loggers: TensorBoard, Weights & Biases, and the user's own."""
+"""Loggers: which a configuration names, and what they get."""
 
-import importlib
-import warnings
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,9 +9,17 @@ import numpy as np
 
 from bellmax import UserError, must
 from bellmax.envs.errors import in_a_sentence
-from bellmax.envs.options import install_command, load_callable
-from bellmax.launch.config.overrides import flatten
+from bellmax.envs.options import did_you_mean, import_extra, load_callable
+from bellmax.launch.config.points import point_name
 from bellmax.launch.config.run_config import RunConfig, to_dict
+from bellmax.launch.reporting import trackers
+
+# Loggers of bellmax by name: the class, and the package that it needs, of the extra of that name.
+_OWN: dict[str, tuple[Callable[..., Any], str | None]] = {
+    "csv": (trackers.CSVLogger, None),
+    "trackio": (trackers.TrackioLogger, "trackio"),
+    "mlflow": (trackers.MLflowLogger, "mlflow"),
+}
 
 
 class Logger(Protocol):
@@ -22,8 +29,10 @@ class Logger(Protocol):
         is in environment steps per seed and never decreases; an interval and an evaluation may
         have the same step. `metrics` maps names such as `train/loss` to numbers, see `summarise`.
     close(): called once when the run ends or stops.
+    log_file(step, name, path): optional; called with `curve`, a PNG, when the run ends, and with
+        `episodes`, a .gif or .mp4, by `bellmax record RUN --log`.
 
-    If either raises, the exception is reported once, and the run continues without the logger.
+    If one raises, the exception is reported once, and the run continues without the logger.
     """
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
@@ -41,10 +50,23 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
       `train/loss` or `evaluation/episode_return` -> the mean over the seeds that have a finite
       value; with several seeds `train/loss_std` -> the standard deviation over them, for all
       columns except counts; `timing/seconds` -> the same for all seeds. A name without a finite
-      value is left out.
+      value is left out. With `vmap` each point has names of its own,
+      `train/loss/learning_rate=0.001`.
     """
+    points: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        points.setdefault(point_name(row["vmap"]) if "vmap" in row else "", []).append(row)
+    metrics: dict[str, float] = {}
+    for point, group in points.items():
+        found = _over_seeds(group)
+        metrics |= {f"{name}/{point}" if point else name: x for name, x in found.items()}
+    timing = {name: _finite([value]) for name, value in rows[0].get("timing", {}).items()}
+    return metrics | {f"timing/{name}": float(v[0]) for name, v in timing.items() if v.size}
+
+
+def _over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     first = rows[0]
-    names = [name for name in first if name not in ("step", "seed", "timing")]
+    names = [name for name in first if name not in ("step", "seed", "timing", "vmap")]
     metrics = {}
     for name in names:
         values = _finite(row.get(name) for row in rows)
@@ -53,8 +75,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         metrics[f"{first['kind']}/{name}"] = float(values.mean())
         if len(rows) > 1 and not all(isinstance(row.get(name), int) for row in rows):
             metrics[f"{first['kind']}/{name}_std"] = float(values.std())
-    timing = {name: _finite([value]) for name, value in first.get("timing", {}).items()}
-    return metrics | {f"timing/{name}": float(v[0]) for name, v in timing.items() if v.size}
+    return metrics
 
 
 def _finite(values: Iterable[Any]) -> np.ndarray:
@@ -68,10 +89,8 @@ def check_loggers(config: RunConfig) -> None:
     """Raise UserError if a logger of a configuration cannot be imported."""
     for name in config.loggers:
         _factory(name)
-    if config.tensorboard:
-        _import("tensorboardX", "TensorBoard needs tensorboardX: pip install tensorboardX")
     if config.wandb is not None:
-        _import("wandb", f"Weights & Biases is not installed: {install_command('wandb')}")
+        import_extra("wandb", "wandb")
 
 
 def open_loggers(
@@ -93,13 +112,16 @@ def open_loggers(
     check_loggers(config)
     shown, opened = to_dict(config), []
     if config.wandb is not None:
-        run = WandbLogger(folder, shown, project=config.wandb, resume_step=resume_step)
+        run = trackers.WandbLogger(folder, shown, project=config.wandb, resume_step=resume_step)
         opened.append(("Weights & Biases", run))
     if config.tensorboard:
-        opened.append(("TensorBoard", TensorBoardLogger(folder, shown, resume_step=resume_step)))
+        board = trackers.TensorBoardLogger(folder, shown, resume_step=resume_step)
+        opened.append(("TensorBoard", board))
     for name in config.loggers:
         with in_a_sentence(f"loggers: {name} cannot be opened"):
-            logger = _factory(name)(folder, shown)
+            make = _factory(name)
+            own = {} if ":" in name else {"resume_step": resume_step}
+            logger = make(folder, shown, **own)
         check_logger(f"loggers: {name}", logger)
         opened.append((name, logger))
     return opened
@@ -114,81 +136,15 @@ def check_logger(field: str, logger: Any) -> None:
         raise UserError(must(field, allowed, kind))
 
 
-class TensorBoardLogger:
-    """Writes event files to `tensorboard/` in the run's folder, with the configuration as
-    hyper-parameters."""
-
-    def __init__(self, folder: Path, config: Mapping[str, Any], *, resume_step: int | None = None):
-        from tensorboardX import SummaryWriter
-        from tensorboardX.summary import hparams
-
-        # Hides the events of later steps, which the resumed run writes again.
-        purge = None if resume_step is None else resume_step + 1
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # from its dependencies
-            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
-            flat = {key: _scalar(value) for key, value in flatten(config).items()}
-            events: Any = self._writer.file_writer
-            for summary in hparams(flat, {"evaluation/episode_return": 0.0}):
-                events.add_summary(summary)
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write one point of every metric's chart."""
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Close the event file."""
-        self._writer.close()
-
-
-class WandbLogger:
-    """Reports to a project of Weights & Biases; a resumed run continues its run there."""
-
-    def __init__(
-        self,
-        folder: Path,
-        config: dict[str, Any],
-        *,
-        project: str,
-        resume_step: int | None = None,
-    ):
-        import wandb  # pyright: ignore[reportMissingImports]
-
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            kept_id = folder / "wandb_run_id"
-            known = kept_id.read_text() if resume_step is not None and kept_id.exists() else None
-            options: dict[str, Any] = {"id": known, "resume": "allow"} if known else {}
-            self._run = wandb.init(
-                project=project, name=folder.name, dir=str(folder), config=config, **options
-            )
-            kept_id.write_text(self._run.id)
-            self._run.define_metric("*", step_metric="step")
-        except Exception as error:
-            raise UserError(f"Weights & Biases could not start ({error})") from error
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Send one point of every metric's chart."""
-        # An evaluation and an interval can have the same step, but W&B's own step must increase.
-        self._run.log({**metrics, "step": step})
-
-    def close(self) -> None:
-        """Wait until everything is sent."""
-        self._run.finish()
-
-
-def _factory(name: str) -> Callable[[Path, dict[str, Any]], Logger]:
-    return load_callable(name, "loggers", "makes a logger")
-
-
-def _import(module: str, otherwise: str) -> None:
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(otherwise) from error
-
-
-def _scalar(value: Any) -> bool | int | float | str:
-    return value if isinstance(value, bool | int | float | str) else str(value)
+def _factory(name: str) -> Callable[..., Logger]:
+    """Return what makes a logger: factory(folder, config), and `resume_step` for those of ours."""
+    own, _, project = name.partition("=")
+    if ":" in name:
+        return load_callable(name, "loggers", "makes a logger")
+    if own not in _OWN:
+        allowed = "of the form module.path:name, or csv, trackio=PROJECT or mlflow=EXPERIMENT"
+        raise UserError(must("loggers", allowed, repr(name), did_you_mean(own, _OWN)))
+    make, package = _OWN[own]
+    if package:
+        import_extra(package, own)
+    return functools.partial(make, project=project or None)

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from bellmax import UserError
 from bellmax.envs.errors import described
+from bellmax.launch.config.run_config import RunConfig
 from bellmax.launch.distributed.files import write_whole
-from bellmax.launch.reporting.loggers import Logger, summarise
+from bellmax.launch.reporting.loggers import Logger, open_loggers, summarise
 
 FILE = "metrics.jsonl"
 Row = dict[str, Any]
@@ -22,6 +23,7 @@ class _Sink(NamedTuple):
     name: str
     write: Callable[[Sequence[Row]], object]
     close: Callable[[], object]
+    write_file: Callable[[int, str, Path], object] = lambda *_: None
 
 
 class MetricsLog:
@@ -64,6 +66,11 @@ class MetricsLog:
         if self._on_metrics:
             self._on_metrics(rows[0]["step"], summarise(rows))
 
+    def write_file(self, step: int, name: str, path: Path) -> None:
+        """Give a picture or a video to the loggers that take files."""
+        for sink in [*self._sinks]:
+            self._try(sink, lambda sink=sink: sink.write_file(step, name, path))
+
     def close(self) -> None:
         """Flush and close the file and the loggers."""
         for sink in [*self._sinks]:
@@ -91,6 +98,25 @@ class MetricsLog:
                 sink.close()
 
 
+def log_file(folder: Path, config: RunConfig, name: str, path: Path) -> list[str]:
+    """Give a picture or a video to the loggers of a run that has ended.
+
+    Returns:
+      The names of the loggers that the configuration has.
+
+    Raises:
+      UserError: a logger cannot be opened, or the run has no metrics.
+    """
+    last = max((row.get("step", 0) for row in read_metrics(folder)), default=0)
+    loggers = open_loggers(folder, config, resume_step=last)
+    for sink in map(_to_logger, loggers):
+        try:
+            sink.write_file(last, name, path)
+        finally:
+            sink.close()
+    return [title for title, _ in loggers]
+
+
 def read_metrics(folder: Path, report: Callable[[str], object] | None = None) -> list[Row]:
     """Return the rows of a run, in the order written.
 
@@ -114,6 +140,14 @@ def read_metrics(folder: Path, report: Callable[[str], object] | None = None) ->
         words = f"{path}: line {numbers} is damaged and ignored"
         report(words) if report else warnings.warn(words, stacklevel=2)
     return [row for row in rows if row is not None]
+
+
+def last_evaluation(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of a log's last evaluation, one for each seed that has a return."""
+    found = [row for row in rows if row["kind"] == "evaluation"]
+    last = max((row["step"] for row in found), default=None)
+    each = {row["seed"]: row for row in found if row["step"] == last}
+    return [row for row in each.values() if row.get("episode_return") is not None]
 
 
 def _read_row(line: bytes) -> Row | None:
@@ -150,7 +184,12 @@ def _open_json_lines(path: Path, resume_step: int | None, report: Callable[[str]
 
 def _to_logger(named: tuple[str, Logger]) -> _Sink:
     name, logger = named
-    return _Sink(name, lambda rows: logger.log(rows[0]["step"], summarise(rows)), logger.close)
+
+    def write(rows: Sequence[Row]) -> None:
+        logger.log(rows[0]["step"], summarise(rows))
+
+    files = getattr(logger, "log_file", None)
+    return _Sink(name, write, logger.close, *([files] if callable(files) else []))
 
 
 def _plain(value: Any) -> Any:

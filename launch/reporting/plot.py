@@ -38,7 +38,7 @@ class Curve(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A run's settings as dotted keys, and its curves by seed."""
+    """Settings of a run, or of one point of its `vmap`, as dotted keys, and its curves by seed."""
 
     folder: Path
     settings: dict[str, Any]
@@ -80,7 +80,7 @@ def draw_runs(runs: Sequence[Path], metric: str = "episode_return", look: Look =
     """Return the matplotlib Figure that `plot_runs` writes; arguments as there."""
     if not runs:
         raise UserError("there is nothing to plot; name the folder of a run")
-    sources = [_read(Path(run), metric) for run in runs]
+    sources = [source for run in runs for source in _read(Path(run), metric)]
     kinds = {source.kind for source in sources}
     label = _LABELS.get(metric, metric.replace("_", " "))
     curves = _apply_look(_pool(sources, look.group), look)
@@ -125,7 +125,7 @@ def _apply_look(curves: list[Curve], look: Look) -> list[Curve]:
     ]
 
 
-def _read(folder: Path, metric: str) -> Source:
+def _read(folder: Path, metric: str) -> list[Source]:
     rows = read_metrics(folder)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"there is no config.yaml in {folder}; is it the folder of a run?")
@@ -133,10 +133,22 @@ def _read(folder: Path, metric: str) -> Source:
     for kind in ("evaluation", "train"):
         found = [row for row in rows if row["kind"] == kind and row.get(metric) is not None]
         if found:
-            return Source(folder, settings, _by_seed(found, metric), kind)
+            return _by_point(Source(folder, settings, [], kind), found, metric)
     names = sorted({name for row in rows for name, value in row.items() if _is_number(value)})
     choices = ", ".join(name for name in names if name not in ("step", "seed")) or "no metrics yet"
     raise UserError(f"there is no {metric} in the metrics of {folder}; it has {choices}")
+
+
+def _by_point(run: Source, rows: list[Row], metric: str) -> list[Source]:
+    """Return a source for each point, whose settings are those of a run of that point alone."""
+    plain = {key: value for key, value in run.settings.items() if not key.startswith("vmap")}
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(repr(row.get("vmap", {})), []).append(row)
+    return [
+        run._replace(settings=plain | group[0].get("vmap", {}), seeds=_by_seed(group, metric))
+        for group in groups.values()
+    ]
 
 
 def _by_seed(rows: list[Row], metric: str) -> list[tuple[np.ndarray, np.ndarray]]:

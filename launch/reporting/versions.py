@@ -2,9 +2,14 @@
 
 import importlib.metadata
 import itertools
+import json
 import platform
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
+
+import bellmax
 
 
 def version(name: str) -> str | None:
@@ -12,6 +17,27 @@ def version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def commit() -> str | None:
+    """Return the git commit of the code of bellmax, with -dirty if files differ from it.
+
+    None for a release, or if git does not tell.
+    """
+    root = Path(bellmax.__file__).resolve().parents[2]
+    if (root / "src" / "bellmax").is_dir():  # a clone
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+        command += ["--match", ""]  # no tag, and so the commit
+        try:
+            said = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return said.stdout.strip() or None
+    try:  # as `pip install git+https://...` notes it
+        noted = importlib.metadata.distribution("bellmax").read_text("direct_url.json")
+        return json.loads(noted or "{}").get("vcs_info", {}).get("commit_id")
+    except (importlib.metadata.PackageNotFoundError, ValueError, AttributeError):
         return None
 
 
@@ -27,7 +53,7 @@ def requirements() -> tuple[list[str], dict[str, list[str]]]:
         extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", line)
         if extra is None:
             core.append(name)
-        elif extra.group(1) not in ("all", "dev", "peer"):
+        elif extra.group(1) not in ("all", "dev", "docs", "peer"):
             extras.setdefault(extra.group(1), []).append(name)
     return sorted(core, key=str.lower), extras
 
@@ -42,6 +68,7 @@ def all_versions() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in ("bellmax", *core, "tensorstore")},
+        "commit": commit(),
         **{name: version(name) for name in sorted(optional) if version(name)},
         "platform": device.platform,
         "device": device.device_kind,

@@ -1,15 +1,28 @@
 """Protocols of runners and evaluators, and of the actors that the host runner uses."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 
-from bellmax.agents import Memory, Params
+from bellmax.agents import Agent, Memory, Params
 from bellmax.envs import Step, VectorTimeStep
 from bellmax.launch.runners.train_state import IntervalMetrics, TrainState
 
 Advance = Callable[[TrainState, Any, Any], tuple[TrainState, IntervalMetrics]]
+
+
+class Varied(NamedTuple):
+    """Hyper-parameters in which the S learners of a run differ.
+
+    values: by dotted key, [S] float32. make: makes the agent from the values of one learner, by
+      dotted key, which may be traced.
+    """
+
+    values: Mapping[str, np.ndarray]
+    make: Callable[[Mapping[str, Any]], Agent]
 
 
 class Runner(Protocol):
@@ -89,7 +102,12 @@ class Evaluator(Protocol):
     """Plays complete episodes with greedy policies."""
 
     def __call__(
-        self, params: Params, statistics: Any, seeds: jax.Array, step: jax.Array
+        self,
+        params: Params,
+        statistics: Any,
+        seeds: jax.Array,
+        step: jax.Array,
+        values: Mapping[str, Any] = MappingProxyType({}),
     ) -> Episodes | None:
         """Return episodes [S, E], or None if the run was asked to stop before they ended.
 
@@ -97,6 +115,7 @@ class Evaluator(Protocol):
           params: parameters of the policies, with a leading [S].
           statistics: of observations, with a leading [S]; () if they are not normalised.
           seeds: [S] int32. step: [] int32. Each seed and step has different episodes.
+          values: those of `Varied`, if the policies have it.
         """
         ...
 

@@ -18,7 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bellmax.agents import ActInput, Agent, Batch, LearnOutput, Outcome
 from bellmax.envs import Step, VectorEnv, VectorState, VectorTimeStep
 from bellmax.launch.replay import ring as replay_lib
-from bellmax.launch.runners.learning import from_replay, from_rollout
+from bellmax.launch.runners.base import Varied
+from bellmax.launch.runners.learning import Learning, from_replay, from_rollout
 from bellmax.launch.runners.random import stream
 from bellmax.launch.runners.sharding import make_split, place, shardings
 from bellmax.launch.runners.train_state import (
@@ -79,6 +80,7 @@ def make_runner(
     rollout_length: int,
     updates_per_rollout: int,
     num_seeds: int = 1,
+    varied: Varied | None = None,
     mesh: Mesh | None = None,
 ) -> DeviceRunner:
     """Make the runner of one agent on one vector environment.
@@ -89,24 +91,36 @@ def make_runner(
       rollout_length: L, vector steps between learning phases.
       updates_per_rollout: gradient steps in a learning phase.
       num_seeds: S, independent learners.
+      varied: hyper-parameters in which they differ; `agent` has those of one of them.
       mesh: of devices that share the environments, the replay and each batch; None for one device.
     """
-    collect, split = _make_collect(agent, env, rollout_length), make_split(mesh)
-    if replay is None:
-        keep, learn = from_rollout(agent, env.num_envs, updates_per_rollout, split)
-    else:
-        keep, learn = from_replay(agent, replay, updates_per_rollout, split)
+    values, make = Varied({}, lambda values: agent) if varied is None else varied
+    values, split = dict(values), make_split(mesh)
+
+    def phases(values: Mapping[str, Any]) -> tuple[Any, Learning]:
+        """Return the functions of one learner: `collect`, and those of its learning phase."""
+        agent, updates = make(values), updates_per_rollout
+        collect = _make_collect(agent, env, rollout_length)
+        if replay is None:
+            return collect, from_rollout(agent, env.num_envs, updates, split)
+        return collect, from_replay(agent, replay, updates, split)
 
     traces: list[int] = []
     example = example_step(agent, jax.eval_shape(env.reset, jax.random.key(0))[1])
     state_axes = seed_axes(replay is None)
-    run = _make_advance(collect, keep, learn, state_axes)
+    # A point that diverges ends alone, while the seeds of a run without points end together.
+    finite = jnp.all if varied is None else jnp.any
+    run = _make_advance(phases, values, finite, state_axes)
 
     def advance(state: TrainState, warmup: jax.Array, rollouts: jax.Array):
         traces.append(len(traces) + 1)
         return run(state, zero_metrics(agent, example, num_seeds), warmup, rollouts)
 
-    init_all = jax.vmap(_make_init(agent, env, replay, example), out_axes=state_axes)
+    init_each = jax.vmap(_make_init(make, env, replay, example), out_axes=state_axes)
+
+    def init_all(seeds: jax.Array) -> TrainState:
+        return init_each(values, seeds)
+
     shapes = jax.eval_shape(init_all, jnp.zeros(num_seeds, jnp.int32))
     # With None, jax decides where results are placed.
     where = None if mesh is None else shardings(mesh, shapes)
@@ -120,38 +134,50 @@ def make_runner(
 
 
 def _make_advance(
-    collect: Any, keep: Any, learn: Any, state_axes: TrainState
+    phases: Callable[[Mapping[str, Any]], tuple[Any, Learning]],
+    values: Mapping[str, Any],
+    finite: Callable[[jax.Array], jax.Array],
+    state_axes: TrainState,
 ) -> Callable[..., tuple[TrainState, IntervalMetrics]]:
-    """Make the loops of `advance` over rollouts of all seeds, given the functions of one seed."""
+    """Make the loops of `advance` over rollouts of all seeds, given the functions of one seed.
+
+    Args:
+      phases: from the values of a learner to its functions.
+      values: leaves [S].
+      finite: from whether each learner's losses are finite, [S], to whether the loop continues.
+      state_axes: as `seed_axes` returns.
+    """
 
     def fill_one(
-        state: TrainState, interval: IntervalMetrics
+        values: Any, state: TrainState, interval: IntervalMetrics
     ) -> tuple[TrainState, IntervalMetrics]:
+        collect, learning = phases(values)
         state, interval, rollout = collect(state, interval)
-        return keep(state, rollout), interval
+        return learning.keep(state, rollout), interval
 
     def iterate_one(
-        state: TrainState, interval: IntervalMetrics
+        values: Any, state: TrainState, interval: IntervalMetrics
     ) -> tuple[TrainState, IntervalMetrics]:
+        collect, (keep, learn) = phases(values)
         state, interval, rollout = collect(state, interval)
         return learn(keep(state, rollout), rollout, interval)
 
     # A single seed uses vmap too, so that its operations are those of one seed among many, and both
     # results are equal up to rounding.
     axes = state_axes, 0
-    fill_all = jax.vmap(fill_one, in_axes=axes, out_axes=axes)
-    iterate_all = jax.vmap(iterate_one, in_axes=axes, out_axes=axes)
+    fill_all = jax.vmap(fill_one, in_axes=(0, *axes), out_axes=axes)
+    iterate_all = jax.vmap(iterate_one, in_axes=(0, *axes), out_axes=axes)
 
     def run(state: TrainState, interval: IntervalMetrics, warmup: Any, rollouts: Any):
         def fill(i: jax.Array, carry: tuple[TrainState, IntervalMetrics]):
-            return fill_all(*carry)
+            return fill_all(values, *carry)
 
         def unfinished(carry: tuple[jax.Array, TrainState, IntervalMetrics]) -> jax.Array:
-            return (carry[0] < rollouts) & jnp.all(carry[2].finite)
+            return (carry[0] < rollouts) & finite(carry[2].finite)
 
         def iterate(carry: tuple[jax.Array, TrainState, IntervalMetrics]):
             i, state, interval = carry
-            return i + 1, *iterate_all(state, interval)
+            return i + 1, *iterate_all(values, state, interval)
 
         state, interval = jax.lax.fori_loop(0, warmup, fill, (state, interval))
         carry = jnp.zeros((), jnp.int32), state, interval
@@ -162,15 +188,18 @@ def _make_advance(
 
 
 def _make_init(
-    agent: Agent, env: VectorEnv, replay: replay_lib.Replay | None, example: Step
-) -> Callable[[jax.Array], TrainState]:
-    """Make the function from a seed [] to its state at the start."""
+    make: Callable[[Mapping[str, Any]], Agent],
+    env: VectorEnv,
+    replay: replay_lib.Replay | None,
+    example: Step,
+) -> Callable[[Mapping[str, Any], jax.Array], TrainState]:
+    """Make the function from the values and the seed [] of a learner to its initial state."""
 
-    def init(seed: jax.Array) -> TrainState:
+    def init(values: Mapping[str, Any], seed: jax.Array) -> TrainState:
         env_state, timestep = env.reset(stream(jax.random.key(seed), "reset"))
         buffer = () if replay is None else replay.init(example)
         parts = {"timestep": timestep, "env": env_state, "replay": buffer}
-        return initial_state(agent, seed, env.num_envs, **parts)
+        return initial_state(make(values), seed, env.num_envs, **parts)
 
     return init
 
@@ -188,7 +217,8 @@ def _make_collect(agent: Agent, env: VectorEnv, length: int):
             seen = actor.timestep
             key = jax.random.fold_in(state.keys.act, now)
             steps = now * env.num_envs
-            inputs = ActInput(seen.observation, actor.memory, seen.is_first, key, steps)
+            shown = seen.observation, actor.memory, seen.is_first, key, steps
+            inputs = ActInput(*shown, **agent.extras(seen))
             output = agent.act(params, inputs)
             key = jax.random.fold_in(state.keys.env, now)
             env_state, timestep = env.step(env_state, output.action, key)
@@ -200,6 +230,7 @@ def _make_collect(agent: Agent, env: VectorEnv, length: int):
                 seen.is_first,
                 seen.is_last,
                 output.behaviour,
+                seen.action_mask,
             )
             ended = timestep.is_last
             outcome = Outcome(output.memory, timestep.episode_return, ended)
@@ -243,12 +274,10 @@ def example_step(agent: Agent, seen: VectorTimeStep) -> Step:
         params = agent.actor_params(agent.init(key))
         memory = agent.initial_memory(num_envs)
         now = jnp.zeros((), jnp.int32)
-        inputs = ActInput(seen.observation, memory, seen.is_first, key, now)
+        inputs = ActInput(seen.observation, memory, seen.is_first, key, now, **agent.extras(seen))
         output = agent.act(params, inputs)
-        flags = seen.is_first, seen.is_last
-        return Step(
-            seen.observation, output.action, seen.reward, seen.discount, *flags, output.behaviour
-        )
+        flags, own = (seen.is_first, seen.is_last), (output.behaviour, seen.action_mask)
+        return Step(seen.observation, output.action, seen.reward, seen.discount, *flags, *own)
 
     return jax.eval_shape(one, seen, jax.random.key(0))
 

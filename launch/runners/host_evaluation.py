@@ -1,6 +1,7 @@
 """Evaluation on host environments: complete episodes of the greedy policy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -38,12 +39,18 @@ class HostEvaluator:
         self._act = jax.jit(make_greedy(agent))
 
     def __call__(
-        self, params: Params, statistics: Any, seeds: jax.Array, step: jax.Array
+        self,
+        params: Params,
+        statistics: Any,
+        seeds: jax.Array,
+        step: jax.Array,
+        values: Mapping[str, Any] = MappingProxyType({}),
     ) -> Episodes | None:
         """Return episodes [1, E] of the first policy; arguments as in `Evaluator`.
 
         None if the run was asked to stop before the episodes ended.
         """
+        del values  # there are none: the run has one learner
         env = self._env = self._env or self._make_env()
         limit = self._max_steps or env.spec.time_limit or DEFAULT_MAX_STEPS
         policy = jax.tree.map(lambda x: x[0], PolicyInputs(params, statistics))
@@ -56,8 +63,9 @@ class HostEvaluator:
         for now in range(limit):
             if self._stopping():
                 return None
-            shown = seen.observation, memory, seen.is_first
-            action, memory = self._act(policy, *shown, jax.random.fold_in(key, now), step)
+            shown, extras = (seen.observation, memory, seen.is_first), self._agent.extras(seen)
+            now_key = jax.random.fold_in(key, now)
+            action, memory = self._act(policy, *shown, now_key, step, extras)
             seen = env.step(np.asarray(action))
             returns = np.where(cut, seen.episode_return, returns)
             lengths = np.where(cut, seen.episode_length, lengths)

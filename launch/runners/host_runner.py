@@ -51,6 +51,7 @@ class HostRunner:
       normalised: whether the agent sees observations normalised.
       host_memory: whether replay is in host memory and not on the learner's device.
       mesh: of devices that share the replay and each batch; None for one device.
+      mask_size: A, the number of actions, if the task shows which are legal; else 0.
 
     Attributes:
       traces: a list that grows by one entry whenever a learning phase is compiled.
@@ -72,6 +73,7 @@ class HostRunner:
         normalised: bool,
         host_memory: bool = False,
         mesh: Mesh | None = None,
+        mask_size: int = 0,
     ):
         self.traces: list[int] = []
         self._earlier: dict[str, int] = {}
@@ -80,7 +82,10 @@ class HostRunner:
         self._observation, self._normalised = observation, normalised
         self._frame_stack = 1 if replay is None else replay.frame_stack
         self._started = False
-        self._example = example_step(agent, first_timestep(observation, num_envs, normalised))
+        self._mask_size = mask_size
+        self._example = example_step(
+            agent, first_timestep(observation, num_envs, normalised, mask_size)
+        )
         self._host_memory = host_memory
         make: Any = in_host_memory if host_memory else functools.partial(on_device, mesh=mesh)
         self.functions: LearnerFunctions = make(
@@ -196,7 +201,8 @@ class HostRunner:
             return jax.ShapeDtypeStruct((self._length, *x.shape), x.dtype)
 
         memory = jax.eval_shape(lambda: self._agent.initial_memory(self._num_envs))
-        after = jax.eval_shape(lambda: first_timestep(self._observation, self._num_envs, False))
+        given = self._observation, self._num_envs, False, self._mask_size
+        after = jax.eval_shape(lambda: first_timestep(*given))
         outcome = Outcome(memory, after.episode_return, after.is_last)
         example = jax.eval_shape(
             lambda step: replay_lib.newest_frame(step, self._frame_stack), self._example

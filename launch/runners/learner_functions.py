@@ -187,8 +187,10 @@ def _make_publish(agent: Agent, axes: TrainState) -> Callable[[TrainState], Acto
     return publish
 
 
-def first_timestep(observation: specs.Array, num_envs: int, normalised: bool) -> VectorTimeStep:
-    """Return a time step of zeros, [N, ...], with `is_first`."""
+def first_timestep(
+    observation: specs.Array, num_envs: int, normalised: bool, mask_size: int = 0
+) -> VectorTimeStep:
+    """Return a time step of zeros, [N, ...], with `is_first`; mask_size: A, 0 without masks."""
     dtype = jnp.float32 if normalised else observation.dtype
     zeros = jnp.zeros(num_envs)
     no = zeros > 0
@@ -201,6 +203,7 @@ def first_timestep(observation: specs.Array, num_envs: int, normalised: bool) ->
         truncated=no,
         episode_return=zeros,
         episode_length=zeros.astype(jnp.int32),
+        action_mask=jnp.ones((num_envs, mask_size), bool) if mask_size else (),
     )
 
 

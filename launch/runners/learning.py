@@ -66,16 +66,16 @@ def from_replay(
 def from_rollout(
     agent: Agent, num_envs: int, updates: int, split: Split = lambda batch: batch
 ) -> Learning:
-    """Make phases without replay: gradient steps on minibatches of the rollout's environments.
+    """Make phases without replay: gradient steps on minibatches of the rollout.
 
     Args:
-      agent: on-policy; its batch size divides num_envs.
+      agent: on-policy; its batch size divides the rows that `prepare` returns, which are the
+        environments or their transitions.
       num_envs: N.
       updates: gradient steps, a multiple of the number of minibatches; each is used equally often.
       split: gives each device a part of a batch.
     """
     size = agent.replay.batch_size
-    parts = num_envs // size
     assert agent.prepare is not None
     prepare = agent.prepare
 
@@ -85,6 +85,8 @@ def from_rollout(
         keys, actor = state.keys, state.actor
         whole = Batch(with_next(rollout.records, rollout.after), jnp.ones(num_envs), rollout.memory)
         learner, whole, memory = prepare(state.learner, whole, actor.memory)
+        num_rows = whole.weights.shape[0]
+        parts = num_rows // size
 
         def update(carry: tuple[LearnerState, IntervalMetrics], rows: jax.Array):
             learner, interval = carry
@@ -96,7 +98,7 @@ def from_rollout(
 
         def epoch(carry: tuple[LearnerState, IntervalMetrics], _: None):
             key = jax.random.fold_in(keys.replay, carry[0].steps)
-            order = jnp.arange(num_envs) if parts == 1 else jax.random.permutation(key, num_envs)
+            order = jnp.arange(num_rows) if parts == 1 else jax.random.permutation(key, num_rows)
             return jax.lax.scan(update, carry, order.reshape(parts, size))
 
         (learner, interval), _ = jax.lax.scan(epoch, (learner, interval), length=updates // parts)
@@ -108,11 +110,14 @@ def from_rollout(
 def with_next(records: Step, after: VectorTimeStep) -> Step:
     """Join steps [L, N, ...] and the next time step into sequences [N, L + 1, ...].
 
-    Of the last step only the observation and its flags are set; its other leaves are zeros.
+    Of the last step only observation, flags and action mask are set; its other leaves are zeros.
     """
     zeros = jax.tree.map(lambda x: jnp.zeros_like(x[0]), records)
     last = zeros._replace(
-        observation=after.observation, is_first=after.is_first, is_last=after.is_last
+        observation=after.observation,
+        is_first=after.is_first,
+        is_last=after.is_last,
+        action_mask=after.action_mask,
     )
 
     def join(before: jax.Array, new: jax.Array) -> jax.Array:

@@ -2,13 +2,16 @@
 
 import contextlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bellmax import UserError, must
+from bellmax.launch.config.points import point_name
 from bellmax.launch.config.run_config import RunConfig, load_to_play
 from bellmax.launch.reporting.statistics import (
     FEWEST_SEEDS,
@@ -28,12 +31,14 @@ class Evaluation(NamedTuple):
     """Results of an evaluation: E episodes for each of S seeds.
 
     step: step of the checkpoint, in environment steps per seed.
-    seeds: [S] int, seeds of the learners.
+    seeds: [S] int, seeds of the learners. points: [S], the point of each if the run has `vmap`,
+        its values by key; else empty.
     episode_return: [S, E] float32, undiscounted.
     episode_length: [S, E] int32, environment steps.
     cut: [S, E] bool, whether the evaluation ended before the episode.
     restarts: number of environments that were recreated after a fault, which resets the return.
     warning: a sentence if newer checkpoints are damaged, or None.
+    objective: [S] float, what the agent maximises, of these returns; None if it is their mean.
     """
 
     step: int
@@ -43,6 +48,8 @@ class Evaluation(NamedTuple):
     cut: np.ndarray
     restarts: int
     warning: str | None
+    points: tuple[Mapping[str, float], ...] = ()
+    objective: np.ndarray | None = None
 
 
 def evaluate_run(
@@ -53,7 +60,7 @@ def evaluate_run(
     *,
     trust: bool = False,
 ) -> Evaluation:
-    """Play episodes of the greedy policies of a run.
+    """Play episodes of the greedy policies of a run, of every point if it has `vmap`.
 
     Args:
       run: the run's folder.
@@ -65,19 +72,21 @@ def evaluate_run(
     Raises:
       UserError: the run has no such checkpoint or seed, or the checkpoint is damaged.
     """
-    config = load_to_play(run, trust=trust)
+    config = load_to_play(run, trust=trust, every_point=True)
     if seed is not None:
         check_seed(run, config, seed)
     with contextlib.closing(build(config, episodes=episodes)) as experiment:
         step, inputs, warning = restore_policy_inputs(run, experiment, checkpoint)
         if seed is not None:
-            i = experiment.seeds.index(seed)
-            inputs = jax.tree.map(lambda x: x[i : i + 1], inputs)
-            experiment = experiment._replace(seeds=[seed])
+            places = np.flatnonzero(np.array(experiment.seeds) == seed)
+            inputs = jax.tree.map(lambda x: x[places], inputs)
+            experiment = experiment.only(places.tolist())
         returns, lengths, cut = map(np.asarray, experiment.evaluate_policies(inputs, step))
         restarts = sum(experiment.evaluator.report().values())
-    seeds = np.array(experiment.seeds)
-    return Evaluation(step, seeds, returns, lengths, cut, restarts, warning)
+    seeds, points = np.array(experiment.seeds), tuple(experiment.points) if config.vmap else ()
+    score = experiment.agent.score
+    objective = None if score is None else np.array([score(jnp.asarray(r)) for r in returns])
+    return Evaluation(step, seeds, returns, lengths, cut, restarts, warning, points, objective)
 
 
 def check_seed(run: Path, config: RunConfig, seed: int) -> None:
@@ -91,45 +100,53 @@ def check_seed(run: Path, config: RunConfig, seed: int) -> None:
 def describe_evaluation(evaluation: Evaluation) -> list[str]:
     """Return lines with the returns of each seed; their digits depend on the deviation."""
     lines = [evaluation.warning] if evaluation.warning else []
-    each = evaluation.seeds, evaluation.episode_return, evaluation.cut
+    names = [point_name(point) for point in evaluation.points] or [""] * len(evaluation.seeds)
+    each = names, evaluation.seeds, evaluation.episode_return, evaluation.cut
     digits = _digits(evaluation.episode_return)
-    for seed, returns, cut in zip(*each, strict=True):
+    for name, seed, returns, cut in zip(*each, strict=True):
         numbers = returns.mean(dtype=np.float64), _deviation(returns)
         mean, deviation, low, high, least, most = (
             f"{x:.{digits}f}" for x in (*numbers, *_interval(returns), returns.min(), returns.max())
         )
+        who = f"{name}, seed {seed}" if name else f"seed {seed}"
         lines.append(
-            f"seed {seed}: mean return {mean} (min {least}, max {most}, {returns.size} episodes"
+            f"{who}: mean return {mean} (min {least}, max {most}, {returns.size} episodes"
             f"{f', {cut.sum()} cut' if cut.any() else ''}) at step {evaluation.step:,}"
         )
         if returns.size > 1:
             lines[-1] += f"; deviation {deviation}"
         if returns.size >= FEWEST_SEEDS:  # the range of fewer is above
             lines[-1] += f", 95 % interval {low} to {high}"
+    if evaluation.objective is not None:
+        each = zip(evaluation.seeds, evaluation.objective, strict=True)
+        lines += [f"seed {seed}: objective {value:.{digits}f}" for seed, value in each]
     if evaluation.restarts:
         lines.append(
             "restarts of environments that broke, which reset the episode's return to 0: "
             f"{evaluation.restarts}"
         )
-    if len(evaluation.seeds) > 1:
-        mean = evaluation.episode_return.mean()
-        count, means = len(evaluation.seeds), evaluation.episode_return.mean(axis=1)
-        low, high = (f"{x:.{digits}f}" for x in spread(means))
-        around = f"{spread_name(count)} {low} to {high}"
-        lines.append(f"mean over {count} seeds: {mean:.{digits}f} ({around})")
+    for name in dict.fromkeys(names):
+        means = evaluation.episode_return[np.array(names) == name].mean(axis=1)
+        if (count := len(means)) > 1:
+            low, high = (f"{x:.{digits}f}" for x in spread(means))
+            around = f"{spread_name(count)} {low} to {high}"
+            whose = f"{name}, " if name else ""
+            lines.append(f"{whose}mean over {count} seeds: {means.mean():.{digits}f} ({around})")
     return lines
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
     """Return an evaluation as JSON values, with an entry for each seed and all episodes."""
-    each = zip(*evaluation[1:5], strict=True)
-    return {
+    each = zip(*evaluation[1:5], evaluation.points or [{}] * len(evaluation.seeds), strict=True)
+    own = {} if evaluation.objective is None else {"objective": evaluation.objective.tolist()}
+    return own | {
         "step": evaluation.step,
         "restarts": evaluation.restarts,
         "warning": evaluation.warning,
         "seeds": [
             {
                 "seed": int(seed),
+                **({"vmap": dict(point)} if point else {}),
                 "mean": _number(returns.mean(dtype=np.float64)),
                 "deviation": _number(_deviation(returns)),
                 "interval": [*map(_number, _interval(returns))],
@@ -137,7 +154,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
                 "lengths": lengths.tolist(),
                 "cut": cut.tolist(),
             }
-            for seed, returns, lengths, cut in each
+            for seed, returns, lengths, cut, point in each
         ],
     }
 

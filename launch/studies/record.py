@@ -26,6 +26,7 @@ from bellmax.envs import (
 )
 from bellmax.envs.wrappers import find_drawing
 from bellmax.launch.config.run_config import load_to_play
+from bellmax.launch.reporting.metrics import log_file
 from bellmax.launch.reporting.video import check_video, write_video
 from bellmax.launch.runners.evaluation import DEFAULT_MAX_STEPS, make_greedy
 from bellmax.launch.runners.random import numpy_seeds, stream
@@ -64,6 +65,7 @@ def record_run(
     out: Path | None = None,
     fps: int | None = None,
     max_steps: int | None = None,
+    log: bool = False,
     trust: bool = False,
     say: Callable[[str], object] = lambda sentence: None,
 ) -> Path:
@@ -82,6 +84,7 @@ def record_run(
       fps: pictures a second; 30 by default, 10 where the observation has rows and columns.
       max_steps: environment steps after which an episode is cut, 1 or more; by default the limit
         of the run's evaluations.
+      log: whether the video is given to the loggers of the run's configuration too.
       trust: whether the run's configuration may name code of the user's own.
       say: takes lines for the user.
 
@@ -115,6 +118,9 @@ def record_run(
         pictures = _film(play, episodes, limit or DEFAULT_MAX_STEPS, say)
         count = write_video(out, pictures, fps)
     say(f"{out}: {count:,} pictures of seed {seed} at step {step:,}, {fps} a second")
+    if log:
+        names = log_file(run, config, "episodes", out)
+        say(f"given to {', '.join(names) or 'no logger: the configuration names none'}")
     return out
 
 
@@ -154,7 +160,8 @@ def _on_device(config: EnvConfig, agent: Agent, episodes: int) -> Player:
     def advance(params, state, seen, memory, key, step, episode) -> Any:
         act_key, env_key = jax.random.split(key)
         shown = seen.observation, memory, seen.is_first, act_key, step
-        output = agent.act(params, ActInput(*shown), evaluate=True)
+        inputs = ActInput(*shown, **agent.extras(seen))
+        output = agent.act(params, inputs, evaluate=True)
         return *env.step(state, output.action, key_of(env_key, episode)), output.memory
 
     def play(
@@ -184,7 +191,7 @@ def _on_host(config: EnvConfig, agent: Agent, episodes: int) -> Player:
             yield env.render(), seen
             shown = seen.observation, memory, seen.is_first
             at = jax.random.fold_in(key, now)
-            action, memory = greedy((params, statistics), *shown, at, step)
+            action, memory = greedy((params, statistics), *shown, at, step, agent.extras(seen))
             seen = env.step(np.asarray(action))
 
     return Player(play, env.spec, env.close)

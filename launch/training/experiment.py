@@ -1,11 +1,12 @@
 """Build the parts of a run from its configuration: agent, environments, replay and runner."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import psutil
 from dm_env import specs
 from jax.sharding import Mesh
@@ -14,12 +15,13 @@ from bellmax import UserError, must
 from bellmax.agents import Agent, registry
 from bellmax.envs import is_host_env, make_host_vector, make_vector_env
 from bellmax.launch.actors.actor import ActorFactory
-from bellmax.launch.actors.local import make_host_agent, make_local_actors
+from bellmax.launch.actors.local import check_masks, make_host_agent, make_local_actors
 from bellmax.launch.actors.pools import ActorPool
+from bellmax.launch.config.points import Point, at_point, learners_of
 from bellmax.launch.config.run_config import RunConfig, check_replay, check_rollout
 from bellmax.launch.distributed.devices import check_platform, check_precision
 from bellmax.launch.replay import ring as replay_lib
-from bellmax.launch.runners.base import Evaluator, PolicyInputs, Runner
+from bellmax.launch.runners.base import Evaluator, PolicyInputs, Runner, Varied
 from bellmax.launch.runners.device_runner import make_runner
 from bellmax.launch.runners.evaluation import make_evaluator
 from bellmax.launch.runners.host_evaluation import HostEvaluator
@@ -36,7 +38,10 @@ _HERE = "this machine"
 class Experiment(NamedTuple):
     """The parts of a run, built from its configuration by `build`. No state is allocated yet.
 
-    observation: spec of one observation, as the agent sees it. seeds: one for each learner.
+    agent: with several points, that of the first.
+    observation: spec of one observation, as the agent sees it.
+    seeds, points: of each of the S learners, the seeds of a point together.
+    make_agent: makes the agent with the values of a point, which may be traced.
     mesh: of the devices that share the run; None for one device.
     """
 
@@ -46,6 +51,8 @@ class Experiment(NamedTuple):
     runner: Runner
     evaluator: Evaluator
     seeds: list[int]
+    points: list[Point]
+    make_agent: Callable[[Mapping[str, Any]], Agent]
     mesh: Mesh | None
 
     def init(self) -> TrainState:
@@ -56,6 +63,21 @@ class Experiment(NamedTuple):
         """Return shapes and dtypes of the state, with shardings if there are several devices."""
         shapes = jax.eval_shape(self.runner.init, jnp.asarray(self.seeds, jnp.int32))
         return shapes if self.mesh is None else with_shardings(self.mesh, shapes)
+
+    @property
+    def groups(self) -> list[tuple[Point, list[int]]]:
+        """Each point of the run, and the places of its learners among all."""
+        found: list[tuple[Point, list[int]]] = []
+        for i, point in enumerate(self.points):
+            if not found or found[-1][0] != point:
+                found.append((point, []))
+            found[-1][1].append(i)
+        return found
+
+    def only(self, places: Sequence[int]) -> "Experiment":
+        """Return the experiment of some of the learners, to evaluate their policies."""
+        seeds, points = ([every[i] for i in places] for every in (self.seeds, self.points))
+        return self._replace(seeds=seeds, points=points)
 
     @property
     def replay_bytes(self) -> int:
@@ -73,7 +95,8 @@ class Experiment(NamedTuple):
 
     def evaluate_policies(self, inputs: PolicyInputs, step: int) -> Any:
         """Like `evaluate`, but from the `policy_inputs` of a state."""
-        return self.evaluator(*inputs, jnp.asarray(self.seeds, jnp.int32), jnp.int32(step))
+        seeds = jnp.asarray(self.seeds, jnp.int32)
+        return self.evaluator(*inputs, seeds, jnp.int32(step), values_of(self.points))
 
     def restore(
         self, checkpoints: Checkpoints, step: int | None
@@ -117,6 +140,11 @@ def _restore(
     return step, checkpoints.restore(step, abstract_state, partial=partial), None
 
 
+def values_of(points: Sequence[Point]) -> dict[str, np.ndarray]:
+    """Return the values [S] float32 of S learners by key, given the point of each."""
+    return {key: np.array([point[key] for point in points], np.float32) for key in points[0]}
+
+
 def needed_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
     """Replace the leaves that `function(tree)` does not use by None."""
     leaves, structure = jax.tree.flatten(tree)
@@ -152,21 +180,26 @@ def build(
     mesh = make_mesh(config.devices, devices)
     if is_host_env(config.env):
         parts = _build_host(config, episodes, make_actor, mesh)
-    else:
-        parts = _build_on_device(config, episodes, mesh)
-    return Experiment(config, *parts, list(range(config.seed, config.seed + config.seeds)), mesh)
+        return Experiment(config, *parts, [config.seed], [{}], lambda point: parts[0], mesh)
+    return _build_on_device(config, episodes, mesh)
 
 
-def _build_on_device(
-    config: RunConfig, episodes: int, mesh: Mesh | None
-) -> tuple[Agent, specs.Array, Runner, Evaluator]:
+def _build_on_device(config: RunConfig, episodes: int, mesh: Mesh | None) -> Experiment:
     if config.replay.memory == "host":
         raise UserError(
             must("replay.memory", f"device, as {config.env.name} is stepped on the device", "host")
         )
     env = make_vector_env(config.env)
-    _, make_agent = registry.load(config.agent_name)
-    agent = with_precision(make_agent(config.agent, env.spec), config.precision)
+    _, make = registry.load(config.agent_name)
+
+    def make_agent(point: Mapping[str, Any]) -> Agent:
+        made = make(at_point(config, point).agent, env.spec)
+        return with_precision(check_masks(made, config.agent_name, env.spec), config.precision)
+
+    learners = learners_of(config)
+    points, seeds = [point for point, _ in learners], [seed for _, seed in learners]
+    agent = make_agent(points[0])
+    varied = Varied(values_of(points), make_agent) if config.vmap else None
     replay = _make_replay(config, agent, env.spec.observation)
     runner = make_runner(
         agent,
@@ -174,17 +207,24 @@ def _build_on_device(
         replay,
         rollout_length=config.rollout_length,
         updates_per_rollout=config.updates_per_rollout,
-        num_seeds=config.seeds,
+        num_seeds=len(learners),
+        varied=varied,
         mesh=mesh,
     )
     evaluation_env = make_vector_env(config.env, num_envs=episodes, evaluation=True)
-    evaluator = make_evaluator(agent, evaluation_env, config.evaluation_max_steps)
-    return agent, env.spec.observation, runner, evaluator
+    limit = config.evaluation_max_steps
+    evaluator = make_evaluator(agent, evaluation_env, limit, varied.make if varied else None)
+    parts = agent, env.spec.observation, runner, evaluator
+    return Experiment(config, *parts, seeds, points, make_agent, mesh)
 
 
 def _build_host(
     config: RunConfig, episodes: int, make_actor: ActorFactory | None, mesh: Mesh | None
 ) -> tuple[Agent, specs.Array, Runner, Evaluator]:
+    if config.vmap:
+        allowed = f"left out, as {config.env.name} is not stepped on the device"
+        hint = "`bellmax sweep` trains a run for each value"
+        raise UserError(must("vmap", allowed, ", ".join(config.vmap), hint))
     if config.seeds > 1:
         allowed = f"1, as {config.env.name} is not stepped on the device"
         hint = "`bellmax sweep` with --seed 0,1 trains a run for each seed"
@@ -194,7 +234,8 @@ def _build_host(
     if jax.process_count() > 1:
         allowed = "an environment that is stepped on the device, in a run of several processes"
         raise UserError(must("env.name", allowed, config.env.name))
-    agent, observation = make_host_agent(config)
+    agent, spec = make_host_agent(config)
+    observation = spec.observation
     replay, device = _make_replay(config, agent, observation), None
     if make_actor is None:
         device = _actor_device(config.host.actor_device)
@@ -215,6 +256,7 @@ def _build_host(
         normalised=config.env.normalise_observations,
         host_memory=replay is not None and config.replay.memory == "host",
         mesh=mesh,
+        mask_size=spec.action.num_values if spec.action_mask else 0,  # type: ignore[attr-defined]
     )
     make_env = functools.partial(make_host_vector, config.env, num_envs=episodes, evaluation=True)
     evaluator = HostEvaluator(
@@ -240,7 +282,12 @@ def _make_replay(
     """Return the replay of a configuration; None for an on-policy agent."""
     spec = agent.replay
     if spec.on_policy:
-        check_rollout(config, sequence_length=spec.sequence_length, batch_size=spec.batch_size)
+        check_rollout(
+            config,
+            sequence_length=spec.sequence_length,
+            batch_size=spec.batch_size,
+            transitions=spec.transitions,
+        )
         return None
     frame_stack = config.stored_frame_stack
     check_replay(
@@ -261,6 +308,7 @@ def _make_replay(
             importance_exponent=config.replay.importance_exponent,
             frame_stack=frame_stack,
             observation_shape=observation.shape,
+            sharded=config.devices > 1,
         )
     except ValueError as error:
         raise UserError(f"replay.capacity: {error}") from error

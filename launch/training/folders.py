@@ -13,6 +13,7 @@ from bellmax.envs.options import did_you_mean
 from bellmax.launch.config.sentences import show
 from bellmax.launch.config.trust import code_in
 from bellmax.launch.config.yaml_files import read_yaml
+from bellmax.launch.distributed.remote import check_local
 from bellmax.launch.training.checkpoint_files import is_checkpoint
 
 
@@ -87,6 +88,7 @@ def resume_command(run: Path) -> str:
 
 def check_writable(folder: Path, role: str = "a run folder") -> None:
     """Raise UserError if a folder cannot be created or written; do not create it."""
+    check_local(folder, role)
     try:
         folder.exists()
     except (OSError, ValueError) as error:  # a name that is too long, or has a NUL in it
@@ -113,6 +115,7 @@ def check_trains(run: Path) -> None:
 
 def run_folder(name: str) -> Path:
     """Return the folder of a run; raise UserError if it does not exist or holds no run."""
+    check_local(name, "RUN")
     run = Path(name)
     try:
         run.exists()

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,17 @@ import numpy as np
 import psutil
 
 from bellmax import UserError
+from bellmax.launch.config.points import point_name
 from bellmax.launch.config.run_config import RunConfig
 from bellmax.launch.distributed.processes import is_first, wait_for_all
 from bellmax.launch.distributed.signals import signals_held
 from bellmax.launch.reporting.metrics import MetricsLog
 from bellmax.launch.reporting.progress import Progress
-from bellmax.launch.runners.evaluation import evaluation_rows
+from bellmax.launch.runners.evaluation import evaluation_rows, row_score
 from bellmax.launch.runners.train_state import IntervalMetrics, TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment
-from bellmax.launch.training.policy import best_score, save_policies
+from bellmax.launch.training.policy import best_score, point_folder, save_best, save_policies
 
 
 class NotFiniteError(UserError):
@@ -45,9 +46,12 @@ class Session:
     Args:
       experiment, checkpoints, log, progress: the parts of the run and its outputs.
       resume_step: step of the checkpoint from which the run continues.
-      evaluated: [S], the mean returns of that checkpoint, if they are in the log.
+      evaluated: [S], the scores of that checkpoint, if they are in the log.
+      diverged: places of the learners whose loss was not finite before that checkpoint, while
+        other points of the run continue.
       in_place: returns whether the run's folder is still in its place; called before a save.
       folder: where policies are saved at each checkpoint and best evaluation; None saves none.
+      written: called after every interval, when all of it is in the folder; may return a sentence.
     """
 
     def __init__(
@@ -59,13 +63,22 @@ class Session:
         *,
         resume_step: int | None = None,
         evaluated: np.ndarray | None = None,
+        diverged: Sequence[int] = (),
         in_place: Callable[[], bool] = lambda: True,
         folder: Path | None = None,
+        written: Callable[[], str | None] = lambda: None,
     ):
         self.experiment, self.checkpoints = experiment, checkpoints
         self.log, self.progress = log, progress
         self.saved, self.in_place, self.folder = resume_step, in_place, folder
-        self.best = best_score(folder) if folder and resume_step is not None else None
+        self.written = written
+        self.diverged = np.isin(np.arange(len(experiment.seeds)), diverged)
+        agents = [experiment.make_agent(p) if p else experiment.agent for p, _ in experiment.groups]
+        self.schedules = [agent.schedules for agent in agents]
+        self.best: list[float | None] = [None for _ in experiment.groups]
+        if folder and resume_step is not None:
+            folders = [point_folder(folder / "policy", point) for point, _ in experiment.groups]
+            self.best = [best_score(each / "best") for each in folders]
         config = experiment.config
         self.steps_per_rollout = config.env.num_envs * config.rollout_length
         self.total = config.steps // self.steps_per_rollout
@@ -73,6 +86,11 @@ class Session:
         self.evaluated: tuple[int, np.ndarray] | None = None
         if resume_step is not None and evaluated is not None:
             self.evaluated = resume_step, evaluated
+
+    @property
+    def total_steps(self) -> int:
+        """Environment steps per seed at the end of the run."""
+        return self._steps(self.total)
 
     def advance_to_end(self, state: TrainState) -> TrainState:
         """Train to the configured number of steps.
@@ -116,13 +134,15 @@ class Session:
             rollouts = taken
             if not came:
                 self._evaluate_and_save(state, rollouts)
+                if sentence := self.written():
+                    self.progress.message(sentence)
         if came:
             self._save(state, rollouts)
             self.progress.message(f"stopped; checkpoint {self._steps(rollouts)} is written")
         return state
 
     def evaluate(self, state: TrainState) -> np.ndarray:
-        """Return and log mean episode returns [S] of the greedy policies, once for each step.
+        """Return and log the scores [S] of the greedy policies, `row_score`, once for each step.
 
         NaN if the run was asked to stop during the evaluation, which is then still due.
         """
@@ -132,16 +152,43 @@ class Session:
             if episodes is None:
                 return np.full(len(self.experiment.seeds), np.nan)
             report = self.experiment.evaluator.report()
-            rows = evaluation_rows(episodes, self.experiment.seeds, step)
+            score = self.experiment.agent.score
+            rows = evaluation_rows(episodes, self.experiment.seeds, step, score)
+            rows = self._rows(rows)
             self.log.write([row | report for row in rows])
-            self.evaluated = step, np.array([row["episode_return"] for row in rows])
+            self.evaluated = step, np.array([row_score(row) for row in rows])
             cut = sum(row["cut_episodes"] for row in rows)
             self.progress.message(
-                f"step {step:,}: evaluation return {self.evaluated[1].mean():.1f}"
+                f"step {step:,}: evaluation return "
+                f"{self._describe(np.array([row['episode_return'] for row in rows]))}"
+                + (f", objective {self._describe(self.evaluated[1])}" if score else "")
                 + (f", {cut} of {sum(r['episodes'] for r in rows)} episodes cut" if cut else "")
                 + "".join(f", {name} {n}" for name, n in report.items() if n)
             )
         return self.evaluated[1]
+
+    def _rows(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Add the point to the row of each learner; one that diverged has no numbers any more."""
+        for i, point in enumerate(self.experiment.points):
+            if self.diverged[i]:
+                numbers = float, np.floating
+                rows[i] = {k: np.nan if isinstance(v, numbers) else v for k, v in rows[i].items()}
+            if point:
+                first = {name: rows[i][name] for name in ("kind", "step", "seed")}
+                rows[i] = {**first, "vmap": point, **rows[i]}
+        return rows
+
+    def _scores(self, returns: np.ndarray) -> list[float]:
+        """Return the mean over seeds of each point."""
+        return [float(returns[places].mean()) for _, places in self.experiment.groups]
+
+    def _describe(self, returns: np.ndarray) -> str:
+        """Return the mean over seeds, of the best of several points."""
+        scores, groups = self._scores(returns), self.experiment.groups
+        if len(groups) == 1 or np.isnan(scores).all():
+            return f"{scores[0]:.1f}"
+        best = int(np.nanargmax(scores))
+        return f"{scores[best]:.1f} at {point_name(groups[best][0])}, the best of {len(groups)}"
 
     def _steps(self, rollouts: int) -> int:
         return rollouts * self.steps_per_rollout
@@ -188,19 +235,21 @@ class Session:
         if saves:
             self._save(state, rollouts)
         if saves or self._is_due(rollouts, config.evaluate_every):
-            returns = self.evaluate(state)
-            step = self._steps(rollouts)
-            if self.saved == step and is_first():
-                self.checkpoints.score(step, float(returns.mean()))
-            self._keep_best(state, step, float(returns.mean()))
+            scores, step = self._scores(self.evaluate(state)), self._steps(rollouts)
+            finite = [score for score in scores if math.isfinite(score)]
+            if self.saved == step and is_first() and finite:
+                self.checkpoints.score(step, max(finite))
+            for group, score in enumerate(scores):
+                self._keep_best(state, step, group, score)
         if self.folder and rollouts == self.total:  # a resumed run restores lost or damaged files
             save_policies(self.experiment, state, self.folder / "policy", self._steps(rollouts))
 
-    def _keep_best(self, state: TrainState, step: int, score: float) -> None:
-        """Save the policies if no earlier evaluation was better."""
-        if self.folder and math.isfinite(score) and (self.best is None or score >= self.best):
-            self.best = score
-            save_policies(self.experiment, state, self.folder / "policy" / "best", step, score)
+    def _keep_best(self, state: TrainState, step: int, group: int, score: float) -> None:
+        """Save the policies of a point if no earlier evaluation of it was better."""
+        best = self.best[group]
+        if self.folder and math.isfinite(score) and (best is None or score >= best):
+            self.best[group] = score
+            save_best(self.experiment, state, self.folder / "policy", step, group, score)
 
     def _save(self, state: TrainState, rollouts: int) -> None:
         """Save a checkpoint without a metric, unless this step is saved already."""
@@ -212,7 +261,8 @@ class Session:
                 f"the run's folder was moved or removed while it trained; it stopped at step "
                 f"{step:,} without saving it, and earlier checkpoints are in the moved folder"
             )
-        extra = {"restarts": self.experiment.runner.restarts()}
+        extra: dict[str, Any] = {"restarts": self.experiment.runner.restarts()}
+        extra["diverged"] = np.flatnonzero(self.diverged).tolist()
         with signals_held():
             self.checkpoints.save(self._steps(rollouts), state, metric=None, extra=extra)
             self.saved = self._steps(rollouts)
@@ -243,7 +293,7 @@ class Session:
         waits = {name: report.pop(name) for name in ("learner_waited", "actors_waited") if report}
         notes = [f"{name} {min(waited / seconds, 1):.0%}" for name, waited in waits.items()]
         notes += [f"{name} {times}" for name, times in report.items() if times]
-        report |= self._schedules(int(state.learner.steps), step)
+        columns |= self._schedules(int(state.learner.steps), step)
         timing = {"seconds": seconds, **rates, **waits}
         rows = [
             {"kind": "train", "step": step, "seed": seed}
@@ -251,7 +301,7 @@ class Session:
             | {**report, "timing": timing}
             for i, seed in enumerate(self.experiment.seeds)
         ]
-        self.log.write(rows)
+        self.log.write(self._rows(rows))
         if self._ends_warmup_only(self._rollouts_taken(state)):
             return  # the rates of a single rollout would give a wrong ETA
         self.progress.update(
@@ -262,15 +312,22 @@ class Session:
             notes=[note.replace("_", " ") for note in notes],
         )
 
-    def _schedules(self, gradient_steps: int, step: int) -> dict[str, float]:
-        """Return the current values of the agent's schedules, such as the learning rate."""
-        schedules = self.experiment.agent.schedules
-        return {name: float(value(gradient_steps, step)) for name, value in schedules.items()}
+    def _schedules(self, gradient_steps: int, step: int) -> dict[str, np.ndarray]:
+        """Return the current values [S] of the agent's schedules, such as the learning rate."""
+        experiment = self.experiment
+        found: dict[str, np.ndarray] = {}
+        for (_, places), schedules in zip(experiment.groups, self.schedules, strict=True):
+            for name, value in schedules.items():
+                values = found.setdefault(name, np.empty(len(experiment.seeds)))
+                values[places] = float(value(gradient_steps, step))
+        return found
 
     def _stop_if_not_finite(
         self, state: TrainState, interval: IntervalMetrics, updates: int
     ) -> None:
         """Raise NotFiniteError if a loss or parameter is not finite.
+
+        While other points of the run are finite, the learner is only marked as diverged.
 
         Args:
           state, interval: at the end of the interval.
@@ -279,9 +336,20 @@ class Session:
         params = jax.device_get(_finite(state.learner.params))
         # The parameters may be NaN although the loss is finite; such a state is not saved either.
         healthy = np.logical_and.reduce([interval.finite, *jax.tree.leaves(params)])
-        if healthy.all():
-            return
-        i = int(np.argmin(healthy))
+        new = ~healthy & ~self.diverged
+        self.diverged |= new
+        for i in np.flatnonzero(new):
+            words = self._not_finite(int(i), interval, updates, params)
+            if len(self.experiment.groups) == 1 or self.diverged.all():
+                kept = self.checkpoints.latest()
+                rest = f"checkpoint {kept} is kept"
+                raise NotFiniteError(
+                    f"{words}; {'no checkpoint was written yet' if kept is None else rest}"
+                )
+            self.progress.message(f"{words}; the others continue")
+
+    def _not_finite(self, i: int, interval: IntervalMetrics, updates: int, params: Any) -> str:
+        """Return what is not finite of learner i; params: [S] bool, whether a leaf is finite."""
         leaves = jax.tree_util.tree_leaves_with_path(params)
         broken = [path for path, finite in leaves if not finite[i]]
         where = (
@@ -289,14 +357,10 @@ class Session:
             if broken
             else "every parameter is still finite: the first bad leaf is the loss"
         )
-        kept = self.checkpoints.latest()
-        rest = "no checkpoint was written yet" if kept is None else f"checkpoint {kept} is kept"
         what = "network" if interval.finite[i] else "loss"
-        step = updates + int(interval.updates[i])
-        raise NotFiniteError(
-            f"the {what} of seed {self.experiment.seeds[i]} is not finite at gradient step "
-            f"{step} ({where}); {rest}"
-        )
+        step, point = updates + int(interval.updates[i]), self.experiment.points[i]
+        who = f"seed {self.experiment.seeds[i]}" + (f" at {point_name(point)}" if point else "")
+        return f"the {what} of {who} is not finite at gradient step {step} ({where})"
 
 
 def next_stop(rollouts: int, period: int, steps_per_rollout: int) -> int:

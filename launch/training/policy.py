@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -13,10 +13,12 @@ import jax.numpy as jnp
 from dm_env import specs
 
 from bellmax import UserError, must
-from bellmax.agents import Memory
+from bellmax.agents import Agent, Memory
 from bellmax.envs import PackedArray
-from bellmax.launch.config.run_config import load_to_play, to_yaml
+from bellmax.launch.config.points import at_point, listed, point_name, points_of
+from bellmax.launch.config.run_config import load, load_to_play, to_yaml
 from bellmax.launch.distributed.files import make_folder, write_whole
+from bellmax.launch.reporting import hub
 from bellmax.launch.runners.base import PolicyInputs
 from bellmax.launch.runners.evaluation import make_greedy, make_values
 from bellmax.launch.runners.train_state import TrainState
@@ -30,7 +32,14 @@ class Act(Protocol):
     """See `Policy`."""
 
     def __call__(
-        self, observation: Any, memory: Memory, is_first: Any, key: jax.Array | None = None
+        self,
+        observation: Any,
+        memory: Memory,
+        is_first: Any,
+        key: jax.Array | None = None,
+        *,
+        reward: Any = None,
+        action_mask: Any = None,
     ) -> tuple[jax.Array, Memory]: ...
 
 
@@ -43,7 +52,8 @@ class Policy(NamedTuple):
         image with a vector as {name: [N, ...]};
         `is_first` is True for the first observation of an episode and resets the memory. Compiled
         once for each N. Policies of bellmax's agents are deterministic; a stochastic policy needs
-        a new key at each call.
+        a new key at each call. `action_mask` [N, A] bool, which actions are legal, for tasks that
+        show it; `reward` [N], of the action before, for agents with an objective other than mean.
     values(observation, memory, is_first) -> named tuple of the network's outputs: q_values [N, A],
         and quantiles [N, K, A] if the network has them. For agents that learn action values.
 
@@ -55,31 +65,55 @@ class Policy(NamedTuple):
     values: Callable[[Any, Memory, Any], Any]
 
 
-def save_policies(
-    experiment: Experiment, state: TrainState, folder: Path, step: int, score: float | None = None
-) -> None:
+def save_policies(experiment: Experiment, state: TrainState, folder: Path, step: int) -> None:
     """Write the policy inputs of each seed to folder/seed-<seed>.msgpack, and config.yaml.
 
-    `load_policy`, `bellmax evaluate` and `bellmax record` need no other files.
+    `load_policy`, `bellmax evaluate` and `bellmax record` need no other files. A run with `vmap`
+    has such a folder for each point, folder/<point>, with the configuration of that point.
 
     Args:
       experiment: the experiment of the run.
       state: its state; leaves that `Experiment.policy_inputs` does not use may be None.
       folder: created if it is missing.
       step: step of the state, in environment steps per seed.
-      score: mean return over seeds in the evaluation of that step, if it is known.
     """
+    acting = experiment.policy_inputs(state)
+    for point, places in experiment.groups:
+        _save(experiment, acting, places, point_folder(folder, point), {_STEP: step})
+
+
+def save_best(
+    experiment: Experiment, state: TrainState, folder: Path, step: int, group: int, score: float
+) -> None:
+    """Write the policies of one point, as `save_policies`, to `best` in the point's folder.
+
+    Args:
+      experiment, state, folder, step: as in `save_policies`.
+      group: the point's place in `Experiment.groups`; 0 without `vmap`.
+      score: mean return over its seeds in the evaluation of that step.
+    """
+    point, places = experiment.groups[group]
+    facts = {_STEP: step, _SCORE: float(score)}
+    where = point_folder(folder, point) / "best"
+    _save(experiment, experiment.policy_inputs(state), places, where, facts)
+
+
+def _save(
+    experiment: Experiment, acting: Any, places: Sequence[int], folder: Path, facts: dict[str, Any]
+) -> None:
     make_folder(folder)
     # A policy that is played has no loggers.
     config = dataclasses.replace(experiment.config, loggers=(), wandb=None, tensorboard=False)
+    config = at_point(config, experiment.points[places[0]])
     write_whole(folder / "config.yaml", to_yaml(config).encode())
-    acting = experiment.policy_inputs(state)
-    for i, seed in enumerate(experiment.seeds):
+    for i in places:
         one = jax.device_get(jax.tree.map(lambda x, i=i: x[i], acting))
-        data = policy_to_bytes(
-            one, {_STEP: step} | ({} if score is None else {_SCORE: float(score)})
-        )
-        write_whole(folder / f"seed-{seed}.msgpack", data)
+        write_whole(folder / f"seed-{experiment.seeds[i]}.msgpack", policy_to_bytes(one, facts))
+
+
+def point_folder(folder: Path, point: Mapping[str, Any]) -> Path:
+    """Return the folder of a point's policies in the folder of a run's policies."""
+    return folder / point_name(point) if point else folder
 
 
 def policy_folder(run: Path, *, best: bool = False) -> Path:
@@ -89,9 +123,9 @@ def policy_folder(run: Path, *, best: bool = False) -> Path:
     return folder / "best" if best else folder
 
 
-def best_score(run: Path) -> float | None:
-    """Return the score of the best policy in a run's folder, None if there is none."""
-    for path in policy_folder(run, best=True).glob("seed-*.msgpack"):
+def best_score(folder: Path) -> float | None:
+    """Return the mean return of the policies in a folder `best`; None if it has none."""
+    for path in folder.glob("seed-*.msgpack"):
         with contextlib.suppress(Exception):  # damaged: the next one replaces it
             return _content(path.read_bytes())[1][_SCORE]
     return None
@@ -105,8 +139,9 @@ def read_policies(
     Raises:
       UserError: a policy is missing or damaged.
     """
-    folder = policy_folder(run, best=best)
-    paths = [folder / f"seed-{seed}.msgpack" for seed in experiment.seeds]
+    folder, within = policy_folder(run), "best" if best else ""
+    learners = zip(experiment.points, experiment.seeds, strict=True)
+    paths = [point_folder(folder, p) / within / f"seed-{seed}.msgpack" for p, seed in learners]
     read = [_read(path, experiment, run) for path in paths]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[one for _, one in read])
     return read[0][0], stacked
@@ -131,13 +166,20 @@ def _read(path: Path, experiment: Experiment, run: Path) -> tuple[int, PolicyInp
 
 
 def load_policy(
-    run: str | Path, seed: int | None = None, *, best: bool = False, trust: bool = False
+    run: str | Path,
+    seed: int | None = None,
+    *,
+    point: str | Mapping[str, float] | None = None,
+    best: bool = False,
+    trust: bool = False,
 ) -> Policy:
     """Return the greedy policy of a run's newest checkpoint, or of its best evaluation.
 
     Args:
-      run: the run's folder, or a copy of its folder `policy`.
+      run: the run's folder, or the folder `policy` of it alone, or `hf://owner/name`, a repository
+        that `bellmax push` wrote (`@revision` may follow), with the extra `hub`.
       seed: seed of the learner; None takes the run's first.
+      point: of a run with `vmap`: its values by key, or the name of its folder in `policy`.
       best: whether to take the policy of the best evaluation, by the mean over seeds.
       trust: whether the run's configuration may name code of the user's own, which is imported.
 
@@ -145,9 +187,13 @@ def load_policy(
       A Policy, which acts as in `bellmax evaluate`.
 
     Raises:
-      UserError: the run has no policy of that seed, or its file is damaged.
+      UserError: the run has no policy of that point or seed, its file is damaged, or the repository
+        cannot be read.
     """
-    run = Path(run)
+    shared = str(run).startswith(hub.PREFIX)
+    run = hub.fetch(hub.read_repo(str(run)), policies_only=True) if shared else Path(run)
+    if point is not None:
+        run = _find_point(run, point, trust=trust)
     config = load_to_play(run, trust=trust)
     seed = config.seed if seed is None else seed
     path = policy_folder(run, best=best) / f"seed-{seed}.msgpack"
@@ -168,12 +214,19 @@ def load_policy(
         return jnp.asarray(observation)
 
     def act(
-        observation: Any, memory: Memory, is_first: Any, key: jax.Array | None = None
+        observation: Any,
+        memory: Memory,
+        is_first: Any,
+        key: jax.Array | None = None,
+        *,
+        reward: Any = None,
+        action_mask: Any = None,
     ) -> tuple[jax.Array, Memory]:
         observation, is_first = read(observation), jnp.asarray(is_first)
         check_observation(experiment.observation, observation, is_first, any_dtype=any_dtype)
         key = jax.random.key(0) if key is None else key
-        return greedy(restored, observation, memory, is_first, key, 0)
+        extras = _extras(agent, {"reward": reward, "action_mask": action_mask})
+        return greedy(restored, observation, memory, is_first, key, 0, extras)
 
     def values(observation: Any, memory: Memory, is_first: Any) -> Any:
         if read_values is None:
@@ -189,6 +242,30 @@ def load_policy(
         return read_values(restored, observation, memory, is_first)
 
     return Policy(agent.initial_memory, act, values)
+
+
+def _find_point(run: Path, point: str | Mapping[str, float], *, trust: bool) -> Path:
+    """Return the folder of a point's policies of a run; UserError names those that there are."""
+    config, folder = load(run, trust=trust), policy_folder(run)
+    names = [point_name(each) for each in points_of(config) if each]
+    if not names:
+        raise UserError(must("point", f"left out, as {run} has no vmap", str(point)))
+    wanted = point if isinstance(point, str) else point_name({**point})
+    if wanted not in names:
+        raise UserError(must("point", f"one of {listed(names)}", wanted))
+    return folder / wanted
+
+
+def _extras(agent: Agent, given: dict[str, Any]) -> dict[str, Any]:
+    """Return what the agent `sees` among what a user gave.
+
+    Raises:
+      UserError: the user gave None of something.
+    """
+    for name in agent.sees:
+        if given[name] is None:
+            raise UserError(must(name, "given for this policy", "None"))
+    return {name: jnp.asarray(given[name]) for name in agent.sees}
 
 
 def policy_to_bytes(inputs: Any, facts: dict[str, Any]) -> bytes:

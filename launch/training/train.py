@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from bellmax import UserError
 from bellmax.launch.actors.ray_actor import make_ray_actors
 from bellmax.launch.config.overrides import flatten
+from bellmax.launch.config.points import point_name
 from bellmax.launch.config.run_config import RunConfig, load, read_source, to_dict, to_yaml
 from bellmax.launch.config.sentences import must, show
 from bellmax.launch.distributed.files import make_folder, write_whole
@@ -27,6 +29,7 @@ from bellmax.launch.reporting.metrics import FILE, MetricsLog, read_metrics
 from bellmax.launch.reporting.plot import plot_runs
 from bellmax.launch.reporting.progress import Progress
 from bellmax.launch.reporting.versions import all_versions
+from bellmax.launch.runners.evaluation import row_score
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.training.experiment import Experiment, build, check_memory
@@ -56,12 +59,21 @@ class Output(NamedTuple):
     shows_progress: whether progress is printed to standard output.
     loggers: (name, logger) of additional loggers.
     on_metrics, report: as in `MetricsLog`.
+    written: called after every interval, when its rows and checkpoint are in the folder; may return
+        a sentence for the user.
+    renamed: (part of a sentence, what takes its place), such as the name of a temporary folder.
     """
 
     shows_progress: bool = True
     loggers: Sequence[tuple[str, Logger]] = ()
     on_metrics: Callable[[int, dict[str, float]], object] | None = None
     report: Callable[[str], object] | None = None
+    written: Callable[[], str | None] = lambda: None
+    renamed: tuple[str, str] = ("", "")
+
+    def shown(self, sentence: str) -> str:
+        """Return a sentence with the names that the user knows."""
+        return sentence.replace(*self.renamed) if self.renamed[0] else sentence
 
 
 TERMINAL = Output()
@@ -172,9 +184,10 @@ def _opened(run: Path, config: RunConfig, actors: str | None) -> Iterator[_Opene
     check_loggers(config)
     if actors:
         check(actors, config)
-    experiment = build(config, make_actor=make_ray_actors(config) if actors else None)
-    messages = [check_memory(experiment)]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_traced(config))
+        experiment = build(config, make_actor=make_ray_actors(config) if actors else None)
+        messages = [check_memory(experiment)]
         if actors:
             messages.append(stack.enter_context(room_for(actors, config.host.actors)))
         stack.enter_context(distributed_guard(lambda: resume_command(run)))
@@ -184,15 +197,31 @@ def _opened(run: Path, config: RunConfig, actors: str | None) -> Iterator[_Opene
         yield _Opened(experiment, folder, in_place, messages)
 
 
+@contextlib.contextmanager
+def _traced(config: RunConfig) -> Iterator[None]:
+    """Say in a sentence if an agent needs to know a value that `vmap` traces."""
+    try:
+        yield
+    except (jax.errors.ConcretizationTypeError, UserError) as error:
+        # An agent's own check may refuse a traced value, and names it.
+        asked = not isinstance(error, UserError) or "Tracer" in str(error)
+        if not config.vmap or not asked:
+            raise
+        hint = "`bellmax sweep` trains a run for each value"
+        allowed = "of numbers that no branch and no shape of this agent depends on"
+        raise UserError(must("vmap", allowed, ", ".join(config.vmap), hint=hint)) from error
+
+
 class _Start(NamedTuple):
     """The checkpoint from which a run continues.
 
-    evaluated: [S], mean returns at that step, None if the log lacks them.
+    evaluated: [S], scores at that step, None if the log lacks them.
     """
 
     step: int
     state: TrainState
     evaluated: np.ndarray | None
+    diverged: Sequence[int] = ()
 
 
 def _start(experiment: Experiment, run: Path) -> tuple[_Start | None, list[str]]:
@@ -207,11 +236,13 @@ def _start(experiment: Experiment, run: Path) -> tuple[_Start | None, list[str]]
     episodes = "" if runner.resumes_episodes else ", with new episodes"
     said = [f"resuming {run} at step {step:,}{episodes}", *([warning] if warning else [])]
     said += changed_versions(run)
-    runner.resume_restarts(checkpoints.extra(step).get("restarts", {}))
+    extra = checkpoints.extra(step)
+    runner.resume_restarts(extra.get("restarts", {}))
     if step > experiment.config.steps:
         allowed = f"at least {step}, those that {run} has taken already"
         raise UserError(must("steps", allowed, experiment.config.steps))
-    return _Start(step, state, _evaluated(experiment, run, step)), said
+    evaluated, diverged = _evaluated(experiment, run, step), extra.get("diverged", ())
+    return _Start(step, state, evaluated, diverged), said
 
 
 def _check_never_saved(experiment: Experiment, run: Path) -> None:
@@ -248,12 +279,14 @@ def changed_versions(run: Path) -> list[str]:
 
 
 def _evaluated(experiment: Experiment, run: Path, step: int) -> np.ndarray | None:
-    """Return the mean returns [S] of the evaluation logged at a step; None if any is missing."""
+    """Return the scores [S] of the evaluation logged at a step; None if any is missing."""
     if not (run / FILE).exists():
         return None
     rows = [row for row in read_metrics(run) if row.get("step") == step]
-    returns = {r["seed"]: r["episode_return"] for r in rows if r.get("kind") == "evaluation"}
-    found = [returns.get(seed) for seed in experiment.seeds]
+    rows = [row for row in rows if row.get("kind") == "evaluation"]
+    scores = {(r["seed"], *r.get("vmap", {}).values()): row_score(r) for r in rows}
+    learners = zip(experiment.seeds, experiment.points, strict=True)
+    found = [scores.get((seed, *point.values())) for seed, point in learners]
     return None if None in found else np.array(found)
 
 
@@ -275,18 +308,33 @@ def _run(opened: _Opened, run: Path, start: _Start | None, said: list[str], outp
     keep = config.keep_checkpoints
     checkpoints = Checkpoints(run / _CHECKPOINTS, keep=keep, read_only=not is_first())
     silent = not (output.shows_progress and is_first())
-    progress = Progress(config.steps, seeds=config.seeds, silent=silent)
+    progress = Progress(config.steps, seeds=len(experiment.seeds), silent=silent)
     with log, progress, contextlib.closing(experiment):
         for message in [*messages, *said]:
-            progress.message(message)
-        known = {"resume_step": start.step, "evaluated": start.evaluated} if start else {}
+            progress.message(output.shown(message))
+        known: dict[str, Any] = {} if start is None else {"resume_step": start.step}
+        if start is not None:
+            known |= {"evaluated": start.evaluated, "diverged": start.diverged}
         session = Session(
-            experiment, checkpoints, log, progress, in_place=in_place, folder=out, **known
+            experiment,
+            checkpoints,
+            log,
+            progress,
+            in_place=in_place,
+            folder=out,
+            written=output.written,
+            **known,
         )
         state = session.advance_to_end(start.state if start else experiment.init())
-        returns = session.evaluate(state)
-        each = ", ".join(f"{value:.1f}" for value in np.atleast_1d(returns))
-        progress.message(f"evaluation return {returns.mean():.1f} ({each} by seed)")
+        scores = session.evaluate(state)
+        what, form = ("return", ".1f") if experiment.agent.score is None else ("objective", ".3g")
+        for point, places in experiment.groups:
+            each = ", ".join(f"{value:{form}}" for value in scores[places])
+            where = f" at {point_name(point)}" if point else ""
+            mean = scores[places].mean()
+            progress.message(f"evaluation {what} {mean:{form}}{where} ({each} by seed)")
         curves = plot_runs([out])
-        progress.message(f"curve: {curves[0]}\npolicy: {out / 'policy'}\nrun: {out}")
+        log.write_file(session.total_steps, "curve", curves[0])
+        places = f"curve: {curves[0]}\npolicy: {out / 'policy'}\nrun: {out}"
+        progress.message(output.shown(places))
     return 0

@@ -4,11 +4,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bellmax.launch import Run, load_config, load_policy, load_run, train
+    from bellmax.launch import Run, load_config, load_policy, load_run, pull, train
 
-__version__ = "0.1.0"
+    __version__: str
+
 _LONGEST = 2_000  # characters of a line of a message
-__all__ = ["Run", "UserError", "load_config", "load_policy", "load_run", "train"]
+__all__ = ["Run", "UserError", "load_config", "load_policy", "load_run", "pull", "train"]
 
 
 class UserError(ValueError):
@@ -32,8 +33,20 @@ def must(field: str, allowed: str, got: Any, hint: str = "", *, verb: str = "be"
     return f"{field} must {verb} {allowed}, got {got}" + (f"; {hint}" if hint else "")
 
 
+def _version() -> str:
+    """Return the installed version: that of the git tag, and the commits since."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("bellmax")
+    except PackageNotFoundError:  # a tree on the import path
+        return "0+unknown"
+
+
 def __getattr__(name: str) -> Any:
     """Return a name of the Python API, which lives in `bellmax.launch`; it is loaded on first use."""
+    if name == "__version__":
+        return _version()
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module("bellmax.launch"), name)

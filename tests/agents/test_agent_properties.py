@@ -9,10 +9,20 @@ import pytest
 from dm_env import specs
 
 from bellmax import UserError
-from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace, needs_behaviour
+from bellmax.agents.c51 import make_c51
+from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace
 from bellmax.agents.shared.base import Batch
 from bellmax.agents.va_learning import make_va_learning
-from helpers.linear_agents import QR, VA, compiled, gradient_of, random_params
+from helpers.linear_agents import (
+    C51,
+    IQN,
+    QR,
+    VA,
+    compiled,
+    gradient_of,
+    make_iqn_at_midpoints,
+    random_params,
+)
 from helpers.sweeps import check_sweep
 from helpers.windows import KEY, NUM_ACTIONS, SPEC, closing_windows, random_steps
 
@@ -25,6 +35,12 @@ AGENTS = {
     "retrace_every": (make_qr_dqn_retrace, replace(QR, **EPSILON, anchor="every")),
     "q_lambda": (make_qr_dqn_retrace, replace(QR, n_step=3, trace="q_lambda", trace_decay=0.8)),
     "uncorrected": (make_qr_dqn_retrace, replace(QR, n_step=3, trace="uncorrected")),
+    # At fixed fractions, as random ones differ between a window in a batch and alone.
+    "iqn": (make_iqn_at_midpoints, replace(IQN, n_step=3)),
+    "m_iqn": (make_iqn_at_midpoints, replace(IQN, n_step=3, munchausen=True)),
+    "c51": (make_c51, replace(C51, n_step=3, trace="n_step", regression="cramer")),
+    "c51_retrace": (make_c51, replace(C51, **EPSILON, trace="retrace", selector="online")),
+    "c51_q_lambda": (make_c51, replace(C51, n_step=3, trace="q_lambda", target_mixing=0.2)),
     "va": (make_va_learning, replace(VA, n_step=2)),
     "va_retrace": (make_va_learning, replace(VA, n_step=3, trace="retrace", double=True)),
     "dueling": (make_va_learning, replace(VA, loss="behaviour_dueling")),
@@ -38,7 +54,7 @@ def window(config, garbage=0.0, seed=0):
     rng = np.random.default_rng(seed)
     other = (steps.action + 1) % NUM_ACTIONS
     steps = steps._replace(action=jnp.where(steps.is_last & (garbage > 0), other, steps.action))
-    if getattr(config, "target_epsilon", 0) and needs_behaviour(config):
+    if getattr(config, "target_epsilon", 0) and config.trace == "retrace":
         log_prob = np.log(rng.uniform(0.2, 0.9, steps.reward.shape)).astype(np.float32)
         log_prob = np.where(steps.is_last, -garbage, log_prob)
         steps = steps._replace(behaviour=jnp.asarray(log_prob))
@@ -131,7 +147,7 @@ def test_every_agent_of_a_sweep_learns_as_alone(name):
     check_sweep(learnt, config, SWEEP, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["retrace", "va"])
+@pytest.mark.parametrize("name", ["retrace", "iqn", "va"])
 def test_continuous_actions_are_refused(name):
     make, config = AGENTS[name]
     spec = SPEC._replace(action=specs.BoundedArray((2,), np.float32, -1, 1))

@@ -18,13 +18,14 @@ from bellmax.envs import (
 )
 
 OWN = [
-    *("bellmax/CartPole", "bellmax/Catch", "bellmax/DeepSea", "bellmax/NoisyGrid"),
-    *("bellmax/Pendulum", "bellmax/PixelCatch", "bellmax/TwoStateChain"),
+    *("bellmax/CartPole", "bellmax/Catch", "bellmax/DeepSea", "bellmax/Gamble"),
+    *("bellmax/NoisyGrid", "bellmax/Pendulum", "bellmax/PixelCatch", "bellmax/TicTacToe"),
+    "bellmax/TwoStateChain",
 ]
 
 
 def test_own_names_are_listed_and_made():
-    assert list_names()[:7] == OWN
+    assert list_names()[:9] == OWN
     for name in OWN:
         assert make(name).spec.name == name
 

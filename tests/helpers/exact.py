@@ -42,19 +42,29 @@ class Deaths:
         return state, ts._replace(terminated=ts.terminated | ts.truncated, truncated=no)
 
 
-def learnt(make, config, env):
-    """Parameters of a linear agent after training on 32 copies of a task, to its last step size."""
-    vector = vectorise(env, 32)
-    agent = make(config, vector.spec)
-    replay = make_replay(
+def replay_of(agent, config):
+    return make_replay(
         capacity=32_000,
         num_envs=32,
         rollout_length=1,
         sequence_length=agent.replay.sequence_length,
         batch_size=config.batch_size,
     )
-    runner = make_runner(agent, vector, replay, rollout_length=1, updates_per_rollout=1)
-    state, interval = runner.advance(runner.init(jnp.arange(1)), 1000, config.learning_rate_steps)
+
+
+def learnt(make, config, env):
+    """Parameters of a linear agent after training on 32 copies of a task, to its last step size.
+
+    Without replay a batch is a whole rollout.
+    """
+    vector = vectorise(env, 32)
+    agent = make(config, vector.spec)
+    replay, length = None, config.batch_size // 32
+    if not agent.replay.on_policy:
+        replay, length = replay_of(agent, config), 1
+    runner = make_runner(agent, vector, replay, rollout_length=length, updates_per_rollout=1)
+    warmup = 1000 if replay else 0
+    state, interval = runner.advance(runner.init(jnp.arange(1)), warmup, config.learning_rate_steps)
     assert bool(interval.finite.all()) and runner.traces == [1]
     return jax.tree.map(lambda x: x[0], state.learner.params)["params"]
 

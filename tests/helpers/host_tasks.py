@@ -33,7 +33,7 @@ class JaxBatch:
         seen = jax.tree.map(np.asarray, seen)
         terminated = seen.is_last & ~seen.truncated
         return HostTimeStep(
-            seen.observation, seen.reward, terminated, seen.truncated
+            seen.observation, seen.reward, terminated, seen.truncated, seen.action_mask
         ), seen.is_first
 
     def close(self):

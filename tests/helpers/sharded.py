@@ -10,6 +10,7 @@ import numpy as np
 
 from bellmax.agents.byol_explore import BYOLExploreConfig, make_byol_explore
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
+from bellmax.agents.pqn import PQNConfig, make_pqn
 from bellmax.agents.td3 import TD3Config, make_td3
 from bellmax.envs import CartPole, DeepSea, Pendulum, PixelCatch, vectorise
 from bellmax.envs.host import HostVector
@@ -35,6 +36,12 @@ CASES = {
     "priorities": (CartPole(), make_munchausen_dqn, DQN, {"prioritised": True}),
     "frames": (PixelCatch(), make_munchausen_dqn, DQN, {"frame_stack": 2}),
     "td3": (Pendulum(), make_td3, TD3Config(network=WIDE, batch_size=16, random_steps=80), {}),
+    "pqn": (
+        CartPole(),
+        make_pqn,
+        PQNConfig(network=SMALL["network"], batch_size=N, epsilon_steps=500),
+        {},
+    ),
     "on_policy": (
         DeepSea(size=5),
         make_byol_explore,
@@ -44,7 +51,7 @@ CASES = {
 }
 
 
-def replay_of(agent, changes):
+def replay_of(agent, changes, mesh):
     spec = agent.replay
     if spec.on_policy:
         return None
@@ -54,6 +61,7 @@ def replay_of(agent, changes):
         rollout_length=2,
         sequence_length=spec.sequence_length,
         batch_size=spec.batch_size,
+        sharded=mesh is not None,
         **changes,
     )
 
@@ -65,7 +73,7 @@ def run(case, mesh):
     agent = make(config, vector.spec)
     warmup = 0 if agent.replay.on_policy else 20
     phases = {"rollout_length": 2, "updates_per_rollout": 2}
-    replay = replay_of(agent, changes)
+    replay = replay_of(agent, changes, mesh)
     runner = make_runner(agent, vector, replay, num_seeds=2, mesh=mesh, **phases)
     state = runner.init(jnp.array([3, 4]))
     advance = runner.compile(state)
@@ -81,7 +89,7 @@ def run_host(mesh):
         agent,
         env.spec.observation,
         lambda: HostVector(JaxBatch(env, N, 3)),
-        replay_of(agent, {}),
+        replay_of(agent, {}, mesh),
         num_envs=N,
         rollout_length=2,
         updates_per_rollout=2,

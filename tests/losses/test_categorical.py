@@ -108,6 +108,52 @@ def test_a_signed_target_is_compared_where_rlax_gives_nan():
     np.testing.assert_allclose(gradient, softmax(logits) - labels, atol=1e-12)
 
 
+CRAMER = quick_jit(jax.value_and_grad(losses.categorical_cramer_regression, 1))
+
+
+def test_the_cramer_distance_of_a_signed_target():
+    """Worked: Q(lambda) on the grid -2 .. 2, where the projected target is 0, 0, 1/4, 7/4, -1."""
+    grid, target = np.arange(-2.0, 3.0), np.array([1.0, 2.0, 0.75])
+    # Uniform probabilities: differences of the cumulative sums -1/5, -2/5, -7/20, 6/5.
+    loss, gradient = CRAMER(grid, np.zeros(5), target, np.array([1.0, -1.0, 1.0]))
+    np.testing.assert_allclose(loss, 0.04 + 0.16 + 0.1225 + 1.44, atol=1e-12)
+    # d loss / d p_i is -2 times the sum of the differences from i on; less its mean, times 1/5.
+    slopes = -2 * np.cumsum([0.0, 1.2, -0.35, -0.4, -0.2])[::-1]
+    np.testing.assert_allclose(gradient, (slopes - slopes.mean()) / 5, atol=1e-12)
+
+
+def test_the_cramer_distance_is_bounded_where_the_cross_entropy_is_not():
+    grid, masses = np.array([0.0, 1.0, 3.0]), np.array([-0.2, 0.7, 0.5])
+    for low in (-10.0, -100.0, -1000.0):  # the first probability goes to 0
+        logits = np.array([low, 0.0, 0.0])
+        loss, gradient = CRAMER(grid, logits, grid, masses)
+        # Differences -0.2 and 0.5 - 1/2 of the cumulative sums, over 1 and 2.
+        np.testing.assert_allclose(loss, 0.04, atol=1e-4)
+        assert np.all(np.isfinite(gradient))
+        crossed = jitted.categorical_regression(grid, logits, grid, masses)
+        np.testing.assert_allclose(crossed, 0.2 * low + np.log(2), atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_cramer_distance_equals_the_integral(seed):
+    """On a fine mesh; it is 0 at the projected target."""
+    w = window(seed)
+    grid, logits = w["q_atoms_tm1"], w["q_logits_tm1"][0]
+    generator = np.random.default_rng(seed)
+    atoms, weights = generator.normal(size=6) * 3, generator.normal(size=6)
+    weights += (1 - weights.sum()) / 6
+    masses = project(zip(atoms, weights, strict=True), grid)
+    mesh = np.linspace(grid[0], grid[-1], 20_001)
+    below = grid[None, :] <= (mesh[:-1, None] + mesh[1:, None]) / 2
+    difference = below @ (masses - softmax(logits))
+    wanted = np.sum(np.diff(mesh) * difference**2)
+    loss, _ = CRAMER(grid, logits, atoms, weights)
+    np.testing.assert_allclose(loss, wanted, rtol=2e-3)
+    positive = softmax(generator.normal(size=9))
+    zero, gradient = CRAMER(grid, np.log(positive), grid, positive)
+    np.testing.assert_allclose([zero, *gradient], np.zeros(10), atol=1e-12)
+
+
 def test_worked_projection():
     # 0.25 lies a quarter of the way from 0 to 1; 9 is beyond the end.
     grid, logits = np.array([0.0, 1.0, 3.0]), np.array([0.0, 1.0, 3.0])

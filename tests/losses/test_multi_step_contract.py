@@ -158,6 +158,16 @@ CASES = [
         ("logits_tm1",),
     ),
     Case(
+        losses.categorical_cramer_regression,
+        {
+            "atoms_tm1": GRID["q_atoms_tm1"],
+            "logits_tm1": normal(8, M),
+            "target": normal(9, N),
+            "weights": jnp.array([0.3, -0.2, 0.4, 0.3, 0.2]),
+        },
+        ("logits_tm1",),
+    ),
+    Case(
         losses.categorical_expected_sarsa,
         GRID | LOGITS | ONE | GRID_T | {"q_logits_t": normal(9, A, N), "probs_a_t": PI["pi_t"][0]},
         ("q_logits_tm1",),
@@ -179,6 +189,12 @@ CASES = [
         GRID | LOGITS | STEPS | GRID_T | LOGITS_T | TAKEN | PI | C | TRACE,
         ("q_logits_tm1",),
         values=("q_logits_tm1", "q_logits_t", "r_t"),
+    ),
+    Case(
+        losses.n_step_categorical_target,
+        STEPS | GRID_T | LOGITS_T | HARD,
+        values=("r_t", "q_logits_t"),
+        keeps=("trace_t",),
     ),
     Case(
         losses.n_step_categorical_q_learning,

@@ -53,6 +53,12 @@ def test_parameter_counts_are_the_papers():
     for module, shape, wanted in [
         (networks.NatureConv(), (1, 84, 84, 4), 1_684_128),
         (networks.MinAtarConv(), (1, 10, 10, 4), 9 * 4 * 16 + 16 + 1024 * 128 + 128),
+        (networks.NatureConv(width=0), (1, 84, 84, 4), 77_984),
+        (
+            networks.ImplicitQuantileHead(18, 32, width=512),
+            (1, 3136),
+            65 * 3136 + 1_606_144 + 9_234,
+        ),
     ]:
         params = jax.eval_shape(module.init, KEY, jax.ShapeDtypeStruct(shape, jnp.float32))
         assert sum(np.prod(p.shape) for p in jax.tree.leaves(params)) == wanted
@@ -175,3 +181,55 @@ def test_bfloat16_inside_float32_outside(torso, shape, dueling):
     exact = quick_jit(full.apply)(params, x).q_values
     error = np.abs(np.subtract(output.q_values, exact)).max()
     assert 0 < error < 0.05
+
+
+def test_layer_normalisation_stands_before_the_activation():
+    """Of the units of a dense layer, and of the channels at each position of a convolution."""
+    x = np.random.default_rng(0).normal(size=(3, 10, 10, 4)).astype(np.float32)
+    patches = [x[:, i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
+    first = np.concatenate(patches, axis=-1)
+    for module, y in [
+        (networks.MinAtarConv(norm="layer"), first),
+        (networks.MLP((7, 5), norm="layer"), x.reshape(3, -1)),
+    ]:
+        output, params = run(module, x)
+        params = params["params"]
+        layers = [params[name] for name in sorted(params) if "LayerNorm" not in name]
+        for i, layer in enumerate(reversed(layers) if "PatchConv_0" in params else layers):
+            y = np.float64(y.reshape(3, -1) if layer is params.get("Dense_0") else y)
+            layer = layer.get("Dense_0", layer)
+            y = y @ np.float64(layer["kernel"]) + np.float64(layer["bias"])
+            y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-6)
+            norm = params[f"LayerNorm_{i}"]
+            assert (norm["scale"] == 1).all() and (norm["bias"] == 0).all()
+            y = np.maximum(y, 0.0)
+        np.testing.assert_allclose(output, y, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "torso, shape, count",
+    [("mlp", (6,), 2), ("minatar", (10, 10, 4), 2), ("nature", (84, 84, 4), 4)]
+    + [("impala", (16, 16, 3), 14)],  # 3 stages of 2 blocks of 2 convolutions, the last two
+)
+def test_network_norm_normalises_every_layer_of_a_torso(torso, shape, count):
+    spec = specs.Array(shape, np.float32)
+    for norm, expected in (("none", 0), ("layer", count)):
+        network = make_q_network(NetworkConfig(torso, norm=norm), spec, 3)
+        params = jax.eval_shape(network.init, KEY)["params"]
+        (module,) = (params[name] for name in params if "Head" not in name)
+        assert sum("LayerNorm" in name for name in module) == expected
+    config = networks.RecurrentNetworkConfig(torso, norm="layer")
+    recurrent = networks.make_recurrent_network(config, spec, 3)
+    encoder = jax.eval_shape(recurrent.init, KEY).encoder["params"]
+    assert "LayerNorm_0" in encoder[next(name for name in encoder if name != "Dense_0")]
+
+
+def test_normalised_features_do_not_depend_on_the_scale_of_kernels():
+    x = np.random.default_rng(0).normal(size=(3, 10, 10, 4)).astype(np.float32)
+    for norm, close in (("layer", True), ("none", False)):
+        module = networks.MinAtarConv(norm=norm)
+        output, params = run(module, x)
+        scaled = jax.tree_util.tree_map_with_path(
+            lambda path, p: 10 * p if path[-1].key == "kernel" else p, params
+        )
+        assert np.allclose(quick_jit(module.apply)(scaled, x), output, atol=1e-3) == close

@@ -4,7 +4,6 @@ Each run is `bellmax train ... --resume` in its own process, so that a sweep tha
 continues where it stopped.
 """
 
-import collections
 import contextlib
 import csv
 import io
@@ -14,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ def sweep(
             f"continues the others in {out}"
         )
 
-    with interruptible(how_to_continue), make_pool(jobs, out) as pool, _hangup_terminates():
+    with interruptible(how_to_continue), make_pool(jobs, out) as pool, hangup_terminates():
         out.mkdir(parents=True, exist_ok=True)
         with locked(out, "sweeping"):
             _write(out / RECORD, dump_yaml(record))
@@ -86,32 +85,37 @@ def check_jobs(jobs: str) -> None:
 
 
 def run_jobs(
-    jobs: Sequence[Job],
+    jobs: Iterable[Job],
     pool: Pool,
     came: Sequence[int],
-    starts: Callable[[Job], None],
-    ends: Callable[[Job, Ended], None],
+    starts: Callable[[Job], object],
+    ends: Callable[[Job, Ended], object],
+    stops: Callable[[Job], bool] = lambda job: False,
 ) -> None:
     """Run all jobs. After a signal no new job starts; active jobs receive the signal.
 
     Args:
-      jobs: the jobs, in their order.
+      jobs: the jobs, in their order; each is asked for when it can start.
       pool: runs their processes.
       came: the signals received, a list that grows.
       starts, ends: called for each job.
+      stops: asked of active jobs again and again; True stops the job as SIGTERM does.
     """
-    waiting, running = collections.deque(jobs), {}
-    told = False
+    waiting, running = iter(jobs), {}
+    told: set[str] = set()
     try:
-        while running or (waiting and not came):
-            while waiting and not came and len(running) < pool.width():
-                job = waiting.popleft()
+        while True:
+            while not came and len(running) < pool.width():
+                if (job := next(waiting, None)) is None:
+                    break
                 running[job.name] = job, pool.start(job)
                 starts(job)
-            if came and not told:
-                told = True
-                for _, handle in running.values():
-                    pool.stop(handle, came[0])
+            if not running:
+                break
+            for job, handle in running.values():
+                if job.name not in told and (came or stops(job)):
+                    told.add(job.name)
+                    pool.stop(handle, came[0] if came else signal.SIGTERM)
             time.sleep(_PAUSE)
             for job, handle in list(running.values()):
                 if ended := pool.poll(handle):
@@ -163,20 +167,30 @@ def _outcome(
     return row | {"status": "failed"}, f" failed with exit code {ended.code}: {reason}"
 
 
-def _last_evaluation(folder: Path) -> tuple[int, float] | None:
-    """Return the step, and the mean return over seeds, of a run's last evaluation, or None."""
+def evaluations(folder: Path, seeds: int = 1) -> dict[int, float]:
+    """Return the mean return over seeds by step of a run's evaluations; NaN if one has none.
+
+    An evaluation of which the log has fewer than `seeds` rows is left out: it is being written.
+    """
     from bellmax.launch.reporting.metrics import read_metrics
 
     try:
         found = [row for row in read_metrics(folder) if row.get("kind") == "evaluation"]
     except UserError:
-        return None
-    if not found:
-        return None
-    last = max(row["step"] for row in found)
-    returns = {row["seed"]: row["episode_return"] for row in found if row["step"] == last}
-    known = [value for value in returns.values() if value is not None]
-    return last, sum(known) / len(known) if len(known) == len(returns) else math.nan
+        return {}
+    returns: dict[int, dict[int, float | None]] = {}
+    for row in found:
+        returns.setdefault(row["step"], {})[row["seed"]] = row["episode_return"]
+    return {
+        step: sum(math.nan if x is None else x for x in each.values()) / len(each)
+        for step, each in sorted(returns.items())
+        if len(each) >= seeds
+    }
+
+
+def _last_evaluation(folder: Path) -> tuple[int, float] | None:
+    """Return the step, and the mean return over seeds, of a run's last evaluation, or None."""
+    return max(evaluations(folder).items(), default=None)
 
 
 def _is_finished(job: Job, out: Path, row: Mapping[str, Any]) -> bool:
@@ -240,7 +254,7 @@ def _write(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _hangup_terminates() -> Iterator[None]:
+def hangup_terminates() -> Iterator[None]:
     """Turn SIGHUP (the terminal closed) into SIGTERM, because the runs have no terminal."""
     before = signal.getsignal(signal.SIGHUP)
     if before != signal.SIG_DFL or threading.current_thread() is not threading.main_thread():

@@ -1,10 +1,7 @@
 """The plan of a sweep: combinations of values, names of folders, and existing runs."""
 
-import collections
-import hashlib
 import itertools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +11,12 @@ import yaml
 from bellmax import UserError
 from bellmax.launch.config.options import read_overrides
 from bellmax.launch.config.overrides import flatten
-from bellmax.launch.config.sentences import FLAG, Argument, must, show
+from bellmax.launch.config.points import point_name, value_text
+from bellmax.launch.config.sentences import FLAG, Argument, must
 from bellmax.launch.config.yaml_files import read_yaml
 
 MOST_RUNS = 10_000
 RECORD = "sweep.yaml"
-_NAME_LENGTH = 120  # characters; file systems allow 255 bytes
 
 
 class Job(NamedTuple):
@@ -90,18 +87,31 @@ def plan_runs(
     plan: dict[str, Job] = {}
     for combination in itertools.product(*values.values()):
         typed: dict[str, Any] = dict(zip(values, combination, strict=True))
-        options = [f"--{k}" if value is FLAG else f"--{k}={value}" for k, value in typed.items()]
-        given = {k: value if value is FLAG else Argument(value) for k, value in typed.items()}
-        config = resolve(found, given, trust=trust)
+        config = resolve(found, as_given(typed), trust=trust)
+        if config.vmap:
+            hint = "one run of `bellmax train` has all its points"
+            raise UserError(must("vmap", "left out of a sweep", ", ".join(config.vmap), hint=hint))
         resolved = typed | flatten(to_dict(config))  # `typed` may have whole sections
-        name = _name({key: resolved[key] for key in varied})
+        name = point_name({key: resolved[key] for key in varied})
         if name in plan:
             raise UserError(f"two combinations of the values would be the same run {name}")
-        texts = {key: _text(resolved[key]) for key in varied}
-        arguments = ["train", source, "--out", str(out / name), "--resume"]
-        arguments += [*["--trust"] * trust, *options]
+        texts = {key: value_text(resolved[key]) for key in varied}
+        arguments = train_arguments(source, out / name, typed, trust=trust)
         plan[name] = Job(name, texts, arguments, config)
     return list(plan.values())
+
+
+def as_given(typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return texts by dotted key as the command line gives them to `resolve`."""
+    return {key: text if text is FLAG else Argument(text) for key, text in typed.items()}
+
+
+def train_arguments(
+    source: str, folder: Path, typed: Mapping[str, Any], *, trust: bool
+) -> list[str]:
+    """Return the arguments of `bellmax` that train or continue a run with values as typed."""
+    options = [f"--{key}" if text is FLAG else f"--{key}={text}" for key, text in typed.items()]
+    return ["train", source, "--out", str(folder), "--resume", *["--trust"] * trust, *options]
 
 
 def read_record(source: str, values: Mapping[str, Sequence[str]], out: Path) -> dict[str, Any]:
@@ -133,22 +143,3 @@ def check_started(plan: list[Job], out: Path) -> None:
     for job in plan:
         if (out / job.name / "config.yaml").is_file():
             check_resumable(out / job.name, job.config)
-
-
-def _text(value: Any) -> str:
-    return show(value) if value is None or isinstance(value, bool) else str(value)
-
-
-def _name(values: Mapping[str, Any]) -> str:
-    """Return the name of a run's folder from the varied keys and values, safe in any shell."""
-    lasts = collections.Counter(key.rpartition(".")[2] for key in values)
-    words = []
-    for key, value in values.items():
-        last = key.rpartition(".")[2]
-        text = "-".join(map(_text, value)) if isinstance(value, list) else _text(value)
-        words.append(f"{last if lasts[last] == 1 else key}={text}")
-    whole = ",".join(words) or "run"
-    name = re.sub(r"[^A-Za-z0-9._+=,-]", "-", whole)
-    if len(name) <= _NAME_LENGTH:
-        return name
-    return f"{name[: _NAME_LENGTH - 9]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"

@@ -1,11 +1,14 @@
 """The optimiser has the settings of the configuration."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from bellmax.agents.shared.epsilon_greedy import with_schedule
 from bellmax.agents.shared.value_based import ValueConfig, make_optimizer
 from helpers.jitted import quick_jit
 
@@ -50,3 +53,12 @@ def test_the_step_size_decays_to_the_last():
     theirs = optax.adam(optax.linear_schedule(1e-2, 0.0, 10))
     ours = assert_same_path(config, theirs)
     jax.tree.map(lambda x: np.testing.assert_array_equal(x[-2], x[-1]), ours)
+
+
+def test_an_algorithm_of_an_agent_has_the_same_schedule_and_clipping():
+    config = ValueConfig(learning_rate=1e-2, final_learning_rate=0.0, learning_rate_steps=10)
+    config = dataclasses.replace(config, max_gradient_norm=10.0)
+    theirs = optax.radam(optax.linear_schedule(1e-2, 0.0, 10))
+    theirs = optax.chain(optax.clip_by_global_norm(10.0), theirs)
+    ours = path(with_schedule(config, optax.radam)), path(theirs)
+    jax.tree.map(np.testing.assert_array_equal, *ours)

@@ -115,6 +115,8 @@ OWN = [
     "bellmax/CartPole",
     "bellmax/Catch",
     "bellmax/DeepSea",
+    "bellmax/Gamble",
+    "bellmax/TicTacToe",
     "bellmax/TwoStateChain",
     random_mdp(jax.random.key(0), 5, 2, time_limit=9),
     scripted.Counter(),

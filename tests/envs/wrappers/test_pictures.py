@@ -19,7 +19,16 @@ from helpers import scripted
 
 ORANGE, BLUE, GREEN = (230, 159, 0), (86, 180, 233), (0, 158, 115)
 YELLOW, RED = (240, 228, 66), (213, 94, 0)
-OWN = ["CartPole", "Catch", "DeepSea", "NoisyGrid", "Pendulum", "PixelCatch", "TwoStateChain"]
+OWN = [
+    "CartPole",
+    "Catch",
+    "DeepSea",
+    "NoisyGrid",
+    "Pendulum",
+    "PixelCatch",
+    "TicTacToe",
+    "TwoStateChain",
+]
 
 
 def where(picture, colour):

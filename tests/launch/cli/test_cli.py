@@ -107,7 +107,10 @@ MISTAKES = [
     ("train good.yaml --tensorboard 3", ["tensorboard", "true or false", "'3'"]),
     ("train good.yaml --wandb", ["wandb", "no value"]),
     ("train good.yaml --logger", ["--logger must be followed by a value"]),
-    ("train good.yaml --logger own", ["loggers must be of the form module.path:name, got 'own'"]),
+    (
+        "train good.yaml --logger own",
+        ["loggers must be of the form module.path:name, or csv,", "got 'own'"],
+    ),
     ("train good.yaml --env.num-envs 0", ["env.num_envs", "[1, 65536]"]),
     ("train good.yaml --replay.capcity 9", ["did you mean replay.capacity?"]),
     ("train good.yaml --replay.memory-fraction 1.5", ["replay.memory_fraction", "(0, 1]"]),
@@ -310,10 +313,11 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
 
 
 def test_an_interrupted_run_says_how_to_continue(capsys, monkeypatch):
-    def stop(run, config, actors):
+    def stop(run, config, actors, output):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(sys.modules, "bellmax.launch.training.train", SimpleNamespace(resume=stop))
+    fake = SimpleNamespace(resume=stop, TERMINAL=None)
+    monkeypatch.setitem(sys.modules, "bellmax.launch.training.train", fake)
     line = sentence(capsys, ["resume", "run1"], code=130)
     assert "last checkpoint is kept" in line and "bellmax resume run1" in line
 
@@ -364,7 +368,7 @@ def test_help_of_a_preset_lists_every_key_with_comment_range_and_value(capsys):
     for part in (
         "--steps an integer in [1, 2147483647] Environment steps of training per seed",
         "(default: 7000)",
-        "--agent.learning-rate a number in (0, 1] Adam's learning rate",
+        "--agent.learning-rate a number in (0, 1] Learning rate; decays",
         "(default: 0.001)",
         "--agent.network.hidden a list where each is an integer in [1, 2147483647]",
         "(default: 120,84)",

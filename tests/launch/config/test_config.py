@@ -220,6 +220,21 @@ def test_gradient_steps_must_fit_the_rollout(on_policy, overrides, sentence):
     assert str(caught.value).startswith(sentence) and "\n" not in str(caught.value)
 
 
+def test_gradient_steps_must_fit_the_transitions_of_a_rollout(on_policy):
+    source = on_policy("pqn")  # 48 transitions
+    for size, updates in ((4, 12), (16, 6), (48, 1)):
+        fits = ["--agent.batch-size", f"{size}", "--updates-per-rollout", f"{updates}"]
+        assert build(run_config.load(source, fits)).agent.replay.transitions
+    for size, updates, sentence in (
+        (5, 6, "agent.batch_size must be a divisor of env.num_envs * rollout_length = 48, "),
+        (4, 6, "updates_per_rollout must be a multiple of 12 (env.num_envs * rollout_length = 48"),
+    ):
+        wrong = ["--agent.batch-size", f"{size}", "--updates-per-rollout", f"{updates}"]
+        with pytest.raises(UserError) as caught:
+            build(run_config.load(source, wrong))
+        assert str(caught.value).startswith(sentence)
+
+
 @pytest.mark.parametrize("name", ON_POLICY_AGENTS)
 def test_on_policy_agents_refuse_continuous_actions(on_policy, name):
     config = run_config.load(on_policy(name), ["--env.name", "bellmax/Pendulum"])

@@ -11,7 +11,7 @@ from bellmax.launch.runners.host_runner import HostRunner
 from bellmax.launch.training.experiment import build
 
 # Tasks of other projects; tracing, or even making, some of them takes seconds.
-OTHERS = ("atari", "brax_", "gymnasium_", "hopper", "host_", "minatar_", "minigrid_")
+OTHERS = ("atari", "brax_", "craftax_", "gymnasium_", "hopper", "host_", "minatar_", "minigrid_")
 OWN = [name for name in list_presets() if not name.split("/")[1].startswith(OTHERS)]
 # The first preset of each agent and suite; the others differ only in the task.
 FIRST = {(n.split("/")[0], n.split("/")[1].split("_")[0]): n for n in reversed(list_presets())}
@@ -34,7 +34,9 @@ def built(preset):
 def test_every_preset_can_be_built(preset):
     experiment = built(preset)
     assert int(np.prod(experiment.abstract_state().vector_steps.shape)) == 1
-    if preset.endswith("/atari"):  # a million steps of one frame each, and their other fields
+    if experiment.agent.replay.on_policy:
+        assert experiment.replay_bytes == 0
+    elif preset.endswith("/atari"):  # a million steps of one frame each, and their other fields
         assert 7_056 < experiment.replay_bytes / 10**6 < 7_056 + 100
     else:
         assert experiment.replay_bytes < 2 * 10**9

@@ -11,6 +11,7 @@ from bellmax import UserError
 from bellmax.launch.config.run_config import load
 from bellmax.launch.reporting.loggers import open_loggers, summarise
 from bellmax.launch.reporting.metrics import MetricsLog, read_metrics
+from helpers.records import records
 
 
 def row(step, seed=0, **more):
@@ -159,12 +160,3 @@ def test_tensorboard_has_every_metric_and_the_hyper_parameters(tmp_path):
     assert points["train/loss"] == (7, 1.0) and points["train/loss_std"] == (7, 0.5)
     assert points["timing/seconds"] == (7, 2.0) and "train/episode_return" not in points
     assert b"agent.learning_rate" in file.read_bytes()
-
-
-def records(file):
-    """The records of a TFRecord file: 8 bytes of length, 4 of checksum, the data, 4 of checksum."""
-    data = file.read_bytes()
-    while data:
-        end = 12 + int.from_bytes(data[:8], "little")
-        yield data[12:end]
-        data = data[end + 4 :]

@@ -12,9 +12,12 @@ import pytest
 from dm_env import specs
 
 from bellmax.agents.byol_explore import BYOLExploreConfig, make_byol_explore
+from bellmax.agents.c51 import C51Config, make_c51
 from bellmax.agents.dqn import DQNConfig, make_dqn
 from bellmax.agents.expectrl import ExpectRLConfig, make_expectrl
+from bellmax.agents.iqn import IQNConfig, make_iqn
 from bellmax.agents.on_policy import OnPolicyConfig, make_on_policy
+from bellmax.agents.pqn import PQNConfig, make_pqn
 from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig, make_qr_dqn_retrace
 from bellmax.agents.rnd import RNDConfig, make_rnd
 from bellmax.agents.td3 import TD3Config, make_td3
@@ -31,19 +34,25 @@ PRESET = {"network": NetworkConfig(), "batch_size": 128, "epsilon_steps": 500}
 RETRACE = QRDQNRetraceConfig(**PRESET, num_quantiles=32, n_step=3)
 EPSILON = QRDQNRetraceConfig(**SMALL, num_quantiles=4, n_step=3, target_epsilon=0.1)
 VA = VALearningConfig(**PRESET)
+IQN = IQNConfig(**SMALL, num_quantiles=8, num_target_quantiles=8, num_policy_quantiles=16)
+C51 = C51Config(**PRESET, v_min=0.0, v_max=20.0, trace="q_lambda", n_step=3, regression="cramer")
 WIDE = {"network": ContinuousNetworkConfig(hidden=(64, 64)), "batch_size": 256, "random_steps": 60}
 TD3 = TD3Config(**WIDE)
 AUTO = ExpectRLConfig(**WIDE, alpha="auto")
 RECURRENT = RecurrentNetworkConfig(hidden=(16,), latent_size=8, memory_size=8, head_hidden=())
 BYOL = BYOLExploreConfig(network=RECURRENT, batch_size=1, horizon=3, policy_loss="ppo")
 RND = RNDConfig(network=RECURRENT, batch_size=1, rnd_hidden=(16,), rnd_features=8)
+PQN = PQNConfig(**SMALL | {"batch_size": 4}, num_quantiles=4)
 MAKE = {
     BYOLExploreConfig: make_byol_explore,
     OnPolicyConfig: make_on_policy,
     RNDConfig: make_rnd,
     DQNConfig: make_dqn,
+    PQNConfig: make_pqn,
     QRDQNRetraceConfig: make_qr_dqn_retrace,
     VALearningConfig: make_va_learning,
+    IQNConfig: make_iqn,
+    C51Config: make_c51,
     TD3Config: make_td3,
     ExpectRLConfig: make_expectrl,
 }
@@ -55,6 +64,10 @@ KINDS = {
     # Not greedy: the log-probabilities of what the actor did are in replay.
     "retrace_epsilon": (4, 3, True, replace(EPSILON, anchor="every")),
     "one_step": (1, 1, False, replace(RETRACE, trace="one_step", n_step=1)),
+    "iqn": (1, 1, False, IQN),
+    "m_iqn": (4, 3, True, replace(IQN, munchausen=True, n_step=2)),
+    "c51": (1, 1, False, C51),
+    "variance_weighting": (1, 1, False, replace(AGENT, variance_weighting=True)),
     "va": (1, 1, False, VA),
     "behaviour_dueling": (1, 1, False, replace(VA, loss="behaviour_dueling")),
     "td3": (1, 1, False, TD3),
@@ -65,8 +78,10 @@ KINDS = {
     "vmpo": (5, 2, False, OnPolicyConfig(network=RECURRENT, batch_size=3)),
     # RND's state of each environment is in the actor's memory too.
     "rnd": (4, 3, False, RND),
+    # Minibatches of transitions; a key of its own in the learner's state.
+    "pqn": (4, 6, False, PQN),
 }
-ON_POLICY = ("byol", "vmpo", "rnd")
+ON_POLICY = ("byol", "vmpo", "rnd", "pqn")
 # Together they have every part of a state; the others differ from them only in the loss.
 FAST = ("retrace_epsilon", "auto")
 each_kind = pytest.mark.parametrize(

@@ -8,18 +8,26 @@ import numpy as np
 import pytest
 
 from bellmax.agents.byol_explore import BYOLExploreConfig, make_byol_explore
+from bellmax.agents.dqn import DQNConfig, make_dqn
 from bellmax.agents.expectrl import ExpectRLConfig, make_expectrl
+from bellmax.agents.iqn import IQNConfig, make_iqn
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
 from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig, make_qr_dqn_retrace
 from bellmax.agents.va_learning import VALearningConfig, make_va_learning
-from bellmax.envs import CartPole, DeepSea, Pendulum, vectorise
+from bellmax.envs import CartPole, DeepSea, Gamble, Pendulum, TicTacToe, vectorise
 from bellmax.envs.host import HostVector
 from bellmax.launch.runners.device_runner import make_runner
-from bellmax.networks import ContinuousNetworkConfig, RecurrentNetworkConfig
+from bellmax.networks import ContinuousNetworkConfig, NetworkConfig, RecurrentNetworkConfig
 from helpers.host_runners import NUM_ENVS, SEED, SMALL, make_counting_agent, make_host, replay_for
 from helpers.host_tasks import CountingBatch, JaxBatch
 
 RECURRENT = RecurrentNetworkConfig(hidden=(16,), latent_size=8, memory_size=8, head_hidden=())
+SEQUENCES = {
+    "network": NetworkConfig(hidden=(16,), memory="lstm", memory_size=8),
+    "batch_size": 8,
+    "sequence_length": 6,
+    "burn_in": 2,
+}
 CASES = {
     "munchausen_dqn": (CartPole(), make_munchausen_dqn, MunchausenDQNConfig(**SMALL), 2),
     "qr_dqn_retrace": (
@@ -27,6 +35,13 @@ CASES = {
         make_qr_dqn_retrace,
         QRDQNRetraceConfig(**SMALL, num_quantiles=4, n_step=3, target_epsilon=0.1),
         1,
+    ),
+    # A loss that draws random numbers.
+    "iqn": (
+        CartPole(),
+        make_iqn,
+        IQNConfig(**SMALL, num_quantiles=4, num_target_quantiles=3, num_policy_quantiles=5),
+        2,
     ),
     "va_learning": (CartPole(), make_va_learning, VALearningConfig(**SMALL), 3),
     # Memory that spans episodes, and outcomes that a bandit observes.
@@ -41,6 +56,19 @@ CASES = {
         ),
         2,
     ),
+    # The memory before each step in replay.
+    "recurrent": (CartPole(), make_dqn, DQNConfig(**SEQUENCES), 2),
+    # Action masks in replay.
+    "masked": (TicTacToe(), make_munchausen_dqn, MunchausenDQNConfig(**SMALL), 2),
+    # Acting sees rewards.
+    "objective": (
+        Gamble(),
+        make_qr_dqn_retrace,
+        QRDQNRetraceConfig(
+            **SMALL, num_quantiles=4, objective="cvar:0.5", return_range=(-1.0, 5.0)
+        ),
+        2,
+    ),
     # On-policy: recurrent memory, and no replay.
     "byol_explore": (
         DeepSea(size=5),
@@ -50,7 +78,7 @@ CASES = {
     ),
 }
 # The others have behaviour in replay, memory that spans episodes and outcomes.
-SLOW = ("munchausen_dqn", "va_learning", "expectrl", "byol_explore")
+SLOW = ("munchausen_dqn", "iqn", "va_learning", "expectrl", "byol_explore", "masked", "objective")
 
 
 def assert_same(ours, theirs):
@@ -77,7 +105,9 @@ def test_both_runners_learn_the_same_from_the_same_stream(name):
     def make_env():
         return HostVector(JaxBatch(env, NUM_ENVS, SEED))
 
-    host = make_host(agent, env.spec.observation, make_env, replay_for(agent, length), **phases)
+    masks = {"mask_size": 9} if env.spec.action_mask else {}
+    given = agent, env.spec.observation, make_env, replay_for(agent, length)
+    host = make_host(*given, **phases, **masks)
     got, told = host.advance(host.init(jnp.array([SEED])), warmup, 30)
     host.close()
     assert_same(got.learner, want.learner)

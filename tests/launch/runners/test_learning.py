@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bellmax.agents import Agent, LearnerState, LearnOutput
+from bellmax.agents import Agent, Batch, LearnerState, LearnOutput
 from bellmax.agents.shared.base import ActorOutput, ReplaySpec
 from bellmax.envs import DeepSea, vectorise
 from bellmax.launch.runners.device_runner import make_runner
@@ -112,3 +112,37 @@ def test_warm_up_collects_and_learns_nothing():
     state, interval = runner.advance(runner.init(jnp.arange(1)), 3, 0)
     assert state.vector_steps == 12 and state.learner.steps == 0 and interval.episodes[0] > 0
     assert state.learner.aux.prepared == 0
+
+
+@pytest.mark.parametrize(("batch_size", "updates"), [(24, 2), (8, 3), (4, 12)])
+def test_transitions_are_shuffled_over_environments_and_time_and_count_alike(batch_size, updates):
+    together = []
+    witness = make_witness(NUM_ENVS)
+
+    def prepare(state, batch, memory):
+        names = jnp.arange(NUM_ENVS * LENGTH)
+        rows = jax.tree.map(lambda x: x[:, :-1].reshape(-1, 1, *x.shape[2:]), batch.steps)
+        return state, Batch(rows, jnp.ones(names.shape), aux=names), memory
+
+    def learn(state, batch, key):
+        jax.debug.callback(lambda x: together.append(np.ravel(x).tolist()), batch.aux)
+        state = state._replace(steps=state.steps + 1)
+        return state, LearnOutput({"loss": jnp.zeros(())}, jnp.zeros(batch_size))
+
+    spec = ReplaySpec(2, batch_size, on_policy=True, transitions=True)
+    agent = witness._replace(prepare=prepare, learn=learn, replay=spec)
+    env = vectorise(DeepSea(size=5), NUM_ENVS)
+    phases = {"rollout_length": LENGTH, "updates_per_rollout": updates}
+    runner = make_runner(agent, env, None, **phases)
+    runner.advance(runner.init(jnp.arange(1)), 0, 2)
+    jax.effects_barrier()
+    assert len(together) == 2 * updates and {len(batch) for batch in together} == {batch_size}
+    parts = NUM_ENVS * LENGTH // batch_size
+    for epoch in range(2 * updates // parts):
+        seen = sum(together[epoch * parts : (epoch + 1) * parts], [])
+        assert sorted(seen) == list(range(NUM_ENVS * LENGTH))
+    if parts > 1:  # a batch has several environments and several times
+        for batch in together:
+            environments, times = zip(*(divmod(row, LENGTH) for row in batch), strict=True)
+            assert len(set(environments)) > 1 and len(set(times)) > 1
+        assert len(set(map(tuple, together))) == len(together)

@@ -55,9 +55,11 @@ HEADS = {
     "munchausen_dqn": ["--agent.network.dueling"],
     "qr_dqn_retrace": ["--agent.num-quantiles=5"],
     "va_learning": [],
+    "c51": [],
+    "iqn": ["--agent.num-quantiles=5"],
 }
 HALF = [(f"{agent}/cartpole", options) for agent, options in HEADS.items()]
-HALF += [("expectrl/pendulum", [])]
+HALF += [("expectrl/pendulum", []), ("munchausen_dqn/minatar_breakout", [])]
 SLOW = [
     (f"{agent}/pixel_catch", [*options, f"--agent.network.torso={torso}"])
     for agent, options in HEADS.items()
@@ -76,6 +78,17 @@ def test_losses_and_parameters_of_a_half_precision_network_are_single_precision(
     after, output = jax.eval_shape(learn, state, batch, jax.random.key(0))
     floats = {x.dtype for x in jax.tree.leaves((after, output)) if jnp.issubdtype(x, jnp.floating)}
     assert floats == {np.dtype(np.float32)}
+
+
+def test_the_losses_of_a_recurrent_network_in_half_precision_are_single_precision():
+    options = ["--agent.network.dtype=bfloat16", "--agent.network.hidden=8", "--env.num-envs=4"]
+    options += ["--agent.batch-size=4", "--rollout-length=9", "--updates-per-rollout=1"]
+    runner = build(load("byol_explore/deepsea", options)).runner
+    state = jax.eval_shape(runner.init, jnp.zeros(1, jnp.int32))
+    jaxpr, (after, interval) = jax.make_jaxpr(runner.advance, return_shape=True)(state, 0, 1)
+    assert "bf16" in str(jaxpr)
+    floats = {x.dtype for x in jax.tree.leaves((after.learner, after.actor.memory, interval))}
+    assert {x for x in floats if jnp.issubdtype(x, jnp.floating)} == {np.dtype(np.float32)}
 
 
 def train_and_evaluate(preset, options, rollouts):

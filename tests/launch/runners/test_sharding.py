@@ -153,7 +153,7 @@ def test_a_process_that_dies_is_told_by_the_other(folder, dies):
     ("words", "sentence"),
     [
         ("--devices 3", "devices must be a divisor of env.num_envs = 8, got 3"),
-        ("--devices 8", "devices must be at most 1, the cpu devices that there are, got 8"),
+        ("--devices 8", "devices must be at most 1, the number of cpu devices, got 8"),
         ("--process 1", "--coordinator must be ADDRESS:PORT or auto with --process"),
         (
             "--coordinator 127.0.0.1:9",

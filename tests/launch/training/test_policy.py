@@ -161,3 +161,54 @@ def test_values_have_quantiles_where_the_network_has(tmp_path):
     assert found.quantiles.shape[:2] == (2, 5)
     np.testing.assert_allclose(found.q_values, found.quantiles.mean(axis=1), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(policy.act(*seen)[0], found.q_values.argmax(axis=1))
+
+
+KINDS = {
+    "memory": """
+agent: {name: dqn, network: {hidden: [4], memory: gru, memory_size: 4}}
+env: {name: bellmax/Catch, num_envs: 2}
+""",
+    "masked": """
+agent: {name: dqn, network: {hidden: [4]}}
+env: {name: bellmax/TicTacToe, num_envs: 2}
+""",
+    "objective": """
+agent: {name: qr_dqn_retrace, objective: "homeostasis:2", num_quantiles: 5, network: {hidden: [4]}}
+env: {name: bellmax/Gamble, num_envs: 2}
+""",
+}
+
+
+@pytest.fixture(params=KINDS)
+def untrained(tmp_path, request):
+    """The kind of a policy, the policy, and two of its observations."""
+    (tmp_path / "config.yaml").write_text(KINDS[request.param])
+    experiment = build(load(tmp_path, trust=True))
+    save_policies(experiment, experiment.init(), tmp_path / "policy", 0)
+    shape = 2, *experiment.observation.shape
+    return request.param, load_policy(tmp_path, trust=True), np.ones(shape, np.float32)
+
+
+def test_a_policy_gets_what_its_agent_sees(untrained):
+    kind, policy, seen = untrained
+    memory, yes, no = policy.initial_memory(2), np.ones(2, bool), np.zeros(2, bool)
+    if kind == "memory":
+        _, later = policy.act(seen, memory, yes)
+        again = policy.act(seen, later, yes)[1]
+        went_on = policy.act(seen, later, no)[1]
+        np.testing.assert_array_equal(later.belief, again.belief)
+        assert np.abs(went_on.belief - later.belief).max() > 0
+        assert policy.values(seen, later, no).q_values.shape == (2, 3)
+        return
+    needed = {"masked": "action_mask", "objective": "reward"}[kind]
+    with pytest.raises(UserError, match=f"{needed} must be given for this policy, got None"):
+        policy.act(seen, memory, yes)
+    if kind == "masked":
+        for cell in (2, 7):
+            mask = np.arange(9) == np.array([cell, 5])[:, None]
+            action, _ = policy.act(seen, memory, yes, action_mask=mask)
+            np.testing.assert_array_equal(action, [cell, 5])
+    else:
+        _, memory = policy.act(seen, memory, yes, reward=np.zeros(2))
+        _, memory = policy.act(seen, memory, no, reward=np.array([0.0, 2.0]))
+        np.testing.assert_allclose(memory.stock, np.array([-2.0, 0.0]) / 0.99, rtol=1e-5)

@@ -12,6 +12,7 @@ from bellmax.launch.training.experiment import build, needed_leaves
 
 PRESETS = [
     *("dqn/cartpole", "munchausen_dqn/cartpole", "qr_dqn_retrace/cartpole", "va_learning/cartpole"),
+    *("iqn/cartpole", "c51/cartpole"),
     *("expectrl/pendulum", "td3/pendulum", "byol_explore/deepsea", "rnd/deepsea", "icm/deepsea"),
     *("count_bonus/deepsea", "on_policy/deepsea", "munchausen_dqn/gymnasium_cartpole"),
 ]

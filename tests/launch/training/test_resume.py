@@ -51,7 +51,8 @@ def stopped_at(step, whole, run):
     return run
 
 
-FAST = ("dqn", "expectrl")  # together they have every part of a state with replay
+# Together they have every part of a state with replay, and a loss that draws random numbers.
+FAST = ("dqn", "expectrl", "iqn")
 
 
 @pytest.mark.parametrize(
@@ -69,8 +70,10 @@ def test_resumed_from_a_checkpoint_it_ends_bitwise_the_same(whole, tmp_path, cap
     state = assert_same_run(run, undisturbed)
     assert (state.replay == ()) == (name in ON_POLICY)
     if state.replay:
-        log_probs = jax.tree.leaves(state.replay.storage.behaviour)
-        assert len(log_probs) == (name == "qr_dqn_retrace")
+        stored = jax.tree.leaves(state.replay.storage.behaviour)
+        counts = {"qr_dqn_retrace": 1, "c51": 1, "recurrent": 2, "objective": 1}
+        assert len(stored) == counts.get(name, 0)
+        assert (state.replay.storage.action_mask == ()) == (name != "masked")
 
 
 def test_a_finished_run_resumed_with_more_steps_equals_one_that_had_them(whole, tmp_path, capsys):

@@ -41,7 +41,9 @@ def test_a_folder_of_policies_alone_is_evaluated_as_its_run(finished, tmp_path, 
 def test_the_best_policy_is_that_of_the_best_evaluation(finished):
     returns = {row["step"]: row["episode_return"] for row in rows(finished, "evaluation")}
     step, score = facts(finished / "policy" / "best" / "seed-0.msgpack")
-    assert score == returns[step] == max(returns.values()) == best_score(finished)
+    assert (
+        score == returns[step] == max(returns.values()) == best_score(finished / "policy" / "best")
+    )
     assert step == max(s for s, value in returns.items() if value == score)  # the later of equals
     assert facts(finished / "policy" / "seed-0.msgpack") == (1200, None)
     bellmax.load_policy(finished, best=True)
@@ -57,7 +59,7 @@ def test_a_policy_that_is_missing_or_damaged_is_named(finished, tmp_path):
     path.unlink()
     with pytest.raises(UserError, match="there is no policy"):
         bellmax.load_run(finished).evaluate(1)
-    assert best_score(tmp_path) is None
+    assert best_score(tmp_path / "policy" / "best") is None
 
 
 def test_a_finished_run_says_so_before_anything_is_built(finished, monkeypatch, capsys):
