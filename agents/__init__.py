@@ -9,13 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bellmax.agents.byol_explore import make_byol_explore
+    from bellmax.agents.byol_explore import byol_bonus, make_byol_explore
     from bellmax.agents.c51 import make_c51
     from bellmax.agents.configs.actor_critic import ActorCriticConfig, ExpectRLConfig, TD3Config
     from bellmax.agents.configs.on_policy import (
         BYOLExploreConfig,
         CountBonusConfig,
         ICMConfig,
+        IntrinsicConfig,
         OnPolicyConfig,
         RNDConfig,
     )
@@ -33,13 +34,13 @@ if TYPE_CHECKING:
     from bellmax.agents.count_bonus import make_count_bonus
     from bellmax.agents.dqn import make_dqn
     from bellmax.agents.expectrl import make_expectrl
-    from bellmax.agents.icm import make_icm
+    from bellmax.agents.icm import icm_bonus, make_icm
     from bellmax.agents.iqn import make_iqn
     from bellmax.agents.munchausen_dqn import make_munchausen_dqn
     from bellmax.agents.on_policy import make_on_policy, make_on_policy_agent
     from bellmax.agents.pqn import make_pqn
     from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace
-    from bellmax.agents.rnd import make_rnd
+    from bellmax.agents.rnd import make_rnd, rnd_bonus
     from bellmax.agents.shared.actor_critic import make_actor_critic_agent
     from bellmax.agents.shared.base import (
         ActInput,
@@ -53,6 +54,14 @@ if TYPE_CHECKING:
         Params,
         ReplaySpec,
         update_target,
+    )
+    from bellmax.agents.shared.intrinsic import (
+        Chunk,
+        Intrinsic,
+        Normaliser,
+        make_normaliser,
+        no_memory,
+        transition_mask,
     )
     from bellmax.agents.shared.value_based import (
         Auxiliary,
@@ -84,7 +93,7 @@ _MODULES = {
         "ReplaySpec",
         "update_target",
     ),
-    "byol_explore": ("make_byol_explore",),
+    "byol_explore": ("byol_bonus", "make_byol_explore"),
     "c51": ("make_c51",),
     "configs.actor_critic": (
         "ActorCriticConfig",
@@ -95,6 +104,7 @@ _MODULES = {
         "BYOLExploreConfig",
         "CountBonusConfig",
         "ICMConfig",
+        "IntrinsicConfig",
         "OnPolicyConfig",
         "RNDConfig",
     ),
@@ -112,7 +122,7 @@ _MODULES = {
     "count_bonus": ("make_count_bonus",),
     "dqn": ("make_dqn",),
     "expectrl": ("make_expectrl",),
-    "icm": ("make_icm",),
+    "icm": ("icm_bonus", "make_icm"),
     "iqn": ("make_iqn",),
     "munchausen_dqn": ("make_munchausen_dqn",),
     "on_policy": (
@@ -121,7 +131,15 @@ _MODULES = {
     ),
     "pqn": ("make_pqn",),
     "qr_dqn_retrace": ("make_qr_dqn_retrace",),
-    "rnd": ("make_rnd",),
+    "rnd": ("make_rnd", "rnd_bonus"),
+    "shared.intrinsic": (
+        "Chunk",
+        "Intrinsic",
+        "Normaliser",
+        "make_normaliser",
+        "no_memory",
+        "transition_mask",
+    ),
     "td3": ("make_td3",),
     "va_learning": ("make_va_learning",),
     "shared.value_based": (
@@ -149,15 +167,19 @@ __all__ = [
     "BYOLExploreConfig",
     "Batch",
     "C51Config",
+    "Chunk",
     "CountBonusConfig",
     "DQNConfig",
     "ExpectRLConfig",
     "ICMConfig",
     "IQNConfig",
+    "Intrinsic",
+    "IntrinsicConfig",
     "LearnOutput",
     "LearnerState",
     "Memory",
     "MunchausenDQNConfig",
+    "Normaliser",
     "OnPolicyConfig",
     "Outcome",
     "PQNConfig",
@@ -174,6 +196,8 @@ __all__ = [
     "ValueConfig",
     "ValueLoss",
     "apply_sequence",
+    "byol_bonus",
+    "icm_bonus",
     "is_traceable",
     "make_actor_critic_agent",
     "make_byol_explore",
@@ -184,6 +208,7 @@ __all__ = [
     "make_icm",
     "make_iqn",
     "make_munchausen_dqn",
+    "make_normaliser",
     "make_on_policy",
     "make_on_policy_agent",
     "make_pqn",
@@ -192,8 +217,11 @@ __all__ = [
     "make_td3",
     "make_va_learning",
     "make_value_agent",
+    "no_memory",
+    "rnd_bonus",
     "taken",
     "td_loss",
+    "transition_mask",
     "transitions",
     "update_target",
 ]

@@ -16,7 +16,7 @@ from bellmax import losses
 from bellmax.agents.configs.on_policy import BYOLExploreConfig
 from bellmax.agents.on_policy import make_on_policy_agent
 from bellmax.agents.shared.base import Agent, Memory, Params, count_actions
-from bellmax.agents.shared.intrinsic import Chunk, Intrinsic, transitions
+from bellmax.agents.shared.intrinsic import Chunk, Intrinsic, transition_mask
 from bellmax.envs import EnvSpec, Step
 from bellmax.networks import GRU, RecurrentNetwork, make_recurrent_network
 
@@ -116,7 +116,7 @@ def byol_bonus(config: BYOLExploreConfig, spec: EnvSpec) -> Intrinsic:
     def loss(params: WorldModelParams, state: Params, chunk: Chunk) -> jax.Array:
         found = _errors(model, params, state, chunk.steps, believe(params, chunk))
         each = jax.vmap(losses.self_prediction_loss, in_axes=2, out_axes=1)(*found)
-        return config.world_model_cost * losses.masked_mean(each, transitions(chunk.steps))
+        return config.world_model_cost * losses.masked_mean(each, transition_mask(chunk.steps))
 
     def update(params: WorldModelParams, state: Params, encoder: Params) -> Params:
         new = encoder if config.shared else params.encoder
@@ -159,4 +159,4 @@ def _errors(
         return losses.horizon_losses(predictions, targets, mask), mask
 
     each = jax.vmap(one, in_axes=(2, 1, 1), out_axes=2)
-    return each(predictions, targets, transitions(steps))
+    return each(predictions, targets, transition_mask(steps))

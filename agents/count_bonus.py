@@ -13,7 +13,7 @@ from bellmax import losses
 from bellmax.agents.configs.on_policy import CountBonusConfig
 from bellmax.agents.on_policy import make_on_policy_agent
 from bellmax.agents.shared.base import Agent, Params
-from bellmax.agents.shared.intrinsic import Chunk, Intrinsic, no_memory, transitions
+from bellmax.agents.shared.intrinsic import Chunk, Intrinsic, no_memory, transition_mask
 from bellmax.envs import EnvSpec
 
 
@@ -50,7 +50,7 @@ def count_bonus(config: CountBonusConfig, spec: EnvSpec) -> Intrinsic:
 
     def reward(params: Params, state: Any, encoder: Params, chunk: Chunk):
         del params, encoder
-        rows, mask = row(chunk.steps.observation[1:]), transitions(chunk.steps)
+        rows, mask = row(chunk.steps.observation[1:]), transition_mask(chunk.steps)
         visits = state.at[rows].add(mask)
         bonus = jax.vmap(jax.vmap(losses.count_bonus))(jnp.maximum(visits[rows], 1.0))
         return visits, (), bonus

@@ -13,7 +13,7 @@ from bellmax import losses
 from bellmax.agents.configs.on_policy import ICMConfig
 from bellmax.agents.on_policy import make_on_policy_agent
 from bellmax.agents.shared.base import Agent, Params, count_actions
-from bellmax.agents.shared.intrinsic import Chunk, Intrinsic, no_memory, transitions
+from bellmax.agents.shared.intrinsic import Chunk, Intrinsic, no_memory, transition_mask
 from bellmax.envs import EnvSpec
 from bellmax.networks import check_arrays, make_torso
 
@@ -88,6 +88,6 @@ def icm_bonus(config: ICMConfig, spec: EnvSpec) -> Intrinsic:
 
     def loss(params: Params, state: Any, chunk: Chunk) -> jax.Array:
         del state
-        return losses.masked_mean(evaluate(params, chunk).loss, transitions(chunk.steps))
+        return losses.masked_mean(evaluate(params, chunk).loss, transition_mask(chunk.steps))
 
     return Intrinsic(init, no_memory, reward, loss, lambda params, state, encoder: state)

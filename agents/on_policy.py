@@ -35,7 +35,7 @@ from bellmax.agents.shared.intrinsic import (
     IntrinsicConfig,
     Normaliser,
     make_normaliser,
-    transitions,
+    transition_mask,
 )
 from bellmax.agents.shared.own import check_array
 from bellmax.envs import EnvSpec, Step
@@ -209,7 +209,7 @@ def _prepare(
     config, params, before = components.config, state.params, state.aux
     chunk = _unroll(components, params.network, batch)
     _, values = components.network.heads(params.network.heads, chunk.beliefs)
-    steps, mask = chunk.steps, transitions(chunk.steps)
+    steps, mask = chunk.steps, transition_mask(chunk.steps)
     bonus_state, carried, raw = components.intrinsic.reward(
         params.intrinsic, before.bonus, params.network.encoder, chunk
     )
@@ -255,7 +255,7 @@ def _loss(
     config = components.config
     chunk = _unroll(components, params.network, batch)
     logits, values = components.network.heads(params.network.heads, chunk.beliefs[:-1])
-    steps, mask = chunk.steps, transitions(chunk.steps)
+    steps, mask = chunk.steps, transition_mask(chunk.steps)
     if not isinstance(steps.action_mask, tuple):
         logits = mask_logits(logits, steps.action_mask[:-1])
     prepared: Prepared = jax.tree.map(jnp.transpose, batch.aux)

@@ -13,7 +13,7 @@ from bellmax import losses
 from bellmax.agents.configs.on_policy import RNDConfig
 from bellmax.agents.on_policy import make_on_policy_agent
 from bellmax.agents.shared.base import Agent, Params
-from bellmax.agents.shared.intrinsic import Chunk, Intrinsic, no_memory, transitions
+from bellmax.agents.shared.intrinsic import Chunk, Intrinsic, no_memory, transition_mask
 from bellmax.envs import EnvSpec
 from bellmax.networks import check_arrays, make_torso
 
@@ -82,11 +82,13 @@ def rnd_bonus(config: RNDConfig, spec: EnvSpec) -> Intrinsic:
     def reward(params: Params, state: RNDState, encoder: Params, chunk: Chunk):
         del encoder
         reached = chunk.steps.observation[1:].astype(jnp.float32)
-        moments = losses.running_moments_update(state.moments, reached, transitions(chunk.steps))
+        moments = losses.running_moments_update(
+            state.moments, reached, transition_mask(chunk.steps)
+        )
         state = state._replace(moments=moments)
         return state, (), errors(params, state, chunk)
 
     def loss(params: Params, state: RNDState, chunk: Chunk) -> jax.Array:
-        return losses.masked_mean(errors(params, state, chunk), transitions(chunk.steps))
+        return losses.masked_mean(errors(params, state, chunk), transition_mask(chunk.steps))
 
     return Intrinsic(init, no_memory, reward, loss, lambda params, state, encoder: state)

@@ -6,12 +6,14 @@ import importlib.metadata
 import pathlib
 import re
 import sys
+import textwrap
 import tomllib
 
 import pytest
 import yaml
 
 import bellmax
+from helpers.pages import blocks
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "bellmax"
@@ -139,10 +141,10 @@ def upward(path: pathlib.PurePath, source: str) -> list[str]:
 
 
 def private(folder: str, source: str) -> list[str]:
-    """Imports from other folders that those do not offer, in words.
+    """Imports from other folders that those do not offer, in words; folder "": from outside of all.
 
-    A folder offers the names in `__all__` of its `__init__` and of those of its subfolders, and the
-    modules in `INTERNAL_MODULES`.
+    A folder offers the names in `__all__` of its `__init__` and of those of its subfolders, and to
+    other folders the modules in `INTERNAL_MODULES`.
     """
     found = []
     for name in sorted(imports(ast.parse(source))):
@@ -150,14 +152,23 @@ def private(folder: str, source: str) -> list[str]:
         if package != "bellmax" or len(rest) < 2 or rest[0] == folder or rest[0] not in MAY_IMPORT:
             continue
         module = importlib.import_module(f"bellmax.{rest[0]}")
-        if rest[1] in (*module.__all__, *getattr(module, "INTERNAL_MODULES", ())):
-            continue
-        if (ROOT / rest[0] / rest[1] / "__init__.py").exists():
-            module = importlib.import_module(f"bellmax.{rest[0]}.{rest[1]}")
-            if len(rest) == 2 or rest[2] in module.__all__:
-                continue
-        found.append(f"{folder} imports {name}, which {module.__name__} does not offer")
+        internal = getattr(module, "INTERNAL_MODULES", ()) if folder else ()
+        if rest[1] not in internal and not offered(rest):
+            found.append(f"{folder} imports {name}, which bellmax.{rest[0]} does not offer")
     return found
+
+
+def offered(path: list[str]) -> bool:
+    """Whether a name below `bellmax` is in `__all__` of a folder above it, or is such a folder."""
+    names: tuple[str, ...] = ()
+    for i, part in enumerate(path):
+        if part in names and not ROOT.joinpath(*path[: i + 1]).is_dir():
+            return True
+        if not ROOT.joinpath(*path[: i + 1], "__init__.py").exists():
+            return False
+        module = importlib.import_module(".".join(["bellmax", *path[: i + 1]]))
+        names = getattr(module, "__all__", ())
+    return bool(names)
 
 
 def circle(sources: dict[str, str]) -> list[str]:
@@ -272,7 +283,8 @@ def test_imports_in_order_pass(module, source):
 )
 def test_imports_of_what_a_folder_does_not_offer_are_found(source, name):
     [line] = private("launch", source)
-    assert line.startswith(f"launch imports bellmax.{name}, which bellmax.{name.split('.')[0]}")
+    folder = name.partition(".")[0]
+    assert line == f"launch imports bellmax.{name}, which bellmax.{folder} does not offer"
 
 
 @pytest.mark.parametrize(
@@ -288,6 +300,15 @@ def test_imports_of_what_a_folder_does_not_offer_are_found(source, name):
 )
 def test_imports_of_what_a_folder_offers_pass(source):
     assert private("launch", source) == []
+
+
+def test_pages_and_examples_import_public_names():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    sources = [text for page in pages for _, text in blocks(page, "python")]
+    sources += [path.read_text() for path in (ROOT / "examples").rglob("*.py")]
+    assert len(sources) > 20
+    assert [line for source in sources for line in private("", textwrap.dedent(source))] == []
+    assert private("", "from bellmax.envs import options")
 
 
 def test_internal_modules_are_used_by_other_folders():

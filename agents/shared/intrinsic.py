@@ -98,8 +98,8 @@ def make_normaliser(config: IntrinsicConfig) -> Normaliser:
     return Normaliser(losses.reward_normaliser_init, no_memory, moving)
 
 
-def transitions(steps: Step) -> jax.Array:
-    """Mask of transitions, [S, B] float32: 0 where step t is the last of an episode, else 1."""
+def transition_mask(steps: Step) -> jax.Array:
+    """Return the mask of transitions, [S, B] float32: 0 if step t closes an episode, else 1."""
     return 1.0 - steps.is_last[:-1].astype(jnp.float32)
 
 

@@ -97,7 +97,7 @@ def test_weights_scale_each_window_of_the_loss_and_not_the_priorities(make, conf
 
 
 @every_agent
-def test_what_lies_at_and_beyond_an_episode_end_does_not_matter(make, config):
+def test_steps_at_and_past_an_episode_end_have_no_influence(make, config):
     """Windows that start at a closing step have no influence, and its values are ignored."""
     clean, dirty = window(config), window(config, garbage=1e6)
     assert bool(clean.is_last[:, 0].any()) and bool((clean.action != dirty.action).any())

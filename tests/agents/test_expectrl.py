@@ -153,7 +153,7 @@ def test_a_bandit_draws_the_head_that_acts_through_an_episode():
 
 
 @pytest.mark.parametrize("rule", ["windowed", "exponential"])
-def test_the_bandit_is_fed_the_rise_of_the_return_in_the_order_of_time(rule):
+def test_the_bandit_gets_differences_of_returns_in_order(rule):
     numbers = {"bandit_scale": 50.0, "bandit_step_size": 0.2, "bandit_decay": 0.8}
     config = replace(AUTO, bandit=rule, **numbers, bandit_floor=0.2)
     agent = compiled(make_expectrl, config)

@@ -114,7 +114,7 @@ def test_an_auxiliary_has_parameters_targets_state_and_metrics_of_its_own():
     assert jax.tree.structure(actor) == jax.tree.structure(state.params["q"])
 
 
-def test_without_a_bonus_the_q_network_learns_as_alone_and_with_one_from_other_rewards():
+def test_an_auxiliary_changes_the_q_network_only_by_its_bonus():
     states = []
     for parts, reward in (
         ({}, 1.0),

@@ -244,7 +244,7 @@ def test_one_step_limits_of_windows():
 
 @pytest.mark.parametrize("ends", ["trace_t", "discount_t"])
 @pytest.mark.parametrize("name", RULES)
-def test_what_lies_past_an_end_does_not_matter(name, ends):
+def test_steps_past_an_end_have_no_influence(name, ends):
     """Bit for bit, for any size; negative control: without an end they matter."""
     w, other = window(), window(1)
     ended = {**w, ends: np.where(np.arange(T) == 2, 0.0, w[ends])}

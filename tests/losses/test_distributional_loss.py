@@ -101,7 +101,7 @@ def test_every_step_is_the_first_of_its_own_window(every, one, names):
 
 @pytest.mark.parametrize("ends", ["trace_t", "discount_t"])
 @pytest.mark.parametrize("name", LOSSES)
-def test_what_lies_past_an_end_does_not_matter(name, ends):
+def test_steps_past_an_end_have_no_influence(name, ends):
     """Bit for bit, for any size; negative control: without an end they matter."""
     w, other = window(), window(1)
     ended = {**w, ends: np.where(np.arange(T) == 2, 0.0, w[ends])}

@@ -15,7 +15,7 @@ def float64():
 
 @pytest.mark.parametrize("ends", ["trace_t", "discount_t"])
 @pytest.mark.parametrize("name", METHODS)
-def test_what_lies_past_an_end_does_not_matter(name, ends):
+def test_steps_past_an_end_have_no_influence(name, ends):
     """Bit for bit, for any size; negative control: without an end they matter."""
     s, other = random_sequence(), random_sequence(1)
     for window in (s, other):
@@ -37,7 +37,7 @@ def test_what_lies_past_an_end_does_not_matter(name, ends):
     assert not np.array_equal(method(s)[:3], method(replaced(s))[:3])
 
 
-def test_garbage_in_the_row_of_a_cut_does_not_matter():
+def test_garbage_in_the_row_of_a_cut_has_no_influence():
     """The step that closes an episode has no action, so its probabilities have no influence."""
     s = random_sequence()
     s["trace_t"][2] = 0.0

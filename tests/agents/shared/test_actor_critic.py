@@ -83,7 +83,7 @@ def test_the_actor_and_the_targets_move_every_delay_steps(make, config, delay):
 
 
 @every_agent
-def test_a_time_limit_bootstraps_and_a_closing_step_counts_for_nothing(make, config):
+def test_time_limits_bootstrap_and_closing_steps_are_masked(make, config):
     agent, batch = compiled(make, config), random_batch()
     state, learn = random_state(agent), agent.learn
     dirty = random_batch(garbage=1e3)

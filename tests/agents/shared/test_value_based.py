@@ -127,7 +127,7 @@ def test_weights_scale_the_loss_and_priorities_are_errors(make, config):
 
 
 @every_agent
-def test_what_lies_at_and_beyond_an_episode_end_does_not_matter(make, config):
+def test_steps_at_and_past_an_episode_end_have_no_influence(make, config):
     """Windows that start at a closing step add nothing; its reward and discount are ignored."""
     clean, dirty = (random_steps(config.n_step + 1, garbage=g) for g in (0.0, 1e6))
     assert bool(clean.is_last[:, 0].any())

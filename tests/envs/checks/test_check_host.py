@@ -124,7 +124,7 @@ def test_bounds_and_ranges():
     assert check_env(counter(time_limit=0)) == ["spec.time_limit must be at least 1, got 0."]
 
 
-def test_what_a_task_raises_is_told():
+def test_exceptions_of_a_task_are_reported():
     task = counter()
     task.step = lambda action: HostCounter.step(task, USER)
     assert check_env(task) == ["step raises UserError: Fill it up."]
@@ -138,7 +138,7 @@ def test_what_a_task_raises_is_told():
     )
 
 
-def test_what_cannot_be_made_is_told():
+def test_tasks_that_cannot_be_made_are_reported():
     (problem,) = check_env("gymnasium/CartPole-v9")
     assert problem.startswith(
         "It cannot be made: UserError: unknown task 'CartPole-v9' of gymnasium"

@@ -114,7 +114,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_signal_to_the_whole_group_leaves_tasks_alone_and_they_end_with_a_script(tmp_path):
+def test_tasks_ignore_signals_to_the_process_group_and_end_with_the_script(tmp_path):
     (tmp_path / "script.py").write_text(LEFT_OPEN)
     folders = [Path(__file__).parents[3] / "src", Path(__file__).parents[2]]
     process = subprocess.Popen(

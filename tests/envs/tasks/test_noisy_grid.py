@@ -72,7 +72,7 @@ def test_dynamics_equal_the_hand_drawn_map(noise):
 
 
 @pytest.mark.parametrize("size", [5, 7, 13])
-def test_every_cell_is_reached_and_the_goal_by_the_way_that_is_promised(size):
+def test_every_cell_is_reachable_and_the_goal_by_the_documented_path(size):
     env = NoisyGrid(size)
     distance, todo = {(0, 0): 0}, collections.deque([(0, 0)])
     while todo:

@@ -41,7 +41,7 @@ IN_PROCESSES = ["--env.timeout", "60", "--env.num-envs", "2", "--evaluation-epis
 
 
 @pytest.mark.slow
-def test_killed_it_is_resumed_from_its_last_checkpoint_and_leaves_no_process(lines, known, capsys):
+def test_a_killed_run_resumes_from_its_last_checkpoint_and_leaves_no_process(lines, known, capsys):
     run = lines / "run"
     long = ["--steps", "1000000", *IN_PROCESSES]
     process = start(known, "train", "run.yaml", *long, "--out", run)

@@ -190,7 +190,7 @@ def test_a_clusters_actors_learn_to_the_bit_what_those_here_learn(folder, cluste
 
 
 @pytest.mark.slow
-def test_recurrent_on_policy_agents_do_too_and_a_users_mistake_comes_through(
+def test_recurrent_on_policy_agents_act_in_ray_and_user_errors_are_raised(
     folder, cluster, capsys, monkeypatch
 ):
     """In the cluster that RAY_ADDRESS names."""
@@ -216,7 +216,7 @@ def test_recurrent_on_policy_agents_do_too_and_a_users_mistake_comes_through(
 
 
 @pytest.mark.slow
-def test_threads_on_a_ray_of_the_runs_own_that_leaves_nothing_behind(folder, capsys):
+def test_a_run_starts_a_ray_cluster_of_its_own_and_stops_it(folder, capsys):
     before, processes = signal.getsignal(signal.SIGTERM), children()
     assert main(["train", "run.yaml", "--actors", "ray", "--out", "run"]) == 0
     last = rows(folder / "run")[-1]
@@ -296,7 +296,7 @@ def test_mistakes_get_one_sentence(folder, capsys, monkeypatch, words, sentence)
     assert not (folder / "run").exists()
 
 
-def test_an_actor_that_takes_anothers_place_begins_with_its_last_time_step():
+def test_a_replacing_actor_starts_with_the_last_time_step_of_the_replaced_one():
     """The action there has no transition; the replacement's own first step follows."""
 
     def act(observation, memory, is_first, now):

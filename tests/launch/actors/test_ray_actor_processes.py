@@ -84,7 +84,7 @@ def make_actor(store=None):
     return RemoteActor(config, jax.random.key(0), lambda *now: now, 0, store or ParameterStore())
 
 
-def test_parameters_are_put_once_a_publication_and_only_if_somebody_fetches(monkeypatch):
+def test_parameters_are_stored_once_per_publication_and_only_on_request(monkeypatch):
     there, store = fake(monkeypatch), ParameterStore()
     one, other = make_actor(store), make_actor(store)
     assert there.put_there == []
@@ -116,7 +116,7 @@ def test_ten_replacements_in_a_row_are_enough(monkeypatch):
     assert there.calls == 22 and actor.faults["died"] == 20
 
 
-def test_an_actor_without_a_cpu_and_a_lost_cluster_are_told(monkeypatch):
+def test_an_actor_without_a_cpu_and_a_lost_cluster_are_errors(monkeypatch):
     there = fake(monkeypatch)
     there.busy = True
     with pytest.raises(UserError, match="got no CPU .* within 120 s: 0 of its 3 are free"):

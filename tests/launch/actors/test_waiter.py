@@ -40,7 +40,7 @@ def test_it_says_once_whom_it_waits_for():
     assert sentence.startswith("no rollout from actors 2, 4 of 4 for 0 s; with env.timeout")
 
 
-def test_it_gives_up_only_when_asked_to_stop_and_raises_what_stopped_an_actor():
+def test_the_waiter_gives_up_only_after_stop_and_raises_an_actors_exception():
     waiting = ActorWaiter()
     assert not waiting.stopping
     waiting.stop()
@@ -69,7 +69,7 @@ class Hanging:
 
 
 @pytest.mark.parametrize("lock_step", [True, False])
-def test_what_hangs_is_left_behind_by_a_thread_that_does_not_hold_up_the_process(lock_step):
+def test_a_hanging_actor_thread_does_not_block_the_exit(lock_step):
     actor = Hanging()
     pool = ActorPool(lambda key, seed, now: actor, 1, ahead=None if lock_step else 1)
     pool.start(jax.random.key(0), jax.random.key(1), (), 0)

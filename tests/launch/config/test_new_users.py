@@ -158,7 +158,7 @@ def test_a_platform_that_does_not_start_is_one_sentence(monkeypatch, error, caps
         ("jax_numpy_dtype_promotion", "strict", "jax_numpy_dtype_promotion must be standard"),
     ],
 )
-def test_a_program_with_other_settings_of_jax_is_told(setting, value, words):
+def test_a_program_with_other_settings_of_jax_is_refused(setting, value, words):
     before = jax.config.values[setting]
     jax.config.update(setting, value)
     try:

@@ -30,9 +30,7 @@ def evaluations(run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at", [800, 1200])
-def test_a_signal_in_an_evaluation_ends_it_and_resume_makes_up_for_it(
-    lines, monkeypatch, capsys, at
-):
+def test_resume_repeats_an_evaluation_that_a_signal_ended(lines, monkeypatch, capsys, at):
     play, step, steps = HostEvaluator.__call__, HostVector.step, []
 
     def interrupted(self, *arguments):

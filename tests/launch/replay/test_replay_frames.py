@@ -107,7 +107,7 @@ def check_sample(sample, steps, now, slots, sequence):
 
 @each_kind
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_draws_each_sequence_with_its_history_and_stacks_it_as_it_was(shape, prioritised):
+def test_sampled_stacks_equal_the_original_observations(shape, prioritised):
     size, _, sequence, _, length = shape
     slots, steps, replay = 20, random_steps(shape), make(shape, prioritised=prioritised)
     add, sample = jax.jit(replay.add, donate_argnums=0), jax.jit(replay.sample)
@@ -130,7 +130,7 @@ def test_draws_each_sequence_with_its_history_and_stacks_it_as_it_was(shape, pri
 
 @each_kind
 @pytest.mark.parametrize("shape", SHAPES[::2], ids=str)
-def test_until_a_frame_is_lost_samples_equal_those_of_stacks_and_of_vectors(shape, prioritised):
+def test_samples_of_frames_equal_those_of_stacks_and_of_vectors(shape, prioritised):
     size, _, sequence, _, length = shape
     slots, steps = 20, random_steps(shape)
     observation_shape = steps.observation.shape[2:]

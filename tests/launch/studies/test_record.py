@@ -234,7 +234,7 @@ def test_a_task_of_gymnasium(tmp_path, capsys):
     assert (shown[second] != shown[0]).any() and (shown[second] != shown[second - 1]).any()
 
 
-def test_an_episode_is_cut_and_told(recall, capsys):
+def test_a_cut_episode_is_reported(recall, capsys):
     assert (
         main(["record", str(recall), "--trust", "--max-steps", "2", "--out", "new/below/A.GIF"])
         == 0
@@ -387,7 +387,7 @@ def test_a_video_that_stops_leaves_the_one_before(tmp_path, name):
         write_video(tmp_path / "new" / name, pictures(picture[0]), 10)
 
 
-def test_mujoco_is_told_to_draw_without_a_screen_unless_the_user_says_how(recall, monkeypatch):
+def test_mujoco_draws_without_a_screen_unless_the_user_sets_a_backend(recall, monkeypatch):
     words = ["record", str(recall), "--out", "a.avi"]  # before anything is imported
     monkeypatch.setattr(sys, "platform", "linux")
     for given, wanted in [(None, "egl"), ("osmesa", "osmesa")]:

@@ -355,7 +355,7 @@ def test_a_mistake_is_one_sentence(run, capsys, arguments, parts):
     assert not [part for part in parts if part not in captured.err], captured.err
 
 
-def test_a_task_without_parameters_and_a_run_without_checkpoints_are_told(run, tmp_path):
+def test_a_task_without_parameters_and_a_run_without_checkpoints_are_errors(run, tmp_path):
     with pytest.raises(UserError, match=":Rigid has no parameters that can be changed"):
         evaluate_robust(renamed(run, tmp_path, "Rigid"), "2d", trust=True)
     bare = tmp_path / "bare"

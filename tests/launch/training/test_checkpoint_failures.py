@@ -96,7 +96,7 @@ for limit in (100_000, 3_000, 100_000):
 """
 
 
-def test_a_disk_that_stays_full_is_told_in_a_sentence_a_save_and_in_nothing_else(tmp_path):
+def test_each_save_to_a_full_disk_reports_one_sentence(tmp_path):
     """orbax's threads and tasks fail one after the other, some after the save has failed."""
     process = subprocess.run(
         [sys.executable, "-c", FULL, tmp_path / "run"], capture_output=True, text=True
