@@ -153,7 +153,7 @@ def test_a_network_of_both_trains_and_acts(tmp_path, agent, task, network, timeo
         agent,
         out=tmp_path / "run",
         steps=600,
-        warmup_steps=200,
+        warmup_steps=300,
         log_every=300,
         evaluate_every=0,
         evaluation_episodes=2,
@@ -161,8 +161,8 @@ def test_a_network_of_both_trains_and_acts(tmp_path, agent, task, network, timeo
         replay={"capacity": 500},
         agent={"network": {key: f"{TWO}:{name}" for key, name in network.items()}},
     )
-    assert run.metrics("train")["loss" if agent == "dqn" else "critic_loss"].size
-    policy = load_policy(run.folder, trust=True)
+    assert max(run.metrics("train")["gradient_steps"]) > 0
+    policy = load_policy(tmp_path / "run", trust=True)
     seen = [Camera.observation_space.sample() for _ in range(2)]
     gears = np.eye(3, dtype=np.float32)[[one["gear"] for one in seen]]
     both = {key: np.stack([one[key] for one in seen]) for key in ("image", "speed")}
