@@ -313,10 +313,10 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
 
 
 def test_an_interrupted_run_says_how_to_continue(capsys, monkeypatch):
-    def stop(run, config, actors, output):
+    def stop(run, config, actors, output=None):
         raise KeyboardInterrupt
 
-    fake = SimpleNamespace(resume=stop, TERMINAL=None)
+    fake = SimpleNamespace(resume=stop)
     monkeypatch.setitem(sys.modules, "bellmax.launch.training.train", fake)
     line = sentence(capsys, ["resume", "run1"], code=130)
     assert "last checkpoint is kept" in line and "bellmax resume run1" in line
