@@ -247,7 +247,7 @@ def test_load_config_takes_all_sources_and_overrides(tmp_path):
         ({"agent.network.module": len}, "network.module must be text, module:name, got the funct"),
         ({"loggers": [object()]}, "loggers must be an object with log.* and close.*, got object"),
         ({"loggers": [Kept]}, "loggers must be an object with .*, got the class Kept"),
-        ({"loggers": ["own"]}, "loggers must be of the form module.path:name, got 'own'"),
+        ({"loggers": ["own"]}, "loggers must be of the form module.path:name, or csv.*, got 'own'"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_nothing(tmp_path, given, message):

@@ -225,7 +225,7 @@ def test_arrays_are_never_written_again():
     vector = HostVector(make_batch("Breakout", 2, time_limit=9))
     kept = [vector.reset(0)]
     kept += [vector.step(np.array([1, 3])) for _ in range(60)]
-    copies = [[leaf.copy() for leaf in ts] for ts in kept]
+    copies = [[np.copy(leaf) for leaf in ts] for ts in kept]
     for _ in range(60):
         vector.step(np.array([4, 1]))
     for ts, copy in zip(kept, copies, strict=True):

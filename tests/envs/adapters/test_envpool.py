@@ -148,7 +148,7 @@ def test_the_stream():
     actions = np.random.default_rng(5).integers(0, 2, (120, 2))
     vector = HostVector(make_batch("CartPole-v1", 2, time_limit=20), frame_stack=2)
     kept = [vector.reset(0), *map(vector.step, actions[:60])]
-    copies = [[leaf.copy() for leaf in ts] for ts in kept]
+    copies = [[np.copy(leaf) for leaf in ts] for ts in kept]
     stream = [*kept, *map(vector.step, actions[60:])]
     for ts, copy in zip(kept, copies, strict=True):
         for leaf, wanted in zip(ts, copy, strict=True):
@@ -210,7 +210,7 @@ def test_pictures():
         ("Pong-v5", {"mode": 1000}, "cannot be made with mode 1000: RuntimeError: Invalid game"),
         ("FrozenLake-v1", {"size": 0}, "cannot be made with size 0: "),
         ("Go9x9-v1", {}, "envpool/Go9x9-v1 must be a single-player task, got 2 players"),
-        ("Snake-v1", {}, "floats to be concatenated, got action_mask, grid, step_count"),
+        ("Snake-v1", {}, "floats to be joined, got action_mask, grid, step_count"),
         ("Pong-v5", {"timeout": 1.0}, "timeout must be None for envpool/Pong-v5, got 1.0"),
         ("Pong-v5", {"time_limit": 0}, "time_limit must be at least 1 environment step, got 0"),
     ],

@@ -149,7 +149,7 @@ def test_a_jax_task_that_can_be_drawn_and_closed_is_a_jax_task(name):
         ("jax_raising_step", rf"step of test/Counter fails: KeyError: 'bonus' \(.*{HERE}"),
         ("JaxBranching", rf"step of test/Counter fails: TracerBoolConversionError: .* \(.*{HERE}"),
         ("JaxRaisingSpec", rf"cannot be (made|read): ValueError: `num_values` must .* \(.*{HERE}"),
-        ("jax_tuple", r"step of test/Counter must return \(state, TimeStep\), got 4 values"),
+        ("jax_tuple", r"step of test/Counter must return \(state, TimeStep\), got 5 values"),
     ],
 )
 def test_jax_tasks_that_raise(name, words):

@@ -57,7 +57,7 @@ class Counting:
 def run(batch, steps, action=4):
     batch.reset(0)
     seen = [batch.step(np.full(batch.num_envs, action)) for _ in range(steps)]
-    rows = [(*ts, is_first) for ts, is_first in seen]
+    rows = [(*ts[:4], is_first) for ts, is_first in seen]
     return [np.stack(column, axis=1) for column in zip(*rows, strict=True)]
 
 

@@ -68,7 +68,7 @@ def test_the_command_prints_descriptions_ranges_and_the_keys_of_files(capsys):
     agent = schema["$defs"][schema["properties"]["agent"]["$ref"].rpartition("/")[2]]
     assert list(agent["properties"])[0] == "name" and agent["properties"]["name"]["const"] == "dqn"
     rate = agent["properties"]["learning_rate"]
-    assert rate["description"].startswith("Adam's learning rate")
+    assert rate["description"].startswith("Learning rate")
     assert (rate["exclusiveMinimum"], rate["maximum"], rate["default"]) == (0, 1, 2.5e-4)
     assert '"agent_name"' not in text and schema["required"] == ["agent"]
     sections = [schema, *schema["$defs"].values()]

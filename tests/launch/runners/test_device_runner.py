@@ -251,7 +251,8 @@ def test_a_delayed_update_is_skipped_and_not_computed_in_vain():
     runner = compiled("td3", 2)
     state = jax.eval_shape(runner.init, jnp.arange(2))
     program = str(jax.make_jaxpr(lambda s: runner.advance(s, 0, 1))(state))
-    assert program.count("cond[") == 1
+    # Replay's choice by platform is a condition too, which is made when the program is compiled.
+    assert program.count("cond[") - program.count("platform_index[") == 1
 
 
 def test_the_state_is_donated():
