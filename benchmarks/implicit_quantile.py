@@ -68,7 +68,8 @@ class Plain(nn.Module):
         multiples = jnp.pi * jnp.arange(1, COSINES + 1, dtype=jnp.float32)
         cosines = jnp.cos(multiples[None, None, :] * fractions[:, :, None])
         x = x[:, None, :] * nn.relu(nn.Dense(x.shape[-1])(cosines))
-        return nn.Dense(self.num_actions)(nn.relu(nn.Dense(self.hidden)(x)))
+        x = nn.relu(nn.Dense(self.hidden)(x))
+        return nn.Dense(self.num_actions)(x)
 
 
 def make_agent(sizes, num_actions):
