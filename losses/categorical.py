@@ -127,7 +127,8 @@ def categorical_cramer_regression(
         atoms_tm1, logits_tm1, target, weights, stop_target_gradients
     )
     error = jnp.cumsum(masses - softmax(logits_tm1))[:-1]
-    return jnp.sum(jnp.diff(atoms_tm1) * jnp.square(error))
+    # The grid is a constant, as in the cross-entropy.
+    return jnp.sum(jnp.diff(jax.lax.stop_gradient(atoms_tm1)) * jnp.square(error))
 
 
 def means(q_atoms: chex.Array, q_logits: chex.Array) -> jax.Array:

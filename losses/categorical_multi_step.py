@@ -159,7 +159,8 @@ def n_step_categorical_target(
     check_arrays(q_logits_t=Spec(q_logits_t, "TAL"), q_t_selector=Spec(selector, "TA"))
     shift, scale, end = bootstrap_step(r_t, discount_t, trace_t, 0)
     logits = widen(q_logits_t)[end, jnp.argmax(jnp.asarray(selector)[end])]
-    weights = softmax(finite_where(scale == 0, logits))
+    # After a termination all atoms are the sum of rewards, and the logits do not count.
+    weights = softmax(jnp.where(scale == 0, 0.0, logits))
     return WeightedAtoms(shift + scale * widen(q_atoms_t), weights)
 
 

@@ -37,6 +37,7 @@ SLOW = {
     "grid": r"\| each \| 2 \| 2 \| [\d.]+ \|",
     "host": r"\| bellmax, 1 environment \| [\d,]+ \|",
     "host_learning": r"\| CartPole-v1 \| munchausen_dqn \| 4,000 \| \d+, \d+ \|",
+    "implicit_quantile": r"\| bellmax \| [\d.]+ \| [\d.]+ \|",
     "losses": r"\| q_learning \|.*\d",
     "minatar": r"\| `va` \| [\d.]+ \[",
     "munchausen_single_file": r"greedy return over 100 episodes: \d",

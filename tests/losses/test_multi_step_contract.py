@@ -194,6 +194,7 @@ CASES = [
         losses.n_step_categorical_target,
         STEPS | GRID_T | LOGITS_T | HARD,
         values=("r_t", "q_logits_t"),
+        free=("q_logits_t",),
         keeps=("trace_t",),
     ),
     Case(
