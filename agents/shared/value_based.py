@@ -117,16 +117,16 @@ class AuxiliaryLoss(NamedTuple):
 
     loss: [B] float32, before importance weights, differentiable in the parameters.
     bonus: [B, T] or a number, added to the rewards that the agent's own loss sees; no gradient.
-    weight: [B] or a number, factor of the agent's own loss and not of its priorities; no gradient.
     aux: the next auxiliary state.
     metrics: name -> [] float32, for the log.
+    weight: [B] or a number, factor of the agent's own loss and not of its priorities; no gradient.
     """
 
     loss: jax.Array
     bonus: Any = 0.0
-    weight: Any = 1.0
     aux: Any = ()
     metrics: dict[str, jax.Array] = {}
+    weight: Any = 1.0
 
 
 class Auxiliary(NamedTuple):

@@ -1,6 +1,5 @@
 """brax's tasks through the adapter. Tests share compiled programs, because compiling is slow."""
 
-import builtins
 import copy
 import functools
 import re
@@ -335,14 +334,10 @@ def test_unknown_parameter_is_explained():
 
 
 def test_missing_brax_is_explained(monkeypatch):
-    real = builtins.__import__
+    def absent(name):
+        raise ModuleNotFoundError(f"No module named {name!r}", name="brax")
 
-    def without(name, *args, **kwargs):
-        if name.startswith("brax"):
-            raise ModuleNotFoundError("No module named 'brax'", name="brax")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr("importlib.import_module", absent)
     with pytest.raises(UserError) as error:
         make("brax/hopper")
     assert str(error.value) == f"brax is not installed: {install_command('brax')}"

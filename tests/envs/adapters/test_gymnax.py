@@ -1,6 +1,6 @@
 """gymnax's tasks through the adapter."""
 
-import builtins
+import sys
 
 import gymnasium
 import jax
@@ -226,14 +226,7 @@ def test_failed_download_is_explained(monkeypatch):
 
 
 def test_missing_gymnax_is_explained(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name == "gymnax":
-            raise ModuleNotFoundError("No module named 'gymnax'", name="gymnax")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "gymnax", None)
     with pytest.raises(UserError) as error:
         make("gymnax/CartPole-v1")
     assert str(error.value) == f"gymnax is not installed: {install_command('gymnax')}"

@@ -1,7 +1,7 @@
 """xminigrid's MiniGrid tasks through the adapter. Programs are shared: compiling is slow."""
 
-import builtins
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -257,14 +257,7 @@ def test_mistakes_are_explained(task, options, words):
 
 
 def test_missing_xminigrid_is_explained(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.startswith("xminigrid"):
-            raise ModuleNotFoundError("No module named 'xminigrid'", name="xminigrid")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "xminigrid", None)
     with pytest.raises(UserError) as error:
         make("xminigrid/MiniGrid-Empty-5x5")
     assert str(error.value) == f"xminigrid is not installed: {install_command('xminigrid')}"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig, make_qr_dqn_retrace
-from bellmax.envs import Catch, Step, vectorise
+from bellmax.envs import Catch, vectorise
 from bellmax.launch.replay import sum_tree
 from bellmax.launch.replay.ring import make_replay
 from bellmax.launch.runners.device_runner import make_runner
@@ -105,7 +105,8 @@ def from_replay(replay_state, slot, count):
     """`count` vector steps at a ring's slot, as NumPy, without seeds."""
     storage = jax.tree.map(np.asarray, replay_state.storage)
     where = (slot + np.arange(count)) % storage.is_last.shape[0]
-    return {name: getattr(storage, name)[where] for name in Step._fields if name != "behaviour"}
+    stored = {name: x for name, x in storage._asdict().items() if isinstance(x, np.ndarray)}
+    return {name: x[where] for name, x in stored.items()}
 
 
 @functools.cache  # tests share what takes seconds to compile
