@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import importlib
 import re
 
 import jax
@@ -334,10 +335,14 @@ def test_unknown_parameter_is_explained():
 
 
 def test_missing_brax_is_explained(monkeypatch):
-    def absent(name):
-        raise ModuleNotFoundError(f"No module named {name!r}", name="brax")
+    real = importlib.import_module
 
-    monkeypatch.setattr("importlib.import_module", absent)
+    def without(name):
+        if name.startswith("brax"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name="brax")
+        return real(name)
+
+    monkeypatch.setattr(importlib, "import_module", without)
     with pytest.raises(UserError) as error:
         make("brax/hopper")
     assert str(error.value) == f"brax is not installed: {install_command('brax')}"
