@@ -63,6 +63,7 @@ def main(words: list[str] | None = None) -> None:
     args = parse(parser, words, points=2, seeds=1, steps=1_200)
     rates = [f"{rate:.3g}" for rate in np.geomspace(1e-5, 1e-2, args.points)]
     shared = [f"--seeds={args.seeds}", f"--steps={args.steps}", f"--log-every={args.steps}"]
+    shared += [f"--warmup-steps={args.steps // 2}"]
     with tempfile.TemporaryDirectory() as name:
         rows = [
             measured(

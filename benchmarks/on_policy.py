@@ -59,7 +59,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("presets", nargs="*", default=PRESETS, metavar="PRESET")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--rollouts", type=int, default=10, help="in a turn")
-    arguments = parse(parser, words, rounds=1, rollouts=2, presets=PRESETS[-5:-4])
+    arguments = parse(parser, words, rounds=1, rollouts=2, presets=["on_policy/deepsea"])
     rest = arguments.rounds, arguments.rollouts
     rows = [measure(preset.split(), *rest) for preset in arguments.presets]
     print(f"jax {jax.__version__}, {jax.local_devices()[0].device_kind}\n\n{table(rows)}")
