@@ -11,6 +11,7 @@ import gymnax
 import jax
 import jax.numpy as jnp
 import optax
+from timing import compiled_loop
 
 ENVS, BATCH, CAPACITY, GAMMA, TARGET_PERIOD, SIZES = 10, 128, 10_000, 0.99, 50, (4, 120, 84, 2)
 env, env_params = gymnax.make("CartPole-v1")
@@ -105,13 +106,4 @@ def make(seeds, updates, capacity=CAPACITY):
         functools.partial(run, updates=updates),
         functools.partial(init, capacity=capacity),
     )
-    keys = jax.random.split(jax.random.key(0), seeds)
-    many_init, many = (jax.vmap(init_one), jax.vmap(one)) if seeds > 1 else (init_one, one)
-    carry = jax.jit(many_init)(keys if seeds > 1 else keys[0])
-    compiled = jax.jit(many, donate_argnums=0).lower(carry).compile()
-    held = [jax.block_until_ready(compiled(carry))]
-
-    def go():
-        held[0] = jax.block_until_ready(compiled(held[0]))
-
-    return go
+    return compiled_loop(init_one, one, seeds)

@@ -13,6 +13,7 @@ import gymnax
 import jax
 import jax.numpy as jnp
 import optax
+from timing import compiled_loop
 
 GAMMA, MINIBATCH = 0.99, 128
 
@@ -60,6 +61,37 @@ class QNetwork(nn.Module):
         return nn.Dense(self.num_actions)(x)
 
 
+def returns(decay, reward, end, v, last):
+    """Q(lambda) returns [L, N] of rewards, ends and values [L, N], and values [N] after them."""
+
+    def back(carry, row):
+        later, v_next = carry
+        reward, end, v = row
+        mixed = decay * later + (1 - decay) * v_next
+        target = reward + GAMMA * (1 - end) * mixed
+        return (target, v), target
+
+    return jax.lax.scan(back, (last, last), (reward, end, v), reverse=True)[1]
+
+
+def make_update(network, optimizer):
+    """Returns the gradient step of a minibatch (observations, actions, targets), for a scan."""
+
+    def update(carry, batch):
+        params, opt_state = carry
+        obs, action, target = batch
+
+        def loss(params):
+            q = network.apply(params, obs)
+            taken = jnp.take_along_axis(q, action[:, None], axis=1)[:, 0]
+            return 0.5 * jnp.mean((target - taken) ** 2)
+
+        updates, opt_state = optimizer.update(jax.grad(loss)(params), opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), None
+
+    return update
+
+
 def make(name, seeds, rollouts):
     """Returns `go()`, which runs `rollouts` more iterations of every seed, compiled and warm."""
     task = TASKS[name]
@@ -70,6 +102,7 @@ def make(name, seeds, rollouts):
     rate = optax.linear_schedule(task.step_size, 0.0, decays)
     optimizer = optax.chain(optax.clip_by_global_norm(10.0), optax.radam(rate))
     epsilon_at = optax.linear_schedule(1.0, task.epsilon_end, task.epsilon_steps)
+    update = make_update(network, optimizer)
 
     def init(key):
         params_key, reset_key, key = jax.random.split(key, 3)
@@ -98,28 +131,6 @@ def make(name, seeds, rollouts):
         carry = obs, env_state, key, now
         return jax.lax.scan(step, carry, None, length=task.length)
 
-    def returns(reward, end, v, last):
-        def back(carry, row):
-            later, v_next = carry
-            reward, end, v = row
-            mixed = task.decay * later + (1 - task.decay) * v_next
-            target = reward + GAMMA * (1 - end) * mixed
-            return (target, v), target
-
-        return jax.lax.scan(back, (last, last), (reward, end, v), reverse=True)[1]
-
-    def update(carry, batch):
-        params, opt_state = carry
-        obs, action, target = batch
-
-        def loss(params):
-            q = network.apply(params, obs)
-            taken = jnp.take_along_axis(q, action[:, None], axis=1)[:, 0]
-            return 0.5 * jnp.mean((target - taken) ** 2)
-
-        updates, opt_state = optimizer.update(jax.grad(loss)(params), opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), None
-
     def iteration(carry, _):
         params, opt_state, obs, env_state, key, now = carry
         key, own = jax.random.split(key)
@@ -127,7 +138,7 @@ def make(name, seeds, rollouts):
         shown, action, reward, end, v = seen
         last = network.apply(params, obs).max(-1)
         flat = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
-        whole = jax.tree.map(flat, (shown, action, returns(reward, end, v, last)))
+        whole = jax.tree.map(flat, (shown, action, returns(task.decay, reward, end, v, last)))
 
         def one_pass(carry, key):
             order = jax.random.permutation(key, task.envs * task.length)
@@ -141,13 +152,4 @@ def make(name, seeds, rollouts):
     def run(carry):
         return jax.lax.scan(iteration, carry, None, length=rollouts)[0]
 
-    keys = jax.random.split(jax.random.key(0), seeds)
-    many_init, many = (jax.vmap(init), jax.vmap(run)) if seeds > 1 else (init, run)
-    carry = jax.jit(many_init)(keys if seeds > 1 else keys[0])
-    compiled = jax.jit(many, donate_argnums=0).lower(carry).compile()
-    held = [jax.block_until_ready(compiled(carry))]
-
-    def go():
-        held[0] = jax.block_until_ready(compiled(held[0]))
-
-    return go
+    return compiled_loop(init, run, seeds)
