@@ -188,6 +188,7 @@ def soak(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], lis
     # Evaluations are played in this process, without faults.
     evaluator = build(load(folder / "calm.yaml")).evaluator
     experiment = build(load(folder / "run.yaml"))._replace(evaluator=evaluator)
+    first = len(checks.read_ledger(ledger, "made"))
     tap(experiment.runner, tallies)
     session = make_session(folder, experiment)
     signal.signal(signal.SIGTERM, lambda *_: None)  # the session handles it
@@ -205,7 +206,7 @@ def soak(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], lis
         until, broken, counted, problems = time.monotonic() + QUIET_SECONDS, 0, {}, []
         while not counted or sum(counted.values()) != broken and time.monotonic() < until:
             counted = checks.restarts(experiment.runner.report())
-            broken, problems = checks.check_ends(ledger, tally, seen.killed)
+            broken, problems = checks.check_ends(ledger, tally, seen.killed, first)
             time.sleep(0.2)
     last = [row for row in read_metrics(folder) if row["kind"] == "train"][-1]
     problems += checks.check_replay(state.replay, tally) + checks.check_counts(state, tally, last)

@@ -101,9 +101,19 @@ def check_replay(replay: Any, tally: Tally) -> list[str]:
     return problems
 
 
-def check_ends(ledger: Path, tally: Tally, killed: list[int]) -> tuple[int, list[str]]:
-    """Compare faults and kills of environments with the steps that are missing at them."""
-    made = [i for i, pid in read_ledger(ledger, "made").items() if pid != os.getpid()]
+def check_ends(
+    ledger: Path, tally: Tally, killed: list[int], first: int = 0
+) -> tuple[int, list[str]]:
+    """Compare faults and kills of environments with the steps that are missing at them.
+
+    Args:
+      ledger: written by the environments.
+      tally: of the steps in replay.
+      killed: instances that were killed.
+      first: the first instance that an actor made; those before it were read for their specs.
+    """
+    others = {i: pid for i, pid in read_ledger(ledger, "made").items() if pid != os.getpid()}
+    made = [i for i in others if i >= first]
     raised = {i: n for i, n in read_ledger(ledger, "raised").items() if i in made}
     # Actors are ahead of the learner, so that steps of the newest instances may not be in replay.
     recent = set(made[-2 * len(tally.alive()) :]) | set(tally.alive())

@@ -8,6 +8,7 @@ table. About three minutes of one core.
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 
 import jax
@@ -131,16 +132,12 @@ def draw(results, out):
         )
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", default="sequence_frontier", help="path without a suffix")
-    parser.add_argument("--small", action="store_true", help="seconds long, and shows nothing")
-    arguments = parser.parse_args(argv)
-    sizes = (2, 2) if arguments.small else (SEEDS, STEPS)
-    out = Path(arguments.out)
+def write(out, small):
+    """Train what `out`.json lacks, write that file and the pictures, and print the table."""
+    sizes = (2, 2) if small else (SEEDS, STEPS)
     file = out.with_suffix(".json")
     results = json.loads(file.read_text()) if file.exists() else {}
-    problem = make_problem(sizes_of(arguments.small))
+    problem = make_problem(sizes_of(small))
     rewards, kls = best_possible(problem, np.geomspace(0.01, 2.0, 300))
     results["best possible"] = {"reward": rewards.tolist(), "kl": kls.tolist()}
     for names in PROGRAMS:
@@ -151,6 +148,16 @@ def main(argv=None):
                 print(name, np.round(results[name]["kl"], 2).tolist(), flush=True)
     draw(results, out)
     print("\n".join(table(results)))
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", help="path without a suffix; by default sequence_frontier here")
+    parser.add_argument("--small", action="store_true", help="seconds long, and shows nothing")
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as scratch:
+        name = Path(scratch if arguments.small else "", "sequence_frontier")
+        write(Path(arguments.out or name), arguments.small)
 
 
 if __name__ == "__main__":
