@@ -8,6 +8,7 @@ Source: Pires et al. 2025, "Optimizing return distributions with distributional 
 programming", arXiv:2501.13028. Not verified against the full text, which was not available.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -117,9 +118,7 @@ def stock_spec(spec: EnvSpec) -> EnvSpec:
       UserError: the observation is one of finitely many numbers.
     """
     check_arrays(spec.observation, "agents with agent.objective")
-    size = 1
-    for axis in spec.observation.shape:
-        size *= axis
+    size = math.prod(spec.observation.shape)
     return spec._replace(observation=specs.Array((size + _FEATURES,), "float32", "observation"))
 
 
