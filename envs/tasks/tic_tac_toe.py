@@ -13,7 +13,8 @@ from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.tasks import drawing
 
 _LINES = np.array(
-    [[0, 1, 2], [3, 4, 5], [6, 7, 8], [0, 3, 6], [1, 4, 7], [2, 5, 8], [0, 4, 8], [2, 4, 6]]
+    [[0, 1, 2], [3, 4, 5], [6, 7, 8], [0, 3, 6], [1, 4, 7], [2, 5, 8], [0, 4, 8], [2, 4, 6]],
+    np.int32,
 )
 
 
