@@ -56,7 +56,7 @@ def convert_observation(space: Any, name: str, *, key: str | int | None = None) 
             f"{name}'s observation space",
             "Box, Discrete, MultiBinary, MultiDiscrete, or a Dict or Tuple of them",
             _shown(space),
-            "use a wrapper such as gymnasium.wrappers.FlattenObservation",
+            "wrap the task in a gymnasium.ObservationWrapper that returns one of them",
         )
     )
 
