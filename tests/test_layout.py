@@ -57,6 +57,7 @@ LOSSES_MAY_IMPORT = {"jax", "numpy", "chex", "rlax", "bellmax", *sys.stdlib_modu
 # Slow to import, or extras: inside the function that needs them.
 LAZY = {
     *("ale_py", "craftax", "dm_control", "envpool", "minigrid", "xminigrid"),
+    *("jumanji", "mujoco_playground", "navix", "pgx"),
     *("gymnax", "brax", "mujoco", "flashbax", "gymnasium", "bsuite", "wandb", "tensorboardX"),
     *("matplotlib", "pandas", "scipy", "ray", "rich", "distrax", "tyro"),
     *("huggingface_hub", "jax2onnx", "onnxruntime", "optuna", "trackio", "mlflow"),
