@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 
 import pytest
@@ -37,6 +38,17 @@ def pytest_collection_modifyitems(config, items):
         )
     items[:] = chosen[True]
     config.hook.pytest_deselected(items=chosen[False])
+
+
+@pytest.fixture(autouse=True)
+def modules_of_the_test(tmp_path_factory):
+    """Forget the modules that a test imported from its own folder: others may use their names."""
+    before = set(sys.modules)
+    yield
+    root = str(tmp_path_factory.getbasetemp())
+    for name in sys.modules.keys() - before:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(root):
+            del sys.modules[name]
 
 
 @pytest.hookimpl(trylast=True)
