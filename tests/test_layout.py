@@ -377,7 +377,7 @@ def test_core_declares_what_it_imports():
     names -= {"bellmax", *sys.stdlib_module_names}
     declared = PYPROJECT["project"]["dependencies"]
     optional = PYPROJECT["project"]["optional-dependencies"]
-    suites = "brax craftax gymnasium gymnax hub onnx trackio tune xminigrid".split()
+    suites = "brax craftax gymnasium gymnax hub navix onnx trackio tune xminigrid".split()
     extras = [*(line for name in suites for line in optional[name]), "wandb", "pandas", "mlflow"]
     core, extra = ({re.split(r"[>=<\[ ]", d)[0].lower() for d in ds} for ds in (declared, extras))
     used = {distributions.get(name, name).lower() for name in names}

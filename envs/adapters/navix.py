@@ -155,7 +155,7 @@ class NavixEnv:
         return NavixState(inner, state.time + 1), ts
 
     def _kept(self, state: Any) -> Any:
-        """The state without what a symbolic observation does not need: tiles are 3 kB a cell."""
+        """The state without its key, and without its pictures if none is observed."""
         return state.replace(key=(), cache=() if self._is_symbolic else state.cache)
 
     def _observe(self, seen: jax.Array) -> jax.Array:
