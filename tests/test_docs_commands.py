@@ -47,6 +47,7 @@ ELSEWHERE = (
 HEAVY = {  # compiling what they train takes long
     *("byol_explore.md", "curiosity.md", "expectrl.md", "robustness.md", "sweeps.md"),
     *("count_bonus.md", "icm.md", "on_policy.md", "rnd.md"),
+    *("c51.md", "iqn.md", "memory_masks_objectives.md", "munchausen_dqn.md"),
 }
 NEUTRAL = {"seed", "seeds", "out"}  # options that leave the program as it is
 RUN_COMMANDS = [p for p in RUN_PAGES if RESULTS not in p.parents and commands(p)]

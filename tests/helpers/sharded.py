@@ -32,7 +32,6 @@ RECURRENT = RecurrentNetworkConfig(hidden=(16,), latent_size=8, memory_size=8, h
 WIDE = ContinuousNetworkConfig(hidden=(16,))
 DQN = MunchausenDQNConfig(**SMALL)
 CASES = {
-    "replay": (CartPole(), make_munchausen_dqn, DQN, {}),
     "priorities": (CartPole(), make_munchausen_dqn, DQN, {"prioritised": True}),
     "frames": (PixelCatch(), make_munchausen_dqn, DQN, {"frame_stack": 2}),
     "td3": (Pendulum(), make_td3, TD3Config(network=WIDE, batch_size=16, random_steps=80), {}),

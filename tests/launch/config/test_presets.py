@@ -13,9 +13,9 @@ from bellmax.launch.training.experiment import build
 # Tasks of other projects; tracing, or even making, some of them takes seconds.
 OTHERS = ("atari", "brax_", "craftax_", "gymnasium_", "hopper", "host_", "minatar_", "minigrid_")
 OWN = [name for name in list_presets() if not name.split("/")[1].startswith(OTHERS)]
-# The first preset of each agent and suite; the others differ only in the task.
-FIRST = {(n.split("/")[0], n.split("/")[1].split("_")[0]): n for n in reversed(list_presets())}
+# The first preset of each agent and of each kind of task; an agent and a task lower apart.
 FIRST_OWN = {n.split("/")[0]: n for n in reversed(OWN)}
+FIRST_TASK = {n.split("/")[1].split("_")[0]: n for n in reversed(list_presets())}
 SLOW = [n for n in list_presets() if "brax_" in n and not n.endswith("inverted_pendulum")]
 
 
@@ -45,8 +45,8 @@ def test_every_preset_can_be_built(preset):
 @pytest.mark.parametrize(
     "preset",
     [
-        n if FIRST_OWN[n.split("/")[0]] == n else pytest.param(n, marks=pytest.mark.slow)
-        for n in dict.fromkeys((*OWN, *FIRST.values()))
+        n if n in FIRST_OWN.values() else pytest.param(n, marks=pytest.mark.slow)
+        for n in dict.fromkeys((*FIRST_OWN.values(), *FIRST_TASK.values()))
     ],
 )
 def test_a_learning_phase_keeps_the_shapes_of_the_state_and_lowers_for_accelerators(preset):

@@ -63,13 +63,10 @@ KINDS = {
     "retrace": (1, 1, False, RETRACE),
     # Not greedy: the log-probabilities of what the actor did are in replay.
     "retrace_epsilon": (4, 3, True, replace(EPSILON, anchor="every")),
-    "one_step": (1, 1, False, replace(RETRACE, trace="one_step", n_step=1)),
-    "iqn": (1, 1, False, IQN),
     "m_iqn": (4, 3, True, replace(IQN, munchausen=True, n_step=2)),
     "c51": (1, 1, False, C51),
     "variance_weighting": (1, 1, False, replace(AGENT, variance_weighting=True)),
     "va": (1, 1, False, VA),
-    "behaviour_dueling": (1, 1, False, replace(VA, loss="behaviour_dueling")),
     "td3": (1, 1, False, TD3),
     # A bandit in the learner's state, an arm in the actor's memory.
     "auto": (4, 3, True, AUTO),

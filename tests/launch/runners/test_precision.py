@@ -60,10 +60,10 @@ HEADS = {
 }
 HALF = [(f"{agent}/cartpole", options) for agent, options in HEADS.items()]
 HALF += [("expectrl/pendulum", []), ("munchausen_dqn/minatar_breakout", [])]
+# A head takes the features of any torso alike; IQN multiplies them by those of the fractions.
 SLOW = [
-    (f"{agent}/pixel_catch", [*options, f"--agent.network.torso={torso}"])
-    for agent, options in HEADS.items()
-    for torso in ("nature", "impala")
+    (f"{agent}/pixel_catch", [*HEADS[agent], f"--agent.network.torso={torso}"])
+    for agent, torso in (("dqn", "nature"), ("dqn", "impala"), ("iqn", "nature"))
 ]
 
 
