@@ -4,7 +4,8 @@ G_t = r_{t+1} + gamma ((1 - lambda) max_a q(s_{t+1}, a) + lambda G_{t+1})
 loss = 1/2 (G_t - q(s_t, a_t))^2
 
 The returns are computed once for a rollout, from the values by which its actions were chosen; then
-the network takes several passes over its transitions, in shuffled minibatches.
+the network takes several passes over its transitions, in shuffled minibatches. A recurrent network
+takes them over its environments, and recomputes the memory from the start of the rollout.
 """
 
 import functools
@@ -16,7 +17,11 @@ import optax
 
 from bellmax import UserError, losses, must
 from bellmax.agents.configs.value_based import PQNConfig
+from bellmax.agents.shared.acting import apply_step
 from bellmax.agents.shared.base import (
+    Act,
+    ActInput,
+    ActorOutput,
     Agent,
     Batch,
     LearnerState,
@@ -33,7 +38,16 @@ from bellmax.agents.shared.epsilon_greedy import (
 )
 from bellmax.agents.shared.value_based import apply_sequence, huber, taken
 from bellmax.envs import EnvSpec, Step
-from bellmax.networks import Network, make_q_network, quantile_head
+from bellmax.networks import (
+    Network,
+    RecurrentQNetwork,
+    make_q_network,
+    make_recurrent_q_network,
+    mask_outputs,
+    quantile_head,
+)
+
+AnyNetwork = Network | RecurrentQNetwork
 
 
 def make_pqn(config: PQNConfig, spec: EnvSpec) -> Agent:
@@ -51,7 +65,9 @@ def make_pqn(config: PQNConfig, spec: EnvSpec) -> Agent:
         raise UserError(must("agent.num_quantiles", allowed, config.num_quantiles, hint))
     num_actions = count_actions(spec)
     head = None if config.num_quantiles is None else quantile_head(config.num_quantiles)
-    network = make_q_network(config.network, spec.observation, num_actions, head)
+    recurrent = config.network.memory != "none"
+    make_network = make_recurrent_q_network if recurrent else make_q_network
+    network = make_network(config.network, spec.observation, num_actions, head)
     optimizer = with_schedule(config, optax.radam)
 
     def init(key: jax.Array) -> LearnerState:
@@ -75,14 +91,28 @@ def make_pqn(config: PQNConfig, spec: EnvSpec) -> Agent:
     return Agent(
         init,
         lambda state: state.params,
-        lambda batch_size: (),
-        make_epsilon_greedy(config, network, num_actions, lambda output, _: _values(output)),
+        network.initial_memory if isinstance(network, RecurrentQNetwork) else lambda size: (),
+        _make_act(config, network, num_actions),
         learn,
-        ReplaySpec(2, config.batch_size, on_policy=True, transitions=True),
+        ReplaySpec(2, config.batch_size, on_policy=True, transitions=not recurrent),
         prepare=functools.partial(_prepare, config, network),
-        values=lambda params, observation, memory, is_first: network.apply(params, observation),
+        values=lambda *inputs: apply_step(network, *inputs)[0],
         schedules=make_schedules(config),
+        sees=("action_mask",) if spec.action_mask else (),
     )
+
+
+def _make_act(config: PQNConfig, network: AnyNetwork, num_actions: int) -> Act:
+    """Make an epsilon-greedy `act` that keeps the values it chose by."""
+    act = make_epsilon_greedy(config, network, num_actions, lambda output, _: _values(output))
+    if isinstance(network, Network):
+        return act
+
+    def without_memory(params: Params, inputs: ActInput, *, evaluate: bool = False) -> ActorOutput:
+        output = act(params, inputs, evaluate=evaluate)
+        return output._replace(behaviour=output.behaviour.own)
+
+    return without_memory
 
 
 def _values(output: Any) -> jax.Array:
@@ -91,11 +121,17 @@ def _values(output: Any) -> jax.Array:
 
 
 def _prepare(
-    config: PQNConfig, network: Network, state: LearnerState, batch: Batch, memory: Memory
+    config: PQNConfig, network: AnyNetwork, state: LearnerState, batch: Batch, memory: Memory
 ) -> tuple[LearnerState, Batch, Memory]:
-    """Turn a rollout [N, L + 1] into transitions [N L, 1] with their targets."""
+    """Turn a rollout [N, L + 1] into rows with their targets.
+
+    The rows are its transitions, [N L, 1]; with a recurrent network its environments, [N, L].
+    """
     steps = batch.steps
-    last = _values(network.apply(state.params, steps.observation[:, -1]))
+    mask = steps.action_mask
+    end = steps.observation[:, -1], memory, steps.is_first[:, -1]
+    end = *end, mask if isinstance(mask, tuple) else mask[:, -1]
+    last = _values(apply_step(network, state.params, *end)[0])
     values = jnp.concatenate([steps.behaviour[:, :-1], last[:, None]], axis=1)
     if config.num_quantiles is None:
         continues = jnp.full(steps.reward[:, 1:].shape, config.trace_decay)
@@ -105,6 +141,8 @@ def _prepare(
         continues = draws.astype(jnp.float32)
     targets = jax.vmap(functools.partial(make_targets, config))(steps, values, continues)
     steps = jax.tree.map(lambda x: x[:, :-1], steps._replace(behaviour=()))
+    if isinstance(network, RecurrentQNetwork):
+        return state, batch._replace(steps=steps, aux=targets), memory
     rows = jax.tree.map(lambda x: x.reshape(-1, 1, *x.shape[2:]), (steps, targets))
     return state, Batch(rows[0], jnp.ones(rows[0].reward.shape[0]), aux=rows[1]), memory
 
@@ -140,13 +178,22 @@ def make_targets(
 
 
 def _loss(
-    config: PQNConfig, network: Network, params: Params, batch: Batch
+    config: PQNConfig, network: AnyNetwork, params: Params, batch: Batch
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Mean loss of sequences [B, T] with targets, without the last steps of episodes."""
-    outputs = apply_sequence(network, params, batch.steps.observation)
-    joined = outputs, batch.steps.action, batch.steps.is_last, batch.aux
-    output, action, is_last, target = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), joined)
-    q_value, mask = taken(output.q_values, action), 1.0 - is_last
+    steps = batch.steps
+    flat = functools.partial(jax.tree.map, lambda x: x.reshape(-1, *x.shape[2:]))
+    action, is_last, target, mask = flat(
+        (steps.action, steps.is_last, batch.aux, steps.action_mask)
+    )
+    if isinstance(network, RecurrentQNetwork):
+        seen = steps.observation, steps.action, steps.is_first, batch.memory
+        output = network.head(params, flat(network.unroll(params, *seen)[0]))
+    else:
+        output = flat(apply_sequence(network, params, steps.observation))
+    output = mask_outputs(output, mask)
+    counts = 1.0 - is_last
+    q_value = taken(output.q_values, action)
     if config.num_quantiles is None:
         each = huber(target - q_value, config.huber_delta)
     else:
@@ -156,5 +203,5 @@ def _loss(
             losses.quantile_regression, tau_tm1=tau, huber_kappa=config.huber_delta
         )
         each = rule(dist_tm1=dist, target=target)
-    loss = losses.masked_mean(each, mask)
-    return loss, {"loss": loss, "q_value": losses.masked_mean(q_value, mask)}
+    loss = losses.masked_mean(each, counts)
+    return loss, {"loss": loss, "q_value": losses.masked_mean(q_value, counts)}

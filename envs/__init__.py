@@ -2,8 +2,8 @@
 
 `tasks` has bellmax's own tasks, `wrappers` changes to one JAX environment, `host` the stepping of
 Python environments, `adapters` one module per suite, and `checks` the parts of `check_env`.
-Imports run in this order: base, config, errors, options, packed, statistics, validation; tasks;
-wrappers; vector; host; adapters; registry; build; checks.
+Imports run in this order: base, config, errors, joint, options, packed, statistics, validation;
+tasks; wrappers; vector; host; adapters; registry; build; checks.
 
 Names are loaded on first use: a command line can read `EnvConfig` without importing jax.
 """
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         LoopBatch,
         ProcessEnvironment,
     )
+    from bellmax.envs.joint import JointArray
     from bellmax.envs.packed import PackedArray
     from bellmax.envs.registry import is_host, is_pool, list_names, make, make_batch
     from bellmax.envs.statistics import RunningStatistics
@@ -76,6 +77,7 @@ __all__ = [
     "HostEnvironment",
     "HostTimeStep",
     "HostVector",
+    "JointArray",
     "LoopBatch",
     "NoisyGrid",
     "PackedArray",
@@ -147,6 +149,7 @@ _MODULES = {
         "LoopBatch",
         "ProcessEnvironment",
     ),
+    "joint": ("JointArray",),
     "packed": ("PackedArray",),
     "registry": (
         "is_host",

@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(autouse=True)
 def modules_of_the_test(tmp_path_factory):
-    """Forget the modules that a test imported from its own folder: the next may write their name."""
+    """Forget the modules that a test imported from its own folder: others may use their names."""
     before = set(sys.modules)
     yield
     root = str(tmp_path_factory.getbasetemp())

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from benchmarks.claims.__main__ import main
+from benchmarks.claims.page import read, section
 from benchmarks.claims.plan import FIRST, make_plan, ordered
 from benchmarks.claims.queue import run_queue, status
 from benchmarks.claims.store import Store, chosen
@@ -129,6 +130,17 @@ def test_a_task_may_take_the_tuning_of_another(tmp_path):
     assert not any("two" in name and "tuning" in name for name in calls)
 
 
+def test_a_study_without_tuning_runs_its_single_trials(tmp_path):
+    calls = []
+    sides = {"base": ({"x": 1.0},), "other": ({"x": 3.0},)}
+    study = make_study(fake_run(calls), tuning_seeds=(), sides=sides)
+    run_all(study, tmp_path)
+    assert calls == [f"a_study/{task}/{side}/test" for task in ("one", "two") for side in sides]
+    found = read(study, Store(tmp_path).rows(study))
+    assert found["one"]["other"]["scores"]["score"] == [[3.0, 3.001, 3.002]]
+    assert "Results on the seeds 0 to 2. Commit" in section(study, found)
+
+
 def test_tuning_with_other_trials_is_refused(tmp_path):
     study = make_study(fake_run([]))
     run_all(study, tmp_path)
@@ -146,6 +158,7 @@ def test_tuning_with_other_trials_is_refused(tmp_path):
         ({"sides": {"a": ({"x": 1},), "b": ({"x": 1}, {"x": 2})}}, "different numbers of trials"),
         ({"sides": {"a": ({"x": 1}, {"x": 1}), "b": ({"x": 1}, {"x": 2})}}, "twice"),
         ({"test_seeds": (1, 101)}, "tuned on and reported"),
+        ({"tuning_seeds": ()}, "no seeds to choose one by"),
     ],
 )
 def test_an_unfair_study_is_refused(changes, message):
@@ -157,7 +170,7 @@ def test_every_study_of_the_plan_is_fair():
     plan = make_plan()
     for study in plan:
         check_fair(study)
-        assert len(study.test_seeds) >= 5
+        assert len(study.test_seeds) >= (5 if study.tuning_seeds else 3)
         assert set(study.tuned_on) | set(study.tuned_on.values()) <= set(study.tasks)
     assert len({study.name for study in plan}) == len(plan)
     known = {(study.name, task) for study in plan for task in study.tasks}

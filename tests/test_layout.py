@@ -29,8 +29,8 @@ MAY_IMPORT = {
 # before it, inside functions too; `__init__` comes last.
 ORDER = {
     "envs": (
-        *("base", "config", "errors", "options", "packed", "statistics", "validation", "tasks"),
-        *("wrappers", "vector", "host", "adapters", "registry", "build", "checks"),
+        *("base", "config", "errors", "joint", "options", "packed", "statistics", "validation"),
+        *("tasks", "wrappers", "vector", "host", "adapters", "registry", "build", "checks"),
     ),
     "agents": (
         *(

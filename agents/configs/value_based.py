@@ -224,7 +224,8 @@ class PQNConfig(EpsilonGreedyConfig):
     final_learning_rate: Annotated[float, Interval(ge=0, le=1), TRACEABLE] | None = 0.0
     # Gradient clipping: bound on the global norm; none does not clip.
     max_gradient_norm: Annotated[float, Gt(0), TRACEABLE] | None = 10.0
-    # Transitions per gradient step; must divide env.num_envs * rollout_length.
+    # Transitions per gradient step, must divide env.num_envs * rollout_length; environments with
+    # network.memory, must divide env.num_envs.
     batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 128
     # Lambda of Peng's Q(lambda); 0 bootstraps after one step, 1 only at the rollout's end.
     trace_decay: Annotated[float, Interval(ge=0, le=1), TRACEABLE] = 0.65

@@ -31,6 +31,7 @@ CLAIMS = {
     "munchausen_dqn": "Munchausen DQN",
     "byol_explore": "BYOL-Explore",
     "expectrl": "ExpectRL",
+    "minatar": "Six value agents on MinAtar",
 }
 FINDINGS = Path(__file__).with_name("findings")  # STUDY.md: what its numbers say, by hand
 WIDE = 4  # panels in a row
@@ -159,12 +160,15 @@ def provenance(study: Study, results: Results) -> str:
     devices = ", ".join(sorted({row["device"] for row in rows}))
     versions = rows[-1]["versions"]
     used = ", ".join(f"{name} {version}" for name, version in versions.items())
-    seeds = [f"{min(s)} to {max(s)}" for s in (study.tuning_seeds, study.test_seeds)]
-    count = len(next(iter(study.sides.values())))
-    return (
-        f"{count} trials a side on the seeds {seeds[0]}, results on the seeds {seeds[1]}. "
-        f"Commit {commits}; {devices}; {used}."
-    )
+    made = f"Results on the seeds {_range(study.test_seeds)}"
+    if study.tuning_seeds:
+        count = len(next(iter(study.sides.values())))
+        made = f"{count} trials a side on the seeds {_range(study.tuning_seeds)}, r{made[1:]}"
+    return f"{made}. Commit {commits}; {devices}; {used}."
+
+
+def _range(seeds: tuple[int, ...]) -> str:
+    return f"{min(seeds)} to {max(seeds)}"
 
 
 def draw_claim(claim: str, studies: list[Study], results: dict, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The studies in the order in which they run: by what they settle for a minute of computing."""
 
 from benchmarks.claims import (
+    study_agents,
     study_exploration,
     study_minatar,
     study_pendulum,
@@ -60,4 +61,5 @@ def make_plan(*, small: bool = False) -> list[Study]:
         study_minatar.make_retrace(),
         study_minatar.make_va(),
         study_minatar.make_munchausen(1_000_000),
+        study_agents.make_study(),
     ]

@@ -90,9 +90,13 @@ class Store:
 def chosen(study: Study, rows: dict[str, Row], task: str, side: str) -> dict[str, int] | None:
     """metric -> index of the trial that tuning chose; None while tuning is not finished.
 
+    Where nothing is tuned, it is that of the only trial.
+
     Raises:
       ValueError: a side was tuned with other trials or seeds than the study says.
     """
+    if not study.tuning_seeds:
+        return dict.fromkeys(study.metrics, 0)
     mine = [row for row in rows.values() if row["tuning"] and row["task"] == task]
     mine = [row for row in mine if row["side"] == side]
     finished = sorted(index for row in mine for index in row["trials"])

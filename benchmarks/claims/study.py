@@ -36,6 +36,7 @@ class Study(NamedTuple):
     minutes: of one core that a job of a task takes, (task, tuning) -> minutes.
     reported: further metrics that nothing is chosen by.
     notes: what else a reader must know, in sentences.
+    tuning_seeds: of the tuning; () where nothing is tuned, and each side has a single trial.
     tuned_on: task -> the task whose tuning it takes; one that is not named is tuned by itself.
     paired: whether a seed is the same problem for every side. logarithmic: how curves are drawn.
     """
@@ -101,6 +102,8 @@ def check_fair(study: Study) -> None:
         distinct = {tuple(sorted(trial.items())) for trial in trials}
         if len(distinct) != len(trials):
             raise ValueError(f"{study.name}: {side} tries the same trial twice")
+    if not study.tuning_seeds and set(counts.values()) != {1}:
+        raise ValueError(f"{study.name}: {counts} trials and no seeds to choose one by")
     if shared := set(study.tuning_seeds) & set(study.test_seeds):
         raise ValueError(f"{study.name}: seeds {sorted(shared)} are tuned on and reported")
 
@@ -109,7 +112,8 @@ def jobs_of(study: Study) -> Iterator[Job]:
     """Jobs in order: by task, first the tuning of all sides, then their tests."""
     check_fair(study)
     for task in study.tasks:
-        for side, trials in () if task in study.tuned_on else study.sides.items():
+        tuned = task not in study.tuned_on and study.tuning_seeds
+        for side, trials in study.sides.items() if tuned else ():
             indices = tuple(range(len(trials)))
             if study.together:
                 yield Job(study, task, side, True, indices)

@@ -14,6 +14,7 @@ from bellmax.envs.adapters.discrete import convert_discrete
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.host.base import Conversion, HostTimeStep, opening, within
 from bellmax.envs.host.values import as_reward
+from bellmax.envs.joint import joint_spec
 from bellmax.envs.packed import PackedArray
 
 
@@ -149,19 +150,26 @@ def _packed(leaves: list[Any], parts: list[Conversion]) -> Conversion:
 def convert_action(spec: Any, name: str) -> Conversion:
     """Conversion of the agent's actions (integers from 0, or bounded float32) to those of a spec.
 
+    Several bounded integers with at most 256 combinations are one action, see `JointArray`.
+
     Raises:
-      UserError: a spec of another kind.
+      UserError: a spec of another kind, or with more combinations.
     """
     if isinstance(spec, specs.BoundedArray) and np.issubdtype(spec.dtype, np.integer):
         if spec.shape == ():
             low, high, dtype = int(spec.minimum), int(spec.maximum), spec.dtype
             numbers = specs.DiscreteArray(high - low + 1, np.int32, "action")
             return Conversion(numbers, lambda action: dtype.type(int(action) + low))
+        lows, highs = (np.broadcast_to(b, spec.shape) for b in (spec.minimum, spec.maximum))
+        counts = highs.astype(int) - lows.astype(int) + 1
+        hint = "wrap the task in one that has fewer"
+        joint = joint_spec(counts, lows, f"{name}'s actions", str(spec), hint)
+        return Conversion(joint, lambda action: joint.split(action).astype(spec.dtype))
     elif isinstance(spec, specs.Array) and np.issubdtype(spec.dtype, np.floating):
         bounded = isinstance(spec, specs.BoundedArray)
         low, high = (spec.minimum, spec.maximum) if bounded else (-np.inf, np.inf)
         return Conversion(_shown(spec, spec.shape, "action"), within(spec.dtype, low, high))
-    raise UserError(must(f"{name}'s actions", "a single integer or floats", spec))
+    raise UserError(must(f"{name}'s actions", "bounded integers or floats", spec))
 
 
 def _leaves(spec: Any, path: tuple[Any, ...]) -> list[tuple[tuple[Any, ...], Any]]:

@@ -14,6 +14,7 @@ from bellmax.envs.adapters.gymnasium_spaces import convert_action, convert_obser
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.errors import making, without_warnings
 from bellmax.envs.host.pool import PoolBatch, check_pool
+from bellmax.envs.joint import JointArray
 from bellmax.envs.options import check_options, check_types, import_extra, unknown
 
 _RESERVED = (
@@ -88,6 +89,8 @@ def make_batch(
         spec = envpool.make_spec(task, **options)
         seen = _find_conversion(spec.gymnasium_observation_space, name)
         action = convert_action(spec.gymnasium_action_space, name).spec
+        if isinstance(action, JointArray):
+            raise UserError(must(f"{name}'s action space", "Discrete or a Box of floats", action))
     limit = _limit(spec.config)
     if limit is not None:
         options["max_episode_steps"] = limit + 2  # PoolBatch enforces the time limit

@@ -8,6 +8,7 @@ from dm_env import specs
 from bellmax import UserError, must
 from bellmax.envs.adapters.discrete import MAX_ONE_HOT, convert_discrete
 from bellmax.envs.host.base import Conversion, within
+from bellmax.envs.joint import joint_spec
 from bellmax.envs.options import did_you_mean
 from bellmax.envs.packed import PackedArray
 
@@ -55,18 +56,31 @@ def convert_observation(space: Any, name: str, *, key: str | int | None = None) 
             f"{name}'s observation space",
             "Box, Discrete, MultiBinary, MultiDiscrete, or a Dict or Tuple of them",
             _shown(space),
-            "use a wrapper such as gymnasium.wrappers.FlattenObservation",
+            "wrap the task in a gymnasium.ObservationWrapper that returns one of them",
         )
     )
 
 
 def convert_action(space: Any, name: str) -> Conversion:
-    """Conversion of the agent's actions, [0, n) or float32, to a Discrete or a Box of floats.
+    """Conversion of the agent's actions, [0, n) or float32, to those of a space.
+
+    Args:
+      space: Discrete; a Box of floats; MultiDiscrete or MultiBinary with at most 256 combinations,
+        each of which is one action of the agent (see `JointArray`).
+      name: of the task, for messages.
 
     Raises:
-      UserError: the space has another type.
+      UserError: the space has another type, or more combinations.
     """
     from gymnasium import spaces
+
+    if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
+        binary = isinstance(space, spaces.MultiBinary)
+        counts = np.full(space.shape, 2) if binary else space.nvec
+        starts = None if binary else getattr(space, "start", None)
+        hint = "wrap it in a gymnasium.ActionWrapper that has fewer"
+        joint = joint_spec(counts, starts, f"{name}'s action space", _shown(space), hint)
+        return Conversion(joint, lambda action: joint.split(action).astype(space.dtype))
 
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
@@ -74,7 +88,8 @@ def convert_action(space: Any, name: str) -> Conversion:
         return Conversion(numbers, lambda action: int(action) + start)
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return Conversion(_box_spec(space, "action"), within(space.dtype, space.low, space.high))
-    raise UserError(must(f"{name}'s action space", "Discrete or a Box of floats", _shown(space)))
+    allowed = "Discrete, MultiDiscrete, MultiBinary or a Box of floats"
+    raise UserError(must(f"{name}'s action space", allowed, _shown(space)))
 
 
 def _is_flat(space: Any) -> bool:

@@ -17,6 +17,7 @@ from bellmax.envs.checks.rollout import check_rollout, sample_action
 from bellmax.envs.errors import described
 from bellmax.envs.host.base import HostBatch, HostEnvironment
 from bellmax.envs.host.loop import LoopBatch
+from bellmax.envs.joint import JointArray
 from bellmax.envs.packed import PackedArray
 from bellmax.envs.registry import is_host, make, make_batch
 from bellmax.envs.validation import spec_problems
@@ -72,6 +73,8 @@ def describe_spaces(name: str, **options: Any) -> list[str]:
 
 
 def _in_words(spec: Any) -> str:
+    if isinstance(spec, JointArray):
+        return str(spec)
     if isinstance(spec, specs.DiscreteArray):
         return f"one of {spec.num_values} numbers"
     if isinstance(spec, PackedArray):

@@ -36,12 +36,14 @@ def fitted(config: Any, given: set[str]) -> dict[str, Any]:
         length = config.rollout_length
         if "rollout_length" not in given:
             length = max(1, min(32, steps // (8 * envs)))
-        rows = envs * length
-        size = agent.batch_size if "agent.batch_size" in given else math.gcd(rows, 128)
+        recurrent = agent.network.memory != "none"  # a row is an environment, else a transition
+        rows = envs if recurrent else envs * length
+        least = 4 if recurrent else 128
+        size = agent.batch_size if "agent.batch_size" in given else math.gcd(rows, least)
         updates = 4 * max(1, rows // size)
         found |= {"env.num_envs": envs, "warmup_steps": 0, "rollout_length": length}
         found |= {"agent.batch_size": size, "updates_per_rollout": updates}
-        found["agent.learning_rate_steps"] = max(1, steps // rows) * updates
+        found["agent.learning_rate_steps"] = max(1, steps // (envs * length)) * updates
         found["agent.epsilon_steps"] = max(1, steps // 5)
     elif hasattr(agent, "random_steps"):  # continuous actions: a gradient step per step
         envs = envs if "env.num_envs" in given else 1

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from dm_env import specs
 
 from bellmax.agents import ActInput, Agent, Memory, Params
-from bellmax.envs import VectorEnv
+from bellmax.envs import JointArray, VectorEnv
 from bellmax.envs.statistics import normalise
 from bellmax.launch.runners.base import Episodes, PolicyInputs
 from bellmax.launch.runners.random import stream
@@ -42,6 +43,11 @@ def make_greedy(agent: Agent) -> Greedy:
         return output.action, output.memory
 
     return greedy
+
+
+def split_action(spec: specs.Array, action: jax.Array) -> jax.Array:
+    """Return an agent's actions [N, ...] as the task's own numbers, if they are joint actions."""
+    return spec.split(action) if isinstance(spec, JointArray) else action
 
 
 def make_values(values: Callable[..., Any]) -> Callable[[PolicyInputs, Any, Memory, Any], Any]:

@@ -20,7 +20,7 @@ from bellmax.envs.options import check_choice, import_extra
 from bellmax.launch.config.run_config import load_to_play
 from bellmax.launch.distributed.files import write_whole
 from bellmax.launch.runners.base import PolicyInputs
-from bellmax.launch.runners.evaluation import make_greedy
+from bellmax.launch.runners.evaluation import make_greedy, split_action
 from bellmax.launch.studies.evaluate import check_seed, restore_policy_inputs
 from bellmax.launch.training.experiment import build
 
@@ -113,7 +113,8 @@ def export_run(
         if warning:
             say(warning)
         acting = jax.tree.map(lambda x: x[experiment.seeds.index(seed)], every)
-        policy = make_plain(experiment.agent, acting, experiment.observation)
+        spaces = experiment.observation, experiment.action
+        policy = make_plain(experiment.agent, acting, *spaces)
     make, read = _FORMATS[format]
     data = make(policy)
     agreement = compare(policy, read(data))
@@ -127,13 +128,19 @@ def export_run(
     return out
 
 
-def make_plain(agent: Agent, acting: PolicyInputs, observation: specs.Array) -> PlainPolicy:
+def make_plain(
+    agent: Agent,
+    acting: PolicyInputs,
+    observation: specs.Array,
+    action: specs.Array | None = None,
+) -> PlainPolicy:
     """Return the greedy policy of an agent as a function of arrays.
 
     Args:
       agent: the agent.
       acting: its parameters, and the statistics that normalise observations.
       observation: spec of one observation.
+      action: spec of one action; None for actions that are the task's own.
 
     Raises:
       UserError: `is_first` does not reset the memory.
@@ -160,9 +167,10 @@ def make_plain(agent: Agent, acting: PolicyInputs, observation: specs.Array) -> 
         leaves = [memory[n] if n else leaf for n, leaf in zip(names, initial, strict=True)]
         key = jax.random.key(0) if key is None else jax.random.wrap_key_data(key)
         inputs = seen, jax.tree.unflatten(structure, leaves), is_first, key, 0
-        action, after = greedy(acting, *inputs)
+        chosen, after = greedy(acting, *inputs)
+        chosen = chosen if action is None else split_action(action, chosen)
         kept = zip(names, jax.tree.leaves(after), strict=True)
-        return action, {name: leaf for name, leaf in kept if name}
+        return chosen, {name: leaf for name, leaf in kept if name}
 
     one = jax.ShapeDtypeStruct
     inputs = {"observation": one(observation.shape, observation.dtype)}

@@ -39,7 +39,7 @@ class Experiment(NamedTuple):
     """The parts of a run, built from its configuration by `build`. No state is allocated yet.
 
     agent: with several points, that of the first.
-    observation: spec of one observation, as the agent sees it.
+    observation, action: specs of one observation, as the agent sees it, and of one action.
     seeds, points: of each of the S learners, the seeds of a point together.
     make_agent: makes the agent with the values of a point, which may be traced.
     mesh: of the devices that share the run; None for one device.
@@ -48,6 +48,7 @@ class Experiment(NamedTuple):
     config: RunConfig
     agent: Agent
     observation: specs.Array
+    action: specs.Array
     runner: Runner
     evaluator: Evaluator
     seeds: list[int]
@@ -214,13 +215,13 @@ def _build_on_device(config: RunConfig, episodes: int, mesh: Mesh | None) -> Exp
     evaluation_env = make_vector_env(config.env, num_envs=episodes, evaluation=True)
     limit = config.evaluation_max_steps
     evaluator = make_evaluator(agent, evaluation_env, limit, varied.make if varied else None)
-    parts = agent, env.spec.observation, runner, evaluator
+    parts = agent, env.spec.observation, env.spec.action, runner, evaluator
     return Experiment(config, *parts, seeds, points, make_agent, mesh)
 
 
 def _build_host(
     config: RunConfig, episodes: int, make_actor: ActorFactory | None, mesh: Mesh | None
-) -> tuple[Agent, specs.Array, Runner, Evaluator]:
+) -> tuple[Agent, specs.Array, specs.Array, Runner, Evaluator]:
     if config.vmap:
         allowed = f"left out, as {config.env.name} is not stepped on the device"
         hint = "`bellmax sweep` trains a run for each value"
@@ -262,7 +263,7 @@ def _build_host(
     evaluator = HostEvaluator(
         agent, make_env, config.evaluation_max_steps, stopping=lambda: pool.stopping
     )
-    return agent, observation, runner, evaluator
+    return agent, observation, spec.action, runner, evaluator
 
 
 def _actor_device(number: int | None) -> Any:

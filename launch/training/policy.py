@@ -20,7 +20,7 @@ from bellmax.launch.config.run_config import load, load_to_play, to_yaml
 from bellmax.launch.distributed.files import make_folder, write_whole
 from bellmax.launch.reporting import hub
 from bellmax.launch.runners.base import PolicyInputs
-from bellmax.launch.runners.evaluation import make_greedy, make_values
+from bellmax.launch.runners.evaluation import make_greedy, make_values, split_action
 from bellmax.launch.runners.train_state import TrainState
 from bellmax.launch.training.experiment import Experiment, build
 from bellmax.launch.training.folders import resume_command
@@ -50,6 +50,7 @@ class Policy(NamedTuple):
     act(observation [N, ...], memory, is_first [N], key=None) -> (action [N] or [N, D], memory):
         observations as the task shows them (frames stacked as in training, not normalised), an
         image with a vector as {name: [N, ...]};
+        actions of several numbers, such as MultiDiscrete's, are the task's own, [N, ...].
         `is_first` is True for the first observation of an episode and resets the memory. Compiled
         once for each N. Policies of bellmax's agents are deterministic; a stochastic policy needs
         a new key at each call. `action_mask` [N, A] bool, which actions are legal, for tasks that
@@ -226,7 +227,8 @@ def load_policy(
         check_observation(experiment.observation, observation, is_first, any_dtype=any_dtype)
         key = jax.random.key(0) if key is None else key
         extras = _extras(agent, {"reward": reward, "action_mask": action_mask})
-        return greedy(restored, observation, memory, is_first, key, 0, extras)
+        action, memory = greedy(restored, observation, memory, is_first, key, 0, extras)
+        return split_action(experiment.action, action), memory
 
     def values(observation: Any, memory: Memory, is_first: Any) -> Any:
         if read_values is None:

@@ -9,6 +9,9 @@ import pytest
 from dm_env import specs
 
 from bellmax.agents import ActInput
+from bellmax.agents.c51 import make_c51
+from bellmax.agents.configs.value_based import C51Config
+from bellmax.agents.iqn import make_iqn
 from bellmax.agents.on_policy import OnPolicyConfig, make_on_policy
 from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace
 from bellmax.agents.shared.acting import draw_action
@@ -17,7 +20,7 @@ from bellmax.agents.va_learning import make_va_learning
 from bellmax.envs import EnvSpec
 from bellmax.networks import NetworkConfig, RecurrentNetworkConfig
 from helpers.jitted import compile_agent, quick_jit, random_like
-from helpers.linear_agents import QR, VA
+from helpers.linear_agents import C51, IQN, QR, VA
 from helpers.windows import AGENTS as DQN
 from helpers.windows import KEY, random_steps
 
@@ -45,6 +48,15 @@ AGENTS = {
     "va": (make_va_learning, replace(VA, n_step=2, double=True)),
     "va_retrace": (make_va_learning, replace(VA, n_step=3, trace="retrace")),
     "dueling": (make_va_learning, replace(VA, loss="behaviour_dueling")),
+    "iqn": (make_iqn, replace(IQN, n_step=2)),
+    "m_iqn": (make_iqn, replace(IQN, munchausen=True, n_step=3, temperature=0.3)),
+    "c51": (make_c51, C51),
+    "c51_n_step": (make_c51, replace(C51, trace="n_step", n_step=3, selector="online")),
+    "c51_retrace": (make_c51, replace(C51, **EPSILON, trace="retrace")),
+    "c51_q_lambda": (
+        make_c51,
+        replace(C51, **EPSILON, trace="q_lambda", target_mixing=0.3, regression="cramer"),
+    ),
 }
 every_agent = pytest.mark.parametrize("make, config", AGENTS.values(), ids=AGENTS)
 
@@ -65,13 +77,26 @@ def windows(config, seed=0):
     )
 
 
-def illegal_entries(kernel):
-    """Where a table [S, K * A] belongs to an illegal action; no entry of one for a value [S, 1]."""
+def illegal_entries(config, kernel):
+    """Where a table [S, K * A] belongs to an illegal action; no entry of one for a value [S, 1].
+
+    A table of C51 is [S, A * M].
+    """
     if kernel.shape[1] == 1:
         return np.zeros(kernel.shape, bool)
     # Where no action is legal, all of them count.
     illegal = ~(LEGAL | ~LEGAL.any(axis=1, keepdims=True))
+    if isinstance(config, C51Config):
+        return np.repeat(illegal, config.num_atoms, axis=1)
     return np.tile(illegal, kernel.shape[1] // ACTIONS)
+
+
+def spoil(config, params, value):
+    """Parameters whose illegal actions have this value; with C51 logits with this slope."""
+    slope = 1.0
+    if isinstance(config, C51Config):
+        slope = np.tile(np.linspace(0.0, 1.0, config.num_atoms), ACTIONS)
+    return jax.tree.map(lambda x: jnp.where(illegal_entries(config, x), value * slope, x), params)
 
 
 @every_agent
@@ -86,13 +111,9 @@ def test_values_of_illegal_actions_have_no_influence_and_no_gradient(make, confi
         after, output = agent.learn(state, Batch(steps, jnp.ones(BATCH)), KEY)
         return after.opt_state[0].mu, output
 
-    def spoil(params, value):
-        change = lambda x: jnp.where(illegal_entries(x), value, x)  # noqa: E731
-        return jax.tree.map(change, params)
-
     both = random_like(shapes, 1), random_like(shapes, 2)
     (ours, output), (theirs, other) = (
-        learn(*(spoil(params, value) for params in both)) for value in (-3.0, 40.0)
+        learn(*(spoil(config, params, value) for params in both)) for value in (-3.0, 40.0)
     )
     close = lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-4, atol=1e-5)  # noqa: E731
     assert np.isfinite(output.metrics["loss"]) and output.metrics["loss"] > 0
@@ -100,7 +121,7 @@ def test_values_of_illegal_actions_have_no_influence_and_no_gradient(make, confi
     jax.tree.map(close, ours, theirs)
     for kernel in jax.tree.leaves(ours):
         # What a module centres over all actions cancels up to rounding.
-        reached = np.asarray(kernel)[illegal_entries(kernel)]
+        reached = np.asarray(kernel)[illegal_entries(config, kernel)]
         np.testing.assert_allclose(reached, 0.0, atol=1e-9)
     # Negative control: the same entries matter to an agent that is not told.
     blind = make(config, SPEC._replace(action_mask=False))
@@ -111,7 +132,7 @@ def test_values_of_illegal_actions_have_no_influence_and_no_gradient(make, confi
         unmasked = Batch(steps._replace(action_mask=()), jnp.ones(BATCH))
         return blind.learn(state, unmasked, KEY)[1].metrics["loss"]
 
-    low, high = (learn_blind(*(spoil(p, value) for p in both)) for value in (-3.0, 40.0))
+    low, high = (learn_blind(*(spoil(config, p, value) for p in both)) for value in (-3.0, 40.0))
     assert not np.isclose(low, high, rtol=1e-3)
 
 

@@ -101,12 +101,21 @@ agent:
    network: {hidden: [16]}}
 env: {name: bellmax/CartPole, num_envs: 4, normalise_observations: true}
 """,
+    # Minibatches of environments, and the memory before a rollout.
+    "recurrent_pqn": """
+seeds: 2
+rollout_length: 5
+agent:
+  {name: pqn, batch_size: 2, learning_rate_steps: 1000,
+   network: {hidden: [16], norm: layer, memory: gru, memory_size: 8}}
+env: {name: bellmax/TicTacToe, num_envs: 4}
+""",
     "td3": """
 agent: {name: td3, batch_size: 32, policy_delay: 3, random_steps: 500, network: {hidden: [32]}}
 env: {name: bellmax/Pendulum, num_envs: 4, time_limit: 30, frame_stack: 8}
 """,
 }
-ON_POLICY = ("byol_explore", "pqn", "rnd")
+ON_POLICY = ("byol_explore", "pqn", "recurrent_pqn", "rnd")
 COMMON = """
 warmup_steps: 400
 updates_per_rollout: 4

@@ -170,9 +170,8 @@ def test_spaces_of_actions():
     assert double.convert(np.ones(1, np.float32)).dtype == np.float64
     shifted = convert_action(spaces.Discrete(3, start=5), "task")
     assert [shifted.convert(np.int32(a)) for a in range(3)] == [5, 6, 7]
-    for space in (spaces.MultiDiscrete([2, 3]), spaces.Box(0, 9, (1,), np.int64)):
-        with pytest.raises(UserError, match="task's action space must be Discrete or a Box"):
-            convert_action(space, "task")
+    with pytest.raises(UserError, match="task's action space must be Discrete, MultiDiscrete, "):
+        convert_action(spaces.Box(0, 9, (1,), np.int64), "task")
 
 
 @pytest.mark.parametrize(

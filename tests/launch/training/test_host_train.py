@@ -184,3 +184,32 @@ def test_sigterm_leaves_a_checkpoint_from_which_the_run_is_resumed(folder, capsy
     train = rows(run, "train")
     assert train[-1]["step"] >= saved + 400 - 4
     assert train[-1]["gradient_steps"] == 2 * (train[-1]["step"] - 400) // 4
+
+
+LEVERS = """
+steps: 1200
+warmup_steps: 200
+updates_per_rollout: 4
+log_every: 1200
+evaluate_every: 1200
+evaluation_episodes: 4
+checkpoint_every: 1200
+agent:
+  {name: dqn, batch_size: 32, learning_rate: 0.003, discount: 0, network: {hidden: [32]}}
+env: {name: "helpers.two_levers:TwoLevers", num_envs: 4}
+replay: {capacity: 2000}
+"""
+
+
+def test_joint_actions_are_learned_and_a_policy_gives_the_tasks_own(tmp_path):
+    (tmp_path / "run.yaml").write_text(LEVERS)
+    run = str(tmp_path / "run")
+    assert main(["train", str(tmp_path / "run.yaml"), "--out", run]) == 0
+    policy = load_policy(run, trust=True)
+    wanted = np.array([[lever, other] for lever in range(2) for other in range(3)])
+    seen = np.concatenate([np.eye(2)[wanted[:, 0]], np.eye(3)[wanted[:, 1]]], axis=1)
+    seen, is_first = seen.astype(np.float32), np.ones(6, bool)
+    action, _ = policy.act(seen, policy.initial_memory(6), is_first)
+    np.testing.assert_array_equal(action, wanted + [0, 5])
+    assert policy.values(seen, (), is_first).q_values.shape == (6, 6)
+    assert rows(tmp_path / "run", "evaluation")[-1]["episode_return"] == 8
