@@ -19,6 +19,8 @@ _OWN_LIMITS = {
     "brax": "time-limit",
     "gymnasium": "max-episode-steps",
     "gymnax": "max-steps-in-episode",
+    "jumanji": "time-limit",
+    "navix": "max-steps",
 }
 
 

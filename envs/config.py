@@ -10,10 +10,10 @@ from annotated_types import Gt, Interval
 class EnvConfig:
     """The task, the number of copies of it, and how observations and rewards are processed."""
 
-    # Task. JAX environments: bellmax/<Task>, gymnax/<Task>, brax/<task>, xminigrid/<Task>,
-    # craftax/<Task>. Host environments, stepped in Python: ale/<Game>, bsuite/<id>/<number>,
-    # dm_control/<domain>-<task>, envpool/<Task>, gymnasium/<Task>, minigrid/<Task>. Your own, of
-    # either kind: module.path:factory.
+    # Task. JAX environments: bellmax/<Task>, gymnax/<Task>, brax/<task>, craftax/<Task>,
+    # jumanji/<Task>, navix/<Task>, pgx/<game>, xminigrid/<Task>. Host environments, stepped in
+    # Python: ale/<Game>, bsuite/<id>/<number>, dm_control/<domain>-<task>, envpool/<Task>,
+    # gymnasium/<Task>, minigrid/<Task>. Your own, of either kind: module.path:factory.
     name: str = "bellmax/CartPole"
     # Environments that are stepped in parallel.
     num_envs: Annotated[int, Interval(ge=1, le=65536)] = 8

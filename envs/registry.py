@@ -25,7 +25,15 @@ _OWN = tuple(
     )
 )
 # JAX suites and the form of their task names; each has an extra and an adapter of the same name.
-_SUITES = {"gymnax": "<Task>", "brax": "<task>", "craftax": "<Task>", "xminigrid": "<Task>"}
+_SUITES = {
+    "gymnax": "<Task>",
+    "brax": "<task>",
+    "craftax": "<Task>",
+    "jumanji": "<Task>",
+    "navix": "<Task>",
+    "pgx": "<game>",
+    "xminigrid": "<Task>",
+}
 # The same for suites of host environments, and packages whose name differs from the suite's.
 HOST_SUITES = {
     "ale": "<Game>",
@@ -43,9 +51,9 @@ def make(name: str, **options: Any) -> "Environment":
     """The pure-JAX environment of that name.
 
     Args:
-      name: `bellmax/<Task>`; `gymnax/<Task>`, `brax/<task>`, `craftax/<Task>` or `xminigrid/<Task>`
-        (need the extra of that name); or `module.path:factory`, your own callable that takes the
-        options and returns an Environment.
+      name: `bellmax/<Task>`; `<suite>/<Task>` of a suite of JAX environments, such as
+        `gymnax/<Task>`, which needs the extra of that name; or `module.path:factory`, your own
+        callable that takes the options and returns an Environment.
       **options: keyword arguments of the task's factory.
 
     Raises:

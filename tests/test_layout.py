@@ -57,6 +57,7 @@ LOSSES_MAY_IMPORT = {"jax", "numpy", "chex", "rlax", "bellmax", *sys.stdlib_modu
 # Slow to import, or extras: inside the function that needs them.
 LAZY = {
     *("ale_py", "craftax", "dm_control", "envpool", "minigrid", "xminigrid"),
+    *("jumanji", "mujoco_playground", "navix", "pgx"),
     *("gymnax", "brax", "mujoco", "flashbax", "gymnasium", "bsuite", "wandb", "tensorboardX"),
     *("matplotlib", "pandas", "scipy", "ray", "rich", "distrax", "tyro"),
     *("huggingface_hub", "jax2onnx", "onnxruntime", "optuna", "trackio", "mlflow"),
@@ -376,7 +377,7 @@ def test_core_declares_what_it_imports():
     names -= {"bellmax", *sys.stdlib_module_names}
     declared = PYPROJECT["project"]["dependencies"]
     optional = PYPROJECT["project"]["optional-dependencies"]
-    suites = "brax craftax gymnasium gymnax hub onnx trackio tune xminigrid".split()
+    suites = "brax craftax gymnasium gymnax hub navix onnx trackio tune xminigrid".split()
     extras = [*(line for name in suites for line in optional[name]), "wandb", "pandas", "mlflow"]
     core, extra = ({re.split(r"[>=<\[ ]", d)[0].lower() for d in ds} for ds in (declared, extras))
     used = {distributions.get(name, name).lower() for name in names}

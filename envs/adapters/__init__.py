@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from bellmax.envs.adapters.dm_env import from_dm_env
     from bellmax.envs.adapters.gymnasium import from_gymnasium
     from bellmax.envs.adapters.gymnax import from_gymnax
+    from bellmax.envs.adapters.jumanji import from_jumanji
+    from bellmax.envs.adapters.navix import from_navix
+    from bellmax.envs.adapters.pgx import from_pgx
     from bellmax.envs.adapters.xminigrid import from_xminigrid
 
 __all__ = [
@@ -20,6 +23,9 @@ __all__ = [
     "from_dm_env",
     "from_gymnasium",
     "from_gymnax",
+    "from_jumanji",
+    "from_navix",
+    "from_pgx",
     "from_xminigrid",
 ]
 

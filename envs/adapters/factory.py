@@ -22,8 +22,8 @@ from bellmax.envs.options import check_arguments, load_callable, nearest
 # Arguments of `from_gymnasium`, which options of a task may have too.
 _OF_ADAPTER = ("observation_key", "action_mask")
 # JAX suites whose environment objects an adapter takes, and others.
-_SUITES = ("gymnax", "brax", "craftax", "xminigrid")
-_NO_ADAPTER = ("jumanji", "mujoco_playground", "navix", "pgx")
+_SUITES = ("gymnax", "brax", "craftax", "jumanji", "navix", "pgx", "xminigrid")
+_NO_ADAPTER = ("mujoco_playground",)
 # What an environment of each kind has besides reset and step, see `kind_of`.
 _MEMBERS = {
     "gymnasium": ("observation_space", "action_space"),

@@ -105,7 +105,7 @@ IMPORTS = """
 import sys, bellmax.envs.config
 assert "jax" not in sys.modules, "names and configurations cost no jax"
 bellmax.envs.list_names()
-for package in ("gymnax", "xminigrid", "brax", "craftax"):
+for package in ("gymnax", "xminigrid", "brax", "craftax", "jumanji", "navix", "pgx"):
     assert package not in sys.modules, f"listing imports {package}"
 """
 SUITES = {"brax": "brax/hopper", "craftax": "craftax/Craftax-Classic-Symbolic-v1"}
@@ -132,7 +132,9 @@ def test_a_process_of_its_own(code, tmp_path):
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
 
 
-@pytest.mark.parametrize("package", ["brax", "craftax", "gymnax", "xminigrid"])
+@pytest.mark.parametrize(
+    "package", ["brax", "craftax", "gymnax", "jumanji", "navix", "pgx", "xminigrid"]
+)
 def test_suites_that_are_installed_are_listed(package):
     listed = any(name.startswith(f"{package}/<") for name in list_names())
     assert listed == (importlib.util.find_spec(package) is not None)

@@ -91,9 +91,26 @@ def craftax_env():
 
 
 def jumanji_env():
-    base = type("Environment", (), {"__module__": "jumanji.env"})
-    members = dict.fromkeys(["reset", "step", "observation_spec", "action_spec"])
-    return type("Snake", (base,), members)()
+    from jumanji.environments import Snake
+
+    return Snake(num_rows=4, num_cols=4, time_limit=9)
+
+
+def navix_env():
+    import navix
+
+    return navix.make("Navix-Empty-5x5-v0", max_steps=7)
+
+
+def pgx_env():
+    import pgx
+
+    return pgx.make("tic_tac_toe")
+
+
+def playground_env():
+    base = type("MjxEnv", (), {"__module__": "mujoco_playground._src.mjx_env"})
+    return type("Balance", (base,), dict.fromkeys(["reset", "step"]))()
 
 
 def three_values():

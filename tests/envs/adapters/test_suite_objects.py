@@ -1,4 +1,4 @@
-"""A factory may return an environment object of gymnax, brax, craftax or xminigrid."""
+"""A factory may return an environment object of a JAX suite."""
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,9 @@ def shapes(name, num_envs=2):
         ("gymnax_own", "gymnax/CartPole-v1", 7),
         ("brax_own", "brax/count", 1000),
         ("xminigrid_pair", "xminigrid/Empty", 9),
+        ("jumanji_env", "jumanji/Snake", 9),
+        ("navix_env", "navix/Room", 7),
+        ("pgx_env", "pgx/tic_tac_toe", None),
         pytest.param("craftax_env", "craftax/Craftax-Classic-Symbolic-v1", 10_000, marks=SLOW),
     ],
 )
@@ -75,7 +78,10 @@ def test_brax_objects_keep_their_info():
         ("brax_wrapped", "must not be in a wrapper, got a EpisodeWrapper; make it with brax.envs"),
         ("brax_dict", "the observation of brax/count must be one array, got a dict"),
         ("xminigrid_wrapped", "must not be in a wrapper, got a GymAutoResetWrapper"),
-        ("jumanji_env", "bellmax has no adapter for jumanji, got a Snake; wrap it in an Env"),
+        (
+            "playground_env",
+            "has no adapter for mujoco_playground, got a Balance; wrap it in an Env",
+        ),
         ("three_values", "must return an Environment .*, got a tuple"),
     ],
 )
