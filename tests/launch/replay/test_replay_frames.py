@@ -129,7 +129,7 @@ def test_sampled_stacks_equal_the_original_observations(shape, prioritised):
 
 
 @each_kind
-@pytest.mark.parametrize("shape", SHAPES[::2], ids=str)
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[-1]], ids=str)
 def test_samples_of_frames_equal_those_of_stacks_and_of_vectors(shape, prioritised):
     size, _, sequence, _, length = shape
     slots, steps = 20, random_steps(shape)
@@ -165,13 +165,15 @@ def test_a_priority_is_lost_with_the_history_and_never_comes_back():
     shape = (4, 1, 2, 2, 5)
     slots, steps, replay = 20, random_steps(shape), make(shape, prioritised=True)
     state, add = replay.init(example(steps)), jax.jit(replay.add)
+    rank = jax.jit(replay.update_priorities)
     for now, rollout in rollouts(steps, 5):
         state = add(state, rollout)
         valid = starts_with_history(shape, steps, now, slots, True)
         ranked = np.flatnonzero(np.asarray(state.priorities[0])[: slots * 2])
         assert set(ranked.tolist()) == {t % slots * 2 + n for t, n in valid}
-        indices = jnp.asarray(ranked, jnp.int32)
-        state = replay.update_priorities(state, indices, 5 * jnp.ones(len(ranked)))
+        # Some of them twice, so that every call has the same shape.
+        indices = jnp.asarray(np.resize(ranked, 2 * slots), jnp.int32)
+        state = rank(state, indices, np.full(2 * slots, 5, np.float32))
 
 
 def test_the_first_step_of_all_opens_an_episode():
@@ -181,8 +183,8 @@ def test_the_first_step_of_all_opens_an_episode():
     is_first = steps.is_first.copy()
     is_first[0] = False
     for _, rollout in rollouts(jax.tree.map(lambda x: x[:2], steps._replace(is_first=is_first)), 1):
-        state = replay.add(state, rollout)
-    sampled = replay.sample(state, jax.random.key(0)).batch.steps.observation
+        state = jax.jit(replay.add)(state, rollout)
+    sampled = jax.jit(replay.sample)(state, jax.random.key(0)).batch.steps.observation
     first = {x.tobytes() for x in np.asarray(sampled[:, 0])}
     assert first == {x.tobytes() for x in steps.observation[0]}
 

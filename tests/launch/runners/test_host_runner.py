@@ -13,7 +13,6 @@ from bellmax.agents.expectrl import ExpectRLConfig, make_expectrl
 from bellmax.agents.iqn import IQNConfig, make_iqn
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
 from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig, make_qr_dqn_retrace
-from bellmax.agents.va_learning import VALearningConfig, make_va_learning
 from bellmax.envs import CartPole, DeepSea, Gamble, Pendulum, TicTacToe, vectorise
 from bellmax.envs.host import HostVector
 from bellmax.launch.runners.device_runner import make_runner
@@ -29,7 +28,6 @@ SEQUENCES = {
     "burn_in": 2,
 }
 CASES = {
-    "munchausen_dqn": (CartPole(), make_munchausen_dqn, MunchausenDQNConfig(**SMALL), 2),
     "qr_dqn_retrace": (
         CartPole(),
         make_qr_dqn_retrace,
@@ -41,9 +39,8 @@ CASES = {
         CartPole(),
         make_iqn,
         IQNConfig(**SMALL, num_quantiles=4, num_target_quantiles=3, num_policy_quantiles=5),
-        2,
+        3,
     ),
-    "va_learning": (CartPole(), make_va_learning, VALearningConfig(**SMALL), 3),
     # Memory that spans episodes, and outcomes that a bandit observes.
     "expectrl": (
         Pendulum(time_limit=9),
@@ -78,7 +75,7 @@ CASES = {
     ),
 }
 # The others have behaviour in replay, memory that spans episodes and outcomes.
-SLOW = ("munchausen_dqn", "iqn", "va_learning", "expectrl", "byol_explore", "masked", "objective")
+SLOW = ("iqn", "expectrl", "byol_explore", "masked", "objective")
 
 
 def assert_same(ours, theirs):
