@@ -16,6 +16,7 @@ or the numbers of few environments, would take many times their size, and readin
 copy the whole replay into another layout.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -197,12 +198,7 @@ def make_replay(
             max_priority=jnp.maximum(state.max_priority, jnp.max(scaled)),
         )
 
-    def end_episodes(state: ReplayState) -> ReplayState:
-        newest = (state.cursor - 1) % slots
-        ended = jnp.ones((1, num_envs), bool)
-        is_last = _overwrite(state.storage.is_last, ended, newest, layout)
-        return state._replace(storage=state.storage._replace(is_last=is_last))
-
+    end_episodes = functools.partial(_end_episodes, layout)
     return Replay(init, add, sample, update_priorities, end_episodes, frame_stack)
 
 
@@ -265,6 +261,14 @@ def _overwrite(storage: jax.Array, new: jax.Array, slot: jax.Array, layout: _Lay
     width = storage.shape[0] // layout.slots  # entries of the first axis in a slot
     rows = new.reshape(new.shape[0] * width, *storage.shape[1:])
     return jax.lax.dynamic_update_slice_in_dim(storage, rows, slot * width, axis=0)
+
+
+def _end_episodes(layout: _Layout, state: ReplayState) -> ReplayState:
+    """Mark the newest step of each environment as the last of its episode."""
+    newest = (state.cursor - 1) % layout.slots
+    ended = jnp.ones((1, layout.num_envs), bool)
+    is_last = _overwrite(state.storage.is_last, ended, newest, layout)
+    return state._replace(storage=state.storage._replace(is_last=is_last))
 
 
 def _read_steps(state: ReplayState, where: jax.Array, layout: _Layout) -> Step:
