@@ -93,9 +93,13 @@ def check_replay(replay: Any, tally: Tally) -> list[str]:
     num_envs, filled = tally.newest.is_last.shape[1], int(replay.filled)
     slots = replay.storage.is_last.shape[1] // num_envs
     order = (int(replay.cursor) - filled + np.arange(filled)) % slots
-    steps = jax.tree.map(
-        lambda x: np.asarray(x)[0].reshape(slots, num_envs, *x.shape[2:])[order], replay.storage
-    )
+
+    def in_order(x: Any) -> np.ndarray:
+        rows = np.asarray(x)[0]
+        rest = rows.shape[1:] or (-1,) * (len(rows) > slots * num_envs)  # vectors are joined
+        return rows.reshape(slots, num_envs, *rest)[order]
+
+    steps = jax.tree.map(in_order, replay.storage)
     wrong = judge(steps)
     newest, last = (read_marks(x.observation[-1]) for x in (steps, tally.newest))
     problems = [f"replay holds {wrong}"] if any(wrong) else []

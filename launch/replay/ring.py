@@ -10,7 +10,7 @@ S frames takes the memory of one. The S - 1 slots from the cursor on then never 
 because the frames before them are overwritten.
 
 Observations are stored as vectors if their shape is given. Time and environments are one axis where
-one device has them all, and the numbers of short observations are in this axis too. An accelerator
+one device has them all, and the numbers of short vectors are in this axis too. An accelerator
 pads the last two axes of an array to whole tiles, of 8 x 128 on a TPU: an image with few channels,
 or the numbers of few environments, would take many times their size, and reading them would first
 copy the whole replay into another layout.
@@ -37,7 +37,7 @@ class ReplayState(NamedTuple):
 
     storage: leaves [C * N, ...], row slot * N + environment; [C, N, ...] if several devices hold
         the environments. Of stacked observations it has the newest frame. Observations are vectors
-        if the replay was made with their shape, and one axis [C * N * size] if these are short.
+        if the replay was made with their shape. Short vectors are joined: [C * N * size].
     cursor: [] next slot to write. filled: [] number of slots that hold steps.
     priorities: sum tree over the C * N possible first steps of a sequence, () if uniform.
     max_priority: [] largest priority seen, to the power of the exponent, () if uniform.
@@ -92,16 +92,14 @@ class _Layout(NamedTuple):
     shape: tuple[int, ...] | None
     sharded: bool
 
-    @property
-    def joined(self) -> bool:
-        """Whether the observations of all steps are one axis, because each is shorter than a tile.
+    def is_joined(self, row: tuple[int, ...]) -> bool:
+        """Whether the rows of a leaf are joined to one axis: vectors that are shorter than a tile.
 
         Indices into this axis are int32.
         """
-        if self.shape is None or self.sharded:
+        if self.sharded or len(row) != 1:
             return False
-        size = math.prod(self.shape)
-        return size < _TILE and self.slots * self.num_envs * size < 2**31
+        return 1 < row[0] < _TILE and self.slots * self.num_envs * row[0] < 2**31
 
     @property
     def history(self) -> int:
@@ -233,10 +231,15 @@ def _empty_state(step: Step, layout: _Layout) -> ReplayState:
         lambda step: _stored(newest_frame(step, layout.frame_stack), layout.shape), step
     )
     slots, num_envs = layout.slots, layout.num_envs
-    rows = (slots, num_envs) if layout.sharded else (slots * num_envs,)
-    storage = jax.tree.map(lambda x: jnp.zeros((*rows, *x.shape[1:]), x.dtype), kept)
-    if layout.joined:
-        storage = storage._replace(observation=storage.observation.reshape(-1))
+
+    def empty(x: Any) -> jax.Array:
+        row = x.shape[1:]
+        if layout.is_joined(row):
+            return jnp.zeros(slots * num_envs * row[0], x.dtype)
+        rows = (slots, num_envs) if layout.sharded else (slots * num_envs,)
+        return jnp.zeros((*rows, *row), x.dtype)
+
+    storage = jax.tree.map(empty, kept)
     # Two arrays: the same buffer cannot be donated twice.
     cursor, filled = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
     return ReplayState(storage, cursor, filled, (), ())
@@ -245,8 +248,9 @@ def _empty_state(step: Step, layout: _Layout) -> ReplayState:
 def _write(state: ReplayState, steps: Step, layout: _Layout) -> Step:
     """Return the storage after writing a rollout at the cursor."""
     if layout.frame_stack > 1:
-        channels = (layout.shape or state.storage.observation.shape)[-1]
-        if steps.observation.shape[-1] != channels:
+        stored = state.storage.observation
+        sizes = layout.shape or stored.shape[1:] or (_row_size(stored, layout),)
+        if steps.observation.shape[-1] != sizes[-1]:
             steps = newest_frame(steps, layout.frame_stack)
 
     return jax.tree.map(
@@ -254,6 +258,11 @@ def _write(state: ReplayState, steps: Step, layout: _Layout) -> Step:
         state.storage,
         _stored(steps, layout.shape),
     )
+
+
+def _row_size(storage: jax.Array, layout: _Layout) -> int:
+    """Return the entries of the first axis that a step has: 1, unless rows are joined."""
+    return storage.shape[0] // (layout.slots * layout.num_envs)
 
 
 def _overwrite(storage: jax.Array, new: jax.Array, slot: jax.Array, layout: _Layout) -> jax.Array:
@@ -293,12 +302,12 @@ def newest_frame(steps: Step, frame_stack: int) -> Step:
 
 def _read(storage: Any, where: jax.Array, layout: _Layout) -> Any:
     """Return the rows of each leaf of the storage at `where` (slot * N + environment)."""
-    slots, num_envs = layout.slots, layout.num_envs
+    num_envs = layout.num_envs
 
     def read(x: jax.Array) -> jax.Array:
         if layout.sharded:  # one index would gather the whole replay on each device
             return x[where // num_envs, where % num_envs]
-        size = x.shape[0] // (slots * num_envs)
+        size = _row_size(x, layout)
         if size == 1:
             return x.at[where].get(mode="promise_in_bounds", wrap_negative_indices=False)
         rows = jax.vmap(lambda row: jax.lax.dynamic_slice(x, (row * size,), (size,)))
