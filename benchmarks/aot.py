@@ -18,7 +18,8 @@ figures are of one chip, and of one iteration:
   seconds; nan or below 0 where it has none.
 - collectives: operations between chips, in loops.
 - large: operations in loops whose result is larger than a batch and not written in place.
-- copies: those of them that copy a whole array of the replay into another layout.
+- copies: those of them that copy a whole array of the replay into another layout; moves of small
+  arrays into the chip's vector memory do not count.
 """
 
 import argparse
@@ -69,6 +70,7 @@ COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(")
 CALLED = re.compile(r"(?:body|condition|calls|to_apply)=%?([\w.\-]+)")
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+LAYOUT = re.compile(r"\{[^}]*\}")
 ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 # Operations that compute and copy nothing.
 FREE = {
@@ -152,6 +154,17 @@ def operations_in_loops(text: str) -> Iterator[Operation]:
             yield Operation(kind, name, shape, array_bytes(shape), root)
 
 
+def is_copy(op: Operation) -> bool:
+    """Whether an operation copies an array, into another layout or within the same memory.
+
+    A `copy-start` into the chip's vector memory, S(1), or out of it keeps the layout.
+    """
+    if op.root != "copy-start":
+        return op.root.startswith("copy")
+    found = [layout for layout in LAYOUT.findall(op.shape) if layout != "{:S(2)}"]
+    return len({layout.replace("S(1)", "") for layout in found}) > 1
+
+
 def batch_bytes(experiment: Experiment) -> int:
     """Return the bytes of the observations of one sampled batch, of all seeds."""
     spec, observation = experiment.agent.replay, experiment.observation
@@ -189,7 +202,7 @@ def compile_for(preset: str, topology: str, devices: int, overrides: list[str]) 
         for op in operations
         if op.size > batch and op.kind not in FREE and op.root not in in_place
     ]
-    copies = [op for op in large if op.root.startswith("copy") and op.size in stored]
+    copies = [op for op in large if op.size in stored and is_copy(op)]
     collectives = Counter(
         op.kind.removesuffix("-start")
         for op in operations

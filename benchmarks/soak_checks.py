@@ -90,9 +90,12 @@ class Tally(NamedTuple):
 
 def check_replay(replay: Any, tally: Tally) -> list[str]:
     """Return errors in the ring, whose steps are checked in the order in which they were added."""
-    slots, filled = replay.storage.is_last.shape[1], int(replay.filled)
+    num_envs, filled = tally.newest.is_last.shape[1], int(replay.filled)
+    slots = replay.storage.is_last.shape[1] // num_envs
     order = (int(replay.cursor) - filled + np.arange(filled)) % slots
-    steps = jax.tree.map(lambda x: np.asarray(x)[0][order], replay.storage)
+    steps = jax.tree.map(
+        lambda x: np.asarray(x)[0].reshape(slots, num_envs, *x.shape[2:])[order], replay.storage
+    )
     wrong = judge(steps)
     newest, last = (read_marks(x.observation[-1]) for x in (steps, tally.newest))
     problems = [f"replay holds {wrong}"] if any(wrong) else []

@@ -37,20 +37,20 @@ def start(preset, cache, *flags):
             errors.open("w") as stderr,
             subprocess.Popen(command, stdout=pipe, stderr=stderr, text=True, env=env) as process,
         ):
-            lines, found = [], None
+            lines, found, compiled, wall = [], None, None, 0.0
             for line in process.stdout:
                 lines.append(line)
-                found = LINE.search(line)
-                if found:
+                compiled = compiled or COMPILED.search(line)
+                if not found and (found := LINE.search(line)):
+                    wall = time.perf_counter() - started
+                if found and compiled:  # in the row of the first interval
                     break
-            wall = time.perf_counter() - started
             process.kill()
         errors = errors.read_text()
-        if not found:
+        if not found or not compiled:
             raise SystemExit(f"{preset} made no gradient step:\n{''.join(lines)}{errors}")
-        compiled = COMPILED.search("".join(lines))
-        compiling = float(compiled[1]) if compiled else float("nan")
-        return {"printed": float(found[1]), "wall": wall, "compile": compiling, "stderr": errors}
+        seconds = {"printed": float(found[1]), "wall": wall, "compile": float(compiled[1])}
+        return seconds | {"stderr": errors}
 
 
 def measure(preset, repeats):

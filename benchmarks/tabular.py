@@ -77,8 +77,8 @@ def distribution_floors(sample, mixture):
     print(f"\n### floors, {MIXTURES[mixture]}\n\n{table(rows)}")
 
 
-def study_distributions(mdps: int, folder: pathlib.Path) -> None:
-    setting, seeds = distributions.Setting(), range(mdps)
+def study_distributions(args: argparse.Namespace) -> None:
+    setting, seeds = distributions.Setting(updates=args.updates), range(args.mdps)
     figures = {kind: panels(2, 2) for kind in KINDS}
     for row, mixture in enumerate(MIXTURES):
         shown = distributions.methods_for(mixture)
@@ -90,7 +90,7 @@ def study_distributions(mdps: int, folder: pathlib.Path) -> None:
             draw_distributions(figures[kind][1][row], kind, mixture, curves, sample, setting)
     for kind, name in (("stream", "tabular_distributions"), ("fresh", "tabular_windows")):
         legend(figures[kind][0], figures[kind][1][0, 0], 4)
-        save(figures[kind][0], folder, name)
+        save(figures[kind][0], args.out, name)
 
 
 def draw_distributions(axes, kind, mixture, curves, sample, setting):
@@ -114,15 +114,15 @@ def draw_distributions(axes, kind, mixture, curves, sample, setting):
         thousands(ax)
 
 
-def study_advantage(mdps: int, folder: pathlib.Path) -> None:
-    settings = [advantage.Setting(actions) for actions in (2, 5, 20)]
+def study_advantage(args: argparse.Namespace) -> None:
+    settings = [advantage.Setting(actions, visits=args.visits) for actions in (2, 5, 20)]
     figures = {name: panels(2, 3, width=4.0) for name in ("q", "gap")}
     noise, noise_axes = panels(1, 3, width=4.0)
     rows, floor_rows = {"q": [], "gap": []}, []
     for row, kind in enumerate(advantage.BEHAVIOURS):
         for column, setting in enumerate(settings):
             tuning = advantage.make_sample(setting, TUNING, kind)
-            sample = advantage.make_sample(setting, range(mdps), kind)
+            sample = advantage.make_sample(setting, range(args.mdps), kind)
             curves = learn_advantage(setting, sample, tuning)
             for name, (_, axes) in figures.items():
                 rows[name] += show_advantage(setting, kind, name, curves[name], axes[row, column])
@@ -133,9 +133,9 @@ def study_advantage(mdps: int, folder: pathlib.Path) -> None:
     print(f"\n### noise floors, uniform\n\n{table(floor_rows)}")
     for name, (figure, axes) in figures.items():
         legend(figure, axes[0, 0], 4)
-        save(figure, folder, {"q": "tabular_advantage", "gap": "tabular_gaps"}[name])
+        save(figure, args.out, {"q": "tabular_advantage", "gap": "tabular_gaps"}[name])
     legend(noise, noise_axes[0, 0], 4)
-    save(noise, folder, "tabular_noise")
+    save(noise, args.out, "tabular_noise")
 
 
 def learn_advantage(setting, sample, tuning):
@@ -197,12 +197,12 @@ def advantage_floors(setting, sample, ax):
     return rows
 
 
-def study_contraction(mdps: int, folder: pathlib.Path) -> None:
+def study_contraction(args: argparse.Namespace) -> None:
     figure, axes = panels(1, 3, share=False)
-    draw_approach(mdps, axes[0, 0])
-    draw_ratios(mdps, axes[0, 1])
-    draw_values(mdps, axes[0, 2])
-    save(figure, folder, "tabular_contraction")
+    draw_approach(args.mdps, axes[0, 0])
+    draw_ratios(args.mdps, axes[0, 1])
+    draw_values(args.mdps, axes[0, 2])
+    save(figure, args.out, "tabular_contraction")
 
 
 def draw_approach(mdps, ax):
@@ -271,17 +271,26 @@ def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("studies", nargs="*", metavar="study", help=", ".join(STUDIES))
     parser.add_argument("--mdps", type=int, default=30, help="how many MDPs are shown")
+    parser.add_argument(
+        "--updates", type=int, default=10_000, help="of a run of distributions, a multiple of 80"
+    )
+    parser.add_argument("--visits", type=int, default=200, help="of each state and action")
     folder = ROOT / "docs/results"
     parser.add_argument("--out", type=pathlib.Path, default=folder, help="folder of plots")
-    args = parse(parser, words, studies=["contraction"], mdps=2, out=SCRATCH)
+    small = {"mdps": 2, "updates": 160, "visits": 4, "out": SCRATCH}
+    args = parse(parser, words, studies=["contraction"], **small)
     if unknown := sorted(set(args.studies) - set(STUDIES)):
         parser.error(f"there is no study {unknown[0]}; there are {', '.join(STUDIES)}")
     if not 2 <= args.mdps <= 100:
         parser.error(f"--mdps must be in [2, 100], got {args.mdps}; later seeds are for tuning")
+    if args.updates < 80 or args.updates % 80:
+        parser.error(f"--updates must be a multiple of 80, got {args.updates}")
+    if args.visits < 1:
+        parser.error(f"--visits must be at least 1, got {args.visits}")
     for name in args.studies or STUDIES:
         started = time.perf_counter()
         print(f"\n## {name}")
-        STUDIES[name](args.mdps, args.out)
+        STUDIES[name](args)
         print(f"\n{name}: {time.perf_counter() - started:.0f} s")
 
 

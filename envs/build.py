@@ -21,6 +21,7 @@ _OWN_LIMITS = {
     "gymnax": "max-steps-in-episode",
     "jumanji": "time-limit",
     "navix": "max-steps",
+    "playground": "episode-length",
 }
 
 
@@ -88,6 +89,7 @@ def make_vector_env(
         frame_stack=config.frame_stack,
         update_statistics=not evaluation,
         coverage=config.coverage and not evaluation,
+        optimistic_resets=config.optimistic_resets,
     )
 
 
@@ -112,8 +114,8 @@ def make_host_vector(
     """
     from bellmax.envs.host.vector import HostVector
 
-    for name in ("randomise", "coverage"):
-        if value := getattr(config, name):
+    for name, default in (("randomise", {}), ("coverage", False), ("optimistic_resets", 1)):
+        if (value := getattr(config, name)) != default:
             allowed, hint = f"left out for {config.name}", "only JAX environments have it"
             raise UserError(must(f"env.{name}", allowed, value, hint))
     for name in ("num_envs", "time_limit", "timeout", "render"):

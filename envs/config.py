@@ -11,9 +11,10 @@ class EnvConfig:
     """The task, the number of copies of it, and how observations and rewards are processed."""
 
     # Task. JAX environments: bellmax/<Task>, gymnax/<Task>, brax/<task>, craftax/<Task>,
-    # jumanji/<Task>, navix/<Task>, pgx/<game>, xminigrid/<Task>. Host environments, stepped in
-    # Python: ale/<Game>, bsuite/<id>/<number>, dm_control/<domain>-<task>, envpool/<Task>,
-    # gymnasium/<Task>, minigrid/<Task>. Your own, of either kind: module.path:factory.
+    # jumanji/<Task>, navix/<Task>, pgx/<game>, playground/<Task>, xminigrid/<Task>. Host
+    # environments, stepped in Python: ale/<Game>, bsuite/<id>/<number>, envpool/<Task>,
+    # dm_control/<domain>-<task>, gymnasium/<Task>, minigrid/<Task>. Your own, of either kind:
+    # module.path:factory.
     name: str = "bellmax/CartPole"
     # Environments that are stepped in parallel.
     num_envs: Annotated[int, Interval(ge=1, le=65536)] = 8
@@ -28,6 +29,11 @@ class EnvConfig:
     # Whether the log has `coverage`, the number of distinct cells visited in training, for tasks
     # whose states map to cells: bellmax/DeepSea, bellmax/NoisyGrid, xminigrid.
     coverage: bool = False
+    # JAX environments per new episode that is computed at a step: with 16, a batch of 1024
+    # environments computes 64 resets at each step instead of 1024, and environments that end at the
+    # same step share an initial state if more than 64 do. Above 1 for tasks whose reset is slow,
+    # such as craftax.
+    optimistic_resets: Annotated[int, Interval(ge=1, le=65536)] = 1
     # Latest observations that are concatenated on the last axis; 1 is no stacking.
     frame_stack: Annotated[int, Interval(ge=1, le=64)] = 1
     # Options of the task, by name, such as size: 20 for bellmax/DeepSea. Values are those of YAML:

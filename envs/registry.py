@@ -32,6 +32,7 @@ _SUITES = {
     "jumanji": "<Task>",
     "navix": "<Task>",
     "pgx": "<game>",
+    "playground": "<Task>",
     "xminigrid": "<Task>",
 }
 # The same for suites of host environments, and packages whose name differs from the suite's.
@@ -43,7 +44,7 @@ HOST_SUITES = {
     "gymnasium": "<Task>",
     "minigrid": "<Task>",
 }
-_PACKAGES = {"ale": "ale_py"}
+_PACKAGES = {"ale": "ale_py", "playground": "mujoco_playground"}
 _POOLS = ("ale", "envpool")  # adapters that make batches; the others make single tasks
 
 

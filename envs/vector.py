@@ -103,6 +103,7 @@ def vectorise(
     frame_stack: int = 1,
     update_statistics: bool = True,
     coverage: bool = False,
+    optimistic_resets: int = 1,
 ) -> VectorEnv:
     """Vectorise an environment: `num_envs` copies that step in parallel and reset automatically.
 
@@ -118,6 +119,10 @@ def vectorise(
       update_statistics: False freezes the statistics given to `reset`, for evaluation.
       coverage: whether to record the visited cells of a Countable task, including those of final
         observations.
+      optimistic_resets: environments per episode that is begun at a step, at least 1. With N
+        environments only the smallest whole number of at least N / optimistic_resets new episodes
+        is computed at each step; environments that ended at the same step share them if there are
+        more of these. `reset` of the result begins N different ones.
 
     Returns:
       A VectorEnv.
@@ -128,6 +133,9 @@ def vectorise(
     """
     if num_envs < 1:
         raise UserError(must("num_envs", "at least 1", num_envs))
+    if optimistic_resets < 1:
+        hint = "1 computes a reset for every environment"
+        raise UserError(must("optimistic_resets", "at least 1", optimistic_resets, hint))
     if reward_clip is not None and not reward_clip > 0:
         raise UserError(must("reward_clip", "above 0", reward_clip, "leave it out for no clipping"))
     with in_a_sentence(f"the spec of {type(env).__name__} cannot be read"):
@@ -163,11 +171,30 @@ def vectorise(
         keys = _split(key, num_envs)
         is_first = state.is_last
         stepped = jax.vmap(env_step)(state.env_state, action, keys)
-        fresh = jax.vmap(env_reset)(keys)
+        fresh = _begin(env_reset, keys, is_first, -(-num_envs // optimistic_resets))
         env_state, ts = jax.tree.map(lambda f, s: _where(is_first, f, s), fresh, stepped)
         return show(state._replace(env_state=env_state), ts, is_first)
 
     return VectorEnv(spec, num_envs, reset, step)
+
+
+def _begin(
+    env_reset: Callable[..., Any], keys: jax.Array, is_first: jax.Array, count: int
+) -> tuple[EnvState, TimeStep]:
+    """New episodes [N], of which only those where `is_first` is True are used.
+
+    Args:
+      env_reset: of one environment.
+      keys: [N] of this step.
+      is_first: [N] bool, which environments begin an episode.
+      count: of different episodes; below N, environments share them in turn.
+    """
+    if count == len(is_first):
+        return jax.vmap(env_reset)(keys)
+    own = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys[:count])  # steps use `keys`
+    different = jax.vmap(env_reset)(own)
+    which = jnp.where(is_first, (jnp.cumsum(is_first, dtype=jnp.int32) - 1) % count, 0)
+    return jax.tree.map(lambda x: x[which], different)
 
 
 def _checked(

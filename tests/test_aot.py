@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks.aot import array_bytes, operations_in_loops
+from benchmarks.aot import Operation, array_bytes, is_copy, operations_in_loops
 
 TEXT = """
 HloModule jit_advance, entry_computation_layout={(f32[8,128]{1,0})->f32[8,128]{1,0}}
@@ -68,11 +68,26 @@ def test_the_bytes_of_a_tuple_are_those_of_its_largest_array():
     assert array_bytes("(f32[84]{0}, bf16[128,84]{0,1}, s32[])") == 2 * 128 * 84
 
 
+@pytest.mark.parametrize(
+    ("kind", "shape", "copies"),
+    [
+        ("copy", "f32[1,10000,4]{2,1,0:T(8,128)S(1)}", True),
+        ("copy-start", "(s32[9]{0:T(128)S(1)}, s32[9]{0:T(128)}, u32[]{:S(2)})", False),
+        ("copy-start", "(s32[9,8]{0,1:T(128)}, s32[9,8]{1,0:T(128)}, u32[]{:S(2)})", True),
+        ("gather", "f32[1,10000,4]{2,1,0}", False),
+    ],
+)
+def test_a_move_between_memories_is_no_copy(kind, shape, copies):
+    assert is_copy(Operation(kind, "x", shape, array_bytes(shape), kind)) == copies
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs libtpu")
 def test_no_array_of_a_replay_is_copied_in_a_tpus_loop():
     script = Path(__file__).parents[1] / "benchmarks/aot.py"
-    command = [sys.executable, str(script), "munchausen_dqn/cartpole"]
+    # Eight environments whose observations have three numbers.
+    small = ["--set", "--replay.capacity", "1000000", "--env.num-envs", "8"]
+    command = [sys.executable, str(script), "expectrl/pendulum", *small]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     heads, _, row = (line.split("|") for line in done.stdout.splitlines()[-3:])
     cells = dict(zip(map(str.strip, heads), map(str.strip, row), strict=True))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bellmax.envs.adapters.jumanji import from_jumanji
     from bellmax.envs.adapters.navix import from_navix
     from bellmax.envs.adapters.pgx import from_pgx
+    from bellmax.envs.adapters.playground import from_playground
     from bellmax.envs.adapters.xminigrid import from_xminigrid
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "from_jumanji",
     "from_navix",
     "from_pgx",
+    "from_playground",
     "from_xminigrid",
 ]
 

@@ -1,14 +1,11 @@
 """brax's tasks under the environment contract. brax is imported when a task is made."""
 
-import contextlib
 import copy
 import dataclasses
 import functools
 import importlib
 import inspect
-import io
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +14,8 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError, must
-from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
+from bellmax.envs.adapters.dtypes import own_dtypes, same_dtypes
+from bellmax.envs.adapters.mujoco import no_log, theirs
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.errors import in_words
 from bellmax.envs.options import (
@@ -72,7 +70,7 @@ def make(
     if time_limit < 1:
         raise UserError(must("time_limit", "at least 1 environment step", time_limit))
     try:
-        with _theirs(), _no_log():
+        with theirs(), no_log():
             env = constructor(backend=backend, **options)
     except Exception as error:  # a backend without the task, or an option's value
         raise UserError(f"brax could not make {task} with backend {backend}: {error}") from error
@@ -146,7 +144,7 @@ class BraxEnv:
         return dataclasses.replace(self, changed=changed)
 
     def reset(self, key: jax.Array) -> tuple[BraxState, TimeStep]:
-        with _theirs():
+        with theirs():
             brax_state = self._current().reset(key)
         no = jnp.zeros((), bool)
         observation = jnp.asarray(brax_state.obs, jnp.float32)
@@ -162,7 +160,7 @@ class BraxEnv:
         if self.changed and self.env.backend in _EFFECTIVE:  # reset stored the masses in the state
             physics = physics.replace(mass=env.sys.link.inertia.mass)
         zero = jnp.float32(0)
-        with _theirs():
+        with theirs():
             # The physics clips actions, but the control cost in the reward would not.
             before = _brax().State(physics, zero, zero, zero, {}, state.info)
             after = env.step(before, jnp.clip(action, -1.0, 1.0))
@@ -214,7 +212,7 @@ class BraxEnv:
 
 
 def _spec(task: str, env: Any, time_limit: int) -> EnvSpec:
-    with _theirs():
+    with theirs():
         observation = jax.eval_shape(env.reset, jax.random.key(0)).obs
     if not hasattr(observation, "shape"):
         raise UserError(
@@ -274,34 +272,10 @@ def _links(sys: Any) -> list[tuple[str, int]]:
 def _has_contacts(sys: Any) -> bool:
     from mujoco import mjx
 
-    with _theirs():
+    with theirs():
         return jax.eval_shape(lambda: mjx.make_data(sys)).ncon > 0
 
 
 def _brax() -> Any:
-    with _theirs():
+    with theirs():
         return import_extra("brax.envs", "brax")
-
-
-@contextlib.contextmanager
-def _theirs() -> Iterator[None]:
-    """Promote as brax needs it, and hide what brax prints and warns of."""
-    with (
-        default_promotion(),
-        contextlib.redirect_stdout(io.StringIO()),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextlib.contextmanager
-def _no_log() -> Iterator[None]:
-    """MuJoCo writes warnings about brax's models to stderr and to a file in the current folder."""
-    mujoco: Any = importlib.import_module("mujoco")  # its stubs leave these functions out
-    before = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(lambda message: None)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(before)

@@ -21,9 +21,9 @@ from bellmax.envs.options import check_arguments, load_callable, nearest
 
 # Arguments of `from_gymnasium`, which options of a task may have too.
 _OF_ADAPTER = ("observation_key", "action_mask")
-# JAX suites whose environment objects an adapter takes, and others.
-_SUITES = ("gymnax", "brax", "craftax", "jumanji", "navix", "pgx", "xminigrid")
-_NO_ADAPTER = ("mujoco_playground",)
+# JAX suites whose environment objects an adapter takes.
+_SUITES = ("gymnax", "brax", "craftax", "jumanji", "navix", "pgx", "playground", "xminigrid")
+_PACKAGES = {"playground": "mujoco_playground"}  # of suites whose name is another
 # What an environment of each kind has besides reset and step, see `kind_of`.
 _MEMBERS = {
     "gymnasium": ("observation_space", "action_space"),
@@ -84,22 +84,16 @@ def from_suite(made: Any) -> Any:
         are returned unchanged.
 
     Raises:
-      UserError: the adapter does not take it, or bellmax has no adapter for its package.
+      UserError: the adapter does not take it.
     """
     env, *params = made if type(made) is tuple and len(made) == 2 else (made,)
     packages = _packages(env)
     if isinstance(getattr(env, "spec", None), EnvSpec):
         return made
     for suite in _SUITES:
-        if suite in packages:
+        if _PACKAGES.get(suite, suite) in packages:
             adapter = importlib.import_module(f"bellmax.envs.adapters.{suite}")
             return getattr(adapter, f"from_{suite}")(env, *params)
-    for package in _NO_ADAPTER:
-        if package in packages:
-            raise UserError(
-                f"bellmax has no adapter for {package}, got a {type(env).__name__}; wrap it in an "
-                "Environment with spec, reset and step"
-            )
     return made
 
 

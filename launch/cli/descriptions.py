@@ -24,6 +24,7 @@ _SUITES = {
     "jumanji": "JAX; extra jumanji",
     "navix": "JAX; extra navix",
     "pgx": "JAX, games against an opponent; extra pgx",
+    "playground": "JAX, MuJoCo Playground, continuous actions; extra playground",
     "xminigrid": "JAX; extra xminigrid",
     "ale": "host, Atari; extra ale",
     "bsuite": "host; extra bsuite",
@@ -33,7 +34,7 @@ _SUITES = {
     "minigrid": "host; extra minigrid",
 }
 # Packages of suites whose names differ.
-_PACKAGES = {"ale": "ale_py"}
+_PACKAGES = {"ale": "ale_py", "playground": "mujoco_playground"}
 _MUJOCO = "-v5"  # how the names of gymnasium's MuJoCo tasks end
 
 

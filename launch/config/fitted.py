@@ -1,10 +1,14 @@
-"""Defaults of `bellmax train AGENT`: intervals and warm-up in proportion to the steps."""
+"""Defaults of `bellmax train AGENT`: intervals and warm-up in proportion to the steps, losses."""
 
 import math
 from typing import Any
 
-from bellmax.agents import PQNConfig
+from bellmax.agents import DQNConfig, MunchausenDQNConfig, PQNConfig, VALearningConfig
 
+# Agents that regress a scalar TD error. Nothing is known of the scale of rewards here: with a Huber
+# threshold of 1 and returns far above it, the rare large errors where episodes end count as little
+# as small ones, and values diverge. Papers on Atari clip rewards; presets name their threshold.
+SCALAR_ERRORS = DQNConfig, MunchausenDQNConfig, VALearningConfig
 LOGS, EVALUATIONS, CHECKPOINTS = 20, 5, 2  # per run
 
 
@@ -55,6 +59,8 @@ def fitted(config: Any, given: set[str]) -> dict[str, Any]:
         found["warmup_steps"] = _warmup(steps // 20, agent, envs)
         if hasattr(agent, "epsilon_steps"):
             found["agent.epsilon_steps"] = max(1, steps // 4)
+        if isinstance(agent, SCALAR_ERRORS):
+            found["agent.huber_delta"] = 0.0
     found["replay.capacity"] = max(100 * envs, min(100_000, steps))
     return {key: value for key, value in found.items() if key not in given}
 

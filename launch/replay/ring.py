@@ -1,6 +1,6 @@
 """Replay of sequences on device: a ring of vector steps, sampled uniformly or by priority.
 
-The storage is time-major, [C, N, ...] for C vector steps of N environments, so that adding is one
+The storage is time-major, rows of C vector steps of N environments, so that adding is one
 contiguous write. All functions are pure; donate the state to a jitted caller and it is written in
 place. `cursor` and `filled` are the same for every seed, so under `vmap` over seeds they stay
 unbatched (`seed_axes`) and the write stays a slice instead of a scatter.
@@ -9,11 +9,14 @@ For stacked observations only the newest frame is stored, and samples rebuild th
 S frames takes the memory of one. The S - 1 slots from the cursor on then never start a sequence,
 because the frames before them are overwritten.
 
-Observations are stored as vectors if their shape is given. An accelerator pads the last two axes of
-an array to whole tiles, of 8 x 128 on a TPU: an image with few channels would take many times its
-size, and reading it would first copy the whole replay into another layout.
+Observations are stored as vectors if their shape is given. Time and environments are one axis where
+one device has them all, and the numbers of short observations are in this axis too. An accelerator
+pads the last two axes of an array to whole tiles, of 8 x 128 on a TPU: an image with few channels,
+or the numbers of few environments, would take many times their size, and reading them would first
+copy the whole replay into another layout.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,12 +29,15 @@ from bellmax.agents import Batch
 from bellmax.envs import Step
 from bellmax.launch.replay import sum_tree
 
+_TILE = 128  # elements to whose multiple a TPU pads the last axis of an array
+
 
 class ReplayState(NamedTuple):
     """The contents of replay.
 
-    storage: leaves [C, N, ...]. Of stacked observations it has the newest frame; observations are
-        vectors [C, N, size] if the replay was made with their shape.
+    storage: leaves [C * N, ...], row slot * N + environment; [C, N, ...] if several devices hold
+        the environments. Of stacked observations it has the newest frame. Observations are vectors
+        if the replay was made with their shape, and one axis [C * N * size] if these are short.
     cursor: [] next slot to write. filled: [] number of slots that hold steps.
     priorities: sum tree over the C * N possible first steps of a sequence, () if uniform.
     max_priority: [] largest priority seen, to the power of the exponent, () if uniform.
@@ -59,6 +65,7 @@ class Replay(NamedTuple):
     add(state, steps [L, N, ...]) -> state; observations are stacks or their newest frames
     sample(state, key) -> Sample
     update_priorities(state, indices [B], priorities [B]) -> state; does nothing if uniform
+    end_episodes(state) -> state; the newest step of each environment is the last of its episode
     frame_stack: S, as in `make_replay`
     """
 
@@ -66,6 +73,7 @@ class Replay(NamedTuple):
     add: Callable[[ReplayState, Step], ReplayState]
     sample: Callable[[ReplayState, jax.Array], Sample]
     update_priorities: Callable[[ReplayState, jax.Array, jax.Array], ReplayState]
+    end_episodes: Callable[[ReplayState], ReplayState]
     frame_stack: int
 
 
@@ -83,6 +91,17 @@ class _Layout(NamedTuple):
     frame_stack: int
     shape: tuple[int, ...] | None
     sharded: bool
+
+    @property
+    def joined(self) -> bool:
+        """Whether the observations of all steps are one axis, because each is shorter than a tile.
+
+        Indices into this axis are int32.
+        """
+        if self.shape is None or self.sharded:
+            return False
+        size = math.prod(self.shape)
+        return size < _TILE and self.slots * self.num_envs * size < 2**31
 
     @property
     def history(self) -> int:
@@ -124,7 +143,8 @@ def make_replay(
         every step with `is_first`, opens an episode.
       observation_shape: shape of one observation, as the agent sees it; observations are then
         stored as vectors, with equal samples. None stores them in their own shape.
-      sharded: whether several devices hold the environments; samples are equal.
+      sharded: whether several devices hold the environments, which then have an axis of their own
+        in the storage; samples are equal.
 
     Returns:
       Replay, a named tuple of pure functions.
@@ -178,7 +198,8 @@ def make_replay(
             max_priority=jnp.maximum(state.max_priority, jnp.max(scaled)),
         )
 
-    return Replay(init, add, sample, update_priorities, frame_stack)
+    end_episodes = functools.partial(_end_episodes, layout)
+    return Replay(init, add, sample, update_priorities, end_episodes, frame_stack)
 
 
 def _check_slots(layout: _Layout, capacity: int) -> None:
@@ -211,7 +232,11 @@ def _empty_state(step: Step, layout: _Layout) -> ReplayState:
     kept = jax.eval_shape(
         lambda step: _stored(newest_frame(step, layout.frame_stack), layout.shape), step
     )
-    storage = jax.tree.map(lambda x: jnp.zeros((layout.slots, *x.shape), x.dtype), kept)
+    slots, num_envs = layout.slots, layout.num_envs
+    rows = (slots, num_envs) if layout.sharded else (slots * num_envs,)
+    storage = jax.tree.map(lambda x: jnp.zeros((*rows, *x.shape[1:]), x.dtype), kept)
+    if layout.joined:
+        storage = storage._replace(observation=storage.observation.reshape(-1))
     # Two arrays: the same buffer cannot be donated twice.
     cursor, filled = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
     return ReplayState(storage, cursor, filled, (), ())
@@ -224,10 +249,26 @@ def _write(state: ReplayState, steps: Step, layout: _Layout) -> Step:
         if steps.observation.shape[-1] != channels:
             steps = newest_frame(steps, layout.frame_stack)
 
-    def write(storage: jax.Array, new: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(storage, new, state.cursor, axis=0)
+    return jax.tree.map(
+        lambda storage, new: _overwrite(storage, new, state.cursor, layout),
+        state.storage,
+        _stored(steps, layout.shape),
+    )
 
-    return jax.tree.map(write, state.storage, _stored(steps, layout.shape))
+
+def _overwrite(storage: jax.Array, new: jax.Array, slot: jax.Array, layout: _Layout) -> jax.Array:
+    """Return a leaf of the storage with vector steps, [L, N, ...], from `slot` on."""
+    width = storage.shape[0] // layout.slots  # entries of the first axis in a slot
+    rows = new.reshape(new.shape[0] * width, *storage.shape[1:])
+    return jax.lax.dynamic_update_slice_in_dim(storage, rows, slot * width, axis=0)
+
+
+def _end_episodes(layout: _Layout, state: ReplayState) -> ReplayState:
+    """Mark the newest step of each environment as the last of its episode."""
+    newest = (state.cursor - 1) % layout.slots
+    ended = jnp.ones((1, layout.num_envs), bool)
+    is_last = _overwrite(state.storage.is_last, ended, newest, layout)
+    return state._replace(storage=state.storage._replace(is_last=is_last))
 
 
 def _read_steps(state: ReplayState, where: jax.Array, layout: _Layout) -> Step:
@@ -251,22 +292,19 @@ def newest_frame(steps: Step, frame_stack: int) -> Step:
 
 
 def _read(storage: Any, where: jax.Array, layout: _Layout) -> Any:
-    """Return rows of storage, leaves [C, N, ...], at `where` (slot * N + environment).
+    """Return the rows of each leaf of the storage at `where` (slot * N + environment)."""
+    slots, num_envs = layout.slots, layout.num_envs
 
-    On a CPU one index is the faster one; elsewhere, joining the two axes would copy the whole
-    replay on a TPU, and gather it on each of several devices.
-    """
+    def read(x: jax.Array) -> jax.Array:
+        if layout.sharded:  # one index would gather the whole replay on each device
+            return x[where // num_envs, where % num_envs]
+        size = x.shape[0] // (slots * num_envs)
+        if size == 1:
+            return x.at[where].get(mode="promise_in_bounds", wrap_negative_indices=False)
+        rows = jax.vmap(lambda row: jax.lax.dynamic_slice(x, (row * size,), (size,)))
+        return rows(where.reshape(-1)).reshape(*where.shape, size)
 
-    def joined(storage: Any, where: jax.Array) -> Any:
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[where], storage)
-
-    def apart(storage: Any, where: jax.Array) -> Any:
-        slot, environment = where // layout.num_envs, where % layout.num_envs
-        return jax.tree.map(lambda x: x[slot, environment], storage)
-
-    if layout.sharded:
-        return apart(storage, where)
-    return jax.lax.platform_dependent(storage, where, cpu=joined, default=apart)
+    return jax.tree.map(read, storage)
 
 
 def _whole(observations: jax.Array, where: jax.Array, layout: _Layout) -> jax.Array:
@@ -305,8 +343,8 @@ def _rank_new_starts(state: ReplayState, layout: _Layout) -> tuple[jax.Array, ..
     offsets = jnp.arange(1 - length, rollout + layout.history)
     slot = (state.cursor + offsets) % layout.slots
     complete = (offsets <= rollout - length) & (state.filled + offsets >= 0)
-    fresh = complete[:, None] & ~state.storage.is_last[slot]
     leaves = slot[:, None] * num_envs + jnp.arange(num_envs)[None]
+    fresh = complete[:, None] & ~_read(state.storage.is_last, leaves, layout)
     values = jnp.where(fresh, state.max_priority, 0.0)
     return sum_tree.update(state.priorities, leaves.reshape(-1), values.reshape(-1))
 

@@ -99,6 +99,10 @@ class HostRunner:
             traces=self.traces,
         )
         self.init, self.place = self.functions.init, self.functions.place
+        if replay is not None:
+            axes = replay_lib.seed_axes
+            over_seeds = jax.vmap(replay.end_episodes, in_axes=(axes,), out_axes=axes)
+            self._end_episodes = jax.jit(over_seeds, donate_argnums=0)
 
     def compile(self, state: TrainState) -> Callable[..., tuple[TrainState, IntervalMetrics]]:
         """Compile the learning phase, unless replay is in host memory; return `advance`."""
@@ -192,7 +196,7 @@ class HostRunner:
         state = self.place(state)
         if now == 0 or state.replay == ():
             return state
-        return state._replace(replay=_end_episodes(state.replay))
+        return state._replace(replay=self._end_episodes(state.replay))
 
     def abstract_rollout(self) -> HostRollout:
         """Return the shapes and dtypes of the rollouts that actors send."""
@@ -215,12 +219,3 @@ class HostRunner:
             outcome=jax.tree.map(rows, outcome) if self._agent.observe else (),
             raw=rows(after.observation) if self._normalised else (),
         )
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _end_episodes(replay: replay_lib.ReplayState) -> replay_lib.ReplayState:
-    """Mark the newest steps in replay as last, because their episodes are not continued."""
-    storage = replay.storage
-    newest = (replay.cursor - 1) % storage.is_last.shape[1]
-    storage = storage._replace(is_last=storage.is_last.at[:, newest].set(True))
-    return replay._replace(storage=storage)

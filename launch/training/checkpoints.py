@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import multihost_utils
 
 from bellmax import UserError, must
@@ -237,17 +238,20 @@ class Checkpoints:
         named, meta = _named_leaves(abstract_state), self._meta(step)
         _check_fit(step, meta["leaves"], named, partial)
         specs = {name: _raw_spec(spec) for name, spec in named.items()}
+        other = {n: how for n in named if (how := meta["leaves"][n]) != _describe(named[n])}
+        changed = {n: jax.ShapeDtypeStruct(_shape(how), specs[n].dtype) for n, how in other.items()}
         cuts = {name: Cut(*how) for name, how in meta["cuts"].items()}
         # orbax refuses to save empty arrays.
         empty = {name: spec for name, spec in specs.items() if not spec.size}
         arrays = {n: jnp.zeros(x.shape, x.dtype, device=x.sharding) for n, x in empty.items()}
-        saved = _by_item({name: spec for name, spec in specs.items() if spec.size})
+        saved = _by_item({name: spec for name, spec in (specs | changed).items() if spec.size})
         try:
             arrays |= orbax_items.restore(self._folder / str(step), saved, cuts)
         except Exception as error:
             if step in self.steps():
                 raise
             raise UserError(f"checkpoint {step} was removed while it was read") from error
+        arrays = {name: _reshaped(array, specs[name]) for name, array in arrays.items()}
         for name, impl in meta["keys"].items():
             if name in arrays:
                 arrays[name] = jax.random.wrap_key_data(arrays[name], impl=impl)
@@ -317,6 +321,36 @@ def _describe(leaf: Any) -> str:
     return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
 
 
+def _shape(description: str) -> tuple[int, ...]:
+    """Return the shape in what `_describe` returned."""
+    sizes = description.partition("[")[2].removesuffix("]")
+    return tuple(map(int, sizes.split(","))) if sizes else ()
+
+
+def _has_same_rows(name: str, one: str, other: str) -> bool:
+    """Whether two descriptions are of a leaf of the replay with the same steps.
+
+    On one device time and environments are one axis, and the numbers of an observation may be in
+    it too; on several devices they are axes of their own (`replay.ring`).
+    """
+    if not name.startswith(f"{REPLAY}/storage"):
+        return False
+    shapes = _shape(one), _shape(other)
+    seeds, sizes = {shape[:1] for shape in shapes}, {math.prod(shape) for shape in shapes}
+    types = {text.partition("[")[0] for text in (one, other)}
+    return len(seeds) == len(sizes) == len(types) == 1 and len(shapes[0]) != len(shapes[1])
+
+
+def _reshaped(array: jax.Array, spec: Any) -> jax.Array:
+    """Return an array in the shape of a spec, and placed as it says."""
+    if array.shape == spec.shape:
+        return array
+    if spec.sharding is None:
+        return array.reshape(spec.shape)
+    rows = np.asarray(array).reshape(spec.shape)
+    return jax.make_array_from_callback(spec.shape, spec.sharding, lambda index: rows[index])
+
+
 def _reason(error: Exception) -> str:
     """Extract the system's error message from the longer message of orbax or tensorstore."""
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOENT)
@@ -330,7 +364,7 @@ def _check_fit(step: int, saved: dict[str, str], specs: dict[str, Any], partial:
     wanted = {name: _describe(spec) for name, spec in specs.items()}
     for name in wanted if partial else [*wanted, *saved]:
         expected, found = wanted.get(name, "nothing"), saved.get(name, "nothing")
-        if expected != found:
+        if expected != found and not _has_same_rows(name, expected, found):
             hint = "use the configuration of its run"
             words = must(name, expected, found, hint)
             raise UserError(f"checkpoint {step} does not fit this run: {words}")

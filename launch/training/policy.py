@@ -166,6 +166,16 @@ def _read(path: Path, experiment: Experiment, run: Path) -> tuple[int, PolicyInp
         raise UserError(f"{path} is damaged; `{resume_command(run)}` writes it again") from error
 
 
+def _to_array(spec: Any, observation: Any) -> jax.Array:
+    """Return observations as an array; a dictionary of a PackedArray's parts is packed."""
+    if isinstance(spec, PackedArray) and isinstance(observation, Mapping):
+        try:
+            observation = spec.pack(observation)
+        except ValueError as error:
+            raise UserError(f"observation: {error}") from error
+    return jnp.asarray(observation)
+
+
 def load_policy(
     run: str | Path,
     seed: int | None = None,
@@ -205,15 +215,6 @@ def load_policy(
     read_values = jax.jit(make_values(agent.values)) if agent.values else None
     any_dtype = config.env.normalise_observations
 
-    def read(observation: Any) -> jax.Array:
-        spec = experiment.observation
-        if isinstance(spec, PackedArray) and isinstance(observation, Mapping):
-            try:
-                observation = spec.pack(observation)
-            except ValueError as error:
-                raise UserError(f"observation: {error}") from error
-        return jnp.asarray(observation)
-
     def act(
         observation: Any,
         memory: Memory,
@@ -223,7 +224,10 @@ def load_policy(
         reward: Any = None,
         action_mask: Any = None,
     ) -> tuple[jax.Array, Memory]:
-        observation, is_first = read(observation), jnp.asarray(is_first)
+        observation, is_first = (
+            _to_array(experiment.observation, observation),
+            jnp.asarray(is_first),
+        )
         check_observation(experiment.observation, observation, is_first, any_dtype=any_dtype)
         key = jax.random.key(0) if key is None else key
         extras = _extras(agent, {"reward": reward, "action_mask": action_mask})
@@ -239,7 +243,10 @@ def load_policy(
                     f"{config.agent_name!r}, whose policy has none",
                 )
             )
-        observation, is_first = read(observation), jnp.asarray(is_first)
+        observation, is_first = (
+            _to_array(experiment.observation, observation),
+            jnp.asarray(is_first),
+        )
         check_observation(experiment.observation, observation, is_first, any_dtype=any_dtype)
         return read_values(restored, observation, memory, is_first)
 

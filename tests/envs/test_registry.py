@@ -105,7 +105,8 @@ IMPORTS = """
 import sys, bellmax.envs.config
 assert "jax" not in sys.modules, "names and configurations cost no jax"
 bellmax.envs.list_names()
-for package in ("gymnax", "xminigrid", "brax", "craftax", "jumanji", "navix", "pgx"):
+suites = "gymnax xminigrid brax craftax jumanji navix pgx mujoco_playground"
+for package in suites.split():
     assert package not in sys.modules, f"listing imports {package}"
 """
 SUITES = {"brax": "brax/hopper", "craftax": "craftax/Craftax-Classic-Symbolic-v1"}

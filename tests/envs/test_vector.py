@@ -1,5 +1,6 @@
 """The stream of steps: next-step resets, episode ends, clipping, stacking, normalisation."""
 
+import dataclasses
 import functools
 
 import jax
@@ -200,3 +201,62 @@ def test_raw_return_with_wrappers_and_many_seeds():
 def test_bad_arguments_are_named(options, word):
     with pytest.raises(UserError, match=word):
         vectorise(CartPole(), **({"num_envs": 1} | options))
+
+
+class Drawn(scripted.Counter):
+    """Observes the steps since the reset, and a number drawn at it; action 2 ends the episode."""
+
+    def reset(self, key):
+        state, ts = super().reset(key)
+        state = state._replace(total=jax.random.randint(key, (), 0, 2**24))
+        return state, ts._replace(observation=jnp.stack([0.0, state.total.astype(jnp.float32)]))
+
+    def step(self, state, action, key):
+        state, ts = super().step(state, action, key)
+        total = state.total - action
+        observation = ts.observation.at[1].set(total.astype(jnp.float32))
+        return state._replace(total=total), ts._replace(observation=observation)
+
+
+def test_optimistic_resets_are_shared_only_where_too_many_end_at_once():
+    ends = np.zeros((8, 8), np.int32)
+    ends[0, [1, 6]] = 2  # two end: each begins an episode of its own
+    ends[2] = 2  # all end: two new episodes, each begun four times
+    ends[4, 5] = 2
+    env = vectorise(Drawn(50), 8, optimistic_resets=4)
+    stream, _ = scripted.rollout(env, ends)
+    drawn = stream.observation[..., 1]
+    assert len(set(drawn[0])) == 8  # the first episodes are all different
+    begun = [drawn[t][stream.is_first[t]] for t in (2, 4, 6)]
+    assert [len(b) for b in begun] == [2, 8, 1] and [len(set(b)) for b in begun] == [2, 2, 1]
+    np.testing.assert_array_equal(begun[1], np.tile(begun[1][:2], 4))
+    assert len(set(np.concatenate([drawn[0], *begun]))) == 8 + 2 + 2 + 1
+    np.testing.assert_array_equal(stream.is_last[[1, 3, 5]].sum(1), [2, 8, 1])
+    # Between two ends the number stays, so nobody else's episode is changed.
+    changed = drawn[1:] != drawn[:-1]
+    np.testing.assert_array_equal(changed, stream.is_first[1:])
+
+
+def test_optimistic_resets_change_no_statistic():
+    actions = np.random.default_rng(0).integers(0, 3, (30, 7)).astype(np.int32)
+    streams = [
+        scripted.rollout(vectorise(scripted.Counter(4), 7, optimistic_resets=n), actions)[0]
+        for n in (1, 3, 100)
+    ]
+    for other in streams[1:]:
+        jax.tree.map(np.testing.assert_array_equal, streams[0], other)
+    with pytest.raises(UserError, match="optimistic_resets must be at least 1, got 0"):
+        vectorise(scripted.Counter(), 7, optimistic_resets=0)
+
+
+def test_a_configuration_shares_resets():
+    """The program of a step has one reset in the place of four."""
+
+    def draws(config):
+        env = make_vector_env(config)
+        state, _ = jax.eval_shape(env.reset, KEY)
+        text = str(jax.make_jaxpr(env.step)(state, jnp.zeros(4, int), KEY))
+        return "f32[1,4]" in text
+
+    KEY, plain = jax.random.key(0), EnvConfig("bellmax/CartPole", num_envs=4)
+    assert not draws(plain) and draws(dataclasses.replace(plain, optimistic_resets=4))

@@ -1,7 +1,6 @@
 """A host runner for tests, of a few environments in this process."""
 
 import jax
-import numpy as np
 
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
 from bellmax.launch.actors.local import LocalActors
@@ -10,6 +9,7 @@ from bellmax.launch.replay.ring import make_replay
 from bellmax.launch.runners.host_runner import HostRunner
 from bellmax.networks import NetworkConfig
 from helpers.host_tasks import CountingBatch
+from helpers.stored import by_step
 
 SMALL = {"network": NetworkConfig(hidden=(16,)), "batch_size": 16, "epsilon_steps": 500}
 NUM_ENVS, SEED = 4, 3
@@ -72,6 +72,6 @@ def replay_for(agent, length=1, num_envs=NUM_ENVS, capacity=400, **kwargs):
     )
 
 
-def stored(state):
+def stored(state, num_envs=NUM_ENVS):
     """Steps of every environment in the order in which they were added, leaves [C, N, ...]."""
-    return jax.tree.map(lambda x: np.asarray(x)[0], state.replay.storage)
+    return by_step(jax.tree.map(lambda x: x[0], state.replay.storage), num_envs)

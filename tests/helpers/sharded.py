@@ -108,9 +108,10 @@ def compare(case):
     for (path, x), y in zip(leaves, jax.tree.leaves((state, interval)), strict=True):
         if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             name = jax.tree_util.keystr(path)
-            np.testing.assert_allclose(
-                np.asarray(x, float), np.asarray(y, float), rtol=2e-3, atol=1e-4, err_msg=name
-            )
+            x, y = np.asarray(x, float), np.asarray(y, float)
+            # On several devices the storage has an axis of environments.
+            y = y.reshape(x.shape) if "storage" in name else y
+            np.testing.assert_allclose(x, y, rtol=2e-3, atol=1e-4, err_msg=name)
     if state.replay != ():
         storage = state.replay.storage.observation
         assert storage.sharding.spec[2] == "devices", storage.sharding

@@ -108,9 +108,27 @@ def pgx_env():
     return pgx.make("tic_tac_toe")
 
 
-def playground_env():
-    base = type("MjxEnv", (), {"__module__": "mujoco_playground._src.mjx_env"})
-    return type("Balance", (base,), dict.fromkeys(["reset", "step"]))()
+def playground_own(ends_at=100, **config):
+    """A user's class without physics, whose observation counts in a dict; it writes to `info`."""
+    import ml_collections
+    from mujoco_playground import MjxEnv, State
+
+    class Count(MjxEnv):
+        action_size, mj_model, mjx_model, xml_path = 2, None, None, ""
+
+        def reset(self, rng):
+            zero = jnp.zeros(())
+            shown = {"state": jnp.zeros(3), "privileged_state": jnp.zeros(5)}
+            return State(zero, shown, zero, zero, {}, {"count": jnp.zeros((), jnp.int32)})
+
+        def step(self, state, action):
+            state.info["count"] += 1
+            shown = {**state.obs, "state": state.obs["state"] + action.sum()}
+            over = (state.info["count"] >= ends_at) * 1.0
+            return state.replace(obs=shown, reward=state.info["count"] * 1.0, done=over)
+
+    fields = {"ctrl_dt": 0.1, "sim_dt": 0.1, "episode_length": 6, "action_repeat": 1, **config}
+    return Count(ml_collections.ConfigDict(fields))
 
 
 def three_values():

@@ -122,6 +122,7 @@ def test_config_reaches_the_stream():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"optimistic_resets": 4}, "env.optimistic_resets must be left out for"),
         ({"randomise": {"mass": (1.0, 2.0)}}, "env.randomise must be left out for"),
         ({"coverage": True}, "env.coverage must be left out for"),
         (

@@ -82,7 +82,7 @@ def test_presets_at_atari_shapes_take_gradient_steps(preset):
     experiment = build(config)
     state = experiment.init()
     frames = state.replay.storage.observation
-    assert (frames.shape, frames.dtype) == ((1, 50, 4, 84 * 84), np.uint8)
+    assert (frames.shape, frames.dtype) == ((1, 50 * 4, 84 * 84), np.uint8)
     before = jax.device_get(state.learner.params)
     torso = jax.tree.leaves(before["params"]["NatureConv_0"])
     assert sum(leaf.size for leaf in torso) == 1_684_128
@@ -92,4 +92,4 @@ def test_presets_at_atari_shapes_take_gradient_steps(preset):
     assert 0 < max(jax.tree.leaves(moved)) < 1e-3
     state, _ = experiment.runner.advance(state, 10, 0)
     stored = np.asarray(state.replay.storage.observation)
-    assert set(np.unique(stored[:, :28])) == {0, 255}
+    assert set(np.unique(stored[:, : 28 * 4])) == {0, 255}

@@ -34,7 +34,7 @@ def test_resume_repeats_an_evaluation_that_a_signal_ended(lines, monkeypatch, ca
     play, step, steps = HostEvaluator.__call__, HostVector.step, []
 
     def interrupted(self, *arguments):
-        if int(arguments[-1]) == at:
+        if int(arguments[3]) == at:  # of parameters, statistics, seeds, step and points
             signal.raise_signal(signal.SIGTERM)
             monkeypatch.setattr(HostVector, "step", lambda *x: steps.append(1) or step(*x))
         return play(self, *arguments)

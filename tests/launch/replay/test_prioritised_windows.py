@@ -14,6 +14,7 @@ from bellmax.launch.replay import sum_tree
 from bellmax.launch.replay.ring import make_replay
 from bellmax.launch.runners.device_runner import make_runner
 from bellmax.networks import NetworkConfig, QuantileOutput
+from helpers.stored import by_step
 
 ALPHA, BETA = 0.7, 0.5
 N, ACTIONS, BATCH = 4, 3, 16
@@ -101,9 +102,9 @@ def window_loss(config, window, quantiles, target_quantiles):
     return loss
 
 
-def from_replay(replay_state, slot, count):
+def from_replay(replay_state, slot, count, num_envs):
     """`count` vector steps at a ring's slot, as NumPy, without seeds."""
-    storage = jax.tree.map(np.asarray, replay_state.storage)
+    storage = by_step(replay_state.storage, num_envs)
     where = (slot + np.arange(count)) % storage.is_last.shape[0]
     stored = {name: x for name, x in storage._asdict().items() if isinstance(x, np.ndarray)}
     return {name: x[where] for name, x in stored.items()}
@@ -163,7 +164,7 @@ def test_training_keeps_the_priorities_that_numpy_does(shape):
         key = jax.random.fold_in(state.keys.replay[0], learner.steps)
         state, interval = runner.advance(state, int(turn < 0), int(turn >= 0))
         memory = jax.tree.map(lambda x: x[0] if x.ndim else x, state.replay)
-        numpy_replay.add(from_replay(memory, slot, length))
+        numpy_replay.add(from_replay(memory, slot, length, num_envs))
         if turn >= 0:
             # As the learner sampled it: with new windows, before the update of priorities.
             seen = with_leaves(memory, numpy_replay.leaves())
@@ -217,7 +218,7 @@ def test_windows_are_drawn_as_often_as_numpy_says_and_never_cross_the_write_head
         slot = int(state.replay.cursor)
         state, _ = runner.advance(state, 1, 0)
         memory = jax.tree.map(lambda x: x[0] if x.ndim else x, state.replay)
-        numpy_replay.add(from_replay(memory, slot, length))
+        numpy_replay.add(from_replay(memory, slot, length, num_envs))
     assert int(memory.cursor) not in (0, slots - 1)  # wrapped, and cut somewhere inside
     windows = sorted(numpy_replay.priority)
     errors = np.random.default_rng(seed).exponential(size=len(windows)) ** 2
@@ -258,7 +259,7 @@ def test_the_control_without_new_priorities_would_be_found():
         slot = int(state.replay.cursor)
         state, _ = runner.advance(state, int(turn < 10), int(turn >= 10))
         memory = jax.tree.map(lambda x: x[0] if x.ndim else x, state.replay)
-        numpy_replay.add(from_replay(memory, slot, length))
+        numpy_replay.add(from_replay(memory, slot, length, num_envs))
     leaves = np.asarray(memory.priorities[0][: slots * num_envs])
     np.testing.assert_array_equal(leaves > 0, numpy_replay.leaves() > 0)
     assert np.abs(leaves - numpy_replay.leaves()).max() > 0.1

@@ -152,7 +152,7 @@ def test_adding_writes_in_place(prioritised):
 @pytest.mark.parametrize("prioritised", [False, True])
 def test_whole_rollouts_are_allocated(prioritised):
     _, _, state, _ = build((3, 4, 3, 1001), prioritised=prioritised)
-    assert state.storage.reward.shape == (332, 3)  # rollouts of 12 steps
+    assert state.storage.reward.shape == (332 * 3,)  # rollouts of 12 steps
 
 
 def test_a_capacity_without_a_sequence_is_refused():

@@ -139,7 +139,7 @@ def test_samples_of_frames_equal_those_of_stacks_and_of_vectors(shape, prioritis
         make(shape, frame_stack=s, observation_shape=o, prioritised=prioritised) for s, o in kinds
     ]
     states = [replay.init(example(steps)) for replay in replays]
-    assert [state.storage.observation.ndim for state in states[2:]] == [3, 3]
+    assert [state.storage.observation.ndim for state in states[2:]] == [1, 1]
     adds, samples, ranks = (
         [jax.jit(getattr(replay, name)) for replay in replays]
         for name in ("add", "sample", "update_priorities")

@@ -41,7 +41,7 @@ def test_an_atari_step_takes_one_frame(prioritised):
         assert 0 < size - slots * 8 * (frame + others) < slots * 8 * 4 * 16 / 15 + 1000
     else:
         assert size == slots * 8 * (frame + others) + 8
-    assert state.storage.observation.shape == (slots, 8, 84, 84, 1)
+    assert state.storage.observation.shape == (slots * 8, 84, 84, 1)
 
 
 def test_the_frames_before_a_sequence_count_in_the_capacity():
@@ -62,7 +62,7 @@ def test_a_run_keeps_frames_unless_their_normalisation_changes():
         build(run_config.load("dqn/cartpole", overrides[:n])).abstract_state().replay.storage
         for n in (2, 3)
     ]
-    assert [x.observation.shape[-1] for x in kept] == [4, 32]
+    assert [x.observation.size // x.reward.size for x in kept] == [4, 32]
 
 
 @pytest.mark.slow

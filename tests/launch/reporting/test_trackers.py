@@ -14,6 +14,7 @@ from bellmax.launch.cli import main
 from bellmax.launch.config.run_config import load
 from bellmax.launch.reporting.loggers import open_loggers
 from bellmax.launch.reporting.metrics import MetricsLog, log_file
+from helpers.processes import wait_until
 from helpers.records import records
 
 ROWS = [  # (kind, step, metrics)
@@ -156,9 +157,9 @@ def test_wandb_works_offline(tmp_path, monkeypatch):
         monkeypatch.setenv(f"WANDB_{name}", value)
     write_all(tmp_path, "--wandb", "project")
     (file,) = tmp_path.rglob("*.wandb")
-    data = file.read_bytes()
-    for part in (b"train/loss", b"evaluation/episode_return", b"learning_rate", b"curve"):
-        assert part in data, part
+    parts = b"train/loss", b"evaluation/episode_return", b"learning_rate", b"curve"
+    # A process of wandb writes the file.
+    wait_until(lambda: all(part in file.read_bytes() for part in parts))
     assert [path for path in tmp_path.rglob("media/images/*.png")]
 
 

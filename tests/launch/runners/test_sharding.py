@@ -78,6 +78,8 @@ def test_a_run_of_eight_devices_resumes_on_them(folder, capsys):
     capsys.readouterr()
     assert main(["resume", "eight", "--steps", "2000", "--devices", "1"]) == 0
     assert "2,000/2,000" in capsys.readouterr().out
+    finish(start_bellmax("resume", "eight", "--steps", "2400", "--devices", "8", env=EIGHT))
+    assert rows(folder / "eight", "train")[-1]["step"] == 2400
 
 
 # The second process looks at a new folder later than the first, which must wait before it writes.

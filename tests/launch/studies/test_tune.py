@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 
+import psutil
 import pytest
 import yaml
 
@@ -305,7 +306,8 @@ def test_a_search_that_is_killed_has_the_trials_of_one_that_is_not(home):
             while process.poll() is None and not enough():
                 with contextlib.suppress(AssertionError):
                     wait_until(enough, process)
-            processes += process.children(recursive=True)
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended
+                processes += process.children(recursive=True)
             process.send_signal(signal.SIGKILL)
             process.communicate()
             if process.returncode == 0:

@@ -11,6 +11,7 @@ from bellmax.envs import Catch, vectorise
 from bellmax.launch.replay.ring import make_replay
 from bellmax.launch.runners.device_runner import make_runner
 from bellmax.networks import NetworkConfig, QuantileOutput
+from helpers.stored import by_step
 
 NUM_ENVS, ACTIONS, N = 3, 3, 4
 
@@ -66,7 +67,7 @@ def test_replay_holds_the_log_probability_of_each_action_when_it_was_taken(lengt
         state, _ = runner.advance(state, int(rollout < 10), int(rollout >= 10))
     first, last = (p["params"]["Dense_0"]["kernel"] for p in (acted_with[0], acted_with[-1]))
     assert np.abs(last - first).max() > 0.1
-    storage = jax.tree.map(lambda x: np.asarray(x[0]), state.replay.storage)
+    storage = by_step(jax.tree.map(lambda x: x[0], state.replay.storage), NUM_ENVS)
     seen = set()
     for now in range(180 * length):
         q = q_values(acted_with[now // length], storage.observation[now])

@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from bellmax import UserError
+from bellmax.launch.training import pieces
 from bellmax.launch.training.checkpoint_files import MANIFEST
 from bellmax.launch.training.checkpoints import Checkpoints
 from helpers.checkpointing import ABSTRACT, State, make_state, raw, saved
@@ -113,6 +114,39 @@ def test_a_state_that_does_not_fit_is_named(tmp_path, other, words):
     with pytest.raises(UserError, match=words) as caught:
         checkpoints.restore(4, jax.eval_shape(other))
     assert "\n" not in str(caught.value) and "checkpoint 4" in str(caught.value)
+
+
+@pytest.mark.parametrize("piece_bytes", [100, 10**9])
+def test_a_replay_is_read_in_the_shape_that_the_number_of_devices_needs(
+    tmp_path, monkeypatch, piece_bytes
+):
+    """Slots and environments are one axis or two; what has other steps does not fit."""
+    monkeypatch.setattr(pieces, "PIECE_BYTES", piece_bytes)
+    rows = np.arange(2 * 10 * 3 * 4, dtype=np.float32)
+    shapes = [(2, 10, 3, 4), (2, 30, 4), (2, 120)]
+
+    def state(shape, name="storage"):
+        return {"replay": {name: jnp.asarray(rows).reshape(shape)}}
+
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    for step, shape in enumerate(shapes):
+        checkpoints.save(step, state(shape), metric=None, extra={})
+        for other in shapes:
+            got = checkpoints.restore(step, jax.eval_shape(lambda: state(other)))  # noqa: B023
+            np.testing.assert_array_equal(got["replay"]["storage"], rows.reshape(other))
+    mesh = jax.make_mesh((1,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, None, "devices"))
+    where = jax.ShapeDtypeStruct(shapes[0], jnp.float32, sharding=split)
+    got = checkpoints.restore(1, {"replay": {"storage": where}})["replay"]["storage"]
+    assert got.sharding == split
+    np.testing.assert_array_equal(got, rows.reshape(shapes[0]))
+    for wrong in [(1, 60, 4), (2, 30, 3), (2, 10, 12)]:
+        spec = jax.ShapeDtypeStruct(wrong, jnp.float32)
+        with pytest.raises(UserError, match="must be float32"):
+            checkpoints.restore(1, {"replay": {"storage": spec}})
+    checkpoints.save(3, state(shapes[0], "priorities"), metric=None, extra={})
+    with pytest.raises(UserError, match="replay/priorities must be float32"):
+        checkpoints.restore(3, jax.eval_shape(lambda: state(shapes[1], "priorities")))
 
 
 def listed(checkpoint: Path) -> list[Path]:
