@@ -1,5 +1,6 @@
 """Set-up of all tests: a compilation cache, no rank promotion, and the option `--slow`."""
 
+import gc
 import os
 import shutil
 import sys
@@ -38,6 +39,13 @@ def pytest_collection_modifyitems(config, items):
         )
     items[:] = chosen[True]
     config.hook.pytest_deselected(items=chosen[False])
+
+
+def pytest_collection_finish():
+    """Look for garbage less often, because jax's traces live long and have many objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from bellmax.agents.c51 import make_c51
 from bellmax.agents.qr_dqn_retrace import make_qr_dqn_retrace
 from bellmax.agents.shared.base import Batch
 from bellmax.agents.va_learning import make_va_learning
+from helpers.jitted import quick_jit
 from helpers.linear_agents import (
     C51,
     IQN,
@@ -81,8 +82,8 @@ def test_weights_scale_each_window_of_the_loss_and_not_the_priorities(make, conf
     np.testing.assert_array_equal(plain.priorities, halved.priorities)
     (agent, learn), weights = compiled(make, config), rng.random(16)
     params = random_params(agent, 1), random_params(agent, 2)
-    one = lambda window: learn(*params, window, jnp.ones(1))[1]  # noqa: E731
-    alone = jax.jit(jax.vmap(one))(jax.tree.map(lambda x: np.asarray(x)[:, None], steps))
+    one = lambda window: learn.__wrapped__(*params, window, jnp.ones(1))[1]  # noqa: E731
+    alone = quick_jit(jax.vmap(one))(jax.tree.map(lambda x: np.asarray(x)[:, None], steps))
     # The weight of each window: 0 if it has no transition to learn from.
     anchors = config.n_step if getattr(config, "anchor", "first") == "every" else 1
     share = 1 - np.asarray(steps.is_last)[:, :anchors].mean(axis=1)

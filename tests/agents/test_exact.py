@@ -17,6 +17,7 @@ from helpers.exact import CHAIN, GAMMA, Deaths, learnt, munchausen_q
 from helpers.exact import SHARED as LINEAR
 from helpers.windows import NETWORK, SPEC, learn_once, random_steps
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 SHARED = LINEAR | {"network": NETWORK, "huber_delta": 0.0}
 DQN = DQNConfig(**SHARED)
 DOUBLE = DQNConfig(**SHARED, double=True)

@@ -15,6 +15,8 @@ from bellmax.agents import registry
 from bellmax.envs import CartPole, Step
 from bellmax.networks import NetworkConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 FOLDER = Path(__file__).parents[2] / "examples/own_agent"
 SMALL = {"network": NetworkConfig(hidden=(8,)), "batch_size": 4, "target_period": 2}
 

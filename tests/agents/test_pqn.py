@@ -22,6 +22,7 @@ from helpers.linear_agents import network
 from helpers.sweeps import check_sweep
 from helpers.windows import KEY, NETWORK, NUM_ACTIONS, SPEC, random_steps
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 B, T, K = 6, 7, 5  # environments, transitions of a rollout, quantiles
 SMALL = {"batch_size": 14, "learning_rate": 0.1, "final_learning_rate": None}
 SMALL |= {"max_gradient_norm": None, "reward_scale": 0.5, "trace_decay": 0.8}

@@ -14,7 +14,7 @@ from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig
 from bellmax.agents.shared.base import Batch
 from bellmax.agents.va_learning import VALearningConfig
 from bellmax.networks import CategoricalOutput, NetworkConfig, QuantileOutput, VAOutput
-from helpers.jitted import random_like
+from helpers.jitted import quick_jit, random_like
 from helpers.windows import KEY, SPEC
 
 N = 5
@@ -133,7 +133,7 @@ def compiled(make, config):
         state = agent.init(KEY)._replace(params=params, target_params=target_params)
         return agent.learn(state, Batch(steps, weights), KEY)
 
-    return agent, jax.jit(learn)
+    return agent, quick_jit(learn)
 
 
 def gradient_of(make, config, steps, params, target_params, weights=None):

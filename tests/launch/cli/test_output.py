@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from bellmax.launch.cli import main
-from helpers.processes import finish, start_bellmax
+from helpers.processes import finish, start_bellmax, start_python
 
 NAME = "tâche_é:ß→😀"
 
@@ -61,12 +61,20 @@ def test_closed_streams_change_nothing(monkeypatch, line):
         stream.close()
 
 
+# Commands, each an argument, one after the other.
+EACH = """
+import sys
+from bellmax.launch.cli import main
+sys.exit([line for line in sys.argv[1:] if main(line.split()) != 0] or 0)
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("line", ["list presets", "doctor", "check-env bellmax/Catch", "--help"])
 @pytest.mark.parametrize("variables", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}])
-def test_processes_without_unicode_end_well(line, variables):
-    _, err = finish(start_bellmax(*line.split(), env=variables))
-    assert err == ""
+def test_processes_without_unicode_end_well(variables):
+    lines = "list presets", "doctor", "check-env bellmax/Catch", "--help"
+    out, err = finish(start_python("-c", EACH, *lines, env=variables))
+    assert err == "" and "dqn/cartpole" in out and "usage: bellmax" in out
 
 
 @pytest.mark.slow

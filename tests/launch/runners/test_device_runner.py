@@ -12,16 +12,13 @@ import pytest
 from dm_env import specs
 
 from bellmax.agents.byol_explore import BYOLExploreConfig, make_byol_explore
-from bellmax.agents.c51 import C51Config, make_c51
 from bellmax.agents.dqn import DQNConfig, make_dqn
 from bellmax.agents.expectrl import ExpectRLConfig, make_expectrl
 from bellmax.agents.iqn import IQNConfig, make_iqn
-from bellmax.agents.on_policy import OnPolicyConfig, make_on_policy
 from bellmax.agents.pqn import PQNConfig, make_pqn
 from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig, make_qr_dqn_retrace
 from bellmax.agents.rnd import RNDConfig, make_rnd
 from bellmax.agents.td3 import TD3Config, make_td3
-from bellmax.agents.va_learning import VALearningConfig, make_va_learning
 from bellmax.envs import CartPole, EnvSpec, Pendulum, TimeStep, vectorise
 from bellmax.launch.replay.ring import make_replay
 from bellmax.launch.runners.device_runner import make_runner
@@ -33,57 +30,51 @@ AGENT = DQNConfig(**SMALL, n_step=2)
 PRESET = {"network": NetworkConfig(), "batch_size": 128, "epsilon_steps": 500}
 RETRACE = QRDQNRetraceConfig(**PRESET, num_quantiles=32, n_step=3)
 EPSILON = QRDQNRetraceConfig(**SMALL, num_quantiles=4, n_step=3, target_epsilon=0.1)
-VA = VALearningConfig(**PRESET)
 IQN = IQNConfig(**SMALL, num_quantiles=8, num_target_quantiles=8, num_policy_quantiles=16)
-C51 = C51Config(**PRESET, v_min=0.0, v_max=20.0, trace="q_lambda", n_step=3, regression="cramer")
 WIDE = {"network": ContinuousNetworkConfig(hidden=(64, 64)), "batch_size": 256, "random_steps": 60}
 TD3 = TD3Config(**WIDE)
-AUTO = ExpectRLConfig(**WIDE, alpha="auto")
+AUTO = ExpectRLConfig(
+    network=ContinuousNetworkConfig(hidden=(16,)), batch_size=16, random_steps=60, alpha="auto"
+)
 RECURRENT = RecurrentNetworkConfig(hidden=(16,), latent_size=8, memory_size=8, head_hidden=())
 BYOL = BYOLExploreConfig(network=RECURRENT, batch_size=1, horizon=3, policy_loss="ppo")
 RND = RNDConfig(network=RECURRENT, batch_size=1, rnd_hidden=(16,), rnd_features=8)
 PQN = PQNConfig(**SMALL | {"batch_size": 4}, num_quantiles=4)
 MAKE = {
     BYOLExploreConfig: make_byol_explore,
-    OnPolicyConfig: make_on_policy,
     RNDConfig: make_rnd,
     DQNConfig: make_dqn,
     PQNConfig: make_pqn,
     QRDQNRetraceConfig: make_qr_dqn_retrace,
-    VALearningConfig: make_va_learning,
     IQNConfig: make_iqn,
-    C51Config: make_c51,
     TD3Config: make_td3,
     ExpectRLConfig: make_expectrl,
 }
 # (rollout_length, updates_per_rollout, prioritised, agent)
 KINDS = {
     "plain": (1, 1, False, AGENT),
-    "long": (4, 3, True, AGENT),
     "retrace": (1, 1, False, RETRACE),
     # Not greedy: the log-probabilities of what the actor did are in replay.
     "retrace_epsilon": (4, 3, True, replace(EPSILON, anchor="every")),
     "m_iqn": (4, 3, True, replace(IQN, munchausen=True, n_step=2)),
-    "c51": (1, 1, False, C51),
     "variance_weighting": (1, 1, False, replace(AGENT, variance_weighting=True)),
-    "va": (1, 1, False, VA),
     "td3": (1, 1, False, TD3),
     # A bandit in the learner's state, an arm in the actor's memory.
     "auto": (4, 3, True, AUTO),
     # No replay; memory in the actor's state, a target encoder and a normaliser in the learner's.
     "byol": (6, 3, False, BYOL),
-    "vmpo": (5, 2, False, OnPolicyConfig(network=RECURRENT, batch_size=3)),
     # RND's state of each environment is in the actor's memory too.
     "rnd": (4, 3, False, RND),
     # Minibatches of transitions; a key of its own in the learner's state.
     "pqn": (4, 6, False, PQN),
 }
-ON_POLICY = ("byol", "vmpo", "rnd", "pqn")
-# Together they have every part of a state; the others differ from them only in the loss.
+ON_POLICY = ("byol", "rnd", "pqn")
+# Together they have almost every part of a state.
 FAST = ("retrace_epsilon", "auto")
+# These have one of their own, or, as the first, the sizes of a preset.
+SLOW = ("retrace", "m_iqn", "variance_weighting", "byol", "rnd", "pqn")
 each_kind = pytest.mark.parametrize(
-    "kind",
-    [k if k in FAST else pytest.param(k, marks=pytest.mark.slow) for k in KINDS],
+    "kind", [*FAST, *(pytest.param(k, marks=pytest.mark.slow) for k in SLOW)]
 )
 CALLS = ((15, 0), (0, 200))  # (warmup, rollouts)
 
@@ -208,7 +199,7 @@ def test_counts_are_true(kind):
         # Replay holds the whole stream while it is not full: count in it.
         filled = int(state.replay.filled)
         assert filled == min(215 * length, 900 // NUM_ENVS // length * length)
-    if kind == "plain":
+    if kind == "retrace":
         last = state.replay.storage.is_last[0, : filled * NUM_ENVS]
         assert last.any() and state.actor.env_steps[0] == (~last).sum()
     ended = warm.episode_length + interval.episode_length
@@ -290,9 +281,7 @@ class NanAt:
         return state, TimeStep(jnp.ones(1) * jnp.sin(1.0 * state.time), reward, no, no)
 
 
-@pytest.mark.parametrize(
-    "kind", ["plain", *(pytest.param(k, marks=pytest.mark.slow) for k in ("retrace", "va", "td3"))]
-)
+@pytest.mark.parametrize("kind", ["plain", pytest.param("td3", marks=pytest.mark.slow)])
 def test_stops_at_the_first_loss_that_is_not_finite(kind):
     """Reward 30 can be drawn after 31 vector steps, 10 of them warm-up: at gradient step 21."""
     env = vectorise(NanAt(30, continuous=kind == "td3"), 1)
