@@ -49,6 +49,7 @@ HEAVY = {  # compiling what they train takes long
     *("count_bonus.md", "icm.md", "on_policy.md", "rnd.md"),
     *("c51.md", "iqn.md", "memory_masks_objectives.md", "munchausen_dqn.md"),
 }
+SUITES = "brax", "gymnasium", "pgx", "jumanji", "navix"  # commands that name one need its extra
 NEUTRAL = {"seed", "seeds", "out"}  # options that leave the program as it is
 RUN_COMMANDS = [p for p in RUN_PAGES if RESULTS not in p.parents and commands(p)]
 
@@ -97,7 +98,7 @@ def repeated(pages):
 
 def available(command):
     """Whether the extras that a command needs are installed; CI has them all."""
-    extra = {"minatar": "gymnax", "brax": "brax", "gymnasium": "gymnasium"}
+    extra = {"minatar": "gymnax", **{name: name for name in SUITES}}
     needed = [package for word, package in extra.items() if word in command]
     return all(importlib.util.find_spec(package) for package in needed)
 
