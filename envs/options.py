@@ -147,6 +147,25 @@ def check_parameters(task: str, names: Iterable[str], known: Iterable[str]) -> N
     _check_names("parameter", names, known, task)
 
 
+def check_unwrapped(
+    env: Any,
+    wrappers: str,
+    what: str,
+    hint: str = "return the environment itself, which bellmax resets and observes",
+) -> None:
+    """Raise UserError if an environment object is in a wrapper of its own package.
+
+    Args:
+      env: the object.
+      wrappers: a part of the name of the package's module of wrappers.
+      what: the kind of environment with its article, for the message.
+      hint: what to do instead.
+    """
+    if any(wrappers in cls.__module__ for cls in type(env).__mro__):
+        got = f"a {type(env).__name__}"
+        raise UserError(must(what, "in a wrapper", got, hint, verb="not be"))
+
+
 def check_options(task: str, names: Iterable[str], known: Iterable[str]) -> None:
     """Raises UserError if one of `names` is not in `known`, the task's options."""
     _check_names("option", names, known, task)

@@ -23,6 +23,7 @@ from bellmax.envs.options import (
     check_options,
     check_parameters,
     check_types,
+    check_unwrapped,
     defaults_of,
     import_extra,
     unknown,
@@ -87,10 +88,8 @@ def from_brax(env: Any, *, time_limit: int = 1000) -> "BraxEnv":
     Raises:
       UserError: it is in a wrapper of brax, or its observation is not one array.
     """
-    if any(cls.__module__.startswith("brax.envs.wrappers") for cls in type(env).__mro__):
-        hint = "make it with brax.envs.get_environment, bellmax resets it and limits its time"
-        got = f"a {type(env).__name__}"
-        raise UserError(must("a brax environment", "in a wrapper", got, hint, verb="not be"))
+    hint = "make it with brax.envs.get_environment, bellmax resets it and limits its time"
+    check_unwrapped(env, "brax.envs.wrappers", "a brax environment", hint)
     task, sys = type(env).__name__.lower(), getattr(env, "sys", None)
     return BraxEnv(env, _spec(task, env, time_limit), {} if sys is None else _parameters(sys))
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from bellmax import UserError, must
+from bellmax import UserError
 from bellmax.envs.adapters.discrete import MAX_ONE_HOT
 from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
@@ -18,6 +18,7 @@ from bellmax.envs.options import (
     check_options,
     check_parameters,
     check_types,
+    check_unwrapped,
     defaults_of,
     import_extra,
     unknown,
@@ -68,10 +69,7 @@ def from_gymnax(env: Any, params: Any = None) -> "GymnaxEnv":
     Raises:
       UserError: it is in a wrapper of gymnax.
     """
-    if any(cls.__module__.startswith("gymnax.wrappers") for cls in type(env).__mro__):
-        hint = "return the environment itself, which bellmax resets and observes"
-        got = f"a {type(env).__name__}"
-        raise UserError(must("a gymnax environment", "in a wrapper", got, hint, verb="not be"))
+    check_unwrapped(env, "gymnax.wrappers", "a gymnax environment")
     return GymnaxEnv(env.name, env, env.default_params if params is None else params)
 
 

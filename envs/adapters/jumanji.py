@@ -17,7 +17,7 @@ from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dty
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
 from bellmax.envs.errors import making
 from bellmax.envs.joint import JointArray, joint_spec
-from bellmax.envs.options import check_options, check_types, import_extra, unknown
+from bellmax.envs.options import check_options, check_types, check_unwrapped, import_extra, unknown
 
 # Fields of observations that the agent does not observe: the mask, and the time.
 _NOT_SEEN = ("action_mask", "step_count")
@@ -62,10 +62,7 @@ def from_jumanji(env: Any) -> "JumanjiEnv":
     Raises:
       UserError: it is in a wrapper of jumanji, or no task for one agent with discrete actions.
     """
-    if any(cls.__module__ == "jumanji.wrappers" for cls in type(env).__mro__):
-        hint = "return the environment itself, which bellmax resets and observes"
-        got = f"a {type(env).__name__}"
-        raise UserError(must("a jumanji environment", "in a wrapper", got, hint, verb="not be"))
+    check_unwrapped(env, "jumanji.wrappers", "a jumanji environment")
     return JumanjiEnv(type(env).__name__, env)
 
 

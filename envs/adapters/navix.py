@@ -12,7 +12,7 @@ from dm_env import specs
 from bellmax import UserError, must
 from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
-from bellmax.envs.options import check_choice, check_options, import_extra, unknown
+from bellmax.envs.options import check_choice, check_options, check_unwrapped, import_extra, unknown
 
 ENCODINGS = ("one_hot", "ids")
 VIEWS = ("full", "first_person")
@@ -65,10 +65,7 @@ def from_navix(env: Any) -> "NavixEnv":
     Raises:
       UserError: it is in a wrapper of navix.
     """
-    if any(cls.__module__.endswith("environments.wrappers") for cls in type(env).__mro__):
-        hint = "return the environment itself, which bellmax resets and observes"
-        got = f"a {type(env).__name__}"
-        raise UserError(must("a navix environment", "in a wrapper", got, hint, verb="not be"))
+    check_unwrapped(env, "environments.wrappers", "a navix environment")
     return NavixEnv(type(env).__name__, env)
 
 

@@ -14,7 +14,7 @@ from bellmax.envs.adapters.dtypes import own_dtypes, same_dtypes
 from bellmax.envs.adapters.mujoco import no_log, theirs
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.errors import making
-from bellmax.envs.options import check_options, check_types, import_extra, unknown
+from bellmax.envs.options import check_options, check_types, check_unwrapped, import_extra, unknown
 
 _IMPL = "jax"  # Playground's own choice, warp, needs an NVIDIA GPU
 _OBSERVED = "state"  # of a dict; the others are for critics, such as privileged_state
@@ -61,10 +61,8 @@ def from_playground(env: Any) -> "PlaygroundEnv":
     Raises:
       UserError: it is in a wrapper of Playground, or its observations are images.
     """
-    if any(cls.__module__.endswith("playground._src.wrapper") for cls in type(env).__mro__):
-        hint = "return the environment itself, which bellmax resets and limits in time"
-        got = f"a {type(env).__name__}"
-        raise UserError(must("a Playground environment", "in a wrapper", got, hint, verb="not be"))
+    hint = "return the environment itself, which bellmax resets and limits in time"
+    check_unwrapped(env, "playground._src.wrapper", "a Playground environment", hint)
     return PlaygroundEnv(type(env).__name__, env)
 
 

@@ -11,7 +11,7 @@ from dm_env import specs
 from bellmax import UserError, must
 from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
-from bellmax.envs.options import check_choice, check_options, import_extra, unknown
+from bellmax.envs.options import check_choice, check_options, check_unwrapped, import_extra, unknown
 from bellmax.envs.tasks import drawing
 
 ENCODINGS = ("one_hot", "ids")
@@ -66,10 +66,7 @@ def from_xminigrid(env: Any, params: Any = None) -> "XminigridEnv":
     Raises:
       UserError: it is in a wrapper of xminigrid.
     """
-    if any(cls.__module__.startswith("xminigrid.wrappers") for cls in type(env).__mro__):
-        hint = "return the environment itself, which bellmax resets and observes"
-        got = f"a {type(env).__name__}"
-        raise UserError(must("an xminigrid environment", "in a wrapper", got, hint, verb="not be"))
+    check_unwrapped(env, "xminigrid.wrappers", "an xminigrid environment")
     params = env.default_params() if params is None else params
     return XminigridEnv(type(env).__name__, env, params)
 

@@ -5,9 +5,8 @@ from typing import Any
 
 from bellmax.agents import DQNConfig, MunchausenDQNConfig, PQNConfig, VALearningConfig
 
-# Agents that regress a scalar TD error. Nothing is known of the scale of rewards here: with a Huber
-# threshold of 1 and returns far above it, the rare large errors where episodes end count as little
-# as small ones, and values diverge. Papers on Atari clip rewards; presets name their threshold.
+# Agents that regress a scalar TD error. Nothing is known of the scale of rewards here, and the
+# papers' threshold of 1 goes with clipped rewards; presets name their own.
 SCALAR_ERRORS = DQNConfig, MunchausenDQNConfig, VALearningConfig
 LOGS, EVALUATIONS, CHECKPOINTS = 20, 5, 2  # per run
 
