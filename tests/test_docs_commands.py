@@ -45,6 +45,7 @@ ELSEWHERE = (
     "python examples/",
 )
 HEAVY = {  # compiling what they train takes long
+    "environments.md",
     *("byol_explore.md", "curiosity.md", "expectrl.md", "robustness.md", "sweeps.md"),
     *("count_bonus.md", "icm.md", "on_policy.md", "rnd.md"),
     *("c51.md", "iqn.md", "memory_masks_objectives.md", "munchausen_dqn.md"),

@@ -15,6 +15,7 @@ from bellmax.agents.va_learning import VALearningConfig, make_va_learning
 from bellmax.envs import random_mdp, value_iteration
 from helpers.exact import CHAIN, GAMMA, SHARED, Deaths, learnt, munchausen_q
 from helpers.linear_agents import C51, IQN, QR, VA, N
+from helpers.marked import some_slow
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -63,13 +64,14 @@ ON_THE_CHAIN = {
 }
 
 
-@pytest.mark.parametrize("make, config", ON_THE_CHAIN.values(), ids=ON_THE_CHAIN)
-def test_time_limits_are_not_deaths(make, config):
+@pytest.mark.parametrize("case", some_slow(ON_THE_CHAIN, ("qr_dqn", "c51", "behaviour_dueling")))
+def test_time_limits_are_not_deaths(case):
+    make, config = case
     found = q_table(learnt(make, config, CHAIN), config)
     np.testing.assert_allclose(found, CHAIN.true_q(GAMMA), atol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["retrace", "iqn", "c51", "va"])
+@pytest.mark.parametrize("name", some_slow(["retrace", "iqn", "c51", "va"], ("iqn", "c51", "va")))
 def test_control_truncation_as_termination_leads_elsewhere(name):
     make, config = ON_THE_CHAIN[name]
     config = dataclasses.replace(config, batch_size=256)  # its returns are random
@@ -77,22 +79,21 @@ def test_control_truncation_as_termination_leads_elsewhere(name):
     assert np.abs(found - CHAIN.true_q(GAMMA)).min() > 1
 
 
-@pytest.mark.parametrize(
-    "make, config",
-    [
-        (make_qr_dqn_retrace, chain_config(QR, n_step=3, target_epsilon=0.0)),
-        (make_qr_dqn_retrace, chain_config(QR, n_step=1, trace="one_step")),
-        (make_iqn, chain_config(IQN)),
-        (make_c51, chain_config(C51, **GRID)),
-        pytest.param(
-            make_c51,
-            chain_config(C51, **GRID, regression="cramer", n_step=3, trace="retrace"),
-            marks=pytest.mark.slow,
-        ),
-    ],
-    ids=["retrace", "one_step", "iqn", "c51", "c51_cramer"],
-)
-def test_the_optimal_policy_of_a_random_mdp_is_found(make, config):
+ON_A_RANDOM_MDP = {
+    "retrace": (make_qr_dqn_retrace, chain_config(QR, n_step=3, target_epsilon=0.0)),
+    "one_step": (make_qr_dqn_retrace, chain_config(QR, n_step=1, trace="one_step")),
+    "iqn": (make_iqn, chain_config(IQN)),
+    "c51": (make_c51, chain_config(C51, **GRID)),
+    "c51_cramer": (
+        make_c51,
+        chain_config(C51, **GRID, regression="cramer", n_step=3, trace="retrace"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", some_slow(ON_A_RANDOM_MDP, ("one_step", "iqn", "c51_cramer")))
+def test_the_optimal_policy_of_a_random_mdp_is_found(case):
+    make, config = case
     mdp = random_mdp(jax.random.key(3), 6, 3, branching=2, time_limit=10)
     found = q_table(learnt(make, config, mdp), config)
     exact = value_iteration(mdp.p, mdp.r, GAMMA)

@@ -19,6 +19,7 @@ from bellmax.networks import NetworkConfig
 from helpers.exact import CHAIN, GAMMA, SHARED, Deaths, learnt, munchausen_q
 from helpers.jitted import compile_agent, quick_jit
 from helpers.linear_agents import network
+from helpers.marked import some_slow
 from helpers.sweeps import check_sweep
 from helpers.windows import KEY, NETWORK, NUM_ACTIONS, SPEC, random_steps
 
@@ -253,7 +254,7 @@ def exact_chain(config, gamma, hard):
     return hard
 
 
-@pytest.mark.parametrize("config", ON_THE_CHAIN.values(), ids=ON_THE_CHAIN)
+@pytest.mark.parametrize("config", some_slow(ON_THE_CHAIN, ("plain",)))
 def test_time_limits_are_not_deaths(config):
     exact = exact_chain(config, GAMMA, CHAIN.true_q(GAMMA))
     np.testing.assert_allclose(table(config, CHAIN), exact, atol=1e-2)

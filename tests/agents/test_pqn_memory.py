@@ -78,8 +78,14 @@ def taken(values, action):
     return jnp.take_along_axis(values, index, axis=-1)[..., 0]
 
 
-@every_kind
-@pytest.mark.parametrize("network", [GRU, LSTM], ids=["gru", "lstm"])
+@pytest.mark.parametrize(
+    "network, changes",
+    [
+        pytest.param(GRU, KINDS["plain"], id="gru-plain"),
+        pytest.param(LSTM, KINDS["quantiles"], id="lstm-quantiles"),
+        pytest.param(LSTM, KINDS["munchausen"], id="lstm-munchausen", marks=pytest.mark.slow),
+    ],
+)
 def test_learning_recomputes_the_values_that_the_actor_chose_by(network, changes):
     config = dataclasses.replace(PLAIN, network=network, **changes)
     agent, params = compiled(config), parameters(config)
@@ -134,8 +140,15 @@ def spoil(params, value):
     return jax.tree.map(changed, params)
 
 
-@every_kind
-@pytest.mark.parametrize("network", [GRU, NONE], ids=["memory", "plain"])
+@pytest.mark.parametrize(
+    "network, changes",
+    [
+        pytest.param(NONE, KINDS["plain"], id="no memory-plain"),
+        pytest.param(GRU, KINDS["plain"], id="memory-plain"),
+        pytest.param(GRU, KINDS["quantiles"], id="memory-quantiles"),
+        pytest.param(GRU, KINDS["munchausen"], id="memory-munchausen", marks=pytest.mark.slow),
+    ],
+)
 def test_values_of_illegal_actions_have_no_influence_and_no_gradient(network, changes):
     config = dataclasses.replace(PLAIN, network=network, **changes)
     masks = jnp.broadcast_to(jnp.array([True, True, False, True]), (B, T + 1, ACTIONS))

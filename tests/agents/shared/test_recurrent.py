@@ -26,6 +26,7 @@ from bellmax.networks import (
     make_recurrent_q_network,
 )
 from helpers.jitted import compile_agent, quick_jit, random_like
+from helpers.marked import some_slow
 from helpers.windows import KEY, NUM_ACTIONS, SPEC, random_steps
 
 B, T, BURN = 6, 9, 3
@@ -175,9 +176,10 @@ def test_the_loss_is_that_of_a_loop_over_windows():
     np.testing.assert_allclose(output.priorities, mixed, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("make, config", AGENTS.values(), ids=AGENTS)
-def test_every_agent_learns_from_its_windows_and_not_from_the_burn_in(make, config):
+@pytest.mark.parametrize("case", some_slow(AGENTS, ("double", "every")))
+def test_every_agent_learns_from_its_windows_and_not_from_the_burn_in(case):
     """No gradient reaches what only the burn-in sees; what it shows changes the loss."""
+    make, config = case
     cell, keep = config.network.memory, getattr(config, "target_epsilon", 0) > 0
     agent, steps = make(config, SPEC), sequences(cell, keep_log_prob=keep)
     steps = steps._replace(is_first=jnp.zeros((B, T), bool), is_last=jnp.zeros((B, T), bool))

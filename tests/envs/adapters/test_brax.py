@@ -76,7 +76,7 @@ def same_keys(num, seed=0):
 @pytest.mark.parametrize(
     ("task", "size", "actions", "backend"),
     [
-        ("halfcheetah", 17, 6, "mjx"),
+        pytest.param("halfcheetah", 17, 6, "mjx", marks=SLOW),
         ("hopper", 11, 3, "positional"),
         pytest.param("humanoidstandup", 244, 17, "spring", marks=SLOW),
         ("inverted_pendulum", 4, 1, "generalized"),

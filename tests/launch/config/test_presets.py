@@ -9,6 +9,7 @@ import pytest
 from bellmax.launch.config.run_config import list_presets, load
 from bellmax.launch.runners.host_runner import HostRunner
 from bellmax.launch.training.experiment import build
+from helpers.marked import some_slow
 
 # Tasks of other projects; tracing, or even making, some of them takes seconds.
 OTHERS = ("atari", "brax_", "craftax_", "gymnasium_", "hopper", "host_", "minatar_", "minigrid_")
@@ -16,7 +17,10 @@ OWN = [name for name in list_presets() if not name.split("/")[1].startswith(OTHE
 # The first preset of each agent and of each kind of task; an agent and a task lower apart.
 FIRST_OWN = {n.split("/")[0]: n for n in reversed(OWN)}
 FIRST_TASK = {n.split("/")[1].split("_")[0]: n for n in reversed(list_presets())}
+LOWERED = [*dict.fromkeys((*FIRST_OWN.values(), *FIRST_TASK.values()))]
+BONUSES = [FIRST_OWN[name] for name in ("count_bonus", "icm", "rnd")]  # agents that differ by these
 SLOW = [n for n in list_presets() if "brax_" in n and not n.endswith("inverted_pendulum")]
+SLOW += [n for n in list_presets() if "/minatar_" in n and not n.endswith("breakout")]
 
 
 def built(preset):
@@ -28,9 +32,7 @@ def built(preset):
     return build(config)
 
 
-@pytest.mark.parametrize(
-    "preset", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in list_presets()]
-)
+@pytest.mark.parametrize("preset", some_slow(list_presets(), SLOW))
 def test_every_preset_can_be_built(preset):
     experiment = built(preset)
     assert int(np.prod(experiment.abstract_state().vector_steps.shape)) == 1
@@ -44,10 +46,7 @@ def test_every_preset_can_be_built(preset):
 
 @pytest.mark.parametrize(
     "preset",
-    [
-        n if n in FIRST_OWN.values() else pytest.param(n, marks=pytest.mark.slow)
-        for n in dict.fromkeys((*FIRST_OWN.values(), *FIRST_TASK.values()))
-    ],
+    some_slow(LOWERED, [n for n in LOWERED if n not in FIRST_OWN.values()] + BONUSES),
 )
 def test_a_learning_phase_keeps_the_shapes_of_the_state_and_lowers_for_accelerators(preset):
     experiment = built(preset)

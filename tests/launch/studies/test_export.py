@@ -18,6 +18,7 @@ from bellmax.launch.config.run_config import load
 from bellmax.launch.studies.export import make_plain
 from bellmax.launch.training.experiment import build
 from bellmax.launch.training.policy import save_policies
+from helpers.marked import some_slow
 
 N = 1_000
 # Runs that are not trained: their policies are what their first parameters give.
@@ -70,12 +71,6 @@ def runs(tmp_path_factory):
     return Runs(tmp_path_factory.mktemp("runs"))
 
 
-def names(*slow):
-    """Names of all runs as parameters of a test, of which some are slow."""
-    marks = {True: [pytest.mark.slow], False: []}
-    return [pytest.param(name, marks=marks[name in slow]) for name in RUNS]
-
-
 def observations(run):
     """N random observations of a run's task."""
     spec, generator = build(load(run)).observation, np.random.default_rng(1)
@@ -107,7 +102,7 @@ def assert_same_actions(run, policy, seed=0):
         seen = seen[::-1]
 
 
-@pytest.mark.parametrize("name", names("quantiles of pixels", "advantages"))
+@pytest.mark.parametrize("name", some_slow(list(RUNS), ("quantiles of pixels", "advantages")))
 def test_a_stablehlo_file_acts_as_the_policy_on_a_thousand_observations(name, runs, capsys):
     out = bellmax.load_run(runs[name]).export(seed=1)
     assert out == runs[name] / "policy.stablehlo"
@@ -269,7 +264,9 @@ needs_onnx = pytest.mark.skipif(
 
 
 @needs_onnx
-@pytest.mark.parametrize("name", names("quantiles of pixels", "advantages", "continuous"))
+@pytest.mark.parametrize(
+    "name", some_slow(list(RUNS), ("quantiles of pixels", "advantages", "continuous", "recurrent"))
+)
 def test_an_onnx_file_acts_as_the_policy_on_a_thousand_observations(name, runs, capsys):
     import onnxruntime
 
