@@ -28,6 +28,7 @@ from bellmax.launch.runners.train_state import (
     Rollout,
     TrainState,
     initial_state,
+    over_seeds,
     seed_axes,
 )
 
@@ -110,7 +111,8 @@ def make_runner(
     state_axes = seed_axes(replay is None)
     # A point that diverges ends alone, while the seeds of a run without points end together.
     finite = jnp.all if varied is None else jnp.any
-    run = _make_advance(phases, values, finite, state_axes)
+    single = replay is None and num_seeds == 1
+    run = _make_advance(phases, values, finite, state_axes, single)
 
     def advance(state: TrainState, warmup: jax.Array, rollouts: jax.Array):
         traces.append(len(traces) + 1)
@@ -138,6 +140,7 @@ def _make_advance(
     values: Mapping[str, Any],
     finite: Callable[[jax.Array], jax.Array],
     state_axes: TrainState,
+    single: bool,
 ) -> Callable[..., tuple[TrainState, IntervalMetrics]]:
     """Make the loops of `advance` over rollouts of all seeds, given the functions of one seed.
 
@@ -146,6 +149,7 @@ def _make_advance(
       values: leaves [S].
       finite: from whether each learner's losses are finite, [S], to whether the loop continues.
       state_axes: as `seed_axes` returns.
+      single: as `over_seeds` takes it.
     """
 
     def fill_one(
@@ -162,11 +166,9 @@ def _make_advance(
         state, interval, rollout = collect(state, interval)
         return learn(keep(state, rollout), rollout, interval)
 
-    # A single seed uses vmap too, so that its operations are those of one seed among many, and both
-    # results are equal up to rounding.
     axes = state_axes, 0
-    fill_all = jax.vmap(fill_one, in_axes=(0, *axes), out_axes=axes)
-    iterate_all = jax.vmap(iterate_one, in_axes=(0, *axes), out_axes=axes)
+    fill_all = over_seeds(fill_one, (0, *axes), axes, single=single)
+    iterate_all = over_seeds(iterate_one, (0, *axes), axes, single=single)
 
     def run(state: TrainState, interval: IntervalMetrics, warmup: Any, rollouts: Any):
         def fill(i: jax.Array, carry: tuple[TrainState, IntervalMetrics]):

@@ -29,6 +29,7 @@ from bellmax.launch.runners.train_state import (
     TrainState,
     count,
     initial_state,
+    over_seeds,
     seed_axes,
 )
 
@@ -117,10 +118,10 @@ def on_device(
 
     init = jax.vmap(init_one, out_axes=axes)
     shapes = jax.eval_shape(init, jnp.zeros(1, jnp.int32))
-    tree = jax.tree.structure(_pack(shapes)[0])
-    keyless, _ = _pack(axes)
+    tree, keyless = jax.tree.structure(_pack(shapes)[0]), _pack(axes)[0]
     add_all = jax.vmap(add_one, in_axes=(keyless, None, None), out_axes=keyless)
-    learn_all = jax.vmap(learn_one, in_axes=(keyless, 0, 0, None, None), out_axes=(keyless, 0))
+    axes_in, axes_out = (keyless, 0, 0, None, None), (keyless, 0)
+    learn_all = over_seeds(learn_one, axes_in, axes_out, single=replay is None)
     publish = _make_publish(agent, axes)
 
     def pack(state: TrainState) -> tuple[list[jax.Array], Keys]:

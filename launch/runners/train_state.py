@@ -1,5 +1,6 @@
 """The state of a run as one pytree, and the metrics of one interval."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -97,6 +98,37 @@ def seed_axes(on_policy: bool) -> TrainState:
     learner = LearnerState(own, own, own, steps=shared, aux=own)
     replay = () if on_policy else replay_lib.seed_axes
     return TrainState(learner, own, own, replay, own, vector_steps=shared)
+
+
+def over_seeds(
+    function: Callable[..., Any], in_axes: Any, out_axes: Any, *, single: bool
+) -> Callable[..., Any]:
+    """Return `jax.vmap(function, in_axes, out_axes)` for axes that are 0 or None.
+
+    Args:
+      function: of one seed.
+      in_axes, out_axes: trees of axes.
+      single: whether there is one seed and `function` is called without an axis of seeds. On a CPU,
+        gradients of layer normalisation take four times as long with an axis of size 1, and PQN's
+        steps twice as long; sampling from replay is faster with it.
+    """
+    if not single:
+        return jax.vmap(function, in_axes, out_axes)
+
+    def of_one(*arguments: Any) -> Any:
+        rows = _at_axes(lambda x: x[0], in_axes, arguments)
+        return _at_axes(lambda x: x[None], out_axes, function(*rows))
+
+    return of_one
+
+
+def _at_axes(change: Callable[[jax.Array], jax.Array], axes: Any, tree: Any) -> Any:
+    """Change the leaves of a tree whose axis is not None."""
+
+    def changed(axis: int | None, part: Any) -> Any:
+        return part if axis is None else jax.tree.map(change, part)
+
+    return jax.tree.map(changed, axes, tree, is_leaf=lambda x: x is None)
 
 
 def count(interval: IntervalMetrics, output: LearnOutput) -> IntervalMetrics:
