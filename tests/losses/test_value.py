@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bellmax import losses
+from helpers.peers import rlax
 
 A = 5
 
@@ -34,6 +35,20 @@ def test_hand_worked():
     error = losses.soft_q_learning(q_tm1, 1, 0.5, 0.9, q_t, temperature=2.0)
     soft = 5.0 + 2.0 * np.log1p(np.exp(-1.0))
     np.testing.assert_allclose(error, 0.5 + 0.9 * soft - 2.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_values_and_gradients_are_rlaxs(example, stop):
+    q_tm1, q_t, other = (example[name] for name in ("q_tm1", "q_t", "q_other"))
+
+    def both(ours, theirs, *arrays):
+        options = {"stop_target_gradients": stop}
+        got = jax.value_and_grad(lambda *x: ours(x[0], 2, 0.5, 0.9, *x[1:], **options), (0, 1))
+        want = jax.value_and_grad(lambda *x: theirs(x[0], 2, 0.5, 0.9, *x[1:], **options), (0, 1))
+        jax.tree.map(np.testing.assert_array_equal, got(*arrays), want(*arrays))
+
+    both(losses.q_learning, rlax.q_learning, q_tm1, q_t)
+    both(losses.double_q_learning, rlax.double_q_learning, q_tm1, q_t, other)
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.3, 5.0])
