@@ -93,7 +93,7 @@ def double_q_learning(
     """
     _check_transition(q_tm1, a_tm1, r_t, discount_t, q_t_value=q_t_value, q_t_selector=q_t_selector)
     q_tm1, r_t, discount_t, q_t_value = promote(q_tm1, r_t, discount_t, q_t_value)
-    q_t_value = finite_where(discount_t == 0, q_t_value)
+    q_t_value = jnp.asarray(finite_where(discount_t == 0, q_t_value))
     target = r_t + discount_t * q_t_value[jnp.argmax(q_t_selector)]
     return _td_error(q_tm1, a_tm1, target, stop_target_gradients)
 
