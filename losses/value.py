@@ -1,9 +1,8 @@
 """One-step value learning: Q-learning, double Q-learning, expected SARSA, soft Q-learning.
 
-The first two equal rlax's, whose import takes half a second. bellmax's conventions differ: errors
-name the argument, sizes must agree (rlax accepts a `q_t` of a different length), bfloat16 input is
-widened before the target is computed, and hyper-parameters are keyword-only. rlax has no soft
-Q-learning.
+The first two call rlax. They are wrapped because bellmax's conventions differ: errors name the
+argument, sizes must agree (rlax accepts a `q_t` of a different length), bfloat16 input is widened
+before the target is computed, and hyper-parameters are keyword-only. rlax has no soft Q-learning.
 Expected SARSA under a softmax policy needs no separate function, as `probs_a_t` may be any
 distribution; soft Q-learning is that plus the policy's entropy.
 """
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 
 from bellmax.losses._checks import NUMBER, Spec, check_arrays, check_scalars, promote
 from bellmax.losses._masking import finite_where, weighted_sum
+from bellmax.losses._rlax import rlax
 
 
 def _check_transition(q_tm1, a_tm1, r_t, discount_t, **vectors_t: chex.Array) -> None:
@@ -54,12 +54,13 @@ def q_learning(
     Raises:
       ValueError: a rank, dtype or size differs from the above; names the argument.
 
-    Source: Watkins and Dayan 1992; Mnih et al. 2013, arXiv:1312.5602. Equals rlax.q_learning.
+    Source: Watkins and Dayan 1992; Mnih et al. 2013, arXiv:1312.5602. Calls rlax.q_learning.
     """
     _check_transition(q_tm1, a_tm1, r_t, discount_t, q_t=q_t)
     q_tm1, r_t, discount_t, q_t = promote(q_tm1, r_t, discount_t, q_t)
     q_t = finite_where(discount_t == 0, q_t)
-    return _td_error(q_tm1, a_tm1, r_t + discount_t * jnp.max(q_t), stop_target_gradients)
+    error = rlax.q_learning(q_tm1, a_tm1, r_t, discount_t, q_t, stop_target_gradients)
+    return jnp.asarray(error)
 
 
 def double_q_learning(
@@ -89,13 +90,15 @@ def double_q_learning(
     Raises:
       ValueError: a rank, dtype or size differs from the above; names the argument.
 
-    Source: van Hasselt et al. 2015, arXiv:1509.06461. Equals rlax.double_q_learning.
+    Source: van Hasselt et al. 2015, arXiv:1509.06461. Calls rlax.double_q_learning.
     """
     _check_transition(q_tm1, a_tm1, r_t, discount_t, q_t_value=q_t_value, q_t_selector=q_t_selector)
     q_tm1, r_t, discount_t, q_t_value = promote(q_tm1, r_t, discount_t, q_t_value)
-    q_t_value = jnp.asarray(finite_where(discount_t == 0, q_t_value))
-    target = r_t + discount_t * q_t_value[jnp.argmax(q_t_selector)]
-    return _td_error(q_tm1, a_tm1, target, stop_target_gradients)
+    q_t_value = finite_where(discount_t == 0, q_t_value)
+    error = rlax.double_q_learning(
+        q_tm1, a_tm1, r_t, discount_t, q_t_value, jnp.asarray(q_t_selector), stop_target_gradients
+    )
+    return jnp.asarray(error)
 
 
 def expected_sarsa(

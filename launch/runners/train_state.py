@@ -108,9 +108,8 @@ def over_seeds(
     Args:
       function: of one seed.
       in_axes, out_axes: trees of axes.
-      single: whether there is one seed and `function` is called without an axis of seeds. On a CPU,
-        gradients of layer normalisation take four times as long with an axis of size 1, and PQN's
-        steps twice as long; sampling from replay is faster with it.
+      single: whether there is one seed and `function` is called without an axis of seeds. On a CPU
+        PQN takes twice as long with an axis of size 1; DQN, with replay, is faster with it.
     """
     if not single:
         return jax.vmap(function, in_axes, out_axes)

@@ -14,6 +14,7 @@ from bellmax.agents.shared.base import ActInput, Batch
 from bellmax.envs import EnvSpec
 from bellmax.networks import NetworkConfig
 from helpers.jitted import compile_agent, random_like
+from helpers.marked import some_slow
 from helpers.windows import random_steps
 
 B, T, ACTIONS, KEY = 6, 7, 4, jax.random.key(0)
@@ -31,6 +32,12 @@ KINDS = {
     "quantiles": {"num_quantiles": 3, "huber_delta": 1.0},
 }
 every_kind = pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
+
+
+def each_pair(networks, fast):
+    """Parameters (network, changes), of which those not in `fast` are slow."""
+    cases = {f"{n}-{k}": (x, changes) for n, x in networks.items() for k, changes in KINDS.items()}
+    return some_slow(cases, set(cases) - set(fast))
 
 
 @functools.cache
@@ -79,14 +86,10 @@ def taken(values, action):
 
 
 @pytest.mark.parametrize(
-    "network, changes",
-    [
-        pytest.param(GRU, KINDS["plain"], id="gru-plain"),
-        pytest.param(LSTM, KINDS["quantiles"], id="lstm-quantiles"),
-        pytest.param(LSTM, KINDS["munchausen"], id="lstm-munchausen", marks=pytest.mark.slow),
-    ],
+    "case", each_pair({"gru": GRU, "lstm": LSTM}, fast=("gru-plain", "lstm-quantiles"))
 )
-def test_learning_recomputes_the_values_that_the_actor_chose_by(network, changes):
+def test_learning_recomputes_the_values_that_the_actor_chose_by(case):
+    network, changes = case
     config = dataclasses.replace(PLAIN, network=network, **changes)
     agent, params = compiled(config), parameters(config)
     state = agent.init(KEY)._replace(params=params)
@@ -141,15 +144,13 @@ def spoil(params, value):
 
 
 @pytest.mark.parametrize(
-    "network, changes",
-    [
-        pytest.param(NONE, KINDS["plain"], id="no memory-plain"),
-        pytest.param(GRU, KINDS["plain"], id="memory-plain"),
-        pytest.param(GRU, KINDS["quantiles"], id="memory-quantiles"),
-        pytest.param(GRU, KINDS["munchausen"], id="memory-munchausen", marks=pytest.mark.slow),
-    ],
+    "case",
+    each_pair(
+        {"memory": GRU, "plain": NONE}, fast=("memory-plain", "memory-quantiles", "plain-plain")
+    ),
 )
-def test_values_of_illegal_actions_have_no_influence_and_no_gradient(network, changes):
+def test_values_of_illegal_actions_have_no_influence_and_no_gradient(case):
+    network, changes = case
     config = dataclasses.replace(PLAIN, network=network, **changes)
     masks = jnp.broadcast_to(jnp.array([True, True, False, True]), (B, T + 1, ACTIONS))
     steps = random_rollout()

@@ -1,14 +1,11 @@
 """Compiling without optimisation, where a program runs for less time than compiling it takes."""
 
 import contextlib
-import os
 
 import jax
 
 _OPTION = "jax_disable_most_optimizations"
 QUICK = {"xla_backend_optimization_level": 0}  # the same, as an option of `Lowered.compile`
-# Whether programs are compiled as users compile them, which --slow does (tests/conftest.py).
-AS_USERS = "--xla_cpu_use_fusion_emitters=false" not in os.environ.get("XLA_FLAGS", "")
 
 
 @contextlib.contextmanager

@@ -28,6 +28,8 @@ FULL = {
     "xla_cpu_use_fusion_emitters": True,
 }
 full_jit = functools.partial(jax.jit, compiler_options=FULL)
+# As users compile, whatever tests/conftest.py sets: for tests to the bit of programs that differ.
+user_jit = functools.partial(jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": True})
 
 
 @functools.cache

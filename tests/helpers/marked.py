@@ -12,8 +12,7 @@ def some_slow(every: Iterable, slow: Collection[str]) -> list:
       every: the parameters, whose str is their id, or a mapping from ids to parameters.
       slow: ids of those that are marked so; each must be there.
     """
-    cases = every.items() if isinstance(every, Mapping) else ((str(x), x) for x in every)
-    cases = dict(cases)
+    cases = every if isinstance(every, Mapping) else {str(x): x for x in every}
     assert set(slow) <= set(cases), f"{set(slow) - set(cases)} are no parameters"
     mark = pytest.mark.slow
     return [pytest.param(x, id=n, marks=[mark] * (n in slow)) for n, x in cases.items()]

@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-import pytest
+from helpers.marked import some_slow
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/README.md")])
@@ -48,8 +48,5 @@ def named(pages, slow=()):
       pages: their paths.
       slow: the names of those that are marked so.
     """
-    marks = {True: [pytest.mark.slow], False: []}
-    return [
-        pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks[page.name in slow])
-        for page in pages
-    ]
+    cases = {str(page.relative_to(ROOT)): page for page in pages}
+    return some_slow(cases, [name for name, page in cases.items() if page.name in slow])

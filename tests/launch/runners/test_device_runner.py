@@ -23,6 +23,7 @@ from bellmax.envs import CartPole, EnvSpec, Pendulum, TimeStep, vectorise
 from bellmax.launch.replay.ring import make_replay
 from bellmax.launch.runners.device_runner import make_runner
 from bellmax.networks import ContinuousNetworkConfig, NetworkConfig, RecurrentNetworkConfig
+from helpers.marked import some_slow
 
 NUM_ENVS = 3
 SMALL = {"network": NetworkConfig(hidden=(8,)), "batch_size": 16, "epsilon_steps": 500}
@@ -73,9 +74,7 @@ ON_POLICY = ("byol", "rnd", "pqn")
 FAST = ("retrace_epsilon", "auto")
 # These have one of their own, or, as the first, the sizes of a preset.
 SLOW = ("retrace", "m_iqn", "variance_weighting", "byol", "rnd", "pqn")
-each_kind = pytest.mark.parametrize(
-    "kind", [*FAST, *(pytest.param(k, marks=pytest.mark.slow) for k in SLOW)]
-)
+each_kind = pytest.mark.parametrize("kind", some_slow([*FAST, *SLOW], SLOW))
 CALLS = ((15, 0), (0, 200))  # (warmup, rollouts)
 
 
