@@ -19,6 +19,7 @@ from benchmarks.claims.study import Job, Outcome, Study, best_trial
 
 Row = dict[str, Any]
 POINTS = 40  # of a curve that are kept
+RESULTS = "benchmarks/claims/results"  # what a queue itself changes in its clone
 
 
 class Store:
@@ -133,9 +134,9 @@ def environment() -> Row:
     """Commit, versions and device of this process."""
     import jax
 
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
-    git += ["--exclude", "*"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    commit = _git("rev-parse", "--short=10", "HEAD")
+    if _git("status", "--porcelain", "--untracked-files=no", "--", ".", f":!{RESULTS}"):
+        commit += "-dirty"
     names = ("jax", "jaxlib", "numpy", "gymnax", "brax")
     versions = {"python": platform.python_version()}
     for name in names:
@@ -147,3 +148,9 @@ def environment() -> Row:
         versions["XLA_FLAGS"] = flags
     device = jax.local_devices()[0].device_kind
     return {"commit": commit, "versions": versions, "device": device}
+
+
+def _git(*words: str) -> str:
+    """What git prints in the repository; nothing where it fails."""
+    command = ["git", "-C", str(ROOT), *words]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
