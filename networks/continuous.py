@@ -5,6 +5,7 @@ actions in the environment's units; internally the actor ends in a tanh and the 
 actions to [-1, 1].
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -23,6 +24,32 @@ from bellmax.networks.build import (
 )
 from bellmax.networks.config import ContinuousNetworkConfig
 from bellmax.networks.torsos import MLP
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _product(x: jax.Array, kernel: jax.Array, dimensions: Any, precision: Any) -> jax.Array:
+    """[..., D] and [D, F] -> [..., F]; reverse-mode gradients only.
+
+    jax's gradient of the kernel is a product that is transposed after. With an axis of critics XLA
+    on a CPU leaves the transposition to what reads the gradient, and Adam takes longer.
+    """
+    return jax.lax.dot_general(x, kernel, dimensions, precision)
+
+
+def _product_forward(x: jax.Array, kernel: jax.Array, dimensions: Any, precision: Any):
+    return _product(x, kernel, dimensions, precision), (x, kernel)
+
+
+def _product_backward(dimensions: Any, precision: Any, saved: tuple[jax.Array, jax.Array], g):
+    """The gradients of x and of the kernel, each laid out as its argument."""
+    del dimensions
+    x, kernel = saved
+    batch = tuple(range(x.ndim - 1))
+    to_x = jax.lax.dot_general(g, kernel, (((x.ndim - 1,), (1,)), ((), ())), precision)
+    return to_x, jax.lax.dot_general(x, g, ((batch, batch), ((), ())), precision)
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 class Actor(nn.Module):
@@ -50,8 +77,9 @@ class Critic(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, action: jax.Array) -> jax.Array:
         x = jnp.concatenate([x.reshape(x.shape[0], -1).astype(jnp.float32), action], axis=-1)
-        x = MLP(self.hidden, self.dtype)(x)
-        return nn.Dense(self.num_heads, dtype=self.dtype)(x).astype(jnp.float32)
+        x = MLP(self.hidden, self.dtype, dot_general=_product)(x)
+        layer = nn.Dense(self.num_heads, dtype=self.dtype, dot_general=_product)
+        return layer(x).astype(jnp.float32)
 
 
 def make_actor(

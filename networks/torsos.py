@@ -22,13 +22,15 @@ class MLP(nn.Module):
     """Dense layers with ReLU on the flattened observation: [B, ...] -> [B, features[-1]].
 
     If observations are numbers in [0, num_values), [B] int32, the first layer is an embedding: the
-    product of a matrix and a one-hot vector, without the vector.
+    product of a matrix and a one-hot vector, without the vector. `dot_general` is that of its
+    `nn.Dense`.
     """
 
     features: tuple[int, ...] = (120, 84)
     dtype: Dtype = jnp.float32
     num_values: int = 0
     norm: Norm = "none"
+    dot_general: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -38,7 +40,8 @@ class MLP(nn.Module):
             x = _relu(self.norm, nn.Embed(self.num_values, first, dtype=self.dtype)(x))
         x = _unit_interval(x.reshape(x.shape[0], -1), self.dtype)
         for width in features:
-            x = _relu(self.norm, nn.Dense(width, dtype=self.dtype)(x))
+            layer = nn.Dense(width, dtype=self.dtype, dot_general=self.dot_general)
+            x = _relu(self.norm, layer(x))
         return x
 
 

@@ -1,6 +1,8 @@
 """Actors and critics: shapes, units, independence of the ensemble's members."""
 
+import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from dm_env import specs
@@ -73,3 +75,31 @@ def test_half_precision_inside_gives_single_precision_outside():
     values = np.asarray(quick_jit(critics.apply)(params, observations, exact[:, 0]))
     wanted = np.asarray(quick_jit(whole.apply)(params, observations, exact[:, 0]))
     assert values.dtype == np.float32 and 0 < np.abs(values - wanted).max() < 0.1
+
+
+def test_gradients_of_critics_are_those_of_plain_products():
+    critics = make_critics(CONFIG, SEEN, ACTION, num_critics=2)
+    params, generator = critics.init(KEY), np.random.default_rng(1)
+    observations = generator.normal(size=(7, 3, 2)).astype(np.float32)
+    actions = generator.uniform(LOW, HIGH, (7, 2)).astype(np.float32)
+    weights = generator.normal(size=(7, 2, 1)).astype(np.float32)
+
+    def plain(params, actions):
+        scaled = (actions - (LOW + HIGH)[None] / 2) / ((HIGH - LOW)[None] / 2)
+        x = jnp.concatenate([observations.reshape(7, 6), scaled], axis=-1)
+        values = []
+        for c in range(2):
+            layers = jax.tree.map(lambda leaf: leaf[c], params)["params"]  # noqa: B023
+            hidden = x
+            for name in ("Dense_0", "Dense_1"):
+                layer = layers["MLP_0"][name]
+                hidden = jax.nn.relu(hidden @ layer["kernel"] + layer["bias"][None])
+            last = layers["Dense_0"]
+            values.append(hidden @ last["kernel"] + last["bias"][None])
+        return (jnp.stack(values, axis=1) * weights).sum()
+
+    def ours(params, actions):
+        return (critics.apply(params, observations, actions) * weights).sum()
+
+    got, expected = (quick_jit(jax.grad(f, argnums=(0, 1)))(params, actions) for f in (ours, plain))
+    chex.assert_trees_all_close(got, expected, rtol=1e-5, atol=1e-6)
