@@ -84,15 +84,15 @@ def traceable_keys(agent: type) -> list[str]:
     return _traceable(agent, "agent.")
 
 
-def check_points(config: Config, validate: Callable[[str, float], Any]) -> None:
-    """Raise ConfigError, one line for each mistake in `vmap`.
+def mistakes_in_points(config: Config, validate: Callable[[str, float], Any]) -> list[str]:
+    """Return one line for each mistake in `vmap`.
 
     Args:
       config: a configuration whose other values are valid.
       validate: raises ConfigError if a value of a key is not allowed.
     """
     if not config.vmap:
-        return
+        return []
     traceable = traceable_keys(type(config.agent))
     lines = [line for line in (_unknown_key(config, key, traceable) for key in config.vmap) if line]
     static = [key for key in config.vmap if key not in traceable]
@@ -101,7 +101,7 @@ def check_points(config: Config, validate: Callable[[str, float], Any]) -> None:
         hint = "`bellmax sweep` trains a run for each value"
         which = "is" if len(static) == 1 else "are"
         got = f"{', '.join(static)}, which {which} static"
-        raise UserError(f"vmap must be {allowed}, got {got}; {hint}")
+        return [f"vmap must be {allowed}, got {got}; {hint}"]
     for key, values in config.vmap.items():
         if key in static:
             continue
@@ -116,8 +116,7 @@ def check_points(config: Config, validate: Callable[[str, float], Any]) -> None:
     count = config.seeds * math.prod(map(len, config.vmap.values()))
     if count > MOST_LEARNERS:
         lines.append(must("vmap", f"at most {MOST_LEARNERS} learners, points times seeds", count))
-    if lines:
-        raise ConfigError(dict.fromkeys(lines))
+    return list(dict.fromkeys(lines))
 
 
 def _unknown_key(config: Config, key: str, traceable: Sequence[str]) -> str | None:

@@ -17,7 +17,7 @@ from bellmax.envs.options import did_you_mean
 from bellmax.launch.config.fitted import fitted
 from bellmax.launch.config.options import read_overrides
 from bellmax.launch.config.overrides import flatten, override
-from bellmax.launch.config.points import check_one_point, check_points
+from bellmax.launch.config.points import check_one_point, mistakes_in_points
 from bellmax.launch.config.sentences import INT32, NOTHING, ConfigError, must, show
 from bellmax.launch.config.trust import check_trusted, is_of_run, modules_in
 from bellmax.launch.config.yaml_files import dump_yaml, parse_yaml, read_yaml
@@ -396,5 +396,7 @@ def _check(c: RunConfig, where: str) -> RunConfig:
     if lines:
         raise ConfigError(lines, where)
     plain = {**to_dict(c), "vmap": {}}
-    check_points(c, lambda key, value: _from_mapping(override(plain, {key: value}), where))
+    lines = mistakes_in_points(c, lambda key, x: _from_mapping(override(plain, {key: x}), ""))
+    if lines:
+        raise ConfigError(lines, where)
     return c

@@ -88,6 +88,14 @@ def test_a_mistake_is_one_sentence(options, sentence):
     assert str(error.value) == sentence
 
 
+@pytest.mark.parametrize("mistake", ["{a: 1}", "{agent: {batch_size: 8}}", "{agent.discount: 3}"])
+def test_a_mistake_of_a_file_names_the_file(tmp_path, mistake):
+    path = tmp_path / "run.yaml"
+    path.write_text(f"agent: {{name: dqn}}\nenv: {{name: bellmax/Catch}}\nvmap: {mistake}\n")
+    with pytest.raises(UserError, match=f"^{path}: [a-z]"):
+        load(path)
+
+
 def test_keys_that_cannot_be_traced_are_named_with_those_that_can():
     with pytest.raises(UserError) as error:
         config_of("--vmap.agent.batch-size=8,16", "--vmap.steps=10", "--vmap.agent.discount=0.9")
