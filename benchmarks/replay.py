@@ -45,7 +45,7 @@ def vector_step(task):
 
 def bellmax_sides(task, prioritised, frames=True):
     """Return init() -> state, add, draw and rank; `axes`: seed axes, None for shared leaves."""
-    envs, batch, capacity, _, _ = TASKS[task]
+    envs, batch, capacity, shape, _ = TASKS[task]
     replay = make_replay(
         capacity=capacity,
         num_envs=envs,
@@ -54,6 +54,7 @@ def bellmax_sides(task, prioritised, frames=True):
         batch_size=batch,
         prioritised=prioritised,
         frame_stack=FRAMES.get(task, 1) if frames else 1,
+        observation_shape=shape,  # as runs store them
     )
     step = vector_step(task)
 

@@ -5,8 +5,8 @@ files of the page and a finished run, `runs/first`. All run in this process: wha
 in processes of its own is the subject of tests/launch. Training is cut short by the options in
 SHORT. Two kinds of `train` are only tried, which means that they are parsed and that their run is
 built without compiling anything: those of docs/results, studies that took hours, and those whose
-preset and options another page trains. Those of HEAVY pages are tried, and trained with `--slow`.
-Of other commands only those in ELSEWHERE may appear.
+preset and options another page trains. Those of HEAVY pages are tried, and trained with `--slow`,
+but for tasks in LARGE. Of other commands only those in ELSEWHERE may appear.
 """
 
 import contextlib
@@ -50,6 +50,7 @@ HEAVY = {  # compiling what they train takes long
     *("count_bonus.md", "icm.md", "on_policy.md", "rnd.md"),
     *("c51.md", "iqn.md", "memory_masks_objectives.md", "munchausen_dqn.md"),
 }
+LARGE = ("craftax",)  # compiling the game takes half a minute
 SUITES = "brax", "gymnasium", "pgx", "jumanji", "navix"  # commands that name one need its extra
 NEUTRAL = {"seed", "seeds", "out"}  # options that leave the program as it is
 RUN_COMMANDS = [p for p in RUN_PAGES if RESULTS not in p.parents and commands(p)]
@@ -171,7 +172,8 @@ def work(page, folder, tried, monkeypatch, capfd):
         elif available(command):
             command, _, file = command.partition(" > ")
             arguments = shlex.split(command)[1:]
-            if (page, place) in tried:
+            large = arguments[0] == "train" and any(word in command for word in LARGE)
+            if large or (page, place) in tried:
                 try_train(arguments, monkeypatch)
                 continue
             short = SHORT if arguments[0] == "train" else []
