@@ -10,7 +10,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError, must
-from bellmax.envs.adapters.discrete import convert_discrete
+from bellmax.envs.adapters.shared.discrete import convert_discrete
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.host.base import Conversion, HostTimeStep, opening, within
 from bellmax.envs.host.values import as_reward

@@ -10,7 +10,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError, must
-from bellmax.envs.adapters.gymnasium_spaces import convert_action, convert_observation
+from bellmax.envs.adapters.shared.gymnasium_spaces import convert_action, convert_observation
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.errors import making, without_warnings
 from bellmax.envs.host.pool import PoolBatch, check_pool

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bellmax import UserError, must
-from bellmax.envs.adapters.gymnasium_spaces import convert_action, convert_observation
+from bellmax.envs.adapters.shared.gymnasium_spaces import convert_action, convert_observation
 from bellmax.envs.base import EnvSpec
 from bellmax.envs.errors import import_own, in_words, making, without_warnings
 from bellmax.envs.host.base import Conversion, HostTimeStep, opening

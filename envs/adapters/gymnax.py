@@ -11,8 +11,8 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError
-from bellmax.envs.adapters.discrete import MAX_ONE_HOT
-from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
+from bellmax.envs.adapters.shared.discrete import MAX_ONE_HOT
+from bellmax.envs.adapters.shared.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
 from bellmax.envs.options import (
     check_options,

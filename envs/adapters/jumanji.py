@@ -13,7 +13,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError, must
-from bellmax.envs.adapters.dtypes import default_promotion, own_dtypes, same_dtypes
+from bellmax.envs.adapters.shared.dtypes import default_promotion, own_dtypes, same_dtypes
 from bellmax.envs.base import EnvSpec, EnvState, TimeStep
 from bellmax.envs.errors import making
 from bellmax.envs.joint import JointArray, joint_spec

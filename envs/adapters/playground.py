@@ -10,8 +10,8 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError, must
-from bellmax.envs.adapters.dtypes import own_dtypes, same_dtypes
-from bellmax.envs.adapters.mujoco import no_log, theirs
+from bellmax.envs.adapters.shared.dtypes import own_dtypes, same_dtypes
+from bellmax.envs.adapters.shared.mujoco import no_log, theirs
 from bellmax.envs.base import EnvSpec, TimeStep
 from bellmax.envs.errors import making
 from bellmax.envs.options import check_options, check_types, check_unwrapped, import_extra, unknown

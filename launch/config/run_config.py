@@ -393,10 +393,10 @@ def _check(c: RunConfig, where: str) -> RunConfig:
         "seed + seeds - 1": (last_seed <= INT32, f"at most {INT32}", last_seed),
     }
     lines = [must(key, allowed, got) for key, (fits, allowed, got) in checks.items() if not fits]
-    if lines:
-        raise ConfigError(lines, where)
     plain = {**to_dict(c), "vmap": {}}
-    lines = mistakes_in_points(c, lambda key, x: _from_mapping(override(plain, {key: x}), ""))
+    lines = lines or mistakes_in_points(
+        c, lambda key, value: _from_mapping(override(plain, {key: value}), "")
+    )
     if lines:
         raise ConfigError(lines, where)
     return c

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from bellmax import UserError
 from bellmax.envs import JointArray, check_env, describe_spaces, make_batch
 from bellmax.envs.adapters.dm_env import convert_action as convert_dm
-from bellmax.envs.adapters.gymnasium_spaces import convert_action
+from bellmax.envs.adapters.shared.gymnasium_spaces import convert_action
 from bellmax.envs.joint import MAX_JOINT
 
 COUNTS = [(2, 3), (4,), (3, 1, 2), (2,) * 8]

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from bellmax import UserError
 from bellmax.envs import make_batch
 from bellmax.envs.adapters.dm_env import convert_observation as convert_dm_env
-from bellmax.envs.adapters.gymnasium_spaces import convert_observation
+from bellmax.envs.adapters.shared.gymnasium_spaces import convert_observation
 from bellmax.envs.checks import describe_spaces
 from bellmax.envs.packed import PackedArray
 from bellmax.envs.vector import agent_spec

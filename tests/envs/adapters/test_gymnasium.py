@@ -11,7 +11,7 @@ from gymnasium import spaces
 from bellmax import UserError
 from bellmax.envs import from_gymnasium, is_host, list_names, make, make_batch
 from bellmax.envs.adapters import gymnasium as gymnasium_adapter
-from bellmax.envs.adapters.gymnasium_spaces import convert_action, convert_observation
+from bellmax.envs.adapters.shared.gymnasium_spaces import convert_action, convert_observation
 from bellmax.envs.host.loop import task_seed
 from helpers.scripted_host import GymCounter
 

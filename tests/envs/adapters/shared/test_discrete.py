@@ -13,7 +13,7 @@ from bellmax import UserError
 from bellmax.agents.registry import load
 from bellmax.envs import HostVector, LoopBatch, from_gymnasium, vectorise
 from bellmax.envs.adapters.dm_env import convert_observation as convert_dm
-from bellmax.envs.adapters.gymnasium_spaces import convert_observation
+from bellmax.envs.adapters.shared.gymnasium_spaces import convert_observation
 from bellmax.networks import NetworkConfig, make_q_network
 from helpers.odd_tasks import JaxChanged, gym_with
 

@@ -6,7 +6,7 @@ import numpy as np
 from dm_env import specs
 
 from bellmax import UserError, must
-from bellmax.envs.adapters.discrete import MAX_ONE_HOT, convert_discrete
+from bellmax.envs.adapters.shared.discrete import MAX_ONE_HOT, convert_discrete
 from bellmax.envs.host.base import Conversion, within
 from bellmax.envs.joint import joint_spec
 from bellmax.envs.options import did_you_mean

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from bellmax.envs.adapters.dtypes import default_promotion
+from bellmax.envs.adapters.shared.dtypes import default_promotion
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""What several adapters share: conversion of observations, spaces and dtypes, and quiet imports."""
