@@ -371,13 +371,10 @@ def _check(c: RunConfig, where: str) -> RunConfig:
     """Return a configuration after checking that its values are consistent with each other."""
     n, rollout = c.env.num_envs, c.env.num_envs * c.rollout_length
     last_seed, divisor = c.seed + c.seeds - 1, f"a divisor of env.num_envs = {n}"
+    one_rollout = f"at least env.num_envs * rollout_length = {rollout}"
     # key: (whether it fits, what is allowed, the value)
     checks = {
-        "steps": (
-            c.steps >= rollout,
-            f"at least env.num_envs * rollout_length = {rollout}",
-            c.steps,
-        ),
+        "steps": (c.steps >= rollout, one_rollout, c.steps),
         "warmup_steps": (
             c.warmup_steps < c.steps,
             f"below steps = {c.steps}, or nothing is learned",
