@@ -17,7 +17,7 @@ if CACHE not in os.environ:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # XLA's older code generator compiles programs of tests a third faster and rounds differently. Tests
-# that must compile as users do say so (`user_jit`, `AS_USERS` in helpers).
+# that must compile as users do say so (helpers.jitted.user_jit).
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XLA_FLAGS"] = (
         f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
