@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from bellmax.launch.cli import main
+from bellmax.launch.distributed.ray_cluster import connected
 from helpers.faults import signal_when
 from helpers.processes import SOURCE
 from helpers.runs import contents, rows
@@ -218,8 +219,6 @@ needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="
 @pytest.mark.slow
 def test_tasks_of_ray_are_the_same_runs_and_a_signal_reaches_them(home, tmp_path, capsys):
     """In one cluster, which this process has joined."""
-    from bellmax.launch.distributed.ray_cluster import connected
-
     out, stopped = tmp_path / "ray", tmp_path / "stopped"
     with connected("ray", 2):
         assert main(["sweep", "small.yaml", "--out", str(out), *SEEDS, "--jobs", "ray"]) == 0
