@@ -46,7 +46,8 @@ def place(tmp_path, monkeypatch):
     for name, text in {"bellmax": NOTES, "srun": SRUN}.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
-    handed_on = ("LANG", "TMPDIR", "JAX_COMPILATION_CACHE_DIR")
+    cache = [n for n in os.environ if n.startswith(("JAX_COMPILATION_", "JAX_PERSISTENT_"))]
+    handed_on = ("LANG", "TMPDIR", *cache)
     return tmp_path, {
         **{name: os.environ[name] for name in handed_on if name in os.environ},
         "PATH": f"{folder}:{os.environ['PATH']}",

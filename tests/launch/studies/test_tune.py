@@ -3,9 +3,9 @@
 import contextlib
 import csv
 import importlib.util
-import shutil
 import signal
 import sys
+import time
 
 import psutil
 import pytest
@@ -18,7 +18,7 @@ from bellmax.launch.studies.sweep.pools import Ended, Pool
 from bellmax.launch.studies.tune import run as tuning
 from bellmax.launch.studies.tune.space import Dimension, read_space
 from bellmax.launch.studies.tune.trials import Trials
-from helpers.processes import finish, killed_at_exit, start_bellmax, wait_until
+from helpers.processes import SOURCE, killed_at_exit, start_bellmax
 from helpers.runs import rows
 
 pytest.importorskip("optuna")
@@ -292,47 +292,72 @@ def test_a_run_of_code_needs_trust(home, capsys):
     assert "must be trusted before its code is imported" in capsys.readouterr().err
 
 
+SEARCH = ["tune", "small.yaml", "--space", "space.yaml", "--check", "1"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a search whose runs were made here, one after the other.
+
+    The sixth trial is the first that may be stopped for its evaluations.
+    """
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(tuning, "make_pool", pool_here)
+        patch.setattr("bellmax.launch.studies.sweep.jobs._PAUSE", 0)
+        (folder / "small.yaml").write_text(SMALL)
+        (folder / "space.yaml").write_text(SPACE)
+        assert main([*SEARCH, "--trials", "6", "--out", "found"]) == 0
+    return folder / "found"
+
+
+def killed_after_a_trial(process, out):
+    """SIGKILL a search when another trial has ended; return the processes of its runs."""
+    path = out / "trials.csv"
+    count = lambda: len(table(path)) if path.exists() else 0  # noqa: E731
+    before = count()
+    while process.poll() is None and count() == before:
+        time.sleep(0.01)
+    runs = []
+    with contextlib.suppress(psutil.NoSuchProcess):  # the search may end by itself meanwhile
+        runs = process.children(recursive=True)
+        process.kill()
+    process.communicate()
+    return runs
+
+
 @pytest.mark.slow
-def test_a_search_that_is_killed_has_the_trials_of_one_that_is_not(home):
-    words = ["tune", "small.yaml", "--space", "space.yaml", "--trials", "8", "--check", "1"]
-    finish(start_bellmax(*words, "--out", "whole", cwd=home))
-    kills = 0
+def test_a_search_that_is_killed_has_the_trials_of_one_that_is_not(home, whole):
+    killed, kills, code = home / "killed", 0, None
     with killed_at_exit() as processes:
-        for _ in range(40):
-            process = start_bellmax(*words, "--out", "killed", cwd=home)
-            table_of = home / "killed" / "trials.csv"
-            before = len(table(table_of)) if table_of.exists() else 0
-            enough = lambda: table_of.exists() and len(table(table_of)) > before  # noqa: E731,B023
-            while process.poll() is None and not enough():
-                with contextlib.suppress(AssertionError):
-                    wait_until(enough, process)
-            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended
-                processes += process.children(recursive=True)
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            if process.returncode == 0:
-                break
-            kills += 1
-    assert process.returncode == 0 and kills >= 3
-    whole, killed = (table(home / name / "trials.csv") for name in ("whole", "killed"))
-    assert killed == whole and len(whole) == 8
-    for trial in whole:
+        while code != 0:
+            process = start_bellmax(*SEARCH, "--trials", "6", "--out", "killed", cwd=home)
+            processes.append(process)
+            processes += killed_after_a_trial(process, killed)
+            code = process.returncode
+            assert code in (0, -signal.SIGKILL)
+            kills += code != 0
+    assert kills >= 3
+    assert table(killed / "trials.csv") == table(whole / "trials.csv")
+    trials = table(whole / "trials.csv")
+    assert len(trials) == 6
+    for trial in trials:
         name = f"trials/{int(trial['trial']):04d}"
         if trial["state"] == "complete":
-            assert rows(home / "killed" / name) == rows(home / "whole" / name)
-    assert table(home / "killed" / "check.csv") == table(home / "whole" / "check.csv")
+            assert rows(killed / name) == rows(whole / name) != []
+    assert table(killed / "check.csv") == table(whole / "check.csv")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray")
-def test_trials_as_tasks_of_ray_are_the_same(home, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", "local")
+def test_trials_as_tasks_of_ray_are_the_same(home, whole, monkeypatch):
+    """In a cluster of its own, which the search starts and stops."""
+    monkeypatch.setenv("PYTHONPATH", str(SOURCE))
+    monkeypatch.setenv("RAY_ADDRESS", "local")  # not a cluster that happens to run here
     monkeypatch.setenv("RAY_worker_niceness", "0")
-    words = ["tune", "small.yaml", "--space", "space.yaml", "--trials", "2", "--check", "1"]
-    finish(start_bellmax(*words, "--out", home / "here", cwd=home))
-    shutil.rmtree(home / "none", ignore_errors=True)
-    finish(start_bellmax(*words, "--out", home / "there", "--jobs", "ray", cwd=home))
-    assert table(home / "there" / "trials.csv") == table(home / "here" / "trials.csv")
+    assert main([*SEARCH, "--trials", "2", "--out", "there", "--jobs", "ray"]) == 0
+    assert table(home / "there" / "trials.csv") == table(whole / "trials.csv")[:2]
 
 
 def test_a_return_that_is_not_finite_is_a_failure(home):

@@ -146,7 +146,9 @@ def test_a_run_that_cannot_reach_its_steps_never_ends_with_0(folder, capsys, how
 @pytest.mark.slow
 def test_a_process_of_a_task_that_exits_is_restarted(folder, capsys):
     words = ["--env.name", "wires:Broken", "--env.options.how", "os._exit(0)"]
-    assert main(["train", "run.yaml", *words, "--env.timeout", "60", "--out", "run"]) == 0
+    # Few, because each start of a process takes a second.
+    words += "--env.num-envs 2 --steps 480 --evaluation-episodes 1 --env.timeout 60".split()
+    assert main(["train", "run.yaml", *words, "--out", "run"]) == 0
     assert rows(folder / "run", "train")[-1]["restarts_raised"] >= 3
     assert "its process died with exit code 0" in capsys.readouterr().out
 
