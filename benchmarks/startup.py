@@ -102,7 +102,7 @@ def main(words=None):
     parser.add_argument("--imports", action="store_true")
     parser.add_argument("--losses", action="store_true")
     parser.add_argument("--out", type=Path)
-    short = "--warmup-steps 1000 --log-every 2000"  # the first row of the log soon
+    short = "--warmup-steps 500 --log-every 1000 --agent.batch-size 8"
     arguments = parse(parser, words, repeats=1, overrides=short.split())
     trained = [arguments.preset, *arguments.overrides]
     if arguments.imports:

@@ -85,7 +85,8 @@ def distribution_floors(sample, mixture):
 
 
 def study_distributions(args: argparse.Namespace) -> None:
-    setting, seeds = distributions.Setting(updates=args.updates), range(args.mdps)
+    points = args.points or distributions.Setting().points
+    setting, seeds = distributions.Setting(updates=args.updates, points=points), range(args.mdps)
     figures = {kind: panels(2, 2) for kind in KINDS}
     for row, mixture in enumerate(MIXTURES):
         shown = distributions.methods_for(mixture)
@@ -123,7 +124,8 @@ def draw_distributions(axes, kind, mixture, curves, sample, setting):
 
 
 def study_advantage(args: argparse.Namespace) -> None:
-    settings = [advantage.Setting(actions, visits=args.visits) for actions in args.actions]
+    sizes = {"visits": args.visits, "points": args.points or advantage.Setting(2).points}
+    settings = [advantage.Setting(actions, **sizes) for actions in args.actions]
     figures = {name: panels(2, len(settings), width=4.0) for name in ("q", "gap")}
     noise, noise_axes = panels(1, len(settings), width=4.0)
     rows, floor_rows = {"q": [], "gap": []}, []
@@ -287,11 +289,13 @@ def main(words=None):
     parser.add_argument("--actions", type=int, nargs="+", default=[2, 5, 20], help=text)
     text = "MDPs on which step sizes are chosen"
     parser.add_argument("--tuning", type=int, default=10, help=text)
+    text = "of a curve, in place of each study's own number"
+    parser.add_argument("--points", type=int, choices=(10, 20, 40), help=text)
     folder = ROOT / "docs/results"
     parser.add_argument("--out", type=pathlib.Path, default=folder, help="folder of plots")
     # As many MDPs for the choice of step sizes as are shown, so that both have the same programs.
-    small = {"mdps": 2, "tuning": 2, "updates": 160, "visits": 4, "actions": [2], "out": SCRATCH}
-    args = parse(parser, words, studies=["contraction"], **small)
+    small = {"mdps": 2, "tuning": 2, "updates": 160, "visits": 4, "actions": [2], "points": 10}
+    args = parse(parser, words, studies=["contraction"], out=SCRATCH, **small)
     if unknown := sorted(set(args.studies) - set(STUDIES)):
         parser.error(f"there is no study {unknown[0]}; there are {', '.join(STUDIES)}")
     if not 2 <= args.mdps <= 100:

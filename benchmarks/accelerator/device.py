@@ -80,7 +80,7 @@ def measure_learner(work: Work) -> Iterator[Any]:
         if row["what"] == "matrix product" and row["precision"] == "default"
     }
     taken = []
-    for batch_size in (4,) if work.small else (32, 256, 1024):
+    for batch_size in (2,) if work.small else (32, 256, 1024):
         for dtype in ("float32", "bfloat16"):
             if not fits(work, taken):
                 yield f"batch {batch_size} in {dtype} did not fit"
