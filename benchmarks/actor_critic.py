@@ -54,10 +54,10 @@ class Still(NamedTuple):
         return state, TimeStep(jax.random.normal(key, (11,)), jnp.ones(()), no, no)
 
 
-def make_side(make, config, updates, width):
+def make_side(make, config, updates, width, layers):
     """Returns `go()`, which takes the given number of gradient steps."""
     env = vectorise(Still(), 1)
-    network = dataclasses.replace(config.network, hidden=(width, width))
+    network = dataclasses.replace(config.network, hidden=(width,) * layers)
     agent = make(dataclasses.replace(config, network=network), env.spec)
     replay = make_replay(
         capacity=100_000,
@@ -81,20 +81,23 @@ def make_side(make, config, updates, width):
 
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--updates", type=int, default=500, help="gradient steps in a turn")
     parser.add_argument("--width", type=int, default=256, help="of the layers, but of SBX's")
+    parser.add_argument("--layers", type=int, default=2, help="of the networks, but of SBX's")
     parser.add_argument("--sbx", metavar="PYTHON")
     parser.add_argument("--out", type=Path)
-    arguments = parse(parser, words, rounds=1, updates=50, width=8)
-    sizes = arguments.updates, arguments.width
-    sides = {name: make_side(*side, *sizes) for name, side in SIDES.items()}
+    few = {"sides": ["td3", "expectrl, auto with 4 heads"], "width": 8, "layers": 1}
+    arguments = parse(parser, words, rounds=1, updates=50, **few)
+    sizes = arguments.updates, arguments.width, arguments.layers
+    sides = {name: make_side(*SIDES[name], *sizes) for name in arguments.sides}
     peer = None
     if arguments.sbx:
         script = Path(__file__).with_name("sbx_td3.py")
         peer = Peer([arguments.sbx, script, arguments.updates])
         sides["sbx td3"] = peer.go
-    base = "sbx td3" if peer else "td3"
+    base = "sbx td3" if peer else arguments.sides[0]
     seconds = alternate(sides, arguments.rounds)
     if peer:
         peer.close()

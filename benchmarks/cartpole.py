@@ -52,7 +52,8 @@ def main(words=None):
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     parser.add_argument("overrides", nargs="*", help="after --, such as -- --steps 20000")
-    short = "--steps 2000 --warmup-steps 1000 --evaluation-episodes 2 --evaluate-every 1000"
+    short = "--steps 2000 --warmup-steps 1000 --evaluation-episodes 2 --evaluate-every 1000 "
+    short += "--agent.network.hidden 8 --agent.batch-size 8"
     arguments = parse(parser, words, seeds=1, overrides=short.split())
     rows = []
     print("| seed | command to policy (s) | return over 100 episodes | passed |")

@@ -100,7 +100,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--scale", type=float, default=None, help="weight of the bonus")
     parser.add_argument("--reward-free", action="store_true", help="the bonus alone counts")
     parser.add_argument("overrides", nargs="*", help="options of bellmax train, after --")
-    few = {"tasks": ["noisy_tv"], "agents": ["rnd"], "seeds": 2, "steps": 4000}
+    few = {"tasks": ["noisy_tv"], "agents": ["rnd"], "seeds": 2, "steps": 1280}
     arguments = parse(parser, words, runs=SCRATCH, plots=SCRATCH, **few)
     tasks: dict[str, dict[str, Path]] = {}
     for task in arguments.tasks:

@@ -135,7 +135,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--reward-free", action="store_true", help="the bonus alone counts")
     parser.add_argument("--stochastic", action="store_true", help="one right move in N slips")
     parser.add_argument("overrides", nargs="*", help="options of bellmax train, after --")
-    few = {"sizes": [10], "agents": ["count_bonus"], "seeds": 2, "steps": 4000}
+    few = {"sizes": [10], "agents": ["count_bonus"], "seeds": 2, "steps": 1280}
     arguments = parse(parser, words, runs=SCRATCH, plots=SCRATCH, **few)
     for size in arguments.sizes:
         runs = {agent: arguments.runs / f"{size}_{agent}" for agent in arguments.agents}

@@ -21,6 +21,8 @@ import numpy as np
 from arguments import parse
 from timing import table
 
+SMALL = "--agent.network.hidden 8 --agent.batch-size 8"
+
 
 def train(out: Path, cache: Path, options: list[str]) -> int:
     """Train in a process; return how many training programs it compiled."""
@@ -60,10 +62,12 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--points", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20_000)
-    args = parse(parser, words, points=2, seeds=1, steps=1_200)
+    parser.add_argument("overrides", nargs="*", help="options of bellmax train, after --")
+    few = {"points": 2, "seeds": 1, "steps": 400, "overrides": SMALL.split()}
+    args = parse(parser, words, **few)
     rates = [f"{rate:.3g}" for rate in np.geomspace(1e-5, 1e-2, args.points)]
     shared = [f"--seeds={args.seeds}", f"--steps={args.steps}", f"--log-every={args.steps}"]
-    shared += [f"--warmup-steps={args.steps // 2}"]
+    shared += [f"--warmup-steps={args.steps // 2}", *args.overrides]
     with tempfile.TemporaryDirectory() as name:
         rows = [
             measured(

@@ -57,6 +57,7 @@ NETWORKS = {
 }
 # Environment steps in a turn.
 STEPS = {"cartpole": 20_000, "hopper": 2_000, "atari": 16_384}
+SMALL = "--warmup-steps 200 --replay.capacity 2000 --agent.batch-size 8 --agent.network.hidden 8"
 
 
 def make_side(words, steps, learns=True):
@@ -98,6 +99,7 @@ def compare(task, arguments):
     steps = arguments.steps or STEPS[task]
     sides, close = {}, []
     for name, words in OURS[task].items():
+        words = " ".join([words, *arguments.overrides])
         sides[name], experiment = make_side(words, steps)
         close.append(experiment.close)
     for n in SBX_ENVS[task] if arguments.sbx else ():
@@ -132,13 +134,13 @@ def atari(arguments):
     steps = arguments.steps or STEPS["atari"]
     rows = []
     for n in arguments.envs:
-        common = f"munchausen_dqn/atari --replay.capacity 20000 --env.num-envs {n}"
+        common = f"munchausen_dqn/atari --replay.capacity {arguments.capacity} --env.num-envs {n}"
         common += f" --rollout-length {arguments.rollout}"
         bare, stop = make_bare(n, steps)
         alone = f"{n} environments alone"
         sides, close = {alone: bare}, [stop]
         for network, words in NETWORKS.items():
-            for actors in 1, 2:
+            for actors in arguments.actors:
                 words_all = f"{common}{words} --host.actors {actors}"
                 go, experiment = make_side(words_all, steps, learns=False)
                 sides[f"{n}, {network}, {actors} actor{'s' * (actors > 1)}"] = go
@@ -185,15 +187,20 @@ def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     tasks = ["cartpole", "hopper", "atari"]
     parser.add_argument("task", nargs="?", default=tasks[0], choices=tasks)
+    text = "options of bellmax train for cartpole and hopper, after --"
+    parser.add_argument("overrides", nargs="*", help=text)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, help="environment steps in a turn")
     parser.add_argument("--rollout", type=int, default=8, help="rollout_length of atari")
+    parser.add_argument("--capacity", type=int, default=20_000, help="steps in replay of atari")
     parser.add_argument("--sbx", metavar="PYTHON")
     parser.add_argument("--cleanrl", metavar="SCRIPT", type=Path)
     parser.add_argument("--cleanrl-python", metavar="PYTHON", default=sys.executable)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--envs", type=int, nargs="+", default=ATARI_ENVS, help="of atari")
-    arguments = parse(parser, words, rounds=1, steps=160, envs=[2])
+    parser.add_argument("--actors", type=int, nargs="+", default=[1, 2], help="of atari")
+    small = {"envs": [2], "actors": [2], "capacity": 2_000, "overrides": SMALL.split()}
+    arguments = parse(parser, words, rounds=1, steps=160, **small)
     configure_jax()  # as the command line does
     task = arguments.task
     rows = atari(arguments) if task == "atari" else compare(task, arguments)

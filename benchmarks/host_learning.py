@@ -127,7 +127,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--sbx", metavar="PYTHON")
     parser.add_argument("--steps", type=int, help="in place of each task's own")
     parser.add_argument("overrides", nargs="*", help="options of bellmax train, after --")
-    few = {"tasks": ["cartpole"], "seeds": 2, "steps": 4000, "overrides": SMALL.split()}
+    few = {"tasks": ["cartpole"], "seeds": 2, "steps": 1600, "overrides": SMALL.split()}
     arguments = parse(parser, words, runs=SCRATCH, plots=SCRATCH, **few)
     results: dict[str, dict] = {}
     for name in arguments.tasks:

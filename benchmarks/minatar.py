@@ -23,7 +23,8 @@ from bellmax.launch.reporting.statistics import bootstrap_interval, interquartil
 GAMES = ("asterix", "breakout", "freeway", "space_invaders")
 # The decay of epsilon is shorter than in the presets, which are for 10M steps.
 PROTOCOL = "--agent.epsilon-steps 100000"
-SMALL = "--warmup-steps 500 --evaluation-episodes 2 --evaluation-max-steps 20"
+SMALL = "--warmup-steps 500 --evaluation-episodes 2 --evaluation-max-steps 20 "
+SMALL += "--agent.network.torso mlp --agent.network.hidden 8"
 FAMILIES = {
     "quantiles": {
         "one_step": "qr_dqn_retrace --agent.trace one_step --agent.n-step 1",
@@ -100,7 +101,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--agents", nargs="+", default=AGENTS, choices=AGENTS)
     parser.add_argument("overrides", nargs="*", help="options of bellmax train, after --")
     few = {"games": ["breakout"], "families": ["advantages"], "agents": ["q_learning", "va"]}
-    few |= {"seeds": 2, "steps": 2000, "evaluate_every": 500, "overrides": SMALL.split()}
+    few |= {"seeds": 2, "steps": 1000, "evaluate_every": 500, "overrides": SMALL.split()}
     arguments = parse(parser, words, runs=SCRATCH, plots=SCRATCH, **few)
     for family in arguments.families:
         results = {}

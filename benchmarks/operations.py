@@ -60,7 +60,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("preset", nargs="?", default="byol_explore/deepsea")
     parser.add_argument("overrides", nargs="*", help="options of bellmax train, after --")
     parser.add_argument("--rollouts", type=int, default=20)
-    few = {"preset": "count_bonus/deepsea", "rollouts": 2}
+    few = {"preset": "on_policy/deepsea", "rollouts": 2}
     arguments = parse(parser, words, **few)
     config = load(arguments.preset, arguments.overrides)
     experiment = build(config)

@@ -145,7 +145,7 @@ def compare(task, prioritised, seeds, iterations, rounds):
     return row | ratios(seconds["flashbax"], seconds["bellmax"]) | {"seconds": seconds}
 
 
-def import_seconds(module, repeats=5):
+def import_seconds(module, repeats):
     """Median seconds that importing a module takes when jax is imported already."""
     lines = "import jax, time", "s = time.perf_counter()", f"import {module}"
     code = "; ".join([*lines, "print(time.perf_counter() - s)"])
@@ -160,8 +160,10 @@ def main(words=None):
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--iterations", type=int, default=2_000)
+    parser.add_argument("--imports", type=int, default=5, help="starts of Python for each import")
     parser.add_argument("--out", type=Path)
-    arguments = parse(parser, words, tasks=["cartpole"], seeds=[2], rounds=1, iterations=100)
+    small = {"tasks": ["cartpole"], "seeds": [2], "rounds": 1, "iterations": 100, "imports": 1}
+    arguments = parse(parser, words, **small)
     started = time.perf_counter()
     rows = [
         compare(task, prioritised, seeds, arguments.iterations, arguments.rounds)
@@ -170,7 +172,8 @@ def main(words=None):
         for seeds in arguments.seeds
     ]
     print(table(rows))
-    modules = {name: import_seconds(name) for name in ("flashbax", "bellmax.launch.replay.ring")}
+    imported = "flashbax", "bellmax.launch.replay.ring"
+    modules = {name: import_seconds(name, arguments.imports) for name in imported}
     for name, seconds in modules.items():
         print(f"\nimport {name}, after jax: {seconds:.2f} s")
     if arguments.out:

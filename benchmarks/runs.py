@@ -4,6 +4,7 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from arguments import make_scratch
@@ -21,9 +22,14 @@ def train(folder: Path, words: list[str]) -> None:
         words = ["resume", str(folder), "--trust"]
     print("bellmax", *words, flush=True)
     with Path(f"{folder}.log").open("w") as log:
-        bellmax = [sys.executable, "-c", PROGRAM, *words]
-        if subprocess.run(bellmax, stdout=log, stderr=log).returncode:
+        if bellmax(words, log):
             raise SystemExit(f"a run failed; the end of {folder}.log says why")
+
+
+def bellmax(words: list[str], log: TextIO) -> int:
+    """Run one command in a process of its own, which writes to the log; return its exit code."""
+    command = [sys.executable, "-c", PROGRAM, *words]
+    return subprocess.run(command, stdout=log, stderr=log).returncode
 
 
 def column(folder: Path, kind: str, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -253,7 +253,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--capacity", type=int, default=50_000, help="steps in replay")
     parser.add_argument("--fault-every", type=int, default=10_000, metavar="STEPS")
     parser.add_argument("--out", type=Path, metavar="FILE")
-    few = {"minutes": 0.3, "kill_every": 6, "sample_every": 0.2, "leak": float("inf")}
+    few = {"minutes": 0.1, "kill_every": 2, "sample_every": 0.2, "leak": float("inf")}
     options = parse(parser, words, capacity=400, fault_every=1000, **few)
     os.environ["JAX_PLATFORMS"] = "cpu"
     with tempfile.TemporaryDirectory() as folder:

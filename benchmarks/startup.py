@@ -3,7 +3,7 @@
 Runs `bellmax train` as a user would, in processes of its own, and reads the time that the program
 prints; "wall" is measured from outside, until that line appears.
 
-    python benchmarks/startup.py [--preset dqn/cartpole] [--repeats 5] [--out startup.json]
+    python benchmarks/startup.py [--preset dqn/cartpole] [--repeats 5] [-- OPTIONS ...]
     python benchmarks/startup.py --imports          the slowest imports of one start
     python benchmarks/startup.py --losses           bellmax.losses on top of jax, chex and rlax
 """
@@ -26,10 +26,11 @@ COMPILED = re.compile(r"compiled in ([\d.]+) s")
 PROGRAM = "import sys; from bellmax.launch.cli import main; sys.exit(main())"
 
 
-def start(preset, cache, *flags):
+def start(words, cache, *flags):
     """One start: seconds to the first gradient step as printed, measured outside, and compiling."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, *flags, "-c", PROGRAM, "train", preset, "--out", f"{folder}/run"]
+        train = ["train", *words, "--out", f"{folder}/run"]
+        command = [sys.executable, *flags, "-c", PROGRAM, *train]
         env = {**os.environ, "BELLMAX_CACHE": str(cache)}
         started = time.perf_counter()
         pipe, errors = subprocess.PIPE, Path(folder, "errors")  # a file: a full pipe would block
@@ -48,27 +49,27 @@ def start(preset, cache, *flags):
             process.kill()
         errors = errors.read_text()
         if not found or not compiled:
-            raise SystemExit(f"{preset} made no gradient step:\n{''.join(lines)}{errors}")
+            raise SystemExit(f"{words[0]} made no gradient step:\n{''.join(lines)}{errors}")
         seconds = {"printed": float(found[1]), "wall": wall, "compile": float(compiled[1])}
         return seconds | {"stderr": errors}
 
 
-def measure(preset, repeats):
+def measure(words, repeats):
     """cold and warm -> what -> seconds of each repeat; the two take turns."""
     rows = {state: {"printed": [], "wall": [], "compile": []} for state in ("cold", "warm")}
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as cache:
             for state in ("cold", "warm"):
-                once = start(preset, cache)
+                once = start(words, cache)
                 for name, values in rows[state].items():
                     values.append(once[name])
     return rows
 
 
-def imports(preset, count=25):
+def imports(words, count=25):
     """The slowest modules by cumulative import time, as `python -X importtime` has them."""
     with tempfile.TemporaryDirectory() as cache:
-        lines = start(preset, cache, "-X", "importtime")["stderr"].splitlines()
+        lines = start(words, cache, "-X", "importtime")["stderr"].splitlines()
     rows = []
     for line in lines:
         parts = line.removeprefix("import time:").split("|")
@@ -96,18 +97,21 @@ def losses(repeats):
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="dqn/cartpole")
+    parser.add_argument("overrides", nargs="*", help="options of bellmax train, after --")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--imports", action="store_true")
     parser.add_argument("--losses", action="store_true")
     parser.add_argument("--out", type=Path)
-    arguments = parse(parser, words, repeats=1)
+    short = "--warmup-steps 500 --log-every 1000 --agent.batch-size 8"
+    arguments = parse(parser, words, repeats=1, overrides=short.split())
+    trained = [arguments.preset, *arguments.overrides]
     if arguments.imports:
-        imports(arguments.preset)
+        imports(trained)
         return
     if arguments.losses:
         losses(arguments.repeats)
         return
-    rows = measure(arguments.preset, arguments.repeats)
+    rows = measure(trained, arguments.repeats)
     print("| cache | first gradient step, printed (s) | wall (s) | trace and compile (s) |")
     print("| --- | --- | --- | --- |")
     for state, values in rows.items():

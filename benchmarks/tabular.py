@@ -31,15 +31,22 @@ from timing import table
 from bellmax.launch.reporting.plot import COLOURS
 
 ROOT = pathlib.Path(__file__).parents[1]
-TUNING = range(100, 110)
+FIRST_TUNING = 100  # the seed of the first MDP of those on which step sizes are chosen
 MIXTURES = {0.5: "off-policy, e = 0.5", 0.0: "on-policy, e = 0"}
 KINDS = ("stream", "fresh")
 METRICS = {"q": "RMSE of Q", "gap": "RMSE of action gaps"}
 
 
-def learn_distributions(setting, seeds, mixture, kind, sample, tuning):
-    """method -> (curve at the equal step size, curve at its best), and prints the table."""
-    tuning_windows = distributions.draw_windows(setting, tuning.problems, TUNING, kind)
+def tuning_seeds(args: argparse.Namespace) -> range:
+    return range(FIRST_TUNING, FIRST_TUNING + args.tuning)
+
+
+def learn_distributions(setting, seeds, mixture, kind, sample, tuning, chosen_on):
+    """method -> (curve at the equal step size, curve at its best), and prints the table.
+
+    chosen_on: the seeds of `tuning`.
+    """
+    tuning_windows = distributions.draw_windows(setting, tuning.problems, chosen_on, kind)
     windows = distributions.draw_windows(setting, sample.problems, seeds, kind)
     curves, rows, base = {}, [], None
     for method in distributions.methods_for(mixture):
@@ -78,15 +85,17 @@ def distribution_floors(sample, mixture):
 
 
 def study_distributions(args: argparse.Namespace) -> None:
-    setting, seeds = distributions.Setting(updates=args.updates), range(args.mdps)
+    points = args.points or distributions.Setting().points
+    setting, seeds = distributions.Setting(updates=args.updates, points=points), range(args.mdps)
     figures = {kind: panels(2, 2) for kind in KINDS}
     for row, mixture in enumerate(MIXTURES):
         shown = distributions.methods_for(mixture)
-        tuning = distributions.make_sample(setting, TUNING, mixture)
+        tuning = distributions.make_sample(setting, tuning_seeds(args), mixture)
         sample = distributions.make_sample(setting, seeds, mixture, shown)
         distribution_floors(sample, mixture)
         for kind in KINDS:
-            curves = learn_distributions(setting, seeds, mixture, kind, sample, tuning)
+            where = setting, seeds, mixture, kind, sample, tuning
+            curves = learn_distributions(*where, tuning_seeds(args))
             draw_distributions(figures[kind][1][row], kind, mixture, curves, sample, setting)
     for kind, name in (("stream", "tabular_distributions"), ("fresh", "tabular_windows")):
         legend(figures[kind][0], figures[kind][1][0, 0], 4)
@@ -115,13 +124,14 @@ def draw_distributions(axes, kind, mixture, curves, sample, setting):
 
 
 def study_advantage(args: argparse.Namespace) -> None:
-    settings = [advantage.Setting(actions, visits=args.visits) for actions in (2, 5, 20)]
-    figures = {name: panels(2, 3, width=4.0) for name in ("q", "gap")}
-    noise, noise_axes = panels(1, 3, width=4.0)
+    sizes = {"visits": args.visits, "points": args.points or advantage.Setting(2).points}
+    settings = [advantage.Setting(actions, **sizes) for actions in args.actions]
+    figures = {name: panels(2, len(settings), width=4.0) for name in ("q", "gap")}
+    noise, noise_axes = panels(1, len(settings), width=4.0)
     rows, floor_rows = {"q": [], "gap": []}, []
     for row, kind in enumerate(advantage.BEHAVIOURS):
         for column, setting in enumerate(settings):
-            tuning = advantage.make_sample(setting, TUNING, kind)
+            tuning = advantage.make_sample(setting, tuning_seeds(args), kind)
             sample = advantage.make_sample(setting, range(args.mdps), kind)
             curves = learn_advantage(setting, sample, tuning)
             for name, (_, axes) in figures.items():
@@ -275,16 +285,25 @@ def main(words=None):
         "--updates", type=int, default=10_000, help="of a run of distributions, a multiple of 80"
     )
     parser.add_argument("--visits", type=int, default=200, help="of each state and action")
+    text = "numbers of actions of advantage"
+    parser.add_argument("--actions", type=int, nargs="+", default=[2, 5, 20], help=text)
+    text = "MDPs on which step sizes are chosen"
+    parser.add_argument("--tuning", type=int, default=10, help=text)
+    text = "of a curve, in place of each study's own number"
+    parser.add_argument("--points", type=int, choices=(10, 20, 40), help=text)
     folder = ROOT / "docs/results"
     parser.add_argument("--out", type=pathlib.Path, default=folder, help="folder of plots")
-    small = {"mdps": 2, "updates": 160, "visits": 4, "out": SCRATCH}
-    args = parse(parser, words, studies=["contraction"], **small)
+    # As many MDPs for the choice of step sizes as are shown, so that both have the same programs.
+    small = {"mdps": 2, "tuning": 2, "updates": 160, "visits": 4, "actions": [2], "points": 10}
+    args = parse(parser, words, studies=["contraction"], out=SCRATCH, **small)
     if unknown := sorted(set(args.studies) - set(STUDIES)):
         parser.error(f"there is no study {unknown[0]}; there are {', '.join(STUDIES)}")
     if not 2 <= args.mdps <= 100:
         parser.error(f"--mdps must be in [2, 100], got {args.mdps}; later seeds are for tuning")
     if args.updates < 80 or args.updates % 80:
         parser.error(f"--updates must be a multiple of 80, got {args.updates}")
+    if args.tuning < 1:
+        parser.error(f"--tuning must be at least 1, got {args.tuning}")
     if args.visits < 1:
         parser.error(f"--visits must be at least 1, got {args.visits}")
     for name in args.studies or STUDIES:

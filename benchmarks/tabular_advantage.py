@@ -66,10 +66,14 @@ def make_sample(setting: Setting, seeds, kind: str) -> Sample:
         problems.append(Problem(mdp.p, mdp.r, mu, mu))
         optimum.append(value_iteration(mdp.p, mdp.r, setting.gamma))
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32) + 20_000)
-    walk = jax.vmap(lambda key, problem: stream(key, problem, setting.interactions, 1))
-    windows = jax.jit(walk)(keys, stack(problems))
+    windows = _walks(keys, stack(problems), interactions=setting.interactions)
     walked = [jnp.concatenate([x[:, :1, 0], x[:, :, 1]], axis=1) for x in windows]
     return Sample(stack(problems), jnp.asarray(np.stack(optimum), jnp.float32), *walked)
+
+
+@functools.partial(jax.jit, static_argnames="interactions")
+def _walks(keys, problems, *, interactions):
+    return jax.vmap(lambda key, problem: stream(key, problem, interactions, 1))(keys, problems)
 
 
 def q_values(method: str, tables: losses.VATables, mu: jax.Array) -> jax.Array:

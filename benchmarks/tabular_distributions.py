@@ -133,11 +133,14 @@ def learn(problems, laws, windows, step_size, *, method, setting):
 
 def draw_windows(setting: Setting, problems: Problem, seeds, kind: str) -> Windows:
     """Windows [M, updates, 6] of every MDP: `stream` or `fresh`; methods see the same ones."""
-    draw = {"stream": stream, "fresh": fresh}[kind]
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32) + 10_000)
-    return jax.jit(jax.vmap(lambda key, problem: draw(key, problem, setting.updates, 5)))(
-        keys, problems
-    )
+    return _draw_windows(keys, problems, kind=kind, updates=setting.updates)
+
+
+@functools.partial(jax.jit, static_argnames=("kind", "updates"))
+def _draw_windows(keys, problems, *, kind, updates):
+    draw = {"stream": stream, "fresh": fresh}[kind]
+    return jax.vmap(lambda key, problem: draw(key, problem, updates, 5))(keys, problems)
 
 
 def interactions(kind: str, method: Method, updates):

@@ -1,7 +1,9 @@
 """benchmarks/accelerator: limits, the page, and a run of which no section can stop the others."""
 
 import json
+import os
 import time
+from unittest import mock
 
 import pytest
 from benchmarks.accelerator import plan, programs
@@ -39,10 +41,11 @@ def test_a_section_gets_its_limit_or_what_is_left_or_is_not_started():
 
 def test_every_section_is_a_function_and_every_program_a_preset():
     presets = list_presets()
-    sizes = plan.grid(small=False)
+    sizes, small = plan.grid(small=False), plan.grid(small=True)
     assert len(sizes) == len(set(sizes)) == len(plan.PRESETS) * len(plan.SIZES)
-    names = {*plan.COMPILED, *plan.SMALL_COMPILED, *(size.preset for size in sizes)}
+    names = {*plan.COMPILED, *plan.SMALL_COMPILED, *(size.preset for size in [*sizes, *small])}
     assert names <= set(presets)
+    assert {*plan.SMALL_PRESETS} - {*plan.SMALL_COMPILED} == {"dqn/cartpole"}  # the one to compile
     assert {seeds for _, seeds, _ in sizes} == {1, 16, 64, 256, 1024}
     # No preset is at its second size before all are at their first.
     assert {size.preset for size in sizes[: len(plan.PRESETS)]} == set(plan.PRESETS)
@@ -166,6 +169,7 @@ def test_presets_whose_extra_is_missing_and_programs_that_fail_are_named(monkeyp
 
 
 @pytest.mark.slow
+@mock.patch.dict(os.environ)  # the script sets flags of XLA for the process that measures
 def test_a_small_run_goes_through_every_section_in_three_minutes(tmp_path):
     started = time.monotonic()
     main(["--small", "--out", str(tmp_path)])

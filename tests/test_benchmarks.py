@@ -1,32 +1,39 @@
 """Every script of benchmarks/ and examples/ says what it takes, and runs with --small."""
 
+import contextlib
 import importlib.util
 import io
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from unittest import mock
 
 import arguments
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import runs
 import timing
 
+from bellmax.launch.cli import main as bellmax
 from helpers.compiling import compiles_soon
 
 ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
 FILES = [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("examples/**/*.py")]
 SCRIPTS = sorted(p for p in FILES if '__name__ == "__main__"' in p.read_text())
-# What a small run must print, of those that take a few seconds and run in this process.
+# What a small run must print, of those that take a few seconds.
 FAST = {
     "collect_wheels": r"pip wheel .*brax.*\n[\s\S]*pip install --no-index --find-links wheels",
     "quantile": r"\| 11 \| 33 \|.*\d",
     "dqn_single_file": r"greedy return over 100 episodes: \d",
 }
-# The same of the others, which run in processes of their own.
+# The same of those that take longer.
 SLOW = {
     "actor_critic": r"\| expectrl, auto with 4 heads \| [\d,.]+ \|",
     "cartpole": r"[01] of 1 seeds reach 475",
@@ -36,7 +43,7 @@ SLOW = {
     "frontier": r"\| bond \| the policy \|",
     "grid": r"\| each \| 2 \| 2 \| [\d.]+ \|",
     "host": r"\| bellmax, 1 environment \| [\d,.]+ \|",
-    "host_learning": r"\| CartPole-v1 \| munchausen_dqn \| 4,000 \| \d+, \d+ \|",
+    "host_learning": r"\| CartPole-v1 \| munchausen_dqn \| 1,600 \| \d+, \d+ \|",
     "implicit_quantile": r"\| bellmax \| [\d.]+ \| [\d.]+ \|",
     "losses": r"\| q_learning \|.*\d",
     "minatar": r"\| `va` \| [\d.]+ \[",
@@ -52,6 +59,13 @@ SLOW = {
     "train": r"dpo seed 2: reward [\d.]+",
     "windows": r"\| run \| [\d.]+ \[",
 }
+# Small runs take place in this process, because importing jax in another one takes most of the time
+# of many. These run in a process, as a user starts them: soak ends itself by a signal, and host
+# changes jax's settings as the command does.
+ALONE = ("host", "soak")
+# Those whose runs are trained in processes of their own too; other scripts train with the same
+# function, and their runs take place in this process.
+TRAINED_ALONE = ("windows",)
 # Those that need another project: the module, and what a small run prints with it.
 PEERS = {
     "aot": ("libtpu", r"\| munchausen_dqn|\| dqn/cartpole"),
@@ -64,12 +78,24 @@ PEERS = {
 
 
 @pytest.fixture(autouse=True)
-def as_for_users(monkeypatch, tmp_path):
-    """In an empty folder, with imports from the script's own, as Python has it for a script."""
+def as_for_users(monkeypatch, tmp_path, tmp_path_factory):
+    """In an empty folder, with imports from the script's own, as Python has it for a script.
+
+    What a script changes is put back; child processes have the import path and compile quickly.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", io.StringIO("go\n"))
-    with jax.numpy_rank_promotion("allow"), compiles_soon():
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("scratch")))
+    monkeypatch.setattr("bellmax.launch.distributed.devices.configure_jax", lambda **_: None)
+    known = set(sys.modules)
+    with mock.patch.dict(os.environ), jax.numpy_rank_promotion("allow"), compiles_soon():
+        os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling takes the time
         yield
+    for name in sys.modules.keys() - known:  # examples are no package, and their names are common
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(EXAMPLES)):
+            del sys.modules[name]
 
 
 def load(path, monkeypatch):
@@ -88,12 +114,23 @@ def by_stem(path):
     return path.stem
 
 
-def run_small(path, *words):
-    """The output of a script as a user starts it; it must leave nothing in the current folder."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling takes the time
-    command = [sys.executable, str(path), "--small", *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+def train_here(words, log):
+    """`runs.bellmax` in this process."""
+    with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        return bellmax(words)
+
+
+def run_here(path, monkeypatch, capsys, *words):
+    """The output of a script in this process; it must leave nothing in the current folder."""
+    load(path, monkeypatch).main(["--small", *words])
+    assert not list(Path.cwd().iterdir())
+    return capsys.readouterr().out
+
+
+def run_alone(path):
+    """The same of a script in a process, as a user starts it."""
+    command = [sys.executable, str(path), "--small"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not list(Path.cwd().iterdir())
     return done.stdout
@@ -113,16 +150,25 @@ def test_help_names_the_small_run(path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("path", named(FAST), ids=by_stem)
-def test_a_small_run(path, monkeypatch, capsys, tmp_path):
-    load(path, monkeypatch).main(["--small"])
-    assert re.search(FAST[path.stem], capsys.readouterr().out)
-    assert not list(tmp_path.iterdir())
+def test_a_small_run(path, monkeypatch, capsys):
+    assert re.search(FAST[path.stem], run_here(path, monkeypatch, capsys))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", named(SLOW), ids=by_stem)
+@pytest.mark.filterwarnings("ignore:Rlax categorical_cross_entropy:PendingDeprecationWarning")
+@pytest.mark.filterwarnings("ignore:invalid value encountered in divide")  # returns are 0
+@pytest.mark.filterwarnings("ignore:The BCa confidence interval cannot be calculated")
+@pytest.mark.parametrize("path", named(set(SLOW) - set(ALONE)), ids=by_stem)
+def test_a_longer_small_run(path, monkeypatch, capsys):
+    if path.stem not in TRAINED_ALONE:
+        monkeypatch.setattr(runs, "bellmax", train_here)
+    assert re.search(SLOW[path.stem], run_here(path, monkeypatch, capsys))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", named(ALONE), ids=by_stem)
 def test_a_small_run_of_a_process(path):
-    assert re.search(SLOW[path.stem], run_small(path))
+    assert re.search(SLOW[path.stem], run_alone(path))
 
 
 @pytest.mark.slow
@@ -138,8 +184,20 @@ def test_a_small_run_of_a_process(path):
         ("tabular", ["advantage", "distributions"], r"### fresh windows"),
     ],
 )
-def test_the_other_modes_of_a_script_are_small_too(name, words, found):
-    assert re.search(found, run_small(ROOT / f"benchmarks/{name}.py", *words))
+def test_the_other_modes_of_a_script_are_small_too(name, words, found, monkeypatch, capsys):
+    path = ROOT / f"benchmarks/{name}.py"
+    assert re.search(found, run_here(path, monkeypatch, capsys, *words))
+
+
+@pytest.mark.slow
+def test_checkpoints_of_a_preset_are_measured_too(monkeypatch, capsys, tmp_path_factory):
+    """What the script starts a process for, with the state of a preset."""
+    script = load(ROOT / "benchmarks/checkpoints.py", monkeypatch)
+    folder = tmp_path_factory.mktemp("checkpoints") / "states"
+    for what in ("save", "restore", "policy"):
+        script.main(["--one", "cartpole", what, "--folder", str(folder)])
+        row = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert row["disk"] > 0 and row["seconds"] > 0, what
 
 
 @pytest.mark.parametrize("path", named(PEERS), ids=by_stem)

@@ -17,6 +17,7 @@ from benchmarks.claims.plan import make_plan
 from bellmax.envs import DeepSea, TwoStateChain, value_iteration
 from bellmax.launch.config.run_config import load
 from bellmax.launch.training.experiment import build
+from helpers.compiling import compiles_soon
 
 WORDS = (
     "--env.name bellmax/TwoStateChain --env.num-envs 2 --steps 240 --warmup-steps 40 "
@@ -25,6 +26,13 @@ WORDS = (
 ).split()
 TRIALS = {"learning_rate": np.array([0.01, 0.1]), "target_rate": np.array([0.1, 0.5])}
 SEEDS = [3, 4]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly():
+    """Programs are compiled quickly, because that takes longer than they run."""
+    with compiles_soon():
+        yield
 
 
 @pytest.fixture(scope="module")

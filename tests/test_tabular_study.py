@@ -10,11 +10,19 @@ import tabular_distributions as distributions
 import tabular_problems as problems
 
 from bellmax.envs import policy_evaluation
+from helpers.compiling import compiles_soon
 
 GAMMA = 0.9
 SEEDS = range(200, 204)
 SETTING = distributions.Setting(states=4, actions=2, updates=2000, points=10)
 RULES = {method.name: method for method in distributions.METHODS}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly():
+    """Programs are compiled quickly, because that takes longer than they run."""
+    with compiles_soon():
+        yield
 
 
 def problem(mixture, seed=200):

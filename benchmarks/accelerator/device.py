@@ -11,20 +11,23 @@ from benchmarks.accelerator.work import Work, fits, sentence
 from timing import settle
 
 KEY = jax.random.key(0)
+TURN, SMALL_TURN = 0.5, 0.1  # seconds of two rows of calls
 
 
 def measure_device(work: Work) -> Iterator[Any]:
     """Versions, and the peaks of a matrix product and of a copy."""
     device = jax.devices()[0]
     yield "facts", facts(device)
-    n = 512 if work.small else 8192
+    n, turn = (512, SMALL_TURN) if work.small else (8192, TURN)
     products = [("float32", "default"), ("float32", "highest"), ("bfloat16", "default")]
     for dtype, precision in products:
-        seconds = per_call(lambda x, p=precision: jnp.matmul(x, x, precision=p), (n, n), dtype)
+        seconds = per_call(
+            lambda x, p=precision: jnp.matmul(x, x, precision=p), (n, n), dtype, turn
+        )
         row = {"what": "matrix product", "dtype": dtype, "precision": precision, "n": n}
         yield row | {"TFLOP/s": 2 * n**3 / seconds / 1e12}
     size = 2**22 if work.small else 2**28
-    seconds = per_call(lambda x: x + 1, (size,), "float32")
+    seconds = per_call(lambda x: x + 1, (size,), "float32", turn)
     yield {"what": "copy", "dtype": "float32", "n": size, "GB/s": 8 * size / seconds / 1e9}
 
 
@@ -44,15 +47,18 @@ def facts(device: Any) -> dict[str, Any]:
     }
 
 
-def per_call(function: Callable, shape: tuple[int, ...], dtype: str) -> float:
+def per_call(function: Callable, shape: tuple[int, ...], dtype: str, turn: float) -> float:
     """Seconds of a call on normal numbers; calls are queued, so that their start costs nothing."""
     x = jax.random.normal(KEY, shape, jnp.float32).astype(dtype)
     compiled = jax.jit(function).lower(x).compile()
-    return repeat(lambda: compiled(x))
+    return repeat(lambda: compiled(x), turn)
 
 
-def repeat(go: Callable[[], Any], seconds: float = 0.5) -> float:
-    """Seconds of a call of `go`, the mean over the fastest of three rows of queued calls."""
+def repeat(go: Callable[[], Any], turn: float) -> float:
+    """Seconds of a call of `go`, the mean over the fastest of three rows of queued calls.
+
+    A row takes half of `turn` seconds.
+    """
     jax.block_until_ready(go())
     calls, best = 1, float("inf")
     for _ in range(3):
@@ -62,7 +68,7 @@ def repeat(go: Callable[[], Any], seconds: float = 0.5) -> float:
         jax.block_until_ready(result)
         each = (time.perf_counter() - started) / calls
         best = min(best, each) if calls > 1 else each
-        calls = max(2, min(1000, int(seconds / 2 / each)))
+        calls = max(2, min(1000, int(turn / 2 / each)))
     return best
 
 
@@ -74,7 +80,7 @@ def measure_learner(work: Work) -> Iterator[Any]:
         if row["what"] == "matrix product" and row["precision"] == "default"
     }
     taken = []
-    for batch_size in (4,) if work.small else (32, 256, 1024):
+    for batch_size in (2,) if work.small else (32, 256, 1024):
         for dtype in ("float32", "bfloat16"):
             if not fits(work, taken):
                 yield f"batch {batch_size} in {dtype} did not fit"
@@ -82,14 +88,15 @@ def measure_learner(work: Work) -> Iterator[Any]:
             started = time.monotonic()
             row = {"batch": batch_size, "dtype": dtype}
             try:
-                row |= _learner_row(batch_size, dtype, peaks.get(dtype))
+                turn = SMALL_TURN if work.small else TURN
+                row |= _learner_row(batch_size, dtype, peaks.get(dtype), turn)
             except Exception as error:  # such as memory: smaller ones are measured
                 row["failed"] = sentence(error)
             yield row
             taken.append(time.monotonic() - started)
 
 
-def _learner_row(batch_size: int, dtype: str, peak: float | None) -> dict[str, Any]:
+def _learner_row(batch_size: int, dtype: str, peak: float | None, turn: float) -> dict[str, Any]:
     from atari_shapes import make_agent, make_batch
 
     agent = make_agent(18, {"trace": "one_step"}, dtype=dtype, batch_size=batch_size)
@@ -104,7 +111,7 @@ def _learner_row(batch_size: int, dtype: str, peak: float | None) -> dict[str, A
         held[0], output = compiled(held[0], batch, KEY)
         return output
 
-    seconds = repeat(go)
+    seconds = repeat(go, turn)
     row = {"ms": 1e3 * seconds, "gradient steps/s": 1 / seconds, "GFLOP": flops / 1e9}
     row["TFLOP/s"] = flops / seconds / 1e12
     return row | ({"share of peak": row["TFLOP/s"] / peak} if peak else {})

@@ -73,7 +73,7 @@ class Learner:
 def measure_learning(work: Work) -> Iterator[Any]:
     """Games one after the other, for as long as there is time."""
     seeds = 2 if work.small else _seeds(work.rows.get("rates", []))
-    steps, every = (4_000, 1_000) if work.small else (STEPS, EVERY)
+    steps, every = (2_000, 1_000) if work.small else (STEPS, EVERY)
     for game in ("cartpole",) if work.small else GAMES:
         if work.left() < 5:
             yield f"`{game}` did not fit"

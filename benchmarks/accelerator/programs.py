@@ -177,7 +177,7 @@ def measure_peers(work: Work) -> Iterator[Any]:
         rejax = None
         yield "rejax was passed over: it needs a process of its own, and a TPU serves one process"
     quiet_peer()
-    updates, rounds, taken = (200, 3, []) if work.small else (2_000, 5, [])
+    updates, rounds, taken = (50, 2, []) if work.small else (2_000, 5, [])
     for seeds in (1,) if work.small else (1, 64, 16):
         if not fits(work, taken):
             yield f"{seeds} seeds did not fit"

@@ -92,13 +92,14 @@ def table(results):
 
 
 def draw(results, out):
-    import matplotlib
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4.5), sharex=True)
-    colours = plt.get_cmap("tab20").colors
+    figure = Figure(figsize=(15, 4.5))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 3, sharex=True)
+    colours = colormaps["tab20"].colors
     best = results["best possible"]
     groups = GPO, [name for name in BETAS if name not in GPO]
     for column, names in enumerate(groups):
@@ -137,7 +138,8 @@ def write(out, small):
     sizes = (2, 2) if small else (SEEDS, STEPS)
     file = out.with_suffix(".json")
     results = json.loads(file.read_text()) if file.exists() else {}
-    problem = make_problem(sizes_of(small))
+    # Without layers of attention, because compiling takes most of a small run.
+    problem = make_problem(sizes_of(small)._replace(layers=0) if small else sizes_of(small))
     rewards, kls = best_possible(problem, np.geomspace(0.01, 2.0, 300))
     results["best possible"] = {"reward": rewards.tolist(), "kl": kls.tolist()}
     for names in PROGRAMS:

@@ -35,6 +35,7 @@ class Sizes(NamedTuple):
     length: int = 6
     width: int = 16
     pretraining: int = 400
+    layers: int = 2
 
 
 class Transformer(nn.Module):
@@ -44,12 +45,12 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(self, tokens):
-        vocabulary, length, width, _ = self.sizes
+        vocabulary, length, width, _, layers = self.sizes
         start = jnp.full(1, vocabulary)
         x = nn.Embed(vocabulary + 1, width)(jnp.concatenate([start, tokens[:-1]]))
         x = x + nn.Embed(length, width)(jnp.arange(length))
         mask = nn.make_causal_mask(jnp.zeros(length))
-        for _ in range(2):
+        for _ in range(layers):
             x = x + nn.MultiHeadDotProductAttention(num_heads=2)(nn.LayerNorm()(x), mask=mask)
             x = x + nn.Dense(width)(nn.gelu(nn.Dense(2 * width)(nn.LayerNorm()(x))))
         return nn.Dense(vocabulary)(nn.LayerNorm()(x))
