@@ -108,6 +108,8 @@ COMPILED = (
 # Those whose programs compile fast on a CPU.
 SMALL_COMPILED = (
     "munchausen_dqn/cartpole",
+    "va_learning/cartpole",
+    "qr_dqn_retrace/cartpole",
     "byol_explore/deepsea",
     "expectrl/pendulum",
 )
@@ -120,6 +122,7 @@ PRESETS = (
 # All but the first are among SMALL_COMPILED, so that they are compiled once.
 SMALL_PRESETS = (
     "dqn/cartpole",
+    "munchausen_dqn/cartpole",
     "byol_explore/deepsea",
     "expectrl/pendulum",
 )
