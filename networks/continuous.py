@@ -120,7 +120,7 @@ def make_critics(
 ) -> Network:
     """C critics: apply(params, observations [B, ...], actions [B, D]) -> values [B, C, K].
 
-    Parameters have a leading [C].
+    Parameters have a leading [C]. Gradients are of reverse mode: `jax.grad`, not `jax.jvp`.
     """
     check_arrays(observation, "a critic")
     read = reader_of(observation)
