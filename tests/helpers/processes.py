@@ -16,6 +16,8 @@ import psutil
 TESTS = Path(__file__).parents[1]
 SOURCE = TESTS.parent / "src"
 PROGRAM = "import sys; from bellmax.launch.cli import main; sys.exit(main())"
+# A shell without job control starts background jobs with Ctrl-C ignored; children inherit that.
+HEED_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 HANG_SECONDS = 300  # an upper bound that only guards against hangs
 
 

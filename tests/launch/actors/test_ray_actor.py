@@ -29,7 +29,7 @@ from bellmax.launch.training.experiment import build
 from helpers import runs
 from helpers.host_runners import stored
 from helpers.host_tasks import CountingBatch
-from helpers.processes import environment, start_python, wait_until
+from helpers.processes import HANG_SECONDS, environment, start_python, wait_until
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("grpc")
@@ -124,8 +124,10 @@ def wait_for_a_client(address, log):
     join = f"import ray; ray.init({address!r}, log_to_driver=False)"
     for failures in range(5):
         process = start_python("-c", join, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + HANG_SECONDS
         while process.poll() is None:
-            if log.read_text().count("SpecificServer startup failed") > failures:
+            died = log.read_text().count("SpecificServer startup failed") > failures
+            if died or time.monotonic() > until:
                 process.kill()
             time.sleep(0.05)
         if process.returncode == 0:

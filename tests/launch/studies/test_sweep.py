@@ -14,7 +14,7 @@ import yaml
 from bellmax.launch.cli import main
 from bellmax.launch.distributed.ray_cluster import connected
 from helpers.faults import signal_when
-from helpers.processes import SOURCE
+from helpers.processes import HEED_CTRL_C, SOURCE, finish, start_bellmax, wait_until
 from helpers.runs import contents, rows
 from helpers.small import SMALL
 
@@ -217,21 +217,30 @@ needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="
 
 @needs_ray
 @pytest.mark.slow
-def test_tasks_of_ray_are_the_same_runs_and_a_signal_reaches_them(home, tmp_path, capsys):
-    """In one cluster, which this process has joined."""
-    out, stopped = tmp_path / "ray", tmp_path / "stopped"
+def test_tasks_of_ray_are_the_same_runs(home, tmp_path, capsys):
+    """In a cluster that this process has joined."""
+    out = tmp_path / "ray"
     with connected("ray", 2):
         assert main(["sweep", "small.yaml", "--out", str(out), *SEEDS, "--jobs", "ray"]) == 0
-        assert "[2/2] seed=1: evaluation return" in capsys.readouterr().out
-        words = ["sweep", "host.yaml", "--out", str(stopped), "--jobs", "ray", "--seed", "0"]
-        with signal_when(lambda: are_under_way(stopped / "run.log"), signal.SIGINT):
-            assert main(words) == 130
+    assert "[2/2] seed=1: evaluation return" in capsys.readouterr().out
     for seed in "01":
         assert rows(out / f"seed={seed}") == rows(home / "done" / f"seed={seed}")
     assert results(out) == results(home / "done")
-    assert "bellmax: interrupted; 0 of 1 runs" in capsys.readouterr().err
-    assert "stopped; checkpoint" in (stopped / "run.log").read_text()
-    assert processes_of(stopped) == []
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_signal_reaches_the_runs_of_ray(home, tmp_path):
+    """In a cluster that the sweep starts for itself."""
+    out = tmp_path / "stopped"
+    words = ["sweep", "host.yaml", "--out", out, "--jobs", "ray", "--seed", "0"]
+    process = start_bellmax(*words, cwd=home, prepare=HEED_CTRL_C)
+    wait_until(lambda: are_under_way(out / "run.log"), process)
+    process.send_signal(signal.SIGINT)
+    _, err = finish(process, 130)
+    assert "bellmax: interrupted; 0 of 1 runs" in err
+    assert "stopped; checkpoint" in (out / "run.log").read_text()
+    assert processes_of(out) == []
 
 
 def test_missing_ray_is_explained(home, capsys, monkeypatch):
