@@ -91,7 +91,10 @@ def as_for_users(monkeypatch, tmp_path, tmp_path_factory):
     known = set(sys.modules)
     with mock.patch.dict(os.environ), jax.numpy_rank_promotion("allow"), compiles_soon():
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling takes the time
+        # Compiling takes the time; XLA's older code generator does it faster.
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] = flags.strip()
         yield
     for name in sys.modules.keys() - known:  # examples are no package, and their names are common
         if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(EXAMPLES)):
