@@ -20,7 +20,7 @@ import pytest
 import runs
 import timing
 
-from bellmax.launch.cli import main as bellmax
+from bellmax.launch.cli import main
 from helpers.compiling import compiles_soon
 
 ROOT = Path(__file__).parents[1]
@@ -60,9 +60,8 @@ SLOW = {
     "windows": r"\| run \| [\d.]+ \[",
 }
 # Small runs take place in this process, because importing jax in another one takes most of the time
-# of many. These run in a process, as a user starts them: soak ends itself by a signal, and host
-# changes jax's settings as the command does.
-ALONE = ("host", "soak")
+# of many. This one runs in a process, as a user starts it, because it ends itself by a signal.
+ALONE = ("soak",)
 # Those whose runs are trained in processes of their own too; other scripts train with the same
 # function, and their runs take place in this process.
 TRAINED_ALONE = ("windows",)
@@ -75,6 +74,9 @@ PEERS = {
     "sbx_learning": ("sbx", r"400 \d"),
     "sbx_td3": ("sbx", "done"),
 }
+
+# Of scripts that import rlax, which sets this off in its own imports.
+pytestmark = pytest.mark.filterwarnings("ignore:jax.core.pytype_aval_mappings is deprecated")
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +122,7 @@ def by_stem(path):
 def train_here(words, log):
     """`runs.bellmax` in this process."""
     with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        return bellmax(words)
+        return main(words)
 
 
 def run_here(path, monkeypatch, capsys, *words):

@@ -106,11 +106,7 @@ COMPILED = (
     "expectrl/brax_hopper",
 )
 # Those whose programs compile fast on a CPU.
-SMALL_COMPILED = (
-    "munchausen_dqn/cartpole",
-    "byol_explore/deepsea",
-    "expectrl/pendulum",
-)
+SMALL_COMPILED = ("byol_explore/deepsea", "expectrl/pendulum")
 PRESETS = (
     "dqn/cartpole",
     "munchausen_dqn/minatar_breakout",
@@ -118,11 +114,7 @@ PRESETS = (
     "expectrl/brax_hopper",
 )
 # All but the first are among SMALL_COMPILED, so that they are compiled once.
-SMALL_PRESETS = (
-    "dqn/cartpole",
-    "byol_explore/deepsea",
-    "expectrl/pendulum",
-)
+SMALL_PRESETS = ("dqn/cartpole", *SMALL_COMPILED)
 # (seeds, environments; None: the preset's number), the most telling first, as not all may fit.
 SIZES = (
     *((1, None), (64, None), (1, 1024), (16, 128), (256, None), (1024, None), (16, None)),
