@@ -85,8 +85,9 @@ def distribution_floors(sample, mixture):
 
 
 def study_distributions(args: argparse.Namespace) -> None:
-    points = args.points or distributions.Setting().points
-    setting, seeds = distributions.Setting(updates=args.updates, points=points), range(args.mdps)
+    sizes = {"updates": args.updates, "states": args.states}
+    sizes["points"] = args.points or distributions.Setting().points
+    setting, seeds = distributions.Setting(**sizes), range(args.mdps)
     figures = {kind: panels(2, 2) for kind in KINDS}
     for row, mixture in enumerate(MIXTURES):
         shown = distributions.methods_for(mixture)
@@ -284,6 +285,7 @@ def main(words=None):
     parser.add_argument(
         "--updates", type=int, default=10_000, help="of a run of distributions, a multiple of 80"
     )
+    parser.add_argument("--states", type=int, default=8, help="of an MDP of distributions")
     parser.add_argument("--visits", type=int, default=200, help="of each state and action")
     text = "numbers of actions of advantage"
     parser.add_argument("--actions", type=int, nargs="+", default=[2, 5, 20], help=text)
@@ -295,6 +297,7 @@ def main(words=None):
     parser.add_argument("--out", type=pathlib.Path, default=folder, help="folder of plots")
     # As many MDPs for the choice of step sizes as are shown, so that both have the same programs.
     small = {"mdps": 2, "tuning": 2, "updates": 160, "visits": 4, "actions": [2], "points": 10}
+    small["states"] = 4
     args = parse(parser, words, studies=["contraction"], out=SCRATCH, **small)
     if unknown := sorted(set(args.studies) - set(STUDIES)):
         parser.error(f"there is no study {unknown[0]}; there are {', '.join(STUDIES)}")

@@ -20,7 +20,7 @@ import pytest
 import runs
 import timing
 
-from bellmax.launch.cli import main as bellmax
+from bellmax.launch.cli import main
 from helpers.compiling import compiles_soon
 
 ROOT = Path(__file__).parents[1]
@@ -60,9 +60,8 @@ SLOW = {
     "windows": r"\| run \| [\d.]+ \[",
 }
 # Small runs take place in this process, because importing jax in another one takes most of the time
-# of many. These run in a process, as a user starts them: soak ends itself by a signal, and host
-# changes jax's settings as the command does.
-ALONE = ("host", "soak")
+# of many. This one runs in a process, as a user starts it, because it ends itself by a signal.
+ALONE = ("soak",)
 # Those whose runs are trained in processes of their own too; other scripts train with the same
 # function, and their runs take place in this process.
 TRAINED_ALONE = ("windows",)
@@ -75,6 +74,9 @@ PEERS = {
     "sbx_learning": ("sbx", r"400 \d"),
     "sbx_td3": ("sbx", "done"),
 }
+
+# Of scripts that import rlax, which sets this off in its own imports.
+pytestmark = pytest.mark.filterwarnings("ignore:jax.core.pytype_aval_mappings is deprecated")
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +93,10 @@ def as_for_users(monkeypatch, tmp_path, tmp_path_factory):
     known = set(sys.modules)
     with mock.patch.dict(os.environ), jax.numpy_rank_promotion("allow"), compiles_soon():
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling takes the time
+        # Compiling takes the time; XLA's older code generator does it faster.
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] = flags.strip()
         yield
     for name in sys.modules.keys() - known:  # examples are no package, and their names are common
         if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(EXAMPLES)):
@@ -117,7 +122,7 @@ def by_stem(path):
 def train_here(words, log):
     """`runs.bellmax` in this process."""
     with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        return bellmax(words)
+        return main(words)
 
 
 def run_here(path, monkeypatch, capsys, *words):

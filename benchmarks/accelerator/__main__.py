@@ -20,7 +20,8 @@ from benchmarks.accelerator.page import add, new_report, write
 from benchmarks.accelerator.work import serve
 
 # A small run is to show that all of it works: its programs are compiled fast, and are slow.
-SMALL_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+SMALL_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+SMALL_FLAGS += "--xla_cpu_use_fusion_emitters=false"  # the older code generator compiles faster
 
 
 class Worker:

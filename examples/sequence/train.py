@@ -232,7 +232,7 @@ def best_possible(problem, betas):
 
 
 def sizes_of(small):
-    return Sizes(vocabulary=4, length=4, width=8, pretraining=50) if small else Sizes()
+    return Sizes(vocabulary=4, length=4, width=8, pretraining=50, layers=1) if small else Sizes()
 
 
 def main(argv=None):
