@@ -75,9 +75,6 @@ PEERS = {
     "sbx_td3": ("sbx", "done"),
 }
 
-# Of scripts that import rlax, which sets this off in its own imports.
-pytestmark = pytest.mark.filterwarnings("ignore:jax.core.pytype_aval_mappings is deprecated")
-
 
 @pytest.fixture(autouse=True)
 def as_for_users(monkeypatch, tmp_path, tmp_path_factory):
