@@ -88,8 +88,7 @@ def main(words=None):
     parser.add_argument("--layers", type=int, default=2, help="of the networks, but of SBX's")
     parser.add_argument("--sbx", metavar="PYTHON")
     parser.add_argument("--out", type=Path)
-    few = {"sides": ["td3", "expectrl, auto with 4 heads"], "width": 8, "layers": 1}
-    arguments = parse(parser, words, rounds=1, updates=50, **few)
+    arguments = parse(parser, words, rounds=1, updates=50, width=8, layers=1)
     sizes = arguments.updates, arguments.width, arguments.layers
     sides = {name: make_side(*SIDES[name], *sizes) for name in arguments.sides}
     peer = None

@@ -199,7 +199,7 @@ def main(words=None):
     parser.add_argument("--out", type=Path)
     parser.add_argument("--envs", type=int, nargs="+", default=ATARI_ENVS, help="of atari")
     parser.add_argument("--actors", type=int, nargs="+", default=[1, 2], help="of atari")
-    small = {"envs": [2], "actors": [2], "capacity": 2_000, "overrides": SMALL.split()}
+    small = {"envs": [2], "capacity": 2_000, "overrides": SMALL.split()}
     arguments = parse(parser, words, rounds=1, steps=160, **small)
     configure_jax()  # as the command line does
     task = arguments.task
