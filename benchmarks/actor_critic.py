@@ -81,7 +81,6 @@ def make_side(make, config, updates, width, layers):
 
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--updates", type=int, default=500, help="gradient steps in a turn")
     parser.add_argument("--width", type=int, default=256, help="of the layers, but of SBX's")
@@ -90,13 +89,13 @@ def main(words=None):
     parser.add_argument("--out", type=Path)
     arguments = parse(parser, words, rounds=1, updates=50, width=8, layers=1)
     sizes = arguments.updates, arguments.width, arguments.layers
-    sides = {name: make_side(*SIDES[name], *sizes) for name in arguments.sides}
+    sides = {name: make_side(*side, *sizes) for name, side in SIDES.items()}
     peer = None
     if arguments.sbx:
         script = Path(__file__).with_name("sbx_td3.py")
         peer = Peer([arguments.sbx, script, arguments.updates])
         sides["sbx td3"] = peer.go
-    base = "sbx td3" if peer else arguments.sides[0]
+    base = "sbx td3" if peer else "td3"
     seconds = alternate(sides, arguments.rounds)
     if peer:
         peer.close()

@@ -140,7 +140,7 @@ def atari(arguments):
         alone = f"{n} environments alone"
         sides, close = {alone: bare}, [stop]
         for network, words in NETWORKS.items():
-            for actors in arguments.actors:
+            for actors in 1, 2:
                 words_all = f"{common}{words} --host.actors {actors}"
                 go, experiment = make_side(words_all, steps, learns=False)
                 sides[f"{n}, {network}, {actors} actor{'s' * (actors > 1)}"] = go
@@ -198,7 +198,6 @@ def main(words=None):
     parser.add_argument("--cleanrl-python", metavar="PYTHON", default=sys.executable)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--envs", type=int, nargs="+", default=ATARI_ENVS, help="of atari")
-    parser.add_argument("--actors", type=int, nargs="+", default=[1, 2], help="of atari")
     small = {"envs": [2], "capacity": 2_000, "overrides": SMALL.split()}
     arguments = parse(parser, words, rounds=1, steps=160, **small)
     configure_jax()  # as the command line does

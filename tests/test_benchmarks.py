@@ -90,10 +90,7 @@ def as_for_users(monkeypatch, tmp_path, tmp_path_factory):
     known = set(sys.modules)
     with mock.patch.dict(os.environ), jax.numpy_rank_promotion("allow"), compiles_soon():
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        # Compiling takes the time; XLA's older code generator does it faster.
-        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
-        os.environ["XLA_FLAGS"] = flags.strip()
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling takes the time
         yield
     for name in sys.modules.keys() - known:  # examples are no package, and their names are common
         if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(EXAMPLES)):
@@ -132,10 +129,10 @@ def run_here(path, monkeypatch, capsys, *words):
 def run_alone(path):
     """The same of a script in a process, as a user starts it."""
     command = [sys.executable, str(path), "--small"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     assert not list(Path.cwd().iterdir())
-    return done.stdout
+    return ended.stdout
 
 
 def test_each_script_has_a_small_run_that_is_tested():

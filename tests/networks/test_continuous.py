@@ -87,16 +87,16 @@ def test_gradients_of_critics_are_those_of_plain_products():
     def plain(params, actions):
         scaled = (actions - (LOW + HIGH)[None] / 2) / ((HIGH - LOW)[None] / 2)
         x = jnp.concatenate([observations.reshape(7, 6), scaled], axis=-1)
-        values = []
-        for c in range(2):
-            layers = jax.tree.map(lambda leaf: leaf[c], params)["params"]  # noqa: B023
+
+        def value(layers):
             hidden = x
             for name in ("Dense_0", "Dense_1"):
                 layer = layers["MLP_0"][name]
                 hidden = jax.nn.relu(hidden @ layer["kernel"] + layer["bias"][None])
-            last = layers["Dense_0"]
-            values.append(hidden @ last["kernel"] + last["bias"][None])
-        return (jnp.stack(values, axis=1) * weights).sum()
+            return hidden @ layers["Dense_0"]["kernel"] + layers["Dense_0"]["bias"][None]
+
+        values = jax.vmap(value, out_axes=1)(params["params"])
+        return (values * weights).sum()
 
     def ours(params, actions):
         return (critics.apply(params, observations, actions) * weights).sum()

@@ -18,7 +18,7 @@ from helpers.sharded import CASES
 OLDER = "--xla_cpu_use_fusion_emitters=false"
 EIGHT = {"XLA_FLAGS": f"{OLDER} --xla_force_host_platform_device_count=8"}
 TWO = {"XLA_FLAGS": f"{OLDER} --xla_force_host_platform_device_count=2"}
-ONE = {"XLA_FLAGS": OLDER, "JAX_PLATFORMS": "cpu"}
+ONE = {"JAX_PLATFORMS": "cpu"}
 # Each case is compiled for one device and for eight, which takes long.
 FAST = ("priorities",)
 SLOW = [*(case for case in CASES if case not in FAST), "host"]

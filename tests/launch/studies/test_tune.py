@@ -315,7 +315,10 @@ def whole(tmp_path_factory):
 def killed_after_a_trial(process, out):
     """SIGKILL a search when another trial has ended; return the processes of its runs."""
     path = out / "trials.csv"
-    count = lambda: len(table(path)) if path.exists() else 0  # noqa: E731
+
+    def count():
+        return len(table(path)) if path.exists() else 0
+
     before = count()
     while process.poll() is None and count() == before:
         time.sleep(0.01)
