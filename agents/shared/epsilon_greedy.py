@@ -76,7 +76,10 @@ def learning_rate(config: EpsilonGreedyConfig) -> optax.Schedule:
 
 def make_schedules(config: EpsilonGreedyConfig) -> dict[str, Callable[[int, int], Any]]:
     """The `schedules` of an agent that uses `make_epsilon_greedy` and `with_schedule`."""
-    epsilon, rate = epsilon_schedule(config), learning_rate(config)
+    # In one program each: called as it is, a schedule of optax compiles each of its operations.
+    epsilon, rate = jax.jit(epsilon_schedule(config)), learning_rate(config)
+    if config.final_learning_rate is not None:
+        rate = jax.jit(rate)
     return {
         "epsilon": lambda gradient_steps, env_steps: epsilon(env_steps),
         "learning_rate": lambda gradient_steps, env_steps: rate(gradient_steps),

@@ -4,6 +4,7 @@ jax is imported only by commands that need it, so `bellmax --help` is fast.
 """
 
 import errno
+import gc
 import os
 import sys
 import traceback
@@ -26,6 +27,9 @@ from bellmax.launch.distributed.signals import interruptible
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 _HELP = {"-h", "--help"}
 _TRACEBACK = "--traceback"  # an option of every command
+# New objects between two garbage collections. Imports and traces make many that stay, and with
+# Python's default, 700, reading them again takes a sixth of the time before training starts.
+_OBJECTS = 10_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       user, 130 interrupted, 143 terminated.
     """
     _make_writable()
+    if argv is None:  # run as a program: a caller of this function keeps its own
+        gc.set_threshold(_OBJECTS, *gc.get_threshold()[1:])
     words = list(sys.argv[1:] if argv is None else argv)
     code = _run([word for word in words if word != _TRACEBACK], shows=_TRACEBACK in words)
     if processes := sys.modules.get("bellmax.launch.distributed.processes"):

@@ -91,4 +91,4 @@ def configure_jax(*, deterministic: bool = False) -> None:
     if jax.config.values["jax_compilation_cache_dir"] is not None or not usable(cache_folder()):
         return
     jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -1,5 +1,7 @@
 """The command line at its start: what it loads, completion, the doctor and the cache."""
 
+import gc
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,19 @@ def test_outside_a_clone_an_extra_is_its_requirements(monkeypatch, tmp_path, ext
     monkeypatch.setattr("importlib.metadata.requires", lambda name: lines)
     monkeypatch.setattr("bellmax.__file__", str(tmp_path / "lib" / "bellmax" / "__init__.py"))
     assert install_command(extra) == command
+
+
+@pytest.mark.parametrize(("argv", "changes"), [(None, True), (["--version"], False)])
+def test_only_as_a_program_it_collects_garbage_less_often(monkeypatch, argv, changes):
+    monkeypatch.setattr(sys, "argv", ["bellmax", "--version"])
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(700, 10, 10)
+        assert main(argv) == 0
+        assert (gc.get_threshold() == (10_000, 10, 10)) == changes
+        assert changes or gc.get_threshold() == (700, 10, 10)
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_in_a_clone_the_command_names_its_folder():
