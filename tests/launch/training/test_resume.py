@@ -5,13 +5,16 @@ import os
 import shutil
 
 import jax
+import numpy as np
 import pytest
 
 from bellmax.launch.cli import main
 from bellmax.launch.config.run_config import load
+from bellmax.launch.training.checkpoints import Checkpoints
+from bellmax.launch.training.experiment import build
 from bellmax.launch.training.train import check_resumable
 from helpers.resumable import COMMON, CONFIGS, ON_POLICY
-from helpers.runs import assert_same_run, contents, rows, saved
+from helpers.runs import assert_same_run, bits, contents, rows, saved
 
 ENDS = 1600
 SETTINGS = f"""
@@ -52,12 +55,10 @@ def stopped_at(step, whole, run):
 
 
 # Two seeds, priorities and statistics of observations; the others differ in what their agents keep.
-FAST = ("dqn", "munchausen_dqn")
+RUNS = ("dqn", "munchausen_dqn")
 
 
-@pytest.mark.parametrize(
-    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in CONFIGS]
-)
+@pytest.mark.parametrize("name", RUNS)
 def test_resumed_from_a_checkpoint_it_ends_bitwise_the_same(whole, tmp_path, capsys, name):
     undisturbed = whole(name)
     run = stopped_at(800, undisturbed, tmp_path / "run")
@@ -68,12 +69,37 @@ def test_resumed_from_a_checkpoint_it_ends_bitwise_the_same(whole, tmp_path, cap
     assert "at step 800" in out and f"900/{ENDS:,}" in out
     assert saved(run)[0] == [400, 800, 1200, ENDS]
     state = assert_same_run(run, undisturbed)
-    assert (state.replay == ()) == (name in ON_POLICY)
-    if state.replay:
-        stored = jax.tree.leaves(state.replay.storage.behaviour)
+    assert jax.tree.leaves(state.replay.storage.behaviour) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in RUNS])
+def test_restored_into_a_fresh_experiment_it_goes_on_bitwise_the_same(tmp_path, name):
+    source, checkpoints = tmp_path / "run.yaml", Checkpoints(tmp_path / "checkpoints", keep=2)
+    source.write_text(COMMON + SETTINGS + CONFIGS[name])
+    config = load(source, [] if name in ON_POLICY else CAPACITY)
+    rollouts = ENDS // 2 // (config.env.num_envs * config.rollout_length)
+    warmup = config.warmup_steps // (config.env.num_envs * config.rollout_length)
+    experiment, fresh = build(config), build(config)
+    state = experiment.init()
+    advance = experiment.runner.compile(state)
+    state, _ = advance(state, np.int32(warmup), np.int32(rollouts - warmup))
+    checkpoints.save(800, state, metric=None, extra={})
+    whole = advance(state, np.int32(0), np.int32(rollouts))
+    step, state, warning = fresh.restore(checkpoints, None)
+    assert (step, warning) == (800, None)
+    again = fresh.runner.compile(state)(state, np.int32(0), np.int32(rollouts))
+    assert int(again[0].vector_steps) == 2 * rollouts * config.rollout_length
+    assert again[1].updates.min() > 0 and bool(again[1].finite.all())
+    leaves = jax.tree_util.tree_leaves_with_path(whole)
+    for (path, one), other in zip(leaves, jax.tree.leaves(again), strict=True):
+        assert bits(one) == bits(other), jax.tree_util.keystr(path)
+    replay = again[0].replay
+    assert (not jax.tree.leaves(replay)) == (name in ON_POLICY)
+    if name not in ON_POLICY:
         counts = {"qr_dqn_retrace": 1, "c51": 1, "recurrent": 2, "objective": 1}
-        assert len(stored) == counts.get(name, 0)
-        assert (state.replay.storage.action_mask == ()) == (name != "masked")
+        assert len(jax.tree.leaves(replay.storage.behaviour)) == counts.get(name, 0)
+        assert len(jax.tree.leaves(replay.storage.action_mask)) == (name == "masked")
 
 
 def test_a_finished_run_resumed_with_more_steps_equals_one_that_had_them(whole, tmp_path, capsys):

@@ -134,7 +134,8 @@ def test_the_config_of_a_run_gives_the_same_run_and_a_seed_alone_too(run, tmp_pa
     many, other = ([row for row in rows(run) if row["seed"] == seed] for seed in (6, 7))
     assert [row.keys() for row in one] == [row.keys() for row in many]
     # Equal up to rounding, which learning amplifies, so only the rows of the first 30 updates.
-    about = {key: pytest.approx(one[0][key], rel=1e-4) for key in ("loss", "q_value")}
+    learned = ("loss", "q_value", "gradient_norm")
+    about = {key: pytest.approx(one[0][key], rel=1e-4) for key in learned}
     assert many[0] == one[0] | about
     assert other[0]["loss"] != about["loss"] and other[0]["q_value"] != about["q_value"]
 
