@@ -46,6 +46,7 @@ for step in range(step + 1, 10_000):
     print(f"saved {step}", flush=True)
 """
 SAVES = """
+import gc
 import sys
 from pathlib import Path
 import psutil
@@ -53,6 +54,7 @@ from bellmax.launch.training.checkpoints import Checkpoints
 from bellmax.launch.config.run_config import load
 from bellmax.launch.training.experiment import build
 
+gc.set_threshold(10_000, 10, 10)  # as in the command
 state = build(load("munchausen_dqn/cartpole", [])).init()
 checkpoints = Checkpoints(Path(sys.argv[1]), keep=1)
 checkpoints.save(0, state, metric=None, extra={})
