@@ -74,7 +74,7 @@ def test_resumed_from_a_checkpoint_it_ends_bitwise_the_same(whole, tmp_path, cap
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name not in RUNS])
-def test_restored_into_a_fresh_experiment_it_goes_on_bitwise_the_same(tmp_path, name):
+def test_restored_into_a_fresh_experiment_it_ends_bitwise_the_same(tmp_path, name):
     source, checkpoints = tmp_path / "run.yaml", Checkpoints(tmp_path / "checkpoints", keep=2)
     source.write_text(COMMON + SETTINGS + CONFIGS[name])
     config = load(source, [] if name in ON_POLICY else CAPACITY)
