@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from dm_env import specs
 
-from bellmax import UserError, networks
+from bellmax import UserError, agents, networks
 from bellmax.networks import NetworkConfig, make_q_network
 from helpers.jitted import quick_jit
 
@@ -136,3 +136,16 @@ def test_nature_needs_36_pixels(side, fits):
     else:
         with pytest.raises(UserError, match=r"for images of shape \[84, 35, 4\], got nature"):
             make_q_network(config, observation, 3)
+
+
+def test_a_network_without_time_has_no_memory():
+    with pytest.raises(UserError, match="memory must be none for this agent, got gru"):
+        make_q_network(NetworkConfig(memory="gru"), specs.Array((3,), np.float32), 2)
+
+
+@pytest.mark.parametrize("package", [agents, networks])
+def test_a_folder_lists_what_it_offers_and_has_nothing_else(package):
+    assert dir(package) == sorted(package.__all__)
+    assert all(hasattr(package, name) for name in package.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'make_nothing'"):
+        _ = package.make_nothing

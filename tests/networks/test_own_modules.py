@@ -44,6 +44,12 @@ class OwnActor(nn.Module):
         return jnp.tanh(x).reshape(-1, self.num_heads, self.action_size)
 
 
+class Fails(OwnActor):
+    @nn.compact
+    def __call__(self, x):
+        raise ValueError("first line\nsecond line")
+
+
 class OwnCritic(nn.Module):
     num_heads: int
     width: int = 1
@@ -179,6 +185,7 @@ def test_actors_and_critics_of_the_users_own_act_in_the_tasks_units():
 @pytest.mark.parametrize(
     ("key", "name", "words"),
     [
+        ("actor", "Fails", r"agent.network.actor does not accept \[\(2, 3\)\]: first line$"),
         ("actor", "Flat", "agent.network.actor must return shape"),
         ("actor", "OwnCritic", "agent.network.actor: cannot build"),
         ("critic", "plain", "agent.network.critic: cannot build"),

@@ -11,7 +11,9 @@ import pytest
 
 from bellmax import UserError
 from bellmax.agents import ActInput
+from bellmax.agents.c51 import C51Config, make_c51
 from bellmax.agents.dqn import DQNConfig, make_dqn
+from bellmax.agents.iqn import IQNConfig, make_iqn
 from bellmax.agents.munchausen_dqn import MunchausenDQNConfig, make_munchausen_dqn
 from bellmax.agents.qr_dqn_retrace import QRDQNRetraceConfig, make_qr_dqn_retrace
 from bellmax.agents.shared.base import Batch
@@ -22,6 +24,7 @@ from bellmax.networks import (
     LSTM,
     NetworkConfig,
     RecurrentMemory,
+    implicit_quantile_head,
     make_q_network,
     make_recurrent_q_network,
 )
@@ -33,6 +36,7 @@ B, T, BURN = 6, 9, 3
 NETWORK = NetworkConfig(hidden=(5,), memory="gru", memory_size=4)
 SMALL = {"network": NETWORK, "batch_size": B, "sequence_length": T, "burn_in": BURN}
 CONFIG = DQNConfig(**SMALL, n_step=2, priority_share=0.7)
+FRACTIONS = {"num_quantiles": 4, "num_target_quantiles": 3, "num_policy_quantiles": 5}
 AGENTS = {
     "dqn": (make_dqn, CONFIG),
     "double": (make_dqn, replace(CONFIG, double=True, network=replace(NETWORK, memory="lstm"))),
@@ -42,6 +46,9 @@ AGENTS = {
         QRDQNRetraceConfig(**SMALL, n_step=3, num_quantiles=4, target_epsilon=0.1),
     ),
     "every": (make_qr_dqn_retrace, QRDQNRetraceConfig(**SMALL, n_step=3, anchor="every")),
+    "iqn": (make_iqn, IQNConfig(**SMALL, n_step=2, **FRACTIONS)),
+    "m_iqn": (make_iqn, IQNConfig(**SMALL, n_step=2, munchausen=True, **FRACTIONS)),
+    "c51": (make_c51, C51Config(**SMALL, trace="n_step", n_step=2, num_atoms=5, v_min=-2, v_max=2)),
     "va": (make_va_learning, VALearningConfig(**SMALL, n_step=2, double=True)),
 }
 both_cells = pytest.mark.parametrize("cell", ["gru", "lstm"])
@@ -176,7 +183,7 @@ def test_the_loss_is_that_of_a_loop_over_windows():
     np.testing.assert_allclose(output.priorities, mixed, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", some_slow(AGENTS, ("double", "every")))
+@pytest.mark.parametrize("case", some_slow(AGENTS, ("double", "every", "c51", "m_iqn")))
 def test_every_agent_learns_from_its_windows_and_not_from_the_burn_in(case):
     """No gradient reaches what only the burn-in sees; what it shows changes the loss."""
     make, config = case
@@ -197,6 +204,25 @@ def test_every_agent_learns_from_its_windows_and_not_from_the_burn_in(case):
     assert max(jax.tree.leaves(moved.encoder)) > 0 and max(jax.tree.leaves(moved.cell)) > 0
     other = steps._replace(observation=steps.observation.at[:, 0].add(1.0))
     assert learn(other)[1].metrics["loss"] != output.metrics["loss"]
+
+
+def test_a_head_with_inputs_is_read_at_the_features_of_its_step():
+    """IQN gives its head other fractions for each window, after both networks were unrolled."""
+    head, fractions = implicit_quantile_head(5), jnp.linspace(0.1, 0.9, 3)[None]
+    network = make_recurrent_q_network(NETWORK, SPEC.observation, NUM_ACTIONS, head)
+    params, steps = random_like(jax.eval_shape(network.init, KEY), 0, 0.7), sequences()
+    mask = jnp.arange(B * T * NUM_ACTIONS).reshape(B, T, NUM_ACTIONS) % 3 > 0
+    windows = cut_windows(network, CONFIG, params, params, steps._replace(action_mask=mask))
+    start = jax.tree.map(lambda x: x[:, 0], steps.behaviour.memory)
+    features, _ = network.unroll(params, steps.observation, steps.action, steps.is_first, start)
+    number, table = jnp.array([4]), windows.params
+    read = windows.network.apply(table, number, fractions).quantiles
+    row, t = divmod(4, T - BURN)
+    at = row, BURN + t
+    expected = network.head(params, features[at][None], fractions).quantiles
+    legal = np.broadcast_to(mask[at], read.shape)
+    np.testing.assert_allclose(read[legal], expected[legal], rtol=1e-5, atol=1e-6)
+    assert (read[~legal] < expected.min()).all() and legal.any() and not legal.all()
 
 
 def test_no_gradient_flows_through_the_burn_in():
