@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from bellmax.envs.options import import_extra
 from bellmax.launch.studies.tune.space import Dimension
 
@@ -57,11 +59,6 @@ class Trials:
 
     def ask(self) -> Trial:
         """Start a trial with the values that the sampler chooses."""
-        number = len(self._study.get_trials(deepcopy=False))
-        # A new one for each trial: its random numbers then do not depend on earlier starts.
-        self._study.sampler = self._optuna.samplers.TPESampler(
-            seed=self._seed + number, constant_liar=True
-        )
         return self._start(self._study.ask())
 
     def running(self) -> list[Trial]:
@@ -117,7 +114,14 @@ class Trials:
         return self._optuna.importance.get_param_importances(self._study, evaluator=evaluator)
 
     def _start(self, trial: Any) -> Trial:
-        values = {dimension.key: dimension.suggest(trial) for dimension in self._space}
+        values = {}
+        for index, dimension in enumerate(self._space):
+            # A sampler for each value: its random numbers do not depend on earlier starts, even
+            # if one of them was killed between two values of this trial.
+            seed = np.random.SeedSequence((self._seed, trial.number, index)).generate_state(1)
+            sampler = self._optuna.samplers.TPESampler(seed=int(seed[0]), constant_liar=True)
+            self._study.sampler = sampler
+            values[dimension.key] = dimension.suggest(trial)
         # As typed: the storage may round numbers.
         trial.set_user_attr("values", values)
         self._active[trial.number] = trial

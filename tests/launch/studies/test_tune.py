@@ -168,7 +168,7 @@ def test_a_poor_trial_is_stopped_and_the_others_are_not(home, monkeypatch, capsy
 
 
 def test_trials_that_fail_are_named_and_the_others_continue(home, monkeypatch, capsys):
-    (home / "space.yaml").write_text("warmup_steps: [80, 90]\nsteps: [240, 85]")
+    (home / "space.yaml").write_text("warmup_steps: [80, 200]\nsteps: [240, 160]")
 
     def returns(job):
         return [1.0, 2.0, 3.0]
@@ -183,7 +183,7 @@ def test_trials_that_fail_are_named_and_the_others_continue(home, monkeypatch, c
     monkeypatch.setattr(tuning, "make_pool", lambda *_: contextlib.nullcontext(broken))
     assert main([*WORDS, "--trials", "8"]) == 0
     for trial in table(home / "found" / "trials.csv"):
-        misfit = (trial["warmup_steps"], trial["steps"]) == ("90", "85")
+        misfit = (trial["warmup_steps"], trial["steps"]) == ("200", "160")
         expected = "warmup_steps must be below steps" if misfit else ""
         if trial["trial"] == "1" and not misfit:
             expected = "the loss is not finite"
@@ -361,6 +361,35 @@ def test_trials_as_tasks_of_ray_are_the_same(home, whole, monkeypatch):
     monkeypatch.setenv("RAY_worker_niceness", "0")
     assert main([*SEARCH, "--trials", "2", "--out", "there", "--jobs", "ray"]) == 0
     assert table(home / "there" / "trials.csv") == table(whole / "trials.csv")[:2]
+
+
+@pytest.mark.parametrize("chosen", [0, 1, 2])
+def test_a_trial_that_was_killed_while_it_was_chosen_gets_the_same_values(
+    tmp_path, monkeypatch, chosen
+):
+    space = [Dimension(f"agent.{name}", 0.0, 1.0) for name in ("a", "b", "c")]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+        study = Trials(folder, space, seed=3, prunes=False)
+        for number in range(2):
+            study.ask()
+            study.finish(number, float(number))
+    expected = Trials(whole, space, seed=3, prunes=False).ask().values
+    suggest, calls = Dimension.suggest, []
+
+    def killing(dimension, trial):
+        calls.append(dimension.key)
+        if len(calls) > chosen:
+            raise KeyboardInterrupt
+        return suggest(dimension, trial)
+
+    monkeypatch.setattr(Dimension, "suggest", killing)
+    with pytest.raises(KeyboardInterrupt):
+        Trials(killed, space, seed=3, prunes=False).ask()
+    monkeypatch.undo()
+    (trial,) = Trials(killed, space, seed=3, prunes=False).running()
+    assert trial.values == expected and len(set(expected.values())) == 3
 
 
 def test_a_return_that_is_not_finite_is_a_failure(home):
