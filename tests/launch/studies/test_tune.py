@@ -17,7 +17,6 @@ from bellmax.launch.config.run_config import load, read_source
 from bellmax.launch.studies.sweep.pools import Ended, Pool
 from bellmax.launch.studies.tune import run as tuning
 from bellmax.launch.studies.tune.space import Dimension, read_space
-from bellmax.launch.studies.tune.trials import Trials
 from helpers.processes import SOURCE, killed_at_exit, start_bellmax
 from helpers.runs import rows
 
@@ -192,31 +191,6 @@ def test_trials_that_fail_are_named_and_the_others_continue(home, monkeypatch, c
     assert "[2/8] failed: " in capsys.readouterr().out
 
 
-def test_a_trial_that_ran_when_the_search_was_killed_is_continued(home):
-    space = [
-        Dimension("agent.learning_rate", 1e-4, 1e-2, log=True),
-        Dimension("x", choices=("a", "b")),
-    ]
-    whole = Trials(home, space, seed=3, prunes=True)
-    first = [whole.ask() for _ in range(2)]
-    whole.report(0, {80: 1.0})
-    whole.finish(0, 2.0)
-    # Another process: the second trial still runs, with its values.
-    again = Trials(home, space, seed=3, prunes=True)
-    assert again.running() == [first[1]]
-    assert not again.report(1, {80: 0.5})
-    again.fail(1, "lost")
-    third = again.ask()
-    assert [trial.state for trial in again.all()] == ["complete", "failed", "running"]
-    # A sampler that never stopped would have chosen the same.
-    (home / "other").mkdir()
-    other = Trials(home / "other", space, seed=3, prunes=True)
-    assert [other.ask() for _ in range(2)] == first
-    other.finish(0, 2.0)
-    other.fail(1, "lost")
-    assert other.ask() == third
-
-
 @pytest.mark.parametrize(
     ("text", "part"),
     [
@@ -363,40 +337,7 @@ def test_trials_as_tasks_of_ray_are_the_same(home, whole, monkeypatch):
     assert table(home / "there" / "trials.csv") == table(whole / "trials.csv")[:2]
 
 
-@pytest.mark.parametrize("chosen", [0, 1, 2])
-def test_a_trial_that_was_killed_while_it_was_chosen_gets_the_same_values(
-    tmp_path, monkeypatch, chosen
-):
-    space = [Dimension(f"agent.{name}", 0.0, 1.0) for name in ("a", "b", "c")]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for folder in (whole, killed):
-        folder.mkdir()
-        study = Trials(folder, space, seed=3, prunes=False)
-        for number in range(2):
-            study.ask()
-            study.finish(number, float(number))
-    expected = Trials(whole, space, seed=3, prunes=False).ask().values
-    suggest, calls = Dimension.suggest, []
-
-    def killing(dimension, trial):
-        calls.append(dimension.key)
-        if len(calls) > chosen:
-            raise KeyboardInterrupt
-        return suggest(dimension, trial)
-
-    monkeypatch.setattr(Dimension, "suggest", killing)
-    with pytest.raises(KeyboardInterrupt):
-        Trials(killed, space, seed=3, prunes=False).ask()
-    monkeypatch.undo()
-    (trial,) = Trials(killed, space, seed=3, prunes=False).running()
-    assert trial.values == expected and len(set(expected.values())) == 3
-
-
-def test_a_return_that_is_not_finite_is_a_failure(home):
-    study = Trials(home, [Dimension("agent.n_step", 1, 3)], seed=0, prunes=False)
-    study.ask()
-    study.finish(0, float("nan"))
-    assert study.all()[0].state == "failed" and study.importances() == {}
+def test_a_list_is_no_space(home):
     with pytest.raises(UserError, match="must be a mapping"):
         (home / "list.yaml").write_text("- 1")
         read_space(home / "list.yaml", read_source("small.yaml"), {})
