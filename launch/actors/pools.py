@@ -46,7 +46,8 @@ class ActorPool:
         # An actor collects one rollout per ticket: () continues, (memory, now) starts from these,
         # None ends the actor. The locks of queue.Queue would be slow for short rollouts.
         self._tickets = [queue.SimpleQueue() for _ in range(num_actors)]
-        self._rollouts = [queue.SimpleQueue() for _ in range(num_actors)]
+        # Not SimpleQueue: its `get` may wait for ever if a signal's handler ends past the timeout.
+        self._rollouts = [queue.Queue() for _ in range(num_actors)]
         self._spare = 0 if ahead is None else ahead + 1  # tickets per actor, not yet given out
         self._policy: Any = None
         self._closed = False
