@@ -44,9 +44,9 @@ class ActorPool:
         self._actors: list[Collector] = []
         self._threads: list[threading.Thread] = []
         # An actor collects one rollout per ticket: () continues, (memory, now) starts from these,
-        # None ends the actor. The locks of queue.Queue would be slow for short rollouts.
+        # None ends the actor. SimpleQueue is the faster one for short rollouts.
         self._tickets = [queue.SimpleQueue() for _ in range(num_actors)]
-        # Not SimpleQueue: its `get` may wait for ever if a signal's handler ends past the timeout.
+        # SimpleQueue's `get` may wait for ever if a signal's handler ends past the timeout.
         self._rollouts = [queue.Queue() for _ in range(num_actors)]
         self._spare = 0 if ahead is None else ahead + 1  # tickets per actor, not yet given out
         self._policy: Any = None
